@@ -1,0 +1,242 @@
+"""The contract between the harness and what plugs into it: benchmarks and methods.
+
+A benchmark yields `Example`s; a method lays out `Stage`s and gives the loss of a `Step`. Both are small
+frozen dataclasses whose fields are their settings. Everything else (devices, batches, optimizers,
+checkpoints, evaluation, billing) belongs to the harness. This module imports no torch.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from harness.errors import ConfigError, DataError, near
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "Answer",
+    "Benchmark",
+    "ConfigError",
+    "DataError",
+    "Example",
+    "From",
+    "ImageSource",
+    "Method",
+    "Role",
+    "Split",
+    "Stage",
+    "Step",
+    "near",
+]
+
+Split = Literal["train", "validation", "test", "ood"]
+ImageSource = Path | bytes | Callable[[], Image.Image]
+"""A file, encoded bytes, or a picklable callable that draws the image when asked."""
+
+
+# ---------------------------------------------------------------------------------------------- data
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question with options about one image.
+
+    `id` is unique in its split. `group` names the image, or the set of images that belong together: the
+    unit of clustered statistics. `claim` is the caption or claim under judgement, `context` a text that
+    comes with it (empty: none). `gold` indexes `options`. `extra` holds what only the benchmark's own
+    protocols read.
+    """
+
+    id: str
+    group: str
+    image: ImageSource
+    question: str
+    claim: str
+    options: tuple[str, ...]
+    gold: int
+    category: str
+    source: str
+    context: str = ""
+    extra: Mapping[str, Any] | None = None
+
+    def load_image(self) -> Image.Image:
+        """The image as RGB. Raises `DataError`, naming the example, when it is missing or broken."""
+        try:
+            if isinstance(self.image, Path):
+                with Image.open(self.image) as file:
+                    return file.convert("RGB")
+            if isinstance(self.image, bytes):
+                return Image.open(io.BytesIO(self.image)).convert("RGB")
+            return self.image().convert("RGB")
+        except FileNotFoundError:
+            raise DataError(f"example {self.id!r}: image {self.image} does not exist") from None
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            where = self.image if isinstance(self.image, Path) else "in memory"
+            raise DataError(f"example {self.id!r}: image {where} can't be read: {error}") from None
+
+    def reordered(self, order: Sequence[int]) -> Example:
+        """The same question with option `order[k]` at letter k."""
+        return replace(
+            self, options=tuple(self.options[k] for k in order), gold=tuple(order).index(self.gold)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A scored example as a protocol sees it: what was asked, what was right, what was answered."""
+
+    id: str
+    group: str
+    category: str
+    options: tuple[str, ...]
+    gold: int
+    chosen: int
+    extra: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A task with its data. Subclass it as a frozen dataclass: the fields are the benchmark's settings.
+
+    `revision` changes whenever the examples or their scoring would: it is part of every run's identity.
+    `data_dir` is the folder of the published files (None for a generated benchmark).
+    """
+
+    data_dir: Path | None = None
+
+    name: ClassVar[str]
+    task: ClassVar[Literal["hallucination", "factuality"]]
+    splits: ClassVar[tuple[Split, ...]] = ("train", "validation", "test")
+    revision: ClassVar[str]
+    licence: ClassVar[str]
+    citation: ClassVar[str]
+    homepage: ClassVar[str] = ""
+    needs_data_dir: ClassVar[bool] = False
+
+    def load(self, split: Split) -> Iterable[Example]:
+        """The examples of a split in a fixed order; images stay unread. Raises `DataError`."""
+        raise NotImplementedError
+
+    def protocols(self) -> Mapping[str, Callable[[Sequence[Answer]], dict[str, float]]]:
+        """Named scoring protocols beside the harness's own metrics: each gives figures by name."""
+        return {}
+
+    def swap_gold(self, example: Example) -> int | None:
+        """The gold option once the image is swapped for an unrelated one; None where that isn't known."""
+        return None
+
+
+# ------------------------------------------------------------------------------------------- methods
+
+
+@dataclass(frozen=True, slots=True)
+class From:
+    """Weights of `role` as the earlier stage `stage` left them (its best by validation)."""
+
+    stage: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A model in a stage: where its weights come from (a rung's name, or `From`), and whether it learns."""
+
+    weights: str | From
+    trainable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of the training: who takes part, and for how much of the student budget.
+
+    `share` is the part of the run's `train.examples` that this stage spends. A run's student budget is
+    the sum over the stages in which the student role (`Method.student`) learns, and must be 1; stages
+    that only ready a teacher (`share` counted in the same unit) are billed but not part of that sum.
+    """
+
+    name: str
+    roles: Mapping[str, Role]
+    share: float
+
+
+class Step(Protocol):
+    """What a method sees of one training step. B examples, K options (the widest of the batch).
+
+    `labels_b` int64 (B,). `progress` runs from 0 to 1 within the stage. Absent options of an example
+    that has fewer than K carry a logit of -1e4: their probability is 0 and their log finite.
+    """
+
+    @property
+    def stage(self) -> str: ...
+    @property
+    def progress(self) -> float: ...
+    @property
+    def examples(self) -> Sequence[Example]: ...
+    @property
+    def labels_b(self) -> Tensor: ...
+    @property
+    def options_bk(self) -> Tensor:
+        """bool (B, K): which options exist."""
+        ...
+
+    def forward(self, role: str) -> Tensor:
+        """Option logits (B, K), float32, at the answer position; without gradient for a frozen role.
+
+        A second call for the same role returns the same tensor and is not billed again.
+        """
+        ...
+
+
+Ladder = Sequence[str]
+"""Rung names, largest first."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train (and question) a student. Subclass it as a frozen dataclass of settings.
+
+    Stages are data: the harness checks, prices and resumes them. Override `stages` and `loss`, and, if
+    the method needs them, `augment`, `views` and `fuse`.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str] = ""
+    student: ClassVar[str] = "student"
+    """The role that is evaluated at the end."""
+
+    def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
+        """The stages for this ladder and this student rung. None at all: the rung is scored untrained.
+
+        Raises `ConfigError` when the ladder has no fitting rung.
+        """
+        raise NotImplementedError
+
+    def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
+        """For each trainable role its named loss terms, each (B,), one number an example, to be summed."""
+        raise NotImplementedError
+
+    def augment(self, example: Example, rng: random.Random) -> Example:
+        """The training example as this step shows it (every role sees the same). Default: unchanged."""
+        return example
+
+    def views(self, example: Example) -> Sequence[Example]:
+        """The forms in which the student is asked at test time. Default: as it stands, once."""
+        return (example,)
+
+    def fuse(self, example: Example, scores_vk: np.ndarray) -> np.ndarray:
+        """One score an option (K,) from the V views' log-probabilities (V, K), in each view's own order.
+
+        The largest score is the answer. Default: the first view's.
+        """
+        scores: np.ndarray = scores_vk[0]
+        return scores

@@ -1,0 +1,142 @@
+"""The record of a run: one versioned, typed JSON document. It imports neither torch nor ray.
+
+A run's folder holds `record.json`, and for a finished run `predictions.parquet` (one row an example and
+split) and `history.parquet` (one row a logged value). Every number in `metrics` can be recomputed from
+the predictions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+
+Status = Literal["done", "failed", "interrupted"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Interval(_Model):
+    """An estimate with its 95 % interval. `low`/`high` are None where none can be had (a single group)."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class RoleRecord(_Model):
+    """A role of a stage as it was run."""
+
+    weights: str
+    """A rung's name, or `stage.role`."""
+    trainable: bool
+    parameters: int
+
+
+class StageRecord(_Model):
+    """A stage as it was run."""
+
+    name: str
+    share: float
+    steps: int
+    examples: int
+    roles: dict[str, RoleRecord]
+    best: dict[str, float] = {}
+    """For each trainable role the validation accuracy of the weights that were kept."""
+
+
+class RoleCost(_Model):
+    """What a role was billed, forward and backward, in training. FLOPs are estimates (see harness.models)."""
+
+    forwards: int = 0
+    """Examples forwarded."""
+    trained: int = 0
+    """Examples with a backward pass."""
+    flops: float = 0.0
+    seconds: float = 0.0
+
+
+class Cost(_Model):
+    """What the run spent. `roles` are summed over the stages, keyed `stage.role`."""
+
+    roles: dict[str, RoleCost] = {}
+    train_seconds: float = 0.0
+    validation_seconds: float = 0.0
+    test_seconds: float = 0.0
+    total_seconds: float = 0.0
+    train_flops: float = 0.0
+    test_forwards: int = 0
+    """Forwards of the student on the test split, views included."""
+    peak_memory_bytes: int | None = None
+
+
+class Data(_Model):
+    """What the run saw of its benchmark."""
+
+    revision: str
+    fingerprint: str
+    """sha256 over ids, texts and golds of all splits that were read (and image bytes where read)."""
+    sizes: dict[str, int]
+    options: list[str] | None = None
+    """The options, where every example has the same ones."""
+
+
+class Provenance(_Model):
+    """Where the numbers come from."""
+
+    package: str
+    code: str
+    """sha256 over the harness's training code and the method's and benchmark's own files."""
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    versions: dict[str, str] = {}
+    machine: dict[str, str | int] = {}
+    started: str
+    finished: str
+    workers: int = 0
+    resumed: int = 0
+    """How many times the run was taken up again from a checkpoint."""
+
+
+class Failure(_Model):
+    """Why a run has no result."""
+
+    type: str
+    message: str
+    stage: str | None = None
+    step: int | None = None
+    traceback: str | None = None
+
+
+class Record(_Model):
+    """Everything about one run but its predictions and history."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    kind: Literal["run", "control"] = "run"
+    """`control`: a model-free row (majority, random)."""
+    status: Status
+    benchmark: str
+    task: str
+    method: str
+    settings: dict[str, Any] = {}
+    ladder: str = ""
+    student: str = ""
+    """The rung that is evaluated."""
+    parameters: int | None = None
+    seed: int
+    tags: list[str] = []
+    config: dict[str, Any] = {}
+    """The whole canonical run configuration: feeding it back gives the same run."""
+    stages: list[StageRecord] = []
+    metrics: dict[str, dict[str, Interval]] = {}
+    """By split (validation, test, ood), then by metric: accuracy, macro_f1, micro_f1, and
+    `accuracy/<category>`; a protocol's figures are `<protocol>:<name>`."""
+    data: Data | None = None
+    cost: Cost = Cost()
+    provenance: Provenance
+    error: Failure | None = None
