@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -67,6 +68,18 @@ class Example:
     source: str
     context: str = ""
     extra: Mapping[str, Any] | None = None
+    judged: str = "Claim"
+    """What the prompt calls `claim`."""
+
+    def prompt(self) -> str:
+        """The text beside the image that every model is asked with: question, context, claim, options."""
+        lines = [self.question]
+        if self.context:
+            lines.append(f"Context: {self.context}")
+        if self.claim:
+            lines.append(f"{self.judged}: {self.claim}")
+        lines += [f"{letter}. {option}" for letter, option in zip(ascii_uppercase, self.options, strict=False)]
+        return "\n".join([*lines, "Answer with the letter."])
 
     def load_image(self) -> Image.Image:
         """The image as RGB. Raises `DataError`, naming the example, when it is missing or broken."""
@@ -177,6 +190,11 @@ class Step(Protocol):
 
     @property
     def stage(self) -> str: ...
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        """The stage's roles, as `Method.stages` gave them."""
+        ...
+
     @property
     def progress(self) -> float: ...
     @property

@@ -1,0 +1,5 @@
+"""`python -m harness` is `hkdbench`."""
+
+from harness.cli import main
+
+main()

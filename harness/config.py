@@ -1,0 +1,215 @@
+"""The settings of a run and of a suite: typed, checked, read from TOML and `--set a.b=c`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.api import Split
+from harness.errors import ConfigError, near
+
+
+T = TypeVar("T", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainConfig(Settings):
+    """How every method is trained: the same for all methods that are compared."""
+
+    examples: int = Field(4096, ge=1)
+    """The student budget: examples (with repeats) that the student learns from, over all its stages."""
+    batch_size: int = Field(32, ge=1)
+    """Examples an optimizer step, over all workers."""
+    micro_batch_size: int = Field(0, ge=0)
+    """Examples a forward pass of one worker; 0: the worker's whole part of the batch."""
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate (AdamW, linear warm-up, cosine to 0 in each stage)."""
+    lr_by_rung: dict[str, float] = {}
+    """Peak learning rate of single rungs, where it differs from `lr`."""
+    warmup: float = Field(0.1, ge=0, le=1)
+    """Share of a stage's steps in which the learning rate rises."""
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0)
+    """Largest gradient norm of a role."""
+    validations: int = Field(4, ge=1)
+    """Validations a stage, evenly spaced; a checkpoint is written at each, the best weights are kept."""
+    validation_examples: int = Field(300, ge=1)
+    """At most so many validation examples are scored while training."""
+
+
+class EvaluateConfig(Settings):
+    """How the trained student is scored."""
+
+    splits: tuple[Split, ...] = ("validation", "test", "ood")
+    """Splits scored at the end, where the benchmark has them."""
+    batch_size: int = Field(64, ge=1)
+    resamples: int = Field(2000, ge=100)
+    """Bootstrap resamples behind the intervals."""
+
+
+class ClusterConfig(Settings):
+    """Where a run takes place. It is not part of the run's identity."""
+
+    workers: int = Field(1, ge=0)
+    """Ray Train workers a run (DDP); 0: in this process, without Ray."""
+    cpus_per_worker: int = Field(1, ge=1)
+    gpus_per_worker: int = Field(0, ge=0, le=1)
+    max_failures: int = Field(2, ge=0)
+    """How many times a run may lose a worker before it counts as failed."""
+
+
+class RungConfig(Settings):
+    """A model of a ladder."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    model: str
+    """A local folder in `save_pretrained` layout, or a hub id."""
+    revision: str | None = None
+
+
+class RunConfig(Settings):
+    """One run: a method trains a student of a ladder for a benchmark, from one seed."""
+
+    method: str
+    settings: dict[str, Any] = {}
+    benchmark: str
+    benchmark_settings: dict[str, Any] = {}
+    data_dir: Path | None = None
+    ladder: str | tuple[RungConfig, ...] = "tiny"
+    student: str = "S"
+    seed: int = Field(0, ge=0)
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    tags: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    save_student: bool = False
+    """Keep the trained student beside the record, in `save_pretrained` layout."""
+
+
+class SuiteRun(Settings):
+    """One line of a suite: a method with its settings, for every benchmark and seed of the suite."""
+
+    method: str
+    student: str = "S"
+    settings: dict[str, Any] = {}
+    tags: tuple[str, ...] = ()
+
+
+class SuiteConfig(Settings):
+    """Methods x benchmarks x seeds, at one budget."""
+
+    name: str
+    seeds: tuple[int, ...] = Field(min_length=1)
+    benchmarks: tuple[str, ...] = Field(min_length=1)
+    runs: tuple[SuiteRun, ...] = Field(min_length=1)
+    benchmark_settings: dict[str, dict[str, Any]] = {}
+    data_dir: Path | None = None
+    ladder: str | tuple[RungConfig, ...] = "tiny"
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    plugins: tuple[str, ...] = ()
+
+    def run_configs(self) -> list[RunConfig]:
+        """One `RunConfig` a method, benchmark and seed; seeds outermost, so that early results are whole."""
+        if unknown := set(self.benchmark_settings) - set(self.benchmarks):
+            raise ConfigError(
+                f"benchmark_settings names {sorted(unknown)[0]!r}, which is not among the suite's "
+                f"benchmarks ({', '.join(self.benchmarks)})"
+            )
+        return [
+            RunConfig(
+                method=run.method,
+                settings=run.settings,
+                benchmark=benchmark,
+                benchmark_settings=self.benchmark_settings.get(benchmark, {}),
+                data_dir=self.data_dir,
+                ladder=self.ladder,
+                student=run.student,
+                seed=seed,
+                train=self.train,
+                evaluate=self.evaluate,
+                cluster=self.cluster,
+                plugins=self.plugins,
+                tags=(*run.tags, f"suite:{self.name}"),
+            )
+            for seed in self.seeds
+            for benchmark in self.benchmarks
+            for run in self.runs
+        ]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file as a table. Raises `ConfigError` naming the file, and the line where it isn't TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def overlay(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """`table` with each `a.b=value` set; a value is read as TOML and, where it isn't, as a plain string."""
+    result: dict[str, Any] = dict(table)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {assignment!r}: expected key=value, like train.lr=0.001")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        *parents, last = key.strip().split(".")
+        inner = result
+        for parent in parents:
+            child = inner.get(parent, {})
+            if not isinstance(child, Mapping):
+                raise ConfigError(f"--set {assignment!r}: {parent!r} is a value, not a table")
+            inner[parent] = inner = dict(child)
+        inner[last] = value
+    return result
+
+
+def parse(model: type[T], table: Mapping[str, Any], source: str) -> T:
+    """`table` as a `model`. Raises `ConfigError` with one line that names every wrong setting."""
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {explain(error, model)}") from None
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The validation error in words: setting, value, what was expected; near names for an unknown one."""
+    return "; ".join(_explain_one(dict(item), model) for item in error.errors())
+
+
+def _explain_one(item: dict[str, Any], model: type[BaseModel]) -> str:
+    path = [part for part in item["loc"] if not str(part).startswith(("tuple[", "function-"))]
+    name = ".".join(str(part) for part in path)
+    if item["type"] == "extra_forbidden":
+        known = _fields(model, [str(part) for part in path[:-1]])
+        return f"unknown setting {name!r}: {near(str(path[-1]), known)}"
+    if item["type"] == "missing":
+        return f"{name!r} is missing"
+    return f"{name} = {item['input']!r}: {item['msg'].lower()}"
+
+
+def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+    return list(model.model_fields)

@@ -1,0 +1,278 @@
+"""Texts about what there is: methods, benchmarks, ladders, a plan's price, a run's record."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from pathlib import Path
+from typing import Any, Literal
+
+from harness import ladders, registry
+from harness.api import Benchmark, Method
+from harness.errors import ConfigError, near
+from harness.plan import Plan, rung_of
+from harness.record import Interval, Record
+from harness.store import Store
+
+What = Literal["methods", "benchmarks", "ladders", "runs"]
+
+
+def listing(what: What, store: Path | None) -> list[dict[str, Any]]:
+    """Name and one line of each; for a run also its status and figures."""
+    if what == "methods":
+        return [
+            {"name": name, "summary": cls.summary, "source": cls.source}
+            for name, cls in registry.load_all(registry.methods())
+        ] + _broken()
+    if what == "benchmarks":
+        return [
+            {"name": name, "summary": _first_line(cls), "task": cls.task, "licence": cls.licence}
+            for name, cls in registry.load_all(registry.benchmarks())
+        ] + _broken()
+    if what == "ladders":
+        return [
+            {"name": name, "summary": " > ".join(rung.name for rung in ladders.find(name).rungs)}
+            for name in ladders.names()
+        ]
+    opened = Store(store)
+    rows: list[dict[str, Any]] = []
+    for record in opened.records():
+        accuracy = record.metrics.get("test", {}).get("accuracy")
+        summary = f"{record.status}" + (f"  test accuracy {_interval(accuracy)}" if accuracy else "")
+        rows.append({"name": record.run_id, "summary": summary, "status": record.status, "benchmark": record.benchmark})
+    rows += [{"name": p.run_id, "summary": f"broken: {p.message}", "status": "broken"} for p in opened.problems()]
+    return rows
+
+
+def _broken() -> list[dict[str, Any]]:
+    return [{"name": p.name, "summary": f"can't be loaded: {p.error}", "error": p.error} for p in registry.problems()]
+
+
+def describe(name: str) -> dict[str, Any]:
+    """A method, benchmark or ladder by name. Raises `ConfigError` for an unknown one."""
+    if name in registry.methods():
+        return _method(registry.methods()[name].load())
+    if name in registry.benchmarks():
+        return _benchmark(registry.benchmarks()[name].load())
+    if name in ladders.names():
+        rungs = [{**rung.model_dump(), **_rung(rung)} for rung in ladders.find(name).rungs]
+        return {"kind": "ladder", "name": name, "rungs": rungs}
+    known = [*registry.methods(), *registry.benchmarks(), *ladders.names()]
+    raise ConfigError(f"unknown name {name!r}: {near(name, known)}")
+
+
+def _rung(rung: Any) -> dict[str, Any]:
+    from harness import models
+
+    return {"parameters": models.inspect(rung).parameters}
+
+
+def _method(cls: type[Method]) -> dict[str, Any]:
+    return {
+        "kind": "method",
+        "name": cls.name,
+        "summary": cls.summary,
+        "source": cls.source,
+        "text": inspect.getdoc(inspect.getmodule(cls)) or "",
+        "settings": _settings(cls, ()),
+    }
+
+
+def _benchmark(cls: type[Benchmark]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "kind": "benchmark",
+        "name": cls.name,
+        "task": cls.task,
+        "splits": list(cls.splits),
+        "revision": cls.revision,
+        "licence": cls.licence,
+        "citation": cls.citation,
+        "homepage": cls.homepage,
+        "needs_data_dir": cls.needs_data_dir,
+        "text": inspect.getdoc(inspect.getmodule(cls)) or "",
+        "settings": _settings(cls, ("data_dir",)),
+    }
+    if not cls.needs_data_dir:
+        benchmark = cls()
+        found["sizes"] = {split: sum(1 for _ in benchmark.load(split)) for split in cls.splits}
+        found["protocols"] = list(benchmark.protocols())
+    return found
+
+
+def _settings(cls: type[Any], left_out: tuple[str, ...]) -> list[dict[str, Any]]:
+    docs = field_docs(cls)
+    return [
+        {"name": f.name, "type": str(f.type), "default": f.default, "text": docs.get(f.name, "")}
+        for f in dataclasses.fields(cls)
+        if f.name not in left_out
+    ]
+
+
+def field_docs(cls: type[Any]) -> dict[str, str]:
+    """The string that stands under each field in the class's source, by field."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        try:
+            body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        except (OSError, TypeError):
+            continue
+        assert isinstance(body, ast.ClassDef)
+        for field, text in zip(body.body, body.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+            ):
+                docs[field.target.id] = " ".join(str(text.value.value).split())
+    return docs
+
+
+def to_text(found: dict[str, Any]) -> str:
+    """`describe`'s answer for a person."""
+    lines = [f"{found['kind']} {found['name']}"]
+    for key, value in found.items():
+        if key in ("kind", "name", "settings", "text", "rungs") or value in ("", [], None):
+            continue
+        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        shown = ", ".join(map(str, shown)) if isinstance(shown, list) else shown
+        lines.append(f"  {key}: {shown}")
+    lines += [f"  {rung['name']}: {rung['parameters']:,} parameters, {rung['model']}" for rung in found.get("rungs", [])]
+    if found.get("text"):
+        lines += ["", found["text"]]
+    if found.get("settings"):
+        lines += ["", "settings:"]
+        for s in found["settings"]:
+            lines.append(f"  {s['name']} = {s['default']!r}   ({s['type']})")
+            lines += textwrap.wrap(s["text"], 100, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(lines)
+
+
+# -------------------------------------------------------------------------------------------- price
+
+
+def price(plan: Plan) -> dict[str, Any]:
+    """What the plan will do and cost, estimated from the first examples without training.
+
+    FLOPs: 2 a parameter and token forward, twice that backward. Memory: 4 bytes a weight, 12 more for a
+    learner's gradient and AdamW state, 4 more for its best copy; activations aren't counted.
+    """
+    from harness import models
+    from harness.train import encoders
+
+    by_rung = encoders(plan)
+    sample = plan.dataset.splits["train"][:8]
+    tokens = {}
+    for name, encoder in by_rung.items():
+        batch = encoder(sample)
+        text, patches = models.token_counts(models.load_config(plan.rungs[name]), batch)
+        tokens[name] = (text / len(sample), patches / len(sample))
+    stages = []
+    for planned in plan.stages:
+        examples = planned.steps * plan.config.train.batch_size
+        roles = {}
+        for name, role in planned.stage.roles.items():
+            rung = rung_of(plan.stages, planned.stage, name)
+            info = plan.infos[rung]
+            forward = models.forward_flops(info, *tokens[rung])
+            roles[name] = {
+                "rung": rung,
+                "weights": role.weights if isinstance(role.weights, str) else f"{role.weights.stage}.{role.weights.role}",
+                "trainable": role.trainable,
+                "parameters": info.parameters,
+                "flops": forward * examples * (3 if role.trainable else 1),
+                "bytes": info.parameters * (20 if role.trainable else 4),
+            }
+        stages.append(
+            {"name": planned.stage.name, "share": planned.stage.share, "steps": planned.steps, "examples": examples, "roles": roles}
+        )
+    return {
+        "run_id": plan.run_id,
+        "method": plan.config.method,
+        "benchmark": plan.config.benchmark,
+        "student": plan.config.student,
+        "parameters": plan.student_parameters,
+        "data": plan.dataset.sizes,
+        "stages": stages,
+        "train_flops": float(sum(r["flops"] for s in stages for r in s["roles"].values())),
+        "memory_bytes": max((sum(r["bytes"] for r in s["roles"].values()) for s in stages), default=plan.student_parameters * 4),
+    }
+
+
+def price_text(priced: dict[str, Any]) -> str:
+    """`price`'s answer for a person."""
+    lines = [
+        priced["run_id"],
+        f"  student {priced['student']}, {priced['parameters']:,} parameters",
+        "  data: " + ", ".join(f"{split} {size}" for split, size in priced["data"].items()),
+    ]
+    for stage in priced["stages"]:
+        lines.append(f"  stage {stage['name']}: {stage['steps']} steps, {stage['examples']} examples, share {stage['share']:g}")
+        for name, role in stage["roles"].items():
+            learns = "learns" if role["trainable"] else "frozen"
+            lines.append(
+                f"    {name:12} {role['rung']:4} from {role['weights']:16} {learns}  "
+                f"{role['parameters']:>13,} parameters  {role['flops'] / 1e12:10.3f} TFLOP"
+            )
+    if not priced["stages"]:
+        lines.append("  no training: the rung is scored as it is")
+    lines.append(
+        f"  training {priced['train_flops'] / 1e12:.3f} TFLOP, weights and optimizer at most "
+        f"{priced['memory_bytes'] / 2**20:.0f} MiB a worker (estimated; activations not counted)"
+    )
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------------------------- records
+
+
+def record_text(record: Record) -> str:
+    """A run's record for a person."""
+    lines = [f"{record.run_id}   {record.status}"]
+    if record.error:
+        at = f" (stage {record.error.stage!r}, step {record.error.step})" if record.error.stage else ""
+        lines.append(f"  {record.error.type}{at}: {record.error.message}")
+    lines.append(f"  {record.method} on {record.benchmark} ({record.task}), seed {record.seed}")
+    if record.student:
+        lines.append(f"  student {record.student} of ladder {record.ladder}, {record.parameters or 0:,} parameters")
+    if record.settings:
+        lines += textwrap.wrap(
+            "  settings: " + ", ".join(f"{k}={v}" for k, v in record.settings.items()), 110, subsequent_indent="    "
+        )
+    for stage in record.stages:
+        roles = ", ".join(f"{n} ({r.weights}{'' if r.trainable else ', frozen'})" for n, r in stage.roles.items())
+        best = ", ".join(f"{n} {v:.3f}" for n, v in stage.best.items())
+        lines.append(f"  stage {stage.name}: {stage.steps} steps, {stage.examples} examples; {roles}; validation {best}")
+    for split, figures in record.metrics.items():
+        lines.append(f"  {split}")
+        lines += [f"    {name:28} {_interval(value)}" for name, value in figures.items()]
+    c = record.cost
+    if record.kind == "run" and record.status == "done":
+        lines.append(
+            f"  cost: training {c.train_flops / 1e12:.3f} TFLOP, {c.train_seconds:.1f} s; validation "
+            f"{c.validation_seconds:.1f} s; test {c.test_seconds:.1f} s, {c.test_forwards} forwards; all {c.total_seconds:.1f} s"
+        )
+        lines += [
+            f"    {name:20} {r.forwards:8} forwards  {r.trained:8} trained  {r.flops / 1e12:9.3f} TFLOP  {r.seconds:7.1f} s"
+            for name, r in c.roles.items()
+        ]
+    p = record.provenance
+    git = f", git {p.git_commit[:10]}{' (modified)' if p.git_dirty else ''}" if p.git_commit else ""
+    lines.append(f"  {p.package}{git}; {p.started} to {p.finished}; {p.workers} workers; resumed {p.resumed} times")
+    if record.data:
+        lines.append(f"  data revision {record.data.revision}, fingerprint {record.data.fingerprint[:12]}")
+    return "\n".join(lines)
+
+
+def _interval(value: Interval) -> str:
+    if value.low is None or value.high is None:
+        return f"{value.value:.4f}"
+    return f"{value.value:.4f}  [{value.low:.4f}, {value.high:.4f}]"
+
+
+def _first_line(cls: type[Any]) -> str:
+    return (inspect.getdoc(cls) or "").splitlines()[0] if inspect.getdoc(cls) else ""

@@ -1,0 +1,92 @@
+"""What the train loop knows of where it runs: its rank, and how to speak to the other ranks.
+
+`PlainIo` is one process. `GroupIo` is one of several processes of a `torch.distributed` group, as Ray
+Train (or torchrun) sets it up. Neither imports ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+Report = Callable[[dict[str, Any]], None]
+"""Takes progress: stage, step, steps, and the newest figures."""
+
+
+class Io(Protocol):
+    """A rank among `world` ranks that train one run together."""
+
+    rank: int
+    world: int
+    device: torch.device
+    report: Report
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module such that a backward pass averages its gradients over the ranks."""
+        ...
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The tensor summed over the ranks, in place."""
+        ...
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in rank order, on every rank."""
+        ...
+
+
+def silent(event: dict[str, Any]) -> None:
+    """Report nothing."""
+
+
+class PlainIo:
+    """One process."""
+
+    rank = 0
+    world = 1
+
+    def __init__(self, report: Report = silent, device: torch.device | None = None) -> None:
+        self.report = report
+        self.device = device or torch.device("cpu")
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        return module
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+
+class GroupIo:
+    """A rank of a process group."""
+
+    def __init__(
+        self, group: dist.ProcessGroup, report: Report = silent, device: torch.device | None = None
+    ) -> None:
+        self.group = group
+        self.rank = dist.get_rank(group)
+        self.world = dist.get_world_size(group)
+        self.device = device or torch.device("cpu")
+        self.report = report
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        # A method may leave parts of a model without gradient (a vision tower): find_unused_parameters.
+        return DistributedDataParallel(
+            module, device_ids=ids, process_group=self.group, broadcast_buffers=False, find_unused_parameters=True
+        )
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        dist.all_reduce(tensor, group=self.group)
+        return tensor
+
+    def gather(self, value: Any) -> list[Any]:
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value, group=self.group)
+        return values

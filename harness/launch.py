@@ -1,0 +1,78 @@
+"""From configurations to records: plan all, skip what is done, run the rest here or on Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness import plan as planning
+from harness import provenance, runner
+from harness.config import RunConfig
+from harness.plan import Plan
+from harness.record import Record
+from harness.store import Store
+
+Event = dict[str, Any]
+
+
+def launch(
+    configs: Sequence[RunConfig],
+    store: Store,
+    name: str,
+    begin: Callable[[list[Plan], list[Plan]], None],
+    watch: Callable[[Event], None],
+) -> list[Record]:
+    """Run the configurations that the store doesn't hold yet; all records, in the order of `configs`.
+
+    Every configuration is checked before the first is run. `begin` gets all plans and those still to do,
+    `watch` every event of a run: `run_id` with stage, step and steps, or with its final status. After Ctrl-C
+    the runs that were under way have a record `interrupted`, and `KeyboardInterrupt` goes on.
+    """
+    store.check_writable()
+    plans = list({p.run_id: p for p in map(planning.make, configs)}.values())
+    todo = [p for p in plans if runner.finished(store, p.run_id) is None]
+    for one in {(p.config.benchmark, p.dataset.fingerprint): p for p in plans}.values():
+        runner.ensure_controls(one, store)
+    begin(plans, todo)
+    begun: set[str] = set()
+    by_id = {p.run_id: p for p in plans}
+    started = provenance.now()
+
+    def see(event: Event) -> None:
+        begun.add(event["run_id"])
+        if event.get("error"):
+            p = by_id[event["run_id"]]
+            store.write(runner.failed(p, RuntimeError(event["error"]), started, p.config.cluster.workers))
+        watch(event)
+
+    try:
+        if todo:
+            _run(todo, store, name, see)
+    except KeyboardInterrupt:
+        for p in todo:
+            if p.run_id in begun and store.status(p.run_id) is None:
+                store.write(runner.interrupted(p, started, p.config.cluster.workers))
+        raise
+    return [store.read(p.run_id) for p in plans]
+
+
+def _run(todo: list[Plan], store: Store, name: str, watch: Callable[[Event], None]) -> None:
+    cluster = todo[0].config.cluster
+    if cluster.workers > 0:
+        from harness import rayrun
+
+        rayrun.execute([(p.run_id, p.config) for p in todo], store.root, cluster, watch, name)
+        return
+    import torch
+
+    from harness.io import PlainIo
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(cluster.cpus_per_worker)
+    try:
+        for p in todo:
+            watch({"run_id": p.run_id, "stage": "load", "step": 0, "steps": 1})
+            record = runner.execute(p, PlainIo(lambda event, p=p: watch({"run_id": p.run_id, **event})), store)  # type: ignore[misc]
+            watch({"run_id": p.run_id, "status": record.status})
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,240 @@
+"""Vision-language models as scorers of options: any folder that `AutoModelForImageTextToText` and
+`AutoProcessor` load. One forward pass gives the logits of the option letters at the answer position.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import string
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.api import Example
+from harness.config import RungConfig
+from harness.errors import ModelError
+
+ABSENT = -1e4
+"""The logit of an option that an example doesn't have: probability 0, finite log."""
+
+Batch = dict[str, Tensor]
+
+
+class Encoder:
+    """Turns examples into model inputs: chat template, image processor, tokenizer, padding."""
+
+    def __init__(self, processor: Any, name: str) -> None:
+        self.processor = processor
+        if getattr(processor, "chat_template", None) is None and getattr(processor.tokenizer, "chat_template", None) is None:
+            raise ModelError(f"model {name!r}: its processor has no chat template; add chat_template.jinja to the folder")
+        self.letters = [_spellings(processor.tokenizer, letter, name) for letter in string.ascii_uppercase]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Equal for two processors that encode alike: their inputs can be shared."""
+        p = self.processor
+        parts = [p.to_json_string(), p.tokenizer.backend_tokenizer.to_str(), str(p.chat_template)]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        """Inputs of B examples: what the model's processor gives, and `options` bool (B, K)."""
+        texts = [
+            self.processor.apply_chat_template(
+                [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": example.prompt()}]}],
+                add_generation_prompt=True,
+                tokenize=False,
+            )
+            for example in examples
+        ]
+        inputs = self.processor(
+            text=texts, images=[[example.load_image()] for example in examples], padding=True, return_tensors="pt"
+        )
+        batch = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
+        sizes = torch.tensor([len(example.options) for example in examples])
+        batch["options"] = torch.arange(int(sizes.max())) < sizes[:, None]
+        return batch
+
+
+def _spellings(tokenizer: Any, letter: str, name: str) -> list[int]:
+    """The single tokens that spell the letter, with and without a space before it."""
+    ids = {
+        tuple(tokenizer.encode(text, add_special_tokens=False)) for text in (letter, f" {letter}")
+    }
+    single = sorted({i[0] for i in ids if len(i) == 1} - {tokenizer.unk_token_id})
+    if not single:
+        raise ModelError(f"model {name!r}: its tokenizer has no single token for the option letter {letter!r}")
+    return single
+
+
+class OptionScorer(nn.Module):
+    """A VLM that gives the option logits (B, K), float32, at the answer position."""
+
+    def __init__(self, vlm: nn.Module, letters: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.vlm = vlm
+        width = max(len(ids) for ids in letters)
+        padded = torch.tensor([[*ids, *[-1] * (width - len(ids))] for ids in letters])
+        self.register_buffer("letters", padded, persistent=False)
+
+    def forward(self, batch: Batch) -> Tensor:
+        inputs = {key: value for key, value in batch.items() if key != "options"}
+        # The last attended token of each row: its own last one under right padding, the common last under left.
+        mask = inputs["attention_mask"]
+        last_b = mask.shape[1] - 1 - mask.flip(1).argmax(1)
+        kept, row_b = last_b.unique(return_inverse=True)
+        logits_bpv = self.vlm(**inputs, logits_to_keep=kept, use_cache=False).logits
+        logits_bv = logits_bpv[torch.arange(len(last_b), device=last_b.device), row_b].float()
+        options_bk = batch["options"]
+        letters: Tensor = self.letters[: options_bk.shape[1]]  # type: ignore[index]
+        # Several spellings of one letter: the log of their summed probability.
+        spelled_bks = logits_bv[:, letters.clamp(min=0)].masked_fill(letters < 0, float("-inf"))
+        return spelled_bks.logsumexp(-1).masked_fill(~options_bk, ABSENT)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the planner needs of a model, read without loading it."""
+
+    parameters: int
+    vision_parameters: int
+    embedding_parameters: int
+    digest: str
+
+
+def quiet() -> None:
+    """Silence what transformers prints while it loads a model."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="transformers")
+
+
+def load_encoder(rung: RungConfig) -> Encoder:
+    """The rung's processor. Raises `ModelError` where the folder has none."""
+    quiet()
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(rung.model, revision=rung.revision or "main")
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"model {rung.name!r} ({rung.model}): no usable processor: {_first_line(error)}") from None
+    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+        raise ModelError(
+            f"model {rung.name!r} ({rung.model}): no processor for images and text; the folder must hold "
+            "preprocessor_config.json (or processor_config.json) beside the tokenizer"
+        )
+    return Encoder(processor, rung.name)
+
+
+def load_vlm(rung: RungConfig) -> nn.Module:
+    """The rung's model in float32 on the CPU, without dropout state. Raises `ModelError`."""
+    quiet()
+    from transformers import AutoModelForImageTextToText
+
+    try:
+        model: nn.Module = AutoModelForImageTextToText.from_pretrained(
+            rung.model, revision=rung.revision or "main", dtype=torch.float32
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"model {rung.name!r} ({rung.model}): not a vision-language model that transformers can load: "
+            f"{_first_line(error)}"
+        ) from None
+    return model
+
+
+def inspect(rung: RungConfig) -> ModelInfo:
+    """Sizes and a digest of the weights, from the headers of the folder's safetensors files.
+
+    The digest covers the configuration and the weights: the bytes of files up to 256 MiB, name and size of
+    larger ones. A hub id is resolved to the local snapshot first. Raises `ModelError`.
+    """
+    folder = snapshot(rung)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(f"model {rung.name!r} ({rung.model}): no *.safetensors weights in the folder")
+    digest = hashlib.sha256()
+    for name in ("config.json", "tokenizer.json", "preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            digest.update((folder / name).read_bytes())
+    total = vision = embedding = 0
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        if size <= 2**28:
+            digest.update(file.read_bytes())
+        with file.open("rb") as handle:
+            header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
+        for key, tensor in header.items():
+            if key == "__metadata__":
+                continue
+            count = 1
+            for length in tensor["shape"]:
+                count *= length
+            total += count
+            vision += count if "vision" in key or "visual" in key else 0
+            embedding += count if "embed_tokens" in key or "lm_head" in key else 0
+    return ModelInfo(total, vision, embedding, digest.hexdigest())
+
+
+def snapshot(rung: RungConfig) -> Path:
+    """The local folder of the rung: itself, or the hub's snapshot. Raises `ModelError`."""
+    folder = Path(rung.model)
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or rung.model.startswith("."):
+        raise ModelError(f"model {rung.name!r}: no such folder: {rung.model}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(rung.model, revision=rung.revision))
+    except Exception as error:
+        raise ModelError(
+            f"model {rung.name!r}: {rung.model!r} is neither a folder nor a hub model that can be had: "
+            f"{_first_line(error)}"
+        ) from None
+
+
+def forward_flops(info: ModelInfo, text_tokens: float, patches: float) -> float:
+    """FLOPs of one example's forward pass: 2 a parameter and token (Kaplan et al., 2001.08361).
+
+    Embedding look-ups and attention scores are left out. A backward pass counts twice that.
+    """
+    text = info.parameters - info.vision_parameters - info.embedding_parameters
+    return 2 * (text * text_tokens + info.vision_parameters * patches)
+
+
+def load_config(rung: RungConfig) -> Any:
+    """The rung's transformers configuration, without its weights."""
+    quiet()
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(rung.model, revision=rung.revision or "main")
+
+
+def token_counts(config: Any, batch: Batch) -> tuple[float, float]:
+    """Attended text tokens and image patches of the whole batch; `config` is the model's."""
+    tokens = float(batch["attention_mask"].sum())
+    vision = getattr(config, "vision_config", None)
+    size = getattr(vision, "patch_size", None)
+    if "pixel_values" not in batch or size is None:
+        return tokens, 0.0
+    height, width = (size, size) if isinstance(size, int) else size
+    return tokens, batch["pixel_values"].numel() / (3 * height * width)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,418 @@
+"""The plug-in door: methods and benchmarks by name, from entry points, files and modules.
+
+Built-ins come through the same tables as a third party's: the entry-point groups `hkdbench.methods` and
+`hkdbench.benchmarks`. In a checkout (installed or not, a Ray job's working directory included) they are read
+from the `pyproject.toml` beside this package, so that they always fit the code that runs. Listing names
+imports nothing; a class is imported when it is asked for. This module imports neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import sys
+import tomllib
+import traceback
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.api import Benchmark, Method
+from harness.errors import ConfigError, DataError, UserError, near
+
+__all__ = [
+    "Entry",
+    "Problem",
+    "benchmarks",
+    "load_all",
+    "load_plugin",
+    "make_benchmark",
+    "make_method",
+    "methods",
+    "plugins",
+    "problems",
+    "source_digest",
+]
+
+DISTRIBUTION = "hkdbench"
+Kind = Literal["method", "benchmark"]
+T = TypeVar("T", Method, Benchmark)
+
+_GROUPS: dict[Kind, str] = {"method": "hkdbench.methods", "benchmark": "hkdbench.benchmarks"}
+_BASES: dict[Kind, type] = {"method": Method, "benchmark": Benchmark}
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """A name that is on offer. `load()` imports its class; raises `ConfigError` when that fails.
+
+    `origin` says where the name comes from, `target` is its `module:Class`.
+    """
+
+    name: str
+    origin: str
+    target: str
+    load: Callable[[], type[T]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A plugin that could not be imported: its name (or spec), where it comes from, and the error."""
+
+    name: str
+    origin: str
+    error: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.origin}): {self.error}"
+
+
+_plugins: dict[str, list[tuple[Kind, Entry[Any]]]] = {}
+_problems: dict[tuple[str, str], Problem] = {}
+
+
+# -------------------------------------------------------------------------------------------- listing
+
+
+def methods() -> dict[str, Entry[Method]]:
+    """All methods by name, without importing them. Raises `ConfigError` when two have one name."""
+    return _entries("method")
+
+
+def benchmarks() -> dict[str, Entry[Benchmark]]:
+    """All benchmarks by name, without importing them. Raises `ConfigError` when two have one name."""
+    return _entries("benchmark")
+
+
+def load_all(entries: Mapping[str, Entry[T]]) -> Iterator[tuple[str, type[T]]]:
+    """The classes of those entries that can be imported; the others are kept in `problems()`."""
+    for name, entry in entries.items():
+        try:
+            loaded = entry.load()
+        except ConfigError:
+            continue
+        yield name, loaded
+
+
+def problems() -> list[Problem]:
+    """The plugins that failed so far, each with its error."""
+    return list(_problems.values())
+
+
+def plugins() -> list[str]:
+    """The specs given to `load_plugin`, paths made absolute: a Ray worker loads them again from these."""
+    return list(_plugins)
+
+
+def _entries(kind: Kind) -> dict[str, Entry[Any]]:
+    found: dict[str, Entry[Any]] = {}
+    for entry in (*_from_tables(kind), *(e for es in _plugins.values() for k, e in es if k == kind)):
+        first = found.setdefault(entry.name, entry)
+        if first.target != entry.target:
+            raise ConfigError(
+                f"two {kind}s are named {entry.name!r}: {first.origin} and {entry.origin}; "
+                "rename one, or leave one out"
+            )
+    return found
+
+
+def _from_tables(kind: Kind) -> Iterator[Entry[Any]]:
+    ours = _checkout_table(_GROUPS[kind])
+    for name, target in sorted(ours.items()):
+        yield _entry(kind, name, DISTRIBUTION, target)
+    for point in sorted(entry_points(group=_GROUPS[kind])):
+        owner = point.dist.name if point.dist else "an unnamed package"
+        if not (ours and owner == DISTRIBUTION):
+            yield _entry(kind, point.name, owner, point.value)
+
+
+def _checkout_table(group: str) -> dict[str, str]:
+    """The entry points in the `pyproject.toml` beside this package; empty when there is none of ours."""
+    path = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    if not path.is_file():
+        return {}
+    project = tomllib.loads(path.read_text(encoding="utf-8")).get("project", {})
+    if project.get("name") != DISTRIBUTION:
+        return {}
+    table: dict[str, str] = project.get("entry-points", {}).get(group, {})
+    return table
+
+
+def _entry(kind: Kind, name: str, owner: str, target: str) -> Entry[Any]:
+    origin = f"{owner}, {target}"
+
+    def load() -> type[Any]:
+        try:
+            module, _, attribute = target.partition(":")
+            loaded = getattr(importlib.import_module(module.strip()), attribute.strip())
+            _check_class(kind, name, loaded)
+        except (Exception, SystemExit) as error:
+            problem = _report(name, origin, error)
+            raise ConfigError(f"{kind} {problem}") from error
+        return typing.cast("type[Any]", loaded)
+
+    return Entry(name=name, origin=origin, target=target, load=load)
+
+
+def _report(name: str, origin: str, error: BaseException) -> Problem:
+    text = " ".join(str(error).split())
+    if not isinstance(error, UserError):
+        frames = traceback.extract_tb(error.__traceback__)
+        # The last frame of the plugin's own code, not of the import system.
+        where = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]
+        text = f"{type(error).__name__}: {text}"
+        if where:
+            text += f" ({where[-1].filename}:{where[-1].lineno})"
+    problem = Problem(name, origin, text)
+    _problems[name, origin] = problem
+    return problem
+
+
+def _check_class(kind: Kind, name: str, loaded: object) -> None:
+    base = _BASES[kind]
+    if not (inspect.isclass(loaded) and issubclass(loaded, base)):
+        raise ConfigError(f"{loaded!r} is not a {base.__name__}")
+    if "__dataclass_fields__" not in vars(loaded):
+        raise ConfigError(f"class {loaded.__name__} must be decorated with @dataclass(frozen=True)")
+    own = getattr(loaded, "name", None)
+    if own != name:
+        raise ConfigError(f"class {loaded.__name__} names itself {own!r}, its entry point {name!r}")
+
+
+# -------------------------------------------------------------------------------- files and modules
+
+
+def load_plugin(spec: str) -> list[str]:
+    """Registers every named method and benchmark that a file (`x.py`) or module (`a.b`) defines.
+
+    Returns their names. A plugin that fails to import, or that defines nothing, is kept in `problems()` and
+    gives []. Loading a spec again does nothing. Raises `ConfigError` when a name is taken already.
+    """
+    is_file = spec.endswith(".py") or "/" in spec or "\\" in spec
+    if is_file:
+        spec = str(Path(spec).expanduser().resolve())
+    if spec not in _plugins:
+        try:
+            module = _import_file(Path(spec)) if is_file else _import_module(spec)
+            found = _defined(module, f"plugin {spec}")
+        except (Exception, SystemExit) as error:
+            _report(spec, "plugin", error)
+            return []
+        _problems.pop((spec, "plugin"), None)
+        _plugins[spec] = found
+        try:
+            for kind, _ in found:
+                _entries(kind)
+        except ConfigError:
+            del _plugins[spec]
+            raise
+    return [entry.name for _, entry in _plugins[spec]]
+
+
+def _import_module(name: str) -> ModuleType:
+    # The `hkdbench` script, unlike `python -m harness`, has no working directory on its path.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    return importlib.import_module(name)
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ConfigError("no such file: expected a Python file or the name of an importable module")
+    # The path is in the name: two files of one stem are two modules, and a pickled class finds its own.
+    name = f"hkdbench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    found = importlib.util.spec_from_file_location(name, path)
+    if found is None or found.loader is None:
+        raise ConfigError("not a Python file: expected a name that ends in .py")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module  # dataclasses look their module up while the file runs
+    try:
+        found.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _giving(cls: type[Any]) -> Callable[[], type[Any]]:
+    return lambda: cls
+
+
+def _defined(module: ModuleType, origin: str) -> list[tuple[Kind, Entry[Any]]]:
+    found: dict[str, tuple[Kind, Entry[Any]]] = {}
+    for cls in vars(module).values():
+        # Imported classes belong to their own module, and a class without a name of its own is a helper.
+        if not inspect.isclass(cls) or "name" not in vars(cls):
+            continue
+        if cls.__module__ != module.__name__ and not cls.__module__.startswith(module.__name__ + "."):
+            continue
+        for kind, base in _BASES.items():
+            if issubclass(cls, base):
+                name = vars(cls)["name"]
+                _check_class(kind, name, cls)
+                target = f"{cls.__module__}:{cls.__qualname__}"
+                entry = Entry(name, f"{origin}, {cls.__qualname__}", target, _giving(cls))
+                found[target] = (kind, entry)
+    if not found:
+        raise ConfigError("defines no Method or Benchmark with a `name` of its own")
+    taken: dict[tuple[Kind, str], Entry[Any]] = {}
+    for kind, entry in found.values():
+        first = taken.setdefault((kind, entry.name), entry)
+        if first is not entry:
+            raise ConfigError(f"two {kind}s are named {entry.name!r}: {first.target} and {entry.target}")
+    return list(found.values())
+
+
+# ----------------------------------------------------------------------------------------- building
+
+
+def make_method(name: str, settings: Mapping[str, Any]) -> Method:
+    """The method `name` with these settings. Raises `ConfigError`, listing everything that is wrong."""
+    return _build(_get("method", methods(), name), f"method {name!r}", settings, {})
+
+
+def make_benchmark(name: str, settings: Mapping[str, Any], data_dir: str | Path | None = None) -> Benchmark:
+    """The benchmark `name` with these settings, reading from `data_dir` if it reads files at all.
+
+    Raises `ConfigError` for settings, `DataError` for a folder that isn't there.
+    """
+    cls = _get("benchmark", benchmarks(), name)
+    folder = None
+    if cls.needs_data_dir:
+        if data_dir is None:
+            raise ConfigError(f"benchmark {name!r} reads published files: give their folder with --data-dir")
+        folder = Path(data_dir).expanduser().resolve()  # workers have another working directory
+        if not folder.is_dir():
+            raise DataError(f"benchmark {name!r}: data folder {folder} does not exist or is no folder")
+    return _build(cls, f"benchmark {name!r}", settings, {"data_dir": folder})
+
+
+def _get(kind: Kind, entries: Mapping[str, Entry[T]], name: str) -> type[T]:
+    if name not in entries:
+        failed = "".join(f"; failed: {p}" for p in problems() if p.origin == "plugin")
+        raise ConfigError(f"unknown {kind} {name!r}: {near(name, entries)}{failed}")
+    return entries[name].load()
+
+
+def _build(cls: type[T], what: str, settings: Mapping[str, Any], fixed: Mapping[str, Any]) -> T:
+    fields = [f for f in dataclasses.fields(cls) if f.init and f.name not in fixed]
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise ConfigError(f"{what}: its settings' types can't be resolved: {error}") from None
+    wrong = [
+        f"{what}: unknown setting {key!r}: {near(key, (f.name for f in fields))}"
+        for key in settings
+        if key not in {f.name for f in fields}
+    ]
+    values: dict[str, Any] = dict(fixed)
+    for field in fields:
+        if field.name in settings:
+            value = settings[field.name]
+            try:
+                values[field.name] = _checked(hints[field.name], value)
+            except (ValidationError, TypeError, ValueError) as error:
+                wrong += [f"{what}: setting {field.name} = {value!r}: {text}" for text in _reasons(error)]
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            wrong.append(f"{what}: setting {field.name!r} is missing: it has no default")
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    try:
+        return cls(**values)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{what}: {error}") from error
+
+
+def _checked(hint: Any, value: Any) -> Any:
+    """The value as the hinted type: strict, but for what JSON and TOML can't say (tuples, paths)."""
+    return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
+
+
+def _reasons(error: Exception) -> Iterator[str]:
+    if not isinstance(error, ValidationError):
+        yield str(error)
+        return
+    seen = set()
+    for detail in error.errors(include_url=False):
+        # Positions inside the value (`0`, a key) help; names of union branches don't.
+        where = ".".join(str(part) for part in detail["loc"] if isinstance(part, int))
+        reason = (
+            f"{'at ' + where + ': ' if where else ''}{detail['msg'].replace('Input should be', 'expected')}"
+        )
+        if reason not in seen:
+            seen.add(reason)
+            yield reason
+
+
+# ------------------------------------------------------------------------------------------- digest
+
+
+def source_digest(cls: type) -> str:
+    """sha256 over the source of a class: its file, its parents' and those of its package that they import.
+
+    Imports are followed through the package, not into others; the harness's own code is left out. Raises
+    `ConfigError` when there is no source file.
+    """
+    waiting = [c.__module__ for c in cls.__mro__ if c.__module__.split(".")[0] not in ("harness", "builtins")]
+    files: dict[str, bytes] = {}
+    while waiting:
+        name = waiting.pop()
+        path = _source_file(name)
+        if path is None:
+            if name == cls.__module__:
+                raise ConfigError(f"{cls.__qualname__} has no source file, which a plugin needs")
+            continue
+        # A file plugin's module name holds its path; its digest mustn't.
+        key = path.stem if name.startswith("hkdbench_plugin_") else name
+        if key not in files:
+            files[key] = path.read_bytes()
+            waiting += _imports(name, path, files[key])
+    digest = hashlib.sha256()
+    for key, source in sorted(files.items()):
+        digest.update(f"{key}\0{len(source)}\0".encode() + source)
+    return digest.hexdigest()
+
+
+def _source_file(module: str) -> Path | None:
+    """The file of a module, without importing it if it isn't yet."""
+    loaded = sys.modules.get(module)
+    if loaded is not None:
+        file = getattr(loaded, "__file__", None)
+        return Path(file) if file and file.endswith(".py") else None
+    top, *rest = module.split(".")
+    for root in getattr(sys.modules.get(top), "__path__", []):
+        base = Path(root, *rest)
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                return path
+    return None
+
+
+def _imports(module: str, path: Path, source: bytes) -> Iterable[str]:
+    """Modules of the same top-level package that a source imports (names that are no module included)."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    top = module.split(".")[0]
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")
+                base = ".".join([*parents[: len(parents) - node.level + 1], *([base] if base else [])])
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        yield from (name for name in names if name.split(".")[0] == top)
