@@ -31,6 +31,7 @@ __all__ = [
     "Example",
     "From",
     "ImageSource",
+    "Ladder",
     "Method",
     "Role",
     "Split",
@@ -91,16 +92,16 @@ class Example:
                 return Image.open(io.BytesIO(self.image)).convert("RGB")
             return self.image().convert("RGB")
         except FileNotFoundError:
-            raise DataError(f"example {self.id!r}: image {self.image} does not exist") from None
+            raise DataError(f"example {self.id!r}: image {self._where()} does not exist") from None
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            where = self.image if isinstance(self.image, Path) else "in memory"
-            raise DataError(f"example {self.id!r}: image {where} can't be read: {error}") from None
+            raise DataError(f"example {self.id!r}: image {self._where()} can't be read: {error}") from None
+
+    def _where(self) -> str:
+        return str(self.image) if isinstance(self.image, Path) else "in memory"
 
     def reordered(self, order: Sequence[int]) -> Example:
         """The same question with option `order[k]` at letter k."""
-        return replace(
-            self, options=tuple(self.options[k] for k in order), gold=tuple(order).index(self.gold)
-        )
+        return replace(self, options=tuple(self.options[k] for k in order), gold=tuple(order).index(self.gold))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from harness import __version__
+from harness.api import Split
 from harness.errors import ConfigError, UserError, near
 
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -290,7 +293,9 @@ def _finish_suite(records: Sequence[Record], root: Path | None, as_json: bool) -
     store = Store(root)
     failed = [record for record in records if record.status != "done"]
     if as_json:
-        _print_json({"runs": [{"run_id": r.run_id, "status": r.status} for r in records], "rank": _rank_json(store, records)})
+        _print_json(
+            {"runs": [{"run_id": r.run_id, "status": r.status} for r in records], "rank": _rank_json(store, records)}
+        )
     else:
         _print_rank(store, sorted({record.benchmark for record in records}))
         for record in failed:
@@ -330,7 +335,7 @@ def _progress() -> Iterator[tuple[Callable[[list[Plan], list[Plan]], None], Call
 def rank_(
     benchmark: str | None = None,
     metric: str = "accuracy",
-    split: str = "test",
+    split: Split = "test",
     store: StoreOption = None,
     format_: Annotated[Literal["table", "csv", "json", "markdown"], typer.Option("--format")] = "table",
     as_json: JsonOption = False,
@@ -339,9 +344,15 @@ def rank_(
     from harness import rank
     from harness.store import Store
 
-    rows = rank.table(Store(store), benchmark=benchmark, metric=metric, split=split)
-    formats = {"table": rank.to_text, "csv": rank.to_csv, "json": rank.to_json, "markdown": rank.to_markdown}
-    print(formats["json" if as_json else format_](rows))
+    opened = Store(store)
+    rows = rank.table(opened, benchmark=benchmark, metric=metric, split=split)
+    broken = [f"broken: {problem}" for problem in opened.problems()]
+    if as_json or format_ == "json":
+        print(rank.to_json(rows, notes=broken))
+    elif format_ == "csv":
+        print(rank.to_csv(rows))
+    else:
+        print((rank.to_markdown if format_ == "markdown" else rank.to_text)(rows, notes=broken))
 
 
 def _print_rank(store: Store, benchmarks: Sequence[str]) -> None:

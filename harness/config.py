@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.api import Split
 from harness.errors import ConfigError, near
 
-
 T = TypeVar("T", bound="Settings")
 
 

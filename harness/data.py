@@ -71,7 +71,7 @@ def _checked(benchmark: Benchmark, split: Split) -> list[Example]:
     missing = [e for e in examples if isinstance(e.image, Path) and not e.image.is_file()]
     if missing:
         raise DataError(
-            f"{where}: {len(missing)} of {len(examples)} images are missing, first {missing[0].image} of "
+            f"{where}: {len(missing)} of {len(examples)} images are missing, first {missing[0].image!s} of "
             f"example {missing[0].id!r}; check --data-dir"
         )
     return examples

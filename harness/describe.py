@@ -141,7 +141,9 @@ def to_text(found: dict[str, Any]) -> str:
         shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         shown = ", ".join(map(str, shown)) if isinstance(shown, list) else shown
         lines.append(f"  {key}: {shown}")
-    lines += [f"  {rung['name']}: {rung['parameters']:,} parameters, {rung['model']}" for rung in found.get("rungs", [])]
+    lines += [
+        f"  {rung['name']}: {rung['parameters']:,} parameters, {rung['model']}" for rung in found.get("rungs", [])
+    ]
     if found.get("text"):
         lines += ["", found["text"]]
     if found.get("settings"):
@@ -171,7 +173,7 @@ def price(plan: Plan) -> dict[str, Any]:
         batch = encoder(sample)
         text, patches = models.token_counts(models.load_config(plan.rungs[name]), batch)
         tokens[name] = (text / len(sample), patches / len(sample))
-    stages = []
+    stages: list[dict[str, Any]] = []
     for planned in plan.stages:
         examples = planned.steps * plan.config.train.batch_size
         roles = {}
@@ -181,14 +183,22 @@ def price(plan: Plan) -> dict[str, Any]:
             forward = models.forward_flops(info, *tokens[rung])
             roles[name] = {
                 "rung": rung,
-                "weights": role.weights if isinstance(role.weights, str) else f"{role.weights.stage}.{role.weights.role}",
+                "weights": role.weights
+                if isinstance(role.weights, str)
+                else f"{role.weights.stage}.{role.weights.role}",
                 "trainable": role.trainable,
                 "parameters": info.parameters,
                 "flops": forward * examples * (3 if role.trainable else 1),
                 "bytes": info.parameters * (20 if role.trainable else 4),
             }
         stages.append(
-            {"name": planned.stage.name, "share": planned.stage.share, "steps": planned.steps, "examples": examples, "roles": roles}
+            {
+                "name": planned.stage.name,
+                "share": planned.stage.share,
+                "steps": planned.steps,
+                "examples": examples,
+                "roles": roles,
+            }
         )
     return {
         "run_id": plan.run_id,
@@ -199,7 +209,9 @@ def price(plan: Plan) -> dict[str, Any]:
         "data": plan.dataset.sizes,
         "stages": stages,
         "train_flops": float(sum(r["flops"] for s in stages for r in s["roles"].values())),
-        "memory_bytes": max((sum(r["bytes"] for r in s["roles"].values()) for s in stages), default=plan.student_parameters * 4),
+        "memory_bytes": max(
+            (sum(r["bytes"] for r in s["roles"].values()) for s in stages), default=plan.student_parameters * 4
+        ),
     }
 
 
@@ -211,7 +223,9 @@ def price_text(priced: dict[str, Any]) -> str:
         "  data: " + ", ".join(f"{split} {size}" for split, size in priced["data"].items()),
     ]
     for stage in priced["stages"]:
-        lines.append(f"  stage {stage['name']}: {stage['steps']} steps, {stage['examples']} examples, share {stage['share']:g}")
+        lines.append(
+            f"  stage {stage['name']}: {stage['steps']} steps, {stage['examples']} examples, share {stage['share']:g}"
+        )
         for name, role in stage["roles"].items():
             learns = "learns" if role["trainable"] else "frozen"
             lines.append(
@@ -246,7 +260,9 @@ def record_text(record: Record) -> str:
     for stage in record.stages:
         roles = ", ".join(f"{n} ({r.weights}{'' if r.trainable else ', frozen'})" for n, r in stage.roles.items())
         best = ", ".join(f"{n} {v:.3f}" for n, v in stage.best.items())
-        lines.append(f"  stage {stage.name}: {stage.steps} steps, {stage.examples} examples; {roles}; validation {best}")
+        lines.append(
+            f"  stage {stage.name}: {stage.steps} steps, {stage.examples} examples; {roles}; validation {best}"
+        )
     for split, figures in record.metrics.items():
         lines.append(f"  {split}")
         lines += [f"    {name:28} {_interval(value)}" for name, value in figures.items()]
@@ -254,10 +270,12 @@ def record_text(record: Record) -> str:
     if record.kind == "run" and record.status == "done":
         lines.append(
             f"  cost: training {c.train_flops / 1e12:.3f} TFLOP, {c.train_seconds:.1f} s; validation "
-            f"{c.validation_seconds:.1f} s; test {c.test_seconds:.1f} s, {c.test_forwards} forwards; all {c.total_seconds:.1f} s"
+            f"{c.validation_seconds:.1f} s; test {c.test_seconds:.1f} s, {c.test_forwards} forwards; "
+            f"all {c.total_seconds:.1f} s"
         )
         lines += [
-            f"    {name:20} {r.forwards:8} forwards  {r.trained:8} trained  {r.flops / 1e12:9.3f} TFLOP  {r.seconds:7.1f} s"
+            f"    {name:20} {r.forwards:8} forwards  {r.trained:8} trained  "
+            f"{r.flops / 1e12:9.3f} TFLOP  {r.seconds:7.1f} s"
             for name, r in c.roles.items()
         ]
     p = record.provenance

@@ -66,9 +66,7 @@ class PlainIo:
 class GroupIo:
     """A rank of a process group."""
 
-    def __init__(
-        self, group: dist.ProcessGroup, report: Report = silent, device: torch.device | None = None
-    ) -> None:
+    def __init__(self, group: dist.ProcessGroup, report: Report = silent, device: torch.device | None = None) -> None:
         self.group = group
         self.rank = dist.get_rank(group)
         self.world = dist.get_world_size(group)
@@ -79,7 +77,7 @@ class GroupIo:
         ids = [self.device.index] if self.device.type == "cuda" else None
         # A method may leave parts of a model without gradient (a vision tower): find_unused_parameters.
         return DistributedDataParallel(
-            module, device_ids=ids, process_group=self.group, broadcast_buffers=False, find_unused_parameters=True
+            module, device_ids=ids, process_group=self.group, forward_sync_buffers=False, find_unused_parameters=True
         )
 
     def sum(self, tensor: Tensor) -> Tensor:

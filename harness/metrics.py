@@ -115,6 +115,4 @@ def category_accuracy(gold: ArrayLike, chosen: ArrayLike, category: Sequence[str
     names = np.asarray(category, dtype=object)
     if len(names) != len(gold_n):
         raise DataError(f"{len(gold_n)} golds but {len(names)} categories: expected one an example")
-    return {
-        str(name): accuracy(gold_n[names == name], chosen_n[names == name]) for name in sorted(set(names))
-    }
+    return {str(name): accuracy(gold_n[names == name], chosen_n[names == name]) for name in sorted(set(names))}

@@ -34,8 +34,13 @@ class Encoder:
 
     def __init__(self, processor: Any, name: str) -> None:
         self.processor = processor
-        if getattr(processor, "chat_template", None) is None and getattr(processor.tokenizer, "chat_template", None) is None:
-            raise ModelError(f"model {name!r}: its processor has no chat template; add chat_template.jinja to the folder")
+        if (
+            getattr(processor, "chat_template", None) is None
+            and getattr(processor.tokenizer, "chat_template", None) is None
+        ):
+            raise ModelError(
+                f"model {name!r}: its processor has no chat template; add chat_template.jinja to the folder"
+            )
         self.letters = [_spellings(processor.tokenizer, letter, name) for letter in string.ascii_uppercase]
 
     @cached_property
@@ -66,9 +71,7 @@ class Encoder:
 
 def _spellings(tokenizer: Any, letter: str, name: str) -> list[int]:
     """The single tokens that spell the letter, with and without a space before it."""
-    ids = {
-        tuple(tokenizer.encode(text, add_special_tokens=False)) for text in (letter, f" {letter}")
-    }
+    ids = {tuple(tokenizer.encode(text, add_special_tokens=False)) for text in (letter, f" {letter}")}
     single = sorted({i[0] for i in ids if len(i) == 1} - {tokenizer.unk_token_id})
     if not single:
         raise ModelError(f"model {name!r}: its tokenizer has no single token for the option letter {letter!r}")
@@ -97,7 +100,8 @@ class OptionScorer(nn.Module):
         letters: Tensor = self.letters[: options_bk.shape[1]]  # type: ignore[index]
         # Several spellings of one letter: the log of their summed probability.
         spelled_bks = logits_bv[:, letters.clamp(min=0)].masked_fill(letters < 0, float("-inf"))
-        return spelled_bks.logsumexp(-1).masked_fill(~options_bk, ABSENT)
+        logits_bk: Tensor = spelled_bks.logsumexp(-1).masked_fill(~options_bk, ABSENT)
+        return logits_bk
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,7 @@ def inspect(rung: RungConfig) -> ModelInfo:
     if not files:
         raise ModelError(f"model {rung.name!r} ({rung.model}): no *.safetensors weights in the folder")
     digest = hashlib.sha256()
+    tied = _tied(folder)
     for name in ("config.json", "tokenizer.json", "preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():
             digest.update((folder / name).read_bytes())
@@ -179,7 +184,7 @@ def inspect(rung: RungConfig) -> ModelInfo:
         with file.open("rb") as handle:
             header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
         for key, tensor in header.items():
-            if key == "__metadata__":
+            if key == "__metadata__" or (tied and key == "lm_head.weight"):
                 continue
             count = 1
             for length in tensor["shape"]:
@@ -188,6 +193,15 @@ def inspect(rung: RungConfig) -> ModelInfo:
             vision += count if "vision" in key or "visual" in key else 0
             embedding += count if "embed_tokens" in key or "lm_head" in key else 0
     return ModelInfo(total, vision, embedding, digest.hexdigest())
+
+
+def _tied(folder: Path) -> bool:
+    """Whether the output layer shares the embedding's weights: a file that holds both holds them twice."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(config.get("tie_word_embeddings", config.get("text_config", {}).get("tie_word_embeddings", False)))
 
 
 def snapshot(rung: RungConfig) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import harness
 from harness import data, ladders, models, registry
 from harness.api import Benchmark, From, Method, Stage
-from harness.config import RungConfig, RunConfig
+from harness.config import RunConfig, RungConfig
 from harness.errors import ConfigError, near
 
 
@@ -85,7 +85,9 @@ def make(config: RunConfig) -> Plan:
     ladder = ladders.find(config.ladder)
     rungs = {rung.name: rung for rung in ladder.rungs}
     if config.student not in rungs:
-        raise ConfigError(f"unknown student {config.student!r} on ladder {ladder.name!r}: {near(config.student, rungs)}")
+        raise ConfigError(
+            f"unknown student {config.student!r} on ladder {ladder.name!r}: {near(config.student, rungs)}"
+        )
     for rung in config.train.lr_by_rung:
         if rung not in rungs:
             raise ConfigError(f"train.lr_by_rung: unknown rung {rung!r}: {near(rung, rungs)}")
@@ -126,7 +128,7 @@ def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[Pla
             raise ConfigError(f"{where}: no role is trainable; leave the stage out")
         for name, role in stage.roles.items():
             _check_weights(f"{where}, role {name!r}", role.weights, rungs, earlier)
-        learns = (role := stage.roles.get(method.student)) is not None and role.trainable
+        learns = method.student in stage.roles and stage.roles[method.student].trainable
         examples = max(round(stage.share * config.train.examples), 1)
         position = round(spent * config.train.examples) if learns else 0
         planned.append(PlannedStage(stage, -(-examples // config.train.batch_size), position))
@@ -140,7 +142,8 @@ def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[Pla
         raise ConfigError(f"method {method.name!r}: the last stage has no role {method.student!r} to evaluate")
     if planned and (rung := rung_of(planned, planned[-1].stage, method.student)) != config.student:
         raise ConfigError(
-            f"method {method.name!r}: its role {method.student!r} ends as rung {rung!r}, not as the student {config.student!r}"
+            f"method {method.name!r}: its role {method.student!r} ends as rung {rung!r}, "
+            f"not as the student {config.student!r}"
         )
     return planned
 

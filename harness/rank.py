@@ -82,9 +82,7 @@ class Row(BaseModel):
 # --------------------------------------------------------------------------------------- the rows
 
 
-def table(
-    store: Store, benchmark: str | None = None, metric: str = "accuracy", split: Split = "test"
-) -> list[Row]:
+def table(store: Store, benchmark: str | None = None, metric: str = "accuracy", split: Split = "test") -> list[Row]:
     """The rows of all tables, one table after another, best first.
 
     `metric` is one of `stats.METRICS`, `accuracy/<category>` or a protocol's figure. Raises `ConfigError` for
@@ -139,9 +137,7 @@ def _row_key(record: Record) -> str:
     return json.dumps(parts, sort_keys=True)
 
 
-def _row(
-    store: Store, data_key: tuple[str, str, str], members: Sequence[Record], metric: str, split: Split
-) -> Row:
+def _row(store: Store, data_key: tuple[str, str, str], members: Sequence[Record], metric: str, split: Split) -> Row:
     notes: Counter[str] = Counter(r.status for r in members if r.status != "done")
     done: dict[int, Record] = {}
     frames: dict[int, pd.DataFrame] = {}
@@ -189,9 +185,7 @@ def _row(
     )
 
 
-def _values(
-    used: Sequence[Record], frames: Sequence[pd.DataFrame], metric: str, split: str
-) -> dict[str, Interval]:
+def _values(used: Sequence[Record], frames: Sequence[pd.DataFrame], metric: str, split: str) -> dict[str, Interval]:
     """Each shown metric over the seeds; one that only a protocol computes has no interval over seeds."""
     if not used:
         return {}

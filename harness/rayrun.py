@@ -78,7 +78,9 @@ def connect() -> None:
 
     if not ray.is_initialized():
         here = str(Path(__file__).resolve().parent.parent)
-        paths = os.pathsep.join(dict.fromkeys([here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
+        paths = os.pathsep.join(
+            dict.fromkeys([here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+        )
         ray.init(
             logging_level=logging.ERROR,
             log_to_driver=bool(os.environ.get("HKDBENCH_WORKER_LOGS")),

@@ -121,8 +121,7 @@ def _entries(kind: Kind) -> dict[str, Entry[Any]]:
         first = found.setdefault(entry.name, entry)
         if first.target != entry.target:
             raise ConfigError(
-                f"two {kind}s are named {entry.name!r}: {first.origin} and {entry.origin}; "
-                "rename one, or leave one out"
+                f"two {kind}s are named {entry.name!r}: {first.origin} and {entry.origin}; rename one, or leave one out"
             )
     return found
 
@@ -349,9 +348,7 @@ def _reasons(error: Exception) -> Iterator[str]:
     for detail in error.errors(include_url=False):
         # Positions inside the value (`0`, a key) help; names of union branches don't.
         where = ".".join(str(part) for part in detail["loc"] if isinstance(part, int))
-        reason = (
-            f"{'at ' + where + ': ' if where else ''}{detail['msg'].replace('Input should be', 'expected')}"
-        )
+        reason = f"{'at ' + where + ': ' if where else ''}{detail['msg'].replace('Input should be', 'expected')}"
         if reason not in seen:
             seen.add(reason)
             yield reason

@@ -14,7 +14,7 @@ import torch
 from harness import provenance
 from harness.api import Answer
 from harness.config import RunConfig
-from harness.controls import control_runs
+from harness.controls import CONTROLS, control_id, control_runs
 from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.io import Io
@@ -41,7 +41,8 @@ def execute(plan: Plan, io: Io, store: Store) -> Record:
         rows, forwards, test_seconds = _score(plan, trained, io)
     except Exception as error:
         record = failed(plan, error, started, io.world)
-        store.write(record)  # whichever rank it was: the others may be waiting for it for ever
+        if finished(store, plan.run_id) is None:  # else another process was faster
+            store.write(record)  # whichever rank it was: the others may be waiting for it for ever
         return record
     record = _record(plan, trained, rows, forwards, test_seconds, started, time.perf_counter() - clock, io.world)
     if io.rank == 0:
@@ -61,16 +62,20 @@ def finished(store: Store, run_id: str) -> Record | None:
 
 def ensure_controls(plan: Plan, store: Store) -> None:
     """Write the model-free rows of the plan's benchmark (majority, random) unless the store has them."""
+    data = _data(plan)
+    if all(store.status(control_id(name, plan.config.benchmark, data)) == "done" for name in CONTROLS):
+        return
     for record, frame in control_runs(
         benchmark=plan.config.benchmark,
         task=plan.benchmark.task,
         train_golds=[example.gold for example in plan.dataset.splits["train"]],
         splits={s: e for s, e in plan.dataset.splits.items() if s in plan.config.evaluate.splits},
-        data=_data(plan),
+        data=data,
         provenance=_provenance(plan, provenance.now(), 0, 0),
     ):
+        whole = record.model_copy(update={"metrics": metrics(plan, frame)})
         if finished(store, record.run_id) is None:
-            store.write(record, frame)
+            store.write(whole, frame)
 
 
 def failed(plan: Plan, error: BaseException, started: str, workers: int) -> Record:
@@ -142,16 +147,15 @@ def _record(
         **_identity(plan),
         status="done",
         stages=trained.stages,
-        metrics=metrics(plan, rows),
+        metrics=metrics(plan, _frame(rows)),
         cost=cost,
         provenance=_provenance(plan, started, workers, trained.resumed),
     )
 
 
-def metrics(plan: Plan, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def metrics(plan: Plan, frame: pd.DataFrame) -> dict[str, dict[str, Interval]]:
     """The figures of each split from its predictions: the harness's metrics and the benchmark's protocols."""
-    frame = _frame(rows)
-    result: dict[str, Any] = {}
+    result: dict[str, dict[str, Interval]] = {}
     for split in frame["split"].unique():
         part = frame[frame["split"] == split]
         figures = dict(summarise(part, plan.dataset.options, plan.config.evaluate.resamples))
@@ -197,7 +201,12 @@ def _data(plan: Plan) -> Data:
 
 def _provenance(plan: Plan, started: str, workers: int, resumed: int) -> Provenance:
     return Provenance(
-        **provenance.static(), code=plan.code, started=started, finished=provenance.now(), workers=workers, resumed=resumed
+        **provenance.static(),
+        code=plan.code,
+        started=started,
+        finished=provenance.now(),
+        workers=workers,
+        resumed=resumed,
     )
 
 

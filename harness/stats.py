@@ -59,9 +59,7 @@ def group_numbers(groups: ArrayLike) -> tuple[Ints, int]:
     return np.asarray(numbers, dtype=np.int64), len(names)
 
 
-def group_tallies(
-    group_n: Ints, groups: int, gold: ArrayLike, chosen: ArrayLike, labels: int | None = None
-) -> Floats:
+def group_tallies(group_n: Ints, groups: int, gold: ArrayLike, chosen: ArrayLike, labels: int | None = None) -> Floats:
     """The tally of each group's examples: (C, 3, K), see `harness.metrics.tally`."""
     gold_n, chosen_n, count = checked(gold, chosen, labels)
     right, answered = gold_n == chosen_n, chosen_n != NO_ANSWER
@@ -100,7 +98,7 @@ def interval(value: float, resampled_n: Floats | None) -> Interval:
 
 def two_sided_p(resampled_n: Floats) -> float:
     """min(1, 2 min((1 + #(d <= 0)) / (N + 1), (1 + #(d >= 0)) / (N + 1))) of N resampled differences d."""
-    known_n = resampled_n[~np.isnan(resampled_n)]
+    known_n = np.round(resampled_n[~np.isnan(resampled_n)], 12)  # a tie is a tie, whatever the last bits say
     below, above = int((known_n <= 0).sum()), int((known_n >= 0).sum())
     return min(1.0, 2 * (1 + min(below, above)) / (len(known_n) + 1))
 

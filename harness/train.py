@@ -123,7 +123,9 @@ class LiveRole:
         name_of = {id(p): n for n, p in self.scorer.named_parameters()}
         assert len(order) == len(names)
         optimizer = {
-            f"{name_of[id(order[index])]}/{key}": value for index, entry in moments.items() for key, value in entry.items()
+            f"{name_of[id(order[index])]}/{key}": value
+            for index, entry in moments.items()
+            for key, value in entry.items()
         }
         return under("weights", self.weights()) | under("best", self.best) | under("optimizer", optimizer)
 
@@ -393,7 +395,9 @@ def _checked(
     if not isinstance(losses, Mapping) or set(losses) != set(learners):
         got = sorted(losses) if isinstance(losses, Mapping) else type(losses).__name__
         raise TrainingError(
-            f"{where}: loss() gave {got}; expected one entry for each trainable role: {sorted(learners)}", stage.name, step
+            f"{where}: loss() gave {got}; expected one entry for each trainable role: {sorted(learners)}",
+            stage.name,
+            step,
         )
     terms = {}
     for role, named in losses.items():

@@ -1,0 +1,37 @@
+# `make demo`, `make test`, `make check`: each sets up .venv by itself, once.
+PYTHON ?= python3
+PIP_FLAGS ?=
+PYTEST_FLAGS ?=
+
+BIN := .venv/bin
+# Byte code is compiled on first import instead: most of the installed files are never imported.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(PIP_FLAGS)
+
+.PHONY: demo test check format
+
+demo: .venv/base.stamp
+	$(BIN)/hkdbench demo
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+check: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/base.stamp: requirements.lock pyproject.toml
+	@echo "Installing into .venv (about a minute)"
+	$(PYTHON) -m venv .venv
+	$(PIP) -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/dev.stamp: requirements-dev.lock .venv/base.stamp
+	$(PIP) -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,328 @@
+"""NLVR (Suhr et al. 2017): is a human-written sentence true of an image of three boxes?
+
+Published layout under `data_dir`: `dev/dev.json` (one JSON object a line) and
+`dev/images/{directory}/dev-{identifier}-{k}.png`, k = 0..5; `test/` likewise. An item pairs a sentence with
+an image set: the same three boxes in six orders. Its identifier is `{sentence number}-{set number}`.
+
+Splits. The published training sentences are not needed: the development items are split by `directory`
+(0-3 train, 4 validation, 5 test; with `official_test` 0-3 train, 4-5 validation and the published test set
+as test). Each sentence number lies in one directory, but some texts have several numbers and some image
+sets serve several sentences. So items that share a sentence number, a text (case and punctuation aside) or
+a set of boxes are joined into components, and each component goes whole to the split of the directory that
+most of its items are in (ties: the lowest). With `official_test`, development components that touch the
+test set are left out. No sentence and no image set is in two splits.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from PIL import Image
+from pydantic import Field
+
+from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Split
+
+ORDERS = 6
+"""Images an item: its three boxes in every order."""
+OPTIONS = ("True", "False")
+QUESTION = "Is the claim true of the image?"
+
+Layout = Literal["strip", "square"]
+Part = Literal["dev", "test"]
+
+
+@dataclass(frozen=True)
+class NLVR(Benchmark):
+    """Each (item, order) is one example; `group` is the item; categories: tower and scatter scenes.
+
+    `images_per_item` (1 to 6) bounds the train examples an item: its first orders. `layout` "square" puts
+    the three boxes of the 400 x 100 strip into a 208 x 208 square, in reading order: the same boxes at
+    twice the size for a model that sees a small square. `official_test` takes the published test set
+    (see the module). Raises `DataError` on files that are missing, damaged or contradict themselves.
+    """
+
+    images_per_item: Annotated[int, Field(ge=1, le=ORDERS)] = ORDERS
+    layout: Layout = "strip"
+    official_test: bool = False
+
+    name: ClassVar[str] = "nlvr"
+    task: ClassVar[Literal["hallucination", "factuality"]] = "factuality"
+    revision: ClassVar[str] = "nlvr1@1892484-1"
+    licence: ClassVar[str] = "CC-BY-4.0"
+    citation: ClassVar[str] = (
+        "Alane Suhr, Mike Lewis, James Yeh, Yoav Artzi. A Corpus of Natural Language for Visual Reasoning. "
+        "ACL 2017."
+    )
+    homepage: ClassVar[str] = "https://github.com/lil-lab/nlvr"
+    needs_data_dir: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.images_per_item <= ORDERS:
+            raise ConfigError(f"images_per_item = {self.images_per_item}: expected 1 to {ORDERS}")
+
+    def load(self, split: Split) -> Iterable[Example]:
+        """The examples of a split in the published order, an item's orders in turn."""
+        if self.data_dir is None:
+            raise ConfigError("nlvr reads published files: give their folder with --data-dir")
+        if split not in self.splits:
+            raise ConfigError(f"nlvr has no split {split!r}; it has {', '.join(self.splits)}")
+        items = _split(self.data_dir, self.official_test).get(split, [])
+        if not items:
+            raise DataError(f"nlvr: the {split} split of {self.data_dir} is empty")
+        orders = range(self.images_per_item if split == "train" else ORDERS)
+        paths = _image_paths(self.data_dir, items, orders)
+        return [_example(item, paths[item.identifier, k], k, self.layout) for item in items for k in orders]
+
+    def protocols(self) -> Mapping[str, Callable[[Sequence[Answer]], dict[str, float]]]:
+        """`official`: accuracy over images, and consistency over sentences (see `figures`)."""
+        return {"official": official}
+
+    def swap_gold(self, example: Example) -> int | None:
+        """Unknown: a sentence may be true of an unrelated image too."""
+        return None
+
+
+# ------------------------------------------------------------------------------------------- scoring
+
+
+def figures(right: Iterable[tuple[str, bool]]) -> dict[str, float]:
+    """Accuracy over judgements, and consistency: the share of sentences with no wrong judgement.
+
+    `right` pairs an identifier, whose first part is the sentence number, with whether the judgement was
+    right. Both are fractions. Raises `DataError` when there is none. Source: the published
+    `metrics_images.py` (which calls the accuracy "precision").
+    """
+    by_sentence: defaultdict[str, list[bool]] = defaultdict(list)
+    for identifier, good in right:
+        by_sentence[identifier.split("-")[0]].append(good)
+    if not by_sentence:
+        raise DataError("nlvr: no answers to score")
+    judged = [good for answers in by_sentence.values() for good in answers]
+    return {
+        "accuracy": sum(judged) / len(judged),
+        "consistency": sum(map(all, by_sentence.values())) / len(by_sentence),
+    }
+
+
+def official(answers: Sequence[Answer]) -> dict[str, float]:
+    """The official figures of the answers of one split."""
+    return figures((answer.group, answer.chosen == answer.gold) for answer in answers)
+
+
+def score_predictions(
+    labels: Mapping[str, str], lines: Iterable[str], per_image: bool = True
+) -> dict[str, float]:
+    """The official figures of a published-style prediction file: `name,true` lines.
+
+    `labels` maps item identifiers to true/false. Names are `dev-1572-0-3.png` (`per_image`) or `1572-0`.
+    As in the published scripts: the part before the first "-" and from the first "." on is dropped from an
+    image's name, case doesn't matter, a leading blank is a wrong answer, columns beyond the second are
+    ignored, the last line of a name counts. Raises `DataError` for missing or unknown names and for lines
+    without an answer, where those scripts end without figures.
+    """
+    expected = {f"{i}-{k}": label for i, label in labels.items() for k in range(ORDERS)}
+    truth = expected if per_image else dict(labels)
+    said: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        name, *rest = line.rstrip().split(",")
+        if per_image:
+            name = name.partition("-")[2].partition(".")[0]
+        if not rest:
+            raise DataError(f"line {number}: {line.strip()!r} has no answer, expected `name,true`")
+        said[name] = rest[0]
+    for what, names in (("no prediction for", truth.keys() - said), ("unknown name", said.keys() - truth)):
+        if names:
+            raise DataError(f"{what} {len(names)} of {len(truth)} names, the first {min(names)!r}")
+    return figures((name, said[name].lower() == label.lower()) for name, label in truth.items())
+
+
+# ------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    part: Part
+    identifier: str
+    directory: str
+    sentence: str
+    label: bool
+    boxes: str
+    """The three boxes in a canonical order: equal for equal image sets."""
+    tower: bool
+
+
+def _read(data_dir: Path, part: Part) -> list[_Item]:
+    path = data_dir / part / f"{part}.json"
+    if not data_dir.is_dir():
+        raise DataError(f"nlvr: {data_dir} is not a folder, expected the one with dev/dev.json")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise DataError(f"nlvr: {path} does not exist: expected the published layout in {data_dir}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"nlvr: {path} can't be read: {error}") from None
+    items: list[_Item] = []
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        item = _parse(line, part, f"nlvr: {path.name} line {number}")
+        if item.identifier in seen:
+            both = f"lines {seen[item.identifier]} and {number}"
+            raise DataError(f"nlvr: {path.name} {both} have one identifier, {item.identifier!r}")
+        seen[item.identifier] = number
+        items.append(item)
+    if not items:
+        raise DataError(f"nlvr: {path} holds no items: expected one JSON object a line")
+    return items
+
+
+def _parse(line: str, part: Part, where: str) -> _Item:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({error}): expected one object a line") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: a JSON {type(row).__name__}, expected an object")
+
+    def text(key: str, pattern: str, expected: str) -> str:
+        value = row.get(key)
+        # Identifier and directory become file names, so nothing but digits and a dash may pass.
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise DataError(f"{where}: {key} is {value!r}, expected {expected}")
+        return value
+
+    boxes = row.get("structured_rep")
+    try:
+        tower = all(o["type"] == "square" and o["size"] == 20 for box in boxes for o in box)  # type: ignore[union-attr]
+    except (TypeError, KeyError):
+        raise DataError(f"{where}: structured_rep is not a list of boxes of objects") from None
+    return _Item(
+        part=part,
+        identifier=text("identifier", r"[0-9]+-[0-9]+", "like '1572-0'"),
+        directory=text("directory", r"[0-9]+", "a number as text, like '2'"),
+        sentence=text("sentence", r"(?s).*\S.*", "a sentence"),
+        label=text("label", r"(?i)true|false", "'true' or 'false'").lower() == "true",
+        boxes=json.dumps(sorted(_canonical(box) for box in boxes or ())),
+        tower=tower,
+    )
+
+
+def _canonical(box: Iterable[Any]) -> str:
+    return json.dumps(sorted(json.dumps(thing, sort_keys=True) for thing in box))
+
+
+def _example(item: _Item, path: Path, order: int, layout: Layout) -> Example:
+    return Example(
+        id=f"{item.part}-{item.identifier}-{order}",
+        group=item.identifier,
+        image=path if layout == "strip" else SquareImage(path),
+        question=QUESTION,
+        claim=" ".join(item.sentence.split()),
+        options=OPTIONS,
+        gold=0 if item.label else 1,
+        category="tower" if item.tower else "scatter",
+        source=f"nlvr/{item.part}",
+    )
+
+
+def _image_paths(data_dir: Path, items: Sequence[_Item], orders: range) -> dict[tuple[str, int], Path]:
+    """Where each image lies. One listing a folder: thousands of `stat` calls are slow on network disks."""
+    folders = {item.directory: data_dir / item.part / "images" / item.directory for item in items}
+    present = {name: {path.name for path in folder.glob("*.png")} for name, folder in folders.items()}
+    paths: dict[tuple[str, int], Path] = {}
+    missing: list[Path] = []
+    for item in items:
+        for k in orders:
+            name = f"{item.part}-{item.identifier}-{k}.png"
+            paths[item.identifier, k] = folders[item.directory] / name
+            if name not in present[item.directory]:
+                missing.append(paths[item.identifier, k])
+    if missing:
+        raise DataError(f"nlvr: {len(missing)} of {len(paths)} images are missing, the first {missing[0]}")
+    return paths
+
+
+# -------------------------------------------------------------------------------------------- splits
+
+
+def _split(data_dir: Path, official_test: bool) -> dict[Split, list[_Item]]:
+    items = _read(data_dir, "dev")
+    if official_test:
+        items += _read(data_dir, "test")
+    splits: defaultdict[Split, list[_Item]] = defaultdict(list)
+    for item, split in zip(items, _assign(items, official_test), strict=True):
+        if split is not None:
+            splits[split].append(item)
+    return splits
+
+
+def _assign(items: Sequence[_Item], official_test: bool) -> list[Split | None]:
+    """The split of each item, None for a development item that must be left out."""
+    components: defaultdict[int, list[int]] = defaultdict(list)
+    for i, root in enumerate(_components(items)):
+        components[root].append(i)
+    splits: list[Split | None] = [None] * len(items)
+    for members in components.values():
+        dev = [i for i in members if items[i].part == "dev"]
+        if len(dev) < len(members):
+            for i in members:
+                splits[i] = "test" if items[i].part == "test" else None
+            continue
+        directories = Counter(int(items[i].directory) for i in dev)
+        most = max(sorted(directories), key=directories.__getitem__)
+        for i in dev:
+            splits[i] = _split_of(most, official_test)
+    return splits
+
+
+def _split_of(directory: int, official_test: bool) -> Split:
+    if directory <= 3:
+        return "train"
+    return "validation" if directory == 4 or official_test else "test"
+
+
+def _components(items: Sequence[_Item]) -> list[int]:
+    """For each item the lowest index in its component: items joined by number, text or boxes."""
+    parent = list(range(len(items)))
+
+    def find(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[tuple[str, str], int] = {}
+    for i, item in enumerate(items):
+        number = item.identifier.split("-")[0]
+        words = " ".join(re.findall(r"[a-z0-9]+", item.sentence.lower()))
+        for key in (("number " + item.part, number), ("text", words), ("boxes", item.boxes)):
+            a, b = find(i), find(first.setdefault(key, i))
+            parent[max(a, b)] = min(a, b)
+    return [find(i) for i in range(len(items))]
+
+
+# -------------------------------------------------------------------------------------------- images
+
+
+@dataclass(frozen=True, slots=True)
+class SquareImage:
+    """The three boxes of a strip in a square of two by two, in reading order; picklable."""
+
+    path: Path
+
+    def __call__(self) -> Image.Image:
+        with Image.open(self.path) as file:
+            strip = file.convert("RGB")
+        if strip.size != (400, 100):
+            raise ValueError(f"{strip.width} x {strip.height} pixels, expected 400 x 100")
+        square = Image.new("RGB", (208, 208), (128, 128, 128))
+        for left, corner in ((0, (0, 0)), (150, (108, 0)), (300, (0, 108))):
+            square.paste(strip.crop((left, 0, left + 100, 100)), corner)
+        return square

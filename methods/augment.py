@@ -1,0 +1,126 @@
+"""Augmentation that can't change the gold: options, wording and image quality, one switch each.
+
+No hue jitter (many golds are colours) and no mirror (captions say left and right). Image changes are drawn
+now and applied when the image is read. Swapping in another example's image is not here: a method sees one
+example at a time.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from harness.api import Example, ImageSource
+from methods.msi import fixed_options
+
+PARAPHRASES = (
+    "{question}",
+    "Look at the image. {question}",
+    "{question} Answer with one option.",
+    "Look at the image and answer with one option. {question}",
+)
+"""Frames for a question: they keep its own words, so that they fit every benchmark."""
+
+ZOOM = 0.06
+"""The image is shrunk by at most this share of its sides; nothing is cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distorted:
+    """An image as it looks after small, seeded damage; read when called, picklable."""
+
+    source: ImageSource
+    shrink: float = 0.0
+    """Share by which the sides shrink; the border takes the colour of the top left pixel."""
+    at: tuple[float, float] = (0.0, 0.0)
+    """Where the shrunk image lies in the free border, 0 to 1 from left and from top."""
+    jpeg: int = 0
+    """JPEG quality, 1 to 95; 0: not recoded."""
+    blur: float = 0.0
+    """Radius of a Gaussian blur, as a share of the shorter side."""
+    noise: int = 0
+    """Largest change of a channel (of 255) by uniform noise."""
+    seed: int = 0
+
+    def __call__(self) -> Image.Image:
+        """The damaged image as RGB, of the same size."""
+        image = _read(self.source)
+        if self.shrink:
+            image = _shrunk(image, self.shrink, self.at)
+        if self.blur:
+            image = image.filter(ImageFilter.GaussianBlur(self.blur * min(image.size)))
+        if self.noise:
+            pixels = np.asarray(image)
+            change = np.random.default_rng(self.seed).integers(
+                -self.noise, self.noise + 1, pixels.shape, dtype=np.int16
+            )
+            image = Image.fromarray((pixels + change).clip(0, 255).astype(np.uint8))
+        if self.jpeg:
+            buffer = io.BytesIO()
+            image.save(buffer, "JPEG", quality=self.jpeg, subsampling=0)  # small objects keep their colour
+            image = Image.open(buffer).convert("RGB")
+        return image
+
+
+def augment(
+    example: Example,
+    rng: random.Random,
+    *,
+    shuffle_options: bool,
+    fixed_first: bool,
+    paraphrase: bool,
+    resize: bool,
+    degrade: bool,
+    truncate_context: bool,
+) -> Example:
+    """The example in another form with the same gold; a function of `rng` alone.
+
+    `resize` shrinks half of the images by up to 6 %; `degrade` gives three of four JPEG loss, blur or noise;
+    `truncate_context` drops a tail of whole sentences (which may remove what the gold rests on).
+    """
+    if shuffle_options:
+        head = fixed_options(example.options, fixed_first)
+        rest = list(range(head, len(example.options)))
+        rng.shuffle(rest)
+        example = example.reordered((*range(head), *rest))
+    if paraphrase:
+        example = replace(example, question=rng.choice(PARAPHRASES).format(question=example.question))
+    if truncate_context and example.context:
+        sentences = re.split(r"(?<=[.!?])\s+", example.context)
+        kept = rng.randint((len(sentences) + 1) // 2, len(sentences))
+        example = replace(example, context=" ".join(sentences[:kept]))
+    image = clean = Distorted(example.image)
+    if resize and rng.random() < 0.5:
+        image = replace(image, shrink=rng.uniform(0.0, ZOOM), at=(rng.random(), rng.random()))
+    if degrade:
+        match rng.choice(("jpeg", "blur", "noise", "none")):
+            case "jpeg":
+                image = replace(image, jpeg=rng.randint(60, 95))
+            case "blur":
+                image = replace(image, blur=rng.uniform(0.001, 0.005))  # 0.06 to 0.32 of 64 pixels
+            case "noise":
+                image = replace(image, noise=rng.randint(1, 6), seed=rng.getrandbits(32))
+    return example if image is clean else replace(example, image=image)
+
+
+def _read(source: ImageSource) -> Image.Image:
+    if isinstance(source, Path):
+        with Image.open(source) as file:
+            return file.convert("RGB")
+    image = Image.open(io.BytesIO(source)) if isinstance(source, bytes) else source()
+    return image.convert("RGB")
+
+
+def _shrunk(image: Image.Image, share: float, at: tuple[float, float]) -> Image.Image:
+    width, height = image.size
+    small = (max(1, round(width * (1 - share))), max(1, round(height * (1 - share))))
+    canvas = Image.new("RGB", image.size, image.getpixel((0, 0)))
+    corner = (round((width - small[0]) * at[0]), round((height - small[1]) * at[1]))
+    canvas.paste(image.resize(small, Image.Resampling.BILINEAR), corner)
+    return canvas

@@ -1,0 +1,106 @@
+"""Mapping shift-enhanced inference: ask with the options at other letters, and average per option.
+
+Under shift s the content of option k stands at letter (k + s) mod K, so that a model's liking for a letter
+is spread over all options. A reconstruction from the abstract of arXiv 2506.13038.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from itertools import permutations
+from typing import Literal
+
+import numpy as np
+
+from harness.api import ConfigError
+
+Shifts = Literal["cyclic", "all", "random", "none"]
+Aggregate = Literal["prob", "logprob", "vote"]
+Debias = Literal["none", "prior"]
+
+Order = tuple[int, ...]
+"""The option at each letter: `Example.reordered` takes it."""
+
+MOST_PERMUTED = 6
+"""`all` asks n! times: 720 for 6 options."""
+
+
+def fixed_options(options: Sequence[str], fixed_first: bool) -> int:
+    """How many leading options keep their letter: 1 for a leading "No hallucination", else 0."""
+    return int(fixed_first and options[0].strip().casefold() == "no hallucination")
+
+
+def shifted_orders(
+    options: Sequence[str], shifts: Shifts, count: int, fixed_first: bool, key: str
+) -> tuple[Order, ...]:
+    """The orders in which an example is asked, always the same for the same arguments.
+
+    `cyclic`: all rotations. `all`: all permutations. `random`: `count` different permutations (or all, where
+    there are fewer), drawn from `key`. `none`: as given. Raises `ConfigError` where `all` would be too many.
+    """
+    head = fixed_options(options, fixed_first)
+    n = len(options) - head
+    moved: list[Order]
+    match shifts:
+        case "none":
+            moved = [tuple(range(n))]
+        case "cyclic":
+            moved = [tuple((letter - shift) % n for letter in range(n)) for shift in range(max(n, 1))]
+        case "all":
+            if n > MOST_PERMUTED:
+                raise ConfigError(
+                    f"shifts = 'all' would ask {math.factorial(n)} times about {n} movable options: "
+                    f"expected at most {MOST_PERMUTED} options; use 'cyclic' or 'random'"
+                )
+            moved = list(permutations(range(n)))
+        case "random":
+            rng = random.Random(key)  # a string seeds by its sha512: equal on all machines
+            drawn: dict[Order, None] = {}
+            while len(drawn) < min(count, math.factorial(n)):
+                drawn[tuple(rng.sample(range(n), n))] = None
+            moved = list(drawn)
+    return tuple((*range(head), *(head + k for k in order)) for order in moved)
+
+
+def fuse_views(orders: Sequence[Order], scores_vk: np.ndarray, aggregate: Aggregate, debias: Debias) -> np.ndarray:
+    """Log-probability of each option (K,) from the views' (V, K), each given by letter in its own order.
+
+    `prob`: mean probability. `logprob`: mean log-probability, renormalised. `vote`: share of the views that
+    put the option first, ties broken by mean probability. `debias` = `prior`: each letter's probability is
+    first divided by its prior, the geometric mean over the views (PriDe, arXiv 2309.03882), and the view
+    renormalised; a letter that holds the same option in all views is left alone, since there the prior can't
+    be told from the content. The sums are exactly rounded, so the result doesn't depend on the views' order.
+    """
+    order_vk = np.asarray(orders)
+    letters_vk = _log_softmax(np.asarray(scores_vk, dtype=np.float64)[:, : order_vk.shape[1]])
+    if debias == "prior":
+        moves_k = (order_vk != order_vk[0]).any(axis=0)
+        if moves_k.any():
+            prior_k = _mean(letters_vk)[moves_k]
+            letters_vk[:, moves_k] -= prior_k - math.fsum(prior_k) / len(prior_k)
+            letters_vk = _log_softmax(letters_vk)
+    options_vk = np.empty_like(letters_vk)
+    np.put_along_axis(options_vk, order_vk, letters_vk, axis=1)
+    if aggregate == "logprob":
+        mean_1k = _log_softmax(_mean(options_vk)[None])
+        return mean_1k.reshape(-1)
+    share_k = _mean(np.exp(options_vk))
+    if aggregate == "vote":
+        views, k = options_vk.shape
+        votes_k = np.bincount(options_vk.argmax(axis=1), minlength=k)
+        share_k = (votes_k + share_k) / (views + 1)  # share_k < 1 vote: it only breaks ties
+    result: np.ndarray = np.log(np.maximum(share_k, np.finfo(np.float64).tiny))
+    return result
+
+
+def _log_softmax(x_vk: np.ndarray) -> np.ndarray:
+    x_vk = x_vk - x_vk.max(axis=1, keepdims=True)
+    total_v = np.array([math.fsum(row) for row in np.exp(x_vk)])
+    result: np.ndarray = x_vk - np.log(total_v)[:, None]
+    return result
+
+
+def _mean(x_vk: np.ndarray) -> np.ndarray:
+    return np.array([math.fsum(column) / len(column) for column in x_vk.T])

@@ -1,0 +1,204 @@
+"""Each divergence against a float64 reference written from its formula, and its limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.api import ConfigError
+from methods.losses import ABSENT, DIVERGENCES, Divergence, cross_entropy, divergence
+
+LABELS = torch.tensor([0, 2])
+ALL = torch.ones(2, 4, dtype=torch.bool)
+TEACHER = torch.tensor([[2.0, 1.0, 0.0, -1.0], [0.5, 0.0, 3.0, 1.0]], dtype=torch.float64)
+STUDENT = torch.tensor([[0.0, 1.0, 0.5, 0.0], [1.0, -2.0, 0.0, 0.3]], dtype=torch.float64)
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max())
+    return np.asarray(e / e.sum())
+
+
+def kl(p: np.ndarray, q: np.ndarray) -> float:
+    return float(sum(a * np.log(a / b) for a, b in zip(p, q, strict=True) if a > 0))
+
+
+def reference(name: str, z_t: np.ndarray, z_s: np.ndarray, gold: int, t: float, **w: float) -> float:
+    """t^2 D of one example, from the definitions."""
+    p, q = softmax(z_t / t), softmax(z_s / t)
+    if name == "forward_kl":
+        d = kl(p, q)
+    elif name == "reverse_kl":
+        d = kl(q, p)
+    elif name == "jsd":
+        b = w.get("beta", 0.5)
+        r = b * p + (1 - b) * q
+        d = b * kl(p, r) + (1 - b) * kl(q, r)
+    elif name == "skew_kl":
+        a = w.get("alpha", 0.1)
+        d = kl(p, a * p + (1 - a) * q)
+    else:
+        binary = kl(np.array([p[gold], 1 - p[gold]]), np.array([q[gold], 1 - q[gold]]))
+        others = kl(np.delete(p, gold) / (1 - p[gold]), np.delete(q, gold) / (1 - q[gold]))
+        d = w.get("tckd", 1.0) * binary + w.get("nckd", 1.0) * others
+    return t * t * d
+
+
+WEIGHTS: list[tuple[Divergence, dict[str, float]]] = [
+    ("forward_kl", {}),
+    ("reverse_kl", {}),
+    ("jsd", {}),
+    ("jsd", {"beta": 0.2}),
+    ("skew_kl", {"alpha": 0.3}),
+    ("dkd", {"tckd": 1.0, "nckd": 8.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "weights"), WEIGHTS)
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_divergence_is_its_formula(name: Divergence, weights: dict[str, float], temperature: float) -> None:
+    got = divergence(name, TEACHER, STUDENT, LABELS, ALL, temperature=temperature, **weights)
+    want = [
+        reference(name, z_t, z_s, gold, temperature, **weights)
+        for z_t, z_s, gold in zip(TEACHER.numpy(), STUDENT.numpy(), LABELS.tolist(), strict=True)
+    ]
+    assert got.shape == (2,)
+    np.testing.assert_allclose(got.numpy(), want, rtol=1e-12)
+    single = divergence(
+        name, TEACHER.float(), STUDENT.float(), LABELS, ALL, temperature=temperature, **weights
+    )
+    np.testing.assert_allclose(single.numpy(), want, rtol=2e-5)
+
+
+def test_forward_kl_by_hand() -> None:
+    """p_T = (3/4, 1/4), p_S = (1/2, 1/2): KL = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.1308 nats."""
+    teacher, student = torch.tensor([[3.0, 1.0]]).log(), torch.zeros(1, 2)
+    got = divergence("forward_kl", teacher, student, torch.tensor([0]), torch.ones(1, 2, dtype=torch.bool))
+    assert got.item() == pytest.approx(0.130812, abs=1e-6)
+
+
+logits = st.lists(st.lists(st.floats(-20, 20), min_size=4, max_size=4), min_size=2, max_size=2)
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+@settings(max_examples=50, deadline=None)
+@given(p=logits, q=logits)
+def test_never_negative_and_zero_at_equality(
+    name: Divergence, p: list[list[float]], q: list[list[float]]
+) -> None:
+    z_p, z_q = torch.tensor(p), torch.tensor(q)
+    assert divergence(name, z_p, z_q, LABELS, ALL).min() >= -1e-5
+    torch.testing.assert_close(divergence(name, z_p, z_p, LABELS, ALL), torch.zeros(2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_temperature_scales_by_its_square(name: Divergence) -> None:
+    """t times the logits at temperature t are the logits at 1, so only the factor t^2 is left."""
+    one = divergence(name, TEACHER, STUDENT, LABELS, ALL)
+    three = divergence(name, 3 * TEACHER, 3 * STUDENT, LABELS, ALL, temperature=3.0)
+    torch.testing.assert_close(three, 9 * one)
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_gradient_reaches_the_student_only(name: Divergence) -> None:
+    teacher, student = TEACHER.clone().requires_grad_(), STUDENT.clone().requires_grad_()
+    divergence(name, teacher, student, LABELS, ALL).sum().backward()
+    assert teacher.grad is None
+    assert student.grad is not None
+    assert (student.grad.abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize(("name", "weights"), WEIGHTS)
+def test_gradient_is_that_of_the_value(name: Divergence, weights: dict[str, float]) -> None:
+    def value(student: torch.Tensor) -> torch.Tensor:
+        return divergence(name, TEACHER, student, LABELS, ALL, temperature=2.0, **weights)
+
+    assert torch.autograd.gradcheck(value, STUDENT.clone().requires_grad_())
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_stable_at_large_logits(name: Divergence, dtype: torch.dtype) -> None:
+    """Opposite certainties, +-50: the value is large but finite, and so is its gradient."""
+    teacher = torch.tensor([[50.0, -50, -50, -50], [-50, 50, 50, -50]], dtype=dtype)
+    student = (-teacher).requires_grad_()
+    value = divergence(name, teacher, student, LABELS, ALL)
+    value.sum().backward()
+    assert value.dtype == torch.float32
+    assert value.isfinite().all()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+    if name in ("forward_kl", "dkd"):  # the others are flat out there: p_S, or the mixture, is certain
+        assert student.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_absent_options_add_nothing(name: Divergence) -> None:
+    """Two options padded to four, whatever logit the pads bear: value and gradient of two options."""
+    labels, two = torch.tensor([0, 1]), torch.ones(2, 2, dtype=torch.bool)
+    narrow = STUDENT[:, :2].clone().requires_grad_()
+    value = divergence(name, TEACHER[:, :2], narrow, labels, two)
+    value.sum().backward()
+    mask = torch.tensor([[True, True, False, False]] * 2)
+    for pad in (ABSENT, 7.0):
+        wide = torch.cat([STUDENT[:, :2], torch.full((2, 2), pad).double()], 1).requires_grad_()
+        target = torch.cat([TEACHER[:, :2], torch.full((2, 2), -pad).double()], 1)
+        padded = divergence(name, target, wide, labels, mask)
+        padded.sum().backward()
+        assert torch.equal(padded, value)
+        assert wide.grad is not None
+        assert narrow.grad is not None
+        assert torch.equal(wide.grad[:, 2:], torch.zeros(2, 2).double())
+        torch.testing.assert_close(wide.grad[:, :2], narrow.grad)
+
+
+def test_skew_kl_without_skew_is_kl() -> None:
+    want = divergence("forward_kl", TEACHER, STUDENT, LABELS, ALL)
+    assert torch.equal(divergence("skew_kl", TEACHER, STUDENT, LABELS, ALL, alpha=0.0), want)
+    near = divergence("skew_kl", TEACHER, STUDENT, LABELS, ALL, alpha=1e-7)
+    torch.testing.assert_close(near, want, rtol=1e-5, atol=0)
+
+
+def test_jsd_at_its_ends() -> None:
+    """JSD / beta -> KL(p_T || p_S) as beta -> 0; JSD / (1 - beta) -> KL(p_S || p_T) as beta -> 1."""
+    low = divergence("jsd", TEACHER, STUDENT, LABELS, ALL, beta=1e-6) / 1e-6
+    high = divergence("jsd", TEACHER, STUDENT, LABELS, ALL, beta=1 - 1e-6) / 1e-6
+    forward = divergence("forward_kl", TEACHER, STUDENT, LABELS, ALL)
+    reverse = divergence("reverse_kl", TEACHER, STUDENT, LABELS, ALL)
+    torch.testing.assert_close(low, forward, rtol=1e-4, atol=0)
+    torch.testing.assert_close(high, reverse, rtol=1e-4, atol=0)
+
+
+def test_jsd_is_symmetric_at_one_half() -> None:
+    there = divergence("jsd", TEACHER, STUDENT, LABELS, ALL)
+    back = divergence("jsd", STUDENT, TEACHER, LABELS, ALL)
+    torch.testing.assert_close(there, back)
+
+
+def test_dkd_with_the_right_weights_is_kl() -> None:
+    """KL = TCKD + (1 - p_T(gold)) NCKD (arXiv 2203.08679, eq. 7)."""
+    for i in range(2):
+        row = slice(i, i + 1)
+        teacher, student, gold = TEACHER[row], STUDENT[row], LABELS[row]
+        rest = 1 - teacher.softmax(-1)[0, int(gold)].item()
+        got = divergence("dkd", teacher, student, gold, ALL[row], tckd=1.0, nckd=rest)
+        torch.testing.assert_close(got, divergence("forward_kl", teacher, student, gold, ALL[row]))
+
+
+def test_cross_entropy_by_hand() -> None:
+    """p = (1/4, 3/4), and an absent third option: -ln(1/4) = 1.3863, -ln(3/4) = 0.2877."""
+    logits = torch.tensor([[1.0, 3.0, 99.0]] * 2).log().half().requires_grad_()
+    options = torch.tensor([[True, True, False]] * 2)
+    loss = cross_entropy(logits, torch.tensor([0, 1]), options)
+    torch.testing.assert_close(loss, torch.tensor([1.3863, 0.2877]), atol=1e-3, rtol=0)
+    loss.sum().backward()
+    assert logits.grad is not None
+    assert torch.equal(logits.grad[:, 2], torch.zeros(2).half())
+
+
+def test_unknown_divergence_names_the_near_one() -> None:
+    with pytest.raises(ConfigError, match=r"'jds'.*did you mean 'jsd'"):
+        divergence("jds", TEACHER, STUDENT, LABELS, ALL)  # type: ignore[arg-type]

@@ -1,0 +1,309 @@
+"""The built-in methods: their stages as data, their losses on fixed logits, their settings' ranges."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.api import ConfigError, Example, From, Method, Role, Stage
+from methods.finetune import Finetune
+from methods.hkd4vlm import HKD4VLM
+from methods.losses import divergence
+from methods.offline_kd import OfflineKD
+from methods.zero_shot import ZeroShot
+
+LADDER = ("L", "M", "S")
+LOGITS = {
+    "L": [[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]],
+    "M": [[1.0, 0.5, 0.0], [0.3, 0.0, 2.0]],
+    "student": [[0.0, 0.0, 0.0], [1.0, -1.0, 0.0]],
+    "teacher": [[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]],
+    "anchor": [[0.5, 0.0, 0.0], [0.0, 0.0, 1.0]],
+}
+LABELS = torch.tensor([0, 2])
+OPTIONS = torch.tensor([[True, True, True], [True, True, True]])
+
+
+@dataclass
+class FakeStep:
+    """A step of two examples with fixed logits; it counts the roles that were asked for."""
+
+    stage_spec: Stage
+    progress: float = 0.5
+
+    def __post_init__(self) -> None:
+        self.roles: Mapping[str, Role] = self.stage_spec.roles
+        self.stage = self.stage_spec.name
+        self.examples: Sequence[Example] = ()
+        self.labels_b, self.options_bk = LABELS, OPTIONS
+        self.logits = {
+            role: torch.tensor(LOGITS[role], requires_grad=spec.trainable)
+            for role, spec in self.roles.items()
+        }
+        self.asked: set[str] = set()
+
+    def forward(self, role: str) -> Tensor:
+        self.asked.add(role)
+        return self.logits[role]
+
+
+def stages(method: Method, ladder: Sequence[str] = LADDER, student: str = "S") -> dict[str, Stage]:
+    return {stage.name: stage for stage in method.stages(ladder, student)}
+
+
+def terms(method: Method, stage: str, progress: float = 0.5) -> dict[str, dict[str, Tensor]]:
+    """The loss terms of the stage, after a check that each is one number an example for a learner."""
+    step = FakeStep(stages(method)[stage], progress)
+    loss = method.loss(step)
+    assert set(loss) == {name for name, role in step.roles.items() if role.trainable}
+    for named in loss.values():
+        for term in named.values():
+            assert term.shape == (2,)
+            assert term.isfinite().all()
+    return {role: dict(named) for role, named in loss.items()}
+
+
+def d(teacher: str | Tensor, student: str, temperature: float = 2.0) -> Tensor:
+    target = teacher if isinstance(teacher, Tensor) else torch.tensor(LOGITS[teacher])
+    return divergence(
+        "forward_kl", target, torch.tensor(LOGITS[student]), LABELS, OPTIONS, temperature=temperature
+    )
+
+
+def learners(stage: Stage) -> list[str]:
+    return [name for name, role in stage.roles.items() if role.trainable]
+
+
+VARIANTS: list[Method] = [
+    Finetune(),
+    OfflineKD(),
+    OfflineKD(divergence="dkd", teacher="M"),
+    HKD4VLM(),
+    HKD4VLM(topology="chain"),
+    HKD4VLM(topology="mutual"),
+    HKD4VLM(topology="ensemble"),
+    HKD4VLM(pyramid="staged"),
+    HKD4VLM(online=False),
+    HKD4VLM(pyramid="staged", online=False),
+    HKD4VLM(topology="chain", online=False),
+    HKD4VLM(student_from_teacher=0, teacher_learns=False),
+    HKD4VLM(ppod=False),
+    HKD4VLM(tcrd=False),
+    HKD4VLM(ppod=False, tcrd=False),
+    HKD4VLM(ppod=False, anchor="middle"),
+    HKD4VLM(order="tcrd_ppod"),
+    HKD4VLM(anchor="middle", teacher_learns=False),
+    HKD4VLM(divergence="jsd", ramp="constant"),
+]
+
+
+@pytest.mark.parametrize("method", VARIANTS, ids=repr)
+def test_stages_and_losses_keep_the_contract(method: Method) -> None:
+    """The student's shares sum to 1; weights come from earlier stages; gradient reaches learners only."""
+    laid_out = method.stages(LADDER, "S")
+    trained: set[From] = set()
+    for stage in laid_out:
+        for role in stage.roles.values():
+            assert role.weights in trained or role.weights in LADDER
+        trained |= {From(stage.name, name) for name in learners(stage)}
+        step = FakeStep(stage)
+        loss = method.loss(step)
+        assert set(loss) == set(learners(stage))
+        assert step.asked == set(stage.roles)  # nobody is loaded for nothing
+        for learner in loss:
+            for tensor in step.logits.values():
+                tensor.grad = None
+            torch.stack(list(loss[learner].values())).sum().backward(retain_graph=True)
+            reached = {name for name, z in step.logits.items() if z.grad is not None and z.grad.any()}
+            assert reached == {learner}
+    assert sum(s.share for s in laid_out if "student" in learners(s)) == pytest.approx(1.0)
+    assert len({s.name for s in laid_out}) == len(laid_out)
+    assert "student" in learners(laid_out[-1])
+
+
+def test_zero_shot_has_no_stages() -> None:
+    assert ZeroShot().stages(LADDER, "L") == ()
+
+
+def test_finetune_tunes_any_rung_on_the_labels() -> None:
+    for rung in LADDER:
+        assert stages(Finetune(), student=rung) == {"tune": Stage("tune", {"student": Role(rung, True)}, 1.0)}
+    ce = terms(Finetune(), "tune")["student"]["ce"]
+    assert ce[0].item() == pytest.approx(math.log(3))  # the first row is uniform over three options
+
+
+def test_offline_kd_tunes_freezes_and_distils() -> None:
+    assert stages(OfflineKD(teacher_share=2.0)) == {
+        "teacher": Stage("teacher", {"teacher": Role("L", True)}, 2.0),
+        "distil": Stage(
+            "distil", {"teacher": Role(From("teacher", "teacher")), "student": Role("S", True)}, 1.0
+        ),
+    }
+    assert stages(OfflineKD(teacher="M"))["teacher"].roles["teacher"].weights == "M"
+    student = terms(OfflineKD(alpha=0.25), "distil")["student"]
+    torch.testing.assert_close(student["kd"], 0.25 * d("teacher", "student"))
+    assert set(student) == {"ce", "kd"}
+    assert set(terms(OfflineKD(), "teacher")["teacher"]) == {"ce"}
+
+
+def test_hkd4vlm_runs_ppod_then_tcrd() -> None:
+    assert list(HKD4VLM().stages(LADDER, "S")) == [
+        Stage("ppod", {"L": Role("L", True), "M": Role("M", True), "student": Role("S", True)}, 0.5),
+        Stage(
+            "tcrd",
+            {
+                "teacher": Role(From("ppod", "L"), True),
+                "student": Role(From("ppod", "student"), True),
+                "anchor": Role(From("ppod", "student")),
+            },
+            0.5,
+        ),
+    ]
+    assert list(stages(HKD4VLM(), student="M")["ppod"].roles) == ["L", "student"]
+
+
+def test_hkd4vlm_reversed_order_starts_ppod_from_tcrd() -> None:
+    reversed_order = stages(HKD4VLM(order="tcrd_ppod"))
+    assert list(reversed_order) == ["tcrd", "ppod"]
+    assert reversed_order["tcrd"].roles["anchor"] == Role("S")
+    assert reversed_order["ppod"].roles == {
+        "L": Role(From("tcrd", "teacher"), True),
+        "M": Role("M", True),
+        "student": Role(From("tcrd", "student"), True),
+    }
+
+
+def test_hkd4vlm_without_ppod_tunes_on_the_labels_instead() -> None:
+    plain = stages(HKD4VLM(ppod=False))
+    assert plain["tune"] == Stage("tune", {"L": Role("L", True), "student": Role("S", True)}, 0.5)
+    assert plain["tcrd"].roles["teacher"].weights == From("tune", "L")
+    assert set(terms(HKD4VLM(ppod=False), "tune")["student"]) == {"ce"}
+    assert stages(HKD4VLM(ppod=False, tcrd=False)) == {
+        "tune": Stage("tune", {"student": Role("S", True)}, 1.0)
+    }
+
+
+def test_hkd4vlm_frozen_control_and_staged_pyramid() -> None:
+    frozen = stages(HKD4VLM(online=False, tcrd=False))
+    assert learners(frozen["tune"]) == ["L", "M"]
+    assert learners(frozen["ppod"]) == ["student"]
+    assert frozen["ppod"].roles["M"] == Role(From("tune", "M"))
+    staged = stages(HKD4VLM(pyramid="staged", tcrd=False))
+    assert list(staged["ppod_M"].roles) == ["L", "M"]
+    assert staged["ppod"].roles == {"M": Role(From("ppod_M", "M"), True), "student": Role("S", True)}
+
+
+@pytest.mark.parametrize(("progress", "ramp"), [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)])
+def test_ppod_dense_by_hand(progress: float, ramp: float) -> None:
+    """lambda(u) = 3u; L has no teacher, M learns from L, the student from the mean of both (w = 1/2)."""
+    got = terms(HKD4VLM(ppod_weight=3.0), "ppod", progress)
+    assert set(got["L"]) == {"ce"}
+    torch.testing.assert_close(got["M"]["kd"], 3 * ramp * d("L", "M"))
+    torch.testing.assert_close(got["student"]["kd"], 3 * ramp * (d("L", "student") + d("M", "student")) / 2)
+
+
+def test_ppod_constant_ramp_ignores_progress() -> None:
+    got = terms(HKD4VLM(ramp="constant"), "ppod", progress=0.0)
+    torch.testing.assert_close(got["M"]["kd"], d("L", "M"))
+
+
+def test_ppod_topologies_by_hand() -> None:
+    chain = terms(HKD4VLM(topology="chain"), "ppod", 1.0)
+    torch.testing.assert_close(chain["student"]["kd"], d("M", "student"))
+    mutual = terms(HKD4VLM(topology="mutual"), "ppod", 1.0)
+    torch.testing.assert_close(mutual["L"]["kd"], (d("M", "L") + d("student", "L")) / 2)
+    ensemble = terms(HKD4VLM(topology="ensemble"), "ppod", 1.0)
+    pooled = (torch.tensor(LOGITS["L"]) + torch.tensor(LOGITS["M"])) / 2
+    torch.testing.assert_close(ensemble["student"]["kd"], d(pooled, "student"))
+
+
+def test_tcrd_by_hand() -> None:
+    """L_S = CE + 2 D(T, S) + 3 D(A, S); L_T = CE + 4 D(A, T) + 5 D(S, T), at t = 1."""
+    method = HKD4VLM(
+        student_from_teacher=2,
+        student_from_anchor=3,
+        teacher_from_anchor=4,
+        teacher_from_student=5,
+        temperature=1,
+    )
+    got = terms(method, "tcrd")
+    torch.testing.assert_close(got["student"]["from_teacher"], 2 * d("teacher", "student", 1))
+    torch.testing.assert_close(got["student"]["from_anchor"], 3 * d("anchor", "student", 1))
+    torch.testing.assert_close(got["teacher"]["from_anchor"], 4 * d("anchor", "teacher", 1))
+    torch.testing.assert_close(got["teacher"]["from_student"], 5 * d("student", "teacher", 1))
+
+
+def test_tcrd_teacher_that_does_not_learn_is_frozen() -> None:
+    assert stages(HKD4VLM(teacher_learns=False))["tcrd"].roles["teacher"] == Role(From("ppod", "L"))
+    assert set(terms(HKD4VLM(teacher_learns=False), "tcrd")) == {"student"}
+
+
+def test_tcrd_anchor_without_weight_is_not_loaded() -> None:
+    off = HKD4VLM(student_from_anchor=0, teacher_from_anchor=0)
+    assert set(stages(off)["tcrd"].roles) == {"teacher", "student"}
+    assert set(terms(off, "tcrd")["student"]) == {"ce", "from_teacher"}
+
+
+def test_tcrd_middle_anchor_is_the_rung_above_the_student() -> None:
+    assert stages(HKD4VLM(anchor="middle"))["tcrd"].roles["anchor"] == Role(From("ppod", "M"))
+    with pytest.raises(ConfigError, match="between it and 'L'"):
+        HKD4VLM(anchor="middle").stages(("L", "S"), "S")
+
+
+@pytest.mark.parametrize("method", [OfflineKD(), HKD4VLM()])
+def test_a_student_without_a_larger_rung_is_refused(method: Method) -> None:
+    with pytest.raises(ConfigError, match=r"'L' is the largest rung.*finetune"):
+        method.stages(LADDER, "L")
+    with pytest.raises(ConfigError, match=r"'XS' is not a rung.*known: L, M, S"):
+        method.stages(LADDER, "XS")
+    with pytest.raises(ConfigError, match="another name"):
+        method.stages(("student", "S"), "S")
+
+
+def test_a_teacher_must_be_larger_than_the_student() -> None:
+    with pytest.raises(ConfigError, match=r"teacher = 'S'.*known: L, M"):
+        OfflineKD(teacher="S").stages(LADDER, "S")
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        (OfflineKD, {"temperature": 0.0}),
+        (OfflineKD, {"alpha": -1.0}),
+        (OfflineKD, {"jsd_beta": 1.0}),
+        (OfflineKD, {"temperature": math.nan}),
+        (HKD4VLM, {"ppod_share": 0.0}),
+        (HKD4VLM, {"ppod_share": 1.0}),
+        (HKD4VLM, {"random_shifts": 0}),
+    ],
+)
+def test_settings_out_of_range_say_what_is_expected(make: type[Method], settings: dict[str, Any]) -> None:
+    ((name, value),) = settings.items()
+    with pytest.raises(ConfigError, match=rf"{make.name}: {name} = {value}: expected .* from .* default is"):
+        make(**settings)
+
+
+def test_prior_debias_needs_views() -> None:
+    with pytest.raises(ConfigError, match="several views"):
+        HKD4VLM(debias="prior", shifts="none")
+
+
+@pytest.mark.parametrize("make", [ZeroShot, Finetune, OfflineKD, HKD4VLM])
+def test_methods_describe_themselves(make: type[Method]) -> None:
+    """A name and a summary, and for each setting a type that can be checked at run time and a docstring."""
+    assert make.name
+    assert make.summary
+    hints = get_type_hints(make)
+    source = Path(inspect.getfile(make)).read_text()
+    for field in fields(make):
+        assert hints[field.name] in (float, int, bool, str) or hints[field.name].__args__
+        _, after = source.split(f"\n    {field.name}: ", 1)
+        assert after.split("\n")[1].lstrip().startswith('"""')

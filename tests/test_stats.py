@@ -1,0 +1,215 @@
+"""The bootstrap: against golden vectors, against its definition written as a loop, and by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score
+
+from harness import stats
+from harness.errors import ConfigError, DataError
+from harness.metrics import Floats
+
+GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "stats_bootstrap.json"
+golden_vectors = pytest.mark.skipif(not GOLDEN.exists(), reason="the golden vectors lie beside the checkout")
+
+
+def frame(group: Any, gold: Any, chosen: Any, category: Any = "object") -> pd.DataFrame:
+    ids = [f"e{k}" for k in range(len(gold))]
+    return pd.DataFrame({"id": ids, "group": group, "category": category, "gold": gold, "chosen": chosen})
+
+
+def noisy(seed: int, right: float = 0.7, groups: int = 30, per_group: int = 3) -> pd.DataFrame:
+    """Answers to the same 90 three-choice questions (gold fixed), right with this chance."""
+    gold = np.random.default_rng(0).integers(0, 3, groups * per_group)
+    rng = np.random.default_rng(seed)
+    chosen = np.where(rng.random(len(gold)) < right, gold, rng.integers(0, 3, len(gold)))
+    return frame(np.repeat(np.arange(groups), per_group), gold, chosen)
+
+
+# ------------------------------------------------------------------------------------- golden vectors
+
+
+@golden_vectors
+@pytest.mark.parametrize("name", ["clusters_120", "clusters_30", "all_clusters_size_1"])
+def test_golden_accuracy_difference(name: str) -> None:
+    golden = json.loads(GOLDEN.read_text())
+    case, scores = golden["predictions"][name], golden["scores"][name]
+    ones = np.ones(len(case["cluster"]), dtype=int)
+    a, b = (frame(case["cluster"], ones, case[f"correct_{side}"]) for side in "AB")
+    options = {"resamples": case["n_resamples"], "seed": case["seed"]}
+
+    difference = stats.paired_difference({0: b}, {0: a}, ["wrong", "right"], "accuracy", **options)
+    assert difference.value == pytest.approx(scores["difference_B_minus_A"], rel=1e-9)
+    assert [difference.low, difference.high] == pytest.approx(scores["ci95_percentile"], rel=1e-9)
+    assert difference.p == pytest.approx(scores["p_two_sided"], rel=1e-9)
+    for side, answers in (("A", a), ("B", b)):
+        summary = stats.summarise(answers, ["wrong", "right"], **options)["accuracy"]
+        assert summary.value == pytest.approx(scores[f"accuracy_{side}"], rel=1e-9)
+        assert [summary.low, summary.high] == pytest.approx(scores[f"ci95_accuracy_{side}"], rel=1e-9)
+
+
+@golden_vectors
+def test_golden_macro_f1_difference() -> None:
+    golden = json.loads(GOLDEN.read_text())
+    case, scores = golden["predictions"]["macro_f1_difference"], golden["scores"]["macro_f1_difference"]
+    a, b = (frame(case["cluster"], case["y"], case[f"pred_{side}"]) for side in "AB")
+    difference = stats.paired_difference(
+        {0: b}, {0: a}, list("xyz"), "macro_f1", resamples=case["n_resamples"], seed=case["seed"]
+    )
+    assert difference.value == pytest.approx(scores["difference_B_minus_A"], rel=1e-9)
+    assert [difference.low, difference.high] == pytest.approx(scores["ci95_percentile"], rel=1e-9)
+
+
+# ---------------------------------------------------------------------------------- from the definition
+
+
+def test_blocks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    units: Floats = np.arange(14, dtype=float).reshape(7, 2)
+    drawn = np.random.default_rng(5).integers(0, 7, size=(50, 7))
+    for block in (1, 21, 1 << 21):
+        monkeypatch.setattr(stats, "_BLOCK", block)
+        assert (stats.resampled_sums(units, 50, 5) == units[drawn].sum(1)).all()
+
+
+def test_summary_equals_the_loop_over_resamples() -> None:
+    answers = noisy(1)
+    answers["category"] = np.where(answers["group"] < 9, "count", "object")
+    summary = stats.summarise(answers, None, resamples=40, seed=3)
+    drawn = np.random.default_rng(3).integers(0, 30, size=(40, 30))
+    pooled = [pd.concat([answers[answers["group"] == g] for g in row]) for row in drawn]
+    macro = [
+        f1_score(p["gold"], p["chosen"], labels=range(3), average="macro", zero_division=0) for p in pooled
+    ]
+    counts = [p[p["category"] == "count"] for p in pooled]
+    category = [(p["gold"] == p["chosen"]).mean() for p in counts]
+    for name, values in (("macro_f1", macro), ("accuracy/count", category)):
+        found = summary[name]
+        assert [found.low, found.high] == pytest.approx(np.percentile(values, [2.5, 97.5]))
+    assert list(summary) == ["accuracy", "macro_f1", "micro_f1", "accuracy/count", "accuracy/object"]
+
+
+def test_difference_over_seeds_equals_the_loop() -> None:
+    a, b = {s: noisy(s, 0.8) for s in range(3)}, {s: noisy(s + 9, 0.6) for s in range(3)}
+    found = stats.paired_difference(a, b, None, resamples=60, seed=2)
+    groups = np.random.default_rng(2).integers(0, 30, size=(60, 30))
+    seeds = np.random.default_rng([2, 1]).integers(0, 3, size=(60, 3))
+    right = {
+        (side, s): (f["gold"] == f["chosen"]).to_numpy().reshape(30, 3)
+        for side, runs in (("a", a), ("b", b))
+        for s, f in runs.items()
+    }
+    loop = [
+        np.mean([right["a", s][g].mean() - right["b", s][g].mean() for s in drawn])
+        for g, drawn in zip(groups, seeds, strict=True)
+    ]
+    assert [found.low, found.high] == pytest.approx(np.percentile(loop, [2.5, 97.5]))
+    assert found.value == pytest.approx(np.mean([right["a", s].mean() - right["b", s].mean() for s in a]))
+    assert (found.seeds, found.groups) == ((0, 1, 2), 30)
+
+
+# ------------------------------------------------------------------------------------------ by hand
+
+
+def test_a_sure_difference_has_the_smallest_p() -> None:
+    gold, groups = [0] * 10, range(10)
+    found = stats.paired_difference(
+        {0: frame(groups, gold, [0] * 10)}, {0: frame(groups, gold, [1] * 10)}, None, resamples=99
+    )
+    assert (found.value, found.low, found.high, found.p) == (1, 1, 1, 2 / 100)
+
+
+def test_no_difference_has_p_one() -> None:
+    same = {s: noisy(s) for s in range(2)}
+    found = stats.paired_difference(same, same, None, resamples=50)
+    assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def test_p_by_hand() -> None:
+    # Of 9 differences 2 are at most 0 and 8 at least 0 (one tie, off by rounding): p = 2 (1 + 2) / (9 + 1).
+    assert stats.two_sided_p(np.array([-0.1, 1e-17, 0.1, 0.2, 0.2, 0.3, 0.3, 0.4, 0.5])) == 0.6
+
+
+def test_one_group_has_no_interval() -> None:
+    one = frame(["image"] * 3, [0, 1, 2], [0, 1, 1])
+    summary = stats.summarise(one, list("abc"))
+    assert summary["accuracy"].value == pytest.approx(2 / 3)
+    assert summary["accuracy"].low is summary["accuracy"].high is None
+    assert stats.across_seeds([one, one], None).low is None
+    assert stats.paired_difference({0: one}, {0: one}, None).p is None
+
+
+def test_one_seed_is_the_single_run() -> None:
+    run = noisy(4)
+    for metric in stats.METRICS:
+        single = stats.across_seeds([run], None, metric, seed=1)
+        assert single == pytest.approx(stats.summarise(run, None, seed=1)[metric])
+
+
+def test_seeds_that_disagree_widen_the_interval() -> None:
+    """The same 2/3 on average: twice the same run, or one run all right and one a third right."""
+    gold, groups = [0] * 30, range(30)
+    two_thirds = frame(groups, gold, [0, 0, 1] * 10)
+    perfect, third = frame(groups, gold, [0] * 30), frame(groups, gold, [0, 1, 1] * 10)
+    steady = stats.across_seeds([two_thirds, two_thirds], None)
+    shaky = stats.across_seeds([perfect, third], None)
+    assert steady.value == pytest.approx(shaky.value)
+    assert steady.low is not None
+    assert shaky.low is not None
+    assert shaky.low < steady.low
+
+
+def test_shuffled_rows_are_paired_by_id() -> None:
+    a, b = noisy(1), noisy(2)
+    shuffled = b.sample(frac=1, random_state=0)
+    straight = stats.paired_difference({0: a}, {0: b}, None, resamples=50)
+    assert stats.paired_difference({0: a}, {0: shuffled}, None, resamples=50) == straight
+
+
+def test_macro_f1_over_the_options_or_over_the_letters_seen() -> None:
+    two_of_three = frame(["i", "j"], [0, 1], [0, 1])
+    assert stats.summarise(two_of_three, ["a", "b", "c"])["macro_f1"].value == pytest.approx(2 / 3)
+    assert stats.summarise(two_of_three, None)["macro_f1"].value == 1
+
+
+@pytest.mark.parametrize("coverage_seed", [0, 1])
+def test_the_interval_covers_the_truth(coverage_seed: int) -> None:
+    """Of 200 worlds with 0.7 true accuracy in groups that share their luck, about 190 intervals hold 0.7."""
+    rng = np.random.default_rng(coverage_seed)
+    held = 0
+    for _ in range(200):
+        chance = np.repeat(rng.choice([0.5, 0.9], size=60), 4)  # a group is easy or hard: 0.7 on average
+        chosen = (rng.random(240) >= chance).astype(int)
+        found = stats.summarise(frame(np.repeat(np.arange(60), 4), np.zeros(240, int), chosen), None, 400)
+        held += found["accuracy"].low <= 0.7 <= found["accuracy"].high  # type: ignore[operator]
+    assert 178 <= held <= 198
+
+
+# ------------------------------------------------------------------------------------------- bad input
+
+
+def test_bad_input() -> None:
+    run = noisy(0)
+    with pytest.raises(DataError, match="no predictions"):
+        stats.summarise(run[:0], None)
+    with pytest.raises(DataError, match=r"several splits .ood, test."):
+        stats.summarise(run.assign(split=["test"] * 45 + ["ood"] * 45), None)
+    with pytest.raises(DataError, match="example 2 has no group"):
+        stats.summarise(frame(["i", "j", None], [0, 0, 0], [0, 0, 0]), None)
+    with pytest.raises(ConfigError, match="unknown metric 'acuracy'; did you mean 'accuracy'"):
+        stats.across_seeds([run], None, "acuracy")
+    with pytest.raises(ConfigError, match="did you mean 'accuracy/object'"):
+        stats.across_seeds([run], None, "accuracy/objekt")
+    with pytest.raises(DataError, match=r"no seed in common: one side has \[0\], the other \[1\]"):
+        stats.paired_difference({0: run}, {1: run}, None)
+    with pytest.raises(DataError, match=r"different examples .90 and 60. can't be paired"):
+        stats.across_seeds([run, run[:60]], None)
+    with pytest.raises(DataError, match="'e0' is predicted twice"):
+        stats.across_seeds([pd.concat([run, run[:1]])], None)
+    with pytest.raises(DataError, match="'e0' has another gold in another run"):
+        stats.across_seeds([run, run.assign(gold=(run["gold"] + 1) % 3)], None)
