@@ -58,6 +58,8 @@ class Recipe:
     steps: int = 4000
     align_steps: int = 300
     images: int = 24
+    tokens: int = 128
+    """Text tokens a picture: questions that don't fit are left out."""
     align_images: int = 64
     learning_rate: float = 2e-3
     final_learning_rate: float = 5e-5
@@ -105,6 +107,8 @@ def pretrain(
     recipe = recipe or Recipe()
     model, processor = tiny.build(rung, lessons.words(), recipe.seed)
     model.train()
+    # torch's fused attention is slow backwards in bfloat16 on a processor.
+    model.set_attn_implementation("eager")
     groups = [_ids(processor.tokenizer, words) for words in lessons.groups]
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
@@ -118,10 +122,12 @@ def pretrain(
         count = recipe.align_images if aligning else recipe.images
         taken = [lessons.lesson(seen + i, progress) for i in range(count)]
         seen += count
-        batch = collate(taken, processor.tokenizer, lessons.groups, questions=not aligning)
+        batch = collate(taken, processor.tokenizer, lessons.groups, width=0 if aligning else recipe.tokens)
         for group in optimizer.param_groups:
             group["lr"] = _rate(recipe, step)
-        align, answer, right = losses(model, batch, groups)
+        # bfloat16 halves the time on processors that multiply it; weights and losses stay in float32.
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            align, answer, right = losses(model, batch, groups)
         loss = align if aligning else recipe.align_weight * align + answer
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -145,12 +151,12 @@ def pretrain(
 
 def losses(model: Any, batch: Batch, groups: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[bool]]:
     """The alignment loss, the mean cross-entropy of the answers, and which answers were right."""
-    image = model.get_image_features(pixel_values=batch.pixels).pooler_output  # (B, N, width)
+    image = model.get_image_features(pixel_values=batch.pixels).pooler_output.float()  # (B, N, width)
     table = model.get_input_embeddings().weight
-    tokens = F.normalize(image[batch.cells[:, 0], batch.cells[:, 1]], dim=-1)
+    tokens = F.normalize(image[batch.cells[:, 0], batch.cells[:, 1]].float(), dim=-1)
     align = sum(
         (
-            F.cross_entropy(20 * tokens @ F.normalize(table[ids], dim=-1).T, batch.cells[:, 2 + g])
+            F.cross_entropy((20 * tokens @ F.normalize(table[ids], dim=-1).T).float(), batch.cells[:, 2 + g])
             for g, ids in enumerate(groups)
         ),
         start=torch.zeros(()),
@@ -164,15 +170,15 @@ def losses(model: Any, batch: Batch, groups: Sequence[Tensor]) -> tuple[Tensor, 
         position_ids=batch.positions,
         use_cache=False,
     ).last_hidden_state
-    logits = hidden[batch.asked[:, 0], batch.asked[:, 1]] @ table.T
+    logits = (hidden[batch.asked[:, 0], batch.asked[:, 1]] @ table.T).float()
     right = (logits.argmax(-1) == batch.answers).tolist()
     return align, F.cross_entropy(logits, batch.answers), right
 
 
 def collate(
-    lessons: Sequence[Lesson], tokenizer: Any, groups: Sequence[Sequence[str]], *, questions: bool = True
+    lessons: Sequence[Lesson], tokenizer: Any, groups: Sequence[Sequence[str]], *, width: int
 ) -> Batch:
-    """Draws, tokenizes and packs lessons. Without `questions` only pictures and cells are filled in."""
+    """Draws, tokenizes and packs lessons, `width` text tokens a picture; with 0 pictures and cells only."""
     arrays = np.stack([np.asarray(lesson.image().convert("RGB")) for lesson in lessons])
     pixels = torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1
     index = [{word: i for i, word in enumerate(words)} for words in groups]
@@ -181,46 +187,47 @@ def collate(
         for b, lesson in enumerate(lessons)
         for cell, words in lesson.cells
     ]
-    triples = [(b, *q) for b, lesson in enumerate(lessons) for q in lesson.questions] if questions else []
+    triples = [(b, *q) for b, lesson in enumerate(lessons) for q in lesson.questions] if width else []
     prompts = _ids_of([prompt for _, _, prompt, _ in triples], tokenizer)
     start = tiny.IMAGE_TOKENS
-    lengths = [0] * len(lessons)
-    for (b, *_), ids in zip(triples, prompts, strict=True):
-        lengths[b] += len(ids)
-    width = max(lengths)
-    ids_bl = torch.full((len(lessons), width), tokenizer.pad_token_id)
-    positions = torch.arange(start + width).repeat(len(lessons), 1)
-    block = torch.full((len(lessons), start + width), -1)
+    ids_bl = np.full((len(lessons), width), tokenizer.pad_token_id)
+    positions = np.tile(np.arange(start + width), (len(lessons), 1))
+    block = np.full((len(lessons), start + width), -1)
     block[:, :start] = 0
     at = [0] * len(lessons)
-    asked = []
-    for number, ((b, *_), ids) in enumerate(zip(triples, prompts, strict=True), start=1):
+    asked, topics, answers = [], [], []
+    for number, ((b, topic, _, answer), ids) in enumerate(zip(triples, prompts, strict=True), start=1):
+        if at[b] + len(ids) > width:
+            continue
         span = slice(at[b], at[b] + len(ids))
         behind = slice(start + span.start, start + span.stop)
-        ids_bl[b, span] = torch.tensor(ids)
-        positions[b, behind] = torch.arange(start, start + len(ids))
+        ids_bl[b, span] = ids
+        positions[b, behind] = np.arange(start, start + len(ids))
         block[b, behind] = number
         at[b] = span.stop
         asked.append((b, start + span.stop - 1))
+        topics.append(topic)
+        answers.append(answer)
     return Batch(
         pixels=pixels,
         cells=torch.tensor(cells),
-        ids=ids_bl,
-        positions=positions,
-        block=block,
+        ids=torch.from_numpy(ids_bl),
+        positions=torch.from_numpy(positions),
+        block=torch.from_numpy(block),
         asked=torch.tensor(asked, dtype=torch.int64).reshape(-1, 2),
-        answers=_ids(tokenizer, [answer for *_, answer in triples]),
-        topics=[topic for _, topic, _, _ in triples],
+        answers=_ids(tokenizer, answers),
+        topics=topics,
     )
 
 
 def _mask(block_bl: Tensor) -> Tensor:
-    """bool (B, L, L): a token sees earlier ones of its own question, and the image. Padding sees itself."""
+    """To be added to the scores, float (B, L, L), 0 or -1e4: a token sees earlier ones of its own question, and the image. Padding sees itself."""
     same = block_bl[:, :, None] == block_bl[:, None, :]
     image = (block_bl == 0)[:, None, :]
     length = block_bl.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool).tril()
-    return (same | image) & causal
+    seen = (same | image) & causal
+    return torch.zeros(seen.shape).masked_fill_(~seen, -1e4)
 
 
 def _ids(tokenizer: Any, words: Sequence[str]) -> Tensor:

@@ -19,6 +19,8 @@ SHARED = Path(os.environ.get("HKDBENCH_SHARED", ROOT.parent / "shared"))
 
 def _present(path: Path) -> Path:
     if not path.exists():
+        if os.environ.get("CI"):
+            pytest.fail(f"{path} is missing, and CI must have it")
         pytest.skip(f"{path} isn't here: set HKDBENCH_SHARED to the folder that holds it")
     return path
 
