@@ -53,12 +53,9 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except UserError as error:
-        _say(f"error: {error}")
+        _say("error: " + "; ".join(str(error).splitlines()))
         code = 2
-    except typer.Abort:
-        code = 130
-    except KeyboardInterrupt:
-        _say("interrupted; the same command goes on from the last checkpoint")
+    except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
         # Click's own usage errors know how to show themselves and their exit code.
@@ -66,6 +63,8 @@ def main() -> None:
             raise
         error.show()
         code = error.exit_code
+    if code == 130:  # typer turns Ctrl-C into this exit code
+        _say("interrupted; the same command goes on from the last checkpoint")
     sys.exit(code)
 
 
@@ -130,13 +129,13 @@ def describe_(name: str, plugin: PluginOption = None, as_json: JsonOption = Fals
         print(describe.to_text(found))
 
 
-def _load_plugins(specs: list[str] | None) -> None:
+def _load_plugins(specs: Sequence[str] | None) -> None:
+    """Load the plugins; one that fails is named, and doesn't stop the others."""
     from harness import registry
 
     for spec in specs or ():
-        before = len(registry.problems())
-        if not registry.load_plugin(spec) and len(registry.problems()) > before:
-            raise ConfigError(f"plugin {registry.problems()[-1]}")
+        if not registry.load_plugin(spec):
+            _say(f"warning: plugin {registry.problems()[-1]}")
 
 
 # --------------------------------------------------------------------------------------------- run
@@ -238,6 +237,7 @@ def _suite_configs(
     if workers is not None:
         table = overlay(table, [f"cluster.workers={workers}"])
     suite = parse(SuiteConfig, overlay(table, set_ or []), str(file))
+    _load_plugins(suite.plugins)
     return suite.run_configs(), suite.name
 
 
@@ -267,7 +267,9 @@ def _run_config(
     for key in ("method", "benchmark"):
         if key not in table:
             raise ConfigError(f"no {key} given: name one with --{key} (`hkdbench list {key}s` shows them)")
-    return parse(RunConfig, overlay(table, set_ or []), str(file) if file else "the command line")
+    config = parse(RunConfig, overlay(table, set_ or []), str(file) if file else "the command line")
+    _load_plugins(config.plugins)
+    return config
 
 
 def _absolute(plugins: list[str]) -> list[str]:

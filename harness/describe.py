@@ -64,9 +64,7 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def _rung(rung: Any) -> dict[str, Any]:
-    from harness import models
-
-    return {"parameters": models.inspect(rung).parameters}
+    return {"parameters": ladders.inspect(rung).parameters}
 
 
 def _method(cls: type[Method]) -> dict[str, Any]:
@@ -180,7 +178,7 @@ def price(plan: Plan) -> dict[str, Any]:
         for name, role in planned.stage.roles.items():
             rung = rung_of(plan.stages, planned.stage, name)
             info = plan.infos[rung]
-            forward = models.forward_flops(info, *tokens[rung])
+            forward = ladders.forward_flops(info, *tokens[rung])
             roles[name] = {
                 "rung": rung,
                 "weights": role.weights

@@ -32,3 +32,8 @@ def near(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return f"{hint}known: {', '.join(known) or 'none'}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, cut to 300 characters; its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

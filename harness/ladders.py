@@ -1,13 +1,19 @@
-"""Ladders: named rungs, largest model first. `tiny` ships with the package; others are TOML files."""
+"""Ladders: named rungs, largest model first. `tiny` ships with the package; others are TOML files.
+
+What can be told of a rung without loading it is told here: size and digest. This module imports no torch.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field
 
 from harness.config import RungConfig, Settings, parse, read_toml
-from harness.errors import ConfigError, near
+from harness.errors import ConfigError, ModelError, first_line, near
 
 TINY = Path(__file__).parent / "weights" / "tiny"
 
@@ -47,3 +53,93 @@ def find(ladder: str | tuple[RungConfig, ...]) -> LadderConfig:
 def _beside(rung: RungConfig, file: Path) -> RungConfig:
     folder = file.parent / rung.model
     return rung.model_copy(update={"model": str(folder.resolve())}) if folder.is_dir() else rung
+
+
+# ------------------------------------------------------------------------------------------- rungs
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the planner needs of a model, read without loading it."""
+
+    parameters: int
+    vision_parameters: int
+    embedding_parameters: int
+    digest: str
+
+
+def inspect(rung: RungConfig) -> ModelInfo:
+    """Sizes and a digest of the weights, from the headers of the folder's safetensors files.
+
+    The digest covers the configuration and the weights: the bytes of files up to 256 MiB, name and size of
+    larger ones. A hub id is resolved to the local snapshot first. Raises `ModelError`.
+    """
+    folder = snapshot(rung)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(f"model {rung.name!r} ({rung.model}): no *.safetensors weights in the folder")
+    digest = hashlib.sha256()
+    tied = _tied(folder)
+    for name in (
+        "config.json",
+        "tokenizer.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "chat_template.jinja",
+    ):
+        if (folder / name).is_file():
+            digest.update((folder / name).read_bytes())
+    total = vision = embedding = 0
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        if size <= 2**28:
+            digest.update(file.read_bytes())
+        with file.open("rb") as handle:
+            header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
+        for key, tensor in header.items():
+            if key == "__metadata__" or (tied and key == "lm_head.weight"):
+                continue
+            count = 1
+            for length in tensor["shape"]:
+                count *= length
+            total += count
+            vision += count if "vision" in key or "visual" in key else 0
+            embedding += count if "embed_tokens" in key or "lm_head" in key else 0
+    return ModelInfo(total, vision, embedding, digest.hexdigest())
+
+
+def _tied(folder: Path) -> bool:
+    """Whether the output layer shares the embedding's weights: a file that holds both holds them twice."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(config.get("tie_word_embeddings", config.get("text_config", {}).get("tie_word_embeddings", False)))
+
+
+def snapshot(rung: RungConfig) -> Path:
+    """The local folder of the rung: itself, or the hub's snapshot. Raises `ModelError`."""
+    folder = Path(rung.model)
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or rung.model.startswith("."):
+        raise ModelError(f"model {rung.name!r}: no such folder: {rung.model}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(rung.model, revision=rung.revision))
+    except Exception as error:
+        raise ModelError(
+            f"model {rung.name!r}: {rung.model!r} is neither a folder nor a hub model that can be had: "
+            f"{first_line(error)}"
+        ) from None
+
+
+def forward_flops(info: ModelInfo, text_tokens: float, patches: float) -> float:
+    """FLOPs of one example's forward pass: 2 a parameter and token (Kaplan et al., 2001.08361).
+
+    Embedding look-ups and attention scores are left out. A backward pass counts twice that.
+    """
+    text = info.parameters - info.vision_parameters - info.embedding_parameters
+    return 2 * (text * text_tokens + info.vision_parameters * patches)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness import plan as planning
-from harness import provenance, runner
+from harness import provenance, results
 from harness.config import RunConfig
 from harness.plan import Plan
 from harness.record import Record
@@ -28,11 +28,11 @@ def launch(
     `watch` every event of a run: `run_id` with stage, step and steps, or with its final status. After Ctrl-C
     the runs that were under way have a record `interrupted`, and `KeyboardInterrupt` goes on.
     """
-    store.check_writable()
     plans = list({p.run_id: p for p in map(planning.make, configs)}.values())
-    todo = [p for p in plans if runner.finished(store, p.run_id) is None]
+    store.check_writable()  # after the checks: a refused run leaves no empty store behind
+    todo = [p for p in plans if results.finished(store, p.run_id) is None]
     for one in {(p.config.benchmark, p.dataset.fingerprint): p for p in plans}.values():
-        runner.ensure_controls(one, store)
+        results.ensure_controls(one, store)
     begin(plans, todo)
     begun: set[str] = set()
     by_id = {p.run_id: p for p in plans}
@@ -40,9 +40,9 @@ def launch(
 
     def see(event: Event) -> None:
         begun.add(event["run_id"])
-        if event.get("error"):
+        if event.get("error") and results.finished(store, event["run_id"]) is None:
             p = by_id[event["run_id"]]
-            store.write(runner.failed(p, RuntimeError(event["error"]), started, p.config.cluster.workers))
+            store.write(results.failed(p, RuntimeError(event["error"]), started, p.config.cluster.workers))
         watch(event)
 
     try:
@@ -51,7 +51,7 @@ def launch(
     except KeyboardInterrupt:
         for p in todo:
             if p.run_id in begun and store.status(p.run_id) is None:
-                store.write(runner.interrupted(p, started, p.config.cluster.workers))
+                store.write(results.interrupted(p, started, p.config.cluster.workers))
         raise
     return [store.read(p.run_id) for p in plans]
 
@@ -65,6 +65,7 @@ def _run(todo: list[Plan], store: Store, name: str, watch: Callable[[Event], Non
         return
     import torch
 
+    from harness import runner
     from harness.io import PlainIo
 
     threads = torch.get_num_threads()

@@ -5,15 +5,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import string
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +18,7 @@ from torch import Tensor, nn
 
 from harness.api import Example
 from harness.config import RungConfig
-from harness.errors import ModelError
+from harness.errors import ModelError, first_line
 
 ABSENT = -1e4
 """The logit of an option that an example doesn't have: probability 0, finite log."""
@@ -104,16 +101,6 @@ class OptionScorer(nn.Module):
         return logits_bk
 
 
-@dataclass(frozen=True)
-class ModelInfo:
-    """What the planner needs of a model, read without loading it."""
-
-    parameters: int
-    vision_parameters: int
-    embedding_parameters: int
-    digest: str
-
-
 def quiet() -> None:
     """Silence what transformers prints while it loads a model."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -134,7 +121,7 @@ def load_encoder(rung: RungConfig) -> Encoder:
     try:
         processor = AutoProcessor.from_pretrained(rung.model, revision=rung.revision or "main")
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"model {rung.name!r} ({rung.model}): no usable processor: {_first_line(error)}") from None
+        raise ModelError(f"model {rung.name!r} ({rung.model}): no usable processor: {first_line(error)}") from None
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise ModelError(
             f"model {rung.name!r} ({rung.model}): no processor for images and text; the folder must hold "
@@ -155,80 +142,9 @@ def load_vlm(rung: RungConfig) -> nn.Module:
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
             f"model {rung.name!r} ({rung.model}): not a vision-language model that transformers can load: "
-            f"{_first_line(error)}"
+            f"{first_line(error)}"
         ) from None
     return model
-
-
-def inspect(rung: RungConfig) -> ModelInfo:
-    """Sizes and a digest of the weights, from the headers of the folder's safetensors files.
-
-    The digest covers the configuration and the weights: the bytes of files up to 256 MiB, name and size of
-    larger ones. A hub id is resolved to the local snapshot first. Raises `ModelError`.
-    """
-    folder = snapshot(rung)
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError(f"model {rung.name!r} ({rung.model}): no *.safetensors weights in the folder")
-    digest = hashlib.sha256()
-    tied = _tied(folder)
-    for name in ("config.json", "tokenizer.json", "preprocessor_config.json", "processor_config.json"):
-        if (folder / name).is_file():
-            digest.update((folder / name).read_bytes())
-    total = vision = embedding = 0
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}".encode())
-        if size <= 2**28:
-            digest.update(file.read_bytes())
-        with file.open("rb") as handle:
-            header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
-        for key, tensor in header.items():
-            if key == "__metadata__" or (tied and key == "lm_head.weight"):
-                continue
-            count = 1
-            for length in tensor["shape"]:
-                count *= length
-            total += count
-            vision += count if "vision" in key or "visual" in key else 0
-            embedding += count if "embed_tokens" in key or "lm_head" in key else 0
-    return ModelInfo(total, vision, embedding, digest.hexdigest())
-
-
-def _tied(folder: Path) -> bool:
-    """Whether the output layer shares the embedding's weights: a file that holds both holds them twice."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(config.get("tie_word_embeddings", config.get("text_config", {}).get("tie_word_embeddings", False)))
-
-
-def snapshot(rung: RungConfig) -> Path:
-    """The local folder of the rung: itself, or the hub's snapshot. Raises `ModelError`."""
-    folder = Path(rung.model)
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or rung.model.startswith("."):
-        raise ModelError(f"model {rung.name!r}: no such folder: {rung.model}")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(rung.model, revision=rung.revision))
-    except Exception as error:
-        raise ModelError(
-            f"model {rung.name!r}: {rung.model!r} is neither a folder nor a hub model that can be had: "
-            f"{_first_line(error)}"
-        ) from None
-
-
-def forward_flops(info: ModelInfo, text_tokens: float, patches: float) -> float:
-    """FLOPs of one example's forward pass: 2 a parameter and token (Kaplan et al., 2001.08361).
-
-    Embedding look-ups and attention scores are left out. A backward pass counts twice that.
-    """
-    text = info.parameters - info.vision_parameters - info.embedding_parameters
-    return 2 * (text * text_tokens + info.vision_parameters * patches)
 
 
 def load_config(rung: RungConfig) -> Any:
@@ -248,7 +164,3 @@ def token_counts(config: Any, batch: Batch) -> tuple[float, float]:
         return tokens, 0.0
     height, width = (size, size) if isinstance(size, int) else size
     return tokens, batch["pixel_values"].numel() / (3 * height * width)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import data, ladders, models, registry
+from harness import data, ladders, registry
 from harness.api import Benchmark, From, Method, Stage
 from harness.config import RunConfig, RungConfig
 from harness.errors import ConfigError, near
@@ -35,7 +35,7 @@ class Plan:
     dataset: data.Dataset
     ladder: str
     rungs: dict[str, RungConfig]
-    infos: dict[str, models.ModelInfo]
+    infos: dict[str, ladders.ModelInfo]
     stages: list[PlannedStage]
     code: str
     """sha256 over the training code, the method's and the benchmark's files."""
@@ -187,5 +187,5 @@ def _dataset(name: str, settings: str, data_dir: Path | None) -> data.Dataset:
 
 
 @lru_cache(maxsize=64)
-def _inspect(rung: RungConfig) -> models.ModelInfo:
-    return models.inspect(rung)
+def _inspect(rung: RungConfig) -> ladders.ModelInfo:
+    return ladders.inspect(rung)

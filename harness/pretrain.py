@@ -175,9 +175,7 @@ def losses(model: Any, batch: Batch, groups: Sequence[Tensor]) -> tuple[Tensor, 
     return align, F.cross_entropy(logits, batch.answers), right
 
 
-def collate(
-    lessons: Sequence[Lesson], tokenizer: Any, groups: Sequence[Sequence[str]], *, width: int
-) -> Batch:
+def collate(lessons: Sequence[Lesson], tokenizer: Any, groups: Sequence[Sequence[str]], *, width: int) -> Batch:
     """Draws, tokenizes and packs lessons, `width` text tokens a picture; with 0 pictures and cells only."""
     arrays = np.stack([np.asarray(lesson.image().convert("RGB")) for lesson in lessons])
     pixels = torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -175,7 +175,7 @@ def _work(settings: dict[str, Any]) -> None:
     import torch.distributed as dist
     from ray.train.torch import get_device
 
-    from harness import plan, provenance, runner
+    from harness import plan, provenance, results, runner
     from harness.io import GroupIo, Io, PlainIo
     from harness.record import Record
     from harness.store import Store
@@ -213,7 +213,7 @@ def _work(settings: dict[str, Any]) -> None:
         if trouble is None:
             io: Io = PlainIo(report, device) if group is None else GroupIo(group, report, device)
             return runner.execute(planned, io, store)
-        record = runner.failed(planned, RuntimeError(trouble), started, cluster.workers)
+        record = results.failed(planned, RuntimeError(trouble), started, cluster.workers)
         store.write(record)
         return record
 

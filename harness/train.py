@@ -26,21 +26,15 @@ from harness.api import Example, From, Stage
 from harness.checkpoint import Checkpoint, part_of, under
 from harness.evaluate import score
 from harness.io import Io
+from harness.ladders import forward_flops
 from harness.plan import Plan, PlannedStage, rung_of
 from harness.record import RoleCost, RoleRecord, StageRecord
+from harness.results import TrainingError
 
 POINTS_A_STAGE = 40
 """How many times a stage's mean losses are written to the history."""
 
 State = dict[str, Tensor]
-
-
-class TrainingError(RuntimeError):
-    """A method broke the contract or the numbers broke down; says where, and what to change."""
-
-    def __init__(self, message: str, stage: str, step: int) -> None:
-        super().__init__(message)
-        self.stage, self.step = stage, step
 
 
 @dataclass
@@ -86,7 +80,7 @@ class LiveRole:
         start = time.perf_counter()
         with torch.set_grad_enabled(self.trainable):
             logits: Tensor = self.module(batch)
-        flops = models.forward_flops(self.info, *models.token_counts(self.scorer.vlm.config, batch))
+        flops = forward_flops(self.info, *models.token_counts(self.scorer.vlm.config, batch))
         self.bill(len(logits), flops, time.perf_counter() - start, trained=self.trainable)
         return logits
 

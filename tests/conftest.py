@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,3 +66,58 @@ def toy_ladder(tmp_path_factory: pytest.TempPathFactory) -> str:
     rungs = "".join(f'[[rungs]]\nname = "{rung}"\nmodel = "{rung}"\n' for rung in ("L", "M", "S"))
     (folder / "ladder.toml").write_text(f'name = "toy"\n{rungs}')
     return str(folder / "ladder.toml")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output, which must be one JSON document and nothing else."""
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Said]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs `hkdbench ARGS...` in this process; an error that isn't told in words fails the test."""
+    from harness import registry
+    from harness.cli import main
+
+    for known in ("_plugins", "_problems"):  # what a command loads is gone after the test
+        monkeypatch.setattr(registry, known, dict(getattr(registry, known)))
+
+    def run(*args: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["hkdbench", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exited:
+            main()
+        said = capsys.readouterr()
+        return Said(int(exited.value.code or 0), said.out, said.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def toy_run(toy: str, toy_ladder: str) -> list[str]:
+    """Arguments of a small run of `finetune` on the toy benchmark, in this process: 12 steps of 8 examples."""
+    args = ["--method", "finetune", "--benchmark", "toy", "--ladder", toy_ladder, "--plugin", toy, "--workers", "0"]
+    for setting in ("examples=96", "batch_size=8", "lr=0.003", "validations=2"):
+        args += ["--set", f"train.{setting}"]
+    return args
+
+
+@pytest.fixture(scope="session")
+def toy_suite(toy: str, toy_ladder: str) -> str:
+    """The head of a suite's TOML file: the same small runs; seeds and `[[runs]]` are to be added."""
+    return (
+        f'benchmarks = ["toy"]\nladder = "{toy_ladder}"\nplugins = ["{toy}"]\n'
+        "train = { examples = 96, batch_size = 8, lr = 0.003, validations = 2 }\n"
+    )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from harness.api import Benchmark, Example, Ladder, Method, Role, Split, Stage, Step
+from harness.api import Benchmark, Example, From, ImageSource, Ladder, Method, Role, Split, Stage, Step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,10 +42,11 @@ class Toy(Benchmark):
 
     size: int = 48
     fault: str = ""
-    """empty | gold | duplicate | options | empty: a damage to the test split, for the checks."""
+    """A damage to the test split: empty | gold | no_gold | duplicate | options | missing | corrupt."""
 
     def load(self, split: Split) -> Iterable[Example]:
         names = list(COLOURS)
+        golds = {"gold": 7, "no_gold": None}
         if self.fault == "empty" and split == "test":
             return
         for i in range(self.size if split == "train" else self.size // 2):
@@ -54,14 +58,19 @@ class Toy(Benchmark):
             yield Example(
                 id="t0" if self.fault == "duplicate" and damaged else f"t{i}",
                 group=f"g{i // 2}",
-                image=Plain(colour),
+                image=self._image(colour, damaged),
                 question="what colour is it ?",
                 claim="",
                 options=options[:1] if self.fault == "options" and damaged else options,
-                gold=7 if self.fault == "gold" and damaged else gold,
+                gold=golds.get(self.fault, gold) if damaged else gold,  # type: ignore[arg-type]
                 category="warm" if colour == "red" else "cold",
                 source="toy",
             )
+
+    def _image(self, colour: str, damaged: bool) -> ImageSource:
+        if damaged and self.fault == "missing":
+            return Path("nowhere/t1.png")
+        return b"not a picture" if damaged and self.fault == "corrupt" else Plain(colour)
 
 
 @dataclass(frozen=True)
@@ -111,3 +120,74 @@ class HalfBudget(_Breaking):
 
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
         return (Stage("only", {"student": Role(student, trainable=True)}, 0.5),)
+
+
+@dataclass(frozen=True)
+class Stages(_Breaking):
+    """Lays out stages that the planner must refuse, by the name of the mistake."""
+
+    name = "stages"
+
+    mistake: str = ""
+
+    def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
+        learner = Role(student, trainable=True)
+        whole = Stage("only", {"student": learner}, 1.0)
+        first, second = Stage("one", {"student": learner}, 0.5), {"student": Role(From("one", "student"), True)}
+        return {
+            "": (first, Stage("two", second, 0.5)),
+            "unknown_rung": (Stage("only", {"student": learner, "teacher": Role("XL")}, 1.0),),
+            "unknown_stage": (first, Stage("two", {"student": Role(From("onee", "student"), True)}, 0.5)),
+            "unknown_role": (first, Stage("two", {"student": Role(From("one", "pupil"), True)}, 0.5)),
+            "later_stage": (Stage("two", second, 0.5), first),
+            "one_name": (first, Stage("one", second, 0.5)),
+            "no_share": (whole, Stage("two", {"student": Role(From("only", "student"), True)}, 0.0)),
+            "all_frozen": (Stage("only", {"student": Role(student)}, 1.0),),
+            "too_much": (first, Stage("two", second, 1.0)),
+            "no_student": (whole, Stage("two", {"teacher": Role("L", trainable=True)}, 1.0)),
+            "other_rung": (Stage("only", {"student": Role("L", trainable=True)}, 1.0),),
+        }[self.mistake]
+
+
+@dataclass(frozen=True)
+class _Tuned(_Breaking):
+    """Plain tuning of the student."""
+
+    def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
+        from torch.nn.functional import cross_entropy
+
+        return {"student": {"ce": cross_entropy(step.forward("student"), step.labels_b, reduction="none")}}
+
+
+@dataclass(frozen=True)
+class Accident(_Tuned):
+    """Tunes the student; past 0.7 of the way a signal hits its process: once, or every time."""
+
+    name = "accident"
+
+    marker: str = ""
+    """A file that says that it has happened. Empty: it happens every time."""
+    signal: int = 9
+
+    def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
+        if step.progress > 0.7 and not (self.marker and Path(self.marker).exists()):
+            if self.marker:
+                Path(self.marker).touch()
+            os.kill(os.getpid(), self.signal)
+        return super().loss(step)
+
+
+@dataclass(frozen=True)
+class Slow(_Tuned):
+    """Tunes the student, but past half of the way it waits for the file `go`, and says which process waits."""
+
+    name = "slow"
+
+    folder: str = ""
+
+    def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
+        folder = Path(self.folder)
+        while step.progress >= 0.5 and not (folder / "go").exists():
+            (folder / f"pid-{os.getpid()}").touch()
+            time.sleep(0.1)
+        return super().loss(step)

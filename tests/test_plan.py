@@ -1,0 +1,182 @@
+"""The planner's promises: what names a run, what is refused before training, and a price that the bill confirms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import describe, plan, runner
+from harness.config import RunConfig, parse
+from harness.errors import ConfigError, ModelError
+from harness.io import PlainIo
+from harness.plan import Plan
+from harness.store import Store
+
+Make = Callable[..., Plan]
+
+
+@pytest.fixture
+def make(toy: str, toy_ladder: str) -> Make:
+    """A plan on the toy benchmark: 12 steps of 8 examples unless said otherwise."""
+
+    def made(method: str = "finetune", **changes: Any) -> Plan:
+        table: dict[str, Any] = {
+            "method": method,
+            "benchmark": "toy",
+            "ladder": toy_ladder,
+            "plugins": [toy],
+            "cluster": {"workers": 0},
+            "train": {"examples": 96, "batch_size": 8, "lr": 3e-3, "validations": 2} | changes.pop("train", {}),
+        }
+        return plan.make(parse(RunConfig, table | changes, "test"))
+
+    return made
+
+
+# ----------------------------------------------------------------------------------------- identity
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"student": "M"},
+        {"method": "zero_shot"},
+        {"settings": {"alpha": 2.0}, "method": "offline_kd"},
+        {"train": {"lr": 1e-4}},
+        {"train": {"lr_by_rung": {"S": 1e-4}}},
+        {"train": {"examples": 104}},
+        {"train": {"micro_batch_size": 1}},  # rounding, and with it the last bits
+        {"evaluate": {"splits": ["test"]}},
+        {"benchmark_settings": {"size": 24}},
+    ],
+    ids=str,
+)
+def test_what_changes_the_numbers_changes_the_id(make: Make, change: dict[str, Any]) -> None:
+    changed = make(**{"method": "finetune"} | change).run_id
+    assert changed != make().run_id
+    assert changed != make("offline_kd").run_id
+    assert changed == make(**{"method": "finetune"} | change).run_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cluster": {"workers": 2, "max_failures": 7}},
+        {"tags": ["suite:demo"]},
+        {"data_dir": "somewhere"},
+        {"save_student": True},
+        {"settings": {}},
+        {"train": {"lr": 0.003}},  # as it was
+    ],
+    ids=str,
+)
+def test_where_and_how_a_run_is_executed_does_not(make: Make, change: dict[str, Any]) -> None:
+    assert make(**change).run_id == make().run_id
+
+
+def test_a_setting_at_its_default_is_the_same_run(make: Make) -> None:
+    default = make("offline_kd").settings["alpha"]
+    assert make("offline_kd", settings={"alpha": default}).run_id == make("offline_kd").run_id
+
+
+def test_the_id_can_be_read(make: Make) -> None:
+    assert make(seed=3, student="M").run_id.startswith("finetune-M-toy-s3-")
+
+
+def test_only_the_rungs_in_use_count(make: Make) -> None:
+    assert list(make().infos) == ["S"]
+    assert list(make("offline_kd").infos) == ["L", "S"]
+
+
+def test_a_records_config_gives_the_same_run(make: Make, tmp_path: Path) -> None:
+    planned = make(seed=2)
+    record = runner.execute(planned, PlainIo(), Store(tmp_path))
+    assert plan.make(parse(RunConfig, record.config, "the record")).run_id == planned.run_id
+
+
+# ---------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"student": "XS"}, r"unknown student 'XS' on ladder 'toy': did you mean 'S'\? known: L, M, S"),
+        ({"train": {"lr_by_rung": {"XL": 1.0}}}, "train.lr_by_rung: unknown rung 'XL': did you mean 'L'"),
+        ({"cluster": {"workers": 9}}, "train.batch_size = 8 is less than cluster.workers = 9"),
+        ({"ladder": "tyni"}, "unknown ladder 'tyni': did you mean 'tiny'"),
+        ({"ladder": "nowhere.toml"}, "nowhere.toml: no such file"),
+        ({"ladder": [{"name": "S", "model": "a"}, {"name": "S", "model": "b"}]}, "two rungs of one name among S, S"),
+    ],
+)
+def test_what_does_not_fit_is_refused(make: Make, change: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make(**change)
+
+
+def test_a_rung_without_a_folder_is_refused(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="model 'S': no such folder: .*gone"):
+        make(ladder=[{"name": "S", "model": str(tmp_path / "gone")}])
+
+
+@pytest.mark.parametrize(
+    ("mistake", "says"),
+    [
+        ("unknown_rung", "stage 'only', role 'teacher': unknown rung 'XL': did you mean 'L'"),
+        ("unknown_stage", "stage 'two', role 'student': takes weights from stage 'onee': did you mean 'one'"),
+        ("unknown_role", "stage 'two', role 'student': stage 'one' has no role 'pupil': known: student"),
+        ("later_stage", "stage 'two', role 'student': takes weights from stage 'one': known: none"),
+        ("one_name", "stage 'one': two stages have this name"),
+        ("no_share", "stage 'two': share = 0.0; expected a number above 0"),
+        ("all_frozen", "stage 'only': no role is trainable"),
+        ("too_much", "'student' learns have shares that sum to 1.5; .* must sum to 1"),
+        ("no_student", "the last stage has no role 'student' to evaluate"),
+        ("other_rung", "its role 'student' ends as rung 'L', not as the student 'S'"),
+    ],
+)
+def test_stages_are_checked(make: Make, mistake: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=f"method 'stages'.*{says}"):
+        make("stages", settings={"mistake": mistake})
+
+
+def test_half_of_the_budget_is_refused(make: Make) -> None:
+    with pytest.raises(ConfigError, match="method 'half_budget': .* shares that sum to 0.5"):
+        make("half_budget")
+
+
+def test_stages_share_the_order_of_the_data(make: Make) -> None:
+    """Half of 96 examples each, 8 a step: the second stage goes on where the first one stopped."""
+    planned = make("stages").stages
+    assert [(p.stage.name, p.steps, p.position) for p in planned] == [("one", 6, 0), ("two", 6, 48)]
+
+
+# -------------------------------------------------------------------------------------------- price
+
+
+@pytest.mark.parametrize("method", ["finetune", "offline_kd", "hkd4vlm"])
+def test_the_price_is_what_is_billed(make: Make, tmp_path: Path, method: str) -> None:
+    planned = make(method)
+    priced = {
+        f"{stage['name']}.{name}": role["flops"]
+        for stage in describe.price(planned)["stages"]
+        for name, role in stage["roles"].items()
+    }
+    billed = runner.execute(planned, PlainIo(), Store(tmp_path)).cost.roles
+    assert priced.keys() == billed.keys()
+    for key, cost in billed.items():  # the price counts the tokens of the first examples only
+        assert priced[key] == pytest.approx(cost.flops, rel=0.2), key
+
+
+def test_memory_is_weights_and_optimizer(make: Make) -> None:
+    """4 bytes a frozen weight; a learner has weight, gradient, two moments and a best copy: 20."""
+    priced = describe.price(make("offline_kd"))
+    sizes = {name: info.parameters for name, info in make("offline_kd").infos.items()}
+    assert priced["memory_bytes"] == max(20 * sizes["L"], 4 * sizes["L"] + 20 * sizes["S"])
+
+
+def test_zero_shot_has_no_price(make: Make) -> None:
+    priced = describe.price(make("zero_shot"))
+    assert (priced["stages"], priced["train_flops"]) == ([], 0)
