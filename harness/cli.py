@@ -134,8 +134,10 @@ def _load_plugins(specs: Sequence[str] | None) -> None:
     from harness import registry
 
     for spec in specs or ():
-        if not registry.load_plugin(spec):
-            _say(f"warning: plugin {registry.problems()[-1]}")
+        registry.load_plugin(spec)
+    for problem in registry.problems():
+        if problem.origin == "plugin":
+            _say(f"warning: can't load plugin {problem.name}: {problem.error}")
 
 
 # --------------------------------------------------------------------------------------------- run
@@ -232,8 +234,7 @@ def _suite_configs(
     table = read_toml(file)
     if data_dir is not None:
         table["data_dir"] = str(data_dir.expanduser().resolve())
-    if plugin:
-        table["plugins"] = [*table.get("plugins", []), *_absolute(plugin)]
+    table = _with_plugins(table, plugin)
     if workers is not None:
         table = overlay(table, [f"cluster.workers={workers}"])
     suite = parse(SuiteConfig, overlay(table, set_ or []), str(file))
@@ -260,8 +261,7 @@ def _run_config(
     table |= {key: value for key, value in given.items() if value is not None}
     if data_dir is not None:
         table["data_dir"] = str(data_dir.expanduser().resolve())
-    if plugin:
-        table["plugins"] = [*table.get("plugins", []), *_absolute(plugin)]
+    table = _with_plugins(table, plugin)
     if workers is not None:
         table = overlay(table, [f"cluster.workers={workers}"])
     for key in ("method", "benchmark"):
@@ -272,9 +272,12 @@ def _run_config(
     return config
 
 
-def _absolute(plugins: list[str]) -> list[str]:
-    """Files by their whole path: the workers have another working directory."""
-    return [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins]
+def _with_plugins(table: dict[str, Any], plugins: list[str] | None) -> dict[str, Any]:
+    """The table with these plugins besides its own, files by their whole path."""
+    own = table.get("plugins", [])
+    if not plugins or not isinstance(own, list):  # what isn't a list is refused with the rest of the settings
+        return table
+    return table | {"plugins": [*own, *(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins)]}
 
 
 def _launch(configs: list[RunConfig], root: Path | None, name: str, as_json: bool) -> list[Record]:

@@ -78,6 +78,11 @@ def inspect(rung: RungConfig) -> ModelInfo:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ModelError(f"model {rung.name!r} ({rung.model}): no *.safetensors weights in the folder")
+    if not any((folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
+        raise ModelError(
+            f"model {rung.name!r} ({rung.model}): no processor in the folder; expected preprocessor_config.json (or "
+            "processor_config.json) beside the tokenizer: copy them from the model that it was made from"
+        )
     digest = hashlib.sha256()
     tied = _tied(folder)
     for name in (

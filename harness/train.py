@@ -181,7 +181,9 @@ def train(plan: Plan, io: Io, work: Path) -> Trained:
         run.resumed = state["resumed"] + 1
     for index, planned in enumerate(plan.stages):
         if index >= state.get("stage", 0):
-            run.stage(index, planned, saved if saved and index == state["stage"] else None)
+            # A checkpoint at step 0 holds what earlier stages left, and nothing of this one.
+            middle = saved if saved and index == state["stage"] and state["step"] > 0 else None
+            run.stage(index, planned, middle)
     scorer = models.OptionScorer(models.load_vlm(plan.rungs[student]), by_rung[student].letters)
     if plan.stages:
         scorer.vlm.load_state_dict(run.outputs[f"{plan.stages[-1].stage.name}.{plan.method.student}"])

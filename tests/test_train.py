@@ -69,11 +69,12 @@ def test_same_config_same_bits(make: Make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["finetune", "offline_kd"])
 def test_micro_batches_change_nothing(make: Make, tmp_path: Path, method: str) -> None:
-    whole, _ = trained(make(method), tmp_path / "1x8")
-    cut, _ = trained(make(method, train={"micro_batch_size": 1}), tmp_path / "8x1")
-    uneven, _ = trained(make(method, train={"micro_batch_size": 3}), tmp_path / "3+3+2")
-    assert furthest(whole, cut) < 1e-4
-    assert furthest(whole, uneven) < 1e-4
+    _, whole = trained(make(method), tmp_path / "1x8")
+    _, cut = trained(make(method, train={"micro_batch_size": 1}), tmp_path / "8x1")
+    _, uneven = trained(make(method, train={"micro_batch_size": 3}), tmp_path / "3+3+2")
+    # Losses, not weights: AdamW blows the last bit of a vanishing gradient up to a whole step.
+    assert losses(cut) == pytest.approx(losses(whole), rel=1e-3)
+    assert losses(uneven) == pytest.approx(losses(whole), rel=1e-3)
 
 
 def _rank(rank: int, world: int, config: RunConfig, folder: Path) -> None:
@@ -95,7 +96,6 @@ def test_two_ranks_equal_one(make: Make, tmp_path: Path, method: str) -> None:
     _, result = trained(planned, tmp_path / "one")
     mp.spawn(_rank, args=(2, planned.config, tmp_path), nprocs=2)
     both = torch.load(tmp_path / "out.pt", weights_only=True)
-    # Losses, not weights: AdamW blows the last bit of a vanishing gradient up to a whole step.
     assert losses(result) == pytest.approx(both["losses"], rel=1e-3)
     for role, cost in result.costs.items():  # the bill is that of all ranks together
         assert both["bill"][role]["forwards"] == cost.forwards
@@ -107,13 +107,13 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("stage", ["ppod", "tcrd"])
-def test_resume_equals_uninterrupted(make: Make, tmp_path: Path, stage: str) -> None:
+@pytest.mark.parametrize(("stage", "step"), [("ppod", 5), ("tcrd", 1), ("tcrd", 5)])
+def test_resume_equals_uninterrupted(make: Make, tmp_path: Path, stage: str, step: int) -> None:
     planned = make("hkd4vlm")
     whole, straight = trained(planned, tmp_path / "straight")
 
     def die(event: dict[str, Any]) -> None:
-        if event["stage"] == stage and event["step"] == event["steps"] - 1:
+        if event["stage"] == stage and event["step"] == step:  # a stage has 6 steps, a checkpoint after 3
             raise Killed
 
     with pytest.raises(Killed):
