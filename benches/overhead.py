@@ -1,7 +1,7 @@
 """What the harness costs beside the training itself: in the loop, around one run, around a run of a suite.
 
     python -m benches.overhead                       all three parts, kept in benches/results/overhead.json
-    python -m benches.overhead --only loop --steps 8 --repeats 2 --out /tmp/try.json
+    python -m benches.overhead --only loop --steps 8 --repeats 2 --out try.json
 
 loop   `harness.train` against a plain PyTorch loop that does the same steps, in one process, in turn. Both are
        timed from the first step to the last: loading, validation and checkpoints are in neither.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness import rank, stats
 from harness.api import Split
-from harness.errors import StoreError
+from harness.errors import StoreError, UserError
 from harness.rank import Row
 from harness.record import Interval, Record
 from harness.stats import Difference
@@ -135,16 +135,20 @@ def _several(values: Iterable[str]) -> list[str]:
 
 def _protocol_table(rows: Sequence[Row], records: Mapping[str, Record]) -> str:
     """The figures that only the benchmark's own protocols compute (NLVR's consistency), as means over the seeds."""
-    names = _several(name for row in rows for i in row.run_ids for name in records[i].metrics["test"] if ":" in name)
+    figures = {
+        (row.label, row.student): [records[i].metrics.get("test", {}) for i in row.run_ids] for row in rows if row.seeds
+    }
+    names = _several(name for seeds in figures.values() for one in seeds for name in one if ":" in name)
     if not names:
         return ""
-    lines = []
-    for row in rows:
-        figures = [[records[i].metrics["test"][name].value for i in row.run_ids] for name in names]
-        lines.append([row.label, row.student, *(f"{100 * sum(f) / len(f):.1f}" for f in figures)])
-    return "Figures of the benchmark's own protocols on test, in per cent:\n\n" + _table(
-        ["method", "student", *names], lines
-    )
+
+    def mean(seeds: Sequence[Mapping[str, Interval]], name: str) -> str:
+        values = [one[name].value for one in seeds if name in one]
+        return f"{100 * sum(values) / len(values):.1f}" if values else "-"
+
+    lines = ([*who, *(mean(seeds, name) for name in names)] for who, seeds in figures.items())
+    title = "Figures of the benchmark's own protocols on test, in per cent:"
+    return f"{title}\n\n{_table(['method', 'student', *names], lines)}"
 
 
 # ----------------------------------------------------------------------------------- paired differences
@@ -297,11 +301,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
     parser.add_argument("--ladder-table", action="store_true", help="print the table of docs/tiny_ladder.md instead")
     options = parser.parse_args()
+    try:
+        made = "\n".join(map(ladder_table, options.stores)) if options.ladder_table else page(options.stores)
+    except UserError as error:
+        parser.error(str(error))
     if options.ladder_table:
-        print("\n".join(ladder_table(root) for root in options.stores), end="")
+        print(made, end="")
         return
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(page(options.stores), encoding="utf-8")
+    options.out.write_text(made, encoding="utf-8")
     print(f"wrote {options.out}")
 
 

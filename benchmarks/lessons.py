@@ -76,9 +76,10 @@ class Curriculum:
         if progress < 0.15:
             questions = [_ask(rng, scene, _FIRST) for _ in range(16)]
         else:
-            long = 0 if progress < 0.3 else 2 if progress < 0.45 else 4
-            questions = [_ask(rng, scene, _SHORT) for _ in range(16 - 3 * long)]
+            long = 0 if progress < 0.3 else 2 if progress < 0.4 else 5
+            questions = [_ask(rng, scene, _SHORT) for _ in range(16 - 2 * long)]
             questions += [_ask(rng, scene, _LONG) for _ in range(long)]
+            rng.shuffle(questions)
         return Lesson(scene, cells, tuple(questions))
 
 
@@ -124,7 +125,9 @@ def _held_out(fact: Fact) -> bool:
 # ------------------------------------------------------------------------------------ short questions
 
 
-def _fact(rng: random.Random, scene: Scene) -> Fact | None:
+def _fact(rng: random.Random, scene: Scene, simple: float = 0.0) -> Fact | None:
+    if rng.random() < simple:
+        return world.true_exists(rng, scene)
     draw = rng.random()
     if draw < 0.3:
         return world.true_exists(rng, scene)
@@ -150,7 +153,11 @@ def _check(rng: random.Random, scene: Scene) -> Question | None:
     claim = _claim(rng, scene)
     if claim is None:
         return None
-    return f"check {_topic(claim[0])}", f"{claim[0].words()}?", "true" if claim[1] else "false"
+    text = claim[0].words()
+    if isinstance(claim[0], Relates) and rng.random() < 0.3:
+        # The first thing in a sentence of its own: an easier step on the way.
+        text = text.replace(" is ", "? it is ")
+    return f"check {_topic(claim[0])}", f"{text}?", "true" if claim[1] else "false"
 
 
 def _simple_check(rng: random.Random, scene: Scene) -> Question | None:
@@ -187,15 +194,19 @@ def _count(rng: random.Random, scene: Scene) -> Question:
 def _named_check(rng: random.Random, scene: Scene) -> Question | None:
     """`Wug is the red ring. Wug is small?` true."""
     named = named_claim(rng, scene)
-    return None if named is None else ("named", f"{named[0]} {named[1]}?", named[2].split()[-1].lower())
+    return None if named is None else (_named_topic(named), f"{named[0]} {named[1]}?", named[2].split()[-1].lower())
+
+
+def _named_topic(named: tuple[str, str, str]) -> str:
+    return "named relates" if any(relation in named[1] for relation in RELATIONS) else "named"
 
 
 # ------------------------------------------------------------- questions in the layout of the benchmarks
 
 
 def _letters(rng: random.Random, options: Sequence[str], gold: str) -> tuple[str, str]:
-    """The lettered options in a random order, and the letter of the right one."""
-    shuffled = rng.sample(options, len(options))
+    """The lettered options, half the time in a random order, and the letter of the right one."""
+    shuffled = rng.sample(options, len(options)) if rng.random() < 0.5 else list(options)
     lines = "".join(f"\n{letter}. {option}" for letter, option in zip(LETTERS, shuffled, strict=False))
     return f"{lines}\nAnswer:", LETTERS[shuffled.index(gold)]
 
@@ -208,6 +219,14 @@ def _claim_letter(rng: random.Random, scene: Scene) -> Question | None:
     return f"letter {_topic(claim[0])}", f"Is it true?\nClaim: {claim[0].words()}.{options}", letter
 
 
+def _claim_word(rng: random.Random, scene: Scene) -> Question | None:
+    """The layout without options: `true` or `false` in a word."""
+    claim = _claim(rng, scene)
+    if claim is None:
+        return None
+    return f"word {_topic(claim[0])}", f"Is it true?\nClaim: {claim[0].words()}.\nAnswer:", str(claim[1]).lower()
+
+
 def _which(rng: random.Random, scene: Scene) -> Question | None:
     """Which of two to four phrases is true, or false."""
     wanted = rng.random() < 0.5
@@ -218,7 +237,7 @@ def _which(rng: random.Random, scene: Scene) -> Question | None:
     known = [p for p in phrases if p is not None]
     if len(set(known)) < len(phrases):
         return None
-    options, letter = _letters(rng, known, known[0])
+    options, letter = _letters(rng, rng.sample(known, len(known)), known[0])
     return "letter which", f"Which is {'true' if wanted else 'false'}?{options}", letter
 
 
@@ -227,7 +246,60 @@ def _named_letter(rng: random.Random, scene: Scene) -> Question | None:
     if named is None:
         return None
     options, letter = _letters(rng, ("True", "False", "Not Verifiable"), named[2])
-    return "letter named", f"Is it true?\nContext: {named[0]}\nClaim: {named[1]}.{options}", letter
+    return f"letter {_named_topic(named)}", f"Is it true?\nContext: {named[0]}\nClaim: {named[1]}.{options}", letter
+
+
+def _caption(rng: random.Random, scene: Scene) -> Question | None:
+    """A caption of two to four phrases of which one may be wrong; two or three of them are options, beside none."""
+    options = rng.choice((2, 3, 3))
+    facts = [_fact(rng, scene, simple=0.7) for _ in range(options + rng.randrange(2))]
+    gold = rng.randrange(options + 1)
+    phrases = []
+    for k, fact in enumerate(facts, start=1):
+        said = falsified(rng, scene, fact) if fact is not None and k == gold else fact
+        if said is None:
+            return None
+        phrases.append(said.words())
+    if len(set(phrases)) < len(phrases):
+        return None
+    order = rng.sample(range(options), options)
+    lines = "".join(f"\n{letter}. {phrases[k]}" for letter, k in zip("BCD", order, strict=False))
+    letter = "A" if gold == 0 else "BCD"[order.index(gold - 1)]
+    said_all = " ".join(f"{'' if p.startswith('the') else 'There is '}{p}." for p in rng.sample(phrases, len(phrases)))
+    return "letter caption", f"Which phrase is wrong?\nCaption: {said_all}\nA. No hallucination{lines}\nAnswer:", letter
+
+
+def _both(rng: random.Random, scene: Scene) -> Question | None:
+    """Two things with names, a property of each: both true, neither, one, or one thing that isn't there."""
+    facts = [world.true_has(rng, scene) for _ in range(2)]
+    truths = []
+    said: list[Fact] = []
+    for fact in facts:
+        wrong = falsified(rng, scene, fact) if fact is not None and rng.random() < 0.5 else fact
+        if fact is None or wrong is None:
+            return None
+        truths.append(wrong is fact)
+        said.append(wrong)
+    if said[0].what == said[1].what:
+        return None
+    verdict = ("False", "Partially True", "True")[sum(truths)]
+    if rng.random() < 0.25:
+        thing = rng.choice(scene.things)
+        absent = falsified(rng, scene, Exists(Kindred(thing.colour, thing.kind)))
+        if absent is None:
+            return None
+        said[0], verdict = replace(said[0], what=absent.what), "Not Verifiable"
+    names = rng.sample(NAMES, 2)
+    parts = [f"{name} {fact.predicate()}" for name, fact in zip(names, said, strict=True) if isinstance(fact, Has)]
+    rng.shuffle(parts)
+    named = [(name, fact.what) for name, fact in zip(names, said, strict=True)]
+    rng.shuffle(named)
+    options, letter = _letters(rng, ("True", "False", "Partially True", "Not Verifiable"), verdict)
+    return (
+        "letter both",
+        f"Is the claim true?\nContext: {naming(rng, named)}\nClaim: {' and '.join(parts)}.{options}",
+        letter,
+    )
 
 
 def named_claim(rng: random.Random, scene: Scene) -> tuple[str, str, str] | None:
@@ -235,7 +307,7 @@ def named_claim(rng: random.Random, scene: Scene) -> tuple[str, str, str] | None
 
     A sixth of the contexts names something that isn't in the picture: Not Verifiable.
     """
-    fact = world.true_relates(rng, scene) if rng.random() < 0.4 else world.true_has(rng, scene)
+    fact: Fact | None = world.true_relates(rng, scene) if rng.random() < 0.4 else world.true_has(rng, scene)
     if fact is None:
         return None
     verdict = "True"
@@ -275,13 +347,20 @@ def naming(rng: random.Random, named: Sequence[tuple[str, Kindred]]) -> str:
 _Maker = Callable[[random.Random, Scene], Question | None]
 _FIRST: tuple[tuple[_Maker, float], ...] = ((_simple_check, 0.4), (_property, 0.4), (_at, 0.2))
 _SHORT: tuple[tuple[_Maker, float], ...] = (
-    (_check, 0.55),
-    (_property, 0.17),
-    (_at, 0.08),
-    (_count, 0.06),
-    (_named_check, 0.14),
+    (_check, 0.5),
+    (_property, 0.15),
+    (_at, 0.05),
+    (_count, 0.05),
+    (_named_check, 0.25),
 )
-_LONG: tuple[tuple[_Maker, float], ...] = ((_claim_letter, 0.25), (_which, 0.4), (_named_letter, 0.35))
+_LONG: tuple[tuple[_Maker, float], ...] = (
+    (_claim_word, 0.1),
+    (_claim_letter, 0.1),
+    (_which, 0.15),
+    (_named_letter, 0.1),
+    (_caption, 0.35),
+    (_both, 0.2),
+)
 
 
 def _ask(rng: random.Random, scene: Scene, makers: Sequence[tuple[_Maker, float]]) -> Question:

@@ -56,8 +56,7 @@ class NLVR(Benchmark):
     revision: ClassVar[str] = "nlvr1@1892484-1"
     licence: ClassVar[str] = "CC-BY-4.0"
     citation: ClassVar[str] = (
-        "Alane Suhr, Mike Lewis, James Yeh, Yoav Artzi. A Corpus of Natural Language for Visual Reasoning. "
-        "ACL 2017."
+        "Alane Suhr, Mike Lewis, James Yeh, Yoav Artzi. A Corpus of Natural Language for Visual Reasoning. ACL 2017."
     )
     homepage: ClassVar[str] = "https://github.com/lil-lab/nlvr"
     needs_data_dir: ClassVar[bool] = True
@@ -115,9 +114,7 @@ def official(answers: Sequence[Answer]) -> dict[str, float]:
     return figures((answer.group, answer.chosen == answer.gold) for answer in answers)
 
 
-def score_predictions(
-    labels: Mapping[str, str], lines: Iterable[str], per_image: bool = True
-) -> dict[str, float]:
+def score_predictions(labels: Mapping[str, str], lines: Iterable[str], per_image: bool = True) -> dict[str, float]:
     """The official figures of a published-style prediction file: `name,true` lines.
 
     `labels` maps item identifiers to true/false. Names are `dev-1572-0-3.png` (`per_image`) or `1572-0`.

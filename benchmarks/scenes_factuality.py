@@ -28,6 +28,9 @@ _EDITS_OF: dict[str, tuple[Edit, ...]] = {
     "colour": ("recolour",),
     "kind": ("rekind",),
 }
+_OFTEN: dict[world.Attribute, int] = {"kind": 6, "colour": 6, "size": 4, "row": 1, "column": 1}
+"""How often a claim speaks of an attribute that the context leaves open, one against the other."""
+
 Named = Sequence[tuple[str, Kindred]]
 
 
@@ -78,36 +81,22 @@ class ScenesFactuality(WorldBenchmark):
         return lessons.Curriculum(seed=0)
 
 
-def _attempt(
-    rng: random.Random, scene: Scene, gold: int, novel: bool
-) -> tuple[Scene, Named, list[Fact], str] | None:
+def _attempt(rng: random.Random, scene: Scene, gold: int, novel: bool) -> tuple[Scene, Named, list[Fact], str] | None:
     """The picture to show, the named things, the claim's two facts and the category."""
     one, two = rng.sample(scene.things, 2)
-    first, second = world.described(rng, scene, one), world.described(rng, scene, two)
+    first, second = _called(rng, scene, one), _called(rng, scene, two)
     if first is None or second is None:
         return None
     names = rng.sample(lessons.NAMES, 2)
     named = ((names[0], first), (names[1], second))
-    facts: list[Fact] = []
-    for kind in rng.choices(("relation", "attribute", "count"), (0.4, 0.45, 0.15), k=2):
-        fact: Fact
-        if kind == "relation":
-            fact = Relates(first, world.pick(rng, world.relations(one, two)), second)
-        elif kind == "attribute":
-            thing, what = rng.choice(((one, first), (two, second)))
-            name = world.pick(rng, world.said_of(what))
-            fact = Has(what, name, getattr(thing, name))
-        else:
-            fact = world.true_exactly(rng, scene)
-        if fact in facts:
-            return None
-        facts.append(fact)
-    if all(isinstance(fact, Exactly) for fact in facts):
-        return None
     # Both things are spoken of, so that a missing one leaves the claim open.
-    spoken = {what for fact in facts for what in (fact.what, getattr(fact, "other", None))}
-    if not {first, second} <= spoken:
-        return None
+    facts: list[Fact] = [_property(rng, one, first), _property(rng, two, second)]
+    draw = rng.random()
+    if draw < 0.4:
+        facts[0] = Relates(first, world.pick(rng, world.relations(one, two)), second)
+        if draw < 0.15:
+            facts[1] = world.true_exactly(rng, scene)
+    rng.shuffle(facts)
     odd = world.below(rng, 2)
     wanted = [[True, True], [False, False], [odd == 1, odd == 0]][gold] if gold < 3 else None
     for _ in range(12):
@@ -123,6 +112,22 @@ def _attempt(
             part = next((fact for fact, truth in zip(facts, truths, strict=True) if not truth), facts[odd])
             return shown, named, facts, _category(part)
     return None
+
+
+def _called(rng: random.Random, scene: Scene, thing: world.Thing) -> Kindred | None:
+    """What the context calls a thing: rather by its kind or colour alone, so that the other can be asked for."""
+    if rng.random() < 0.6:
+        what = world.pick(rng, (Kindred(kind=thing.kind), Kindred(colour=thing.colour)))
+        if what.only(scene) is not None:
+            return what
+    return world.described(rng, scene, thing)
+
+
+def _property(rng: random.Random, thing: world.Thing, what: Kindred) -> Has:
+    """One of the attributes that the description leaves open."""
+    open_ = world.said_of(what)
+    (name,) = rng.choices(open_, [_OFTEN[attribute] for attribute in open_])
+    return Has(what, name, getattr(thing, name))
 
 
 def _edit(
@@ -177,7 +182,7 @@ def _claim(rng: random.Random, named: Named, facts: Sequence[Fact]) -> str:
             parts.append(f"{name[fact.what]} is {fact.relation} {name[fact.other]}")
         elif isinstance(fact, Has):
             parts.append(f"{name[fact.what]} {fact.predicate()}")
-        else:
+        elif isinstance(fact, Exactly):
             parts.append(f"there {'is' if fact.count == 1 else 'are'} {fact.words()}")
     text = rng.choice((" and ", " while ")).join(parts)
     return f"{text[0].upper()}{text[1:]}."

@@ -68,14 +68,19 @@ def _attempt(
         shown = world.edited(rng, scene, edit, target, novel)
         if shown is not None and world.truths(facts, shown) == wanted:
             caption = write(rng, facts)
-            return shown, caption, tuple(f.words() for f in facts[:3]), _category(facts[gold - 1], edit) if gold else "none"
+            return (
+                shown,
+                caption,
+                tuple(f.words() for f in facts[:3]),
+                _category(facts[gold - 1], edit) if gold else "none",
+            )
     return None
 
 
 def _facts(rng: random.Random, scene: Scene) -> list[Fact] | None:
     """Three different facts for the options, and often a fourth for the caption only."""
     facts: list[Fact] = []
-    makers = rng.choices((_one, world.true_relates, world.true_exactly), (0.4, 0.35, 0.25), k=rng.randint(3, 4))
+    makers = rng.choices((_one, world.true_relates, world.true_exactly), (0.6, 0.2, 0.2), k=rng.randint(3, 4))
     for maker in makers:
         fact = maker(rng, scene)
         if fact is None or fact in facts:
@@ -115,7 +120,9 @@ def write(rng: random.Random, facts: Sequence[Fact]) -> str:
     shuffled = rng.sample(list(facts), len(facts))
     nouns = [fact.words() for fact in shuffled if not isinstance(fact, Relates)]
     clauses = [fact.words() for fact in shuffled if isinstance(fact, Relates)]
-    sentences = [_show(rng, part) for part in _portions(rng, nouns)] + [_tell(rng, part) for part in _portions(rng, clauses)]
+    sentences = [_show(rng, part) for part in _portions(rng, nouns)] + [
+        _tell(rng, part) for part in _portions(rng, clauses)
+    ]
     rng.shuffle(sentences)
     return " ".join(sentences)
 
@@ -132,8 +139,15 @@ def _portions(rng: random.Random, words: Sequence[str]) -> Iterator[Sequence[str
 def _show(rng: random.Random, nouns: Sequence[str]) -> str:
     what = " and ".join(nouns)
     verb = "is" if what.startswith(("a ", "an ", "one ")) else "are"
-    form = world.pick(rng, 
-        ("There {verb} {what}.", "The picture shows {what}.", "You can see {what}.", "We find {what}.", "Here {verb} {what}.")
+    form = world.pick(
+        rng,
+        (
+            "There {verb} {what}.",
+            "The picture shows {what}.",
+            "You can see {what}.",
+            "We find {what}.",
+            "Here {verb} {what}.",
+        ),
     )
     return form.format(verb=verb, what=what)
 

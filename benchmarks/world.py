@@ -20,7 +20,20 @@ from PIL import Image, ImageDraw
 
 T = TypeVar("T")
 
-KINDS = ("circle", "square", "triangle", "star", "ring", "cross", "heart", "moon", "arrow", "house", "tree", "fish")
+KINDS = (
+    "circle",
+    "square",
+    "triangle",
+    "star",
+    "ring",
+    "cross",
+    "heart",
+    "moon",
+    "arrow",
+    "house",
+    "tree",
+    "fish",
+)
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
 SIZES = ("small", "large")
 ROWS = ("top", "upper", "lower", "bottom")
@@ -47,7 +60,14 @@ _RGB = {
     "pink": (250, 130, 190),
     "black": (25, 25, 25),
 }
-_GROUNDS = ((255, 255, 255), (240, 240, 236), (228, 234, 242), (244, 236, 222), (226, 238, 226), (218, 218, 218))
+_GROUNDS = (
+    (255, 255, 255),
+    (240, 240, 236),
+    (228, 234, 242),
+    (244, 236, 222),
+    (226, 238, 226),
+    (218, 218, 218),
+)
 
 
 # ------------------------------------------------------------------------------------------- scenes
@@ -414,9 +434,7 @@ def true_exactly(rng: random.Random, scene: Scene) -> Exactly:
     """How many of a kind, a colour, or both there are; counts above one come first."""
     for tries in range(8):
         thing = pick(rng, scene.things)
-        what = pick(rng, 
-            (Kindred(kind=thing.kind), Kindred(colour=thing.colour), Kindred(thing.colour, thing.kind))
-        )
+        what = pick(rng, (Kindred(kind=thing.kind), Kindred(colour=thing.colour), Kindred(thing.colour, thing.kind)))
         count = len(what.found(scene))
         if count < len(NUMBERS) and (count > 1 or tries > 5):
             return Exactly(count, what)

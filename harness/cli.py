@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -284,7 +284,8 @@ def _launch(configs: list[RunConfig], root: Path | None, name: str, as_json: boo
     from harness.launch import launch
     from harness.store import Store
 
-    with _progress() as (begin, watch):
+    # Standard output is for the answer alone: what libraries print meanwhile (Ray, of a lost worker) goes beside it.
+    with redirect_stdout(sys.stderr), _progress() as (begin, watch):
         return launch(configs, Store(root), name, begin, watch)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -192,7 +192,10 @@ def parse(model: type[T], table: Mapping[str, Any], source: str) -> T:
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The validation error in words: setting, value, what was expected; near names for an unknown one."""
-    return "; ".join(_explain_one(dict(item), model) for item in error.errors())
+    items = error.errors()
+    # A wrong item of a list also makes the list "too short": what its parts say is enough.
+    deeper = {item["loc"][:n] for item in items for n in range(len(item["loc"]))}
+    return "; ".join(_explain_one(dict(item), model) for item in items if item["loc"] not in deeper)
 
 
 def _explain_one(item: dict[str, Any], model: type[BaseModel]) -> str:
@@ -209,6 +212,14 @@ def _explain_one(item: dict[str, Any], model: type[BaseModel]) -> str:
 def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
         field = model.model_fields.get(part)
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
+        if field is None:
+            continue
+        # The model itself, or that of a tuple's items, of a union's member, ...
+        for inner in (field.annotation, *_inside(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                model = inner
     return list(model.model_fields)
+
+
+def _inside(hint: Any) -> list[Any]:
+    return [found for part in get_args(hint) for found in (part, *_inside(part))]

@@ -18,6 +18,16 @@ Report = Callable[[dict[str, Any]], None]
 """Takes progress: stage, step, steps, and the newest figures."""
 
 
+class PeerLost(RuntimeError):
+    """Another rank is gone: the run isn't at fault, and goes on once the group is whole again."""
+
+
+def lost_peer(error: BaseException) -> bool:
+    """Whether an error says that another rank is gone. Gloo's errors are plain `RuntimeError`s."""
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and ("gloo" in text or "nccl" in text))
+
+
 class Io(Protocol):
     """A rank among `world` ranks that train one run together."""
 

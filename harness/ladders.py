@@ -90,7 +90,9 @@ def inspect(rung: RungConfig) -> ModelInfo:
         "tokenizer.json",
         "preprocessor_config.json",
         "processor_config.json",
+        "tokenizer_config.json",
         "chat_template.jinja",
+        "chat_template.json",
     ):
         if (folder / name).is_file():
             digest.update((folder / name).read_bytes())
@@ -100,10 +102,15 @@ def inspect(rung: RungConfig) -> ModelInfo:
         digest.update(f"{file.name} {size}".encode())
         if size <= 2**28:
             digest.update(file.read_bytes())
-        with file.open("rb") as handle:
-            header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
+        try:
+            with file.open("rb") as handle:
+                header = json.loads(handle.read(min(int.from_bytes(handle.read(8), "little"), size)))
+        except ValueError:
+            raise ModelError(
+                f"model {rung.name!r} ({rung.model}): {file.name} is damaged or no safetensors file; copy it again"
+            ) from None
         for key, tensor in header.items():
-            if key == "__metadata__" or (tied and key == "lm_head.weight"):
+            if key == "__metadata__" or (tied and key.endswith("lm_head.weight")):
                 continue
             count = 1
             for length in tensor["shape"]:

@@ -18,7 +18,7 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,18 +55,20 @@ class Lessons(Protocol):
 class Recipe:
     """The settings of a pretraining run."""
 
-    steps: int = 4000
-    align_steps: int = 300
-    images: int = 24
-    tokens: int = 128
+    steps: int = 6000
+    align_steps: int = 200
+    images: int = 32
+    tokens: int = 144
     """Text tokens a picture: questions that don't fit are left out."""
     align_images: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     final_learning_rate: float = 5e-5
     warmup: int = 100
     weight_decay: float = 0.02
-    align_weight: float = 0.1
+    align_weight: float = 0.3
     seed: int = 0
+    begin: float = 0.0
+    """Where in the curriculum to begin: above 0 for a run that goes on from another's weights."""
 
 
 @dataclass
@@ -96,16 +98,19 @@ def pretrain(
     lessons: Lessons,
     recipe: Recipe | None = None,
     *,
+    start: Path | None = None,
     every: int = 500,
     log: Callable[[str], None] = print,
 ) -> None:
     """Trains a rung from nothing and saves it to `folder`; every `every` steps an unfinished version goes there.
 
-    Equal recipe, lessons, versions and number of threads give equal weights. Raises `ConfigError` for an
-    unknown rung.
+    With `start` it goes on from that folder's weights. Equal recipe, lessons, versions and number of threads give
+    equal weights. Raises `ConfigError` for an unknown rung.
     """
     recipe = recipe or Recipe()
     model, processor = tiny.build(rung, lessons.words(), recipe.seed)
+    if start is not None:
+        _take(model, start)
     model.train()
     # torch's fused attention is slow backwards in bfloat16 on a processor.
     model.set_attn_implementation("eager")
@@ -115,10 +120,12 @@ def pretrain(
     )
     started = time.perf_counter()
     sums: dict[str, list[float]] = defaultdict(list)
-    seen = answered = 0
+    # A continued run has lessons of its own.
+    seen = first = int(recipe.begin * 10_000_000)
+    answered = 0
     for step in range(recipe.align_steps + recipe.steps):
         aligning = step < recipe.align_steps
-        progress = max(0, step - recipe.align_steps) / recipe.steps
+        progress = recipe.begin + (1 - recipe.begin) * max(0, step - recipe.align_steps) / recipe.steps
         count = recipe.align_images if aligning else recipe.images
         taken = [lessons.lesson(seen + i, progress) for i in range(count)]
         seen += count
@@ -130,7 +137,7 @@ def pretrain(
             align, answer, right = losses(model, batch, groups)
         loss = align if aligning else recipe.align_weight * align + answer
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         answered += len(batch.topics)
@@ -146,7 +153,15 @@ def pretrain(
     model.eval()
     tiny.save(model, processor, folder)
     seconds = time.perf_counter() - started
-    write_provenance(folder, rung, recipe, lessons, seen=seen, questions=answered, seconds=seconds)
+    write_provenance(folder, rung, recipe, lessons, seen=seen - first, questions=answered, seconds=seconds)
+
+
+def _take(model: Any, start: Path) -> None:
+    """The weights of another run; its optimizer's state is not kept."""
+    from transformers import AutoModelForImageTextToText
+
+    other = AutoModelForImageTextToText.from_pretrained(start, dtype=torch.float32)
+    model.load_state_dict(other.state_dict())
 
 
 def losses(model: Any, batch: Batch, groups: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[bool]]:
@@ -219,7 +234,7 @@ def collate(lessons: Sequence[Lesson], tokenizer: Any, groups: Sequence[Sequence
 
 
 def _mask(block_bl: Tensor) -> Tensor:
-    """To be added to the scores, float (B, L, L), 0 or -1e4: a token sees earlier ones of its own question, and the image. Padding sees itself."""
+    """What is added to the scores, float (B, L, L): 0 or -1e4. A token sees the image and its own question."""
     same = block_bl[:, :, None] == block_bl[:, None, :]
     image = (block_bl == 0)[:, None, :]
     length = block_bl.shape[1]
@@ -280,3 +295,15 @@ def verify(folder: Path) -> Iterator[str]:
     for name, digest in document["sha256"].items():
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
             yield name
+
+
+def main(rung: str, folder: Path, seed: int = 0, steps: int | None = None) -> None:
+    """`hkdbench pretrain`: the shipped recipe, with the lessons of the benchmark `scenes_factuality`."""
+    from harness import registry
+
+    benchmark = registry.make_benchmark("scenes_factuality", {})
+    lessons: Lessons = benchmark.lessons()  # type: ignore[attr-defined]
+    recipe = replace(Recipe(), seed=seed)
+    # One thread: more of them would add in another order, and so give other weights.
+    torch.set_num_threads(1)
+    pretrain(rung, folder, lessons, recipe if steps is None else replace(recipe, steps=steps))

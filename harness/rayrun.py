@@ -14,12 +14,13 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.config import ClusterConfig, RunConfig
-from harness.errors import ConfigError
+from harness.errors import ConfigError, first_line
 
 Event = dict[str, Any]
 """Progress of a run: run_id, and stage, step, steps or status."""
@@ -33,14 +34,13 @@ class Board:
     """Which runs wait, who has which, and what they report. It lives in a Ray actor."""
 
     waiting: list[tuple[str, dict[str, Any]]]
-    max_failures: int
     taken: dict[int, tuple[str, dict[str, Any]]] = field(default_factory=dict)
-    claims: dict[str, int] = field(default_factory=dict)
+    losses: dict[str, int] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     stopped: bool = False
 
     def take(self, lane: int) -> tuple[str, dict[str, Any], int] | None:
-        """The lane's next run: the one it had when its worker was lost, or the next that waits."""
+        """The lane's next run, and how often it lost its worker: the one it had then, or the next that waits."""
         if self.stopped:
             return None
         if lane not in self.taken:
@@ -48,8 +48,14 @@ class Board:
                 return None
             self.taken[lane] = self.waiting.pop(0)
         run_id, config = self.taken[lane]
-        self.claims[run_id] = self.claims.get(run_id, 0) + 1
-        return run_id, config, self.claims[run_id] - 1
+        return run_id, config, self.losses.get(run_id, 0)
+
+    def lose(self, lanes: list[int]) -> None:
+        """A worker of each of these lanes is gone: it counts for the run that it had, not for the others."""
+        for lane in lanes:
+            if lane in self.taken:
+                run_id, _ = self.taken[lane]
+                self.losses[run_id] = self.losses.get(run_id, 0) + 1
 
     def finish(self, lane: int, status: str, error: str | None = None) -> None:
         """The lane's run has ended; `error` where its worker could not even write a record."""
@@ -74,6 +80,7 @@ def connect() -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # else Ray prints what it held back when this process ends
     import ray
 
     if not ray.is_initialized():
@@ -108,23 +115,34 @@ def execute(
 ) -> None:
     """Run all of `runs` (id, config) on the cluster; their records are in the store when this returns.
 
-    Raises `KeyboardInterrupt` after the workers have been told to stop, and `RuntimeError` when Ray Train
-    gives up.
+    Where Ray Train gives up, an event with the `error` ends each open run instead. Raises `KeyboardInterrupt`
+    after the workers have been told to stop.
     """
     connect()
     import ray
-    from ray.train import FailureConfig, ScalingConfig
+    from ray.train import FailureConfig, ScalingConfig, UserCallback
     from ray.train import RunConfig as TrainRunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    class Losses(UserCallback):  # type: ignore[misc]
+        """Tells the board whose workers died, before the group starts again."""
+
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            ray.get(board.lose.remote(sorted({rank // cluster.workers for rank in worker_exceptions})))
+
     lanes = min(check_fits(cluster), len(runs))
     waiting = [(run_id, config.model_dump(mode="json")) for run_id, config in runs]
-    board = ray.remote(num_cpus=0)(Board).remote(waiting, cluster.max_failures)
+    board = ray.remote(num_cpus=0)(Board).remote(waiting)
     resources = {"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.gpus_per_worker else {})}
     scratch = store / ".work" / f".ray-{name}-{os.getpid()}"
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"board": board, "store": str(store), "cluster": cluster.model_dump(mode="json")},
+        train_loop_config={
+            "board": board,
+            "store": str(store),
+            "cluster": cluster.model_dump(mode="json"),
+            "folder": os.getcwd(),
+        },
         torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=lanes * cluster.workers,
@@ -137,6 +155,7 @@ def execute(
             storage_path=str(scratch),
             # The board counts what each run has lost; a run that loses too much is failed, the rest go on.
             failure_config=FailureConfig(max_failures=len(runs) * (cluster.max_failures + 1)),
+            callbacks=[Losses()],
         ),
     )
     outcome: list[BaseException] = []
@@ -147,24 +166,31 @@ def execute(
         except BaseException as error:
             outcome.append(error)
 
+    open_runs = dict.fromkeys(run_id for run_id, _ in runs)
+
+    def show() -> None:
+        for event in ray.get(board.drain.remote()):
+            if "status" in event:
+                open_runs.pop(event["run_id"], None)
+            watch(event)
+
     # In a thread: Ray's own handler for Ctrl-C is left out, and this thread shows the progress.
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
     try:
         while thread.is_alive():
             thread.join(POLL_SECONDS)
-            for event in ray.get(board.drain.remote()):
-                watch(event)
+            show()
     except KeyboardInterrupt:
         board.stop.remote()
         ray.shutdown()
         raise
-    for event in ray.get(board.drain.remote()):
-        watch(event)
+    show()
     ray.kill(board)
     shutil.rmtree(scratch, ignore_errors=True)
-    if outcome:
-        raise RuntimeError(f"Ray Train gave up: {outcome[0]}") from outcome[0]
+    for run_id in open_runs:
+        reason = first_line(outcome[0]) if outcome else "no worker took the run"
+        watch({"run_id": run_id, "status": "failed", "error": f"Ray Train gave up: {reason}"})
 
 
 def _work(settings: dict[str, Any]) -> None:
@@ -176,10 +202,12 @@ def _work(settings: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     from harness import plan, provenance, results, runner
-    from harness.io import GroupIo, Io, PlainIo
+    from harness.io import GroupIo, Io, PeerLost, PlainIo
     from harness.record import Record
     from harness.store import Store
 
+    with suppress(OSError):  # another machine may lack it
+        os.chdir(settings["folder"])  # relative paths in the settings count from where the command was given
     cluster = ClusterConfig(**settings["cluster"])
     board, store = settings["board"], Store(settings["store"])
     torch.set_num_threads(cluster.cpus_per_worker)
@@ -205,23 +233,26 @@ def _work(settings: dict[str, Any]) -> None:
 
         report({"stage": "load", "step": 0, "steps": 1})
         started, planned = provenance.now(), plan.make(config)
-        trouble = None
-        if planned.run_id != run_id:
-            trouble = f"the worker sees another run than the driver ({planned.run_id}): its code or data differ"
-        elif lost > cluster.max_failures:
+        if planned.run_id != run_id:  # a record of it would be another run's: the driver writes it
+            raise RuntimeError(
+                f"the worker sees another run than the driver ({planned.run_id}): its code or data differ; "
+                "give both the same checkout and start again"
+            )
+        if lost > cluster.max_failures:
             trouble = f"lost its worker {lost} times (cluster.max_failures = {cluster.max_failures})"
-        if trouble is None:
-            io: Io = PlainIo(report, device) if group is None else GroupIo(group, report, device)
-            return runner.execute(planned, io, store)
-        record = results.failed(planned, RuntimeError(trouble), started, cluster.workers)
-        store.write(record)
-        return record
+            record = results.failed(planned, RuntimeError(trouble), started, cluster.workers)
+            store.write(record)
+            return record
+        io: Io = PlainIo(report, device) if group is None else GroupIo(group, report, device)
+        return runner.execute(planned, io, store)
 
     while (taken := take()) is not None:
         run_id, config, lost = taken
         status, error = "failed", None
         try:
             status = one(RunConfig(**config), run_id, lost).status
+        except PeerLost:  # this group is of no use any more: Ray Train makes a new one, and the run goes on
+            raise
         except Exception as problem:  # not the run's own: its plan can't be made here, or its record not written
             error = f"{type(problem).__name__}: {problem}"
         if rank == 0 or status == "failed":

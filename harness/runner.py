@@ -12,7 +12,7 @@ import torch
 
 from harness import provenance, results
 from harness.evaluate import evaluate
-from harness.io import Io
+from harness.io import Io, PeerLost, lost_peer
 from harness.plan import Plan
 from harness.record import Cost, Record
 from harness.store import HistoryRow, PredictionRow, Store, history_frame, predictions_frame
@@ -22,7 +22,8 @@ from harness.train import Trained, train
 def execute(plan: Plan, io: Io, store: Store) -> Record:
     """Train and score the plan, and write its record (rank 0). A finished run is returned as it is.
 
-    Whatever goes wrong leaves a record with status `failed` and the reason; it can be run again.
+    Whatever goes wrong leaves a record with status `failed` and the reason; it can be run again. But when
+    another rank is gone this one raises `PeerLost`: what that rank wrote stands, or the run goes on later.
     """
     done = results.finished(store, plan.run_id)
     if done is not None:
@@ -34,6 +35,8 @@ def execute(plan: Plan, io: Io, store: Store) -> Record:
         trained = train(plan, io, work)
         rows, forwards, test_seconds = _score(plan, trained, io)
     except Exception as error:
+        if io.world > 1 and lost_peer(error):
+            raise PeerLost(f"run {plan.run_id}: another rank is gone") from error
         record = results.failed(plan, error, started, io.world)
         if results.finished(store, plan.run_id) is None:  # else another process was faster
             store.write(record)  # whichever rank it was: the others may be waiting for it for ever

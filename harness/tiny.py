@@ -33,23 +33,25 @@ class Size:
     heads: int
 
 
+RUNGS = ("L", "M", "S")
+"""The rungs' names, largest first."""
+
 SIZES = {
     "L": Size(vision_width=96, vision_layers=3, text_width=128, text_layers=5, heads=4),
     "M": Size(vision_width=64, vision_layers=2, text_width=80, text_layers=4, heads=4),
     "S": Size(vision_width=32, vision_layers=2, text_width=48, text_layers=3, heads=4),
 }
-"""The rungs, largest first."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>\n{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% if part['type'] == 'image' %}<image>{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
     "{% endfor %}{% endif %}\n"
     "{% endfor %}"
     "{% if add_generation_prompt %}Answer:{% endif %}"
 )
-"""`<image>`, the text, and `Answer:`; the tokenizer drops line ends, so a prompt is little but its words."""
+"""`<image>`, the text, and `Answer:`."""
 
 BOILERPLATE = "Answer with the letter."
 """Said in every prompt for the sake of larger models; the tiny tokenizer leaves it out."""
@@ -77,7 +79,7 @@ def tokenizer(words: Iterable[str]) -> Any:
     """A word-level tokenizer with a fallback to pieces and characters, as `PreTrainedTokenizerFast`.
 
     Lower case but for the option letter `A`, which stays apart from the article: `A.` at a line's start, or
-    `A` alone. Line ends, commas, colons and quotes separate words and are dropped.
+    `A` alone. Commas, colons and quotes are dropped; ends of sentences and lines are one and the same sign.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -90,6 +92,8 @@ def tokenizer(words: Iterable[str]) -> Any:
             normalizers.Replace(Regex(r"(?:^|(?<=\n))A(?=\.\s)|^\s?A$"), f" {_LETTER_A} "),
             # The stop after any option letter says nothing.
             normalizers.Replace(Regex(rf"(?:(?<=^[B-Z])|(?<=\n[B-Z])|(?<={_LETTER_A} ))\.(?=\s)"), ""),
+            # One sign for the end of a sentence or line: there the model answers for what stands before it.
+            normalizers.Replace(Regex(r"\s*[.?!]*\s*\n\s*|[.?!]+"), " ? "),
             normalizers.Replace(Regex(r"'s\b"), ""),
             normalizers.Lowercase(),
         ]
@@ -137,7 +141,12 @@ def processor(words: Iterable[str]) -> Any:
 
 def model(rung: str, text: Any, seed: int) -> Any:
     """The untrained model of a rung for a tokenizer, float32, from a seed. Raises `ConfigError`."""
-    from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig, Qwen2Config
+    from transformers import (
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLVisionConfig,
+        Qwen2Config,
+    )
 
     if rung not in SIZES:
         raise ConfigError(f"unknown rung {rung!r} of the tiny ladder: {near(rung, SIZES)}")
@@ -189,7 +198,7 @@ def _initialise(built: nn.Module, seed: int) -> None:
         parameter.normal_(0.0, std, generator=generator)
     # Half of the heads start out attending to tokens like themselves: a word looks at the image tokens that
     # are aligned with it. Without this, a model needs far longer to find the match by itself.
-    for layer in built.model.language_model.layers:  # type: ignore[union-attr, operator]
+    for layer in built.model.language_model.layers:  # type: ignore[union-attr]
         query, key = layer.self_attn.q_proj, layer.self_attn.k_proj
         half = len(key.weight) // 2
         key.weight[:half] = query.weight[:half]

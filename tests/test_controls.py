@@ -13,12 +13,8 @@ from harness.errors import DataError
 from harness.record import Data, Provenance
 from harness.store import Store
 
-PROVENANCE = Provenance(
-    package="0", code="c0de", started="2026-01-01T00:00:00Z", finished="2026-01-01T00:00:00Z"
-)
-DATA = Data(
-    revision="1", fingerprint="0123456789abcdef", sizes={"train": 4, "test": 4}, options=["no", "yes"]
-)
+PROVENANCE = Provenance(package="0", code="c0de", started="2026-01-01T00:00:00Z", finished="2026-01-01T00:00:00Z")
+DATA = Data(revision="1", fingerprint="0123456789abcdef", sizes={"train": 4, "test": 4}, options=["no", "yes"])
 
 
 def examples(golds: list[int], options: int = 2) -> list[Example]:
@@ -50,9 +46,7 @@ def test_the_first_of_equals_and_the_places_that_exist() -> None:
 def test_random_is_uniform_and_the_same_every_time() -> None:
     splits = {"test": examples([0] * 4000, options=4), "ood": examples([0] * 4000, options=4)}
     data = DATA.model_copy(update={"options": None})
-    first, second = (
-        control_runs("toy", "factuality", [0], splits, data, PROVENANCE, 100)[1] for _ in range(2)
-    )
+    first, second = (control_runs("toy", "factuality", [0], splits, data, PROVENANCE, 100)[1] for _ in range(2))
     assert first[0] == second[0]
     assert first[1]["chosen"].equals(second[1]["chosen"])
     counts = first[1].groupby("split")["chosen"].value_counts()

@@ -67,9 +67,7 @@ def test_divergence_is_its_formula(name: Divergence, weights: dict[str, float], 
     ]
     assert got.shape == (2,)
     np.testing.assert_allclose(got.numpy(), want, rtol=1e-12)
-    single = divergence(
-        name, TEACHER.float(), STUDENT.float(), LABELS, ALL, temperature=temperature, **weights
-    )
+    single = divergence(name, TEACHER.float(), STUDENT.float(), LABELS, ALL, temperature=temperature, **weights)
     np.testing.assert_allclose(single.numpy(), want, rtol=2e-5)
 
 
@@ -86,9 +84,7 @@ logits = st.lists(st.lists(st.floats(-20, 20), min_size=4, max_size=4), min_size
 @pytest.mark.parametrize("name", DIVERGENCES)
 @settings(max_examples=50, deadline=None)
 @given(p=logits, q=logits)
-def test_never_negative_and_zero_at_equality(
-    name: Divergence, p: list[list[float]], q: list[list[float]]
-) -> None:
+def test_never_negative_and_zero_at_equality(name: Divergence, p: list[list[float]], q: list[list[float]]) -> None:
     z_p, z_q = torch.tensor(p), torch.tensor(q)
     assert divergence(name, z_p, z_q, LABELS, ALL).min() >= -1e-5
     torch.testing.assert_close(divergence(name, z_p, z_p, LABELS, ALL), torch.zeros(2), atol=1e-5, rtol=0)

@@ -45,8 +45,7 @@ class FakeStep:
         self.examples: Sequence[Example] = ()
         self.labels_b, self.options_bk = LABELS, OPTIONS
         self.logits = {
-            role: torch.tensor(LOGITS[role], requires_grad=spec.trainable)
-            for role, spec in self.roles.items()
+            role: torch.tensor(LOGITS[role], requires_grad=spec.trainable) for role, spec in self.roles.items()
         }
         self.asked: set[str] = set()
 
@@ -73,9 +72,7 @@ def terms(method: Method, stage: str, progress: float = 0.5) -> dict[str, dict[s
 
 def d(teacher: str | Tensor, student: str, temperature: float = 2.0) -> Tensor:
     target = teacher if isinstance(teacher, Tensor) else torch.tensor(LOGITS[teacher])
-    return divergence(
-        "forward_kl", target, torch.tensor(LOGITS[student]), LABELS, OPTIONS, temperature=temperature
-    )
+    return divergence("forward_kl", target, torch.tensor(LOGITS[student]), LABELS, OPTIONS, temperature=temperature)
 
 
 def learners(stage: Stage) -> list[str]:
@@ -143,9 +140,7 @@ def test_finetune_tunes_any_rung_on_the_labels() -> None:
 def test_offline_kd_tunes_freezes_and_distils() -> None:
     assert stages(OfflineKD(teacher_share=2.0)) == {
         "teacher": Stage("teacher", {"teacher": Role("L", True)}, 2.0),
-        "distil": Stage(
-            "distil", {"teacher": Role(From("teacher", "teacher")), "student": Role("S", True)}, 1.0
-        ),
+        "distil": Stage("distil", {"teacher": Role(From("teacher", "teacher")), "student": Role("S", True)}, 1.0),
     }
     assert stages(OfflineKD(teacher="M"))["teacher"].roles["teacher"].weights == "M"
     student = terms(OfflineKD(alpha=0.25), "distil")["student"]
@@ -186,9 +181,7 @@ def test_hkd4vlm_without_ppod_tunes_on_the_labels_instead() -> None:
     assert plain["tune"] == Stage("tune", {"L": Role("L", True), "student": Role("S", True)}, 0.5)
     assert plain["tcrd"].roles["teacher"].weights == From("tune", "L")
     assert set(terms(HKD4VLM(ppod=False), "tune")["student"]) == {"ce"}
-    assert stages(HKD4VLM(ppod=False, tcrd=False)) == {
-        "tune": Stage("tune", {"student": Role("S", True)}, 1.0)
-    }
+    assert stages(HKD4VLM(ppod=False, tcrd=False)) == {"tune": Stage("tune", {"student": Role("S", True)}, 1.0)}
 
 
 def test_hkd4vlm_frozen_control_and_staged_pyramid() -> None:

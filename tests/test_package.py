@@ -46,9 +46,7 @@ def test_the_locks_hold_what_the_project_asks_for(
     root: Path, project: dict[str, Any], lock: str, extra: str | None
 ) -> None:
     pins = locked(root / lock)
-    asked = project["project"]["dependencies"] + (
-        project["project"]["optional-dependencies"][extra] if extra else []
-    )
+    asked = project["project"]["dependencies"] + (project["project"]["optional-dependencies"][extra] if extra else [])
     for text in asked:
         requirement = Requirement(text)
         assert requirement.specifier.contains(pins[normal(requirement.name)]), text
@@ -100,9 +98,7 @@ def test_the_demo_runs_what_it_promises(root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_four_packages_and_the_weights(
-    root: Path, project: dict[str, Any], tmp_path: Path
-) -> None:
+def test_the_wheel_holds_the_four_packages_and_the_weights(root: Path, project: dict[str, Any], tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     packages = project["tool"]["setuptools"]["packages"]

@@ -159,17 +159,13 @@ def test_other_data_are_another_table(store: Store) -> None:
     add(store, right=4, data=DATA.model_copy(update={"fingerprint": "b" * 64}))
     first, second = table(store)
     assert [(row.rank, row.fingerprint[0]) for row in (first, second)] == [(1, "a"), (1, "b")]
-    assert (
-        to_text([first, second]).count("The store has runs on 2 versions of these data, ranked apart.") == 2
-    )
+    assert to_text([first, second]).count("The store has runs on 2 versions of these data, ranked apart.") == 2
     assert "versions of these data" not in to_text([first])
 
 
 def test_controls_are_in_every_table(store: Store) -> None:
     options = ("no", "yes")
-    examples = [
-        Example(f"e{k}", f"i{k}", b"", "", "", options, gold, "object", "toy") for k, gold in enumerate(GOLD)
-    ]
+    examples = [Example(f"e{k}", f"i{k}", b"", "", "", options, gold, "object", "toy") for k, gold in enumerate(GOLD)]
     for run in control_runs("toy", "factuality", [0], {"test": examples}, DATA, provenance()):
         store.write(*run)
     add(store, right=8)

@@ -83,9 +83,7 @@ def test_summary_equals_the_loop_over_resamples() -> None:
     summary = stats.summarise(answers, None, resamples=40, seed=3)
     drawn = np.random.default_rng(3).integers(0, 30, size=(40, 30))
     pooled = [pd.concat([answers[answers["group"] == g] for g in row]) for row in drawn]
-    macro = [
-        f1_score(p["gold"], p["chosen"], labels=range(3), average="macro", zero_division=0) for p in pooled
-    ]
+    macro = [f1_score(p["gold"], p["chosen"], labels=range(3), average="macro", zero_division=0) for p in pooled]
     counts = [p[p["category"] == "count"] for p in pooled]
     category = [(p["gold"] == p["chosen"]).mean() for p in counts]
     for name, values in (("macro_f1", macro), ("accuracy/count", category)):

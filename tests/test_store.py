@@ -28,9 +28,7 @@ from harness.store import (
     predictions_frame,
 )
 
-PROVENANCE = Provenance(
-    package="0", code="c0de", started="2026-01-01T00:00:00Z", finished="2026-01-01T00:01:00Z"
-)
+PROVENANCE = Provenance(package="0", code="c0de", started="2026-01-01T00:00:00Z", finished="2026-01-01T00:01:00Z")
 
 
 def record(run_id: str = "run-1", status: str = "done", **fields: Any) -> Record:
@@ -219,9 +217,7 @@ def test_an_absent_store_is_empty(tmp_path: Path) -> None:
     assert not store.root.exists()
 
 
-@pytest.mark.parametrize(
-    "run_id", ["", ".", "..", "../up", "a/b", "a\\b", ".work", "-x", "é", "a" * 129, "a\n"]
-)
+@pytest.mark.parametrize("run_id", ["", ".", "..", "../up", "a/b", "a\\b", ".work", "-x", "é", "a" * 129, "a\n"])
 def test_an_id_is_no_path(store: Store, run_id: str) -> None:
     for use in (store.read, store.work, store.predictions, lambda name: store.write(record(name))):
         with pytest.raises(StoreError, match="run id"):

@@ -1,0 +1,251 @@
+"""Runs on a real Ray cluster of two CPUs: the same numbers as without, and accidents that cost nothing else.
+
+Each start of a Ray Train group takes many seconds, so a few commands serve all the checks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+from conftest import Cli, Said
+
+from harness import rayrun
+from harness.rayrun import Board
+from harness.record import Record
+from harness.store import Store
+
+CLUSTER = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1500)]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    """A cluster of two CPUs, whatever the machine has; it is gone after the tests."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tempfile.mkdtemp(prefix="hkdray")  # a short path: it holds sockets
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
+    command += [f"--port={port}", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}", "--include-dashboard=false"]
+    command += ["--object-store-memory=100000000"]
+    with open(os.devnull, "w") as quiet:
+        head = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not _listens(port):
+            assert head.poll() is None, "ray start failed"
+            assert time.monotonic() < deadline, "ray start took too long"
+            time.sleep(0.2)
+        yield f"127.0.0.1:{port}"
+    finally:
+        family = psutil.Process(head.pid).children(recursive=True)
+        head.terminate()
+        psutil.wait_procs([psutil.Process(head.pid)], timeout=30)
+        for left in psutil.wait_procs(family, timeout=10)[1]:
+            left.kill()
+        head.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def start(root: Path, tmp_path: Path, address: str) -> Start:
+    """Starts `hkdbench ARGS...` as a process that joins the cluster; its folder is the test's own."""
+    env = os.environ | {"PYTHONPATH": str(root), "RAY_ADDRESS": address}
+
+    def started(*args: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "harness", *map(str, args)]
+        return subprocess.Popen(
+            command, cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    return started
+
+
+def ended(process: subprocess.Popen[str]) -> Said:
+    out, err = process.communicate(timeout=700)
+    return Said(process.returncode, out, err)
+
+
+def by_name(records: list[Record]) -> dict[str, Record]:
+    """The runs (no controls) by method."""
+    return {record.method: record for record in records if record.kind == "run"}
+
+
+def answers(store: Store, run_id: str) -> pd.DataFrame:
+    """The predictions but for the time that they took."""
+    return store.predictions(run_id).drop(columns="seconds")
+
+
+def write_suite(path: Path, head: str, runs: list[dict[str, Any]]) -> None:
+    text = f'name = "ray"\nseeds = [0]\n{head}'
+    for run in runs:
+        settings = ", ".join(f"{k} = '{v}'" for k, v in run.get("settings", {}).items())
+        text += f'[[runs]]\nmethod = "{run["method"]}"\nsettings = {{ {settings} }}\n'
+    path.write_text(text)
+
+
+# ------------------------------------------------------------------------------------------- board
+
+
+def test_a_lane_keeps_its_run_until_it_is_finished() -> None:
+    board = Board([("a", {"seed": 0}), ("b", {"seed": 1}), ("c", {"seed": 2})])
+    assert board.take(0) == ("a", {"seed": 0}, 0)
+    assert board.take(1) == ("b", {"seed": 1}, 0)
+    board.lose([1])
+    assert board.take(0) == ("a", {"seed": 0}, 0)  # started again, but through no fault of its own
+    assert board.take(1) == ("b", {"seed": 1}, 1)
+    board.finish(1, "failed", "why")
+    assert board.drain() == [{"run_id": "b", "status": "failed", "error": "why"}]
+    assert board.drain() == []
+    board.lose([1])  # between two runs: nobody's
+    assert board.take(1) == ("c", {"seed": 2}, 0)
+    board.finish(0, "done")
+    assert board.take(0) is None
+    board.stop()
+    assert board.take(1) is None
+
+
+def test_a_run_that_no_worker_could_record_fails_with_the_reason(
+    cli: Cli, toy_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(runs: Any, store: Path, cluster: Any, watch: Callable[[dict[str, Any]], None], name: str) -> None:
+        for run_id, _ in runs:
+            watch({"run_id": run_id, "status": "failed", "error": "Ray Train gave up: no room"})
+
+    monkeypatch.setattr(rayrun, "execute", give_up)
+    said = cli("run", *toy_run, "--workers", 1, "--store", tmp_path, "--json")
+    assert said.code == 1
+    assert said.json["status"] == "failed"
+    assert said.json["error"]["message"] == "Ray Train gave up: no room"
+
+
+# ----------------------------------------------------------------------------------------- cluster
+
+
+class TestCluster:
+    """What needs the cluster."""
+
+    pytestmark = CLUSTER
+
+    def test_a_suite_with_accidents(self, start: Start, cli: Cli, toy_suite: str, tmp_path: Path) -> None:
+        """One worker group, two lanes: healthy runs, a broken one, one that is killed once, one always."""
+        runs: list[dict[str, Any]] = [
+            {"method": "hkd4vlm"},
+            {"method": "accident", "settings": {"marker": tmp_path / "killed"}},
+            {"method": "accident"},
+            {"method": "scalar_loss"},
+            {"method": "finetune"},
+        ]
+        write_suite(tmp_path / "suite.toml", toy_suite, runs)
+        args = ["suite", "suite.toml", "--store", "store", "--workers", 1, "--set", "cluster.max_failures=1", "--json"]
+        said = ended(start(*args))
+        assert said.code == 1, said.err
+        assert "Traceback" not in said.err
+        store = Store(tmp_path / "store")
+        records = {r.run_id: r for r in store.records() if r.kind == "run"}
+        assert {run["run_id"]: run["status"] for run in said.json["runs"]} == {k: r.status for k, r in records.items()}
+
+        killed = {bool(r.settings["marker"]): r for r in records.values() if r.method == "accident"}
+        assert killed[True].status == "done"
+        assert killed[True].provenance.resumed >= 1
+        always = killed[False].error
+        assert always is not None
+        assert "lost its worker 2 times (cluster.max_failures = 1)" in always.message
+        broken = by_name(list(records.values()))["scalar_loss"].error
+        assert broken is not None
+        assert "loss term student.ce is (); expected (8,)" in broken.message
+
+        # What was done on Ray, resumed or not, equals an undisturbed run without it, bit for bit.
+        write_suite(tmp_path / "plain.toml", toy_suite, [runs[0], runs[1], runs[4]])
+        assert cli("suite", tmp_path / "plain.toml", "--store", tmp_path / "plain", "--workers", 0).code == 0
+        plain = Store(tmp_path / "plain")
+        done = [r for r in plain.records() if r.kind == "run"]
+        assert len(done) == 3
+        for record in done:
+            pd.testing.assert_frame_equal(
+                answers(store, record.run_id), answers(plain, record.run_id), check_exact=True
+            )
+            pd.testing.assert_frame_equal(store.history(record.run_id), plain.history(record.run_id), check_exact=True)
+            assert records[record.run_id].metrics == record.metrics
+
+    def test_two_workers_a_run(
+        self, start: Start, cli: Cli, toy: str, toy_suite: str, toy_run: list[str], tmp_path: Path
+    ) -> None:
+        """DDP: the losses of one process; a worker that is lost or finds a bad image doesn't hang the other."""
+        marker = tmp_path / "killed"
+        head = toy_suite + 'benchmark_settings = { toy = { fault = "corrupt" } }\n'
+        write_suite(tmp_path / "corrupt.toml", head, [{"method": "finetune"}])
+        write_suite(tmp_path / "suite.toml", toy_suite, [{"method": "accident", "settings": {"marker": marker}}])
+        two = ["--store", tmp_path / "two", "--workers", 2, "--json"]
+        lost = ended(start("suite", "suite.toml", *two))
+        assert lost.code == 0, lost.err
+        corrupt = ended(start("suite", "corrupt.toml", *two))
+        assert corrupt.code == 1, corrupt.err
+        assert cli("suite", tmp_path / "suite.toml", "--store", tmp_path / "one", "--workers", 0).code == 0
+
+        one, both = Store(tmp_path / "one"), Store(tmp_path / "two")
+        (record,) = (r for r in one.records() if r.kind == "run")
+        other = both.read(record.run_id)
+        assert other.provenance.workers == 2
+        assert other.provenance.resumed == 1
+        histories = [s.history(record.run_id) for s in (one, both)]
+        losses = [h[h["term"] == "loss/ce"]["value"].tolist() for h in histories]
+        assert len(losses[0]) > 10
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+        assert other.cost.roles["only.student"].trained == record.cost.roles["only.student"].trained
+        assert list(other.metrics["test"]) == list(record.metrics["test"])
+
+        (failed,) = (r for r in both.records() if r.status == "failed")
+        assert failed.error is not None
+        assert "example 't1': image in memory can't be read" in failed.error.message
+
+    def test_more_workers_than_cpus_are_refused(self, start: Start, toy_run: list[str], tmp_path: Path) -> None:
+        said = ended(start("run", *toy_run, "--workers", 3, "--store", "store"))
+        assert (said.code, said.out) == (2, "")
+        assert "error: cluster.workers = 3 needs 3 CPUs, the cluster has 2; lower --workers" in said.err
+        assert "Traceback" not in said.err
+
+    def test_ctrl_c_stops_the_workers(self, start: Start, toy_suite: str, tmp_path: Path) -> None:
+        write_suite(tmp_path / "suite.toml", toy_suite, [{"method": "slow", "settings": {"folder": "slow"}}])
+        (tmp_path / "slow").mkdir()  # named relative to where the command is given: workers are elsewhere
+        args = ["suite", "suite.toml", "--store", "store", "--workers", 1, "--json"]
+        driver = start(*args)
+        deadline = time.monotonic() + 400
+        while not (pids := [int(f.name[4:]) for f in (tmp_path / "slow").glob("pid-*")]):
+            assert driver.poll() is None, driver.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        driver.send_signal(signal.SIGINT)
+        said = ended(driver)
+        assert (said.code, said.out) == (130, "")
+        assert "interrupted; the same command goes on from the last checkpoint" in said.err
+        assert "Traceback" not in said.err
+        store = Store(tmp_path / "store")
+        assert by_name(list(store.records()))["slow"].status == "interrupted"
+        deadline = time.monotonic() + 30
+        while any(psutil.pid_exists(pid) for pid in pids):
+            assert time.monotonic() < deadline, "a worker lives on"
+            time.sleep(0.2)
+        (tmp_path / "slow" / "go").touch()
+        assert ended(start(*args)).code == 0
+        finished = by_name(list(store.records()))["slow"]
+        assert (finished.status, finished.provenance.resumed) == ("done", 1)
