@@ -54,7 +54,12 @@ def load(benchmark: Benchmark) -> Dataset:
 
 def _checked(benchmark: Benchmark, split: Split) -> list[Example]:
     where = f"benchmark {benchmark.name!r}, split {split!r}"
-    examples = list(benchmark.load(split))
+    try:
+        examples = list(benchmark.load(split))
+    except DataError:
+        raise
+    except Exception as error:  # a benchmark is a plugin: what it didn't foresee is still said in one line
+        raise DataError(f"{where}: its loader failed: {type(error).__name__}: {error}") from error
     if not examples:
         raise DataError(f"{where}: no examples; a split that is listed must hold at least one")
     for e in examples:

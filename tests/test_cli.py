@@ -224,6 +224,7 @@ def refused(said: Said, says: str, store: Path) -> None:
         (["--benchmark", "nlvr"], "benchmark 'nlvr' reads published files: give their folder with --data-dir"),
         (["--benchmark", "nlvr", "--data-dir", "nowhere"], "nowhere does not exist or is no folder"),
         (["--set", "benchmark_settings.fault=empty"], "split 'test': no examples"),
+        (["--set", "benchmark_settings.fault=crash"], "split 'test': its loader failed: KeyError: 'caption'"),
         (["--set", "benchmark_settings.fault=gold"], "example 't1': gold 7 is not among its 3 options (0 to 2)"),
         (["--set", "benchmark_settings.fault=no_gold"], "example 't1': gold None is not among its 3 options"),
         (["--set", "benchmark_settings.fault=options"], "example 't1': 1 options; expected 2 to 26"),

@@ -42,11 +42,13 @@ class Toy(Benchmark):
 
     size: int = 48
     fault: str = ""
-    """A damage to the test split: empty | gold | no_gold | duplicate | options | missing | corrupt."""
+    """A damage to the test split: empty | gold | no_gold | duplicate | options | missing | corrupt | crash."""
 
     def load(self, split: Split) -> Iterable[Example]:
         names = list(COLOURS)
         golds = {"gold": 7, "no_gold": None}
+        if self.fault == "crash" and split == "test":
+            raise KeyError("caption")
         if self.fault == "empty" and split == "test":
             return
         for i in range(self.size if split == "train" else self.size // 2):
