@@ -30,7 +30,7 @@ class TrainConfig(Settings):
     """Examples an optimizer step, over all workers."""
     micro_batch_size: int = Field(0, ge=0)
     """Examples a forward pass of one worker; 0: the worker's whole part of the batch."""
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(5e-4, gt=0)
     """Peak learning rate (AdamW, linear warm-up, cosine to 0 in each stage)."""
     lr_by_rung: dict[str, float] = {}
     """Peak learning rate of single rungs, where it differs from `lr`."""

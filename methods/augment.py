@@ -74,6 +74,7 @@ def augment(
     *,
     shuffle_options: bool,
     fixed_first: bool,
+    keep_verdicts: bool = False,
     paraphrase: bool,
     resize: bool,
     degrade: bool,
@@ -85,7 +86,7 @@ def augment(
     `truncate_context` drops a tail of whole sentences (which may remove what the gold rests on).
     """
     if shuffle_options:
-        head = fixed_options(example.options, fixed_first)
+        head = fixed_options(example.options, fixed_first, keep_verdicts)
         rest = list(range(head, len(example.options)))
         rng.shuffle(rest)
         example = example.reordered((*range(head), *rest))

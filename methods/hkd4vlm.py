@@ -90,6 +90,9 @@ class HKD4VLM(Method):
     """Rotations of the options | all permutations | `random_shifts` permutations | none; ours."""
     random_shifts: int = 2
     """Permutations an example under shifts = random; ours."""
+    keep_verdicts: bool = True
+    """Options that are verdicts (True, False, ...) keep their letters, in MSI and in the option shuffle: their
+    order is a custom, not content; ours."""
     aggregate: Aggregate = "prob"
     """Mean probability | mean log-probability | votes over the views; ours."""
     fixed_first: bool = True
@@ -242,6 +245,7 @@ class HKD4VLM(Method):
             rng,
             shuffle_options=self.shuffle_options,
             fixed_first=self.fixed_first,
+            keep_verdicts=self.keep_verdicts,
             paraphrase=self.paraphrase,
             resize=self.resize,
             degrade=self.degrade,
@@ -258,7 +262,9 @@ class HKD4VLM(Method):
 
     def _orders(self, example: Example) -> tuple[Order, ...]:
         shifts: Shifts = self.shifts if self.msi else "none"
-        return shifted_orders(example.options, shifts, self.random_shifts, self.fixed_first, example.id)
+        return shifted_orders(
+            example.options, shifts, self.random_shifts, self.fixed_first, example.id, self.keep_verdicts
+        )
 
 
 def _stage(name: str, learns: Mapping[str, bool], weights: dict[str, str | From], share: float) -> Stage:

@@ -27,20 +27,27 @@ MOST_PERMUTED = 6
 """`all` asks n! times: 720 for 6 options."""
 
 
-def fixed_options(options: Sequence[str], fixed_first: bool) -> int:
-    """How many leading options keep their letter: 1 for a leading "No hallucination", else 0."""
-    return int(fixed_first and options[0].strip().casefold() == "no hallucination")
+VERDICTS = frozenset(("true", "false", "partially true", "not verifiable", "yes", "no"))
+"""Options that are answers in themselves: every example has them, in one customary order."""
+
+
+def fixed_options(options: Sequence[str], fixed_first: bool, keep_verdicts: bool = False) -> int:
+    """How many leading options keep their letter: all of a list of verdicts, 1 for a leading "No hallucination"."""
+    said = [option.strip().casefold() for option in options]
+    if keep_verdicts and VERDICTS.issuperset(said):
+        return len(options)
+    return int(fixed_first and said[0] == "no hallucination")
 
 
 def shifted_orders(
-    options: Sequence[str], shifts: Shifts, count: int, fixed_first: bool, key: str
+    options: Sequence[str], shifts: Shifts, count: int, fixed_first: bool, key: str, keep_verdicts: bool = False
 ) -> tuple[Order, ...]:
     """The orders in which an example is asked, always the same for the same arguments.
 
     `cyclic`: all rotations. `all`: all permutations. `random`: `count` different permutations (or all, where
     there are fewer), drawn from `key`. `none`: as given. Raises `ConfigError` where `all` would be too many.
     """
-    head = fixed_options(options, fixed_first)
+    head = fixed_options(options, fixed_first, keep_verdicts)
     n = len(options) - head
     moved: list[Order]
     match shifts:

@@ -151,3 +151,11 @@ def test_views_carry_the_gold_along() -> None:
     for view in HKD4VLM(shifts="all").views(example((NO, "red", "blue", "green"), gold=2)):
         assert view.options[0] == NO
         assert view.options[view.gold] == "blue"
+
+
+def test_verdicts_keep_their_letters_where_asked() -> None:
+    verdicts = ("True", "False", "Partially True", "Not Verifiable")
+    assert shifted_orders(verdicts, "cyclic", 2, True, "id", keep_verdicts=True) == ((0, 1, 2, 3),)
+    assert len(shifted_orders(verdicts, "cyclic", 2, True, "id")) == 4
+    # One option that is no verdict makes it a list of contents.
+    assert len(shifted_orders((*verdicts[:3], "a red ring"), "cyclic", 2, True, "id", keep_verdicts=True)) == 4

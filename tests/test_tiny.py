@@ -165,7 +165,7 @@ def test_questions_that_do_not_fit_are_left_out() -> None:
 
 def test_the_recipe_is_seeded_learns_and_writes_its_provenance(tmp_path: Path) -> None:
     lessons = OneLesson(Curriculum().lesson(0, 0.0))
-    recipe = Recipe(steps=50, align_steps=5, images=1, align_images=1, warmup=5)
+    recipe = Recipe(steps=100, align_steps=5, images=1, align_images=1, warmup=5)
     said: list[str] = []
     for folder in ("one", "two"):
         pretrain("S", tmp_path / folder, lessons, recipe, log=said.append)
@@ -174,7 +174,7 @@ def test_the_recipe_is_seeded_learns_and_writes_its_provenance(tmp_path: Path) -
     # One lesson again and again: its loss falls from ln(words), about 6, to nearly nothing.
     assert float(said[0].split("loss ")[1].split()[0]) < 1.0
     document = json.loads((tmp_path / "one" / "provenance.json").read_text())
-    assert document["recipe"]["steps"] == 50
+    assert document["recipe"]["steps"] == 100
     assert list(verify(tmp_path / "one")) == []
     (tmp_path / "one" / "model.safetensors").write_bytes(b"broken")
     assert list(verify(tmp_path / "one")) == ["model.safetensors"]
