@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -37,6 +37,9 @@ class TrainConfig(Settings):
     warmup: float = Field(0.1, ge=0, le=1)
     """Share of a stage's steps in which the learning rate rises."""
     weight_decay: float = Field(0.01, ge=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: matrix products in bfloat16 (autocast), weights, losses and optimizer in float32. Worth it where the
+    hardware has it."""
     clip: float = Field(1.0, gt=0)
     """Largest gradient norm of a role."""
     validations: int = Field(4, ge=1)
@@ -73,6 +76,8 @@ class RungConfig(Settings):
     model: str
     """A local folder in `save_pretrained` layout, or a hub id."""
     revision: str | None = None
+    attention: str | None = None
+    """The implementation of attention, as transformers names it; None: its own choice."""
 
 
 class RunConfig(Settings):

@@ -78,9 +78,9 @@ def _spellings(tokenizer: Any, letter: str, name: str) -> list[int]:
 class OptionScorer(nn.Module):
     """A VLM that gives the option logits (B, K), float32, at the answer position."""
 
-    def __init__(self, vlm: nn.Module, letters: Sequence[Sequence[int]]) -> None:
+    def __init__(self, vlm: nn.Module, letters: Sequence[Sequence[int]], precision: str = "fp32") -> None:
         super().__init__()
-        self.vlm = vlm
+        self.vlm, self.precision = vlm, precision
         width = max(len(ids) for ids in letters)
         padded = torch.tensor([[*ids, *[-1] * (width - len(ids))] for ids in letters])
         self.register_buffer("letters", padded, persistent=False)
@@ -91,7 +91,8 @@ class OptionScorer(nn.Module):
         mask = inputs["attention_mask"]
         last_b = mask.shape[1] - 1 - mask.flip(1).argmax(1)
         kept, row_b = last_b.unique(return_inverse=True)
-        logits_bpv = self.vlm(**inputs, logits_to_keep=kept, use_cache=False).logits
+        with torch.autocast(mask.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            logits_bpv = self.vlm(**inputs, logits_to_keep=kept, use_cache=False).logits
         logits_bv = logits_bpv[torch.arange(len(last_b), device=last_b.device), row_b].float()
         options_bk = batch["options"]
         letters: Tensor = self.letters[: options_bk.shape[1]]  # type: ignore[index]
@@ -137,7 +138,7 @@ def load_vlm(rung: RungConfig) -> nn.Module:
 
     try:
         model: nn.Module = AutoModelForImageTextToText.from_pretrained(
-            rung.model, revision=rung.revision or "main", dtype=torch.float32
+            rung.model, revision=rung.revision or "main", dtype=torch.float32, attn_implementation=rung.attention
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(

@@ -56,7 +56,9 @@ class LiveRole:
     def __init__(self, name: str, rung: str, plan: Plan, io: Io, encoder: models.Encoder, weights: State | None,
                  trainable: bool) -> None:  # fmt: skip
         self.name, self.rung, self.trainable, self.encoder = name, rung, trainable, encoder
-        self.scorer = models.OptionScorer(models.load_vlm(plan.rungs[rung]), encoder.letters)
+        self.scorer = models.OptionScorer(
+            models.load_vlm(plan.rungs[rung]), encoder.letters, plan.config.train.precision
+        )
         if weights is not None:
             self.scorer.vlm.load_state_dict(weights)
         self.scorer.to(io.device).train(trainable).requires_grad_(trainable)
@@ -184,7 +186,8 @@ def train(plan: Plan, io: Io, work: Path) -> Trained:
             # A checkpoint at step 0 holds what earlier stages left, and nothing of this one.
             middle = saved if saved and index == state["stage"] and state["step"] > 0 else None
             run.stage(index, planned, middle)
-    scorer = models.OptionScorer(models.load_vlm(plan.rungs[student]), by_rung[student].letters)
+    letters, precision = by_rung[student].letters, plan.config.train.precision
+    scorer = models.OptionScorer(models.load_vlm(plan.rungs[student]), letters, precision)
     if plan.stages:
         scorer.vlm.load_state_dict(run.outputs[f"{plan.stages[-1].stage.name}.{plan.method.student}"])
     scorer.to(io.device).eval()
