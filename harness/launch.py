@@ -74,6 +74,7 @@ def _run(todo: list[Plan], store: Store, name: str, watch: Callable[[Event], Non
         for p in todo:
             watch({"run_id": p.run_id, "stage": "load", "step": 0, "steps": 1})
             record = runner.execute(p, PlainIo(lambda event, p=p: watch({"run_id": p.run_id, **event})), store)  # type: ignore[misc]
+            runner.release_memory()
             watch({"run_id": p.run_id, "status": record.status})
     finally:
         torch.set_num_threads(threads)

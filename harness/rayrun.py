@@ -255,6 +255,7 @@ def _work(settings: dict[str, Any]) -> None:
             raise
         except Exception as problem:  # not the run's own: its plan can't be made here, or its record not written
             error = f"{type(problem).__name__}: {problem}"
+        runner.release_memory()
         if rank == 0 or status == "failed":
             ray.get(board.finish.remote(lane, status, error))
         if group is not None and status == "failed":

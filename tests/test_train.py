@@ -67,6 +67,18 @@ def test_same_config_same_bits(make: Make, tmp_path: Path) -> None:
     assert furthest(first, other) > 1e-3
 
 
+def test_bf16_is_another_run_and_as_repeatable(make: Make, tmp_path: Path) -> None:
+    planned = make(train={"precision": "bf16"})
+    assert planned.run_id != make().run_id
+    first, result = trained(planned, tmp_path / "a")
+    second, _ = trained(planned, tmp_path / "b")
+    assert furthest(first, second) == 0
+    assert all(tensor.dtype == torch.float32 for tensor in first.values())  # the weights stay whole
+    _, exact = trained(make(), tmp_path / "c")
+    assert losses(result) != losses(exact)
+    assert losses(result) == pytest.approx(losses(exact), rel=0.2)
+
+
 @pytest.mark.parametrize("method", ["finetune", "offline_kd"])
 def test_micro_batches_change_nothing(make: Make, tmp_path: Path, method: str) -> None:
     _, whole = trained(make(method), tmp_path / "1x8")
