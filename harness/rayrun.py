@@ -26,7 +26,7 @@ Event = dict[str, Any]
 """Progress of a run: run_id, and stage, step, steps or status."""
 Watch = Callable[[Event], None]
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.2
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Board:
 
 def connect() -> None:
     """Join the cluster of RAY_ADDRESS, or start one on this machine. Quiet; safe to call again."""
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "2")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # else Ray prints what it held back when this process ends
