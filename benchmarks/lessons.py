@@ -30,6 +30,7 @@ from benchmarks.world import (
     Kindred,
     Relates,
     Scene,
+    Thing,
 )
 
 NAMES = ("Wug", "Dax", "Blick", "Toma", "Fep", "Zib", "Kiki", "Bouba")
@@ -73,11 +74,12 @@ class Curriculum:
             (cell, (COLOURS[t.colour], KINDS[t.kind], SIZES[t.size], ROWS[t.row], COLUMNS[t.column]))
             for cell, t in world.cells(scene)
         )
-        if progress < 0.15:
+        if progress < 0.12:
             questions = [_ask(rng, scene, _FIRST) for _ in range(16)]
         else:
             long = 0 if progress < 0.3 else 2 if progress < 0.4 else 5
-            questions = [_ask(rng, scene, _SHORT) for _ in range(16 - 2 * long)]
+            short = _PLACES if progress < 0.3 else _SHORT
+            questions = [_ask(rng, scene, short) for _ in range(16 - 2 * long)]
             questions += [_ask(rng, scene, _LONG) for _ in range(long)]
             rng.shuffle(questions)
         return Lesson(scene, cells, tuple(questions))
@@ -183,6 +185,47 @@ def _at(rng: random.Random, scene: Scene) -> Question:
     thing = rng.choice(scene.things)
     name, values = rng.choice((("kind", KINDS), ("colour", COLOURS), ("size", SIZES)))
     return "at", f"{ROWS[thing.row]} row {COLUMNS[thing.column]} column {name}?", values[getattr(thing, name)]
+
+
+def _compare(rng: random.Random, scene: Scene) -> Question:
+    """`second column is left of fourth column?` true: what the relations mean, told without the picture."""
+    (one, relation, other), truth = _side(rng, None)
+    return "compare", f"{one} is {relation} {other}?", truth
+
+
+def _beside(rng: random.Random, scene: Scene) -> Question | None:
+    """`the red ring is above the lower row?` true: half of a relation between two things."""
+    thing = rng.choice(scene.things)
+    if (what := world.described(rng, scene, thing)) is None:
+        return None
+    (_, relation, other), truth = _side(rng, thing)
+    return "beside", f"the {what.words()} is {relation} the {other}?", truth
+
+
+def _side(rng: random.Random, thing: Thing | None) -> tuple[tuple[str, str, str], str]:
+    """A row or column (the thing's, or any), a relation and another one; and whether it is so: half of them are."""
+    names, noun, forward, backward = rng.choice(
+        ((COLUMNS, "column", "left of", "right of"), (ROWS, "row", "above", "below"))
+    )
+    at = rng.randrange(world.GRID) if thing is None else getattr(thing, noun)
+    other = rng.randrange(world.GRID)
+    true = [relation for relation, holds in ((forward, at < other), (backward, at > other)) if holds]
+    false = [relation for relation in (forward, backward) if relation not in true]
+    relation = rng.choice(true if true and rng.random() < 0.6 else false)
+    said = f"{names[at]} {noun}", relation, f"{names[other]} {noun}"
+    return said, "true" if relation in true else "false"
+
+
+def _relates(rng: random.Random, scene: Scene) -> Question | None:
+    """`the red ring is left of the blue star?`, half of them in two sentences."""
+    fact: Fact | None = world.true_relates(rng, scene)
+    answer = "true"
+    if fact is not None and rng.random() < 0.5:
+        fact, answer = falsified(rng, scene, fact), "false"
+    if fact is None:
+        return None
+    text = fact.words()
+    return "check relates", f"{text.replace(' is ', '? it is ') if rng.random() < 0.5 else text}?", answer
 
 
 def _count(rng: random.Random, scene: Scene) -> Question:
@@ -345,13 +388,24 @@ def naming(rng: random.Random, named: Sequence[tuple[str, Kindred]]) -> str:
 
 
 _Maker = Callable[[random.Random, Scene], Question | None]
-_FIRST: tuple[tuple[_Maker, float], ...] = ((_simple_check, 0.4), (_property, 0.4), (_at, 0.2))
-_SHORT: tuple[tuple[_Maker, float], ...] = (
-    (_check, 0.5),
-    (_property, 0.15),
-    (_at, 0.05),
+_FIRST: tuple[tuple[_Maker, float], ...] = ((_simple_check, 0.3), (_property, 0.4), (_at, 0.15), (_compare, 0.15))
+_PLACES: tuple[tuple[_Maker, float], ...] = (
+    (_check, 0.2),
+    (_property, 0.2),
+    (_compare, 0.05),
+    (_beside, 0.2),
+    (_relates, 0.15),
     (_count, 0.05),
-    (_named_check, 0.25),
+    (_named_check, 0.15),
+)
+_SHORT: tuple[tuple[_Maker, float], ...] = (
+    (_check, 0.4),
+    (_property, 0.12),
+    (_at, 0.03),
+    (_beside, 0.08),
+    (_relates, 0.1),
+    (_count, 0.07),
+    (_named_check, 0.2),
 )
 _LONG: tuple[tuple[_Maker, float], ...] = (
     (_claim_word, 0.1),

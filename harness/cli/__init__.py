@@ -1,0 +1,52 @@
+"""The command line. Each verb imports what it needs: `--help` loads neither torch nor ray.
+
+A file holds the verbs of one topic; importing it here registers them, in the order of `--help`.
+"""
+
+# ruff: noqa: I001
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from harness import __version__
+from harness.cli import look, train, results, models  # noqa: F401  (registers the verbs, in the order of --help)
+from harness.cli.common import app, say
+from harness.errors import UserError
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2, Ctrl-C is 130."""
+    try:
+        code = app(standalone_mode=False)
+    except UserError as error:
+        say("error: " + "; ".join(str(error).splitlines()))
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except Exception as error:
+        # Click's own usage errors know how to show themselves and their exit code.
+        if not hasattr(error, "show") or not hasattr(error, "exit_code"):
+            raise
+        error.show()
+        code = error.exit_code
+    if code == 130:  # typer turns Ctrl-C into this exit code
+        say("interrupted; the same command goes on from the last checkpoint")
+    sys.exit(code)
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"hkdbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
