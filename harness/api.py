@@ -134,6 +134,8 @@ class Benchmark:
     licence: ClassVar[str]
     citation: ClassVar[str]
     homepage: ClassVar[str] = ""
+    positive: ClassVar[str] = ""
+    obtain: ClassVar[str] = ""
     needs_data_dir: ClassVar[bool] = False
 
     def load(self, split: Split) -> Iterable[Example]:
