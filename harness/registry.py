@@ -284,7 +284,8 @@ def make_method(name: str, settings: Mapping[str, Any]) -> Method:
 def make_benchmark(name: str, settings: Mapping[str, Any], data_dir: str | Path | None = None) -> Benchmark:
     """The benchmark `name` with these settings, reading from `data_dir` if it reads files at all.
 
-    A benchmark with a setting `repo` may read from that repository instead. Raises `ConfigError` for settings, `DataError` for a folder that isn't there.
+    A benchmark with a setting `repo` may read from that repository instead. Raises `ConfigError` for
+    settings, `DataError` for a folder that isn't there.
     """
     cls = _get("benchmark", benchmarks(), name)
     folder = None
