@@ -78,7 +78,7 @@ def official(answers: Sequence[Answer]) -> dict[str, float]:
     by_part: dict[str, list[bool]] = {}
     for answer in answers:
         by_part.setdefault(answer.category, []).append(answer.chosen == answer.gold)
-    found = {part: sum(by_part[part]) / len(by_part[part]) for part in PARTS if part in by_part}
+    found: dict[str, float] = {part: sum(by_part[part]) / len(by_part[part]) for part in PARTS if part in by_part}
     for kind in ("replace", "swap", "add"):
         figures = [figure for part, figure in found.items() if part.startswith(f"{kind}_")]
         if figures:
