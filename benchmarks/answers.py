@@ -1,6 +1,6 @@
-"""What a written answer to a yes/no question means: the parsers of the published scoring scripts.
+"""What a written answer to a yes/no question means, as the published scoring scripts take it; and shared formulas.
 
-Each is written from what its original does with a text, not from its code, and gives "yes", "no" or None
+Each parser is written from what its original does with a text, not from its code, and gives "yes", "no" or None
 (neither). They differ widely on anything but a bare word: "No." is no to the first and the third, nothing
 to the second and the last. A picked option ("Yes", "No") means the same to all of them.
 """
@@ -8,10 +8,10 @@ to the second and the last. A picked option ("Yes", "No") means the same to all 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-from harness.api import Answer
+from harness.api import Answer, DataError, Figures
 
 Verdict = Literal["yes", "no"] | None
 Parser = Callable[[str], Verdict]
@@ -88,3 +88,39 @@ def chosen_verdict(answer: Answer) -> Verdict:
 def picked(answer: Answer) -> bool:
     """Whether the answer is one of the options, as an option-scored run gives it, rather than a free text."""
     return answer.chosen >= 0 and answer.text == answer.options[answer.chosen]
+
+
+# -------------------------------------------------------------------------------------------- formulas
+
+
+def by_category(
+    answers: Sequence[Answer], figures: Callable[[Sequence[Answer]], Figures], pooled: str = ""
+) -> dict[str, float | None]:
+    """The figures of each category as `{category}/{name}`, and of all answers as `{pooled}/{name}`."""
+    if not answers:
+        raise DataError("no answers to score")
+    parts: dict[str, list[Answer]] = {}
+    for answer in answers:
+        parts.setdefault(answer.category, []).append(answer)
+    named: list[tuple[str, Sequence[Answer]]] = [*parts.items(), *([(pooled, answers)] if pooled else [])]
+    return {f"{part}/{name}": value for part, some in named for name, value in figures(some).items()}
+
+
+def strict_figures(answers: Sequence[Answer], positive: Verdict) -> dict[str, float | None]:
+    """Accuracy, precision, recall and F1 of `positive`, the share that said it, and the share of unread answers."""
+    pairs = [(chosen_verdict(a), gold_verdict(a)) for a in answers]
+    hits = pairs.count((positive, positive))
+    said, gold = sum(s == positive for s, _ in pairs), sum(g == positive for _, g in pairs)
+    return {
+        "accuracy": sum(s == g for s, g in pairs) / len(pairs),
+        "precision": hits / said if said else None,
+        "recall": hits / gold if gold else None,
+        "f1": 2 * hits / (said + gold) if said + gold else None,
+        f"{positive}_ratio": said / len(pairs),
+        "unread": sum(s is None for s, _ in pairs) / len(pairs),
+    }
+
+
+def ratio(above: float, below: float) -> float:
+    """0 where there is nothing to divide by."""
+    return above / below if below else 0.0

@@ -14,22 +14,23 @@ Theirs differ in what a text is taken for (see benchmarks/answers.py) and in wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from benchmarks.answers import (
     YES_NO,
-    Verdict,
     bare_word,
-    chosen_verdict,
+    by_category,
     either_word,
     gold_verdict,
     pope_official,
+    ratio,
+    strict_figures,
 )
 from benchmarks.reading import choice, data_folder, image_in, integer, items, new_id, text
-from harness.api import Answer, Benchmark, DataError, Example, Figures, Scorer, Split
+from harness.api import Answer, Benchmark, Example, Figures, Scorer, Split
 
 VARIANTS = ("random", "popular", "adversarial")
 
@@ -127,19 +128,6 @@ def _image_folder(folder: Path) -> Path:
 # ------------------------------------------------------------------------------------------- protocols
 
 
-def by_variant(
-    answers: Sequence[Answer], figures: Callable[[Sequence[Answer]], Figures], pooled: str = ""
-) -> dict[str, float | None]:
-    """The figures of each category as `{category}/{name}`, and of all answers as `{pooled}/{name}`."""
-    if not answers:
-        raise DataError("no answers to score")
-    parts: dict[str, list[Answer]] = {}
-    for answer in answers:
-        parts.setdefault(answer.category, []).append(answer)
-    named: list[tuple[str, Sequence[Answer]]] = [*parts.items(), *([(pooled, answers)] if pooled else [])]
-    return {f"{part}/{name}": value for part, some in named for name, value in figures(some).items()}
-
-
 def official(answers: Sequence[Answer]) -> Figures:
     """As POPE's evaluate.py: its parser takes all but a clear no for yes. Fractions; positive class yes.
 
@@ -147,7 +135,7 @@ def official(answers: Sequence[Answer]) -> Figures:
     true positive it stops with a ZeroDivisionError once the counts are printed: accuracy, precision, recall
     and F1 are undefined then.
     """
-    return by_variant(
+    return by_category(
         answers, lambda some: official_figures([a.text for a in some], [str(gold_verdict(a)) for a in some])
     )
 
@@ -173,71 +161,52 @@ def official_figures(said: Sequence[str], labels: Sequence[str]) -> dict[str, fl
 
 
 def lmms_eval(answers: Sequence[Answer]) -> Figures:
-    """As lmms-eval's POPE task: only the bare word counts, "Yes." doesn't. Fractions; positive class yes; 0/0 is 0.
+    """As lmms-eval's POPE task: only the bare word counts, "Yes." doesn't. Fractions; positive class yes.
 
     An answer that isn't the bare word is wrong for the accuracy, and in no denominator of precision and
-    recall. The original's yes_ratio is the share of yes among the labels, and so it is here.
+    recall; 0/0 is 0. The original's yes_ratio is the share of yes among the labels, and so it is here.
     """
 
     def figures(some: Sequence[Answer]) -> Figures:
         pairs = [(bare_word(a.text), gold_verdict(a)) for a in some]
         tp, fp, fn = pairs.count(("yes", "yes")), pairs.count(("yes", "no")), pairs.count(("no", "yes"))
-        precision, recall = _ratio(tp, tp + fp), _ratio(tp, tp + fn)
+        precision, recall = ratio(tp, tp + fp), ratio(tp, tp + fn)
         return {
             "accuracy": sum(said == gold for said, gold in pairs) / len(pairs),
             "precision": precision,
             "recall": recall,
-            "f1": _ratio(2 * precision * recall, precision + recall),
+            "f1": ratio(2 * precision * recall, precision + recall),
             "yes_ratio": sum(gold == "yes" for _, gold in pairs) / len(pairs),
         }
 
-    return by_variant(answers, figures, "pooled")
+    return by_category(answers, figures, "pooled")
 
 
 def vlmevalkit(answers: Sequence[Answer]) -> Figures:
-    """As VLMEvalKit's POPE without a judge model: one of the words yes and no. Per cent; positive class yes; 0/0 is 0.
+    """As VLMEvalKit's POPE without a judge model: one of the words yes and no. Per cent; positive class yes.
 
-    Overall, as the original names it, is F1. An answer with both words or neither is wrong for the accuracy, and a
-    no for precision and recall.
+    Overall, as the original names it, is F1. An answer with both words or neither is wrong for the accuracy,
+    and a no for precision and recall; 0/0 is 0.
     """
 
     def figures(some: Sequence[Answer]) -> Figures:
         pairs = [(either_word(a.text), gold_verdict(a)) for a in some]
         tp, fp = pairs.count(("yes", "yes")), pairs.count(("yes", "no"))
-        precision, recall = _ratio(tp, tp + fp), _ratio(tp, sum(gold == "yes" for _, gold in pairs))
+        precision, recall = ratio(tp, tp + fp), ratio(tp, sum(gold == "yes" for _, gold in pairs))
         return {
-            "Overall": 100 * _ratio(2 * precision * recall, precision + recall),
+            "Overall": 100 * ratio(2 * precision * recall, precision + recall),
             "acc": 100 * sum(said == gold for said, gold in pairs) / len(pairs),
             "precision": 100 * precision,
             "recall": 100 * recall,
         }
 
-    return by_variant(answers, figures, "Overall")
-
-
-def _ratio(above: float, below: float) -> float:
-    return above / below if below else 0.0
+    return by_category(answers, figures, "Overall")
 
 
 def strict(answers: Sequence[Answer]) -> Figures:
     """This harness's own reading: an answer that can't be read as one option is wrong, and neither yes nor no.
 
-    Fractions; positive class yes; 0/0 is undefined. Denominators hold all questions: an unread answer to a yes question lowers
-    the recall. `unread` is its share.
+    Fractions; positive class yes; 0/0 is undefined. Denominators hold all questions: an unread answer to a
+    question whose answer is yes lowers the recall. `unread` is the share of such answers.
     """
-    return by_variant(answers, lambda some: strict_figures(some, "yes"), "pooled")
-
-
-def strict_figures(answers: Sequence[Answer], positive: Verdict) -> dict[str, float | None]:
-    """Accuracy, precision, recall and F1 of `positive`, the share that said it, and the share of unread answers."""
-    pairs = [(chosen_verdict(a), gold_verdict(a)) for a in answers]
-    hits = pairs.count((positive, positive))
-    said, gold = sum(s == positive for s, _ in pairs), sum(g == positive for _, g in pairs)
-    return {
-        "accuracy": sum(s == g for s, g in pairs) / len(pairs),
-        "precision": hits / said if said else None,
-        "recall": hits / gold if gold else None,
-        "f1": 2 * hits / (said + gold) if said + gold else None,
-        f"{positive}_ratio": said / len(pairs),
-        "unread": sum(s is None for s, _ in pairs) / len(pairs),
-    }
+    return by_category(answers, lambda some: strict_figures(some, "yes"), "pooled")
