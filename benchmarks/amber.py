@@ -141,7 +141,7 @@ def official(answers: Sequence[Answer]) -> Figures:
     """As AMBER's inference.py, type d: only exactly "Yes" and "No" count. Per cent, one decimal; positive class no.
 
     Any other text is wrong, and no answered No. Denominators have 0.001 added (the attributes 0.003), and
-    F1, taken from the rounded precision and recall, 0.0001 (existence 0.001): so 0/0 gives 0. Examples
+    F1, taken from the rounded precision and recall as fractions, 0.0001 (existence 0.001): so 0/0 gives 0. Examples
     without an answer are in no denominator. Rows without examples are 0, as printed. Names are the original's.
     """
     if not answers:
@@ -169,15 +169,13 @@ def _row(answers: Sequence[Answer], row: str) -> dict[str, float]:
     n = counts(answers)
     # The original starts each of its counters at 0.001; the attributes are the sum of three.
     below = 0.003 if row == "Attribute" else 0.001
-    precision = round(100 * n["no_right"] / (n["no_said"] + below), 1)
-    recall = round(100 * n["no_right"] / (n["no_gold"] + below), 1)
-    f1 = 2 * precision * recall / (precision + recall + (0.001 if row == "Exsitence" else 0.0001))
-    return {
-        "Accuracy": round(100 * n["right"] / (n["all"] + below), 1),
-        "Precision": precision,
-        "Recall": recall,
-        "F1": round(f1, 1),
-    }
+    accuracy, precision, recall = (
+        round(n[above] / (n[under] + below) * 100, 1)
+        for above, under in (("right", "all"), ("no_right", "no_said"), ("no_right", "no_gold"))
+    )
+    p, r = precision / 100, recall / 100
+    f1 = 2 * p * r / (p + r + (0.001 if row == "Exsitence" else 0.0001))
+    return {"Accuracy": accuracy, "Precision": precision, "Recall": recall, "F1": round(f1 * 100, 1)}
 
 
 def vlmevalkit(answers: Sequence[Answer]) -> Figures:

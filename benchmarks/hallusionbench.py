@@ -14,6 +14,7 @@ where the options are. An answer of two digits, as "01", is taken for a judge's 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
@@ -257,70 +258,68 @@ def official(answers: Sequence[Answer]) -> Figures:
     """As HallusionBench's evaluation.py, on all questions; verdicts as the module says. Per cent, four decimals.
 
     `easy_aAcc` and `hard_aAcc` are over question groups, on the questions without and with an edited image.
-    `pct_diff` is the share of "yes" said minus that of the truth, where any answer that isn't right counts as
-    the opposite of the truth; `fp_ratio` the share of wrong answers whose truth is no (both not rounded).
-    LH, VI and Mixed (language hallucination, visual illusion) are shares of the wrong answers. Without a wrong
-    answer the original stops with a ZeroDivisionError after its leaderboard: bias and diagnosis are undefined then.
+    `pct_diff` is the share of "yes" said minus that of the truth, where any answer that isn't right counts
+    as the opposite of the truth; `fp_ratio` the share of wrong answers whose truth is no (both not rounded).
+    LH, VI and Mixed (language hallucination, visual illusion) are shares of the wrong answers. Without one
+    the original stops with a ZeroDivisionError after its leaderboard: bias and diagnosis are undefined then.
     """
     rows = judged(answers, verdict)
-    parts = {"VD": [r for r in rows if r.category == "VD"], "VS": [r for r in rows if r.category == "VS"]}
-    parts = {**parts, "Overall": rows}
-    pairs = {part: _pairs(some) for part, some in parts.items()}
-    total = {name: _pct(value) for name, value in shares(rows).items()}
+    n = counts(rows)
     figures: dict[str, float | None] = {
-        "leaderboard/qAcc": total["qAcc"],
-        "leaderboard/fAcc": total["fAcc"],
-        "leaderboard/easy_aAcc": pairs["Overall"]["easy"],
-        "leaderboard/hard_aAcc": pairs["Overall"]["hard"],
-        "leaderboard/aAcc": total["aAcc"],
+        "leaderboard/qAcc": _whole(n["question_pairs"]),
+        "leaderboard/fAcc": _whole(n["figures"]),
+        "leaderboard/easy_aAcc": _whole(n["pairs_easy"]),
+        "leaderboard/hard_aAcc": _whole(n["pairs_hard"]),
+        "leaderboard/aAcc": _pct(_share(row.right for row in rows)),
     }
-    for part, some in parts.items():
-        figures[f"per_question_pct/{part}"] = _pct(_share(row.right for row in some))
-    for part in parts:
-        figures |= {f"per_question_pair_pct/{part}/{name}": value for name, value in pairs[part].items()}
-    for part, some in parts.items():
-        figures |= {f"per_figure/{part}/{name}": value for name, value in _per_figure(some).items()}
-    figures |= {f"yes_no_bias/{name}": value for name, value in _bias(rows).items()}
-    return figures | {f"diagnostic_row/{name}": value for name, value in _diagnostic(rows).items()}
-
-
-def _pairs(rows: Sequence[Judged]) -> dict[str, float]:
-    """Shares of question groups that are all right: on unedited images (or none), on edited ones, on all."""
-    sides = {"easy": [r for r in rows if r.visual != 2], "hard": [r for r in rows if r.visual == 2], "total": rows}
-    return {name: _pct(shares(side)["qAcc"]) for name, side in sides.items()}
-
-
-def _per_figure(rows: Sequence[Judged]) -> dict[str, float]:
-    n = figure_counts(rows)
-    below = n["total"] or 1
-    return {
-        "correct_pct": _pct(n["correct"] / below),
+    for part, suffix in PARTS.items():
+        figures[f"per_question_pct/{part}"] = _pct(_share(row.right for row in _part(rows, part)))
+        for name, counted in (("easy", "pairs_easy"), ("hard", "pairs_hard"), ("total", "question_pairs")):
+            figures[f"per_question_pair_pct/{part}/{name}"] = _whole(n[counted + suffix])
+        of = n["figures" + suffix]
+        figures[f"per_figure/{part}/correct_pct"] = _whole(of)
         # The original adds the two rounded numbers.
-        "inconsistent_plus_wrong_pct": _pct(n["inconsistent"] / below) + _pct(n["wrong"] / below),
-        "score": round(n["score"], 4),
-    }
-
-
-def _bias(rows: Sequence[Judged]) -> dict[str, float | None]:
+        figures[f"per_figure/{part}/inconsistent_plus_wrong_pct"] = _whole(of, "inconsistent") + _whole(of, "wrong")
+        figures[f"per_figure/{part}/score"] = round(of["score"], 4)
     wrong = [row for row in rows if not row.right]
-    if not wrong:
-        return {"pct_diff": None, "fp_ratio": None}
     said = _share(row.right == row.yes for row in rows)
-    return {"pct_diff": said - _share(row.yes for row in rows), "fp_ratio": _share(not row.yes for row in wrong)}
+    figures["yes_no_bias/pct_diff"] = said - _share(row.yes for row in rows) if wrong else None
+    figures["yes_no_bias/fp_ratio"] = _share(not row.yes for row in wrong) if wrong else None
+    for name in ("correct", "inconsistent", "wrong"):
+        figures[f"diagnostic_row/consistency_{name}_pct"] = _whole(n["figures"], name) if wrong else None
+    for name, cause in (("LH", "LH_cg"), ("VI", "VI_cg"), ("Mixed", "Mix_cg")):
+        figures[f"diagnostic_row/{name}_pct"] = _pct(n["question_pairs"][cause] / len(wrong)) if wrong else None
+    return figures
 
 
-def _diagnostic(rows: Sequence[Judged]) -> dict[str, float | None]:
-    names = ("consistency_correct_pct", "consistency_inconsistent_pct", "consistency_wrong_pct")
-    causes = {"LH_pct": "LH", "VI_pct": "VI", "Mixed_pct": "Mix"}
-    found = diagnoses(rows)
-    if not found:
-        return dict.fromkeys((*names, *causes))
-    n = figure_counts(rows)
-    shown: dict[str, float | None] = {name: _pct(n[name.split("_")[1]] / (n["total"] or 1)) for name in names}
-    return shown | {name: _pct(_share(c == cause for _, c in found)) for name, cause in causes.items()}
+Counts = Mapping[str, float]
+PARTS = {"VD": "_VD", "VS": "_VS", "Overall": ""}
 
 
-def figure_counts(rows: Sequence[Judged]) -> dict[str, float]:
+def counts(rows: Sequence[Judged]) -> dict[str, Counts]:
+    """What the official figures are made of, under the original's names, for all rows and by category.
+
+    A question group's cause is mixed where its wrong answers have both; `_cg` counts answers, not groups.
+    """
+    found: dict[str, Counts] = {}
+    for part, suffix in PARTS.items():
+        some = _part(rows, part)
+        found[f"figures{suffix}"] = _figure_counts(some)
+        found[f"question_pairs{suffix}"] = _pair_counts(some) | _cause_counts(some)
+        found[f"pairs_easy{suffix}"] = _pair_counts([row for row in some if row.visual != 2])
+        found[f"pairs_hard{suffix}"] = _pair_counts([row for row in some if row.visual == 2])
+    return found
+
+
+def _part(rows: Sequence[Judged], part: str) -> Sequence[Judged]:
+    return [row for row in rows if part in (row.category, "Overall")]
+
+
+def _whole(n: Counts, which: str = "correct") -> float:
+    return _pct(n[which] / (n["total"] or 1))
+
+
+def _figure_counts(rows: Sequence[Judged]) -> Counts:
     """Figures in all, all right, all wrong, in between; and the mean over figures of the share right."""
     figures = list(_figures(rows).values())
     correct, wrong = sum(map(all, figures)), sum(not any(right) for right in figures)
@@ -329,21 +328,35 @@ def figure_counts(rows: Sequence[Judged]) -> dict[str, float]:
         "correct": correct,
         "wrong": wrong,
         "inconsistent": len(figures) - correct - wrong,
-        "score": sum(map(_share, figures)) / len(figures) if figures else 0.0,
+        "score": sum(map(_share, figures)) / (len(figures) or 1),
     }
 
 
-Cause = Literal["LH", "VI", "Mix"]
+def _pair_counts(rows: Sequence[Judged]) -> dict[str, float]:
+    groups = list(_groups(rows, lambda row: row.by_question).values())
+    correct = sum(map(all, groups))
+    return {"total": len(groups), "total_q": len(rows), "correct": correct, "wrong": len(groups) - correct}
 
 
-def diagnoses(rows: Sequence[Judged]) -> list[tuple[Judged, Cause]]:
-    """Each wrong answer with its likely cause: language hallucination, visual illusion, or both."""
+def _cause_counts(rows: Sequence[Judged]) -> dict[str, float]:
     first = {row.by_question: row.code for row in rows if row.figure == 0}
-    return [(row, _cause(row, first.get(row.by_question))) for row in rows if not row.right]
+    by_group: dict[tuple[str, ...], set[str]] = {}
+    of_answers: Counter[str] = Counter()
+    for row in rows:
+        if not row.right:
+            cause = _cause(row, first.get(row.by_question))
+            of_answers[cause] += 1
+            by_group.setdefault(row.by_question, set()).add(cause)
+    of_groups = Counter(next(iter(causes)) if len(causes) == 1 else "Mix" for causes in by_group.values())
+    names = ("LH", "VI", "Mix")
+    return {name: of_groups[name] for name in names} | {f"{name}_cg": of_answers[name] for name in names}
 
 
-def _cause(row: Judged, first: int | None) -> Cause:
-    """`first` is the code of the same question on figure 0: without edits, or without an image."""
+def _cause(row: Judged, first: int | None) -> Literal["LH", "VI", "Mix"]:
+    """The likely cause of a wrong answer: language hallucination, visual illusion, or both.
+
+    `first` is the code of the same question on figure 0, which is unedited or no image at all.
+    """
     repeats = row.code == 0 and row.same
     if row.category == "VD":
         return "Mix" if row.figure != 0 and first == 1 and repeats else "VI"
