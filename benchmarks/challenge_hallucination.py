@@ -8,13 +8,13 @@ challenge's site, not on its own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from benchmarks.challenge import Challenge, Item, read
 from benchmarks.reading import text
-from harness.api import Answer, DataError, Example, Split
+from harness.api import Answer, DataError, Example, Figures, Scorer, Split
 
 NONE = "No hallucination"
 
@@ -53,12 +53,12 @@ class ChallengeHallucination(Challenge):
                 category="none" if item.options[gold].lower() == NONE.lower() else "hallucination",
             )
 
-    def protocols(self) -> Mapping[str, Callable[[Sequence[Answer]], dict[str, float]]]:
+    def protocols(self) -> Mapping[str, Scorer]:
         """`per_caption` where options are asked one by one: the share of captions with every part judged right."""
         return {"per_caption": per_caption} if self.form == "per_option" else {}
 
 
-def per_caption(answers: Sequence[Answer]) -> dict[str, float]:
+def per_caption(answers: Sequence[Answer]) -> Figures:
     """Exact match of the sets of hallucinated parts, over the captions that have an answer."""
     by_item: defaultdict[str, list[bool]] = defaultdict(list)
     for answer in answers:

@@ -19,7 +19,7 @@ real evaluation file is read in the tests; images and training file were not at 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -47,6 +47,7 @@ class HaloQuest(Benchmark):
     name: ClassVar[str] = "haloquest"
     task: ClassVar[Literal["hallucination", "factuality"]] = "hallucination"
     splits: ClassVar[tuple[Split, ...]] = ("test",)
+    published: ClassVar[Mapping[str, int]] = {"test": 588}
     revision: ClassVar[str] = "haloquest@2f643eb-1"
     licence: ClassVar[str] = "CC-BY-4.0 (annotations; images have licences of their own)"
     citation: ClassVar[str] = (

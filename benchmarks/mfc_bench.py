@@ -12,13 +12,13 @@ real 35,000 pairs were not at hand. The card calls veracity's label "relevancy";
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from benchmarks.hub import image_of, rows_of, source_of
 from benchmarks.reading import Row, new_id, shown, text
-from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Split
+from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Figures, Scorer, Split
 
 OPTIONS = ("Yes", "No")
 
@@ -38,6 +38,7 @@ class MFCBench(Benchmark):
     name: ClassVar[str] = "mfc_bench"
     task: ClassVar[Literal["hallucination", "factuality"]] = "factuality"
     splits: ClassVar[tuple[Split, ...]] = ("test",)
+    published: ClassVar[Mapping[str, int]] = {"test": 31000}
     revision: ClassVar[str] = "mfc-bench@3706a6f-1"
     licence: ClassVar[str] = "Apache-2.0"
     citation: ClassVar[str] = (
@@ -78,7 +79,7 @@ class MFCBench(Benchmark):
                 source=f"mfc_bench/{self.part}",
             )
 
-    def protocols(self) -> Mapping[str, Callable[[Sequence[Answer]], dict[str, float]]]:
+    def protocols(self) -> Mapping[str, Scorer]:
         """`official`: accuracy and macro-F1 of the two classes, as the paper's tables have them."""
         return {"official": official}
 
@@ -97,7 +98,7 @@ _COLUMNS = {"manipulation": "manipulate", "ooc": "matched", "veracity": "relevan
 _NAMES = {"manipulation": ("authentic", "manipulated"), "veracity": ("not_relevant", "relevant")}
 
 
-def official(answers: Sequence[Answer]) -> dict[str, float]:
+def official(answers: Sequence[Answer]) -> Figures:
     """Accuracy, and the mean F1 of Yes and No (an answer that is neither is wrong, and no label)."""
     if not answers:
         raise DataError("mfc_bench: no answers to score")

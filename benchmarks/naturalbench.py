@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from benchmarks.answers import picked
 from benchmarks.hub import image_of, rows_of, source_of
 from benchmarks.reading import choice, integer, new_id, text
-from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Split
+from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Figures, Scorer, Split
 
 TYPES = ("yes_no", "multiple_choice")
 _OPTIONS = re.compile(r"(?s)\s*Options?:?\s*A\s*[:.]\s*(?P<a>.+?)\s*;?\s*\bB\s*[:.]\s*(?P<b>.+?)\s*;?\s*")
@@ -37,6 +38,7 @@ class NaturalBench(Benchmark):
     name: ClassVar[str] = "naturalbench"
     task: ClassVar[Literal["hallucination", "factuality"]] = "hallucination"
     splits: ClassVar[tuple[Split, ...]] = ("test",)
+    published: ClassVar[Mapping[str, int]] = {"test": 7600}
     revision: ClassVar[str] = "naturalbench@21c415e-1"
     licence: ClassVar[str] = "Apache-2.0"
     citation: ClassVar[str] = (
@@ -83,16 +85,18 @@ class NaturalBench(Benchmark):
                         extra={"sample": sample, "question": q, "image": i},
                     )
 
-    def protocols(self) -> Mapping[str, Callable[[Sequence[Answer]], dict[str, float]]]:
+    def protocols(self) -> Mapping[str, Scorer]:
         """`official`: accuracy of answers, questions, images and samples."""
         return {"official": official}
 
 
-def official(answers: Sequence[Answer]) -> dict[str, float]:
-    """acc: the share of right answers. q_acc (i_acc): of questions (images) with both answers right. g_acc: of
-    samples with all four right.
+def official(answers: Sequence[Answer]) -> Figures:
+    """As the authors' naturalbench_vqa.py; all four figures are fractions.
 
-    Fractions, over what all its answers are there for. Source: the authors' `naturalbench_vqa.py`.
+    acc: the share of right answers. q_acc: of questions with both images answered right. i_acc: of images with
+    both questions answered right. g_acc: of samples with all four right. A written answer means the one of the
+    words yes and no (of the letters A and B, the article "a" included) that comes first, whatever its case; one
+    without them is wrong. What isn't there whole is left out: the original needs all 7,600 answers.
     """
     if not answers:
         raise DataError("naturalbench: no answers to score")
@@ -105,7 +109,7 @@ def official(answers: Sequence[Answer]) -> dict[str, float]:
     for answer in answers:
         extra = answer.extra or {}
         sample, question, image = extra["sample"], extra["question"], extra["image"]
-        right = answer.chosen == answer.gold
+        right = read(answer) == answer.gold
         sets["acc"][sample, question, image].append(right)
         sets["q_acc"][sample, question].append(right)
         sets["i_acc"][sample, image].append(right)
@@ -116,6 +120,15 @@ def official(answers: Sequence[Answer]) -> dict[str, float]:
         if whole:
             found[name] = sum(whole) / len(whole)
     return found
+
+
+def read(answer: Answer) -> int | None:
+    """The option that an answer means: 0 for yes or A, 1 for no or B, None where neither word is in it."""
+    if picked(answer):
+        return answer.chosen
+    words = ("yes", "no") if answer.category == "yes_no" else ("a", "b")
+    found = re.search(rf"\b({'|'.join(words)})\b", answer.text, re.IGNORECASE)
+    return words.index(found[1].lower()) if found else None
 
 
 def _gold(row: dict[str, object], key: str, kind: str, where: str) -> int:

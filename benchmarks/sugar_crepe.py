@@ -8,12 +8,12 @@ in the tests; COCO's images were not at hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from benchmarks.reading import data_folder, draw, image_in, read_table, shown, text
-from harness.api import Answer, Benchmark, DataError, Example, Split
+from harness.api import Answer, Benchmark, DataError, Example, Figures, Scorer, Split
 
 Part = Literal["replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "add_obj", "add_att"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -29,6 +29,7 @@ class SugarCrepe(Benchmark):
     name: ClassVar[str] = "sugar_crepe"
     task: ClassVar[Literal["hallucination", "factuality"]] = "hallucination"
     splits: ClassVar[tuple[Split, ...]] = ("test",)
+    published: ClassVar[Mapping[str, int]] = {"test": 7511}
     revision: ClassVar[str] = "sugar-crepe@0047054-1"
     licence: ClassVar[str] = "MIT (annotations); COCO's terms for the images"
     citation: ClassVar[str] = (
@@ -66,12 +67,12 @@ class SugarCrepe(Benchmark):
                     source=self.name,
                 )
 
-    def protocols(self) -> Mapping[str, Callable[[Sequence[Answer]], dict[str, float]]]:
+    def protocols(self) -> Mapping[str, Scorer]:
         """`official`: accuracy by part, and the means over the parts of replace, swap and add."""
         return {"official": official}
 
 
-def official(answers: Sequence[Answer]) -> dict[str, float]:
+def official(answers: Sequence[Answer]) -> Figures:
     """Accuracy of each part; and for replace, swap and add the plain mean over its parts (the paper's table)."""
     if not answers:
         raise DataError("sugar_crepe: no answers to score")

@@ -9,12 +9,12 @@ image). The real annotation file is read in the tests; its 663 images were not a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from benchmarks.reading import choice, data_folder, image_in, integer, items, new_id, text
-from harness.api import Answer, Benchmark, DataError, Example, Split
+from harness.api import Answer, Benchmark, DataError, Example, Figures, Scorer, Split
 
 LABELS = ("true", "miscaptioned", "out-of-context")
 CLASSES = ("True", "Miscaptioned", "Out of context")
@@ -30,6 +30,7 @@ class VERITE(Benchmark):
     name: ClassVar[str] = "verite"
     task: ClassVar[Literal["hallucination", "factuality"]] = "factuality"
     splits: ClassVar[tuple[Split, ...]] = ("test",)
+    published: ClassVar[Mapping[str, int]] = {"test": 1001}
     revision: ClassVar[str] = "verite@74adfa1-1"
     licence: ClassVar[str] = "Apache-2.0 (annotations; images belong to their publishers)"
     citation: ClassVar[str] = (
@@ -69,12 +70,12 @@ class VERITE(Benchmark):
                 source=self.name,
             )
 
-    def protocols(self) -> Mapping[str, Callable[[Sequence[Answer]], dict[str, float]]]:
+    def protocols(self) -> Mapping[str, Scorer]:
         """`official`: accuracy of all pairs, and of true pairs against each kind of the others."""
         return {"official": official}
 
 
-def official(answers: Sequence[Answer]) -> dict[str, float]:
+def official(answers: Sequence[Answer]) -> Figures:
     """Accuracy over all pairs, and where only true pairs and those of one other label are looked at.
 
     The paper reports the two restricted figures (there as True vs OOC, True vs MC) for binary detectors and the
