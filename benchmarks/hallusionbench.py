@@ -348,8 +348,8 @@ def _cause_counts(rows: Sequence[Judged]) -> dict[str, float]:
             of_answers[cause] += 1
             by_group.setdefault(row.by_question, set()).add(cause)
     of_groups = Counter(next(iter(causes)) if len(causes) == 1 else "Mix" for causes in by_group.values())
-    names = ("LH", "VI", "Mix")
-    return {name: of_groups[name] for name in names} | {f"{name}_cg": of_answers[name] for name in names}
+    counted: dict[str, float] = {name: of_groups[name] for name in ("LH", "VI", "Mix")}
+    return counted | {f"{name}_cg": of_answers[name] for name in counted}
 
 
 def _cause(row: Judged, first: int | None) -> Literal["LH", "VI", "Mix"]:

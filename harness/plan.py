@@ -100,6 +100,11 @@ def make(config: RunConfig) -> Plan:
     used = {w for s in stages for r in s.stage.roles.values() if isinstance(w := r.weights, str)} | {config.student}
     infos = {name: _inspect(rungs[name]) for name in rungs if name in used}
     dataset = _dataset(config.benchmark, json.dumps(config.benchmark_settings, sort_keys=True), config.data_dir)
+    if lacking := [split for split in ("train", "validation") if stages and split not in dataset.splits]:
+        raise ConfigError(
+            f"benchmark {config.benchmark!r} has no {lacking[0]} split, so no method can be trained on it: choose one "
+            "that doesn't train (zero_shot), or train on another benchmark"
+        )
     return Plan(
         config=config,
         method=method,

@@ -160,7 +160,7 @@ def _row(store: Store, data_key: tuple[str, str, str], members: Sequence[Record]
     except DataError as error:
         values, said = {}, [*said, f"no figures: {error}"]
     one, answers = members[0], frames[used[0].seed] if used else pd.DataFrame({"group": []})
-    forwards = [r.cost.test_forwards / len(answers) for r in used] if split == "test" else []
+    forwards = [r.cost.test_forwards / len(answers) for r in used if split == "test" and not r.provenance.imported]
     return Row(
         benchmark=data_key[0],
         revision=data_key[1],
@@ -176,8 +176,8 @@ def _row(store: Store, data_key: tuple[str, str, str], members: Sequence[Record]
         groups=int(answers["group"].nunique()),
         metric=metric,
         values=values,
-        train_tflops=_mean(r.cost.train_flops / 1e12 for r in used),
-        train_seconds=_mean(r.cost.train_seconds for r in used),
+        train_tflops=_mean(r.cost.train_flops / 1e12 for r in used if not r.provenance.imported),
+        train_seconds=_mean(r.cost.train_seconds for r in used if not r.provenance.imported),
         forwards_per_answer=_mean(forwards),
         parameters=next((r.parameters for r in used if r.parameters is not None), None),
         run_ids=tuple(r.run_id for r in (used or members)),

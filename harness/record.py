@@ -100,6 +100,8 @@ class Provenance(_Model):
     workers: int = 0
     resumed: int = 0
     """How many times the run was taken up again from a checkpoint."""
+    imported: str | None = None
+    """The file whose answers these are, with its sha256, where they were made elsewhere."""
 
 
 class Failure(_Model):

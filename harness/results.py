@@ -8,10 +8,12 @@ from typing import Any
 import pandas as pd
 
 from harness import provenance
-from harness.api import Answer
+from harness.api import Answer, Example
 from harness.config import RunConfig
 from harness.controls import CONTROLS, control_id, control_runs
+from harness.data import Dataset
 from harness.errors import UserError
+from harness.metrics import NO_ANSWER
 from harness.plan import Plan
 from harness.record import Data, Failure, Interval, Provenance, Record
 from harness.stats import summarise
@@ -73,22 +75,40 @@ def interrupted(plan: Plan, started: str, workers: int) -> Record:
 
 
 def metrics(plan: Plan, frame: pd.DataFrame) -> dict[str, dict[str, Interval]]:
-    """The figures of each split from its predictions: the harness's metrics and the benchmark's protocols."""
+    """The figures of each split of a run, see `figures_of`."""
+    return figures_of(plan.dataset, frame, plan.config.evaluate.resamples)
+
+
+def figures_of(dataset: Dataset, frame: pd.DataFrame, resamples: int) -> dict[str, dict[str, Interval]]:
+    """The figures of each split from its predictions: the harness's metrics and the benchmark's protocols.
+
+    What a protocol leaves undefined has no figure. `parse_failures` is the share of answers that could not
+    be read as an option.
+    """
     result: dict[str, dict[str, Interval]] = {}
     for split in frame["split"].unique():
         part = frame[frame["split"] == split]
-        figures = dict(summarise(part, plan.dataset.options, plan.config.evaluate.resamples))
-        examples = {e.id: e for e in plan.dataset.splits[split]}
-        answers = [
-            Answer(e.id, e.group, e.category, e.options, e.gold, int(chosen), e.extra)
-            for id_, chosen in zip(part["id"], part["chosen"], strict=True)
-            if (e := examples[id_])
+        figures = dict(summarise(part, dataset.options, resamples))
+        figures["parse_failures"] = Interval(value=float((part["chosen"] == NO_ANSWER).mean()))
+        examples = {e.id: e for e in dataset.splits[split]}
+        given = [
+            (examples[id_], answer(examples[id_], int(chosen), text))
+            for id_, chosen, text in zip(part["id"], part["chosen"], part["text"], strict=True)
         ]
-        for protocol, scorer in plan.benchmark.protocols().items():
-            for name, value in scorer(answers).items():
-                figures[f"{protocol}:{name}"] = Interval(value=value)
+        for protocol, scorer in dataset.benchmark.protocols().items():
+            asked = [a for e, a in given if dataset.benchmark.asked(protocol, e)]
+            for name, value in (scorer(asked) if asked else {}).items():
+                if value is not None:
+                    figures[f"{protocol}:{name}"] = Interval(value=value)
         result[split] = figures
     return result
+
+
+def answer(example: Example, chosen: int, text: str | None) -> Answer:
+    """The answer as protocols see it; without a text of its own it is that of the chosen option."""
+    e = example
+    said = text if isinstance(text, str) else e.options[chosen] if chosen != NO_ANSWER else ""
+    return Answer(e.id, e.group, e.category, e.options, e.gold, chosen, said, e.extra)
 
 
 def identity(plan: Plan) -> dict[str, Any]:
@@ -110,11 +130,16 @@ def identity(plan: Plan) -> dict[str, Any]:
 
 
 def data_of(plan: Plan) -> Data:
+    return seen(plan.dataset)
+
+
+def seen(dataset: Dataset) -> Data:
+    """What a run on this data saw of it."""
     return Data(
-        revision=plan.benchmark.revision,
-        fingerprint=plan.dataset.fingerprint,
-        sizes=plan.dataset.sizes,
-        options=list(plan.dataset.options) if plan.dataset.options else None,
+        revision=dataset.benchmark.revision,
+        fingerprint=dataset.fingerprint,
+        sizes=dataset.sizes,
+        options=list(dataset.options) if dataset.options else None,
     )
 
 
