@@ -88,14 +88,15 @@ def import_run(
     benchmark_settings: Mapping[str, Any],
     name: str,
     store: Store,
+    split: Split | None = None,
     seed: int = 0,
     tags: tuple[str, ...] = (),
 ) -> Record:
     """Writes the answers in a file to the store as a run of the method `name`, and returns its record.
 
-    Every example of the splits that the file answers needs an answer. One that can't be read as an option is
-    kept as text: wrong for the harness's metrics, and for a protocol what its own parser makes of it. The
-    same answers again give the same run. Raises `ConfigError`, `DataError` or `StoreError`.
+    Every example of `split`, or of the splits that the file answers, needs an answer. One that can't be read
+    as an option is kept as text: wrong for the harness's metrics, and for a protocol what its own parser
+    makes of it. The same answers again give the same run. Raises `ConfigError`, `DataError` or `StoreError`.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}", name):
         raise ConfigError(f"name {name!r}: expected at most 40 letters, digits and . _ + -, a letter or digit first")
@@ -104,7 +105,7 @@ def import_run(
     started = provenance.now()
     given = predictions.read(path)
     dataset = data.load(benchmark)
-    matched = match(benchmark, dataset.splits, given)
+    matched = match(benchmark, dataset.splits, given, split)
     refuse_missing(matched, given, "a run answers every example of its splits")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     identity = [benchmark.revision, dataset.fingerprint, matched.splits, digest, seed]

@@ -61,6 +61,7 @@ def import_predictions_(
     ],
     benchmark: Annotated[str, typer.Option("--benchmark", help="`hkdbench list benchmarks` names them.")],
     name: Annotated[str, typer.Option("--name", help="Whose answers they are: the row's name in the ranking.")],
+    split: Annotated[Split | None, typer.Option(help="[default: those whose ids the file has]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Which of several runs of that name it is.")] = 0,
     tag: Annotated[list[str] | None, typer.Option(help="A tag of the run; may be repeated.")] = None,
     store: StoreOption = None,
@@ -74,7 +75,7 @@ def import_predictions_(
     from harness.store import Store
 
     made, settings = _benchmark(benchmark, data_dir, plugin, set_)
-    record = score.import_run(file, made, settings, name, Store(store), seed, tuple(tag or ()))
+    record = score.import_run(file, made, settings, name, Store(store), split, seed, tuple(tag or ()))
     print(record.model_dump_json(indent=2) if as_json else describe.record_text(record))
 
 
