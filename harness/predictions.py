@@ -107,7 +107,7 @@ def _json(path: Path) -> Predictions:
 def _once(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
     twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
     if twice:
-        raise DataError(f"{path}: {len(twice)} ids occur twice, the first {twice[0]!r}; expected one answer an id")
+        raise DataError(f"{path}: {_listed('duplicate', twice)}; expected one answer an id")
     return dict(pairs)
 
 
@@ -255,7 +255,7 @@ def read_choice(text: str, options: Sequence[str]) -> int:
     for k in usable:
         if said == names[k]:
             return k
-    letter = _LETTER.fullmatch(text.strip().upper() if len(text.strip()) == 1 else text)
+    letter = _LETTER.fullmatch(said.upper() if len(said) == 1 else text)
     if letter and ord(letter[1]) - ord("A") < len(options):
         return ord(letter[1]) - ord("A")
     rest, found = f" {said} ", []
