@@ -75,8 +75,7 @@ class NLVR(Benchmark):
         if not items:
             raise DataError(f"nlvr: the {split} split of {self.data_dir} is empty")
         orders = range(self.images_per_item if split == "train" else ORDERS)
-        paths = _image_paths(self.data_dir, items, orders)
-        return [_example(item, paths[item.identifier, k], k, self.layout) for item in items for k in orders]
+        return [_example(item, _image_path(self.data_dir, item, k), k, self.layout) for item in items for k in orders]
 
     def protocols(self) -> Mapping[str, Scorer]:
         """`official`: accuracy over images, and consistency over sentences (see `figures`)."""
@@ -237,21 +236,9 @@ def _example(item: _Item, path: Path, order: int, layout: Layout) -> Example:
     )
 
 
-def _image_paths(data_dir: Path, items: Sequence[_Item], orders: range) -> dict[tuple[str, int], Path]:
-    """Where each image lies. One listing a folder: thousands of `stat` calls are slow on network disks."""
-    folders = {item.directory: data_dir / item.part / "images" / item.directory for item in items}
-    present = {name: {path.name for path in folder.glob("*.png")} for name, folder in folders.items()}
-    paths: dict[tuple[str, int], Path] = {}
-    missing: list[Path] = []
-    for item in items:
-        for k in orders:
-            name = f"{item.part}-{item.identifier}-{k}.png"
-            paths[item.identifier, k] = folders[item.directory] / name
-            if name not in present[item.directory]:
-                missing.append(paths[item.identifier, k])
-    if missing:
-        raise DataError(f"nlvr: {len(missing)} of {len(paths)} images are missing, the first {missing[0]}")
-    return paths
+def _image_path(data_dir: Path, item: _Item, order: int) -> Path:
+    name = f"{item.part}-{item.identifier}-{order}.png"
+    return data_dir / item.part / "images" / item.directory / name
 
 
 # -------------------------------------------------------------------------------------------- splits

@@ -8,6 +8,7 @@ row; `image_in` turns a name into a path that stays inside the data folder. Ever
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -279,6 +280,11 @@ def new_id(seen: dict[str, str], id_: str, where: str) -> str:
     return id_
 
 
+def draw(*parts: object) -> float:
+    """A number from 0 to below 1 that these values alone decide: the same on every machine and in every run."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8]) / 2**64
+
+
 def shown(value: Any) -> str:
     """The value as an error shows it: at most 80 characters of it, on one line."""
     said = _short.repr(value)
@@ -287,7 +293,7 @@ def shown(value: Any) -> str:
 
 def _wrong(row: Mapping[str, Any], key: str, where: str, expected: str) -> DataError:
     found = f"is {shown(row[key])}" if key in row else f"is missing (there are {shown(sorted(map(str, row)))})"
-    return DataError(f"{where}: {key} {found}, expected {expected}")
+    return DataError(f"{where}: {key or 'the column without a name'} {found}, expected {expected}")
 
 
 def _kind(value: Any) -> str:

@@ -44,7 +44,9 @@ __all__ = [
 
 Split = Literal["train", "validation", "test", "ood"]
 ImageSource = Path | bytes | Callable[[], Image.Image]
-"""A file, encoded bytes, or a picklable callable that draws the image when asked."""
+"""A file, encoded bytes, or a picklable callable that draws the image when asked.
+
+A callable that reads a file says so with an attribute `path`: it is then looked for beforehand."""
 
 
 # ---------------------------------------------------------------------------------------------- data

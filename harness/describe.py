@@ -174,7 +174,7 @@ def price(plan: Plan) -> dict[str, Any]:
     from harness.train import encoders
 
     by_rung = encoders(plan)
-    sample = next(iter(plan.dataset.splits.values()))[:8]
+    sample = next(iter(plan.training.splits.values()))[:8]
     tokens = {}
     for name, encoder in by_rung.items():
         batch = encoder(sample)
@@ -214,6 +214,10 @@ def price(plan: Plan) -> dict[str, Any]:
         "student": plan.config.student,
         "parameters": plan.student_parameters,
         "data": plan.dataset.sizes,
+        "skipped": plan.dataset.skipped,
+        "trained_on": {"benchmark": plan.training.benchmark.name, "data": plan.training.sizes}
+        if plan.training is not plan.dataset
+        else None,
         "stages": stages,
         "train_flops": float(sum(r["flops"] for s in stages for r in s["roles"].values())),
         "memory_bytes": max(
@@ -229,6 +233,11 @@ def price_text(priced: dict[str, Any]) -> str:
         f"  student {priced['student']}, {priced['parameters']:,} parameters",
         "  data: " + ", ".join(f"{split} {size}" for split, size in priced["data"].items()),
     ]
+    if priced["skipped"]:
+        lines.append("  left out, image missing: " + ", ".join(f"{s} {n}" for s, n in priced["skipped"].items()))
+    if other := priced["trained_on"]:
+        sizes = ", ".join(f"{split} {size}" for split, size in other["data"].items())
+        lines.append(f"  learns from {other['benchmark']}: {sizes}")
     for stage in priced["stages"]:
         lines.append(
             f"  stage {stage['name']}: {stage['steps']} steps, {stage['examples']} examples, share {stage['share']:g}"
@@ -292,6 +301,13 @@ def record_text(record: Record) -> str:
     lines.append(f"  {p.package}{git}; {p.started} to {p.finished}; {p.workers} workers; resumed {p.resumed} times")
     if record.data:
         lines.append(f"  data revision {record.data.revision}, fingerprint {record.data.fingerprint[:12]}")
+        if record.data.skipped:
+            lines.append("  left out, image missing: " + ", ".join(f"{s} {n}" for s, n in record.data.skipped.items()))
+    if other := record.trained_on:
+        lines.append(
+            f"  learned from {other.benchmark}, revision {other.data.revision}, fingerprint "
+            f"{other.data.fingerprint[:12]}"
+        )
     return "\n".join(lines)
 
 

@@ -32,7 +32,18 @@ WIDTH = 110
 SHOWN = ("accuracy", "macro_f1")
 """The metrics that every table shows, beside the one that it is sorted by."""
 NOT_COMPARED = frozenset(
-    {"seed", "tags", "cluster", "plugins", "save_student", "data_dir", "evaluate", "method", "benchmark"}
+    {
+        "seed",
+        "tags",
+        "cluster",
+        "plugins",
+        "save_student",
+        "data_dir",
+        "train_on_data_dir",
+        "evaluate",
+        "method",
+        "benchmark",
+    }
 )
 """Parts of a run's configuration that don't part rows: they aren't the method's, or have a column."""
 

@@ -83,6 +83,16 @@ class Data(_Model):
     sizes: dict[str, int]
     options: list[str] | None = None
     """The options, where every example has the same ones."""
+    skipped: dict[str, int] = {}
+    """By split: examples left out because their image was missing."""
+
+
+class TrainedOn(_Model):
+    """The benchmark that a run learned from, where it isn't the one that it is scored on."""
+
+    benchmark: str
+    settings: dict[str, Any]
+    data: Data
 
 
 class Provenance(_Model):
@@ -139,6 +149,7 @@ class Record(_Model):
     """By split (validation, test, ood), then by metric: accuracy, macro_f1, micro_f1, and
     `accuracy/<category>`; a protocol's figures are `<protocol>:<name>`."""
     data: Data | None = None
+    trained_on: TrainedOn | None = None
     cost: Cost = Cost()
     provenance: Provenance
     error: Failure | None = None

@@ -14,8 +14,8 @@ from harness.controls import CONTROLS, control_id, control_runs
 from harness.data import Dataset
 from harness.errors import UserError
 from harness.metrics import NO_ANSWER
-from harness.plan import Plan
-from harness.record import Data, Failure, Interval, Provenance, Record
+from harness.plan import Plan, settings_of
+from harness.record import Data, Failure, Interval, Provenance, Record, TrainedOn
 from harness.stats import summarise
 from harness.store import Store
 
@@ -124,8 +124,9 @@ def identity(plan: Plan) -> dict[str, Any]:
         "parameters": plan.student_parameters,
         "seed": c.seed,
         "tags": list(c.tags),
-        "config": RunConfig.model_dump(c, mode="json", exclude={"data_dir"}),
+        "config": RunConfig.model_dump(c, mode="json", exclude={"data_dir", "train_on_data_dir"}),
         "data": data_of(plan),
+        "trained_on": trained_on(plan),
     }
 
 
@@ -140,7 +141,16 @@ def seen(dataset: Dataset) -> Data:
         fingerprint=dataset.fingerprint,
         sizes=dataset.sizes,
         options=list(dataset.options) if dataset.options else None,
+        skipped={str(split): count for split, count in dataset.skipped.items()},
     )
+
+
+def trained_on(plan: Plan) -> TrainedOn | None:
+    """The other benchmark that the plan learns from, if it does."""
+    if plan.training is plan.dataset:
+        return None
+    benchmark = plan.training.benchmark
+    return TrainedOn(benchmark=benchmark.name, settings=settings_of(benchmark), data=seen(plan.training))
 
 
 def provenance_of(plan: Plan, started: str, workers: int, resumed: int) -> Provenance:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.nlvr import NLVR, SquareImage, figures, official, score_predictions
+from harness import data
 from harness.api import Answer, ConfigError, DataError
 
 SQUARE = {"type": "square", "size": 20, "color": "Black", "x_loc": 40, "y_loc": 80}
@@ -271,11 +272,13 @@ def test_a_missing_folder_and_a_missing_file(tmp_path: Path) -> None:
         NLVR().load("train")
 
 
-def test_missing_images_are_counted(small: Path) -> None:
+def test_missing_images_are_counted_or_skipped(small: Path) -> None:
     for k in (2, 4):
         (small / "dev" / "images" / "5" / f"dev-3-0-{k}.png").unlink()
-    with pytest.raises(DataError, match=r"2 of 6 images are missing, the first .*dev-3-0-2\.png"):
-        NLVR(small).load("test")
+    with pytest.raises(DataError, match=r"images of 2 of 6 examples are missing, first .*dev-3-0-2\.png of example"):
+        data.load(NLVR(small))
+    left = data.load(NLVR(small, layout="square"), skip_missing=True)
+    assert (left.skipped, left.sizes) == ({"test": 2}, {"train": 12, "validation": 6, "test": 4})
 
 
 @pytest.mark.parametrize(
