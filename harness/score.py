@@ -91,12 +91,15 @@ def import_run(
     split: Split | None = None,
     seed: int = 0,
     tags: tuple[str, ...] = (),
+    skip_missing: bool = False,
 ) -> Record:
     """Writes the answers in a file to the store as a run of the method `name`, and returns its record.
 
     Every example of `split`, or of the splits that the file answers, needs an answer. One that can't be read
     as an option is kept as text: wrong for the harness's metrics, and for a protocol what its own parser
-    makes of it. The same answers again give the same run. Raises `ConfigError`, `DataError` or `StoreError`.
+    makes of it. With `skip_missing` examples whose image is missing are left out, as in a run that does so:
+    what a row is ranked beside must have seen the same data. The same answers again give the same run.
+    Raises `ConfigError`, `DataError` or `StoreError`.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}", name):
         raise ConfigError(f"name {name!r}: expected at most 40 letters, digits and . _ + -, a letter or digit first")
@@ -104,8 +107,10 @@ def import_run(
         raise ConfigError(f"name {name!r} is that of a method here; choose one that says where the answers are from")
     started = provenance.now()
     given = predictions.read(path)
-    dataset = data.load(benchmark)
-    matched = match(benchmark, dataset.splits, given, split)
+    dataset = data.load(benchmark, skip_missing=skip_missing)
+    matched = match(benchmark, load_splits(benchmark) if dataset.skipped else dataset.splits, given, split)
+    kept = {(one, e.id) for one, examples in dataset.splits.items() for e in examples}
+    matched = predictions.Matched([a for a in matched.answers if (a[0], a[1].id) in kept])
     refuse_missing(matched, given, "a run answers every example of its splits")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     identity = [benchmark.revision, dataset.fingerprint, matched.splits, digest, seed]
@@ -125,7 +130,12 @@ def import_run(
         method=name,
         seed=seed,
         tags=[TAG, *tags],
-        config={"method": name, "benchmark": benchmark.name, "benchmark_settings": dict(benchmark_settings)},
+        config={
+            "method": name,
+            "benchmark": benchmark.name,
+            "benchmark_settings": dict(benchmark_settings),
+            "skip_missing": skip_missing,
+        },
         metrics=figures_of(dataset, frame, stats.RESAMPLES),
         data=seen(dataset),
         provenance=Provenance(

@@ -368,6 +368,18 @@ def test_imports_are_checked_against_the_benchmark(cli: Cli, pope: Path, tmp_pat
     assert {split: m["accuracy"]["value"] for split, m in record["metrics"].items()} == {"test": 1}
 
 
+def test_examples_without_an_image_can_be_left_out(cli: Cli, pope: Path, tmp_path: Path) -> None:
+    (pope / "images" / "i2.jpg").unlink()
+    path = save(pope / "p.csv", ALL_YES)
+    args = ["import-predictions", path, "--benchmark", "pope", "--data-dir", pope, "--store", tmp_path / "s"]
+    said = cli(*args, "--name", "m")
+    assert said.code == 2
+    assert "the images of 3 of 6 examples are missing" in said.err
+    record = cli(*args, "--name", "m", "--skip-missing", "--json").json
+    assert (record["data"]["sizes"], record["data"]["skipped"]) == ({"test": 3}, {"test": 3})
+    assert record["metrics"]["test"]["accuracy"]["value"] == 1
+
+
 def test_tables_without_texts_are_read(root: Path) -> None:
     """Runs that were stored before answers had texts."""
     store = Store(root / "results" / "nlvr")

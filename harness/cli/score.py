@@ -13,6 +13,7 @@ from harness.cli.common import (
     JsonOption,
     PluginOption,
     SetOption,
+    SkipMissingOption,
     StoreOption,
     app,
     load_plugins,
@@ -66,6 +67,7 @@ def import_predictions_(
     tag: Annotated[list[str] | None, typer.Option(help="A tag of the run; may be repeated.")] = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
+    skip_missing: SkipMissingOption = False,
     plugin: PluginOption = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
@@ -75,7 +77,7 @@ def import_predictions_(
     from harness.store import Store
 
     made, settings = _benchmark(benchmark, data_dir, plugin, set_)
-    record = score.import_run(file, made, settings, name, Store(store), split, seed, tuple(tag or ()))
+    record = score.import_run(file, made, settings, name, Store(store), split, seed, tuple(tag or ()), skip_missing)
     print(record.model_dump_json(indent=2) if as_json else describe.record_text(record))
 
 
