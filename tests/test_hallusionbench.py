@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from damage import each_damage_is_named, says
+from PIL import Image
 
 from benchmarks.hallusionbench import HallusionBench, no_image
 
@@ -62,6 +66,23 @@ def test_images_with_and_without_a_folder_of_their_own(tmp_path: Path) -> None:
         list(HallusionBench(tmp_path).load("test"))[1].image
         == tmp_path / "hallusion_bench" / "VS" / "chart" / "3_1.png"
     )
+
+
+def test_the_parquet_form_is_the_same(tmp_path: Path) -> None:
+    """The columns of lmms-lab/HallusionBench, in two splits; the images are cells."""
+    picture = io.BytesIO()
+    Image.new("RGB", (3, 2), "red").save(picture, "PNG")
+    (tmp_path / "data").mkdir()
+    for part, rows in (("image", [row(1), row(2)]), ("non_image", [row(0)])):
+        table = {key: [r[key] for r in rows] for key in rows[0]}
+        if part == "image":
+            table["image"] = [{"bytes": picture.getvalue(), "path": None}] * 2
+        pq.write_table(pa.table(table), tmp_path / "data" / f"{part}-00000-of-00001.parquet")
+    ours = list(HallusionBench(tmp_path).load("test"))
+    assert [e.id for e in ours] == [f"VS_chart_{figure}_3_{figure}_0" for figure in (1, 2, 0)]
+    assert ours[0].load_image().size == (3, 2)
+    assert ours[2].image is no_image
+    assert len(list(HallusionBench(tmp_path, rows="image").load("test"))) == 2
 
 
 def test_errors_name_file_and_item(tmp_path: Path) -> None:

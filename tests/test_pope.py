@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from damage import each_damage_is_named, says
+from PIL import Image
 
 from benchmarks.pope import POPE, VARIANTS, RePOPE
 from harness.api import ConfigError
@@ -66,6 +72,27 @@ def test_where_files_and_images_may_lie(tmp_path: Path) -> None:
     write(tmp_path / "annotations", [row(7, "no")], "coco_repope_popular.json")
     (example,) = RePOPE(tmp_path, variant="popular").load("test")
     assert (example.id, example.gold, example.source) == ("popular/7", 1, "repope/popular")
+
+
+def test_the_parquet_form_is_the_same(tmp_path: Path) -> None:
+    """The columns of lmms-lab/POPE; the images are cells, read one by one."""
+    picture = io.BytesIO()
+    Image.new("RGB", (3, 2), "red").save(picture, "PNG")
+    table = {
+        "question_id": ["1", "2", "1"],
+        "question": ["Is there a dog 1?", "Is there a dog 2?", "Is there a cat?"],
+        "answer": ["yes", "no", "no"],
+        "image_source": ["i1", "i2", "i1"],
+        "image": [{"bytes": picture.getvalue(), "path": None}] * 3,
+        "category": ["random", "random", "popular"],
+    }
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.table(table), tmp_path / "data" / "test-00000-of-00001.parquet")
+    ours = list(POPE(tmp_path, variant="random").load("test"))
+    theirs = list(POPE(write(tmp_path / "plain", [row(1), row(2, "no")]), variant="random").load("test"))
+    assert [replace(e, image=b"") for e in ours] == [replace(e, image=b"") for e in theirs]
+    assert pickle.loads(pickle.dumps(ours[1])).load_image().size == (3, 2)
+    assert [e.id for e in POPE(tmp_path).load("test")] == ["random/1", "random/2", "popular/1"]
 
 
 def test_errors_name_file_and_item(tmp_path: Path) -> None:
