@@ -19,6 +19,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 NO_ANSWER = -1
+LOWER_IS_BETTER = frozenset({"ece", "brier", "nll", "aurc", "parse_failures"})
+"""Figures (see `harness.calibration`) of which the smaller one is the better one."""
 
 
 def tally(gold: ArrayLike, chosen: ArrayLike, labels: int | None = None) -> Floats:

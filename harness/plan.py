@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import data, ladders, registry
+from harness import blind, data, ladders, registry
 from harness.api import Benchmark, From, Method, Stage
 from harness.config import RunConfig, RungConfig
 from harness.errors import ConfigError, near
@@ -63,6 +63,7 @@ class Plan:
             "seed": self.config.seed,
             "train": self.config.train.model_dump(mode="json"),
             "evaluate": self.config.evaluate.model_dump(mode="json"),
+            **({"control": self.config.control} if self.config.control else {}),
         }
 
     @cached_property
@@ -70,7 +71,8 @@ class Plan:
         """A name that a person can read, and the hash of the identity."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
         c = self.config
-        return f"{c.method}-{c.student}-{c.benchmark}-s{c.seed}-{digest[:10]}"
+        control = f"control-{c.control}-" if c.control else ""
+        return f"{control}{c.method}-{c.student}-{c.benchmark}-s{c.seed}-{digest[:10]}"
 
     @property
     def student_parameters(self) -> int:
@@ -100,6 +102,8 @@ def make(config: RunConfig) -> Plan:
     used = {w for s in stages for r in s.stage.roles.values() if isinstance(w := r.weights, str)} | {config.student}
     infos = {name: _inspect(rungs[name]) for name in rungs if name in used}
     dataset = _dataset(config.benchmark, json.dumps(config.benchmark_settings, sort_keys=True), config.data_dir)
+    if config.control:
+        dataset = blind.blinded(dataset, config.control, config.seed)
     return Plan(
         config=config,
         method=method,
@@ -173,7 +177,7 @@ def _check_weights(where: str, weights: str | From, rungs: list[str], earlier: d
 def code_digest(*classes: type) -> str:
     """sha256 over the code whose change may change the numbers: the harness's own, and the plug-ins' files."""
     digest = hashlib.sha256()
-    for name in ("api.py", "data.py", "models.py", "train.py", "evaluate.py"):
+    for name in ("api.py", "blind.py", "data.py", "models.py", "train.py", "evaluate.py"):
         digest.update((Path(__file__).parent / name).read_bytes())
     for cls in classes:
         digest.update(registry.source_digest(cls).encode())

@@ -2,7 +2,8 @@
 
 Runs are ranked together only where they saw the same data (benchmark, revision, fingerprint): each such set
 is a table of its own. A run that gives no figures (failed, interrupted, without predictions) is counted in
-its row's note. The controls (majority, random) have a row in every table that has them in the store.
+its row's note. The controls (majority, random, runs without images, ...) have a row, without a rank, in every
+table that has them in the store; one that beats chance is flagged.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness import stats
+from harness import controls, stats
 from harness.api import Split
 from harness.errors import ConfigError, DataError, StoreError, near
+from harness.metrics import LOWER_IS_BETTER
 from harness.record import Interval, Record
 from harness.store import Store
 
@@ -32,7 +34,7 @@ WIDTH = 110
 SHOWN = ("accuracy", "macro_f1")
 """The metrics that every table shows, beside the one that it is sorted by."""
 NOT_COMPARED = frozenset(
-    {"seed", "tags", "cluster", "plugins", "save_student", "data_dir", "evaluate", "method", "benchmark"}
+    {"seed", "tags", "cluster", "plugins", "save_student", "data_dir", "evaluate", "method", "benchmark", "control"}
 )
 """Parts of a run's configuration that don't part rows: they aren't the method's, or have a column."""
 
@@ -66,6 +68,8 @@ class Row(BaseModel):
     forwards_per_answer: float | None
     parameters: int | None
     run_ids: tuple[str, ...]
+    chance: float | None = None
+    """The accuracy of a uniform guess, where the record says it."""
     note: str = ""
 
     @property
@@ -99,7 +103,7 @@ def table(store: Store, benchmark: str | None = None, metric: str = "accuracy", 
         tables.setdefault(data_key, []).append(_row(store, data_key, members, metric, split))
     rows: list[Row] = []
     for data_key in sorted(tables):
-        rows += _ranked(_told_apart(tables[data_key], {r.run_id: r for r in records}))
+        rows += _ranked(_flagged(_told_apart(tables[data_key], {r.run_id: r for r in records})))
     return rows
 
 
@@ -181,6 +185,7 @@ def _row(store: Store, data_key: tuple[str, str, str], members: Sequence[Record]
         forwards_per_answer=_mean(forwards),
         parameters=next((r.parameters for r in used if r.parameters is not None), None),
         run_ids=tuple(r.run_id for r in (used or members)),
+        chance=_mean(r.metrics[split]["chance"].value for r in used if "chance" in r.metrics.get(split, {})),
         note=", ".join(said),
     )
 
@@ -204,7 +209,12 @@ def _values(used: Sequence[Record], frames: Sequence[pd.DataFrame], metric: str,
 
 def _ranked(rows: Iterable[Row]) -> list[Row]:
     """Best first; rows without a figure last; ranks count the runs only, and equal figures share one."""
-    ordered = sorted(rows, key=lambda r: (r.figure is None, -(r.figure or 0), r.label, r.student))
+
+    def order(row: Row) -> tuple[bool, float, str, str]:
+        sign = 1 if row.metric in LOWER_IS_BETTER else -1
+        return row.figure is None, sign * (row.figure or 0), row.label, row.student
+
+    ordered = sorted(rows, key=order)
     figures = [r.figure for r in ordered if r.kind == "run" and r.figure is not None]
     return [
         row.model_copy(update={"rank": figures.index(row.figure) + 1})
@@ -227,6 +237,18 @@ def _told_apart(rows: Sequence[Row], records: Mapping[str, Record]) -> list[Row]
         for row, config in zip(same, configs, strict=True):
             extra = _label("", {key: config.get(key) for key in differing})
             result.append(row.model_copy(update={"label": (row.label + extra)}))
+    return result
+
+
+def _flagged(rows: Sequence[Row]) -> list[Row]:
+    """A control whose interval lies above chance has that in its note: see `controls.flag`."""
+    constant = [r.values["accuracy"].value for r in rows if controls.is_constant(r.method) and "accuracy" in r.values]
+    result = []
+    for row in rows:
+        said = ""
+        if row.kind == "control" and row.chance is not None and "accuracy" in row.values:
+            said = controls.flag(row.method, row.values["accuracy"], row.chance, max(constant, default=None))
+        result.append(row.model_copy(update={"note": ", ".join(filter(None, (row.note, said)))}) if said else row)
     return result
 
 
@@ -358,9 +380,9 @@ def _cells(row: Row) -> list[str]:
         row.student,
         str(len(row.seeds)),
         *(_percent(row.values.get(name), bounds[name]) for name in metrics),
-        _short(row.train_tflops) if row.kind == "run" else "",
-        _short(row.train_seconds) if row.kind == "run" else "",
-        _count(row.parameters) if row.kind == "run" else "",
+        _short(row.train_tflops) if row.parameters != 0 else "",
+        _short(row.train_seconds) if row.parameters != 0 else "",
+        _count(row.parameters) if row.parameters != 0 else "",
     ]
 
 

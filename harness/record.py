@@ -118,7 +118,7 @@ class Record(_Model):
     schema_version: int = SCHEMA_VERSION
     run_id: str
     kind: Literal["run", "control"] = "run"
-    """`control`: a model-free row (majority, random)."""
+    """`control`: what can be scored without a model (majority, random, ...) or without the image (text_only, ...)."""
     status: Status
     benchmark: str
     task: str

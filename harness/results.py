@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import traceback
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
-from harness import provenance
+from harness import calibration, provenance
 from harness.api import Answer
 from harness.config import RunConfig
-from harness.controls import CONTROLS, control_id, control_runs
+from harness.controls import control_id, control_names, control_runs
 from harness.errors import UserError
+from harness.metrics import NO_ANSWER
 from harness.plan import Plan
 from harness.record import Data, Failure, Interval, Provenance, Record
 from harness.stats import summarise
@@ -32,15 +34,18 @@ def finished(store: Store, run_id: str) -> Record | None:
 
 
 def ensure_controls(plan: Plan, store: Store) -> None:
-    """Write the model-free rows of the plan's benchmark (majority, random) unless the store has them."""
-    data = data_of(plan)
-    if all(store.status(control_id(name, plan.config.benchmark, data)) == "done" for name in CONTROLS):
+    """Write the model-free rows of the plan's benchmark (majority, random, ...) unless the store has them."""
+    data, everything = data_of(plan), plan.dataset.splits
+    splits = {s: e for s, e in everything.items() if s in plan.config.evaluate.splits}
+    train_golds = [example.gold for example in everything["train"]] if "train" in everything else None
+    names = control_names(splits, data, train_golds)
+    if all(store.status(control_id(name, plan.config.benchmark, data)) == "done" for name in names):
         return
     for record, frame in control_runs(
         benchmark=plan.config.benchmark,
         task=plan.benchmark.task,
-        train_golds=[example.gold for example in plan.dataset.splits["train"]],
-        splits={s: e for s, e in plan.dataset.splits.items() if s in plan.config.evaluate.splits},
+        train_golds=train_golds,
+        splits=splits,
         data=data,
         provenance=provenance_of(plan, provenance.now(), 0, 0),
     ):
@@ -73,12 +78,19 @@ def interrupted(plan: Plan, started: str, workers: int) -> Record:
 
 
 def metrics(plan: Plan, frame: pd.DataFrame) -> dict[str, dict[str, Interval]]:
-    """The figures of each split from its predictions: the harness's metrics and the benchmark's protocols."""
+    """The figures of each split from its predictions: the harness's metrics and the benchmark's protocols.
+
+    Beside accuracy and F1: `calibration.FIGURES`, `parse_failures` (the share without an answer: 0 for option
+    logits) and `chance` (what a uniform guess scores on average).
+    """
     result: dict[str, dict[str, Interval]] = {}
     for split in frame["split"].unique():
         part = frame[frame["split"] == split]
         figures = dict(summarise(part, plan.dataset.options, plan.config.evaluate.resamples))
+        figures |= calibration.figures(part, plan.dataset.options, plan.config.evaluate.resamples)
         examples = {e.id: e for e in plan.dataset.splits[split]}
+        figures["parse_failures"] = Interval(value=float((part["chosen"] == NO_ANSWER).mean()))
+        figures["chance"] = Interval(value=fmean(1 / len(examples[id_].options) for id_ in part["id"]))
         answers = [
             Answer(e.id, e.group, e.category, e.options, e.gold, int(chosen), e.extra)
             for id_, chosen in zip(part["id"], part["chosen"], strict=True)
@@ -95,9 +107,10 @@ def identity(plan: Plan) -> dict[str, Any]:
     c = plan.config
     return {
         "run_id": plan.run_id,
+        "kind": "control" if c.control else "run",
         "benchmark": c.benchmark,
         "task": plan.benchmark.task,
-        "method": c.method,
+        "method": f"{c.method}/{c.control}" if c.control else c.method,
         "settings": plan.settings,
         "ladder": plan.ladder,
         "student": c.student,
