@@ -37,6 +37,8 @@ class Plan:
     rungs: dict[str, RungConfig]
     infos: dict[str, ladders.ModelInfo]
     stages: list[PlannedStage]
+    published: data.Dataset
+    """The benchmark's own examples: `dataset` is these, or (in a control) these without their images."""
     code: str
     """sha256 over the training code, the method's and the benchmark's files."""
 
@@ -102,13 +104,13 @@ def make(config: RunConfig) -> Plan:
     used = {w for s in stages for r in s.stage.roles.values() if isinstance(w := r.weights, str)} | {config.student}
     infos = {name: _inspect(rungs[name]) for name in rungs if name in used}
     dataset = _dataset(config.benchmark, json.dumps(config.benchmark_settings, sort_keys=True), config.data_dir)
-    if config.control:
-        dataset = blind.blinded(dataset, config.control, config.seed)
+    shown = blind.blinded(dataset, config.control, config.seed) if config.control else dataset
     return Plan(
         config=config,
         method=method,
         benchmark=dataset.benchmark,
-        dataset=dataset,
+        dataset=shown,
+        published=dataset,
         ladder=ladder.name,
         rungs=rungs,
         infos=infos,

@@ -83,6 +83,9 @@ class Data(_Model):
     sizes: dict[str, int]
     options: list[str] | None = None
     """The options, where every example has the same ones."""
+    leaks: dict[str, dict[str, int]] | None = None
+    """What splits share exactly, by pair (`train/test`) and kind (text, image, both): how many examples of the
+    second have a duplicate in the first. See `harness.leaks.exact`; None: not looked for."""
 
 
 class Provenance(_Model):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness import calibration, provenance
+from harness import calibration, leaks, provenance
 from harness.api import Answer
 from harness.config import RunConfig
 from harness.controls import control_id, control_names, control_runs
@@ -128,6 +128,7 @@ def data_of(plan: Plan) -> Data:
         fingerprint=plan.dataset.fingerprint,
         sizes=plan.dataset.sizes,
         options=list(plan.dataset.options) if plan.dataset.options else None,
+        leaks=leaks.exact(plan.published),
     )
 
 
