@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import traceback
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
-from harness import provenance
+from harness import calibration, leaks, provenance
 from harness.api import Answer, Example
 from harness.config import RunConfig
-from harness.controls import CONTROLS, control_id, control_runs
+from harness.controls import control_id, control_names, control_runs
 from harness.data import Dataset
 from harness.errors import UserError
 from harness.metrics import NO_ANSWER
@@ -34,15 +35,18 @@ def finished(store: Store, run_id: str) -> Record | None:
 
 
 def ensure_controls(plan: Plan, store: Store) -> None:
-    """Write the model-free rows of the plan's benchmark (majority, random) unless the store has them."""
-    data = data_of(plan)
-    if all(store.status(control_id(name, plan.config.benchmark, data)) == "done" for name in CONTROLS):
+    """Write the model-free rows of the plan's benchmark (majority, random, ...) unless the store has them."""
+    data, everything = data_of(plan), plan.dataset.splits
+    splits = {s: e for s, e in everything.items() if s in plan.config.evaluate.splits}
+    train_golds = [example.gold for example in everything["train"]] if "train" in everything else None
+    names = control_names(splits, data, train_golds)
+    if all(store.status(control_id(name, plan.config.benchmark, data)) == "done" for name in names):
         return
     for record, frame in control_runs(
         benchmark=plan.config.benchmark,
         task=plan.benchmark.task,
-        train_golds=[example.gold for example in plan.dataset.splits["train"]],
-        splits={s: e for s, e in plan.dataset.splits.items() if s in plan.config.evaluate.splits},
+        train_golds=train_golds,
+        splits=splits,
         data=data,
         provenance=provenance_of(plan, provenance.now(), 0, 0),
     ):
@@ -82,15 +86,18 @@ def metrics(plan: Plan, frame: pd.DataFrame) -> dict[str, dict[str, Interval]]:
 def figures_of(dataset: Dataset, frame: pd.DataFrame, resamples: int) -> dict[str, dict[str, Interval]]:
     """The figures of each split from its predictions: the harness's metrics and the benchmark's protocols.
 
-    What a protocol leaves undefined has no figure. `parse_failures` is the share of answers that could not
-    be read as an option.
+    Beside accuracy and F1: `calibration.FIGURES`, `parse_failures` (the share that couldn't be read as an
+    option: 0 for option logits) and `chance` (what a uniform guess scores on average). What a protocol leaves
+    undefined has no figure.
     """
     result: dict[str, dict[str, Interval]] = {}
     for split in frame["split"].unique():
         part = frame[frame["split"] == split]
         figures = dict(summarise(part, dataset.options, resamples))
-        figures["parse_failures"] = Interval(value=float((part["chosen"] == NO_ANSWER).mean()))
+        figures |= calibration.figures(part, dataset.options, resamples)
         examples = {e.id: e for e in dataset.splits[split]}
+        figures["parse_failures"] = Interval(value=float((part["chosen"] == NO_ANSWER).mean()))
+        figures["chance"] = Interval(value=fmean(1 / len(examples[id_].options) for id_ in part["id"]))
         given = [
             (examples[id_], answer(examples[id_], int(chosen), text))
             for id_, chosen, text in zip(part["id"], part["chosen"], part["text"], strict=True)
@@ -115,9 +122,10 @@ def identity(plan: Plan) -> dict[str, Any]:
     c = plan.config
     return {
         "run_id": plan.run_id,
+        "kind": "control" if c.control else "run",
         "benchmark": c.benchmark,
         "task": plan.benchmark.task,
-        "method": c.method,
+        "method": f"{c.method}/{c.control}" if c.control else c.method,
         "settings": plan.settings,
         "ladder": plan.ladder,
         "student": c.student,
@@ -131,17 +139,18 @@ def identity(plan: Plan) -> dict[str, Any]:
 
 
 def data_of(plan: Plan) -> Data:
-    return seen(plan.dataset)
+    return seen(plan.dataset, plan.published)
 
 
-def seen(dataset: Dataset) -> Data:
-    """What a run on this data saw of it."""
+def seen(dataset: Dataset, published: Dataset | None = None) -> Data:
+    """What a run on this data saw of it; `published` is the data with its own images, to look for leaks in."""
     return Data(
         revision=dataset.benchmark.revision,
         fingerprint=dataset.fingerprint,
         sizes=dataset.sizes,
         options=list(dataset.options) if dataset.options else None,
         skipped={str(split): count for split, count in dataset.skipped.items()},
+        leaks=None if published is None else leaks.exact(published),
     )
 
 

@@ -137,7 +137,7 @@ def import_run(
             "skip_missing": skip_missing,
         },
         metrics=figures_of(dataset, frame, stats.RESAMPLES),
-        data=seen(dataset),
+        data=seen(dataset, dataset),
         provenance=Provenance(
             **provenance.static(),
             code=registry.source_digest(type(benchmark)),
