@@ -15,16 +15,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 from PIL import Image
 
 from benchmarks.answers import YES_NO, Parser, either_word, gold_verdict, strict_figures, yes_inside
-from benchmarks.reading import choice, data_folder, image_in, integer, items, new_id, text
-from harness.api import Answer, Benchmark, DataError, Example, Figures, Scorer, Split
+from benchmarks.hub import image_of, rows_of, source_of
+from benchmarks.reading import Row, choice, data_folder, image_in, integer, items, new_id, text
+from harness.api import Answer, Benchmark, DataError, Example, Figures, ImageSource, Scorer, Split
 
+FILE = "HallusionBench.json"
 CATEGORIES = {"VD": ("illusion", "math", "ocr", "figure", "video"), "VS": ("chart", "table", "map", "ocr")}
 
 
@@ -33,6 +35,11 @@ class HallusionBench(Benchmark):
     """Yes/no questions on images and their edits; `group` is the set of images, category as `VD_ocr`."""
 
     rows: Literal["all", "image"] = "all"
+    """image: leave out the questions without an image."""
+    repo: str = ""
+    """A Hugging Face repository to read instead of `data_dir`, like lmms-lab/HallusionBench."""
+    repo_revision: str = ""
+    """The commit of `repo`, 40 hex digits."""
 
     name: ClassVar[str] = "hallusionbench"
     task: ClassVar[Literal["hallucination", "factuality"]] = "hallucination"
@@ -47,18 +54,18 @@ class HallusionBench(Benchmark):
     )
     homepage: ClassVar[str] = "https://github.com/tianyi-lab/HallusionBench"
     obtain: ClassVar[str] = (
-        "HallusionBench.json of the repository, and hallusion_bench.zip from its README, unpacked beside"
+        "HallusionBench.json of the repository, and hallusion_bench.zip from its README, unpacked beside. Or all of it "
+        "as Parquet: the Hugging Face dataset lmms-lab/HallusionBench, commit "
+        "ea5fd49f1b711d12cc8b0ec75be0c0593e17befe, as data_dir or as settings repo and repo_revision"
     )
     needs_data_dir: ClassVar[bool] = True
     unanswered: ClassVar[Mapping[str, Literal["left out", "wrong"]]] = {"strict": "wrong"}
 
     def load(self, split: Split) -> Sequence[Example]:
         """The questions in the published order."""
-        folder = data_folder(self, split)
-        images = folder / "hallusion_bench" if (folder / "hallusion_bench").is_dir() else folder
         examples: list[Example] = []
         seen: dict[str, str] = {}
-        for where, row in items(folder / "HallusionBench.json"):
+        for where, row in self._rows(split):
             category = choice(row, "category", where, tuple(CATEGORIES))
             subcategory = choice(row, "subcategory", where, CATEGORIES[category])
             numbers = [integer(row, key, where) for key in ("visual_input", "set_id", "figure_id", "question_id")]
@@ -66,12 +73,11 @@ class HallusionBench(Benchmark):
             blank = numbers[0] == 0
             if blank and self.rows == "image":
                 continue
-            name = "" if blank else text(row, "filename", where).removeprefix("./").removeprefix("hallusion_bench/")
             examples.append(
                 Example(
                     id=id_,
                     group=f"{category}_{subcategory}_{numbers[1]}",
-                    image=no_image if blank else image_in(images, name, where),
+                    image=no_image if blank else self._image(row, where),
                     question=text(row, "question", where),
                     claim="",
                     options=YES_NO,
@@ -81,6 +87,24 @@ class HallusionBench(Benchmark):
                 )
             )
         return examples
+
+    def _rows(self, split: Split) -> Iterator[tuple[str, Row]]:
+        """From the published file; where it isn't, from Parquet with the columns of lmms-lab/HallusionBench."""
+        if self.data_dir is None or not (self.data_dir / FILE).is_file():
+            parts = ("image", "non_image") if self.rows == "all" else ("image",)
+            sources = [source_of(self, self.repo, self.repo_revision, part) for part in parts]
+            if None not in sources:
+                for source in filter(None, sources):
+                    yield from rows_of(source)
+                return
+        yield from items(data_folder(self, split) / FILE)
+
+    def _image(self, row: Row, where: str) -> ImageSource:
+        if self.data_dir is None or "image" in row:
+            return image_of(row, "image", where)
+        inner = self.data_dir / "hallusion_bench"
+        name = text(row, "filename", where).removeprefix("./").removeprefix("hallusion_bench/")
+        return image_in(inner if inner.is_dir() else self.data_dir, name, where)
 
     def protocols(self) -> Mapping[str, Scorer]:
         return {
@@ -93,7 +117,7 @@ class HallusionBench(Benchmark):
 
     def asked(self, protocol: str, example: Example) -> bool:
         """Only the published script and `strict` ask the questions without an image."""
-        return protocol in ("official", "strict") or example.image is not no_image
+        return protocol in ("official", "strict") or example.id.split("_")[2] != "0"
 
 
 def no_image() -> Image.Image:
@@ -348,8 +372,8 @@ def _cause_counts(rows: Sequence[Judged]) -> dict[str, float]:
             of_answers[cause] += 1
             by_group.setdefault(row.by_question, set()).add(cause)
     of_groups = Counter(next(iter(causes)) if len(causes) == 1 else "Mix" for causes in by_group.values())
-    names = ("LH", "VI", "Mix")
-    return {name: of_groups[name] for name in names} | {f"{name}_cg": of_answers[name] for name in names}
+    counted: dict[str, float] = {name: of_groups[name] for name in ("LH", "VI", "Mix")}
+    return counted | {f"{name}_cg": of_answers[name] for name in counted}
 
 
 def _cause(row: Judged, first: int | None) -> Literal["LH", "VI", "Mix"]:

@@ -47,7 +47,7 @@ class MMFakeBench(Benchmark):
     homepage: ClassVar[str] = "https://github.com/liuxuannan/MMFakeBench"
     obtain: ClassVar[str] = (
         "request it at https://huggingface.co/datasets/liuxuannan/MMFakeBench, and unpack MMFakeBench_test "
-        "(10,000 items) or MMFakeBench_val (1,000: --set part=val)"
+        "(10,000 items) or MMFakeBench_val (1,000: --set benchmark_settings.part=val)"
     )
     needs_data_dir: ClassVar[bool] = True
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -27,7 +27,7 @@ from PIL import Image
 from pydantic import Field
 
 from benchmarks.reading import Row, choice, data_folder, image_in, items, new_id, shown, text
-from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Split
+from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Figures, Scorer, Split
 
 ORDERS = 6
 """Images an item: its three boxes in every order."""
@@ -75,9 +75,13 @@ class NLVR(Benchmark):
         orders = range(self.images_per_item if split == "train" else ORDERS)
         return [_example(item, _image_path(folder, item, k), k, self.layout) for item in found for k in orders]
 
-    def protocols(self) -> Mapping[str, Callable[[Sequence[Answer]], dict[str, float]]]:
+    def protocols(self) -> Mapping[str, Scorer]:
         """`official`: accuracy over images, and consistency over sentences (see `figures`)."""
         return {"official": official}
+
+    def names(self, example: Example) -> Sequence[str]:
+        """The id, the published name of the image, and the item's identifier, which answers all of its orders."""
+        return (example.id, f"{example.id}.png", example.group)
 
     def swap_gold(self, example: Example) -> int | None:
         """Unknown: a sentence may be true of an unrelated image too."""
@@ -106,9 +110,13 @@ def figures(right: Iterable[tuple[str, bool]]) -> dict[str, float]:
     }
 
 
-def official(answers: Sequence[Answer]) -> dict[str, float]:
-    """The official figures of the answers of one split."""
-    return figures((answer.group, answer.chosen == answer.gold) for answer in answers)
+def official(answers: Sequence[Answer]) -> Figures:
+    """As the published metrics_images.py: accuracy over images ("precision" there), consistency over sentences.
+
+    An answer is right that is the label, whatever its case and the blanks behind it. The original ends
+    without figures where an answer is missing.
+    """
+    return figures((a.group, a.text.rstrip().lower() == a.options[a.gold].lower()) for a in answers)
 
 
 def score_predictions(labels: Mapping[str, str], lines: Iterable[str], per_image: bool = True) -> dict[str, float]:

@@ -14,7 +14,7 @@ Theirs differ in what a text is taken for (see benchmarks/answers.py) and in wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -29,63 +29,63 @@ from benchmarks.answers import (
     ratio,
     strict_figures,
 )
-from benchmarks.reading import choice, data_folder, image_in, integer, items, new_id, text
-from harness.api import Answer, Benchmark, Example, Figures, Scorer, Split
+from benchmarks.hub import image_of, rows_of, source_of
+from benchmarks.reading import Row, choice, data_folder, image_in, integer, items, new_id, text
+from harness.api import Answer, Benchmark, Example, Figures, ImageSource, Scorer, Split
 
 VARIANTS = ("random", "popular", "adversarial")
 
 
 @dataclass(frozen=True)
-class POPE(Benchmark):
-    """Polling for objects: yes/no questions about single objects; `group` is the image, category the variant."""
+class Polling(Benchmark):
+    """What POPE and RePOPE share: yes/no questions about single objects."""
 
     variant: Literal["all", "random", "popular", "adversarial"] = "all"
 
-    name: ClassVar[str] = "pope"
     task: ClassVar[Literal["hallucination", "factuality"]] = "hallucination"
     splits: ClassVar[tuple[Split, ...]] = ("test",)
-    published: ClassVar[Mapping[str, int]] = {"test": 9000}
     positive: ClassVar[str] = "Yes"
-    revision: ClassVar[str] = "pope@08d957b-1"
-    licence: ClassVar[str] = "MIT (questions); the images are COCO's, under their own terms"
-    citation: ClassVar[str] = (
-        "Yifan Li, Yifan Du, Kun Zhou, Jinpeng Wang, Wayne Xin Zhao, Ji-Rong Wen. Evaluating Object Hallucination in "
-        "Large Vision-Language Models. EMNLP 2023."
-    )
-    homepage: ClassVar[str] = "https://github.com/AoiDragon/POPE"
-    obtain: ClassVar[str] = (
-        "output/coco/coco_pope_*.json of the repository; the images from COCO's val2014.zip (https://cocodataset.org), "
-        "in a folder val2014 beside them"
-    )
     needs_data_dir: ClassVar[bool] = True
     unanswered: ClassVar[Mapping[str, Literal["left out", "wrong"]]] = {"strict": "wrong"}
-
-    prefix: ClassVar[str] = "coco_pope"
-    folders: ClassVar[tuple[str, ...]] = (".", "output/coco")
+    prefix: ClassVar[str]
+    """How the annotation files' names begin."""
+    folders: ClassVar[tuple[str, ...]]
+    """Where in `data_dir` they may lie."""
 
     def load(self, split: Split) -> Sequence[Example]:
         """The questions of the variant (of all, in the order of `VARIANTS`) as published."""
-        folder = data_folder(self, split)
-        images = _image_folder(folder)
-        examples: list[Example] = []
         seen: dict[str, str] = {}
-        for variant in VARIANTS if self.variant == "all" else (self.variant,):
-            for where, row in items(_file(folder, self.folders, f"{self.prefix}_{variant}.json"), layout="jsonl"):
-                name = text(row, "image", where)
-                examples.append(
-                    Example(
-                        id=new_id(seen, f"{variant}/{integer(row, 'question_id', where)}", where),
-                        group=name,
-                        image=image_in(images, name, where),
-                        question=text(row, "text", where),
-                        claim="",
-                        options=YES_NO,
-                        gold=0 if choice(row, "label", where, ("yes", "no")) == "yes" else 1,
-                        category=variant,
-                        source=f"{self.name}/{variant}",
-                    )
-                )
-        return examples
+        return [
+            Example(
+                id=new_id(seen, f"{variant}/{integer(row, 'question_id', where)}", where),
+                group=text(row, "image", where),
+                image=image,
+                question=text(row, "text", where),
+                claim="",
+                options=YES_NO,
+                gold=0 if choice(row, "label", where, ("yes", "no")) == "yes" else 1,
+                category=variant,
+                source=f"{self.name}/{variant}",
+            )
+            for where, variant, row, image in self.rows(split)
+        ]
+
+    def rows(self, split: Split) -> Iterator[tuple[str, str, Row, ImageSource]]:
+        """Where each published row stands, its variant, the row and its image."""
+        folder = data_folder(self, split)
+        images = next((place for place in (folder / "val2014", folder / "images") if place.is_dir()), folder)
+        for variant in self.variants:
+            for where, row in items(self.file(folder, variant), layout="jsonl"):
+                yield where, variant, row, image_in(images, text(row, "image", where), where)
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return VARIANTS if self.variant == "all" else (self.variant,)
+
+    def file(self, folder: Path, variant: str) -> Path:
+        """The annotation file of a variant, which need not exist."""
+        places = [folder / inner / f"{self.prefix}_{variant}.json" for inner in self.folders]
+        return next((place for place in places if place.is_file()), places[0])
 
     def names(self, example: Example) -> Sequence[str]:
         """The id; and the question's number alone, where only one variant is loaded."""
@@ -97,11 +97,53 @@ class POPE(Benchmark):
 
 
 @dataclass(frozen=True)
-class RePOPE(POPE):
+class POPE(Polling):
+    """Polling for objects: yes/no questions about single objects; `group` is the image, category the variant."""
+
+    repo: str = ""
+    """A Hugging Face repository to read instead of `data_dir`, like lmms-lab/POPE."""
+    repo_revision: str = ""
+    """The commit of `repo`, 40 hex digits."""
+
+    name: ClassVar[str] = "pope"
+    published: ClassVar[Mapping[str, int]] = {"test": 9000}
+    revision: ClassVar[str] = "pope@08d957b-1"
+    licence: ClassVar[str] = "MIT (questions); the images are COCO's, under their own terms"
+    citation: ClassVar[str] = (
+        "Yifan Li, Yifan Du, Kun Zhou, Jinpeng Wang, Wayne Xin Zhao, Ji-Rong Wen. Evaluating Object Hallucination in "
+        "Large Vision-Language Models. EMNLP 2023."
+    )
+    homepage: ClassVar[str] = "https://github.com/AoiDragon/POPE"
+    obtain: ClassVar[str] = (
+        "output/coco/coco_pope_*.json of the repository; the images from COCO's val2014.zip (https://cocodataset.org), "
+        "in a folder val2014 beside them. Or all of it as Parquet: the Hugging Face dataset lmms-lab/POPE, commit "
+        "4db1276663dfa5eb8ad16a52d24c31a09e470896, as data_dir or as settings repo and repo_revision"
+    )
+    prefix: ClassVar[str] = "coco_pope"
+    folders: ClassVar[tuple[str, ...]] = (".", "output/coco")
+
+    def rows(self, split: Split) -> Iterator[tuple[str, str, Row, ImageSource]]:
+        """From the published files; where they aren't, from Parquet with the columns of lmms-lab/POPE."""
+        if self.data_dir is not None and self.file(self.data_dir, self.variants[0]).is_file():
+            source = None
+        else:
+            source = source_of(self, self.repo, self.repo_revision, split)
+        if source is None:
+            yield from super().rows(split)
+            return
+        for where, found in rows_of(source):
+            variant = choice(found, "category", where, VARIANTS)
+            if variant in self.variants:
+                name = f"{text(found, 'image_source', where).removesuffix('.jpg')}.jpg"
+                row = {"image": name, "text": found.get("question"), "label": found.get("answer")}
+                yield where, variant, {"question_id": found.get("question_id"), **row}, image_of(found, "image", where)
+
+
+@dataclass(frozen=True)
+class RePOPE(Polling):
     """POPE's questions with wrong labels corrected and ambiguous questions left out."""
 
     name: ClassVar[str] = "repope"
-    published: ClassVar[Mapping[str, int]] = {}
     revision: ClassVar[str] = "repope-1"
     licence: ClassVar[str] = "not stated (labels); POPE's MIT (questions); the images are COCO's, under their own terms"
     citation: ClassVar[str] = (
@@ -114,15 +156,6 @@ class RePOPE(POPE):
     )
     prefix: ClassVar[str] = "coco_repope"
     folders: ClassVar[tuple[str, ...]] = (".", "annotations")
-
-
-def _file(folder: Path, folders: Sequence[str], name: str) -> Path:
-    places = [folder / inner / name for inner in folders]
-    return next((place for place in places if place.is_file()), places[0])
-
-
-def _image_folder(folder: Path) -> Path:
-    return next((place for place in (folder / "val2014", folder / "images") if place.is_dir()), folder)
 
 
 # ------------------------------------------------------------------------------------------- protocols

@@ -107,6 +107,9 @@ class RunConfig(Settings):
     plugins: tuple[str, ...] = ()
     save_student: bool = False
     """Keep the trained student beside the record, in `save_pretrained` layout."""
+    control: Literal["text_only", "shuffled_image"] | None = None
+    """Train and score without the images that belong to the questions (grey ones, or another group's): the run is
+    then a control, which says what the words alone give away."""
 
 
 class SuiteRun(Settings):
@@ -116,6 +119,7 @@ class SuiteRun(Settings):
     student: str = "S"
     settings: dict[str, Any] = {}
     tags: tuple[str, ...] = ()
+    control: Literal["text_only", "shuffled_image"] | None = None
 
 
 class SuiteConfig(Settings):
@@ -163,6 +167,7 @@ class SuiteConfig(Settings):
                 cluster=self.cluster,
                 plugins=self.plugins,
                 tags=(*run.tags, f"suite:{self.name}"),
+                control=run.control,
             )
             for seed in self.seeds
             for benchmark in self.benchmarks

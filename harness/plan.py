@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import data, ladders, registry
+from harness import blind, data, ladders, registry
 from harness.api import Benchmark, From, Method, Split, Stage
 from harness.config import RunConfig, RungConfig
 from harness.errors import ConfigError, near
@@ -42,6 +42,8 @@ class Plan:
     rungs: dict[str, RungConfig]
     infos: dict[str, ladders.ModelInfo]
     stages: list[PlannedStage]
+    published: data.Dataset
+    """The benchmark's own examples: `dataset` is these, or (in a control) these without their images."""
     code: str
     """sha256 over the training code, the method's and the benchmark's files."""
 
@@ -75,6 +77,7 @@ class Plan:
             "seed": self.config.seed,
             "train": self.config.train.model_dump(mode="json"),
             "evaluate": self.config.evaluate.model_dump(mode="json"),
+            **({"control": self.config.control} if self.config.control else {}),
         }
 
     @cached_property
@@ -82,7 +85,8 @@ class Plan:
         """A name that a person can read, and the hash of the identity."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
         c = self.config
-        return f"{c.method}-{c.student}-{c.benchmark}-s{c.seed}-{digest[:10]}"
+        control = f"control-{c.control}-" if c.control else ""
+        return f"{control}{c.method}-{c.student}-{c.benchmark}-s{c.seed}-{digest[:10]}"
 
     @property
     def student_parameters(self) -> int:
@@ -112,12 +116,14 @@ def make(config: RunConfig) -> Plan:
     used = {w for s in stages for r in s.stage.roles.values() if isinstance(w := r.weights, str)} | {config.student}
     infos = {name: _inspect(rungs[name]) for name in rungs if name in used}
     dataset = _dataset(config.benchmark, _canonical(config.benchmark_settings), config.data_dir, config.skip_missing)
-    training = _training(config, method, dataset) if stages else dataset
+    shown = blind.blinded(dataset, config.control, config.seed) if config.control else dataset
+    training = _training(config, method, shown) if stages else shown
     return Plan(
         config=config,
         method=method,
         benchmark=dataset.benchmark,
-        dataset=dataset,
+        dataset=shown,
+        published=dataset,
         training=training,
         ladder=ladder.name,
         rungs=rungs,
@@ -151,7 +157,8 @@ def _training(config: RunConfig, method: Method, dataset: data.Dataset) -> data.
             )
     if config.train_on is None:
         return dataset
-    return _dataset(config.train_on, settings, config.train_on_data_dir, config.skip_missing, LEARNT_FROM)
+    found = _dataset(config.train_on, settings, config.train_on_data_dir, config.skip_missing, LEARNT_FROM)
+    return blind.blinded(found, config.control, config.seed) if config.control else found
 
 
 def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[PlannedStage]:
@@ -214,7 +221,7 @@ def _check_weights(where: str, weights: str | From, rungs: list[str], earlier: d
 def code_digest(*classes: type) -> str:
     """sha256 over the code whose change may change the numbers: the harness's own, and the plug-ins' files."""
     digest = hashlib.sha256()
-    for name in ("api.py", "data.py", "models.py", "train.py", "evaluate.py"):
+    for name in ("api.py", "blind.py", "data.py", "models.py", "train.py", "evaluate.py"):
         digest.update((Path(__file__).parent / name).read_bytes())
     for cls in classes:
         digest.update(registry.source_digest(cls).encode())

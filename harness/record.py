@@ -85,6 +85,9 @@ class Data(_Model):
     """The options, where every example has the same ones."""
     skipped: dict[str, int] = {}
     """By split: examples left out because their image was missing."""
+    leaks: dict[str, dict[str, int]] | None = None
+    """What splits share exactly, by pair (`train/test`) and kind (text, image, both): how many examples of the
+    second have a duplicate in the first. See `harness.leaks.exact`; None: not looked for."""
 
 
 class TrainedOn(_Model):
@@ -110,6 +113,8 @@ class Provenance(_Model):
     workers: int = 0
     resumed: int = 0
     """How many times the run was taken up again from a checkpoint."""
+    imported: str | None = None
+    """The file whose answers these are, with its sha256, where they were made elsewhere."""
 
 
 class Failure(_Model):
@@ -128,7 +133,7 @@ class Record(_Model):
     schema_version: int = SCHEMA_VERSION
     run_id: str
     kind: Literal["run", "control"] = "run"
-    """`control`: a model-free row (majority, random)."""
+    """`control`: what can be scored without a model (majority, random, ...) or without the image (text_only, ...)."""
     status: Status
     benchmark: str
     task: str

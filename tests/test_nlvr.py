@@ -57,7 +57,8 @@ def test_accuracy_is_over_images_and_consistency_over_sentences() -> None:
 
 def test_the_protocol_reads_answers() -> None:
     def answer(group: str, k: int, chosen: int) -> Answer:
-        return Answer(f"dev-{group}-{k}", group, "tower", ("True", "False"), gold=0, chosen=chosen)
+        options = ("True", "False")
+        return Answer(f"dev-{group}-{k}", group, "tower", options, gold=0, chosen=chosen, text=options[chosen])
 
     answers = [answer("7-0", 0, 0), answer("7-1", 0, 1), answer("12-0", 0, 0)]
     assert official(answers) == {"accuracy": 2 / 3, "consistency": 1 / 2}
@@ -124,8 +125,9 @@ def test_the_protocol_gives_the_published_figures(golden: Path, nlvr_dir: Path) 
     answers = []
     for split in bench.splits:
         for e in bench.load(split):
-            chosen = ("true", "false").index(published["predictions"][f"{e.id}.png"])
-            answers.append(Answer(e.id, e.group, e.category, e.options, e.gold, chosen))
+            said = published["predictions"][f"{e.id}.png"]
+            chosen = ("true", "false").index(said)
+            answers.append(Answer(e.id, e.group, e.category, e.options, e.gold, chosen, said))
     assert len(answers) == 5934
     same(official(answers), published["scores"])
 
