@@ -49,17 +49,9 @@ def figures(
     gold_n = predictions["gold"].to_numpy(dtype=np.int64)
     p_nk = probabilities(predictions["scores"])
     right_n, confidence_n = p_nk.argmax(1) == gold_n, p_nk.max(1)
-    brier_n, nll_n = brier_terms(p_nk, gold_n), nll_terms(p_nk, gold_n)
-    group_n, groups = stats.group_numbers(predictions["group"])
-    sums = [np.bincount(group_n, w, groups) for w in (np.ones(len(gold_n)), brier_n, nll_n)]
-    units_c3 = np.stack(sums, axis=1).astype(np.float64)
-    drawn_n3 = stats.resampled_sums(units_c3, resamples, seed) if groups > 1 else None
-
-    def mean(column: int) -> Interval:
-        value = float(units_c3[:, column].sum() / len(gold_n))
-        return stats.interval(value, None if drawn_n3 is None else drawn_n3[:, column] / drawn_n3[:, 0])
-
-    result = {"ece": Interval(value=ece(confidence_n, right_n)), "brier": mean(1), "nll": mean(2)}
+    terms_n2 = np.stack([brier_terms(p_nk, gold_n), nll_terms(p_nk, gold_n)], axis=1)
+    brier, nll = stats.mean_intervals(terms_n2, predictions["group"], resamples, seed)
+    result = {"ece": Interval(value=ece(confidence_n, right_n)), "brier": brier, "nll": nll}
     ranked = None if labels is None else auroc_one_vs_rest(p_nk, gold_n)
     if ranked is not None:
         result["auroc"] = Interval(value=ranked)

@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -26,6 +26,7 @@ from harness import controls, leaks, stats
 from harness.api import Benchmark, DataError, Example, Figures, Scorer, Split
 from harness.data import MAX_OPTIONS, Dataset
 from harness.errors import first_line
+from harness.record import Interval
 from harness.results import answer
 from harness.store import Store
 
@@ -254,13 +255,10 @@ def _balance(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
         yield (_warn if said else _ok)("balance", text + (f"; answering always so is {said}" if said else ""))
 
 
-def _share_right(examples: Sequence[Example], place: int) -> Any:
+def _share_right(examples: Sequence[Example], place: int) -> Interval:
     """The accuracy of always giving one place, with its interval over groups."""
-    group_n, groups = stats.group_numbers([e.group for e in examples])
-    right_n = np.asarray([e.gold == place for e in examples], dtype=np.float64)
-    units = np.stack([np.bincount(group_n, right_n, groups), np.bincount(group_n, None, groups)], axis=1)
-    drawn = stats.resampled_sums(units.astype(np.float64), 1000, 0) if groups > 1 else None
-    return stats.interval(float(right_n.mean()), None if drawn is None else drawn[:, 0] / drawn[:, 1])
+    right_n1 = np.asarray([[e.gold == place] for e in examples], dtype=np.float64)
+    return stats.mean_intervals(right_n1, [e.group for e in examples])[0]
 
 
 def _texts(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:

@@ -104,7 +104,7 @@ def table(store: Store, benchmark: str | None = None, metric: str = "accuracy", 
     `metric` is one of `stats.METRICS`, `accuracy/<category>` or a protocol's figure. Raises `ConfigError` for
     a benchmark, metric or split that no run in the store has.
     """
-    everything = list(store.records())
+    everything = [r for r in store.records() if r.kind != "robustness"]
     records = [r for r in everything if benchmark in (None, r.benchmark)]
     if benchmark is not None and not records:
         known = {r.benchmark for r in everything}
@@ -182,7 +182,7 @@ def _row(store: Store, data_key: tuple[str, str, str], members: Sequence[Record]
         revision=data_key[1],
         fingerprint=data_key[2],
         split=split,
-        kind=one.kind,
+        kind="control" if one.kind == "control" else "run",
         method=one.method,
         label=_label(one.method, one.config.get("settings", {})),
         ladder=one.ladder,

@@ -132,8 +132,9 @@ class Record(_Model):
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
-    kind: Literal["run", "control"] = "run"
-    """`control`: what can be scored without a model (majority, random, ...) or without the image (text_only, ...)."""
+    kind: Literal["run", "control", "robustness"] = "run"
+    """`control`: what can be scored without a model (majority, random, ...) or without the image (text_only, ...).
+    `robustness`: a run's student asked again in other ways, see `harness.robustness`; it is never ranked."""
     status: Status
     benchmark: str
     task: str

@@ -1,12 +1,16 @@
-"""Verbs that examine benchmarks: `leaks`, `check-benchmark`."""
+"""Verbs that examine benchmarks and students: `leaks`, `check-benchmark`, `robustness`."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from harness.api import Split
 from harness.cli.common import DataOption, JsonOption, PluginOption, StoreOption, app, load_plugins, print_json, say
 from harness.errors import ConfigError
 
@@ -72,3 +76,37 @@ def check_benchmark_(
     else:
         print(check_benchmark.to_text(name, findings))
     raise typer.Exit(1 if any(finding.level == "fail" for finding in findings) else 0)
+
+
+@app.command("robustness")
+def robustness_(
+    run: Annotated[
+        str, typer.Argument(help="A run that kept its student (--set save_student=true); may be shortened.")
+    ],
+    split: Split = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many examples.")] = None,
+    store: StoreOption = None,
+    data_dir: DataOption = None,
+    plugin: PluginOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a run's student again: options in every order, other words, damaged images, no image, another image."""
+    from harness import robustness
+    from harness.store import Store
+
+    load_plugins(plugin)
+    with redirect_stdout(sys.stderr):  # libraries talk while they load a model
+        record = robustness.of_run(Store(store), run, split, limit, data_dir, _steps())
+    print(record.model_dump_json(indent=2) if as_json else robustness.to_text(record))
+
+
+def _steps() -> Callable[[dict[str, Any]], None]:
+    """Tells each variant once, as it begins."""
+    seen: set[str] = set()
+
+    def report(event: dict[str, Any]) -> None:
+        if event["stage"] not in seen:
+            seen.add(event["stage"])
+            say(event["stage"])
+
+    return report
