@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -26,7 +26,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from PIL import Image
 from pydantic import Field
 
-from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Split
+from benchmarks.reading import Row, choice, data_folder, image_in, items, new_id, shown, text
+from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Figures, Scorer, Split
 
 ORDERS = 6
 """Images an item: its three boxes in every order."""
@@ -67,20 +68,20 @@ class NLVR(Benchmark):
 
     def load(self, split: Split) -> Iterable[Example]:
         """The examples of a split in the published order, an item's orders in turn."""
-        if self.data_dir is None:
-            raise ConfigError("nlvr reads published files: give their folder with --data-dir")
-        if split not in self.splits:
-            raise ConfigError(f"nlvr has no split {split!r}; it has {', '.join(self.splits)}")
-        items = _split(self.data_dir, self.official_test).get(split, [])
-        if not items:
-            raise DataError(f"nlvr: the {split} split of {self.data_dir} is empty")
+        folder = data_folder(self, split)
+        found = _split(folder, self.official_test).get(split, [])
+        if not found:
+            raise DataError(f"nlvr: the {split} split of {folder} is empty")
         orders = range(self.images_per_item if split == "train" else ORDERS)
-        paths = _image_paths(self.data_dir, items, orders)
-        return [_example(item, paths[item.identifier, k], k, self.layout) for item in items for k in orders]
+        return [_example(item, _image_path(folder, item, k), k, self.layout) for item in found for k in orders]
 
-    def protocols(self) -> Mapping[str, Callable[[Sequence[Answer]], dict[str, float]]]:
+    def protocols(self) -> Mapping[str, Scorer]:
         """`official`: accuracy over images, and consistency over sentences (see `figures`)."""
         return {"official": official}
+
+    def names(self, example: Example) -> Sequence[str]:
+        """The id, the published name of the image, and the item's identifier, which answers all of its orders."""
+        return (example.id, f"{example.id}.png", example.group)
 
     def swap_gold(self, example: Example) -> int | None:
         """Unknown: a sentence may be true of an unrelated image too."""
@@ -109,9 +110,13 @@ def figures(right: Iterable[tuple[str, bool]]) -> dict[str, float]:
     }
 
 
-def official(answers: Sequence[Answer]) -> dict[str, float]:
-    """The official figures of the answers of one split."""
-    return figures((answer.group, answer.chosen == answer.gold) for answer in answers)
+def official(answers: Sequence[Answer]) -> Figures:
+    """As the published metrics_images.py: accuracy over images ("precision" there), consistency over sentences.
+
+    An answer is right that is the label, whatever its case and the blanks behind it. The original ends
+    without figures where an answer is missing.
+    """
+    return figures((a.group, a.text.rstrip().lower() == a.options[a.gold].lower()) for a in answers)
 
 
 def score_predictions(labels: Mapping[str, str], lines: Iterable[str], per_image: bool = True) -> dict[str, float]:
@@ -156,43 +161,20 @@ class _Item:
 
 def _read(data_dir: Path, part: Part) -> list[_Item]:
     path = data_dir / part / f"{part}.json"
-    if not data_dir.is_dir():
-        raise DataError(f"nlvr: {data_dir} is not a folder, expected the one with dev/dev.json")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"nlvr: {path} does not exist: expected the published layout in {data_dir}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"nlvr: {path} can't be read: {error}") from None
-    items: list[_Item] = []
-    seen: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        item = _parse(line, part, f"nlvr: {path.name} line {number}")
-        if item.identifier in seen:
-            both = f"lines {seen[item.identifier]} and {number}"
-            raise DataError(f"nlvr: {path.name} {both} have one identifier, {item.identifier!r}")
-        seen[item.identifier] = number
-        items.append(item)
-    if not items:
-        raise DataError(f"nlvr: {path} holds no items: expected one JSON object a line")
-    return items
+    seen: dict[str, str] = {}
+    found = []
+    for where, row in items(path, layout="jsonl"):
+        found.append(_parse(row, part, where))
+        new_id(seen, found[-1].identifier, where)
+    return found
 
 
-def _parse(line: str, part: Part, where: str) -> _Item:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: not JSON ({error}): expected one object a line") from None
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: a JSON {type(row).__name__}, expected an object")
-
-    def text(key: str, pattern: str, expected: str) -> str:
-        value = row.get(key)
+def _parse(row: Row, part: Part, where: str) -> _Item:
+    def name(key: str, pattern: str, expected: str) -> str:
+        value = text(row, key, where)
         # Identifier and directory become file names, so nothing but digits and a dash may pass.
-        if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise DataError(f"{where}: {key} is {value!r}, expected {expected}")
+        if not re.fullmatch(pattern, value) or len(value) > 100:
+            raise DataError(f"{where}: {key} is {shown(value)}, expected {expected}")
         return value
 
     boxes = row.get("structured_rep")
@@ -202,10 +184,10 @@ def _parse(line: str, part: Part, where: str) -> _Item:
         raise DataError(f"{where}: structured_rep is not a list of boxes of objects") from None
     return _Item(
         part=part,
-        identifier=text("identifier", r"[0-9]+-[0-9]+", "like '1572-0'"),
-        directory=text("directory", r"[0-9]+", "a number as text, like '2'"),
-        sentence=text("sentence", r"(?s).*\S.*", "a sentence"),
-        label=text("label", r"(?i)true|false", "'true' or 'false'").lower() == "true",
+        identifier=name("identifier", r"[0-9]+-[0-9]+", "like '1572-0'"),
+        directory=name("directory", r"[0-9]+", "a number as text, like '2'"),
+        sentence=text(row, "sentence", where),
+        label=choice(row, "label", where, ("true", "false")) == "true",
         boxes=json.dumps(sorted(_canonical(box) for box in boxes or ())),
         tower=tower,
     )
@@ -229,21 +211,9 @@ def _example(item: _Item, path: Path, order: int, layout: Layout) -> Example:
     )
 
 
-def _image_paths(data_dir: Path, items: Sequence[_Item], orders: range) -> dict[tuple[str, int], Path]:
-    """Where each image lies. One listing a folder: thousands of `stat` calls are slow on network disks."""
-    folders = {item.directory: data_dir / item.part / "images" / item.directory for item in items}
-    present = {name: {path.name for path in folder.glob("*.png")} for name, folder in folders.items()}
-    paths: dict[tuple[str, int], Path] = {}
-    missing: list[Path] = []
-    for item in items:
-        for k in orders:
-            name = f"{item.part}-{item.identifier}-{k}.png"
-            paths[item.identifier, k] = folders[item.directory] / name
-            if name not in present[item.directory]:
-                missing.append(paths[item.identifier, k])
-    if missing:
-        raise DataError(f"nlvr: {len(missing)} of {len(paths)} images are missing, the first {missing[0]}")
-    return paths
+def _image_path(data_dir: Path, item: _Item, order: int) -> Path:
+    name = f"{item.part}-{item.identifier}-{order}.png"
+    return image_in(data_dir, f"{item.part}/images/{item.directory}/{name}", f"nlvr: item {item.identifier!r}")
 
 
 # -------------------------------------------------------------------------------------------- splits

@@ -5,14 +5,17 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from harness.api import Split
 from harness.errors import ConfigError, near
 
 T = TypeVar("T", bound="Settings")
+
+Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
+"""A folder by its whole path: a run's workers have another working directory."""
 
 
 class Settings(BaseModel):
@@ -87,7 +90,13 @@ class RunConfig(Settings):
     settings: dict[str, Any] = {}
     benchmark: str
     benchmark_settings: dict[str, Any] = {}
-    data_dir: Path | None = None
+    data_dir: Folder | None = None
+    skip_missing: bool = False
+    """Go on without the examples whose image file is missing; how many they are is in the record."""
+    train_on: str | None = None
+    """Another benchmark, whose train and validation splits the run learns from; it is still scored on `benchmark`."""
+    train_on_settings: dict[str, Any] = {}
+    train_on_data_dir: Folder | None = None
     ladder: str | tuple[RungConfig, ...] = "tiny"
     student: str = "S"
     seed: int = Field(0, ge=0)
@@ -98,6 +107,9 @@ class RunConfig(Settings):
     plugins: tuple[str, ...] = ()
     save_student: bool = False
     """Keep the trained student beside the record, in `save_pretrained` layout."""
+    control: Literal["text_only", "shuffled_image"] | None = None
+    """Train and score without the images that belong to the questions (grey ones, or another group's): the run is
+    then a control, which says what the words alone give away."""
 
 
 class SuiteRun(Settings):
@@ -109,6 +121,7 @@ class SuiteRun(Settings):
     train: dict[str, Any] = {}
     """What this line's training has otherwise than the suite's, like its own tuned `lr`; not the budget."""
     tags: tuple[str, ...] = ()
+    control: Literal["text_only", "shuffled_image"] | None = None
 
 
 class SuiteConfig(Settings):
@@ -119,7 +132,11 @@ class SuiteConfig(Settings):
     benchmarks: tuple[str, ...] = Field(min_length=1)
     runs: tuple[SuiteRun, ...] = Field(min_length=1)
     benchmark_settings: dict[str, dict[str, Any]] = {}
-    data_dir: Path | None = None
+    data_dir: Folder | None = None
+    skip_missing: bool = False
+    train_on: str | None = None
+    train_on_settings: dict[str, Any] = {}
+    train_on_data_dir: Folder | None = None
     ladder: str | tuple[RungConfig, ...] = "tiny"
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -146,6 +163,10 @@ class SuiteConfig(Settings):
                 benchmark=benchmark,
                 benchmark_settings=self.benchmark_settings.get(benchmark, {}),
                 data_dir=self.data_dir,
+                skip_missing=self.skip_missing,
+                train_on=self.train_on,
+                train_on_settings=self.train_on_settings,
+                train_on_data_dir=self.train_on_data_dir,
                 ladder=self.ladder,
                 student=run.student,
                 seed=seed,
@@ -154,6 +175,7 @@ class SuiteConfig(Settings):
                 cluster=self.cluster,
                 plugins=self.plugins,
                 tags=(*run.tags, f"suite:{self.name}"),
+                control=run.control,
             )
             for seed in self.seeds
             for benchmark in self.benchmarks

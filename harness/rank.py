@@ -2,7 +2,8 @@
 
 Runs are ranked together only where they saw the same data (benchmark, revision, fingerprint): each such set
 is a table of its own. A run that gives no figures (failed, interrupted, without predictions) is counted in
-its row's note. The controls (majority, random) have a row in every table that has them in the store.
+its row's note. The controls (majority, random, runs without images, ...) have a row, without a rank, in every
+table that has them in the store; one that beats chance is flagged.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness import stats
+from harness import controls, stats
 from harness.api import Split
 from harness.errors import ConfigError, DataError, StoreError, near
+from harness.metrics import LOWER_IS_BETTER
 from harness.record import Interval, Record
 from harness.store import Store
 
@@ -32,7 +34,19 @@ WIDTH = 110
 SHOWN = ("accuracy", "macro_f1")
 """The metrics that every table shows, beside the one that it is sorted by."""
 NOT_COMPARED = frozenset(
-    {"seed", "tags", "cluster", "plugins", "save_student", "data_dir", "evaluate", "method", "benchmark"}
+    {
+        "seed",
+        "tags",
+        "cluster",
+        "plugins",
+        "save_student",
+        "data_dir",
+        "train_on_data_dir",
+        "evaluate",
+        "method",
+        "benchmark",
+        "control",
+    }
 )
 """Parts of a run's configuration that don't part rows: they aren't the method's, or have a column."""
 
@@ -66,6 +80,8 @@ class Row(BaseModel):
     forwards_per_answer: float | None
     parameters: int | None
     run_ids: tuple[str, ...]
+    chance: float | None = None
+    """The accuracy of a uniform guess, where the record says it."""
     note: str = ""
 
     @property
@@ -88,7 +104,7 @@ def table(store: Store, benchmark: str | None = None, metric: str = "accuracy", 
     `metric` is one of `stats.METRICS`, `accuracy/<category>` or a protocol's figure. Raises `ConfigError` for
     a benchmark, metric or split that no run in the store has.
     """
-    everything = list(store.records())
+    everything = [r for r in store.records() if r.kind != "robustness"]
     records = [r for r in everything if benchmark in (None, r.benchmark)]
     if benchmark is not None and not records:
         known = {r.benchmark for r in everything}
@@ -99,7 +115,7 @@ def table(store: Store, benchmark: str | None = None, metric: str = "accuracy", 
         tables.setdefault(data_key, []).append(_row(store, data_key, members, metric, split))
     rows: list[Row] = []
     for data_key in sorted(tables):
-        rows += _ranked(_told_apart(tables[data_key], {r.run_id: r for r in records}))
+        rows += _ranked(_flagged(_told_apart(tables[data_key], {r.run_id: r for r in records})))
     return rows
 
 
@@ -160,13 +176,13 @@ def _row(store: Store, data_key: tuple[str, str, str], members: Sequence[Record]
     except DataError as error:
         values, said = {}, [*said, f"no figures: {error}"]
     one, answers = members[0], frames[used[0].seed] if used else pd.DataFrame({"group": []})
-    forwards = [r.cost.test_forwards / len(answers) for r in used] if split == "test" else []
+    forwards = [r.cost.test_forwards / len(answers) for r in used if split == "test" and not r.provenance.imported]
     return Row(
         benchmark=data_key[0],
         revision=data_key[1],
         fingerprint=data_key[2],
         split=split,
-        kind=one.kind,
+        kind="control" if one.kind == "control" else "run",
         method=one.method,
         label=_label(one.method, one.config.get("settings", {})),
         ladder=one.ladder,
@@ -176,11 +192,12 @@ def _row(store: Store, data_key: tuple[str, str, str], members: Sequence[Record]
         groups=int(answers["group"].nunique()),
         metric=metric,
         values=values,
-        train_tflops=_mean(r.cost.train_flops / 1e12 for r in used),
-        train_seconds=_mean(r.cost.train_seconds for r in used),
+        train_tflops=_mean(r.cost.train_flops / 1e12 for r in used if not r.provenance.imported),
+        train_seconds=_mean(r.cost.train_seconds for r in used if not r.provenance.imported),
         forwards_per_answer=_mean(forwards),
         parameters=next((r.parameters for r in used if r.parameters is not None), None),
         run_ids=tuple(r.run_id for r in (used or members)),
+        chance=_mean(r.metrics[split]["chance"].value for r in used if "chance" in r.metrics.get(split, {})),
         note=", ".join(said),
     )
 
@@ -204,7 +221,12 @@ def _values(used: Sequence[Record], frames: Sequence[pd.DataFrame], metric: str,
 
 def _ranked(rows: Iterable[Row]) -> list[Row]:
     """Best first; rows without a figure last; ranks count the runs only, and equal figures share one."""
-    ordered = sorted(rows, key=lambda r: (r.figure is None, -(r.figure or 0), r.label, r.student))
+
+    def order(row: Row) -> tuple[bool, float, str, str]:
+        sign = 1 if row.metric in LOWER_IS_BETTER else -1
+        return row.figure is None, sign * (row.figure or 0), row.label, row.student
+
+    ordered = sorted(rows, key=order)
     figures = [r.figure for r in ordered if r.kind == "run" and r.figure is not None]
     return [
         row.model_copy(update={"rank": figures.index(row.figure) + 1})
@@ -227,6 +249,18 @@ def _told_apart(rows: Sequence[Row], records: Mapping[str, Record]) -> list[Row]
         for row, config in zip(same, configs, strict=True):
             extra = _label("", {key: config.get(key) for key in differing})
             result.append(row.model_copy(update={"label": (row.label + extra)}))
+    return result
+
+
+def _flagged(rows: Sequence[Row]) -> list[Row]:
+    """A control whose interval lies above chance has that in its note: see `controls.flag`."""
+    constant = [r.values["accuracy"].value for r in rows if controls.is_constant(r.method) and "accuracy" in r.values]
+    result = []
+    for row in rows:
+        said = ""
+        if row.kind == "control" and row.chance is not None and "accuracy" in row.values:
+            said = controls.flag(row.method, row.values["accuracy"], row.chance, max(constant, default=None))
+        result.append(row.model_copy(update={"note": ", ".join(filter(None, (row.note, said)))}) if said else row)
     return result
 
 
@@ -279,7 +313,7 @@ def to_text(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
         for line in _footnotes(part):
             console.print(line)
         console.print()
-    for line in ([LEGEND] if rows else ["No runs."]) + list(notes):
+    for line in ([_legend(rows)] if rows else ["No runs."]) + list(notes):
         console.print(line)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
@@ -298,7 +332,7 @@ def to_markdown(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
         out += [*(line(_cells(row)) for row in part), ""]
         out += [f"- {note}" for note in _footnotes(part)]
         out += [""] if _footnotes(part) else []
-    out += [LEGEND if rows else "No runs.", *(f"- {note}" for note in notes)]
+    out += [_legend(rows) if rows else "No runs.", *(f"- {note}" for note in notes)]
     return "\n".join(out) + "\n"
 
 
@@ -320,6 +354,11 @@ def to_csv(rows: Sequence[Row]) -> str:
         cells = [" ".join(map(str, cell)) if isinstance(cell, tuple) else cell for cell in cells]
         writer.writerow(cells + [getattr(row.values.get(name), bound, None) for name, bound in bounds])
     return out.getvalue()
+
+
+def _legend(rows: Sequence[Row]) -> str:
+    protocol = next((row.metric for row in rows if ":" in row.metric), None)
+    return LEGEND + (f" {protocol} is in the protocol's own unit." if protocol else "")
 
 
 def _tables(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
@@ -357,10 +396,10 @@ def _cells(row: Row) -> list[str]:
         row.label,
         row.student,
         str(len(row.seeds)),
-        *(_percent(row.values.get(name), bounds[name]) for name in metrics),
-        _short(row.train_tflops) if row.kind == "run" else "",
-        _short(row.train_seconds) if row.kind == "run" else "",
-        _count(row.parameters) if row.kind == "run" else "",
+        *(_figure(name, row.values.get(name), bounds[name]) for name in metrics),
+        _short(row.train_tflops) if row.parameters != 0 else "",
+        _short(row.train_seconds) if row.parameters != 0 else "",
+        _count(row.parameters) if row.parameters != 0 else "",
     ]
 
 
@@ -368,9 +407,12 @@ def _footnotes(part: Sequence[Row]) -> list[str]:
     return [f"{row.label}{f', {row.student}' if row.student else ''}: {row.note}" for row in part if row.note]
 
 
-def _percent(value: Interval | None, bounds: bool) -> str:
+def _figure(name: str, value: Interval | None, bounds: bool) -> str:
+    """In per cent; a protocol's figure as its original prints it."""
     if value is None:
         return "-"
+    if ":" in name:
+        return f"{value.value:.4f}"
     text = f"{100 * value.value:.1f}"
     if value.low is None or value.high is None or not bounds:
         return text

@@ -103,6 +103,19 @@ def two_sided_p(resampled_n: Floats) -> float:
     return min(1.0, 2 * (1 + min(below, above)) / (len(known_n) + 1))
 
 
+def mean_intervals(values_nd: Floats, groups: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> list[Interval]:
+    """The mean over N examples of each of D figures, with its interval over groups; None with one group."""
+    group_n, count = group_numbers(groups)
+    columns = [np.ones(len(group_n)), *np.asarray(values_nd, dtype=np.float64).T]
+    units_cd = np.stack([np.bincount(group_n, column, count) for column in columns], axis=1).astype(np.float64)
+    drawn_nd = resampled_sums(units_cd, resamples, seed) if count > 1 else None
+    total = units_cd.sum(0)
+    return [
+        interval(float(total[d] / total[0]), None if drawn_nd is None else drawn_nd[:, d] / drawn_nd[:, 0])
+        for d in range(1, len(total))
+    ]
+
+
 # ----------------------------------------------------------------------------- one run, one split
 
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.nlvr import NLVR, SquareImage, figures, official, score_predictions
+from harness import data
 from harness.api import Answer, ConfigError, DataError
 
 SQUARE = {"type": "square", "size": 20, "color": "Black", "x_loc": 40, "y_loc": 80}
@@ -56,7 +57,8 @@ def test_accuracy_is_over_images_and_consistency_over_sentences() -> None:
 
 def test_the_protocol_reads_answers() -> None:
     def answer(group: str, k: int, chosen: int) -> Answer:
-        return Answer(f"dev-{group}-{k}", group, "tower", ("True", "False"), gold=0, chosen=chosen)
+        options = ("True", "False")
+        return Answer(f"dev-{group}-{k}", group, "tower", options, gold=0, chosen=chosen, text=options[chosen])
 
     answers = [answer("7-0", 0, 0), answer("7-1", 0, 1), answer("12-0", 0, 0)]
     assert official(answers) == {"accuracy": 2 / 3, "consistency": 1 / 2}
@@ -123,8 +125,9 @@ def test_the_protocol_gives_the_published_figures(golden: Path, nlvr_dir: Path) 
     answers = []
     for split in bench.splits:
         for e in bench.load(split):
-            chosen = ("true", "false").index(published["predictions"][f"{e.id}.png"])
-            answers.append(Answer(e.id, e.group, e.category, e.options, e.gold, chosen))
+            said = published["predictions"][f"{e.id}.png"]
+            chosen = ("true", "false").index(said)
+            answers.append(Answer(e.id, e.group, e.category, e.options, e.gold, chosen, said))
     assert len(answers) == 5934
     same(official(answers), published["scores"])
 
@@ -261,41 +264,43 @@ def test_a_corrupt_image_names_the_example(small: Path) -> None:
 
 
 def test_a_missing_folder_and_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere is not a folder"):
+    with pytest.raises(DataError, match=r"nowhere does not exist or is no folder"):
         NLVR(tmp_path / "nowhere").load("train")
-    with pytest.raises(DataError, match=r"dev\.json does not exist"):
+    with pytest.raises(DataError, match=r"dev\.json: does not exist"):
         NLVR(tmp_path).load("train")
     with pytest.raises(ConfigError, match="--data-dir"):
         NLVR().load("train")
 
 
-def test_missing_images_are_counted(small: Path) -> None:
+def test_missing_images_are_counted_or_skipped(small: Path) -> None:
     for k in (2, 4):
         (small / "dev" / "images" / "5" / f"dev-3-0-{k}.png").unlink()
-    with pytest.raises(DataError, match=r"2 of 6 images are missing, the first .*dev-3-0-2\.png"):
-        NLVR(small).load("test")
+    with pytest.raises(DataError, match=r"images of 2 of 6 examples are missing, first .*dev-3-0-2\.png of example"):
+        data.load(NLVR(small))
+    left = data.load(NLVR(small, layout="square"), skip_missing=True)
+    assert (left.skipped, left.sizes) == ({"test": 2}, {"train": 12, "validation": 6, "test": 4})
 
 
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
         ("{", "line 2: not JSON"),
-        ("[]", "line 2: a JSON list, expected an object"),
-        (json.dumps(row("1-0", 0, "a", "maybe")), "line 2: label is 'maybe', expected 'true' or 'false'"),
-        (json.dumps({**row("1-0", 0, "a"), "label": None}), "line 2: label is None"),
-        (json.dumps({**row("1-0", 0, "a"), "label": True}), "line 2: label is True"),
-        (json.dumps(row("1-0", 0, " ")), "line 2: sentence is ' '"),
+        ("[]", "line 2: an array, expected an object"),
+        (json.dumps(row("1-0", 0, "a", "maybe")), "item 2: label is 'maybe', expected one of 'true', 'false'"),
+        (json.dumps({**row("1-0", 0, "a"), "label": None}), "item 2: label is None"),
+        (json.dumps({**row("1-0", 0, "a"), "label": True}), "item 2: label is True"),
+        (json.dumps(row("1-0", 0, " ")), "item 2: sentence is ' '"),
         (
             json.dumps(row("../../1-0", 0, "a")),
-            r"line 2: identifier is '\.\./\.\./1-0', expected like '1572-0'",
+            r"item 2: identifier is '\.\./\.\./1-0', expected like '1572-0'",
         ),
-        (json.dumps({**row("1-0", 0, "a"), "directory": ".."}), r"line 2: directory is '\.\.'"),
-        (json.dumps({**row("1-0", 0, "a"), "structured_rep": None}), "line 2: structured_rep is not a list"),
+        (json.dumps({**row("1-0", 0, "a"), "directory": ".."}), r"item 2: directory is '\.\.'"),
+        (json.dumps({**row("1-0", 0, "a"), "structured_rep": None}), "item 2: structured_rep is not a list"),
         (
             json.dumps({**row("1-0", 0, "a"), "structured_rep": [["x"]]}),
-            "line 2: structured_rep is not a list",
+            "item 2: structured_rep is not a list",
         ),
-        (json.dumps(row("9-9", 0, "a")), "lines 1 and 2 have one identifier, '9-9'"),
+        (json.dumps(row("9-9", 0, "a")), "item 2: the id '9-9' is already that of .*item 1"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, bad: str, says: str) -> None:

@@ -174,7 +174,15 @@ def test_controls_are_in_every_table(store: Store) -> None:
     assert {(row.method, row.kind, row.rank) for row in rows[1:]} == {
         ("majority", "control", None),
         ("random", "control", None),
+        ("always_no", "control", None),
+        ("always_yes", "control", None),
     }
+
+
+def test_the_smaller_error_is_the_better(store: Store) -> None:
+    add(store, "worse", metrics={"test": {"brier": Interval(value=0.4)}})
+    add(store, "better", metrics={"test": {"brier": Interval(value=0.1)}})
+    assert [(row.method, row.rank) for row in table(store, metric="brier")] == [("better", 1), ("worse", 2)]
 
 
 def test_a_protocols_figure(store: Store) -> None:

@@ -76,6 +76,14 @@ class Toy(Benchmark):
 
 
 @dataclass(frozen=True)
+class Exam(Toy):
+    """The toy's test split alone: nothing to learn from."""
+
+    name = "exam"
+    splits = ("test",)
+
+
+@dataclass(frozen=True)
 class _Breaking(Method):
     summary = "breaks the contract"
 

@@ -32,12 +32,13 @@ def list_(
 
 
 @app.command("describe")
-def describe_(name: str, plugin: PluginOption = None, as_json: JsonOption = False) -> None:
-    """Everything known of a method, benchmark or ladder: settings, sizes, licence, source."""
+def describe_(name: str, plugin: PluginOption = None, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Everything known of a method, benchmark or ladder: settings, sizes, licence, source, revealing controls."""
     from harness import describe
+    from harness.store import Store
 
     load_plugins(plugin)
-    found = describe.describe(name)
+    found = describe.describe(name, Store(store))
     if as_json:
         print_json(found)
     else:

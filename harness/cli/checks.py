@@ -1,0 +1,112 @@
+"""Verbs that examine benchmarks and students: `leaks`, `check-benchmark`, `robustness`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.api import Split
+from harness.cli.common import DataOption, JsonOption, PluginOption, StoreOption, app, load_plugins, print_json, say
+from harness.errors import ConfigError
+
+DataOf = Annotated[
+    list[str] | None,
+    typer.Option("--data-dir", help="Folder of the published files; with several benchmarks NAME=FOLDER, repeated."),
+]
+
+
+@app.command("leaks")
+def leaks_(
+    benchmark: Annotated[list[str] | None, typer.Option("--benchmark", help="May be repeated.")] = None,
+    data_dir: DataOf = None,
+    plugin: PluginOption = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Leave near duplicates out.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Images and texts that the splits of these benchmarks share: exact and near duplicates, with examples."""
+    from harness import data, leaks, registry
+
+    load_plugins(plugin)
+    if not benchmark:
+        raise ConfigError("no benchmark given: name one or more with --benchmark")
+    folders = _folders(benchmark, data_dir)
+    datasets = [data.load(registry.make_benchmark(name, {}, folders.get(name))) for name in dict.fromkeys(benchmark)]
+    found = leaks.find(leaks.sides(datasets), near=not exact, progress=lambda what: say(f"looking at {what}"))
+    if as_json:
+        print_json([shared.model_dump() for shared in found])
+    else:
+        print(leaks.to_text(found))
+
+
+def _folders(benchmarks: list[str], data_dirs: list[str] | None) -> dict[str, Path]:
+    """The data folder of each benchmark."""
+    folders: dict[str, Path] = {}
+    for given in data_dirs or ():
+        name, equals, folder = given.partition("=")
+        if equals and name in benchmarks:
+            folders[name] = Path(folder)
+        elif len(data_dirs or ()) == 1:  # one folder for all that read files
+            folders |= dict.fromkeys(benchmarks, Path(given))
+        else:
+            raise ConfigError(f"--data-dir {given!r}: expected NAME=FOLDER with a NAME among {', '.join(benchmarks)}")
+    return folders
+
+
+@app.command("check-benchmark")
+def check_benchmark_(
+    name: str,
+    data_dir: DataOption = None,
+    plugin: PluginOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a benchmark: schema, ids, golds, balance, leaks, images, speed. Exit code 1 where something must change."""
+    from harness import check_benchmark, registry
+    from harness.store import Store
+
+    load_plugins(plugin)
+    findings = check_benchmark.check(registry.make_benchmark(name, {}, data_dir), Store(store))
+    if as_json:
+        print_json([finding.model_dump() for finding in findings])
+    else:
+        print(check_benchmark.to_text(name, findings))
+    raise typer.Exit(1 if any(finding.level == "fail" for finding in findings) else 0)
+
+
+@app.command("robustness")
+def robustness_(
+    run: Annotated[
+        str, typer.Argument(help="A run that kept its student (--set save_student=true); may be shortened.")
+    ],
+    split: Split = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many examples.")] = None,
+    store: StoreOption = None,
+    data_dir: DataOption = None,
+    plugin: PluginOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a run's student again: options in every order, other words, damaged images, no image, another image."""
+    from harness import robustness
+    from harness.store import Store
+
+    load_plugins(plugin)
+    with redirect_stdout(sys.stderr):  # libraries talk while they load a model
+        record = robustness.of_run(Store(store), run, split, limit, data_dir, _steps())
+    print(record.model_dump_json(indent=2) if as_json else robustness.to_text(record))
+
+
+def _steps() -> Callable[[dict[str, Any]], None]:
+    """Tells each variant once, as it begins."""
+    seen: set[str] = set()
+
+    def report(event: dict[str, Any]) -> None:
+        if event["stage"] not in seen:
+            seen.add(event["stage"])
+            say(event["stage"])
+
+    return report
