@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -26,7 +26,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from PIL import Image
 from pydantic import Field
 
-from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Split
+from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Figures, Scorer, Split
 
 ORDERS = 6
 """Images an item: its three boxes in every order."""
@@ -75,12 +75,15 @@ class NLVR(Benchmark):
         if not items:
             raise DataError(f"nlvr: the {split} split of {self.data_dir} is empty")
         orders = range(self.images_per_item if split == "train" else ORDERS)
-        paths = _image_paths(self.data_dir, items, orders)
-        return [_example(item, paths[item.identifier, k], k, self.layout) for item in items for k in orders]
+        return [_example(item, _image_path(self.data_dir, item, k), k, self.layout) for item in items for k in orders]
 
-    def protocols(self) -> Mapping[str, Callable[[Sequence[Answer]], dict[str, float]]]:
+    def protocols(self) -> Mapping[str, Scorer]:
         """`official`: accuracy over images, and consistency over sentences (see `figures`)."""
         return {"official": official}
+
+    def names(self, example: Example) -> Sequence[str]:
+        """The id, the published name of the image, and the item's identifier, which answers all of its orders."""
+        return (example.id, f"{example.id}.png", example.group)
 
     def swap_gold(self, example: Example) -> int | None:
         """Unknown: a sentence may be true of an unrelated image too."""
@@ -109,9 +112,13 @@ def figures(right: Iterable[tuple[str, bool]]) -> dict[str, float]:
     }
 
 
-def official(answers: Sequence[Answer]) -> dict[str, float]:
-    """The official figures of the answers of one split."""
-    return figures((answer.group, answer.chosen == answer.gold) for answer in answers)
+def official(answers: Sequence[Answer]) -> Figures:
+    """As the published metrics_images.py: accuracy over images ("precision" there), consistency over sentences.
+
+    An answer is right that is the label, whatever its case and the blanks behind it. The original ends
+    without figures where an answer is missing.
+    """
+    return figures((a.group, a.text.rstrip().lower() == a.options[a.gold].lower()) for a in answers)
 
 
 def score_predictions(labels: Mapping[str, str], lines: Iterable[str], per_image: bool = True) -> dict[str, float]:
@@ -229,21 +236,9 @@ def _example(item: _Item, path: Path, order: int, layout: Layout) -> Example:
     )
 
 
-def _image_paths(data_dir: Path, items: Sequence[_Item], orders: range) -> dict[tuple[str, int], Path]:
-    """Where each image lies. One listing a folder: thousands of `stat` calls are slow on network disks."""
-    folders = {item.directory: data_dir / item.part / "images" / item.directory for item in items}
-    present = {name: {path.name for path in folder.glob("*.png")} for name, folder in folders.items()}
-    paths: dict[tuple[str, int], Path] = {}
-    missing: list[Path] = []
-    for item in items:
-        for k in orders:
-            name = f"{item.part}-{item.identifier}-{k}.png"
-            paths[item.identifier, k] = folders[item.directory] / name
-            if name not in present[item.directory]:
-                missing.append(paths[item.identifier, k])
-    if missing:
-        raise DataError(f"nlvr: {len(missing)} of {len(paths)} images are missing, the first {missing[0]}")
-    return paths
+def _image_path(data_dir: Path, item: _Item, order: int) -> Path:
+    name = f"{item.part}-{item.identifier}-{order}.png"
+    return data_dir / item.part / "images" / item.directory / name
 
 
 # -------------------------------------------------------------------------------------------- splits

@@ -29,11 +29,13 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Example",
+    "Figures",
     "From",
     "ImageSource",
     "Ladder",
     "Method",
     "Role",
+    "Scorer",
     "Split",
     "Stage",
     "Step",
@@ -42,7 +44,9 @@ __all__ = [
 
 Split = Literal["train", "validation", "test", "ood"]
 ImageSource = Path | bytes | Callable[[], Image.Image]
-"""A file, encoded bytes, or a picklable callable that draws the image when asked."""
+"""A file, encoded bytes, or a picklable callable that draws the image when asked.
+
+A callable that reads a file says so with an attribute `path`: it is then looked for beforehand."""
 
 
 # ---------------------------------------------------------------------------------------------- data
@@ -106,7 +110,11 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A scored example as a protocol sees it: what was asked, what was right, what was answered."""
+    """A scored example as a protocol sees it: what was asked, what was right, what was answered.
+
+    `text` is the answer as it was given: the chosen option's text where options were scored, the raw text
+    where a model wrote freely. `chosen` indexes `options`; -1: the text could not be read as one of them.
+    """
 
     id: str
     group: str
@@ -114,7 +122,14 @@ class Answer:
     options: tuple[str, ...]
     gold: int
     chosen: int
+    text: str
     extra: Mapping[str, Any] | None = None
+
+
+Figures = Mapping[str, float | None]
+"""What a protocol computes, by name. None: undefined for these answers, as its original leaves it."""
+Scorer = Callable[[Sequence[Answer]], Figures]
+"""A scoring protocol. Its docstring says where its original is, what it does, and when it has no figure."""
 
 
 @dataclass(frozen=True)
@@ -134,15 +149,31 @@ class Benchmark:
     licence: ClassVar[str]
     citation: ClassVar[str]
     homepage: ClassVar[str] = ""
+    obtain: ClassVar[str] = ""
+    """How to get the published files, and how they must lie in `data_dir`."""
+    positive: ClassVar[str] = ""
+    """The option that precision, recall and F1 of the protocols are about (empty: none)."""
+    published: ClassVar[Mapping[str, int]] = {}
+    """Sizes of the published splits, where the data aren't at hand to be counted."""
     needs_data_dir: ClassVar[bool] = False
+    unanswered: ClassVar[Mapping[str, Literal["left out", "wrong"]]] = {}
+    """Protocols that score a part of the answers, and what becomes of the rest. The others need all."""
 
     def load(self, split: Split) -> Iterable[Example]:
         """The examples of a split in a fixed order; images stay unread. Raises `DataError`."""
         raise NotImplementedError
 
-    def protocols(self) -> Mapping[str, Callable[[Sequence[Answer]], dict[str, float]]]:
+    def protocols(self) -> Mapping[str, Scorer]:
         """Named scoring protocols beside the harness's own metrics: each gives figures by name."""
         return {}
+
+    def asked(self, protocol: str, example: Example) -> bool:
+        """Whether the protocol's original asks this example at all; an answer to another one isn't needed."""
+        return True
+
+    def names(self, example: Example) -> Sequence[str]:
+        """The names under which a file of predictions may answer the example. One may stand for several."""
+        return (example.id,)
 
     def swap_gold(self, example: Example) -> int | None:
         """The gold option once the image is swapped for an unrelated one; None where that isn't known."""

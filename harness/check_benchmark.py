@@ -14,19 +14,20 @@ import math
 import pickle
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from harness import controls, leaks, stats
-from harness.api import Answer, Benchmark, DataError, Example, Split
+from harness.api import Benchmark, DataError, Example, Figures, Scorer, Split
 from harness.data import MAX_OPTIONS, Dataset
 from harness.errors import first_line
 from harness.record import Interval
+from harness.results import answer
 from harness.store import Store
 
 IMAGES = 200
@@ -306,31 +307,33 @@ def _scoring(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
     """Each protocol must take any set of choices, and must not find wrong answers better than right ones."""
     for name, scorer in benchmark.protocols().items():
         for split, examples in splits.items():
-            if split == "train":
+            asked = [e for e in examples if benchmark.asked(name, e)]
+            if split == "train" or not asked:
                 continue
             try:
-                right, wrong = (_scored(scorer, examples, shift) for shift in (0, 1))
+                right, wrong = (_scored(scorer, asked, shift) for shift in (0, 1))
             except Exception as error:
                 text = f"protocol {name!r} fails on {split}: {type(error).__name__}: {first_line(error)}"
                 yield _fail("protocols", text)
                 continue
-            odd = [key for figures in (right, wrong) for key, value in figures.items() if not _finite(value)]
-            if odd or not right:
+            odd = [
+                key
+                for figures in (right, wrong)
+                for key, value in figures.items()
+                if value is not None and not _finite(value)
+            ]
+            if odd or all(value is None for value in right.values()):
                 yield _fail("protocols", f"protocol {name!r} on {split}: {odd[:1] or 'no figures'}: expected numbers")
             elif all(right[key] == wrong.get(key) for key in right):
                 yield _warn("protocols", f"protocol {name!r} on {split}: all right and all wrong give the same figures")
             else:
-                shown = ", ".join(f"{key} {right[key]:.4g}" for key in list(right)[:4])
+                known = {key: value for key, value in right.items() if value is not None}
+                shown = ", ".join(f"{key} {known[key]:.4g}" for key in list(known)[:4])
                 yield _ok("protocols", f"{name} on {split}, all right: {shown}")
 
 
-def _scored(scorer: Callable[[Sequence[Answer]], dict[str, float]], examples: Sequence[Example], shift: int) -> Any:
-    return scorer(
-        [
-            Answer(e.id, e.group, e.category, e.options, e.gold, (e.gold + shift) % len(e.options), e.extra)
-            for e in examples
-        ]
-    )
+def _scored(scorer: Scorer, examples: Sequence[Example], shift: int) -> Figures:
+    return scorer([answer(e, (e.gold + shift) % len(e.options), None) for e in examples])
 
 
 def _finite(value: object) -> bool:

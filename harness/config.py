@@ -5,14 +5,17 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from harness.api import Split
 from harness.errors import ConfigError, near
 
 T = TypeVar("T", bound="Settings")
+
+Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
+"""A folder by its whole path: a run's workers have another working directory."""
 
 
 class Settings(BaseModel):
@@ -87,7 +90,13 @@ class RunConfig(Settings):
     settings: dict[str, Any] = {}
     benchmark: str
     benchmark_settings: dict[str, Any] = {}
-    data_dir: Path | None = None
+    data_dir: Folder | None = None
+    skip_missing: bool = False
+    """Go on without the examples whose image file is missing; how many they are is in the record."""
+    train_on: str | None = None
+    """Another benchmark, whose train and validation splits the run learns from; it is still scored on `benchmark`."""
+    train_on_settings: dict[str, Any] = {}
+    train_on_data_dir: Folder | None = None
     ladder: str | tuple[RungConfig, ...] = "tiny"
     student: str = "S"
     seed: int = Field(0, ge=0)
@@ -121,7 +130,11 @@ class SuiteConfig(Settings):
     benchmarks: tuple[str, ...] = Field(min_length=1)
     runs: tuple[SuiteRun, ...] = Field(min_length=1)
     benchmark_settings: dict[str, dict[str, Any]] = {}
-    data_dir: Path | None = None
+    data_dir: Folder | None = None
+    skip_missing: bool = False
+    train_on: str | None = None
+    train_on_settings: dict[str, Any] = {}
+    train_on_data_dir: Folder | None = None
     ladder: str | tuple[RungConfig, ...] = "tiny"
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -142,6 +155,10 @@ class SuiteConfig(Settings):
                 benchmark=benchmark,
                 benchmark_settings=self.benchmark_settings.get(benchmark, {}),
                 data_dir=self.data_dir,
+                skip_missing=self.skip_missing,
+                train_on=self.train_on,
+                train_on_settings=self.train_on_settings,
+                train_on_data_dir=self.train_on_data_dir,
                 ladder=self.ladder,
                 student=run.student,
                 seed=seed,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -23,6 +24,8 @@ class Dataset:
 
     benchmark: Benchmark
     splits: dict[Split, list[Example]]
+    skipped: dict[Split, int] = field(default_factory=dict)
+    """How many examples of a split were left out because their image is missing; splits without any don't appear."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -47,12 +50,21 @@ class Dataset:
         return seen.pop() if len(seen) == 1 else None
 
 
-def load(benchmark: Benchmark) -> Dataset:
-    """All splits of the benchmark. Raises `DataError` on the first example that can't be used."""
-    return Dataset(benchmark, {split: _checked(benchmark, split) for split in benchmark.splits})
+def load(benchmark: Benchmark, splits: Sequence[Split] | None = None, skip_missing: bool = False) -> Dataset:
+    """The splits of the benchmark (None: all). Raises `DataError` on the first example that can't be used.
+
+    `skip_missing` leaves out the examples whose image file is missing, and counts them.
+    """
+    found = {split: _checked(benchmark, split, skip_missing) for split in splits or benchmark.splits}
+    return Dataset(
+        benchmark,
+        {split: examples for split, (examples, _) in found.items()},
+        {split: missing for split, (_, missing) in found.items() if missing},
+    )
 
 
-def _checked(benchmark: Benchmark, split: Split) -> list[Example]:
+def _checked(benchmark: Benchmark, split: Split, skip_missing: bool) -> tuple[list[Example], int]:
+    """The examples of a split that can be used, and how many were left out."""
     where = f"benchmark {benchmark.name!r}, split {split!r}"
     try:
         examples = list(benchmark.load(split))
@@ -73,13 +85,27 @@ def _checked(benchmark: Benchmark, split: Split) -> list[Example]:
     id_, count = Counter(e.id for e in examples).most_common(1)[0]
     if count > 1:
         raise DataError(f"{where}: {count} examples have the id {id_!r}; ids must be unique in a split")
-    missing = [e for e in examples if isinstance(e.image, Path) and not e.image.is_file()]
-    if missing:
+    missing = _without_image(examples)
+    if missing and (not skip_missing or len(missing) == len(examples)):
+        first = next(e for e in examples if e.id in missing)
+        mend = "check --data-dir" + ("" if skip_missing else ", or leave them out with --skip-missing")
         raise DataError(
-            f"{where}: {len(missing)} of {len(examples)} images are missing, first {missing[0].image!s} of "
-            f"example {missing[0].id!r}; check --data-dir"
+            f"{where}: the images of {len(missing)} of {len(examples)} examples are missing, first {_file_of(first)} "
+            f"of example {first.id!r}; {mend}"
         )
-    return examples
+    return [e for e in examples if e.id not in missing], len(missing)
+
+
+def _without_image(examples: Sequence[Example]) -> set[str]:
+    """The ids of the examples whose image file isn't there. A file that several share is looked for once."""
+    files = {e.id: path for e in examples if (path := _file_of(e)) is not None}
+    absent = {path for path in set(files.values()) if not os.path.isfile(path)}
+    return {id_ for id_, path in files.items() if path in absent} if absent else set()
+
+
+def _file_of(example: Example) -> Path | None:
+    path = example.image if isinstance(example.image, Path) else getattr(example.image, "path", None)
+    return path if isinstance(path, Path) else None
 
 
 def batch_at(examples: Sequence[Example], seed: int, position: int, size: int) -> list[tuple[int, Example]]:

@@ -6,12 +6,13 @@ import ast
 import dataclasses
 import inspect
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from harness import controls, ladders, registry
 from harness.api import Benchmark, Method
-from harness.errors import ConfigError, near
+from harness.errors import ConfigError, UserError, near
 from harness.plan import Plan, rung_of
 from harness.record import Interval, Record
 from harness.store import Store
@@ -92,14 +93,20 @@ def _benchmark(cls: type[Benchmark]) -> dict[str, Any]:
         "licence": cls.licence,
         "citation": cls.citation,
         "homepage": cls.homepage,
+        "obtain": cls.obtain,
+        "positive": cls.positive,
         "needs_data_dir": cls.needs_data_dir,
         "text": inspect.getdoc(inspect.getmodule(cls)) or "",
         "settings": _settings(cls, ("data_dir",)),
     }
-    if not cls.needs_data_dir:
-        benchmark = cls()
-        found["sizes"] = {split: sum(1 for _ in benchmark.load(split)) for split in cls.splits}
-        found["protocols"] = list(benchmark.protocols())
+    if cls.needs_data_dir:
+        found["sizes"] = dict(cls.published)
+    else:
+        found["sizes"] = {split: sum(1 for _ in cls().load(split)) for split in cls.splits}
+    with suppress(TypeError, UserError):  # a setting without a default
+        protocols = cls().protocols()
+        found["protocols"] = list(protocols)
+        found["protocol_texts"] = {name: inspect.getdoc(scorer) or "" for name, scorer in protocols.items()}
     return found
 
 
@@ -138,7 +145,12 @@ def to_text(found: dict[str, Any]) -> str:
     """`describe`'s answer for a person."""
     lines = [f"{found['kind']} {found['name']}"]
     for key, value in found.items():
-        if key in ("kind", "name", "settings", "text", "rungs", "controls") or value in ("", [], None):
+        if key in ("kind", "name", "settings", "text", "rungs", "controls", "protocol_texts") or value in (
+            "",
+            [],
+            {},
+            None,
+        ):
             continue
         shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         shown = ", ".join(map(str, shown)) if isinstance(shown, list) else shown
@@ -149,6 +161,8 @@ def to_text(found: dict[str, Any]) -> str:
     lines += [f"  control: {line}" for line in found.get("controls", [])]
     if found.get("text"):
         lines += ["", found["text"]]
+    for name, text in found.get("protocol_texts", {}).items():
+        lines += ["", f"protocol {name}:", *(f"  {line}".rstrip() for line in text.splitlines())]
     if found.get("settings"):
         lines += ["", "settings:"]
         for s in found["settings"]:
@@ -170,7 +184,7 @@ def price(plan: Plan) -> dict[str, Any]:
     from harness.train import encoders
 
     by_rung = encoders(plan)
-    sample = plan.dataset.splits["train"][:8]
+    sample = next(iter(plan.training.splits.values()))[:8]
     tokens = {}
     for name, encoder in by_rung.items():
         batch = encoder(sample)
@@ -210,6 +224,10 @@ def price(plan: Plan) -> dict[str, Any]:
         "student": plan.config.student,
         "parameters": plan.student_parameters,
         "data": plan.dataset.sizes,
+        "skipped": plan.dataset.skipped,
+        "trained_on": {"benchmark": plan.training.benchmark.name, "data": plan.training.sizes}
+        if plan.training is not plan.dataset
+        else None,
         "stages": stages,
         "train_flops": float(sum(r["flops"] for s in stages for r in s["roles"].values())),
         "memory_bytes": max(
@@ -225,6 +243,11 @@ def price_text(priced: dict[str, Any]) -> str:
         f"  student {priced['student']}, {priced['parameters']:,} parameters",
         "  data: " + ", ".join(f"{split} {size}" for split, size in priced["data"].items()),
     ]
+    if priced["skipped"]:
+        lines.append("  left out, image missing: " + ", ".join(f"{s} {n}" for s, n in priced["skipped"].items()))
+    if other := priced["trained_on"]:
+        sizes = ", ".join(f"{split} {size}" for split, size in other["data"].items())
+        lines.append(f"  learns from {other['benchmark']}: {sizes}")
     for stage in priced["stages"]:
         lines.append(
             f"  stage {stage['name']}: {stage['steps']} steps, {stage['examples']} examples, share {stage['share']:g}"
@@ -270,7 +293,9 @@ def record_text(record: Record) -> str:
         lines.append(f"  {split}")
         lines += [f"    {name:28} {_interval(value)}" for name, value in figures.items()]
     c = record.cost
-    if record.kind == "run" and record.status == "done":
+    if record.provenance.imported:
+        lines.append(f"  answers imported from {record.provenance.imported}")
+    elif record.kind == "run" and record.status == "done":
         lines.append(
             f"  cost: training {c.train_flops / 1e12:.3f} TFLOP, {c.train_seconds:.1f} s; validation "
             f"{c.validation_seconds:.1f} s; test {c.test_seconds:.1f} s, {c.test_forwards} forwards; "
@@ -286,9 +311,16 @@ def record_text(record: Record) -> str:
     lines.append(f"  {p.package}{git}; {p.started} to {p.finished}; {p.workers} workers; resumed {p.resumed} times")
     if record.data:
         lines.append(f"  data revision {record.data.revision}, fingerprint {record.data.fingerprint[:12]}")
+        if record.data.skipped:
+            lines.append("  left out, image missing: " + ", ".join(f"{s} {n}" for s, n in record.data.skipped.items()))
         for pair, shared in (record.data.leaks or {}).items():
             counts = ", ".join(f"{count} {kind}" for kind, count in shared.items())
             lines.append(f"  {pair}: examples of the second with a duplicate in the first: {counts}")
+    if other := record.trained_on:
+        lines.append(
+            f"  learned from {other.benchmark}, revision {other.data.revision}, fingerprint "
+            f"{other.data.fingerprint[:12]}"
+        )
     return "\n".join(lines)
 
 

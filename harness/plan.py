@@ -11,9 +11,12 @@ from typing import Any
 
 import harness
 from harness import blind, data, ladders, registry
-from harness.api import Benchmark, From, Method, Stage
+from harness.api import Benchmark, From, Method, Split, Stage
 from harness.config import RunConfig, RungConfig
 from harness.errors import ConfigError, near
+
+LEARNT_FROM: tuple[Split, ...] = ("train", "validation")
+"""The splits that training reads."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Plan:
     method: Method
     benchmark: Benchmark
     dataset: data.Dataset
+    training: data.Dataset
+    """What the run learns from: the benchmark's own data, or the splits of `config.train_on`."""
     ladder: str
     rungs: dict[str, RungConfig]
     infos: dict[str, ladders.ModelInfo]
@@ -50,16 +55,23 @@ class Plan:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What makes this run this run: where and how it is executed is left out."""
-        settings = asdict(self.benchmark)
-        settings.pop("data_dir")
         return {
             "version": harness.__version__,
             "code": self.code,
             "method": self.config.method,
             "settings": self.settings,
             "benchmark": self.config.benchmark,
-            "benchmark_settings": settings,
+            "benchmark_settings": settings_of(self.benchmark),
             "data": [self.benchmark.revision, self.dataset.fingerprint],
+            "skip_missing": self.config.skip_missing,
+            "train_on": [
+                self.training.benchmark.name,
+                settings_of(self.training.benchmark),
+                self.training.benchmark.revision,
+                self.training.fingerprint,
+            ]
+            if self.training is not self.dataset
+            else None,
             "ladder": {name: info.digest for name, info in self.infos.items()},
             "student": self.config.student,
             "seed": self.config.seed,
@@ -103,20 +115,50 @@ def make(config: RunConfig) -> Plan:
     stages = plan_stages(method, list(rungs), config)
     used = {w for s in stages for r in s.stage.roles.values() if isinstance(w := r.weights, str)} | {config.student}
     infos = {name: _inspect(rungs[name]) for name in rungs if name in used}
-    dataset = _dataset(config.benchmark, json.dumps(config.benchmark_settings, sort_keys=True), config.data_dir)
+    dataset = _dataset(config.benchmark, _canonical(config.benchmark_settings), config.data_dir, config.skip_missing)
     shown = blind.blinded(dataset, config.control, config.seed) if config.control else dataset
+    training = _training(config, method, shown) if stages else shown
     return Plan(
         config=config,
         method=method,
         benchmark=dataset.benchmark,
         dataset=shown,
         published=dataset,
+        training=training,
         ladder=ladder.name,
         rungs=rungs,
         infos=infos,
         stages=stages,
-        code=code_digest(type(method), type(dataset.benchmark)),
+        code=code_digest(type(method), *dict.fromkeys((type(dataset.benchmark), type(training.benchmark)))),
     )
+
+
+def settings_of(benchmark: Benchmark) -> dict[str, Any]:
+    """All settings of a benchmark, defaults included; where its files lie is none."""
+    return {name: value for name, value in asdict(benchmark).items() if name != "data_dir"}
+
+
+def _training(config: RunConfig, method: Method, dataset: data.Dataset) -> data.Dataset:
+    """The data to learn from, which must have a train and a validation split. Raises `ConfigError`."""
+    if config.train_on is None:
+        if config.train_on_settings or config.train_on_data_dir is not None:
+            raise ConfigError("train_on_settings and train_on_data_dir go with train_on = 'BENCHMARK', which isn't set")
+        offered = set(dataset.splits)
+    else:
+        settings = _canonical(config.train_on_settings)
+        other = registry.make_benchmark(config.train_on, config.train_on_settings, config.train_on_data_dir)
+        offered = set(other.splits)
+    for split in LEARNT_FROM:
+        if split not in offered:
+            raise ConfigError(
+                f"benchmark {config.train_on or config.benchmark!r} has no {split} split: method {method.name!r} "
+                "learns, so name a benchmark to learn from with --set train_on=NAME (and, for published files, --set "
+                "train_on_data_dir=FOLDER), or take a method that doesn't, like zero_shot"
+            )
+    if config.train_on is None:
+        return dataset
+    found = _dataset(config.train_on, settings, config.train_on_data_dir, config.skip_missing, LEARNT_FROM)
+    return blind.blinded(found, config.control, config.seed) if config.control else found
 
 
 def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[PlannedStage]:
@@ -187,9 +229,15 @@ def code_digest(*classes: type) -> str:
 
 
 @lru_cache(maxsize=8)
-def _dataset(name: str, settings: str, data_dir: Path | None) -> data.Dataset:
+def _dataset(
+    name: str, settings: str, data_dir: Path | None, skip_missing: bool, splits: tuple[Split, ...] | None = None
+) -> data.Dataset:
     """One copy a process: the runs of a suite share it."""
-    return data.load(registry.make_benchmark(name, json.loads(settings), data_dir))
+    return data.load(registry.make_benchmark(name, json.loads(settings), data_dir), splits, skip_missing)
+
+
+def _canonical(settings: dict[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)
 
 
 @lru_cache(maxsize=64)

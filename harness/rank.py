@@ -34,7 +34,19 @@ WIDTH = 110
 SHOWN = ("accuracy", "macro_f1")
 """The metrics that every table shows, beside the one that it is sorted by."""
 NOT_COMPARED = frozenset(
-    {"seed", "tags", "cluster", "plugins", "save_student", "data_dir", "evaluate", "method", "benchmark", "control"}
+    {
+        "seed",
+        "tags",
+        "cluster",
+        "plugins",
+        "save_student",
+        "data_dir",
+        "train_on_data_dir",
+        "evaluate",
+        "method",
+        "benchmark",
+        "control",
+    }
 )
 """Parts of a run's configuration that don't part rows: they aren't the method's, or have a column."""
 
@@ -164,7 +176,7 @@ def _row(store: Store, data_key: tuple[str, str, str], members: Sequence[Record]
     except DataError as error:
         values, said = {}, [*said, f"no figures: {error}"]
     one, answers = members[0], frames[used[0].seed] if used else pd.DataFrame({"group": []})
-    forwards = [r.cost.test_forwards / len(answers) for r in used] if split == "test" else []
+    forwards = [r.cost.test_forwards / len(answers) for r in used if split == "test" and not r.provenance.imported]
     return Row(
         benchmark=data_key[0],
         revision=data_key[1],
@@ -180,8 +192,8 @@ def _row(store: Store, data_key: tuple[str, str, str], members: Sequence[Record]
         groups=int(answers["group"].nunique()),
         metric=metric,
         values=values,
-        train_tflops=_mean(r.cost.train_flops / 1e12 for r in used),
-        train_seconds=_mean(r.cost.train_seconds for r in used),
+        train_tflops=_mean(r.cost.train_flops / 1e12 for r in used if not r.provenance.imported),
+        train_seconds=_mean(r.cost.train_seconds for r in used if not r.provenance.imported),
         forwards_per_answer=_mean(forwards),
         parameters=next((r.parameters for r in used if r.parameters is not None), None),
         run_ids=tuple(r.run_id for r in (used or members)),
@@ -301,7 +313,7 @@ def to_text(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
         for line in _footnotes(part):
             console.print(line)
         console.print()
-    for line in ([LEGEND] if rows else ["No runs."]) + list(notes):
+    for line in ([_legend(rows)] if rows else ["No runs."]) + list(notes):
         console.print(line)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
@@ -320,7 +332,7 @@ def to_markdown(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
         out += [*(line(_cells(row)) for row in part), ""]
         out += [f"- {note}" for note in _footnotes(part)]
         out += [""] if _footnotes(part) else []
-    out += [LEGEND if rows else "No runs.", *(f"- {note}" for note in notes)]
+    out += [_legend(rows) if rows else "No runs.", *(f"- {note}" for note in notes)]
     return "\n".join(out) + "\n"
 
 
@@ -342,6 +354,11 @@ def to_csv(rows: Sequence[Row]) -> str:
         cells = [" ".join(map(str, cell)) if isinstance(cell, tuple) else cell for cell in cells]
         writer.writerow(cells + [getattr(row.values.get(name), bound, None) for name, bound in bounds])
     return out.getvalue()
+
+
+def _legend(rows: Sequence[Row]) -> str:
+    protocol = next((row.metric for row in rows if ":" in row.metric), None)
+    return LEGEND + (f" {protocol} is in the protocol's own unit." if protocol else "")
 
 
 def _tables(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
@@ -379,7 +396,7 @@ def _cells(row: Row) -> list[str]:
         row.label,
         row.student,
         str(len(row.seeds)),
-        *(_percent(row.values.get(name), bounds[name]) for name in metrics),
+        *(_figure(name, row.values.get(name), bounds[name]) for name in metrics),
         _short(row.train_tflops) if row.parameters != 0 else "",
         _short(row.train_seconds) if row.parameters != 0 else "",
         _count(row.parameters) if row.parameters != 0 else "",
@@ -390,9 +407,12 @@ def _footnotes(part: Sequence[Row]) -> list[str]:
     return [f"{row.label}{f', {row.student}' if row.student else ''}: {row.note}" for row in part if row.note]
 
 
-def _percent(value: Interval | None, bounds: bool) -> str:
+def _figure(name: str, value: Interval | None, bounds: bool) -> str:
+    """In per cent; a protocol's figure as its original prints it."""
     if value is None:
         return "-"
+    if ":" in name:
+        return f"{value.value:.4f}"
     text = f"{100 * value.value:.1f}"
     if value.low is None or value.high is None or not bounds:
         return text

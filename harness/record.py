@@ -83,9 +83,19 @@ class Data(_Model):
     sizes: dict[str, int]
     options: list[str] | None = None
     """The options, where every example has the same ones."""
+    skipped: dict[str, int] = {}
+    """By split: examples left out because their image was missing."""
     leaks: dict[str, dict[str, int]] | None = None
     """What splits share exactly, by pair (`train/test`) and kind (text, image, both): how many examples of the
     second have a duplicate in the first. See `harness.leaks.exact`; None: not looked for."""
+
+
+class TrainedOn(_Model):
+    """The benchmark that a run learned from, where it isn't the one that it is scored on."""
+
+    benchmark: str
+    settings: dict[str, Any]
+    data: Data
 
 
 class Provenance(_Model):
@@ -103,6 +113,8 @@ class Provenance(_Model):
     workers: int = 0
     resumed: int = 0
     """How many times the run was taken up again from a checkpoint."""
+    imported: str | None = None
+    """The file whose answers these are, with its sha256, where they were made elsewhere."""
 
 
 class Failure(_Model):
@@ -141,6 +153,7 @@ class Record(_Model):
     """By split (validation, test, ood), then by metric: accuracy, macro_f1, micro_f1, and
     `accuracy/<category>`; a protocol's figures are `<protocol>:<name>`."""
     data: Data | None = None
+    trained_on: TrainedOn | None = None
     cost: Cost = Cost()
     provenance: Provenance
     error: Failure | None = None

@@ -284,13 +284,17 @@ def make_method(name: str, settings: Mapping[str, Any]) -> Method:
 def make_benchmark(name: str, settings: Mapping[str, Any], data_dir: str | Path | None = None) -> Benchmark:
     """The benchmark `name` with these settings, reading from `data_dir` if it reads files at all.
 
-    Raises `ConfigError` for settings, `DataError` for a folder that isn't there.
+    A benchmark with a setting `repo` may read from that repository instead. Raises `ConfigError` for
+    settings, `DataError` for a folder that isn't there.
     """
     cls = _get("benchmark", benchmarks(), name)
     folder = None
-    if cls.needs_data_dir:
-        if data_dir is None:
-            raise ConfigError(f"benchmark {name!r} reads published files: give their folder with --data-dir")
+    if cls.needs_data_dir and data_dir is None:
+        online = any(f.name == "repo" for f in dataclasses.fields(cls))
+        if not (online and settings.get("repo")):
+            other = ", or a repository with --set benchmark_settings.repo=OWNER/NAME" if online else ""
+            raise ConfigError(f"benchmark {name!r} reads published files: give their folder with --data-dir{other}")
+    elif cls.needs_data_dir and data_dir is not None:
         folder = Path(data_dir).expanduser().resolve()  # workers have another working directory
         if not folder.is_dir():
             raise DataError(f"benchmark {name!r}: data folder {folder} does not exist or is no folder")

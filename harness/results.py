@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 
 from harness import calibration, leaks, provenance
-from harness.api import Answer
+from harness.api import Answer, Example
 from harness.config import RunConfig
 from harness.controls import control_id, control_names, control_runs
+from harness.data import Dataset
 from harness.errors import UserError
 from harness.metrics import NO_ANSWER
-from harness.plan import Plan
-from harness.record import Data, Failure, Interval, Provenance, Record
+from harness.plan import Plan, settings_of
+from harness.record import Data, Failure, Interval, Provenance, Record, TrainedOn
 from harness.stats import summarise
 from harness.store import Store
 
@@ -78,29 +79,43 @@ def interrupted(plan: Plan, started: str, workers: int) -> Record:
 
 
 def metrics(plan: Plan, frame: pd.DataFrame) -> dict[str, dict[str, Interval]]:
+    """The figures of each split of a run, see `figures_of`."""
+    return figures_of(plan.dataset, frame, plan.config.evaluate.resamples)
+
+
+def figures_of(dataset: Dataset, frame: pd.DataFrame, resamples: int) -> dict[str, dict[str, Interval]]:
     """The figures of each split from its predictions: the harness's metrics and the benchmark's protocols.
 
-    Beside accuracy and F1: `calibration.FIGURES`, `parse_failures` (the share without an answer: 0 for option
-    logits) and `chance` (what a uniform guess scores on average).
+    Beside accuracy and F1: `calibration.FIGURES`, `parse_failures` (the share that couldn't be read as an
+    option: 0 for option logits) and `chance` (what a uniform guess scores on average). What a protocol leaves
+    undefined has no figure.
     """
     result: dict[str, dict[str, Interval]] = {}
     for split in frame["split"].unique():
         part = frame[frame["split"] == split]
-        figures = dict(summarise(part, plan.dataset.options, plan.config.evaluate.resamples))
-        figures |= calibration.figures(part, plan.dataset.options, plan.config.evaluate.resamples)
-        examples = {e.id: e for e in plan.dataset.splits[split]}
+        figures = dict(summarise(part, dataset.options, resamples))
+        figures |= calibration.figures(part, dataset.options, resamples)
+        examples = {e.id: e for e in dataset.splits[split]}
         figures["parse_failures"] = Interval(value=float((part["chosen"] == NO_ANSWER).mean()))
         figures["chance"] = Interval(value=fmean(1 / len(examples[id_].options) for id_ in part["id"]))
-        answers = [
-            Answer(e.id, e.group, e.category, e.options, e.gold, int(chosen), e.extra)
-            for id_, chosen in zip(part["id"], part["chosen"], strict=True)
-            if (e := examples[id_])
+        given = [
+            (examples[id_], answer(examples[id_], int(chosen), text))
+            for id_, chosen, text in zip(part["id"], part["chosen"], part["text"], strict=True)
         ]
-        for protocol, scorer in plan.benchmark.protocols().items():
-            for name, value in scorer(answers).items():
-                figures[f"{protocol}:{name}"] = Interval(value=value)
+        for protocol, scorer in dataset.benchmark.protocols().items():
+            asked = [a for e, a in given if dataset.benchmark.asked(protocol, e)]
+            for name, value in (scorer(asked) if asked else {}).items():
+                if value is not None:
+                    figures[f"{protocol}:{name}"] = Interval(value=value)
         result[split] = figures
     return result
+
+
+def answer(example: Example, chosen: int, text: str | None) -> Answer:
+    """The answer as protocols see it; without a text of its own it is that of the chosen option."""
+    e = example
+    said = text if isinstance(text, str) else e.options[chosen] if chosen != NO_ANSWER else ""
+    return Answer(e.id, e.group, e.category, e.options, e.gold, chosen, said, e.extra)
 
 
 def identity(plan: Plan) -> dict[str, Any]:
@@ -117,19 +132,34 @@ def identity(plan: Plan) -> dict[str, Any]:
         "parameters": plan.student_parameters,
         "seed": c.seed,
         "tags": list(c.tags),
-        "config": RunConfig.model_dump(c, mode="json", exclude={"data_dir"}),
+        "config": RunConfig.model_dump(c, mode="json", exclude={"data_dir", "train_on_data_dir"}),
         "data": data_of(plan),
+        "trained_on": trained_on(plan),
     }
 
 
 def data_of(plan: Plan) -> Data:
+    return seen(plan.dataset, plan.published)
+
+
+def seen(dataset: Dataset, published: Dataset | None = None) -> Data:
+    """What a run on this data saw of it; `published` is the data with its own images, to look for leaks in."""
     return Data(
-        revision=plan.benchmark.revision,
-        fingerprint=plan.dataset.fingerprint,
-        sizes=plan.dataset.sizes,
-        options=list(plan.dataset.options) if plan.dataset.options else None,
-        leaks=leaks.exact(plan.published),
+        revision=dataset.benchmark.revision,
+        fingerprint=dataset.fingerprint,
+        sizes=dataset.sizes,
+        options=list(dataset.options) if dataset.options else None,
+        skipped={str(split): count for split, count in dataset.skipped.items()},
+        leaks=None if published is None else leaks.exact(published),
     )
+
+
+def trained_on(plan: Plan) -> TrainedOn | None:
+    """The other benchmark that the plan learns from, if it does."""
+    if plan.training is plan.dataset:
+        return None
+    benchmark = plan.training.benchmark
+    return TrainedOn(benchmark=benchmark.name, settings=settings_of(benchmark), data=seen(plan.training))
 
 
 def provenance_of(plan: Plan, started: str, workers: int, resumed: int) -> Provenance:

@@ -47,9 +47,14 @@ PREDICTIONS = pa.schema(
         ("chosen", pa.int32()),
         ("scores", pa.list_(pa.float32())),
         ("seconds", pa.float32()),
+        ("text", pa.string()),
     ]
 )
-"""An answered example: gold and chosen index its options, scores (K,) has one number an option."""
+"""An answered example: gold and chosen index its options, scores (K,) has one number an option.
+
+Of an imported answer scores is empty, `text` what was written, and chosen -1 where that could not be read.
+Elsewhere `text` is null; files of older versions lack it.
+"""
 
 HISTORY = pa.schema(
     [
@@ -77,6 +82,7 @@ class PredictionRow(NamedTuple):
     chosen: int
     scores: Iterable[float]
     seconds: float
+    text: str | None = None
 
 
 class HistoryRow(NamedTuple):
@@ -299,6 +305,8 @@ class Store:
             raise StoreError(f"run {run_id} has no {name} (status: {self.status(run_id) or 'unknown'})")
         try:
             table = pq.read_table(path)
+            if "text" in schema.names and "text" not in table.column_names:
+                table = table.append_column("text", pa.nulls(len(table), pa.string()))
             return table.select(schema.names).cast(schema)
         except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowTypeError, KeyError, OSError) as error:
             raise StoreError(

@@ -255,7 +255,7 @@ class _Run:
               learners: Mapping[str, LiveRole], sums: dict[tuple[str, str], Tensor]) -> None:  # fmt: skip
         """Forward and backward of this rank's part of one global batch; loss sums by role and term."""
         plan, io, train = self.plan, self.io, self.plan.config.train
-        batch = data.batch_at(plan.dataset.splits["train"], plan.config.seed, position, train.batch_size)
+        batch = data.batch_at(plan.training.splits["train"], plan.config.seed, position, train.batch_size)
         mine = [batch[i] for i in range(len(batch)) if i % io.world == io.rank]
         size = train.micro_batch_size or len(mine)
         chunks = [mine[i : i + size] for i in range(0, len(mine), size)]
@@ -319,7 +319,7 @@ class _Run:
         key = encoder.fingerprint
         if key not in self._validation:
             config = self.plan.config
-            examples = self.plan.dataset.splits["validation"][: config.train.validation_examples]
+            examples = self.plan.training.splits["validation"][: config.train.validation_examples]
             mine = examples[self.io.rank :: self.io.world]
             size = config.evaluate.batch_size
             chunks = [mine[i : i + size] for i in range(0, len(mine), size)]

@@ -43,6 +43,12 @@ def golden() -> Path:
 
 
 @pytest.fixture(scope="session")
+def published() -> Callable[[str], Path]:
+    """The folder with a benchmark's published files, by name."""
+    return lambda name: _present(SHARED / "data" / name)
+
+
+@pytest.fixture(scope="session")
 def nlvr_dir() -> Path:
     """The published NLVR files."""
     return _present(SHARED / "data" / "nlvr")

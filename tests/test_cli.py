@@ -229,7 +229,10 @@ def refused(said: Said, says: str, store: Path) -> None:
         (["--set", "benchmark_settings.fault=no_gold"], "example 't1': gold None is not among its 3 options"),
         (["--set", "benchmark_settings.fault=options"], "example 't1': 1 options; expected 2 to 26"),
         (["--set", "benchmark_settings.fault=duplicate"], "split 'test': 2 examples have the id 't0'"),
-        (["--set", "benchmark_settings.fault=missing"], "1 of 24 images are missing, first nowhere/t1.png"),
+        (
+            ["--set", "benchmark_settings.fault=missing"],
+            "the images of 1 of 24 examples are missing, first nowhere/t1.png",
+        ),
         (["nowhere.toml"], "nowhere.toml: no such file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

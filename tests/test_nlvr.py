@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.nlvr import NLVR, SquareImage, figures, official, score_predictions
+from harness import data
 from harness.api import Answer, ConfigError, DataError
 
 SQUARE = {"type": "square", "size": 20, "color": "Black", "x_loc": 40, "y_loc": 80}
@@ -56,7 +57,8 @@ def test_accuracy_is_over_images_and_consistency_over_sentences() -> None:
 
 def test_the_protocol_reads_answers() -> None:
     def answer(group: str, k: int, chosen: int) -> Answer:
-        return Answer(f"dev-{group}-{k}", group, "tower", ("True", "False"), gold=0, chosen=chosen)
+        options = ("True", "False")
+        return Answer(f"dev-{group}-{k}", group, "tower", options, gold=0, chosen=chosen, text=options[chosen])
 
     answers = [answer("7-0", 0, 0), answer("7-1", 0, 1), answer("12-0", 0, 0)]
     assert official(answers) == {"accuracy": 2 / 3, "consistency": 1 / 2}
@@ -123,8 +125,9 @@ def test_the_protocol_gives_the_published_figures(golden: Path, nlvr_dir: Path) 
     answers = []
     for split in bench.splits:
         for e in bench.load(split):
-            chosen = ("true", "false").index(published["predictions"][f"{e.id}.png"])
-            answers.append(Answer(e.id, e.group, e.category, e.options, e.gold, chosen))
+            said = published["predictions"][f"{e.id}.png"]
+            chosen = ("true", "false").index(said)
+            answers.append(Answer(e.id, e.group, e.category, e.options, e.gold, chosen, said))
     assert len(answers) == 5934
     same(official(answers), published["scores"])
 
@@ -269,11 +272,13 @@ def test_a_missing_folder_and_a_missing_file(tmp_path: Path) -> None:
         NLVR().load("train")
 
 
-def test_missing_images_are_counted(small: Path) -> None:
+def test_missing_images_are_counted_or_skipped(small: Path) -> None:
     for k in (2, 4):
         (small / "dev" / "images" / "5" / f"dev-3-0-{k}.png").unlink()
-    with pytest.raises(DataError, match=r"2 of 6 images are missing, the first .*dev-3-0-2\.png"):
-        NLVR(small).load("test")
+    with pytest.raises(DataError, match=r"images of 2 of 6 examples are missing, first .*dev-3-0-2\.png of example"):
+        data.load(NLVR(small))
+    left = data.load(NLVR(small, layout="square"), skip_missing=True)
+    assert (left.skipped, left.sizes) == ({"test": 2}, {"train": 12, "validation": 6, "test": 4})
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,9 @@ SetOption = Annotated[
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=0, help="Ray Train workers a run; 0: in this process, without Ray.")
 ]
+SkipMissingOption = Annotated[
+    bool, typer.Option("--skip-missing", help="Go on without the examples whose image file is missing.")
+]
 DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the benchmark's published files.")]
 
 

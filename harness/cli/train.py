@@ -16,6 +16,7 @@ from harness.cli.common import (
     JsonOption,
     PluginOption,
     SetOption,
+    SkipMissingOption,
     StoreOption,
     WorkersOption,
     app,
@@ -44,6 +45,7 @@ def plan_(
     seed: int | None = None,
     workers: WorkersOption = None,
     data_dir: DataOption = None,
+    skip_missing: SkipMissingOption = False,
     plugin: PluginOption = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
@@ -51,7 +53,7 @@ def plan_(
     """Check a run and print its stages, roles, sizes and price. Trains nothing."""
     from harness import describe, plan
 
-    config = _run_config(file, method, benchmark, ladder, student, seed, workers, data_dir, plugin, set_)
+    config = _run_config(file, method, benchmark, ladder, student, seed, workers, data_dir, skip_missing, plugin, set_)
     priced = describe.price(plan.make(config))
     if as_json:
         print_json(priced)
@@ -70,12 +72,13 @@ def run_(
     workers: WorkersOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
+    skip_missing: SkipMissingOption = False,
     plugin: PluginOption = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train and score one method on one benchmark, from one seed. A finished run isn't repeated."""
-    config = _run_config(file, method, benchmark, ladder, student, seed, workers, data_dir, plugin, set_)
+    config = _run_config(file, method, benchmark, ladder, student, seed, workers, data_dir, skip_missing, plugin, set_)
     records = _launch([config], store, config.method, as_json)
     if as_json:
         print(records[0].model_dump_json(indent=2))
@@ -92,13 +95,14 @@ def suite_(
     workers: WorkersOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
+    skip_missing: SkipMissingOption = False,
     plugin: PluginOption = None,
     set_: SetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and their price; train nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run methods x benchmarks x seeds; runs that the store holds already are skipped."""
-    configs, name = _suite_configs(file, workers, data_dir, plugin, set_)
+    configs, name = _suite_configs(file, workers, data_dir, skip_missing, plugin, set_)
     if dry_run:
         _dry_run(configs, as_json)
         return
@@ -108,7 +112,7 @@ def suite_(
 @app.command("demo")
 def demo_(store: StoreOption = None, workers: WorkersOption = None, as_json: JsonOption = False) -> None:
     """HKD4VLM and its baselines on both embedded benchmarks, ranked. Continues where it was stopped."""
-    configs, name = _suite_configs(_demo_suite(), workers, None, None, None)
+    configs, name = _suite_configs(_demo_suite(), workers, None, False, None, None)
     _finish_suite(_launch(configs, store, name, as_json), store, as_json)
 
 
@@ -118,13 +122,20 @@ def _demo_suite() -> Path:
 
 
 def _suite_configs(
-    file: Path, workers: int | None, data_dir: Path | None, plugin: list[str] | None, set_: list[str] | None
+    file: Path,
+    workers: int | None,
+    data_dir: Path | None,
+    skip_missing: bool,
+    plugin: list[str] | None,
+    set_: list[str] | None,
 ) -> tuple[list[RunConfig], str]:
     from harness.config import SuiteConfig, overlay, parse, read_toml
 
     table = read_toml(file)
     if data_dir is not None:
         table["data_dir"] = str(data_dir.expanduser().resolve())
+    if skip_missing:
+        table["skip_missing"] = True
     table = _with_plugins(table, plugin)
     if workers is not None:
         table = overlay(table, [f"cluster.workers={workers}"])
@@ -142,6 +153,7 @@ def _run_config(
     seed: int | None,
     workers: int | None,
     data_dir: Path | None,
+    skip_missing: bool,
     plugin: list[str] | None,
     set_: list[str] | None,
 ) -> RunConfig:
@@ -152,6 +164,8 @@ def _run_config(
     table |= {key: value for key, value in given.items() if value is not None}
     if data_dir is not None:
         table["data_dir"] = str(data_dir.expanduser().resolve())
+    if skip_missing:
+        table["skip_missing"] = True
     table = _with_plugins(table, plugin)
     if workers is not None:
         table = overlay(table, [f"cluster.workers={workers}"])

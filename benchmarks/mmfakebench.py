@@ -1,0 +1,153 @@
+"""MMFakeBench (Liu et al. 2025): is a piece of news, image and text, true; and if not, what is wrong with it?
+
+Published layout under `data_dir`: `source/MMFakeBench_{part}.json`, or `MMFakeBench_{part}/source/...`, an array
+of objects with image_path, text, fake_cls and gt_answers; image_path is relative to the folder that holds
+`source/` (it begins with a slash). The items have no ids: an id is the place in the file, from 0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from benchmarks.answers import picked, ratio, without_signs
+from benchmarks.reading import choice, data_folder, image_in, items, listed, shown, text
+from harness.api import Answer, Benchmark, DataError, Example, Figures, Scorer, Split
+
+CLASSES = ("original", "textual_veracity_distortion", "visual_veracity_distortion", "mismatch")
+"""The published labels, in the order of the options."""
+OPTIONS = (
+    "Original: image and text are true and agree",
+    "The text is false",
+    "The image is false",
+    "Image and text don't match",
+)
+QUESTION = "Is this news, an image with a text, true? If not, what is wrong with it?"
+
+
+@dataclass(frozen=True)
+class MMFakeBench(Benchmark):
+    """Mixed-source misinformation, four classes; `group` is the image, category the published class."""
+
+    part: Literal["test", "val"] = "test"
+
+    name: ClassVar[str] = "mmfakebench"
+    task: ClassVar[Literal["hallucination", "factuality"]] = "factuality"
+    splits: ClassVar[tuple[Split, ...]] = ("test",)
+    published: ClassVar[Mapping[str, int]] = {"test": 10000}
+    revision: ClassVar[str] = "mmfakebench@240d879-1"
+    licence: ClassVar[str] = "CC-BY-4.0; access on conditions (non-commercial research, no copies passed on)"
+    citation: ClassVar[str] = (
+        "Xuannan Liu et al. MMFakeBench: A Mixed-Source Multimodal Misinformation Detection Benchmark for LVLMs. "
+        "ICLR 2025."
+    )
+    homepage: ClassVar[str] = "https://github.com/liuxuannan/MMFakeBench"
+    obtain: ClassVar[str] = (
+        "request it at https://huggingface.co/datasets/liuxuannan/MMFakeBench, and unpack MMFakeBench_test "
+        "(10,000 items) or MMFakeBench_val (1,000: --set benchmark_settings.part=val)"
+    )
+    needs_data_dir: ClassVar[bool] = True
+
+    def load(self, split: Split) -> Sequence[Example]:
+        """The items of the part in the published order."""
+        root = data_folder(self, split)
+        if not (root / "source").is_dir() and (root / f"MMFakeBench_{self.part}").is_dir():
+            root /= f"MMFakeBench_{self.part}"
+        path = root / "source" / f"MMFakeBench_{self.part}.json"
+        return [_example(str(k), root, where, row) for k, (where, row) in enumerate(items(path))]
+
+    def protocols(self) -> Mapping[str, Scorer]:
+        return {"official": official}
+
+
+def _example(id_: str, root: Path, where: str, row: Mapping[str, object]) -> Example:
+    label = choice(row, "fake_cls", where, CLASSES)
+    truth = listed(row, "gt_answers", where, least=1)
+    if truth[0] != ("True" if label == "original" else "Fake"):
+        raise DataError(f"{where}: gt_answers is {shown(truth)} but fake_cls {label!r}: one of them is wrong")
+    name = text(row, "image_path", where).removeprefix("/")
+    return Example(
+        id=id_,
+        group=name,
+        image=image_in(root, name, where),
+        question=QUESTION,
+        claim=" ".join(text(row, "text", where).split()),
+        options=OPTIONS,
+        gold=CLASSES.index(label),
+        category=label,
+        source=f"mmfakebench/{name.split('/')[1] if name.count('/') > 1 else ''}",
+        judged="Text",
+    )
+
+
+# ------------------------------------------------------------------------------------------- protocols
+
+PHRASES = (
+    ("finish text refutes", 1),
+    ("finish image refutes", 2),
+    ("finish mismatch", 3),
+    ("finish original", 0),
+    ("finish match", 0),
+)
+
+
+def official(answers: Sequence[Answer]) -> Figures:
+    """As MMFakeBench's main_eval_only.py: four classes (mlc, mcl), and original against the rest (bina). Fractions.
+
+    A free text counts by the first of the phrases "Finish[TEXT REFUTES]", "Finish[IMAGE REFUTES]",
+    "Finish[MISMATCH]", "Finish[ORIGINAL]" or "Finish[MATCH]", in this order, that it has (see `label`). Where it has
+    none, the original stops with an UnboundLocalError in place of the label "X" that it counts; here it is
+    "X": wrong, and X_label_num is how many. The names are the original's.
+    """
+    if not answers:
+        raise DataError("mmfakebench: no answers to score")
+    gold = [a.gold for a in answers]
+    said = [a.chosen if picked(a) else label(a.text) for a in answers]
+    four = macro_figures(gold, said, 4)
+    binary = macro_figures([min(g, 1) for g in gold], [None if s is None else min(s, 1) for s in said], 2)
+    return {
+        "bina_ACC": binary["accuracy"],
+        "bina_RECALL": binary["recall"],
+        "bina_F1": binary["f1_score"],
+        "bina_Precision": binary["precision"],
+        "mlc_ACC": four["accuracy"],
+        "mlc_RECALL": four["recall"],
+        "mcl_F1": four["f1_score"],
+        "mcl_precision": four["precision"],
+        "X_label_num": sum(s is None for s in said),
+    }
+
+
+def label(text: str) -> int | None:
+    """The class that a free text ends in, or None: whole words, signs, articles and case aside.
+
+    Signs go by `without_signs`; a "." goes unless a digit follows it. So "Finish [MISMATCH]" is read; but a
+    bracket after a blank elsewhere in the text glues "Finish[MISMATCH" together, which is not.
+    """
+    spaced = without_signs(text.replace("\n", " ").replace("\t", " ").strip())
+    lower = re.sub(r"\.(?!\d)", "", spaced, count=32).lower()
+    words = " ".join(word for word in lower.split() if word not in ("a", "an", "the"))
+    for phrase, found in PHRASES:
+        if re.search(rf"\b{phrase}\b", words):
+            return found
+    return None
+
+
+def macro_figures(gold: Sequence[int], said: Sequence[int | None], classes: int) -> dict[str, float]:
+    """Accuracy, and precision, recall and F1 summed over the classes and divided by `classes`; 0/0 is 0.
+
+    A class that nobody has or says adds 0, and so does None, the unread.
+    """
+    pairs = list(zip(gold, said, strict=True))
+    sums = {"precision": 0.0, "recall": 0.0, "f1_score": 0.0}
+    for k in range(classes):
+        hits = pairs.count((k, k))
+        precision, recall = ratio(hits, said.count(k)), ratio(hits, gold.count(k))
+        sums["precision"] += precision
+        sums["recall"] += recall
+        sums["f1_score"] += ratio(2 * precision * recall, precision + recall)
+    accuracy = sum(g == s for g, s in pairs) / len(pairs)
+    return {"accuracy": accuracy, **{name: value / classes for name, value in sums.items()}}
