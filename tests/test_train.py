@@ -26,20 +26,25 @@ Make = Callable[..., Plan]
 Weights = dict[str, torch.Tensor]
 
 
+def config_of(toy: str, toy_ladder: str, method: str = "finetune", **changes: Any) -> RunConfig:
+    """A run on the toy benchmark: 12 steps of 8 examples unless said otherwise."""
+    table: dict[str, Any] = {
+        "method": method,
+        "benchmark": "toy",
+        "ladder": toy_ladder,
+        "plugins": [toy],
+        "cluster": {"workers": 0},
+        "train": {"examples": 96, "batch_size": 8, "lr": 3e-3, "validations": 2} | changes.pop("train", {}),
+    }
+    return parse(RunConfig, table | changes, "test")
+
+
 @pytest.fixture
 def make(toy: str, toy_ladder: str) -> Make:
-    """A plan on the toy benchmark: 12 steps of 8 examples unless said otherwise."""
+    """A plan of such a run."""
 
     def made(method: str = "finetune", **changes: Any) -> Plan:
-        table: dict[str, Any] = {
-            "method": method,
-            "benchmark": "toy",
-            "ladder": toy_ladder,
-            "plugins": [toy],
-            "cluster": {"workers": 0},
-            "train": {"examples": 96, "batch_size": 8, "lr": 3e-3, "validations": 2} | changes.pop("train", {}),
-        }
-        return plan.make(parse(RunConfig, table | changes, "test"))
+        return plan.make(config_of(toy, toy_ladder, method, **changes))
 
     return made
 
@@ -94,39 +99,51 @@ def test_micro_batches_change_nothing(make: Make, tmp_path: Path, method: str) -
     assert losses(uneven) == pytest.approx(losses(whole), rel=1e-3)
 
 
-def _rank(rank: int, world: int, config: RunConfig, folder: Path) -> None:
+def _rank(rank: int, world: int, configs: dict[str, RunConfig], folder: Path) -> None:
+    """Train each run as one of several ranks; what came out, or went wrong, is left in files."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     io = GroupIo(torch.distributed.group.WORLD)  # type: ignore[arg-type]
-    try:
-        result = train.train(plan.make(config), io, folder / "work")
-    except train.TrainingError as error:
-        torch.save(str(error), folder / f"error{rank}.pt")
-        result = None
-    if rank == 0 and result:
-        bill = {k: c.model_dump() for k, c in result.costs.items()}
-        torch.save({"losses": losses(result), "bill": bill}, folder / "out.pt")
+    for name, config in configs.items():
+        said: dict[str, Any] = {}
+        try:
+            result = train.train(plan.make(config), io, folder / f"work {name}")
+            said = {"losses": losses(result), "bill": {k: c.model_dump() for k, c in result.costs.items()}}
+        except train.TrainingError as error:
+            said = {"error": str(error)}
+        torch.save(said, folder / f"{name} {rank}.pt")
     torch.distributed.destroy_process_group()
 
 
+# 7 examples a step: the ranks have 4 and 3 of them.
+SHARED: dict[str, dict[str, Any]] = {
+    "finetune": {"method": "finetune"},
+    "hkd4vlm": {"method": "hkd4vlm"},
+    "levels": {"method": "hkd4vlm", "settings": {"ternary": "levels"}},  # with an adapter
+    "views": {"method": "hkd4vlm", "settings": {"ternary": "views"}},  # two passes of one role
+    "cache": {"method": "offline_kd", "train": {"cache": "auto"}, "evaluate": {"batch_size": 4}},
+    "breach": {"method": "breach", "settings": {"how": "rank"}},
+}
+
+
+@pytest.fixture(scope="module")
+def shared(toy: str, toy_ladder: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, RunConfig], Path]:
+    """The runs above, and the folder in which two ranks that trained them together left what came out."""
+    folder = tmp_path_factory.mktemp("shared")
+    configs = {}
+    for name, changes in SHARED.items():
+        budget = {"examples": 56, "batch_size": 7, "lr": 3e-3, "validations": 2} | changes.get("train", {})
+        configs[name] = config_of(toy, toy_ladder, **changes | {"train": budget})
+    mp.spawn(_rank, args=(2, configs, folder), nprocs=2)
+    return configs, folder
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("method", "settings", "cache"),
-    [
-        ("finetune", {}, "off"),
-        ("hkd4vlm", {}, "off"),
-        ("hkd4vlm", {"ternary": "levels"}, "off"),
-        ("hkd4vlm", {"ternary": "views"}, "off"),
-        ("offline_kd", {}, "auto"),
-    ],
-)
-def test_two_ranks_equal_one(make: Make, tmp_path: Path, method: str, settings: dict[str, Any], cache: str) -> None:
-    # 7 examples a step: the ranks have 4 and 3 of them.
-    train = {"examples": 56, "batch_size": 7, "cache": cache}
-    planned = make(method, settings=settings, train=train, evaluate={"batch_size": 4})
-    _, result = trained(planned, tmp_path / "one")
-    mp.spawn(_rank, args=(2, planned.config, tmp_path), nprocs=2)
-    both = torch.load(tmp_path / "out.pt", weights_only=True)
+@pytest.mark.parametrize("name", [name for name in SHARED if name != "breach"])
+def test_two_ranks_equal_one(shared: tuple[dict[str, RunConfig], Path], tmp_path: Path, name: str) -> None:
+    configs, folder = shared
+    _, result = trained(plan.make(configs[name]), tmp_path)
+    both = torch.load(folder / f"{name} 0.pt", weights_only=True)
     assert losses(result) == pytest.approx(both["losses"], rel=1e-3)
     for role, cost in result.costs.items():  # the bill is that of all ranks together
         assert both["bill"][role]["forwards"] == cost.forwards
@@ -135,12 +152,13 @@ def test_two_ranks_equal_one(make: Make, tmp_path: Path, method: str, settings: 
 
 
 @pytest.mark.slow
-def test_ranks_that_forward_other_roles_are_told_apart_before_they_wait_for_ever(make: Make, tmp_path: Path) -> None:
-    mp.spawn(_rank, args=(2, make("breach", settings={"how": "rank"}).config, tmp_path), nprocs=2)
-    said = [torch.load(tmp_path / f"error{rank}.pt", weights_only=True) for rank in range(2)]
+def test_ranks_that_forward_other_roles_are_told_before_they_wait_for_ever(
+    shared: tuple[dict[str, RunConfig], Path],
+) -> None:
+    said = [torch.load(shared[1] / f"breach {rank}.pt", weights_only=True) for rank in range(2)]
     assert said[0] == said[1]
-    assert said[0] == (
-        "method 'breach', stage 'only', step 6: loss() forwarded teacher on some workers only; "
+    assert said[0]["error"] == (
+        "method 'breach', stage 'only', step 4: loss() forwarded teacher on some workers only; "
         "forward the same roles on every one"
     )
 
