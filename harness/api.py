@@ -232,6 +232,8 @@ class Method:
     source: ClassVar[str] = ""
     student: ClassVar[str] = "student"
     """The role that is evaluated at the end."""
+    ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What `hkdbench ablate` takes away or exchanges, by name: the settings that differ from the full method's."""
 
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
         """The stages for this ladder and this student rung. None at all: the rung is scored untrained.
