@@ -146,8 +146,8 @@ def _same_values(live: LiveStage, key: tuple[str, str], way: str, expected_b: Te
         raise Broken(
             f"{live.where}: loss term {key[0]}.{key[1]} of one example with {len(examples[at].options)} "
             f"options is {expected_b[at].item():.5g} in a batch of {len(examples)} and {found_b[at].item():.5g} with "
-            f"the same examples {way}: compute each row from itself alone (no mean over the batch, nothing that depends on "
-            "K, which is the widest of the batch: mask with step.options_bk)"
+            f"the same examples {way}: compute each row from itself alone (no mean over the batch, nothing that "
+            "depends on K, which is the widest of the batch: mask with step.options_bk)"
         )
 
 
