@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.api import ConfigError, Example, From, Method, Role, Stage
+from harness.describe import field_docs
 from methods.finetune import Finetune
 from methods.hkd4vlm import HKD4VLM
 from methods.losses import divergence
@@ -294,9 +293,7 @@ def test_methods_describe_themselves(make: type[Method]) -> None:
     """A name and a summary, and for each setting a type that can be checked at run time and a docstring."""
     assert make.name
     assert make.summary
-    hints = get_type_hints(make)
-    source = Path(inspect.getfile(make)).read_text()
+    hints, docs = get_type_hints(make), field_docs(make)
     for field in fields(make):
         assert hints[field.name] in (float, int, bool, str) or hints[field.name].__args__
-        _, after = source.split(f"\n    {field.name}: ", 1)
-        assert after.split("\n")[1].lstrip().startswith('"""')
+        assert docs[field.name]

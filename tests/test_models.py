@@ -65,8 +65,8 @@ def test_padding_does_not_matter(folder: Path) -> None:
     assert batches["left"]["attention_mask"].sum(1).unique().numel() == 3  # three lengths
     assert not torch.equal(batches["left"]["input_ids"], batches["right"]["input_ids"])
     with torch.inference_mode():
-        left, right = scorer(batches["left"]), scorer(batches["right"])
-        alone = [scorer(encoder([example]))[0] for example in examples()]
+        left, right = scorer(batches["left"])["options"], scorer(batches["right"])["options"]
+        alone = [scorer(encoder([example]))["options"][0] for example in examples()]
     torch.testing.assert_close(left, right, atol=1e-5, rtol=0)
     for together, single in zip(left, alone, strict=True):
         torch.testing.assert_close(together[: len(single)], single, atol=1e-5, rtol=0)
@@ -79,7 +79,7 @@ def test_absent_options_have_no_probability(folder: Path) -> None:
     batch = encoder(examples())
     assert batch["options"].tolist() == [[True, True, True], [True, True, False], [True, True, True]]
     with torch.inference_mode():
-        logits = models.OptionScorer(models.load_vlm(rung(folder)), encoder.letters)(batch)
+        logits = models.OptionScorer(models.load_vlm(rung(folder)), encoder.letters)(batch)["options"]
     assert logits[1, 2] == models.ABSENT == -1e4
     assert logits.softmax(-1)[1, 2] == 0
     assert logits.log_softmax(-1).isfinite().all()
@@ -106,7 +106,7 @@ def test_spellings_of_a_letter_are_summed() -> None:
         "attention_mask": torch.ones(1, 1, dtype=torch.long),
         "options": torch.tensor([[True, True]]),
     }
-    torch.testing.assert_close(scorer(batch).exp(), torch.tensor([[3.0, 5.0]]))
+    torch.testing.assert_close(scorer(batch)["options"].exp(), torch.tensor([[3.0, 5.0]]))
 
 
 def test_each_row_is_read_at_its_own_end() -> None:
@@ -114,7 +114,7 @@ def test_each_row_is_read_at_its_own_end() -> None:
     scorer = models.OptionScorer(Says([[0.0], [10.0], [20.0]]), [[0]])
     mask = torch.tensor([[1, 0, 0], [1, 1, 1], [1, 1, 0]])
     batch = {"input_ids": mask, "attention_mask": mask, "options": torch.ones(3, 1, dtype=torch.bool)}
-    assert scorer(batch).flatten().tolist() == [0, 20, 10]
+    assert scorer(batch)["options"].flatten().tolist() == [0, 20, 10]
 
 
 class Words:
