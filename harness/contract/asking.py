@@ -31,6 +31,8 @@ def augment(case: Case) -> None:
                     f"augment() gave two different examples for one state of rng (example {example.id!r}): draw from "
                     "the rng that is passed, not from random or numpy's global generator"
                 )
+            if fed(_again(case, shown, draw)) != fed(_again(case, shown, draw)):
+                raise Broken(f"second_view() gave two different examples for one state of rng (example {example.id!r})")
             pickle.dumps(shown)  # workers hand examples on
             if not 0 <= shown.gold < len(shown.options):
                 raise Broken(f"augment() gave gold {shown.gold} for {len(shown.options)} options")
@@ -51,6 +53,8 @@ def leaks(case: Case) -> None:
             for draw in range(DRAWS):
                 if fed(_augmented(case, twin, draw)) != fed(_augmented(case, example, draw)):
                     raise Broken(_leak("augment()", "shows", example))
+                if fed(_again(case, twin, draw)) != fed(_again(case, example, draw)):
+                    raise Broken(_leak("second_view()", "shows", example))
             views, twin_views = case.method.views(example), case.method.views(twin)
             if [fed(view) for view in views] != [fed(view) for view in twin_views]:
                 raise Broken(_leak("views()", "shows", example))
@@ -132,3 +136,7 @@ def fed(example: Example) -> Fed:
 
 def _augmented(case: Case, example: Example, draw: int) -> Example:
     return case.method.augment(example, random.Random(f"contract/{draw}"))
+
+
+def _again(case: Case, example: Example, draw: int) -> Example:
+    return case.method.second_view(example, random.Random(f"contract/{draw}"))

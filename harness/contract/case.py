@@ -6,13 +6,12 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from harness import models, plan, registry, train
 from harness.api import Example, Method
@@ -20,15 +19,13 @@ from harness.config import RunConfig, TrainConfig
 from harness.io import PlainIo
 from harness.plan import Plan, PlannedStage
 from harness.results import TrainingError
+from harness.step import LiveRole, MicroStep, Place, Terms
 
 BENCHMARK = "harness.contract.pictures"
 BATCH = 5
 """Odd: two workers have 3 and 2 examples a step."""
 
 PROGRESS = (0.0, 0.5, 0.99)
-
-Terms = dict[tuple[str, str], Tensor]
-"""Loss terms (B,) by role and name."""
 
 
 class Broken(AssertionError):
@@ -100,17 +97,21 @@ class LiveStage:
 
     def __init__(self, planned: Plan, stage: PlannedStage, encoders: Mapping[str, models.Encoder]) -> None:
         self.plan, self.stage = planned, stage.stage
-        self.roles: dict[str, train.LiveRole] = {}
+        self.roles: dict[str, LiveRole] = {}
         self.ran: dict[str, int] = {}
         for name, role in self.stage.roles.items():
             rung = plan.rung_of(planned.stages, self.stage, name)
-            live = train.LiveRole(name, rung, planned, PlainIo(), encoders[rung], None, role.trainable)
+            live = LiveRole(name, rung, planned, PlainIo(), encoders[rung], None, role.trainable)
             _nudge(live.scorer, f"{self.stage.name}.{name}")
             live.scorer.register_forward_pre_hook(self._counter(name))
             self.roles[name] = live
+        widths = {name: models.width(role.scorer.vlm.config) for name, role in self.roles.items()}
+        adapters = planned.method.adapters(self.stage.name, widths)
+        for name, live in self.learners.items():
+            live.prepare(adapters.get(name), planned, PlainIo())
 
     def _counter(self, name: str) -> Any:
-        def count(module: torch.nn.Module, inputs: tuple[models.Batch, ...]) -> None:
+        def count(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
             self.ran[name] = self.ran.get(name, 0) + len(inputs[0]["input_ids"])
 
         return count
@@ -120,43 +121,31 @@ class LiveStage:
         return f"stage {self.stage.name!r}"
 
     @property
-    def learners(self) -> dict[str, train.LiveRole]:
+    def learners(self) -> dict[str, LiveRole]:
         return {name: role for name, role in self.roles.items() if role.trainable}
 
     def step(self, examples: Sequence[Example], progress: float = 0.5) -> Tried:
         """One call of `loss` on these examples. Raises `Broken` for what the train loop would refuse."""
         self.ran = {}
         before = {name: role.cost.forwards for name, role in self.roles.items()}
-        micro = Watched(self.stage, progress, list(examples), self.roles, torch.device("cpu"))
-        returned = self.plan.method.loss(micro)
+        # What the second view draws depends on the example alone, whatever batch it stands in.
+        positions = [random.Random(example.id).randrange(2**31) for example in examples]
+        second = partial(train.second_view, self.plan, positions, examples)
+        needs, place = self.plan.method.needs(self.stage.name), Place(self.plan.method.name, self.stage.name, 0)
+        micro = MicroStep(place, self.stage, progress, examples, second, self.roles, needs, torch.device("cpu"))
         try:
-            terms = train._checked(self.plan, self.stage, 0, micro, returned, self.learners)
+            terms = micro.terms(self.plan.method.loss(micro), self.learners)
         except TrainingError as error:
             raise Broken(str(error)) from None
         billed = {name: role.cost.forwards - before[name] for name, role in self.roles.items()}
         return Tried(micro, terms, billed, dict(self.ran))
 
 
-class Watched(train.MicroStep):
-    """A step that keeps copies of what it gave out."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.given: dict[str, tuple[Tensor, Tensor]] = {}
-        self.labels_before = self.labels_b.clone()
-        self.examples_before = list(self.examples)
-
-    def forward(self, role: str) -> Tensor:
-        logits_bk = super().forward(role)
-        self.given.setdefault(role, (logits_bk, logits_bk.detach().clone()))
-        return logits_bk
-
-
 @dataclass(frozen=True)
 class Tried:
     """One step: its loss terms, and by role how many examples were billed and how many were really forwarded."""
 
-    micro: Watched
+    micro: MicroStep
     terms: Terms
     billed: Mapping[str, int]
     ran: Mapping[str, int]

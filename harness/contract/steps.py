@@ -11,8 +11,9 @@ from torch import Tensor
 
 from harness import describe, plan, registry
 from harness.api import Example
-from harness.contract.case import PROGRESS, Broken, Case, LiveStage, Terms, Tried, method_class
+from harness.contract.case import PROGRESS, Broken, Case, LiveStage, Tried, method_class
 from harness.errors import ConfigError
+from harness.step import Terms
 
 TOLERANCE = 1e-3
 """Relative: padding and the order of sums change a float32 loss by less than 1e-5."""
@@ -52,15 +53,15 @@ def settings(case: Case) -> None:
 
 def ablations(case: Case) -> None:
     """Every declared ablation is a valid change of the settings."""
-    cls, full = method_class(case), case.plan.settings
-    for name, override in cls.ablations.items():
+    name, own = registry.resolve_preset(case.name, case.settings)
+    for label, override in method_class(case).ablations.items():
         try:
-            changed = dataclasses.asdict(registry.make_method(case.name, {**case.settings, **override}))
+            changed = dataclasses.asdict(registry.make_method(name, {**own, **override}))
         except ConfigError as error:
-            raise Broken(f"ablations[{name!r}] = {dict(override)}: {error}") from None
-        if changed == full:
+            raise Broken(f"ablations[{label!r}] = {dict(override)}: {error}") from None
+        if not own and changed == case.plan.settings:
             raise Broken(
-                f"ablations[{name!r}] = {dict(override)} changes nothing: name a setting with a value that is not its "
+                f"ablations[{label!r}] = {dict(override)} changes nothing: name a setting with a value that is not its "
                 "default"
             )
 
@@ -158,10 +159,8 @@ def gradients(case: Case) -> None:
         for learner in live.learners:
             total = torch.stack([value_b.sum() for (role, _), value_b in tried.terms.items() if role == learner]).sum()
             where = f"{live.where}: the loss of {learner!r}"
-            if not total.requires_grad:
-                raise Broken(f"{where} has no gradient: build it from step.forward({learner!r}), without detach()")
             for name, role in live.learners.items():
-                parameters = [p for p in role.scorer.parameters() if p.requires_grad]
+                parameters = list(role.parameters.values())
                 found = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
                 reached = any(g is not None and bool(g.any()) for g in found)
                 if reached and name != learner:
@@ -174,32 +173,30 @@ def gradients(case: Case) -> None:
 
 
 def forwards(case: Case) -> None:
-    """Every role is forwarded once a step, the same on every rank, and billed."""
+    """Every role is forwarded once a step and view, the same on every rank, and billed."""
     for live in case.live:
         used: set[str] = set()
         for progress in PROGRESS:
             tried = live.step(case.examples, progress)
+            asked = tried.micro.asked
             _billed(live, tried, len(case.examples))
-            asked = {role for role, count in tried.billed.items() if count}
-            used |= asked
+            used |= {role for role, _ in asked}
             for example in case.examples:
-                alone = {role for role, count in live.step([example], progress).billed.items() if count}
-                if alone != asked:
-                    odd = sorted(alone ^ asked)
+                if odd := sorted(live.step([example], progress).micro.asked ^ asked):
                     raise Broken(
-                        f"{live.where}: role {odd[0]!r} is forwarded for some micro-batches only; the ranks "
-                        "wait for each other, so which roles are forwarded may depend on stage, progress and "
-                        "settings, not on the examples"
+                        f"{live.where}: role {odd[0][0]!r} is forwarded for some micro-batches only; the ranks wait "
+                        "for each other, so which roles are forwarded may depend on stage, progress and settings, not on "
+                        "the examples"
                     )
-            if missing := sorted(set(live.learners) - asked):
+            if missing := sorted(set(live.learners) - {role for role, _ in asked}):
                 raise Broken(
                     f"{live.where}: the learner {missing[0]!r} is not forwarded at progress {progress:g}: call "
                     f"step.forward({missing[0]!r}) in every step, or freeze the role"
                 )
         if idle := sorted(set(live.roles) - used):
             raise Broken(
-                f"{live.where}: role {idle[0]!r} is never forwarded: leave it out of the stage, where it would "
-                "take memory for nothing"
+                f"{live.where}: role {idle[0]!r} is never forwarded: leave it out of the stage, where it would take "
+                "memory for nothing"
             )
 
 
@@ -211,24 +208,9 @@ def _billed(live: LiveStage, tried: Tried, batch: int) -> None:
                 f"{live.where}: role {role!r} was forwarded on {ran} examples and billed for {billed}: ask "
                 "step.forward(role), which bills, and nothing behind it"
             )
-        if ran > batch:
+        views = sum(one == role for one, _ in tried.micro.asked)
+        if ran > batch * views:
             raise Broken(
-                f"{live.where}: role {role!r} was forwarded {ran / batch:g} times in a step; expected once: "
+                f"{live.where}: role {role!r} was forwarded {ran / batch:g} times in a step; expected once a view: "
                 "keep what step.forward(role) gave"
             )
-
-
-def inputs(case: Case) -> None:
-    """`loss` leaves the batch and the roles' logits as they were."""
-    for live in case.live:
-        micro = live.step(case.examples).micro
-        where = f"{live.where}: loss() changed"
-        if not torch.equal(micro.labels_b, micro.labels_before):
-            raise Broken(f"{where} step.labels_b in place: work on a copy (labels_b.clone())")
-        if list(micro.examples) != micro.examples_before:
-            raise Broken(f"{where} step.examples: take it as it is; change examples in augment()")
-        for role, (logits_bk, before_bk) in micro.given.items():
-            if not torch.equal(logits_bk.detach(), before_bk):
-                raise Broken(
-                    f"{where} the logits of {role!r} in place, and so for every later use: write x = x - 1, not x -= 1"
-                )
