@@ -273,8 +273,10 @@ class SometimesAsked(Kept):
         return (Stage("both", {"teacher": Role(ladder[0]), "student": Role(student, True)}, 1.0),)
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
-        asked = any(len(example.options) == 4 for example in step.examples)
-        return {"student": {"ce": ce(step, "student")} | {"kd": ce(step, "teacher") for _ in range(asked)}}
+        terms = {"ce": ce(step, "student")}
+        if any(len(example.options) == 4 for example in step.examples):
+            terms["kd"] = ce(step, "teacher")
+        return {"student": terms}
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,9 @@ def settings(case: Case) -> None:
 
 def ablations(case: Case) -> None:
     """Every declared ablation is a valid change of the settings."""
+    cls = method_class(case)
     name, own = registry.resolve_preset(case.name, case.settings)
-    for label, override in method_class(case).ablations.items():
+    for label, override in cls.ablations.items():
         try:
             changed = dataclasses.asdict(registry.make_method(name, {**own, **override}))
         except ConfigError as error:
@@ -184,8 +185,8 @@ def forwards(case: Case) -> None:
             for example in case.examples:
                 if odd := sorted(live.step([example], progress).micro.asked ^ asked):
                     raise Broken(
-                        f"{live.where}: role {odd[0][0]!r} is forwarded for some micro-batches only; the ranks wait "
-                        "for each other, so which roles are forwarded may depend on stage, progress and settings, not on "
+                        f"{live.where}: role {odd[0][0]!r} is forwarded for some micro-batches only; the ranks "
+                        "wait for each other, so which roles are forwarded may depend on stage, progress and settings, not on "
                         "the examples"
                     )
             if missing := sorted(set(live.learners) - {role for role, _ in asked}):
