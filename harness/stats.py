@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.stats import binom
 
 from harness.errors import ConfigError, DataError, near
 from harness.metrics import (
@@ -101,6 +102,39 @@ def two_sided_p(resampled_n: Floats) -> float:
     known_n = np.round(resampled_n[~np.isnan(resampled_n)], 12)  # a tie is a tie, whatever the last bits say
     below, above = int((known_n <= 0).sum()), int((known_n >= 0).sum())
     return min(1.0, 2 * (1 + min(below, above)) / (len(known_n) + 1))
+
+
+# ----------------------------------------------------------------------------------- exact tests, many tests
+
+
+def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> tuple[int, int, float]:
+    """How many examples only A has right, how many only B, and the exact two-sided p that this is luck.
+
+    `right_a`, `right_b`: (N,) booleans on the same examples. p = min(1, 2 P(Bin(n, 1/2) <= smaller)) over the
+    n examples on which one alone is right; 1 where there are none (McNemar 1947, exact form). It takes
+    examples as independent: where several share an image, trust the interval over images instead.
+    """
+    a_n, b_n = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
+    if a_n.shape != b_n.shape or a_n.ndim != 1:
+        raise DataError(f"answers of shapes {a_n.shape} and {b_n.shape}: expected one answer an example on both sides")
+    only_a, only_b = int((a_n & ~b_n).sum()), int((~a_n & b_n).sum())
+    return only_a, only_b, min(1.0, 2 * float(binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """The p values of one table adjusted for their number, in the order given (Holm 1979).
+
+    The chance that any true null falls below 0.05 is then at most 5 %, however the tests depend on each other.
+    The i-th smallest of m becomes the largest of min(1, (m - j + 1) p_(j)) over j <= i. Raises `DataError` for a
+    value outside 0..1.
+    """
+    p_m = np.asarray(p, dtype=np.float64)
+    if not ((p_m >= 0) & (p_m <= 1)).all():  # a NaN too
+        raise DataError(f"p value {p_m[~((p_m >= 0) & (p_m <= 1))][0]}: expected a number from 0 to 1")
+    order_m = np.argsort(p_m, kind="stable")
+    adjusted_m = np.empty_like(p_m)
+    adjusted_m[order_m] = np.maximum.accumulate(np.minimum(1, np.arange(len(p_m), 0, -1) * p_m[order_m]))
+    return [float(value) for value in adjusted_m]
 
 
 # ----------------------------------------------------------------------------- one run, one split

@@ -66,6 +66,25 @@ def test_golden_macro_f1_difference() -> None:
     assert [difference.low, difference.high] == pytest.approx(scores["ci95_percentile"], rel=1e-9)
 
 
+@golden_vectors
+def test_golden_mcnemar() -> None:
+    golden = json.loads(GOLDEN.with_name("stats_mcnemar.json").read_text())
+    for table in golden["scores"]["tables"]:
+        b, c = table["b"], table["c"]
+        right_a, right_b = [1] * b + [0] * c + [1, 0], [0] * b + [1] * c + [1, 0]
+        assert stats.mcnemar(right_a, right_b) == (b, c, pytest.approx(table["p_exact_two_sided"], rel=1e-9))
+
+
+@golden_vectors
+def test_golden_holm() -> None:
+    golden = json.loads(GOLDEN.with_name("stats_holm.json").read_text())
+    for name, p in golden["predictions"].items():
+        expected = golden["scores"][name]["holm"]
+        assert stats.holm(p) == pytest.approx(expected["adjusted"], rel=1e-9)
+        assert [q <= 0.05 for q in stats.holm(p)] == expected["reject_at_0_05"]
+    assert stats.holm([]) == []
+
+
 # ---------------------------------------------------------------------------------- from the definition
 
 
