@@ -104,10 +104,7 @@ class Spread:
     With y_sc = m + image_c + seed_s + e_sc, `images` is the part that all seeds share, Var(image) / C, and
     `seeds` the rest, (Var(seed) + Var(e) / C) / S. The first comes from the covariance that the seeds' figures
     have over resamples of groups, the second is the variance between the seeds' figures over S, which is
-    unbiased, but from S - 1 degrees of freedom. Their sum is given df = (S - 1) (images + seeds) / seeds.
-    That lies between Cochran and Cox's rule and Welch and Satterthwaite's, which squares the ratio and covers
-    92 % with three seeds where this covers 94 to 96 (benches/stats_simulation.py). With one seed `images` is
-    all there is: the spread says nothing of other seeds then.
+    unbiased, but from S - 1 degrees of freedom.
     """
 
     images: float
@@ -121,15 +118,25 @@ class Spread:
         return self.images + self.seeds
 
 
-def spread(point_s: Floats, cov_ss: Floats) -> Spread:
-    """Of the mean over seeds, from figures (S,) and their covariance over resamples of groups (S, S)."""
+def spread(point_s: Floats, cov_ss: Floats, groups: int) -> Spread:
+    """Of the mean over seeds, from figures (S,) and their covariance over resamples of C groups (S, S).
+
+    Degrees of freedom: 1 / df = 1 / ((S - 1) total / seeds) + 1 / ((C - 1) total / images). The ratios stand as
+    they are, where Welch and Satterthwaite square them: with three seeds and a variance mostly theirs, squares
+    cover 92 % where this covers 94 (and 95 to 96 elsewhere). With two seeds it is the root of the first ratio.
+    benches/stats_simulation.py shows what that is worth. With one seed `images` is all there is: the spread says
+    nothing of other seeds.
+    """
     seeds, mean = len(point_s), float(cov_ss.mean())
-    if seeds == 1:
-        return Spread(mean, 0.0, np.inf)
-    images = max(0.0, float((cov_ss.sum() - np.trace(cov_ss)) / (seeds * (seeds - 1))))
-    between = float(point_s.var(ddof=1)) / seeds
+    unbiased = groups / (groups - 1)
+    shared = (cov_ss.sum() - np.trace(cov_ss)) / (seeds * (seeds - 1)) if seeds > 1 else mean
+    images = unbiased * max(0.0, float(shared))
+    between = float(point_s.var(ddof=1)) / seeds if seeds > 1 else 0.0
     total = images + between
-    df = (seeds - 1) * total / between if between > 0 else np.inf
+    if total <= 0:
+        return Spread(0.0, 0.0, np.inf)
+    of_seeds = (between / total) ** (0.5 if seeds == 2 else 1) / (seeds - 1) if between > 0 else 0.0
+    df = 1 / (of_seeds + images / total / (groups - 1))
     return Spread(images, between, df, float(np.sqrt(images / mean)) if mean > 0 else 0.0)
 
 
@@ -139,7 +146,7 @@ def covariance(drawn_ns: Floats) -> Floats:
     return np.atleast_2d(np.cov(known_ns, rowvar=False)) if len(known_ns) > 1 else np.zeros((drawn_ns.shape[1],) * 2)
 
 
-def over_seeds(point_s: Floats, drawn_ns: Floats, seed: int = 0) -> Floats:
+def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int, seed: int = 0) -> Floats:
     """The mean over seeds as it could have been with other groups and other seeds: (S,), (n, S) -> (n,).
 
     The resampled deviations, as wide as `Spread.images`, plus normal ones as wide as `Spread.seeds`; each then
@@ -150,11 +157,9 @@ def over_seeds(point_s: Floats, drawn_ns: Floats, seed: int = 0) -> Floats:
     mean_n, value, count = known_ns.mean(axis=1), float(point_s.mean()), len(known_ns)
     if len(point_s) == 1 or not count:
         return np.asarray(mean_n)
-    found = spread(point_s, covariance(known_ns))
+    found = spread(point_s, covariance(known_ns), groups)
     place_n = (np.random.default_rng([seed, 1]).permutation(count) + 0.5) / count
     off_n = found.shape * (mean_n - value) + np.sqrt(found.seeds) * norm.ppf(place_n)
-    if np.isinf(found.df):
-        return np.asarray(value + off_n)
     z_n = norm.ppf((rankdata(off_n) - 0.5) / count)
     ratio_n = np.full(count, norm.pdf(0) / t.pdf(0, found.df))  # the limit in the middle
     np.divide(t.ppf(norm.cdf(z_n), found.df), z_n, out=ratio_n, where=np.abs(z_n) > 1e-6)
@@ -253,25 +258,31 @@ def aligned(runs: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     """The runs' rows in the order of the first run's. Raises `DataError` unless the examples are the same."""
     if not runs:
         raise DataError("no runs: at least one is needed to compute a metric")
-    indexed = []
-    for frame in runs:
-        one_split(frame)
-        if frame["id"].duplicated().any():
-            twice = frame["id"][frame["id"].duplicated()].iloc[0]
-            raise DataError(f"example {twice!r} is predicted twice: expected one prediction an example")
-        indexed.append(frame.set_index("id"))
-    first = indexed[0]
-    for other in indexed[1:]:
-        if len(other) != len(first) or not other.index.isin(first.index).all():
-            raise DataError(
-                f"runs on different examples ({len(first)} and {len(other)}) can't be paired: compare runs "
-                "of one benchmark, split and data fingerprint"
-            )
-    same_order = [first, *(other.loc[first.index] for other in indexed[1:])]
-    for other in same_order[1:]:
+    first = runs[0]
+    one_split(first)
+    ids = _ids(first)
+    same_order = [first]
+    for other in runs[1:]:
+        one_split(other)
+        if not other["id"].array.equals(first["id"].array):
+            place_n = _ids(other).get_indexer(ids)
+            if len(other) != len(first) or (place_n < 0).any():
+                raise DataError(
+                    f"runs on different examples ({len(first)} and {len(other)}) can't be paired: compare runs "
+                    "of one benchmark, split and data fingerprint"
+                )
+            other = other.iloc[place_n]
         for column in ("gold", "group"):
-            differs = (other[column] != first[column]).to_numpy()
-            if differs.any():
-                name = first.index[int(np.argmax(differs))]
+            differs_n = other[column].to_numpy() != first[column].to_numpy()
+            if differs_n.any():
+                name = ids[int(np.argmax(differs_n))]
                 raise DataError(f"example {name!r} has another {column} in another run: the data changed")
+        same_order.append(other)
     return same_order
+
+
+def _ids(frame: pd.DataFrame) -> pd.Index[str]:
+    ids = pd.Index(frame["id"])
+    if not ids.is_unique:
+        raise DataError(f"example {ids[ids.duplicated()][0]!r} is predicted twice: expected one prediction an example")
+    return ids

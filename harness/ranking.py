@@ -19,7 +19,9 @@ from harness.bootstrap import Resampled, covariance, resampled, smallest_p, spre
 from harness.metrics import Floats
 from harness.stats import RESAMPLES, holm
 
-ALPHA = 0.05
+APART = 0.04
+"""Two rows are told apart at this p. Below 0.05, because the p are approximate: simulated, truly equal rows are then
+told apart in at most 5 % of tables, whether images, seeds or both vary (benches/stats_simulation.py)."""
 Runs = Mapping[int, pd.DataFrame]
 """The predictions of a row, by seed: one split, the same examples in all."""
 
@@ -49,19 +51,27 @@ def standings(
     """Rank interval and tiers of each row, in the order given.
 
     Two rows are told apart where p of their paired difference, by Holm over all pairs of the table, is at most
-    0.05. So with 95 % chance no two truly equal rows are told apart anywhere in the table, and then all the rank
-    intervals hold the true ranks (those of Mogstad, Romano, Shaikh and Wilhelm 2024, Inference for ranks, with
-    Holm's steps). Rows are in order of their mean over seeds; a tier is a longest stretch of that order in which
-    nobody is told apart, where a pair counts as told apart only if every pair around it is. Raises `DataError`
-    when the rows' examples differ.
+    `APART`. So with 95 % chance no two truly equal rows are told apart anywhere in the table, and then all the rank
+    intervals hold the true ranks (as in Mogstad, Romano, Shaikh and Wilhelm 2024, Inference for Ranks, with Holm's
+    steps). With one seed that is said of these very models, with several of the methods.
+
+    Rows are in order of their mean over seeds. A tier is a longest stretch of that order in which nobody is told
+    apart, where a pair counts as told apart only if every pair around it is. Raises `DataError` when the rows'
+    examples differ.
     """
-    if len(rows) < 2:
-        return [Standing(1, 1, (1,)) for _ in rows]
-    mean_k, p_kk, sign_kk = _pairs(rows, labels, metric, resamples, seed)
-    apart_kk = _holm_pairs(p_kk) <= ALPHA
+    columns = [(k, s) for k, runs in enumerate(rows) for s in sorted(runs)]
+    return standings_of(resampled([rows[k][s] for k, s in columns], labels, metric, resamples, seed), columns)
+
+
+def standings_of(found: Resampled, columns: Sequence[tuple[int, int]]) -> list[Standing]:
+    """The same from the rows' runs; `columns` gives the row, from 0 on, and the seed of each."""
+    count = max((row for row, _ in columns), default=-1) + 1
+    row_r = np.array([row for row, _ in columns], dtype=np.int64)
+    mean_k = np.array([found.point_s[row_r == k].mean() for k in range(count)])
+    p_kk, sign_kk = _pairs(found, columns, count)
+    apart_kk = _holm_pairs(p_kk) <= APART
     order_k = np.argsort(-mean_k, kind="stable")
     tiers = dict(zip(order_k.tolist(), _tiers((apart_kk & (sign_kk > 0))[np.ix_(order_k, order_k)]), strict=True))
-    count = len(rows)
     return [
         Standing(
             rank_low=1 + int((apart_kk[k] & (sign_kk[k] < 0)).sum()),
@@ -72,33 +82,29 @@ def standings(
     ]
 
 
-def _pairs(
-    rows: Sequence[Runs], labels: Sequence[str] | None, metric: str, resamples: int, seed: int
-) -> tuple[Floats, Floats, Floats]:
-    """Mean of each row (K,), p and sign of each pair's difference, A of the row minus B of the column (K, K)."""
-    columns = [(k, s) for k, runs in enumerate(rows) for s in sorted(runs)]
-    found = resampled([rows[k][s] for k, s in columns], labels, metric, resamples, seed)
-    place = {column: i for i, column in enumerate(columns)}
-    mean_k = np.array([np.mean([found.point_s[place[k, s]] for s in runs]) for k, runs in enumerate(rows)])
-    p_kk, sign_kk = np.ones((len(rows),) * 2), np.zeros((len(rows),) * 2)
+def _pairs(found: Resampled, columns: Sequence[tuple[int, int]], count: int) -> tuple[Floats, Floats]:
+    """p and sign of each pair's difference, the row's figure minus the column's (K, K)."""
+    p_kk, sign_kk = np.ones((count, count)), np.zeros((count, count))
     if found.drawn_ns is None:
-        return mean_k, p_kk, sign_kk
+        return p_kk, sign_kk
+    place = {column: i for i, column in enumerate(columns)}
+    seeds_k: list[set[int]] = [set() for _ in range(count)]
+    for row, seed in columns:
+        seeds_k[row].add(seed)
     cov = covariance(found.drawn_ns)
-    for a, b in combinations(range(len(rows)), 2):
-        seeds = sorted(set(rows[a]) & set(rows[b]))
-        if not seeds:
-            continue
-        value, p = _pair(found, cov, [place[a, s] for s in seeds], [place[b, s] for s in seeds])
-        p_kk[a, b] = p_kk[b, a] = p
-        sign_kk[a, b], sign_kk[b, a] = np.sign(value), -np.sign(value)
-    return mean_k, p_kk, sign_kk
+    for a, b in combinations(range(count), 2):
+        if seeds := sorted(seeds_k[a] & seeds_k[b]):
+            value, p = _pair(found, cov, [place[a, s] for s in seeds], [place[b, s] for s in seeds])
+            p_kk[a, b] = p_kk[b, a] = p
+            sign_kk[a, b], sign_kk[b, a] = np.sign(value), -np.sign(value)
+    return p_kk, sign_kk
 
 
 def _pair(found: Resampled, cov: Floats, a: list[int], b: list[int]) -> tuple[float, float]:
     """The difference of two rows' columns and its two-sided p, from Student's t: resamples alone end at 1 / n."""
     point_s = found.point_s[a] - found.point_s[b]
     cov_ss = cov[np.ix_(a, a)] - cov[np.ix_(a, b)] - cov[np.ix_(b, a)] + cov[np.ix_(b, b)]
-    off, value = spread(point_s, cov_ss), float(point_s.mean())
+    off, value = spread(point_s, cov_ss, len(found.parts_cs)), float(point_s.mean())
     if abs(value) < 1e-12:
         return 0.0, 1.0
     least = smallest_p(found.parts_cs[:, a].sum(1), found.parts_cs[:, b].sum(1))

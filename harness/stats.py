@@ -15,6 +15,7 @@ from scipy.stats import binom
 
 from harness.bootstrap import (
     METRICS,
+    Resampled,
     category_of,
     formula_of,
     group_numbers,
@@ -93,11 +94,7 @@ def across_seeds(
     sample of all seeds, see `bootstrap.Spread`; with one run the interval is over groups only. Raises
     `DataError` when the runs' examples differ.
     """
-    found = resampled(runs, labels, metric, resamples, seed)
-    value = float(found.point_s.mean())
-    if found.drawn_ns is None:
-        return interval(value, None)
-    return interval(value, np.clip(over_seeds(found.point_s, found.drawn_ns, seed), 0, 1))
+    return mean_of(resampled(runs, labels, metric, resamples, seed), seed)
 
 
 def paired_difference(
@@ -118,14 +115,27 @@ def paired_difference(
     if not seeds:
         raise DataError(f"no seed in common: one side has {sorted(a)}, the other {sorted(b)}")
     found = resampled([a[s] for s in seeds] + [b[s] for s in seeds], labels, metric, resamples, seed)
+    return difference_of(found, tuple(seeds), seed)
+
+
+def mean_of(found: Resampled, seed: int = 0) -> Interval:
+    """The mean of S runs of several seeds, with its interval over groups and seeds."""
+    value = float(found.point_s.mean())
+    if found.drawn_ns is None:
+        return interval(value, None)
+    return interval(value, np.clip(over_seeds(found.point_s, found.drawn_ns, len(found.parts_cs), seed), 0, 1))
+
+
+def difference_of(found: Resampled, seeds: tuple[int, ...], seed: int = 0) -> Difference:
+    """The first half of the runs minus the second, which are of the same seeds in the same order."""
     half, groups = len(seeds), len(found.parts_cs)
     point_s = found.point_s[:half] - found.point_s[half:]
     value = float(point_s.mean())
     if found.drawn_ns is None:
-        return Difference(value, None, None, None, tuple(seeds), groups)
-    drawn_n = over_seeds(point_s, found.drawn_ns[:, :half] - found.drawn_ns[:, half:], seed)
+        return Difference(value, None, None, None, seeds, groups)
+    drawn_n = over_seeds(point_s, found.drawn_ns[:, :half] - found.drawn_ns[:, half:], groups, seed)
     bounds = interval(value, np.clip(drawn_n, -1, 1))
-    return Difference(value, bounds.low, bounds.high, two_sided_p(drawn_n), tuple(seeds), groups)
+    return Difference(value, bounds.low, bounds.high, two_sided_p(drawn_n), seeds, groups)
 
 
 # ----------------------------------------------------------------------------------- exact tests, many tests

@@ -139,27 +139,32 @@ def test_no_difference_has_p_one() -> None:
 
 
 def test_the_spread_over_seeds_by_hand() -> None:
-    # Both seeds move together, by 0.1 up or down: variance 0.02 of what they share. Between them: 0.02 / 2.
-    found = bootstrap.spread(np.array([0.5, 0.7]), bootstrap.covariance(np.array([[0.4, 0.6], [0.6, 0.8]])))
-    assert (found.images, found.seeds, found.total) == pytest.approx((0.02, 0.01, 0.03))
-    assert (found.df, found.shape) == pytest.approx((1 * 0.03 / 0.01, 1))
-    # They move against each other: nothing is shared. The variance between them stays.
-    against = bootstrap.spread(np.array([0.5, 0.7]), bootstrap.covariance(np.array([[0.4, 0.8], [0.6, 0.6]])))
+    def spread(figures: list[float], drawn: list[list[float]]) -> bootstrap.Spread:
+        return bootstrap.spread(np.array(figures), bootstrap.covariance(np.array(drawn)), groups=11)
+
+    # All three move together, by 0.1 up or down: variance 0.02, of which 11 groups show 10 / 11. Between: 0.01 / 3.
+    found = spread([0.5, 0.6, 0.7], [[0.4, 0.5, 0.6], [0.6, 0.7, 0.8]])
+    images, seeds = 0.022, 0.01 / 3
+    assert (found.images, found.seeds, found.total) == pytest.approx((images, seeds, images + seeds))
+    assert found.df == pytest.approx(1 / (seeds / found.total / 2 + images / found.total / 10))
+    assert found.shape == pytest.approx(1.1**0.5)
+    # Two seeds that move against each other share nothing: the variance between them is all, with one df.
+    against = spread([0.5, 0.7], [[0.4, 0.8], [0.6, 0.6]])
     assert (against.images, against.seeds, against.df) == pytest.approx((0, 0.01, 1))
-    alike = bootstrap.spread(np.array([0.5, 0.5]), bootstrap.covariance(np.array([[0.4, 0.4], [0.6, 0.6]])))
-    assert (alike.images, alike.seeds, alike.df) == (pytest.approx(0.02), 0, np.inf)
+    alike = spread([0.5, 0.5], [[0.4, 0.4], [0.6, 0.6]])
+    assert (alike.images, alike.seeds, alike.df) == pytest.approx((0.022, 0, 10))
 
 
 def test_the_interval_over_seeds_is_a_t_interval() -> None:
     rng = np.random.default_rng(0)
     point_s = np.array([0.5, 0.52, 0.57])
     shared_n = rng.normal(0, 0.02, 20_000)  # all seeds move together
-    drawn_n = bootstrap.over_seeds(point_s, point_s + shared_n[:, None])
+    drawn_n = bootstrap.over_seeds(point_s, point_s + shared_n[:, None], 10**9)
     total = 0.02**2 + point_s.var(ddof=1) / 3
     half = t.ppf(0.975, 2 * total / (point_s.var(ddof=1) / 3)) * np.sqrt(total)
     assert np.percentile(drawn_n, [2.5, 97.5]) == pytest.approx([0.53 - half, 0.53 + half], abs=0.03 * half)
     # Without any spread over images it is the t-interval of the seeds' figures alone, as scipy has it.
-    alone_n = bootstrap.over_seeds(point_s, np.tile(point_s, (20_000, 1)))
+    alone_n = bootstrap.over_seeds(point_s, np.tile(point_s, (20_000, 1)), 10)
     bounds = ttest_1samp(point_s, 0).confidence_interval()
     assert np.percentile(alone_n, [2.5, 97.5]) == pytest.approx([bounds.low, bounds.high], abs=1e-3)
 
