@@ -186,8 +186,8 @@ def forwards(case: Case) -> None:
                 if odd := sorted(live.step([example], progress).micro.asked ^ asked):
                     raise Broken(
                         f"{live.where}: role {odd[0][0]!r} is forwarded for some micro-batches only; the ranks "
-                        "wait for each other, so which roles are forwarded may depend on stage, progress and settings, not on "
-                        "the examples"
+                        "wait for each other, so which roles are forwarded may depend on stage, progress and "
+                        "settings, not on the examples"
                     )
             if missing := sorted(set(live.learners) - {role for role, _ in asked}):
                 raise Broken(
