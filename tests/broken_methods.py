@@ -26,7 +26,7 @@ class Kept(Method):
     """Of the teacher's answer; ours."""
 
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
-        return (Stage("both", {"teacher": Role(ladder[0], True), "student": Role(student, True)}, 1.0),)
+        return (Stage("both", {"teacher": Role(ladder[-1], True), "student": Role(student, True)}, 1.0),)
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
         return {role: {"ce": ce(step, role)} | self.pull(step, role) for role in ("teacher", "student")}
@@ -270,7 +270,7 @@ class SometimesAsked(Kept):
     name = "sometimes_asked"
 
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
-        return (Stage("both", {"teacher": Role(ladder[0]), "student": Role(student, True)}, 1.0),)
+        return (Stage("both", {"teacher": Role(ladder[-1]), "student": Role(student, True)}, 1.0),)
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
         terms = {"ce": ce(step, "student")}
@@ -284,7 +284,7 @@ class Idler(Kept):
     name = "idler"
 
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
-        return (Stage("only", {"teacher": Role(ladder[0]), "student": Role(student, True)}, 1.0),)
+        return (Stage("only", {"teacher": Role(ladder[-1]), "student": Role(student, True)}, 1.0),)
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
         return {"student": {"ce": ce(step, "student")}}
@@ -349,7 +349,7 @@ class Crashes(Kept):
     name = "crashes"
 
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
-        return (Stage("both", {"teacher": Role(ladder[0]), "student": Role(student, True)}, 0.5),
+        return (Stage("both", {"teacher": Role(ladder[-1]), "student": Role(student, True)}, 0.5),
                 Stage("then", {"student": Role(From("both", "student"), True)}, 0.5))  # fmt: skip
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""Verbs for those who write a method: `new-method`, `check-method`."""
+"""Verbs for those who write a method: `new-method`, `check-method`, `method-pages`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.common import JsonOption, PluginOption, SetOption, app, load_plugins, print_json
-from harness.errors import ConfigError
+from harness.errors import ConfigError, near
 
 
 @app.command("new-method")
@@ -55,3 +55,24 @@ def check_method(name: str, plugin: PluginOption = None, set_: SetOption = None,
     else:
         print(f"{name} keeps the contract: {len(found)} checks in {sum(f.seconds for f in found):.0f} s")
     raise typer.Exit(1 if broken else 0)
+
+
+@app.command("method-pages")
+def method_pages(
+    names: Annotated[list[str] | None, typer.Argument(help="Methods; default: all, and an index.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the pages.")] = Path("docs/methods"),
+    plugin: PluginOption = None,
+) -> None:
+    """Write a page a method from its docstrings and settings; "When to use it" stays as it is."""
+    from harness import method_pages, registry
+
+    load_plugins(plugin)
+    entries = registry.methods()
+    for name in names or ():
+        if name not in entries:
+            raise ConfigError(f"unknown method {name!r}: {near(name, entries)}")
+    loaded = dict(registry.load_all({name: entries[name] for name in names or entries}))
+    # A preset has its place on the page of its method.
+    classes = [cls for name, cls in loaded.items() if cls.name == name]
+    for path in method_pages.write(classes, out, with_index=not names):
+        print(f"wrote {path}")
