@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from harness import describe
 from harness.api import Example, From, Ladder, Method, Role, Stage
@@ -128,15 +128,20 @@ def _asked(method: Method) -> str:
 def _settings(cls: type[Method], found: Mapping[str, Any]) -> list[str]:
     if not found["settings"]:
         return ["None."]
-    rows = ["| setting | default | type | what it does |", "|---|---|---|---|"]
+    hints = get_type_hints(cls)
+    rows = ["| setting | default | values | what it does |", "|---|---|---|---|"]
     for setting in found["settings"]:
-        cells = [f"`{setting['name']}`", f"`{setting['default']!r}`", f"`{setting['type']}`", setting["text"]]
+        name = setting["name"]
+        cells = [f"`{name}`", f"`{setting['default']!r}`", _values(hints[name]), setting["text"]]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return [
-        f"`--set settings.NAME=VALUE`, or `settings` in a run's or suite's file. `hkdbench describe {cls.name}` says the "
-        "same.",
-        "\n".join(rows),
-    ]
+    said = "`--set settings.NAME=VALUE`, or `settings` in a run's or suite's file."
+    return [f"{said} See also `hkdbench describe {cls.name}`.", "\n".join(rows)]
+
+
+def _values(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return ", ".join(str(value) for value in get_args(hint))
+    return getattr(hint, "__name__", str(hint))
 
 
 def _assigned(settings: Mapping[str, Any]) -> str:
