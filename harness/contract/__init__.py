@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.contract import asking, runs, steps
-from harness.contract.case import Broken, Case, method_class, one_thread
+from harness.contract.case import Broken, Case, method_class
 from harness.errors import UserError
 from harness.results import TrainingError
 
@@ -91,8 +91,7 @@ def _find(check: str, case: Case, bad: set[str]) -> Finding:
         return Finding(check, promise, "skipped", f"mend {first!r} first", 0.0)
     clock = time.perf_counter()
     try:
-        with one_thread():
-            CHECKS[check](case)
+        CHECKS[check](case)
     except (Broken, UserError, TrainingError) as error:
         return Finding(check, promise, "broken", str(error), time.perf_counter() - clock)
     except Exception as error:

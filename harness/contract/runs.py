@@ -16,7 +16,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException, start_processes
 
 from harness import plan, train
 from harness.config import RunConfig
-from harness.contract.case import Broken, Case
+from harness.contract.case import Broken, Case, one_thread
 from harness.evaluate import evaluate
 from harness.io import GroupIo, PlainIo, silent
 
@@ -30,6 +30,7 @@ class _Stop(Exception):
     pass
 
 
+@one_thread()
 def resume(case: Case) -> None:
     """A run that is killed once in every stage, and taken up again, ends in the same bits."""
     straight = case.straight
@@ -67,6 +68,7 @@ def resume(case: Case) -> None:
         )
 
 
+@one_thread()
 def two_workers(case: Case) -> None:
     """Two workers of 3 and 2 examples a step give the losses and the bill of one worker with 5."""
     if not case.plan.stages:
@@ -138,6 +140,7 @@ def _losses(result: train.Trained) -> list[tuple[str, float]]:
     ]
 
 
+@one_thread()
 def cost(case: Case) -> None:
     """The bill names every role of every stage, and every view at test time."""
     trained = case.straight
