@@ -106,6 +106,8 @@ class SuiteRun(Settings):
     method: str
     student: str = "S"
     settings: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    """What this line's training has otherwise than the suite's, like its own tuned `lr`; not the budget."""
     tags: tuple[str, ...] = ()
 
 
@@ -131,6 +133,12 @@ class SuiteConfig(Settings):
                 f"benchmark_settings names {sorted(unknown)[0]!r}, which is not among the suite's "
                 f"benchmarks ({', '.join(self.benchmarks)})"
             )
+        for run in self.runs:
+            if "examples" in run.train:
+                raise ConfigError(
+                    f"runs: {run.method}: train.examples = {run.train['examples']!r}: the student budget is the same "
+                    "for all runs of a suite; set it in the suite's [train]"
+                )
         return [
             RunConfig(
                 method=run.method,
@@ -141,7 +149,7 @@ class SuiteConfig(Settings):
                 ladder=self.ladder,
                 student=run.student,
                 seed=seed,
-                train=self.train,
+                train=parse(TrainConfig, self.train.model_dump() | run.train, f"runs: {run.method}: train"),
                 evaluate=self.evaluate,
                 cluster=self.cluster,
                 plugins=self.plugins,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness import describe, plan, runner
-from harness.config import RunConfig, parse
+from harness.config import RunConfig, SuiteConfig, parse
 from harness.errors import ConfigError, ModelError
 from harness.io import PlainIo
 from harness.plan import Plan
@@ -34,6 +34,18 @@ def make(toy: str, toy_ladder: str) -> Make:
         return plan.make(parse(RunConfig, table | changes, "test"))
 
     return made
+
+
+def test_a_line_of_a_suite_has_its_own_learning_rate_but_not_its_own_budget() -> None:
+    table = {"name": "two", "seeds": [0], "benchmarks": ["toy"], "train": {"examples": 96, "lr": 1e-3}}
+    runs = [{"method": "finetune"}, {"method": "finetune", "train": {"lr": 2e-3, "lr_by_rung": {"L": 1e-4}}}]
+    one, two = parse(SuiteConfig, table | {"runs": runs}, "test").run_configs()
+    assert (one.train.lr, two.train.lr, two.train.lr_by_rung) == (1e-3, 2e-3, {"L": 1e-4})
+    assert one.train.examples == two.train.examples == 96
+    with pytest.raises(ConfigError, match="the student budget is the same"):
+        parse(SuiteConfig, table | {"runs": [{"method": "finetune", "train": {"examples": 9}}]}, "t").run_configs()
+    with pytest.raises(ConfigError, match="runs: finetune: train: unknown setting 'lrr': did you mean 'lr'"):
+        parse(SuiteConfig, table | {"runs": [{"method": "finetune", "train": {"lrr": 9}}]}, "t").run_configs()
 
 
 # ----------------------------------------------------------------------------------------- identity
