@@ -40,6 +40,8 @@ class TrainConfig(Settings):
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: matrix products in bfloat16 (autocast), weights, losses and optimizer in float32. Worth it where the
     hardware has it."""
+    cache: Literal["auto", "off"] = "off"
+    """auto: a frozen model answers an example once a run, where its step shows it unchanged (see harness.teachers)."""
     clip: float = Field(1.0, gt=0)
     """Largest gradient norm of a role."""
     validations: int = Field(4, ge=1)

@@ -55,6 +55,8 @@ class LiveRole:
         self.scorer.to(io.device).train(trainable).requires_grad_(trainable)
         self.module = io.wrap(self.scorer) if trainable else self.scorer
         self.adapter: nn.Module | None = None
+        self.remembered: dict[int, Tensor] = {}
+        """Option logits (K,) of examples that a frozen role was asked about before, by their identity."""
         self.info = plan.infos[rung]
         self.cost = RoleCost()
         self.best_value = -1.0
@@ -199,13 +201,30 @@ class MicroStep:
     def _forwarded(self, role: str, view: View) -> models.Outputs:
         if (role, view) not in self._outputs:
             live = self._role(role)
-            outputs = live.forward(self._encoded(live.encoder, view), self._needs)
+            outputs = self._recalled(live) if view == "first" and live.remembered else None
+            outputs = outputs or live.forward(self._encoded(live.encoder, view), self._needs)
             if "vocab" in outputs:  # some models have room for more tokens than there are
                 outputs["vocab"] = outputs["vocab"][:, : 1 + max(live.encoder.tokens.values())]
             self._outputs[role, view] = {
                 what: self._give(f"the {what} of role {role!r}", tensor) for what, tensor in outputs.items()
             }
         return self._outputs[role, view]
+
+    def _recalled(self, live: LiveRole) -> models.Outputs | None:
+        """What the role answered before, and a pass for the other examples alone; None where all are others."""
+        known = [live.remembered.get(id(example)) for example in self.examples]
+        new = [example for example, row in zip(self.examples, known, strict=True) if row is None]
+        if len(new) == len(known):
+            return None
+        fresh = iter(())
+        if new:
+            batch = {k: v.to(self._device) for k, v in live.encoder(new).items()}
+            fresh = iter(live.forward(batch, ())["options"])
+        options_bk = torch.full(self.options_bk.shape, models.ABSENT, device=self._device)
+        for row, example, found in zip(options_bk, self.examples, known, strict=True):
+            size = len(example.options)
+            row[:size] = (next(fresh) if found is None else found)[:size]
+        return {"options": options_bk}
 
     def _encoded(self, encoder: models.Encoder, view: View) -> models.Batch:
         key = encoder.fingerprint, view

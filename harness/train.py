@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import checkpoint, data, models
+from harness import checkpoint, data, models, teachers
 from harness.api import Example, From, Stage
 from harness.checkpoint import Checkpoint, part_of, under
 from harness.evaluate import score
@@ -59,6 +59,7 @@ def train(plan: Plan, io: Io, work: Path) -> Trained:
     outputs = {k: part_of(saved.tensors, f"output/{k}") for k in state.get("outputs", [])} if saved else {}
     student = plan.config.student
     run = _Run(plan, io, work, by_rung, outputs)
+    run.answers = part_of(saved.tensors, "answers") if saved else {}
     if saved:
         run.history = state["history"]
         run.stages = [StageRecord(**s) for s in state["stages"]]
@@ -87,6 +88,9 @@ class _Run:
         self.costs: dict[str, RoleCost] = {}
         self.seconds: dict[str, float] = defaultdict(float)
         self.resumed = 0
+        self.answers: teachers.Answers = {}
+        caches = plan.config.train.cache == "auto"
+        self.repeats = teachers.repeats(plan, partial(shown, plan)) if caches else {}
         self._validation: dict[str, list[tuple[list[Example], models.Batch]]] = {}
 
     def stage(self, index: int, planned: PlannedStage, saved: Checkpoint | None) -> None:
@@ -98,6 +102,9 @@ class _Run:
         adapters = self._adapters(stage, roles)
         for name, role in learners.items():
             role.prepare(adapters.get(name), plan, self.io)
+        for name, role in roles.items():
+            if not role.trainable:
+                self._remember(name, role, stage)
         first = 0
         if saved:
             first = saved.state["step"]
@@ -140,6 +147,17 @@ class _Run:
         weights = self.outputs[f"{spec.weights.stage}.{spec.weights.role}"] if isinstance(spec.weights, From) else None
         rung = rung_of(self.plan.stages, planned.stage, name)
         return LiveRole(name, rung, self.plan, self.io, self.encoders[rung], weights, spec.trainable)
+
+    def _remember(self, name: str, role: LiveRole, stage: Stage) -> None:
+        """Give a frozen role the answers that its weights gave before, or will be asked for again."""
+        source = teachers.source(self.plan, stage, name)
+        examples = self.repeats.get(source, [])
+        if not examples or self.plan.method.needs(stage.name):
+            return
+        if source not in self.answers:
+            self.answers[source] = teachers.answers(role, examples, self.plan.config.evaluate.batch_size, self.io)
+        rows = self.answers[source].to(self.io.device)
+        role.remembered = {id(example): row for example, row in zip(examples, rows, strict=True)}
 
     def _adapters(self, stage: Stage, roles: Mapping[str, LiveRole]) -> Mapping[str, nn.Module]:
         """The method's own modules of the stage, the same on all ranks whatever else was drawn."""
@@ -270,6 +288,7 @@ class _Run:
                 tensors |= under(f"role/{name}", role.save())
             for key, output in self.outputs.items():
                 tensors |= under(f"output/{key}", output)
+            tensors |= under("answers", self.answers)
             state = {
                 "stage": stage,
                 "step": step,

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from harness.api import ConfigError, Method, Need, Step
+from harness.api import ConfigError, Method, Need, Step, View
 from methods.losses import Divergence, cross_entropy, divergence
 from methods.settings import check_ranges
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+LABELS_ALONE = ("teacher", "tune")
+"""Names of stages in which nobody teaches."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,20 @@ class Distilling(Method):
 
     def needs(self, stage: str) -> frozenset[Need]:
         """The vocabulary's logits, where the divergence is over them."""
-        return frozenset({"vocab"}) if self.support == "vocab" else frozenset()
+        compared = self.support == "vocab" and stage not in LABELS_ALONE
+        return frozenset({"vocab"}) if compared else frozenset()
 
     def ce(self, step: Step, role: str) -> Tensor:
         """-log p(gold) of the role, per example (B,)."""
         return cross_entropy(step.forward(role), step.labels_b, step.options_bk)
 
-    def answer(self, step: Step, role: str) -> Tensor:
+    def answer(self, step: Step, role: str, view: View = "first") -> Tensor:
         """The logits that are compared, (B, K) or (B, V)."""
-        return step.vocab(role) if self.support == "vocab" else step.forward(role)
+        return step.vocab(role, view) if self.support == "vocab" else step.forward(role, view)
+
+    def present(self, step: Step, answer: Tensor) -> Tensor:
+        """bool, the shape of `answer`: the options that exist, or all tokens."""
+        return step.options_bk if self.support == "options" else step.options_bk.new_ones(answer.shape)
 
     def pull(self, step: Step, teacher: Tensor, role: str) -> Tensor:
         """t^2 D of the role from the teacher's logits, per example (B,); gradient flows into the role only."""
@@ -70,7 +79,7 @@ class Distilling(Method):
             teacher,
             student,
             step.labels_b,
-            step.options_bk if self.support == "options" else step.options_bk.new_ones(student.shape),
+            self.present(step, student),
             temperature=self.temperature,
             beta=self.jsd_beta,
             alpha=self.skew_alpha,

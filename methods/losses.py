@@ -21,6 +21,9 @@ DIVERGENCES: tuple[Divergence, ...] = ("forward_kl", "reverse_kl", "jsd", "skew_
 ABSENT = -1e4
 """The logit of an option that doesn't exist: its probability is 0 and its logarithm finite."""
 
+SHORTEST = 1e-3
+"""Vectors shorter than this count as this long in a cosine: one of length 0 would have an endless gradient."""
+
 
 def cross_entropy(logits_bk: Tensor, labels_b: Tensor, options_bk: Tensor) -> Tensor:
     """-log p(gold), in nats, per example (B,). Gradient flows into `logits_bk`."""
@@ -85,7 +88,7 @@ def feature_distance(teacher_bd: Tensor, student_bd: Tensor) -> Tensor:
     """1 - cos(h_S, h_T) per example (B,), 0 to 2, for states of one width. The teacher's are detached."""
     from torch.nn.functional import cosine_similarity
 
-    return 1 - cosine_similarity(_wide(student_bd), _wide(teacher_bd.detach()), dim=-1)
+    return 1 - cosine_similarity(_wide(student_bd), _wide(teacher_bd.detach()), dim=-1, eps=SHORTEST)
 
 
 def relation_distance(teacher_bnd: Tensor, student_bnd: Tensor, grid: int) -> Tensor:
@@ -114,7 +117,7 @@ def _on_grid(tokens_bnd: Tensor, grid: int) -> Tensor:
 def _gram(tokens_bnd: Tensor) -> Tensor:
     from torch.nn.functional import normalize
 
-    unit_bnd = normalize(tokens_bnd, dim=-1)
+    unit_bnd = normalize(tokens_bnd, dim=-1, eps=SHORTEST)
     return unit_bnd @ unit_bnd.transpose(1, 2)
 
 

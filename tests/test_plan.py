@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,12 @@ def test_a_setting_at_its_default_is_the_same_run(make: Make) -> None:
     assert make("offline_kd", settings={"alpha": default}).run_id == make("offline_kd").run_id
 
 
+def test_a_preset_is_the_run_that_it_stands_for(make: Make) -> None:
+    planned = make("dkd", settings={"alpha": 2.0})
+    assert planned.run_id == make("offline_kd", settings={"divergence": "dkd", "alpha": 2.0}).run_id
+    assert (planned.config.method, planned.config.settings) == ("offline_kd", {"divergence": "dkd", "alpha": 2.0})
+
+
 def test_the_id_can_be_read(make: Make) -> None:
     assert make(seed=3, student="M").run_id.startswith("finetune-M-toy-s3-")
 
@@ -152,6 +160,24 @@ def test_a_rung_without_a_folder_is_refused(make: Make, tmp_path: Path) -> None:
 def test_stages_are_checked(make: Make, mistake: str, says: str) -> None:
     with pytest.raises(ConfigError, match=f"method 'stages'.*{says}"):
         make("stages", settings={"mistake": mistake})
+
+
+def test_vocabularies_must_number_their_tokens_alike(make: Make, toy_ladder: str, tmp_path: Path) -> None:
+    over_vocabulary = {"support": "vocab", "divergence": "jsd"}
+    assert make("offline_kd", settings=over_vocabulary).stages
+    folder = shutil.copytree(Path(toy_ladder).parent, tmp_path / "ladder")
+    tokenizer = json.loads((folder / "L" / "tokenizer.json").read_text())
+    numbers = tokenizer["model"]["vocab"]
+    numbers["red"], numbers["green"] = numbers["green"], numbers["red"]
+    (folder / "L" / "tokenizer.json").write_text(json.dumps(tokenizer))
+    ladder = str(folder / "ladder.toml")
+    with pytest.raises(
+        ConfigError,
+        match=r"'offline_kd', stage 'distil': compares vocabularies, but 2 of the \d+ tokens of rung 'S' have another "
+        r"number than in rung 'L'; compare the options",
+    ):
+        make("offline_kd", settings=over_vocabulary, ladder=ladder)
+    assert make("offline_kd", ladder=ladder).stages  # over the options they need not
 
 
 def test_half_of_the_budget_is_refused(make: Make) -> None:
