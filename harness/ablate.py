@@ -138,18 +138,20 @@ def variants(method: str, suite: SuiteConfig) -> tuple[list[Variant], dict[str, 
     for label, override in registry.methods()[name].load().ablations.items():
         run = full.model_copy(update={"settings": {**settings, **override}})
         found.append(Variant(label, "ablation", run))
+    declared = len(found)
     others = [run for run in suite.runs if run is not mine]
     found += [Variant(_label(run, mine), "ablation" if run.method == method else "rival", run) for run in others]
     kept: list[Variant] = []
     left_out: dict[str, str] = {}
     seen: dict[str, str] = {}
-    for variant in found:
+    for number, variant in enumerate(found):
         one = suite.model_copy(update={"runs": (variant.run,), "seeds": suite.seeds[:1]}).run_configs()[0]
         try:
             run_id = plan.make(one).run_id
         except ConfigError as error:
-            if variant.part != "ablation" and variant.run.method not in RIVALS:
-                raise
+            plain_rival = variant.run.method in RIVALS and not variant.run.settings
+            if not (0 < number < declared or (number and plain_rival)):
+                raise  # a mistake of the suite's, not a ladder without a fitting rung
             left_out[variant.label] = str(error)
             continue
         if run_id in seen:

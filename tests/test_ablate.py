@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,21 @@ def test_a_suite_of_its_own_has_the_rivals_that_exist() -> None:
         *((name, "S") for name in ("mutual", "assistant") if name in registry.methods()),
     ]
     assert parse(SuiteConfig, table, "test").runs[0] == SuiteRun(method="offline_kd")
+
+
+def test_the_committed_suite_has_the_budget_of_the_results(root: Path) -> None:
+    made, results = (
+        tomllib.loads((root / "suites" / name).read_text()) for name in ("hkd4vlm_ablation.toml", "results.toml")
+    )
+    for key in ("benchmarks", "train"):
+        assert made[key] == results[key]
+    assert len(made["seeds"]) >= 5
+    assert all(run in made["runs"] for run in results["runs"])  # the same runs: they need not be made twice
+    (full,) = [run for run in made["runs"] if run["method"] == "hkd4vlm"]
+    ablations = registry.methods()["hkd4vlm"].load().ablations
+    assert {"-PPOD", "-TCRD", "-MSI"} <= set(ablations)
+    for override in ablations.values():
+        registry.make_method("hkd4vlm", {**full["settings"], **override})
 
 
 # --------------------------------------------------------------------------------------- what came out
