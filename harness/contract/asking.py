@@ -100,17 +100,23 @@ def views(case: Case) -> None:
                 f"fuse() prefers option {int(scores.argmax())} of {where} where every view finds all letters equally "
                 f"likely: {np.round(scores, 4).tolist()}; no option may have an advantage of its own"
             )
-        if all(sorted(view.options) == sorted(example.options) for view in asked):
-            _each_option_wins(case, example, asked, where)
+        _each_option_wins(case, example, asked, where)
 
 
 def _each_option_wins(case: Case, example: Example, asked: Sequence[Example], where: str) -> None:
-    """A model that always finds the same content must be heard, whatever letter it stands at."""
-    k = len(example.options)
+    """A model that always finds the same content must be heard, whatever letter it stands at.
+
+    Views that ask something else (other options, a content-free input) are answered evenly.
+    """
+    k = len(asked[0].options)
+    tells = [sorted(v.options) == sorted(example.options) and v.claim == example.claim for v in asked]
+    if not any(tells):
+        return
     for option, text in enumerate(example.options):
-        share_vk = np.full((len(asked), k), 0.03 / max(k - 1, 1))
-        for row, view in zip(share_vk, asked, strict=True):
-            row[view.options.index(text)] = 0.97
+        share_vk = np.full((len(asked), k), 1 / k)
+        for row in np.flatnonzero(tells):
+            share_vk[row] = 0.03 / max(k - 1, 1)
+            share_vk[row, asked[row].options.index(text)] = 0.97
         scores = _fused(case, example, np.log(share_vk), where)
         if (chosen := int(scores.argmax())) != option:
             raise Broken(
