@@ -133,6 +133,16 @@ class GlobalDraws(Kept):
 
 
 @dataclass(frozen=True)
+class Unhandy(Kept):
+    """Its images are closures, which no other process can be given."""
+
+    name = "unhandy"
+
+    def augment(self, example: Example, rng: random.Random) -> Example:
+        return replace(example, image=lambda: example.load_image())
+
+
+@dataclass(frozen=True)
 class Prompter(Kept):
     name = "prompter"
 

@@ -56,6 +56,7 @@ def test_a_method_that_keeps_it(check: str) -> None:
         ("stages", "whimsical", "gave other stages the second time"),
         ("augment", "lost_gold", "moved the options .* use example.reordered"),
         ("augment", "global_draws", "draw from the rng that is passed"),
+        ("augment", "unhandy", "can't be handed to another process"),
         ("leaks", "prompter", r"augment\(\) shows something else when only gold"),
         ("leaks", "peeper", r"views\(\) shows something else"),
         ("leaks", "cheat", r"fuse\(\) answers something else"),

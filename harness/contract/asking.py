@@ -33,7 +33,13 @@ def augment(case: Case) -> None:
                 )
             if fed(_again(case, shown, draw)) != fed(_again(case, shown, draw)):
                 raise Broken(f"second_view() gave two different examples for one state of rng (example {example.id!r})")
-            pickle.dumps(shown)  # workers hand examples on
+            try:
+                pickle.dumps(shown)
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                raise Broken(
+                    f"augment() gave an example that can't be handed to another process ({error}): where its image is "
+                    "drawn on demand, make that a class of the module with fields, not a function within a function"
+                ) from None
             if not 0 <= shown.gold < len(shown.options):
                 raise Broken(f"augment() gave gold {shown.gold} for {len(shown.options)} options")
             same_question = sorted(shown.options) == sorted(example.options) and shown.claim == example.claim

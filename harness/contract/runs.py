@@ -20,8 +20,8 @@ from harness.contract.case import Broken, Case, one_thread
 from harness.evaluate import evaluate
 from harness.io import GroupIo, PlainIo, silent
 
-SECONDS = 60
-"""How long two workers may wait for each other."""
+SECONDS = 300
+"""How long two workers may wait for each other: the machine may be busy with other things."""
 
 TOLERANCE = 1e-3
 
@@ -110,7 +110,7 @@ def _wait(context: Any) -> None:
     waited = 0
     while not context.join(timeout=1):
         waited += 1
-        if waited > 3 * SECONDS:
+        if waited > 2 * SECONDS:
             raise Broken(
                 "two workers waited for each other for ever: they don't forward the same roles in the same order"
             )

@@ -22,9 +22,8 @@ TOLERANCE = 1e-3
 def settings(case: Case) -> None:
     """Every setting has a type and a docstring, survives JSON, and gives the same run again."""
     cls = method_class(case)
-    for attribute in ("summary",):
-        if not getattr(cls, attribute, ""):
-            raise Broken(f'the class has no {attribute}: add `{attribute}: ClassVar[str] = "..."`, one line')
+    if not getattr(cls, "summary", ""):
+        raise Broken('the class has no summary: add `summary: ClassVar[str] = "..."`, one line for the tables')
     texts = describe.field_docs(cls)
     for one in dataclasses.fields(cls):
         if not texts.get(one.name):
