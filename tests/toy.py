@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from PIL import Image
 
-from harness.api import Benchmark, Example, From, ImageSource, Ladder, Method, Role, Split, Stage, Step
+from harness.api import Benchmark, ConfigError, Example, From, ImageSource, Ladder, Method, Role, Split, Stage, Step
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -253,3 +253,28 @@ class Slow(_Tuned):
             (folder / f"pid-{os.getpid()}").touch()
             time.sleep(0.1)
         return super().loss(step)
+
+
+@dataclass(frozen=True)
+class Parted(_Tuned):
+    """Plain tuning with two parts that can be taken away."""
+
+    name = "parted"
+    ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "-warmth": {"warmth": 0.0},
+        "louder": {"loud": True},
+        "colder": {"warmth": -1.0},
+    }
+
+    warmth: float = 1.0
+    """Weight of the loss."""
+    loud: bool = False
+    """Doubles it."""
+
+    def __post_init__(self) -> None:
+        if self.warmth < 0:
+            raise ConfigError(f"parted: warmth = {self.warmth}: expected a number from 0")
+
+    def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
+        ((role, terms),) = super().loss(step).items()
+        return {role: {"ce": terms["ce"] * self.warmth * (1 + self.loud)}}
