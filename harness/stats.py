@@ -15,7 +15,6 @@ from scipy.stats import binom
 
 from harness.bootstrap import (
     METRICS,
-    Floats,
     Resampled,
     category_of,
     formula_of,
@@ -29,6 +28,7 @@ from harness.bootstrap import (
     two_sided_p,
 )
 from harness.errors import DataError
+from harness.metrics import Floats
 from harness.record import Interval
 
 __all__ = [

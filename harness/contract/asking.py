@@ -120,9 +120,10 @@ def _each_option_wins(case: Case, example: Example, asked: Sequence[Example], wh
         return
     for option, text in enumerate(example.options):
         share_vk = np.full((len(asked), k), 1 / k)
-        for row in np.flatnonzero(tells).tolist():
-            share_vk[row] = 0.03 / max(k - 1, 1)
-            share_vk[row, asked[row].options.index(text)] = 0.97
+        for row_k, view, told in zip(share_vk, asked, tells, strict=True):
+            if told:
+                row_k[:] = 0.03 / max(k - 1, 1)
+                row_k[view.options.index(text)] = 0.97
         scores = _fused(case, example, np.log(share_vk), where)
         if (chosen := int(scores.argmax())) != option:
             raise Broken(
