@@ -57,6 +57,11 @@ class Encoder:
         found: dict[str, int] = self.processor.tokenizer.get_vocab()
         return found
 
+    @cached_property
+    def vocabulary(self) -> int:
+        """How many tokens there are: some models have room for more."""
+        return 1 + max(self.tokens.values())
+
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Inputs of B examples: what the model's processor gives, and `options` bool (B, K)."""
         texts = [

@@ -203,8 +203,8 @@ class MicroStep:
             live = self._role(role)
             outputs = self._recalled(live) if view == "first" and live.remembered else None
             outputs = outputs or live.forward(self._encoded(live.encoder, view), self._needs)
-            if "vocab" in outputs:  # some models have room for more tokens than there are
-                outputs["vocab"] = outputs["vocab"][:, : 1 + max(live.encoder.tokens.values())]
+            if "vocab" in outputs:
+                outputs["vocab"] = outputs["vocab"][:, : live.encoder.vocabulary]
             self._outputs[role, view] = {
                 what: self._give(f"the {what} of role {role!r}", tensor) for what, tensor in outputs.items()
             }

@@ -414,28 +414,26 @@ def test_a_broken_method_is_named(make: Make, tmp_path: Path, method: str, expec
     assert record.error.traceback is None
 
 
-@pytest.mark.parametrize(
-    ("how", "expected"),
-    [
-        ("labels", r"step 0: loss\(\) changed labels_b in place; change a copy"),
-        ("options", r"step 0: loss\(\) changed options_bk in place"),
-        ("logits", r"step 0: loss\(\) changed the options of role 'student' in place"),
-        ("teacher", r"step 0: loss\(\) changed the options of role 'teacher' in place"),
-        ("no_gradient", r"no gradient comes from the loss of role 'student'; make it from step.forward\('student'\)"),
-        ("undeclared", r"step.hidden\('teacher'\) is not declared; add 'hidden' to what needs\(\) gives"),
-        ("no_adapter", r"role 'student' has no adapter; give it a module in adapters\(\)"),
-        ("adapter", r"adapters\(\) gave one for \['teacher'\]; expected only trainable roles, of \['student'\]"),
-        ("no_role", r"no role 'assistant' in this stage; it has teacher, student"),
-        ("view", r"second_view\(\) gave example 't\d+' the options .*; expected .* at the same letters"),
-        ("micro_batch", r"loss\(\) forwarded student and student, teacher in one step; forward the same roles for"),
-        ("gradient", r"step 0: a gradient is not finite though the loss is; lower train.lr"),
-    ],
-)
-def test_a_breach_says_where_it_is_and_what_mends_it(make: Make, tmp_path: Path, how: str, expected: str) -> None:
+BREACHES = {
+    "labels": r"loss\(\) changed labels_b in place; change a copy",
+    "options": r"loss\(\) changed options_bk in place",
+    "logits": r"loss\(\) changed the options of role 'student' in place",
+    "teacher": r"loss\(\) changed the options of role 'teacher' in place",
+    "no_gradient": r"no gradient comes from the loss of role 'student'; make it from step.forward\('student'\)",
+    "undeclared": r"step.hidden\('teacher'\) is not declared; add 'hidden' to what needs\(\) gives",
+    "no_adapter": r"role 'student' has no adapter; give it a module in adapters\(\)",
+    "adapter": r"adapters\(\) gave one for \['teacher'\]; expected only trainable roles, of \['student'\]",
+    "no_role": r"no role 'assistant' in this stage; it has teacher, student",
+    "view": r"second_view\(\) gave example 't\d+' the options .*; expected .* at the same letters",
+    "micro_batch": r"loss\(\) forwarded student and student, teacher in one step; forward the same roles for",
+    "gradient": r"a gradient is not finite though the loss is; lower train.lr",
+}
+
+
+@pytest.mark.parametrize("how", BREACHES)
+def test_a_breach_says_where_it_is_and_what_mends_it(make: Make, tmp_path: Path, how: str) -> None:
     planned = make("breach", settings={"how": how}, train={"micro_batch_size": 5})
-    with pytest.raises(
-        train.TrainingError, match=rf"method 'breach', stage 'only', step \d+: .*{expected.split(': ')[-1]}"
-    ):
+    with pytest.raises(train.TrainingError, match=rf"method 'breach', stage 'only', step 0: {BREACHES[how]}"):
         train.train(planned, PlainIo(), tmp_path)
 
 
