@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from harness.api import DataError, Example
+from harness.api import Benchmark, DataError, Example
 from harness.data import Dataset
 
 KINDS = ("text", "image", "both", "near_text", "near_image")
@@ -79,8 +79,18 @@ def sides(datasets: Iterable[Dataset]) -> list[Side]:
     return [(f"{d.benchmark.name}/{split}", examples) for d in datasets for split, examples in d.splits.items()]
 
 
-def find(sides: Sequence[Side], near: bool = True, progress: Callable[[str], None] = lambda text: None) -> list[Shared]:
-    """What each pair of splits shares. `near=False`: exact duplicates only, and no image is decoded twice.
+def texts_of(benchmarks: Iterable[Benchmark]) -> list[Side]:
+    """All splits of all benchmarks by name, as loaders give them: whether images are there isn't looked at."""
+    return [(f"{b.name}/{split}", list(b.load(split))) for b in benchmarks for split in b.splits]
+
+
+def find(
+    sides: Sequence[Side],
+    near: bool = True,
+    pictures: bool = True,
+    progress: Callable[[str], None] = lambda text: None,
+) -> list[Shared]:
+    """What each pair of splits shares. `near=False`: exact duplicates only. `pictures=False`: no image is read.
 
     Raises `DataError` for an image that can't be read.
     """
@@ -89,13 +99,12 @@ def find(sides: Sequence[Side], near: bool = True, progress: Callable[[str], Non
     everything = [e for _, examples in sides for e in examples]
     ids = [e.id for e in everything]
     texts = [normal(text_of(e)) for e in everything]
-    progress("images")
-    images, prints = _images(everything, near)
-    keys: dict[str, Sequence[Hashable]] = {
-        "text": texts,
-        "image": images,
-        "both": list(zip(texts, images, [normal(e.question) for e in everything], strict=True)),
-    }
+    keys: dict[str, Sequence[Hashable]] = {"text": texts}
+    if pictures:
+        progress("images")
+        images, prints = _images(everything, near)
+        asked = [normal(e.question) for e in everything]
+        keys |= {"image": images, "both": list(zip(texts, images, asked, strict=True))}
     for kind, values in keys.items():
         for pair, a, b in _equal(values, owner_n):
             found[pair].add(kind, a, b)
@@ -103,10 +112,11 @@ def find(sides: Sequence[Side], near: bool = True, progress: Callable[[str], Non
         progress("near texts")
         for a, b in _near_texts(texts, owner_n):
             found[int(owner_n[a]), int(owner_n[b])].add("near_text", a, b)
+    if near and pictures:
         progress("near images")
         for a, b in _near_images(images, prints, owner_n):
             found[int(owner_n[a]), int(owner_n[b])].add("near_image", a, b)
-    kinds = KINDS if near else KINDS[:3]
+    kinds = [k for k in KINDS if (near or "near" not in k) and (pictures or k.endswith("text"))]
     return [
         Shared(
             first=sides[a][0],

@@ -150,7 +150,8 @@ def _questions(
     for plugin in config.plugins:
         registry.load_plugin(plugin)
     method = registry.make_method(config.method, config.settings)
-    dataset = data.load(registry.make_benchmark(config.benchmark, config.benchmark_settings, data_dir))
+    benchmark = registry.make_benchmark(config.benchmark, config.benchmark_settings, data_dir)
+    dataset = data.load(benchmark, skip_missing=config.skip_missing)
     if record.data is None or dataset.fingerprint != record.data.fingerprint:
         raise DataError(f"the data of {config.benchmark!r} are not those of run {record.run_id}: check --data-dir")
     if split not in dataset.splits:

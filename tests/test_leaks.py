@@ -232,6 +232,7 @@ def test_leaks_between_two_benchmarks(cli: Cli, tmp_path: Path) -> None:
     rows = cli("leaks", *args, "--exact", "--json").json
     assert [row["counts"]["image"] for row in rows if row["first"] == "leak_a/train"] == [0, 1, 1]
     assert "near_image" not in rows[0]["counts"]
+    assert set(cli("leaks", *args, "--texts", "--json").json[0]["counts"]) == {"text", "near_text"}
     checked = cli("check-benchmark", "leak_b", "--plugin", tmp_path / "leak_b.py")
     assert checked.code == 1
     assert "1 examples of test have an image of train" in checked.out

@@ -150,19 +150,20 @@ def test_a_text_that_cannot_be_read_is_a_failure() -> None:
 
 def test_robustness_of_a_run(cli: Cli, toy_run: list[str], tmp_path: Path) -> None:
     run = cli("run", *toy_run, "--store", tmp_path, "--set", "save_student=true", "--json").json
-    said = cli("robustness", run["run_id"][:-3], "--store", tmp_path, "--json")
+    said = cli("robustness", run["run_id"][:-3], "--store", tmp_path, "--limit", "9", "--json")
     assert said.code == 0
     made = said.json
-    assert (made["kind"], made["run_id"]) == ("robustness", f"robustness-test-{run['run_id']}")
+    assert (made["kind"], made["run_id"]) == ("robustness", f"robustness-test-9-{run['run_id']}")
     assert "score noise_1" in said.err
-    # 24 examples: as they are, 2 other orders, 3 paraphrases, 12 kinds of damage, no image, another's image.
-    assert made["cost"]["test_forwards"] == 24 * 20
-    assert made["metrics"]["test"]["accuracy"] == run["metrics"]["test"]["accuracy"]
+    # As they are, 2 other orders, 3 paraphrases, 12 kinds of damage, no image, another's image.
+    assert made["cost"]["test_forwards"] == 9 * 20
     store = Store(tmp_path)
     own = store.predictions(run["run_id"], "test")
     asked = store.predictions(made["run_id"])
     again = asked[asked["split"] == "test"]
-    assert again["chosen"].tolist() == own["chosen"].tolist()  # the student that was kept is the one that was scored
+    assert (
+        again["chosen"].tolist() == own["chosen"].tolist()[:9]
+    )  # the student that was kept is the one that was scored
     frames = {name.removeprefix("test/"): part for name, part in asked.groupby("split")}
     frames[CLEAN] = frames.pop("test")
     recomputed = figures(frames, None, "test")
@@ -172,7 +173,7 @@ def test_robustness_of_a_run(cli: Cli, toy_run: list[str], tmp_path: Path) -> No
     grey = asked[asked["split"] == "test/no_image"]
     assert len({tuple(s) for s in grey["scores"]}) == 3  # the toy's three orders of options are all that is left
 
-    table = cli("robustness", run["run_id"], "--store", tmp_path)  # from the store this time
+    table = cli("robustness", run["run_id"], "--store", tmp_path, "--limit", "9")  # from the store this time
     assert table.code == 0
     assert "score" not in table.err
     assert "other_image" in table.out
@@ -180,9 +181,6 @@ def test_robustness_of_a_run(cli: Cli, toy_run: list[str], tmp_path: Path) -> No
     methods = [row["method"] for row in cli("rank", "--store", tmp_path, "--json").json["rows"]]
     assert sorted(methods) == ["finetune", "majority", "random"]
     assert cli("show", made["run_id"], "--store", tmp_path).code == 0
-    few = cli("robustness", run["run_id"], "--store", tmp_path, "--split", "validation", "--limit", "3", "--json").json
-    assert few["run_id"] == f"robustness-validation-3-{run['run_id']}"
-    assert few["cost"]["test_forwards"] == 3 * 20
     assert cli("robustness", made["run_id"], "--store", tmp_path).code == 2
     assert "has no split 'ood'" in cli("robustness", run["run_id"], "--store", tmp_path, "--split", "ood").err
 

@@ -26,6 +26,7 @@ def leaks_(
     data_dir: DataOf = None,
     plugin: PluginOption = None,
     exact: Annotated[bool, typer.Option("--exact", help="Leave near duplicates out.")] = False,
+    texts: Annotated[bool, typer.Option("--texts", help="Leave images out: only annotation files are needed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Images and texts that the splits of these benchmarks share: exact and near duplicates, with examples."""
@@ -35,8 +36,9 @@ def leaks_(
     if not benchmark:
         raise ConfigError("no benchmark given: name one or more with --benchmark")
     folders = _folders(benchmark, data_dir)
-    datasets = [data.load(registry.make_benchmark(name, {}, folders.get(name))) for name in dict.fromkeys(benchmark)]
-    found = leaks.find(leaks.sides(datasets), near=not exact, progress=lambda what: say(f"looking at {what}"))
+    made = [registry.make_benchmark(name, {}, folders.get(name)) for name in dict.fromkeys(benchmark)]
+    sides = leaks.texts_of(made) if texts else leaks.sides(map(data.load, made))
+    found = leaks.find(sides, not exact, not texts, lambda what: say(f"looking at {what}"))
     if as_json:
         print_json([shared.model_dump() for shared in found])
     else:
