@@ -64,9 +64,9 @@ def _text(found: Mapping[str, Any]) -> Iterator[str]:
 def _protocols(found: Mapping[str, Any]) -> Iterator[str]:
     texts = found.get("protocol_texts") or {}
     if texts:
-        yield from ("", "## Protocols", "")
+        yield from ("", "## Protocols")
         for name, text in texts.items():
-            yield from (f"**`{name}`**", "", text or "(no description)", "")
+            yield from ("", f"**`{name}`**", "", text or "(no description)")
 
 
 def _settings(found: Mapping[str, Any]) -> Iterator[str]:
@@ -83,6 +83,8 @@ def _use(found: Mapping[str, Any]) -> Iterator[str]:
     yield from ("", "## Use", "", "```")
     yield f"hkdbench check-benchmark {found['name']}{data}"
     yield f"hkdbench leaks --benchmark {found['name']}{data}"
+    if found.get("protocols"):
+        yield f"hkdbench score --benchmark {found['name']}{data} --predictions FILE --protocol {found['protocols'][0]}"
     yield f"hkdbench run --method {method} --benchmark {found['name']}{data}"
     if "train" in found["splits"]:
         yield f"hkdbench run --method {method} --benchmark {found['name']}{data} --set control=text_only"
