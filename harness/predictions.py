@@ -51,11 +51,13 @@ def read(path: Path) -> Predictions:
         raise DataError(f"{path}: no such file; expected predictions with the columns id and answer")
     try:
         found = readers[kind](path)
+    except DataError:
+        raise
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     except RecursionError:
         raise DataError(f"{path}: nested too deeply to be read") from None
-    except (OSError, csv.Error, json.JSONDecodeError, pa.ArrowException) as error:
+    except (OSError, csv.Error, ValueError, pa.ArrowException) as error:
         raise DataError(f"{path}: can't be read: {first_line(error)}") from None
     if not found.given and found.constant is None:
         raise DataError(f"{path}: holds no answers")
@@ -65,9 +67,15 @@ def read(path: Path) -> Predictions:
 def _csv(path: Path) -> Predictions:
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
-        _check_columns(path, reader.fieldnames or [])
-        rows = ((f"{path}: line {reader.line_num}", row) for row in reader)
-        return Predictions(path, [_pair(row, where) for where, row in rows])
+        names = reader.fieldnames or []
+        _check_columns(path, names)
+        given = []
+        for row in reader:
+            where = f"{path}: line {reader.line_num}"
+            if None in row or None in row.values():  # more fields, or fewer
+                raise DataError(f"{where}: expected {len(names)} fields, as in the first line")
+            given.append(_pair(row, where))
+        return Predictions(path, given)
 
 
 def _jsonl(path: Path) -> Predictions:
@@ -78,7 +86,7 @@ def _jsonl(path: Path) -> Predictions:
                 where = f"{path}: line {number}"
                 try:
                     row = json.loads(line)
-                except json.JSONDecodeError as error:
+                except ValueError as error:
                     raise DataError(f"{where}: not JSON ({error})") from None
                 given.append(_pair(row, where))
     return Predictions(path, given)
@@ -144,6 +152,8 @@ def _text(answer: Any, where: str) -> str:
     if not isinstance(answer, str | int | float):
         raise DataError(f"{where}: the answer is a {type(answer).__name__}, expected a text")
     text = str(answer)
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        raise DataError(f"{where}: the answer holds half a surrogate pair, expected text in Unicode")
     if len(text) > LONGEST:
         raise DataError(f"{where}: an answer of {len(text):,} characters, expected at most {LONGEST:,}")
     return text

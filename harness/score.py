@@ -96,12 +96,11 @@ def import_run(
 ) -> Record:
     """Writes the answers in a file to the store as a run of the method `name`, and returns its record.
 
-    The benchmark's model-free controls are written beside it unless the store has them.
-
     Every example of `split`, or of the splits that the file answers, needs an answer. One that can't be read
     as an option is kept as text: wrong for the harness's metrics, and for a protocol what its own parser
     makes of it. With `skip_missing` examples whose image is missing are left out, as in a run that does so:
-    what a row is ranked beside must have seen the same data. The same answers again give the same run.
+    what a row is ranked beside must have seen the same data. The same answers again give the same run. The
+    benchmark's model-free controls are written beside it unless the store has them.
     Raises `ConfigError`, `DataError` or `StoreError`.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}", name):

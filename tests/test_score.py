@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -12,8 +13,10 @@ from typing import Any
 import pandas as pd
 import pytest
 from conftest import Cli
+from damage import damaged
 
-from harness.predictions import read_choice
+from harness.errors import DataError
+from harness.predictions import read, read_choice
 from harness.store import Store
 
 Scored = Callable[..., Any]
@@ -178,6 +181,30 @@ def test_numbers_of_one_variant_and_answers_by_split(cli: Cli, pope: Path) -> No
 # ----------------------------------------------------------------------------------------- bad input
 
 
+def test_every_damaged_file_is_one_line(tmp_path: Path) -> None:
+    """800 damaged files: each is read, or refused in one line that names it."""
+    rng = random.Random(0)
+    rows = [{"id": str(n), "answer": text} for n, text in enumerate(["yes", "no", "Yes, but"])]
+    refused = 0
+    for name in ("p.json", "p.jsonl"):
+        for _ in range(400):
+            (tmp_path / name).write_bytes(damaged(rows, rng, lines=name == "p.jsonl"))
+            fault = said_of(tmp_path / name)
+            if fault:
+                assert (name in fault, "\n" in fault, len(fault) < 600) == (True, False, True)
+                refused += 1
+    assert refused > 200
+
+
+def said_of(path: Path) -> str:
+    """Why a file is refused; empty where it is read."""
+    try:
+        assert all(isinstance(text, str) for _, text in read(path).given)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
 def changed(drop: str = "", **more: str) -> dict[str, str]:
     return {id_: text for id_, text in (ALL_YES | more).items() if id_ != drop}
 
@@ -198,7 +225,11 @@ def changed(drop: str = "", **more: str) -> dict[str, str]:
         ),
         ('id,answer\n"random/1,yes\n', "unexpected end of data"),
         ('{"random/1": "yes", "random/1": "no"}', "1 duplicate id ('random/1'); expected one answer an id"),
+        ("id,answer\nrandom/1\n", "line 2: expected 2 fields"),
+        ("id,answer\nrandom/1,yes,no\n", "line 2: expected 2 fields"),
         ('{"random/1": true', "can't be read: "),
+        ('{"random/1": ' + "9" * 5000 + "}", "can't be read: "),
+        ('{"random/1": "\\ud800"}', "half a surrogate pair"),
         ('["random/1"]', "item 1: expected an object with id and answer"),
         ('[{"id": true, "answer": "x"}]', "item 1: id is True"),
         ('{"random/1": {"answer": {}}}', "answer to 'random/1': the answer is a dict"),
