@@ -85,7 +85,7 @@ def bare_loop(planned: Plan, clock: Clock) -> tuple[float, Weights]:
     for _ in range(steps):
         examples = next(batches)
         labels = torch.tensor([example.gold for example in examples])
-        loss = nn.functional.cross_entropy(model(encode(examples)), labels)
+        loss = nn.functional.cross_entropy(model(encode(examples))["options"], labels)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()

@@ -2,8 +2,8 @@
 
 `data_dir` holds `train.json`, `test.json`, if there is one `validation.json` (or `val.json`), and the folder
 `images`. A file is an array of items `{"metadata": {"image_id": "x.jpg", ..., "correct_answer": ...,
-"correct_choice": "C", "choices": [{"id": "A", "choice": ...}, ...]}}`; items without the wrapper and choices
-without ids are read too. Without a validation file, a tenth of the training images (drawn by name) is it.
+"correct_choice": "C", "choices": [{"id": "A", "choice": ...}, ...]}}`; items without the wrapper, and choices
+that are bare texts, are read too. Without a validation file, a tenth of the training images (drawn by name) is it.
 
 The item schema is that of the challenge's site. The names of the files are ours: the challenge sends its
 files on request, and none was at hand to check against.
@@ -101,8 +101,7 @@ def _options(row: Row, where: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
 
 def _option(entry: Any, place: int, where: str) -> str:
     if isinstance(entry, dict):
-        if "id" in entry:
-            choice(entry, "id", where, [ascii_uppercase[place]])  # the letters must run from A
+        choice(entry, "id", where, [ascii_uppercase[place]])  # the letters must run from A
         entry = entry.get("choice")
     if isinstance(entry, bool):  # "choices": [true, false, ...] as JSON has it
         entry = str(entry)

@@ -26,6 +26,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from PIL import Image
 from pydantic import Field
 
+from benchmarks.reading import Row, choice, data_folder, image_in, items, new_id, shown, text
 from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Figures, Scorer, Split
 
 ORDERS = 6
@@ -67,15 +68,12 @@ class NLVR(Benchmark):
 
     def load(self, split: Split) -> Iterable[Example]:
         """The examples of a split in the published order, an item's orders in turn."""
-        if self.data_dir is None:
-            raise ConfigError("nlvr reads published files: give their folder with --data-dir")
-        if split not in self.splits:
-            raise ConfigError(f"nlvr has no split {split!r}; it has {', '.join(self.splits)}")
-        items = _split(self.data_dir, self.official_test).get(split, [])
-        if not items:
-            raise DataError(f"nlvr: the {split} split of {self.data_dir} is empty")
+        folder = data_folder(self, split)
+        found = _split(folder, self.official_test).get(split, [])
+        if not found:
+            raise DataError(f"nlvr: the {split} split of {folder} is empty")
         orders = range(self.images_per_item if split == "train" else ORDERS)
-        return [_example(item, _image_path(self.data_dir, item, k), k, self.layout) for item in items for k in orders]
+        return [_example(item, _image_path(folder, item, k), k, self.layout) for item in found for k in orders]
 
     def protocols(self) -> Mapping[str, Scorer]:
         """`official`: accuracy over images, and consistency over sentences (see `figures`)."""
@@ -163,43 +161,20 @@ class _Item:
 
 def _read(data_dir: Path, part: Part) -> list[_Item]:
     path = data_dir / part / f"{part}.json"
-    if not data_dir.is_dir():
-        raise DataError(f"nlvr: {data_dir} is not a folder, expected the one with dev/dev.json")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"nlvr: {path} does not exist: expected the published layout in {data_dir}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"nlvr: {path} can't be read: {error}") from None
-    items: list[_Item] = []
-    seen: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        item = _parse(line, part, f"nlvr: {path.name} line {number}")
-        if item.identifier in seen:
-            both = f"lines {seen[item.identifier]} and {number}"
-            raise DataError(f"nlvr: {path.name} {both} have one identifier, {item.identifier!r}")
-        seen[item.identifier] = number
-        items.append(item)
-    if not items:
-        raise DataError(f"nlvr: {path} holds no items: expected one JSON object a line")
-    return items
+    seen: dict[str, str] = {}
+    found = []
+    for where, row in items(path, layout="jsonl"):
+        found.append(_parse(row, part, where))
+        new_id(seen, found[-1].identifier, where)
+    return found
 
 
-def _parse(line: str, part: Part, where: str) -> _Item:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: not JSON ({error}): expected one object a line") from None
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: a JSON {type(row).__name__}, expected an object")
-
-    def text(key: str, pattern: str, expected: str) -> str:
-        value = row.get(key)
+def _parse(row: Row, part: Part, where: str) -> _Item:
+    def name(key: str, pattern: str, expected: str) -> str:
+        value = text(row, key, where)
         # Identifier and directory become file names, so nothing but digits and a dash may pass.
-        if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise DataError(f"{where}: {key} is {value!r}, expected {expected}")
+        if not re.fullmatch(pattern, value) or len(value) > 100:
+            raise DataError(f"{where}: {key} is {shown(value)}, expected {expected}")
         return value
 
     boxes = row.get("structured_rep")
@@ -209,10 +184,10 @@ def _parse(line: str, part: Part, where: str) -> _Item:
         raise DataError(f"{where}: structured_rep is not a list of boxes of objects") from None
     return _Item(
         part=part,
-        identifier=text("identifier", r"[0-9]+-[0-9]+", "like '1572-0'"),
-        directory=text("directory", r"[0-9]+", "a number as text, like '2'"),
-        sentence=text("sentence", r"(?s).*\S.*", "a sentence"),
-        label=text("label", r"(?i)true|false", "'true' or 'false'").lower() == "true",
+        identifier=name("identifier", r"[0-9]+-[0-9]+", "like '1572-0'"),
+        directory=name("directory", r"[0-9]+", "a number as text, like '2'"),
+        sentence=text(row, "sentence", where),
+        label=choice(row, "label", where, ("true", "false")) == "true",
         boxes=json.dumps(sorted(_canonical(box) for box in boxes or ())),
         tower=tower,
     )
@@ -238,7 +213,7 @@ def _example(item: _Item, path: Path, order: int, layout: Layout) -> Example:
 
 def _image_path(data_dir: Path, item: _Item, order: int) -> Path:
     name = f"{item.part}-{item.identifier}-{order}.png"
-    return data_dir / item.part / "images" / item.directory / name
+    return image_in(data_dir, f"{item.part}/images/{item.directory}/{name}", f"nlvr: item {item.identifier!r}")
 
 
 # -------------------------------------------------------------------------------------------- splits

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -21,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from harness.errors import ConfigError, DataError, near
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 __all__ = [
     "Answer",
@@ -34,11 +35,13 @@ __all__ = [
     "ImageSource",
     "Ladder",
     "Method",
+    "Need",
     "Role",
     "Scorer",
     "Split",
     "Stage",
     "Step",
+    "View",
     "near",
 ]
 
@@ -213,11 +216,21 @@ class Stage:
     share: float
 
 
+Need = Literal["hidden", "vision", "vocab"]
+"""What a forward pass can give beside the option logits; see `Step`."""
+
+View = Literal["first", "second"]
+"""The batch as `Method.augment` gave it, or its examples once more through `Method.second_view`."""
+
+
 class Step(Protocol):
     """What a method sees of one training step. B examples, K options (the widest of the batch).
 
     `labels_b` int64 (B,). `progress` runs from 0 to 1 within the stage. Absent options of an example
     that has fewer than K carry a logit of -1e4: their probability is 0 and their log finite.
+
+    A role is forwarded when it is first asked for, once a view; what is asked after that comes from the same
+    pass. Everything given is float32, and not to be changed in place. Each rank must ask for the same.
     """
 
     @property
@@ -238,11 +251,30 @@ class Step(Protocol):
         """bool (B, K): which options exist."""
         ...
 
-    def forward(self, role: str) -> Tensor:
-        """Option logits (B, K), float32, at the answer position; without gradient for a frozen role.
+    def forward(self, role: str, view: View = "first") -> Tensor:
+        """Option logits (B, K) at the answer position; without gradient for a frozen role.
 
-        A second call for the same role returns the same tensor and is not billed again.
+        A second call for the same role and view returns the same tensor and is not billed again.
         """
+        ...
+
+    def hidden(self, role: str, view: View = "first") -> Tensor:
+        """What the output layer reads at the answer position (B, d). `Method.needs` must declare `hidden`."""
+        ...
+
+    def vision(self, role: str, view: View = "first") -> Tensor:
+        """The N visual tokens as the language model receives them (B, N, d). Must be declared: `vision`."""
+        ...
+
+    def vocab(self, role: str, view: View = "first") -> Tensor:
+        """Logits of all V tokens of the tokenizer at the answer position (B, V). Must be declared: `vocab`.
+
+        A stage whose method declares it is refused unless its models number their tokens alike.
+        """
+        ...
+
+    def adapt(self, role: str, inputs: Tensor) -> Tensor:
+        """`inputs` through the role's module of `Method.adapters`, which learns with the role."""
         ...
 
 
@@ -255,7 +287,7 @@ class Method:
     """A way to train (and question) a student. Subclass it as a frozen dataclass of settings.
 
     Stages are data: the harness checks, prices and resumes them. Override `stages` and `loss`, and, if
-    the method needs them, `augment`, `views` and `fuse`.
+    the method needs them, the others, which have defaults.
     """
 
     name: ClassVar[str]
@@ -263,6 +295,10 @@ class Method:
     source: ClassVar[str] = ""
     student: ClassVar[str] = "student"
     """The role that is evaluated at the end."""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
+    """Further names under which the method is offered, each with the settings that it stands for."""
+    ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
+    """Variants that show what the method's parts are worth: a name, and the settings that differ."""
 
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
         """The stages for this ladder and this student rung. None at all: the rung is scored untrained.
@@ -275,9 +311,32 @@ class Method:
         """For each trainable role its named loss terms, each (B,), one number an example, to be summed."""
         raise NotImplementedError
 
+    def needs(self, stage: str) -> frozenset[Need]:
+        """What `loss` asks a step of this stage beside option logits. Default: nothing."""
+        return frozenset()
+
+    def adapters(self, stage: str, widths: Mapping[str, int]) -> Mapping[str, nn.Module]:
+        """For each learner that needs one a module that learns with it in this stage, for `Step.adapt`.
+
+        `widths` are the sizes d of the roles' hidden states and visual tokens. The weights start from the
+        run's seed, are billed with the role, and end with the stage. Default: none.
+        """
+        return {}
+
     def augment(self, example: Example, rng: random.Random) -> Example:
         """The training example as this step shows it (every role sees the same). Default: unchanged."""
         return example
+
+    def second_view(self, example: Example, rng: random.Random) -> Example:
+        """What `augment` gave, in another form with the same options at the same letters: the `second` view."""
+        return example
+
+    def swap_rate(self) -> float:
+        """The share of training examples that show another group's image, before `augment`. Default: 0.
+
+        The gold becomes `Benchmark.swap_gold`; where that isn't known the example stays as it is.
+        """
+        return 0.0
 
     def views(self, example: Example) -> Sequence[Example]:
         """The forms in which the student is asked at test time. Default: as it stands, once."""

@@ -43,6 +43,8 @@ class TrainConfig(Settings):
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: matrix products in bfloat16 (autocast), weights, losses and optimizer in float32. Worth it where the
     hardware has it."""
+    cache: Literal["auto", "off"] = "off"
+    """auto: a frozen model answers an example once a run, where its step shows it unchanged (see harness.teachers)."""
     clip: float = Field(1.0, gt=0)
     """Largest gradient norm of a role."""
     validations: int = Field(4, ge=1)
@@ -118,6 +120,8 @@ class SuiteRun(Settings):
     method: str
     student: str = "S"
     settings: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    """What this line's training has otherwise than the suite's, like its own tuned `lr`; not the budget."""
     tags: tuple[str, ...] = ()
     control: Literal["text_only", "shuffled_image"] | None = None
 
@@ -148,6 +152,12 @@ class SuiteConfig(Settings):
                 f"benchmark_settings names {sorted(unknown)[0]!r}, which is not among the suite's "
                 f"benchmarks ({', '.join(self.benchmarks)})"
             )
+        for run in self.runs:
+            if "examples" in run.train:
+                raise ConfigError(
+                    f"runs: {run.method}: train.examples = {run.train['examples']!r}: the student budget is the same "
+                    "for all runs of a suite; set it in the suite's [train]"
+                )
         return [
             RunConfig(
                 method=run.method,
@@ -162,7 +172,7 @@ class SuiteConfig(Settings):
                 ladder=self.ladder,
                 student=run.student,
                 seed=seed,
-                train=self.train,
+                train=parse(TrainConfig, self.train.model_dump() | run.train, f"runs: {run.method}: train"),
                 evaluate=self.evaluate,
                 cluster=self.cluster,
                 plugins=self.plugins,

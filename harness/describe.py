@@ -24,7 +24,7 @@ def listing(what: What, store: Path | None) -> list[dict[str, Any]]:
     """Name and one line of each; for a run also its status and figures."""
     if what == "methods":
         return [
-            {"name": name, "summary": cls.summary, "source": cls.source}
+            {"name": name, "summary": _preset_text(cls, name) or cls.summary, "source": cls.source}
             for name, cls in registry.load_all(registry.methods())
         ] + _broken()
     if what == "benchmarks":
@@ -47,6 +47,12 @@ def listing(what: What, store: Path | None) -> list[dict[str, Any]]:
     return rows
 
 
+def _preset_text(cls: type[Method], name: str) -> str:
+    """What a preset stands for; empty for the method itself."""
+    settings = ", ".join(f"{key} = {value}" for key, value in cls.presets.get(name, {}).items())
+    return f"{cls.name} with {settings}" if settings else ""
+
+
 def _broken() -> list[dict[str, Any]]:
     return [{"name": p.name, "summary": f"can't be loaded: {p.error}", "error": p.error} for p in registry.problems()]
 
@@ -57,7 +63,7 @@ def describe(name: str, store: Store | None = None) -> dict[str, Any]:
     Raises `ConfigError` for an unknown one.
     """
     if name in registry.methods():
-        return _method(registry.methods()[name].load())
+        return _method(registry.methods()[name].load(), name)
     if name in registry.benchmarks():
         found = _benchmark(registry.benchmarks()[name].load())
         return found | ({"controls": controls.flags(store, name)} if store else {})
@@ -72,11 +78,11 @@ def _rung(rung: Any) -> dict[str, Any]:
     return {"parameters": ladders.inspect(rung).parameters}
 
 
-def _method(cls: type[Method]) -> dict[str, Any]:
+def _method(cls: type[Method], name: str) -> dict[str, Any]:
     return {
         "kind": "method",
-        "name": cls.name,
-        "summary": cls.summary,
+        "name": name,
+        "summary": _preset_text(cls, name) or cls.summary,
         "source": cls.source,
         "text": inspect.getdoc(inspect.getmodule(cls)) or "",
         "settings": _settings(cls, ()),

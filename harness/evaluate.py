@@ -20,7 +20,7 @@ Scoring = tuple[OptionScorer, Encoder]
 @torch.inference_mode()
 def score(scorer: OptionScorer, batch: Batch, device: torch.device) -> Tensor:
     """Log-probabilities of the options (B, K), float32, on the CPU; absent options near -1e4."""
-    logits: Tensor = scorer({key: value.to(device) for key, value in batch.items()})
+    logits: Tensor = scorer({key: value.to(device) for key, value in batch.items()})["options"]
     return logits.log_softmax(-1).cpu()
 
 

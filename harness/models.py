@@ -9,14 +9,15 @@ import logging
 import os
 import string
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from harness.api import Example
+from harness.api import Example, Need
 from harness.config import RungConfig
 from harness.errors import ModelError, first_line
 
@@ -24,6 +25,9 @@ ABSENT = -1e4
 """The logit of an option that an example doesn't have: probability 0, finite log."""
 
 Batch = dict[str, Tensor]
+
+Outputs = dict[str, Tensor]
+"""`options` (B, K), and what was needed beside it: `hidden` (B, d), `vision` (B, N, d), `vocab` (B, V)."""
 
 
 class Encoder:
@@ -46,6 +50,17 @@ class Encoder:
         p = self.processor
         parts = [p.to_json_string(), p.tokenizer.backend_tokenizer.to_str(), str(p.chat_template)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    @cached_property
+    def tokens(self) -> dict[str, int]:
+        """The number of each token: two models can be compared over the vocabulary where these are equal."""
+        found: dict[str, int] = self.processor.tokenizer.get_vocab()
+        return found
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """How many tokens there are: some models have room for more."""
+        return 1 + max(self.tokens.values())
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Inputs of B examples: what the model's processor gives, and `options` bool (B, K)."""
@@ -76,7 +91,7 @@ def _spellings(tokenizer: Any, letter: str, name: str) -> list[int]:
 
 
 class OptionScorer(nn.Module):
-    """A VLM that gives the option logits (B, K), float32, at the answer position."""
+    """A VLM that gives the option logits (B, K), float32, at the answer position, and more where it is needed."""
 
     def __init__(self, vlm: nn.Module, letters: Sequence[Sequence[int]], precision: str = "fp32") -> None:
         super().__init__()
@@ -85,21 +100,84 @@ class OptionScorer(nn.Module):
         padded = torch.tensor([[*ids, *[-1] * (width - len(ids))] for ids in letters])
         self.register_buffer("letters", padded, persistent=False)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch, needs: Collection[Need] = ()) -> Outputs:
         inputs = {key: value for key, value in batch.items() if key != "options"}
         # The last attended token of each row: its own last one under right padding, the common last under left.
         mask = inputs["attention_mask"]
         last_b = mask.shape[1] - 1 - mask.flip(1).argmax(1)
         kept, row_b = last_b.unique(return_inverse=True)
-        with torch.autocast(mask.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+        with (
+            _caught(self.vlm, needs) as caught,
+            torch.autocast(mask.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"),
+        ):
             logits_bpv = self.vlm(**inputs, logits_to_keep=kept, use_cache=False).logits
-        logits_bv = logits_bpv[torch.arange(len(last_b), device=last_b.device), row_b].float()
+        at = torch.arange(len(last_b), device=last_b.device), row_b
+        logits_bv = logits_bpv[at].float()
         options_bk = batch["options"]
         letters: Tensor = self.letters[: options_bk.shape[1]]  # type: ignore[index]
         # Several spellings of one letter: the log of their summed probability.
         spelled_bks = logits_bv[:, letters.clamp(min=0)].masked_fill(letters < 0, float("-inf"))
-        logits_bk: Tensor = spelled_bks.logsumexp(-1).masked_fill(~options_bk, ABSENT)
-        return logits_bk
+        outputs: Outputs = {"options": spelled_bks.logsumexp(-1).masked_fill(~options_bk, ABSENT)}
+        if "hidden" in needs:
+            outputs["hidden"] = caught["hidden"][at].float()
+        if "vision" in needs:
+            outputs["vision"] = _visual_tokens(self.vlm, caught["embeddings"], inputs["input_ids"]).float()
+        if "vocab" in needs:
+            outputs["vocab"] = logits_bv
+        return outputs
+
+
+@contextmanager
+def _caught(vlm: nn.Module, needs: Collection[Need]) -> Iterator[dict[str, Tensor]]:
+    """What passes through the model inside: `hidden`, the output layer's input; `embeddings`, the decoder's.
+
+    Both are read where every class of transformers has them, so no layer's states need to be kept. Raises
+    `ModelError` for a model without such parts.
+    """
+    caught: dict[str, Tensor] = {}
+    hooks = []
+
+    def keep_hidden(module: nn.Module, args: tuple[Any, ...]) -> None:
+        caught["hidden"] = args[0]
+
+    def keep_embeddings(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        caught["embeddings"] = kwargs["inputs_embeds"]
+
+    if "hidden" in needs:
+        head = vlm.get_output_embeddings()  # type: ignore[operator]
+        if head is None:
+            raise ModelError(f"{type(vlm).__name__} has no output layer (get_output_embeddings): no hidden states")
+        hooks.append(head.register_forward_pre_hook(keep_hidden))
+    if "vision" in needs:
+        decoder = vlm.get_decoder()  # type: ignore[operator]
+        hooks.append(decoder.register_forward_pre_hook(keep_embeddings, with_kwargs=True))
+    try:
+        yield caught
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _visual_tokens(vlm: nn.Module, embeddings_btd: Tensor, ids_bt: Tensor) -> Tensor:
+    """The embeddings (B, N, d) at the image tokens' places: what the projector made of the picture."""
+    config: Any = vlm.config
+    image = getattr(config, "image_token_id", None)
+    image = getattr(config, "image_token_index", None) if image is None else image
+    seen_bt = ids_bt == (-1 if image is None else image)
+    counts = seen_bt.sum(1).tolist()
+    if min(counts) == 0 or len(set(counts)) > 1:
+        raise ModelError(
+            f"{type(vlm).__name__}: {sorted(set(counts))} visual tokens a picture in one batch; expected one number "
+            "above 0 for all: set the image processor to one size and one number of tiles"
+        )
+    tokens: Tensor = embeddings_btd[seen_bt].unflatten(0, (len(ids_bt), -1))
+    return tokens
+
+
+def width(config: Any) -> int:
+    """The size of the hidden states of a transformers configuration's language model."""
+    size: int = config.get_text_config().hidden_size
+    return size
 
 
 def quiet() -> None:

@@ -97,6 +97,8 @@ def make(config: RunConfig) -> Plan:
     """Check the configuration as a whole. Raises `ConfigError`, `DataError` or `ModelError`."""
     for plugin in config.plugins:
         registry.load_plugin(plugin)
+    name, settings = registry.resolve_preset(config.method, config.settings)
+    config = config.model_copy(update={"method": name, "settings": settings})
     method = registry.make_method(config.method, config.settings)
     ladder = ladders.find(config.ladder)
     rungs = {rung.name: rung for rung in ladder.rungs}
@@ -115,6 +117,9 @@ def make(config: RunConfig) -> Plan:
     stages = plan_stages(method, list(rungs), config)
     used = {w for s in stages for r in s.stage.roles.values() if isinstance(w := r.weights, str)} | {config.student}
     infos = {name: _inspect(rungs[name]) for name in rungs if name in used}
+    for planned in stages:
+        if "vocab" in method.needs(planned.stage.name):
+            _check_vocabularies(method, stages, planned.stage, rungs)
     dataset = _dataset(config.benchmark, _canonical(config.benchmark_settings), config.data_dir, config.skip_missing)
     shown = blind.blinded(dataset, config.control, config.seed) if config.control else dataset
     training = _training(config, method, shown) if stages else shown
@@ -218,10 +223,28 @@ def _check_weights(where: str, weights: str | From, rungs: list[str], earlier: d
         )
 
 
+def _check_vocabularies(
+    method: Method, planned: list[PlannedStage], stage: Stage, rungs: dict[str, RungConfig]
+) -> None:
+    """Over the vocabulary models can only be compared where equal tokens have equal numbers."""
+    from harness import models
+
+    used = dict.fromkeys(rung_of(planned, stage, role) for role in stage.roles)
+    first, *others = ((name, models.load_encoder(rungs[name]).tokens) for name in used)
+    for name, tokens in others:
+        if tokens != first[1]:
+            differing = sum(first[1].get(token) != number for token, number in tokens.items())
+            raise ConfigError(
+                f"method {method.name!r}, stage {stage.name!r}: compares vocabularies, but {differing} of the "
+                f"{len(tokens)} tokens of rung {name!r} have another number than in rung {first[0]!r}; compare the "
+                "options (support = 'options'), or choose rungs with one tokenizer"
+            )
+
+
 def code_digest(*classes: type) -> str:
     """sha256 over the code whose change may change the numbers: the harness's own, and the plug-ins' files."""
     digest = hashlib.sha256()
-    for name in ("api.py", "blind.py", "data.py", "models.py", "train.py", "evaluate.py"):
+    for name in ("api.py", "blind.py", "data.py", "models.py", "step.py", "teachers.py", "train.py", "evaluate.py"):
         digest.update((Path(__file__).parent / name).read_bytes())
     for cls in classes:
         digest.update(registry.source_digest(cls).encode())

@@ -42,6 +42,7 @@ __all__ = [
     "methods",
     "plugins",
     "problems",
+    "resolve_preset",
     "source_digest",
 ]
 
@@ -185,7 +186,7 @@ def _check_class(kind: Kind, name: str, loaded: object) -> None:
     if "__dataclass_fields__" not in vars(loaded):
         raise ConfigError(f"class {loaded.__name__} must be decorated with @dataclass(frozen=True)")
     own = getattr(loaded, "name", None)
-    if own != name:
+    if own != name and name not in vars(loaded).get("presets", ()):
         raise ConfigError(f"class {loaded.__name__} names itself {own!r}, its entry point {name!r}")
 
 
@@ -249,7 +250,7 @@ def _giving(cls: type[Any]) -> Callable[[], type[Any]]:
 
 
 def _defined(module: ModuleType, origin: str) -> list[tuple[Kind, Entry[Any]]]:
-    found: dict[str, tuple[Kind, Entry[Any]]] = {}
+    found: dict[tuple[str, str], tuple[Kind, Entry[Any]]] = {}
     for cls in vars(module).values():
         # Imported classes belong to their own module, and a class without a name of its own is a helper.
         if not inspect.isclass(cls) or "name" not in vars(cls):
@@ -261,8 +262,9 @@ def _defined(module: ModuleType, origin: str) -> list[tuple[Kind, Entry[Any]]]:
                 name = vars(cls)["name"]
                 _check_class(kind, name, cls)
                 target = f"{cls.__module__}:{cls.__qualname__}"
-                entry = Entry(name, f"{origin}, {cls.__qualname__}", target, _giving(cls))
-                found[target] = (kind, entry)
+                for offered in (name, *vars(cls).get("presets", ())):
+                    entry = Entry(offered, f"{origin}, {cls.__qualname__}", target, _giving(cls))
+                    found[offered, target] = (kind, entry)
     if not found:
         raise ConfigError("defines no Method or Benchmark with a `name` of its own")
     taken: dict[tuple[Kind, str], Entry[Any]] = {}
@@ -276,8 +278,25 @@ def _defined(module: ModuleType, origin: str) -> list[tuple[Kind, Entry[Any]]]:
 # ----------------------------------------------------------------------------------------- building
 
 
+def resolve_preset(name: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The method that `name` stands for, with its settings: a preset is another name for some of them.
+
+    Raises `ConfigError` for an unknown name, and for a setting that the preset has otherwise.
+    """
+    cls = _get("method", methods(), name)
+    preset = cls.presets.get(name, {})
+    for key, value in preset.items():
+        if settings.get(key, value) != value:
+            raise ConfigError(
+                f"method {name!r} is {cls.name!r} with {key} = {value!r}, not {settings[key]!r}; "
+                f"leave {key} out, or choose {cls.name!r}"
+            )
+    return cls.name, {**preset, **settings}
+
+
 def make_method(name: str, settings: Mapping[str, Any]) -> Method:
-    """The method `name` with these settings. Raises `ConfigError`, listing everything that is wrong."""
+    """The method (or preset) `name` with these settings. Raises `ConfigError`, listing everything that is wrong."""
+    _, settings = resolve_preset(name, settings)
     return _build(_get("method", methods(), name), f"method {name!r}", settings, {})
 
 

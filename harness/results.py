@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness import calibration, leaks, provenance
 from harness.api import Answer, Example
-from harness.config import RunConfig
+from harness.config import EvaluateConfig, RunConfig
 from harness.controls import control_id, control_names, control_runs
 from harness.data import Dataset
 from harness.errors import UserError
@@ -36,21 +36,27 @@ def finished(store: Store, run_id: str) -> Record | None:
 
 def ensure_controls(plan: Plan, store: Store) -> None:
     """Write the model-free rows of the plan's benchmark (majority, random, ...) unless the store has them."""
-    data, everything = data_of(plan), plan.dataset.splits
-    splits = {s: e for s, e in everything.items() if s in plan.config.evaluate.splits}
+    told = provenance_of(plan, provenance.now(), 0, 0)
+    write_controls(store, plan.dataset, data_of(plan), plan.config.evaluate, told)
+
+
+def write_controls(store: Store, dataset: Dataset, data: Data, evaluate: EvaluateConfig, told: Provenance) -> None:
+    """The same for a dataset that no plan stands behind; `data` is what `seen` says of it."""
+    benchmark, everything = dataset.benchmark, dataset.splits
+    splits = {s: e for s, e in everything.items() if s in evaluate.splits}
     train_golds = [example.gold for example in everything["train"]] if "train" in everything else None
     names = control_names(splits, data, train_golds)
-    if all(store.status(control_id(name, plan.config.benchmark, data)) == "done" for name in names):
+    if all(store.status(control_id(name, benchmark.name, data)) == "done" for name in names):
         return
     for record, frame in control_runs(
-        benchmark=plan.config.benchmark,
-        task=plan.benchmark.task,
+        benchmark=benchmark.name,
+        task=benchmark.task,
         train_golds=train_golds,
         splits=splits,
         data=data,
-        provenance=provenance_of(plan, provenance.now(), 0, 0),
+        provenance=told,
     ):
-        whole = record.model_copy(update={"metrics": metrics(plan, frame)})
+        whole = record.model_copy(update={"metrics": figures_of(dataset, frame, evaluate.resamples)})
         if finished(store, record.run_id) is None:
             store.write(whole, frame)
 

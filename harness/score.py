@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import data, predictions, provenance, registry, stats
+from harness import data, predictions, provenance, registry
 from harness.api import Benchmark, Split
+from harness.config import EvaluateConfig
 from harness.errors import ConfigError, near
 from harness.predictions import load_splits, match, refuse_missing, texts_of
 from harness.record import Provenance, Record
-from harness.results import answer, figures_of, finished, seen
+from harness.results import answer, figures_of, finished, seen, write_controls
 from harness.store import PredictionRow, Store, predictions_frame
 
 TAG = "imported"
@@ -95,6 +96,8 @@ def import_run(
 ) -> Record:
     """Writes the answers in a file to the store as a run of the method `name`, and returns its record.
 
+    The benchmark's model-free controls are written beside it unless the store has them.
+
     Every example of `split`, or of the splits that the file answers, needs an answer. One that can't be read
     as an option is kept as text: wrong for the harness's metrics, and for a protocol what its own parser
     makes of it. With `skip_missing` examples whose image is missing are left out, as in a run that does so:
@@ -122,6 +125,14 @@ def import_run(
         PredictionRow(split, e.id, e.group, e.category, e.gold, chosen, [], 0.0, text)
         for (split, _, _), (e, chosen, text) in zip(matched.answers, texts_of(matched.answers), strict=True)
     )
+    data_, evaluate = seen(dataset, dataset), EvaluateConfig()
+    told = Provenance(
+        **provenance.static(),
+        code=registry.source_digest(type(benchmark)),
+        started=started,
+        finished=provenance.now(),
+    )
+    write_controls(store, dataset, data_, evaluate, told)
     record = Record(
         run_id=run_id,
         status="done",
@@ -136,15 +147,9 @@ def import_run(
             "benchmark_settings": dict(benchmark_settings),
             "skip_missing": skip_missing,
         },
-        metrics=figures_of(dataset, frame, stats.RESAMPLES),
-        data=seen(dataset, dataset),
-        provenance=Provenance(
-            **provenance.static(),
-            code=registry.source_digest(type(benchmark)),
-            started=started,
-            finished=provenance.now(),
-            imported=f"{path.name} sha256:{digest}",
-        ),
+        metrics=figures_of(dataset, frame, evaluate.resamples),
+        data=data_,
+        provenance=told.model_copy(update={"imported": f"{path.name} sha256:{digest}"}),
     )
     store.write(record, frame)
     return record

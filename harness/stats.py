@@ -1,39 +1,49 @@
-"""Intervals and paired differences by the bootstrap over groups (images), and over seeds.
+"""What a set of runs says: figures with intervals, paired differences, tests that are exact or many.
 
-Examples about one image are not independent: whole groups are drawn. Groups are numbered by first
-appearance; resample i draws C of C with replacement, all from one `default_rng(seed).integers(0, C, (n, C))`
-(made in blocks, which gives the same stream). What a group adds to a metric is a tally (see
-`harness.metrics`), so a resample is one row of counts times the groups' tallies: no loop over resamples.
+Intervals are bootstraps over groups (images) and seeds, see `harness.bootstrap`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.stats import binom
 
-from harness.errors import ConfigError, DataError, near
-from harness.metrics import (
-    NO_ANSWER,
-    Floats,
-    Ints,
-    accuracy_of,
-    checked,
-    macro_f1_of,
-    micro_f1_of,
-    seen_labels,
+from harness.bootstrap import (
+    METRICS,
+    Resampled,
+    category_of,
+    formula_of,
+    group_numbers,
+    interval,
+    one_split,
+    over_seeds,
+    resampled,
+    resampled_sums,
+    tallies_of,
+    two_sided_p,
 )
+from harness.errors import DataError
+from harness.metrics import Floats
 from harness.record import Interval
 
-RESAMPLES = 2000
-METRICS = ("accuracy", "macro_f1", "micro_f1")
-"""The harness's own metrics; beside them `accuracy/<category>`."""
+__all__ = [
+    "METRICS",
+    "RESAMPLES",
+    "Difference",
+    "across_seeds",
+    "holm",
+    "mcnemar",
+    "mean_intervals",
+    "paired_difference",
+    "summarise",
+]
 
-_BLOCK = 1 << 21
-"""Draws made at a time: bounds the memory at some 50 MB whatever the number of groups."""
+RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -46,61 +56,6 @@ class Difference:
     p: float | None
     seeds: tuple[int, ...]
     groups: int
-
-
-# ------------------------------------------------------------------------------------- the bootstrap
-
-
-def group_numbers(groups: ArrayLike) -> tuple[Ints, int]:
-    """The number of each example's group (N,), counted by first appearance, and how many groups there are."""
-    numbers, names = pd.factorize(np.asarray(groups))
-    if (numbers < 0).any():
-        raise DataError(f"example {int(np.argmax(numbers < 0))} has no group: expected the name of its image")
-    return np.asarray(numbers, dtype=np.int64), len(names)
-
-
-def group_tallies(group_n: Ints, groups: int, gold: ArrayLike, chosen: ArrayLike, labels: int | None = None) -> Floats:
-    """The tally of each group's examples: (C, 3, K), see `harness.metrics.tally`."""
-    gold_n, chosen_n, count = checked(gold, chosen, labels)
-    right, answered = gold_n == chosen_n, chosen_n != NO_ANSWER
-
-    def per_group(label_n: Ints, keep: np.ndarray) -> Ints:
-        flat = np.bincount(group_n[keep] * count + label_n[keep], minlength=groups * count)
-        return flat.reshape(groups, count)
-
-    rows = [per_group(gold_n, right), per_group(gold_n, right | True), per_group(chosen_n, answered)]
-    return np.stack(rows, axis=1).astype(np.float64)
-
-
-def resampled_sums(units_c: Floats, resamples: int, seed: int | Sequence[int]) -> Floats:
-    """Sums over drawn groups of what each group adds: (C, ...) -> (resamples, ...)."""
-    groups = len(units_c)
-    units_cd = units_c.reshape(groups, -1)
-    rng = np.random.default_rng(seed)
-    sums = np.empty((resamples, units_cd.shape[1]))
-    step = max(1, _BLOCK // groups)
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        drawn = rng.integers(0, groups, size=(rows, groups))
-        drawn += np.arange(rows)[:, None] * groups
-        counts = np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
-        sums[start : start + rows] = counts.astype(np.float64) @ units_cd
-    return sums.reshape(resamples, *units_c.shape[1:])
-
-
-def interval(value: float, resampled_n: Floats | None) -> Interval:
-    """The estimate with the 2.5th and 97.5th percentile of its resamples (undefined ones left out)."""
-    if resampled_n is None or np.isnan(resampled_n).all():
-        return Interval(value=value)
-    low, high = np.nanpercentile(resampled_n, [2.5, 97.5])
-    return Interval(value=value, low=float(low), high=float(high))
-
-
-def two_sided_p(resampled_n: Floats) -> float:
-    """min(1, 2 min((1 + #(d <= 0)) / (N + 1), (1 + #(d >= 0)) / (N + 1))) of N resampled differences d."""
-    known_n = np.round(resampled_n[~np.isnan(resampled_n)], 12)  # a tie is a tie, whatever the last bits say
-    below, above = int((known_n <= 0).sum()), int((known_n >= 0).sum())
-    return min(1.0, 2 * (1 + min(below, above)) / (len(known_n) + 1))
 
 
 def mean_intervals(values_nd: Floats, groups: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> list[Interval]:
@@ -131,62 +86,20 @@ def summarise(
     (`record.Data.options`); None where they differ by example: macro-F1 is then over the letters seen. Gives
     accuracy, macro_f1, micro_f1 and `accuracy/<category>`. Raises `DataError` for no or mixed predictions.
     """
-    _one_split(predictions)
+    one_split(predictions)
     group_n, groups = group_numbers(predictions["group"])
     names = [*METRICS, *(f"accuracy/{name}" for name in sorted(set(predictions["category"])))]
-    tallies = {_category(name): _tallies(predictions, group_n, groups, name, labels) for name in names}
+    tallies = {category_of(name): tallies_of(predictions, group_n, groups, name, labels) for name in names}
     widths = np.cumsum([0] + [units.shape[2] for units in tallies.values()])
     drawn = resampled_sums(np.concatenate(list(tallies.values()), axis=2), resamples, seed)
     parts = {key: drawn[..., widths[i] : widths[i + 1]] for i, key in enumerate(tallies)}
     result = {}
     for name in names:
-        units, sums = tallies[_category(name)], parts[_category(name)]
-        formula = _formula(name, units.sum(0), labels)
+        units, sums = tallies[category_of(name)], parts[category_of(name)]
+        formula = formula_of(name, units.sum(0), labels)
         several = int((units[:, 1].sum(-1) > 0).sum()) > 1
         result[name] = interval(float(formula(units.sum(0))), formula(sums) if several else None)
     return result
-
-
-def _one_split(predictions: pd.DataFrame) -> None:
-    if not len(predictions):
-        raise DataError("no predictions: at least one example is needed to compute a metric")
-    if "split" in predictions and predictions["split"].nunique() > 1:
-        found = ", ".join(sorted(map(str, predictions["split"].unique())))
-        raise DataError(f"predictions of several splits ({found}): expected one, choose it by `split`")
-
-
-def _category(metric: str) -> str | None:
-    """The category of `accuracy/<category>`, None for the metrics over all examples."""
-    name, slash, category = metric.partition("/")
-    if metric in METRICS:
-        return None
-    if not slash or name != "accuracy" or not category:
-        raise ConfigError(f"unknown metric {metric!r}; {near(metric, [*METRICS, 'accuracy/<category>'])}")
-    return category
-
-
-def _tallies(
-    predictions: pd.DataFrame, group_n: Ints, groups: int, metric: str, labels: Sequence[str] | None
-) -> Floats:
-    """What each group adds to a metric: (C, 3, K). For a category only right or wrong counts: K = 1."""
-    gold, chosen = predictions["gold"].to_numpy(), predictions["chosen"].to_numpy()
-    category = _category(metric)
-    if category is None:
-        return group_tallies(group_n, groups, gold, chosen, None if labels is None else len(labels))
-    inside = (predictions["category"] == category).to_numpy()
-    if not inside.any():
-        known = (f"accuracy/{name}" for name in set(predictions["category"]))
-        raise ConfigError(f"unknown metric {metric!r}; {near(metric, [*METRICS, *known])}")
-    choice = np.where(gold == chosen, 0, NO_ANSWER)[inside]
-    return group_tallies(group_n[inside], groups, np.zeros(len(choice), dtype=np.int64), choice, 1)
-
-
-def _formula(metric: str, total: Floats, labels: Sequence[str] | None) -> Callable[[Floats], Floats]:
-    """The metric as a function of tallies (..., 3, K). `total` (..., 3, K) says which labels were seen."""
-    if metric == "macro_f1":
-        seen_k = seen_labels(total) if labels is None else None
-        return lambda sums: macro_f1_of(sums, seen_k)
-    return micro_f1_of if metric == "micro_f1" else accuracy_of
 
 
 # ------------------------------------------------------------------------------- several seeds
@@ -199,16 +112,13 @@ def across_seeds(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """The mean of a metric over runs of several seeds, with its interval over seeds and groups.
+    """The mean of a metric over runs of several seeds, with its interval over groups and seeds.
 
-    The runs answer the same examples, so every resample draws groups once for all of them, and draws runs
-    (with one run: groups only). A handful of seeds says little about their spread: the draws understate it
-    by the factor sqrt((S - 1) / S). Raises `DataError` when the runs' examples differ.
+    The runs answer the same examples, so every resample draws groups once for all of them. Seeds are taken as a
+    sample of all seeds, see `bootstrap.Spread`; with one run the interval is over groups only. Raises
+    `DataError` when the runs' examples differ.
     """
-    point_s, drawn_ns = _by_seed(runs, labels, metric, resamples, seed)
-    if drawn_ns is None:
-        return interval(float(point_s.mean()), None)
-    return interval(float(point_s.mean()), _draw_seeds(drawn_ns, seed))
+    return mean_of(resampled(runs, labels, metric, resamples, seed), seed)
 
 
 def paired_difference(
@@ -221,72 +131,65 @@ def paired_difference(
 ) -> Difference:
     """A minus B of a metric, paired by seed and example: the mean over the seeds that both have.
 
-    `a` and `b` give the predictions of one split by seed. Resamples draw seeds and groups, see
-    `across_seeds`; p is two-sided, see `two_sided_p`. Raises `DataError` without a common seed or where the
-    examples differ.
+    `a` and `b` give the predictions of one split by seed. Interval and p are over groups and seeds, as in
+    `across_seeds`; p is two-sided, see `bootstrap.two_sided_p`. Raises `DataError` without a common seed or where
+    the examples differ.
     """
     seeds = sorted(set(a) & set(b))
     if not seeds:
         raise DataError(f"no seed in common: one side has {sorted(a)}, the other {sorted(b)}")
-    frames = [a[s] for s in seeds] + [b[s] for s in seeds]
-    point_s, drawn_ns = _by_seed(frames, labels, metric, resamples, seed)
-    half, groups = len(seeds), int(frames[0]["group"].nunique())
-    value = float((point_s[:half] - point_s[half:]).mean())
-    if drawn_ns is None:
-        return Difference(value, None, None, None, tuple(seeds), groups)
-    drawn_n = _draw_seeds(drawn_ns[:, :half] - drawn_ns[:, half:], seed)
-    bounds = interval(value, drawn_n)
-    return Difference(value, bounds.low, bounds.high, two_sided_p(drawn_n), tuple(seeds), groups)
+    found = resampled([a[s] for s in seeds] + [b[s] for s in seeds], labels, metric, resamples, seed)
+    return difference_of(found, tuple(seeds), seed)
 
 
-def _by_seed(
-    runs: Sequence[pd.DataFrame], labels: Sequence[str] | None, metric: str, resamples: int, seed: int
-) -> tuple[Floats, Floats | None]:
-    """A metric of S runs on the same examples: (S,), and resampled over groups (n, S); None: one group."""
-    frames = _aligned(runs)
-    group_n, groups = group_numbers(frames[0]["group"])
-    units = [_tallies(frame, group_n, groups, metric, labels) for frame in frames]
-    widest = max(unit.shape[2] for unit in units)
-    units_cs3k = np.stack([np.pad(u, ((0, 0), (0, 0), (0, widest - u.shape[2]))) for u in units], axis=1)
-    total_s3k = units_cs3k.sum(0)
-    formula = _formula(metric, total_s3k, labels)
-    category = _category(metric)
-    inside = group_n if category is None else group_n[(frames[0]["category"] == category).to_numpy()]
-    if len(np.unique(inside)) < 2:
-        return formula(total_s3k), None
-    return formula(total_s3k), formula(resampled_sums(units_cs3k, resamples, seed))
+def mean_of(found: Resampled, seed: int = 0) -> Interval:
+    """The mean of S runs of several seeds, with its interval over groups and seeds."""
+    value = float(found.point_s.mean())
+    if found.drawn_ns is None:
+        return interval(value, None)
+    return interval(value, np.clip(over_seeds(found.point_s, found.drawn_ns, len(found.parts_cs), seed), 0, 1))
 
 
-def _draw_seeds(values_ns: Floats, seed: int) -> Floats:
-    """For each resample the mean over S drawn seeds: (n, S) -> (n,)."""
-    resamples, seeds = values_ns.shape
-    drawn = np.random.default_rng([seed, 1]).integers(0, seeds, size=(resamples, seeds))
-    return np.asarray(np.take_along_axis(values_ns, drawn, axis=1).mean(axis=1))
+def difference_of(found: Resampled, seeds: tuple[int, ...], seed: int = 0) -> Difference:
+    """The first half of the runs minus the second, which are of the same seeds in the same order."""
+    half, groups = len(seeds), len(found.parts_cs)
+    point_s = found.point_s[:half] - found.point_s[half:]
+    value = float(point_s.mean())
+    if found.drawn_ns is None:
+        return Difference(value, None, None, None, seeds, groups)
+    drawn_n = over_seeds(point_s, found.drawn_ns[:, :half] - found.drawn_ns[:, half:], groups, seed)
+    bounds = interval(value, np.clip(drawn_n, -1, 1))
+    return Difference(value, bounds.low, bounds.high, two_sided_p(drawn_n), seeds, groups)
 
 
-def _aligned(runs: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
-    """The runs' rows in the order of the first run's. Raises `DataError` unless the examples are the same."""
-    if not runs:
-        raise DataError("no runs: at least one is needed to compute a metric")
-    indexed = []
-    for frame in runs:
-        _one_split(frame)
-        if frame["id"].duplicated().any():
-            twice = frame["id"][frame["id"].duplicated()].iloc[0]
-            raise DataError(f"example {twice!r} is predicted twice: expected one prediction an example")
-        indexed.append(frame.set_index("id"))
-    first = indexed[0]
-    for other in indexed[1:]:
-        if len(other) != len(first) or not other.index.isin(first.index).all():
-            raise DataError(
-                f"runs on different examples ({len(first)} and {len(other)}) can't be paired: compare runs "
-                "of one benchmark, split and data fingerprint"
-            )
-    aligned = [first, *(other.loc[first.index] for other in indexed[1:])]
-    for other in aligned[1:]:
-        for column in ("gold", "group"):
-            differs = (other[column] != first[column]).to_numpy()
-            if differs.any():
-                name = first.index[int(np.argmax(differs))]
-                raise DataError(f"example {name!r} has another {column} in another run: the data changed")
-    return aligned
+# ----------------------------------------------------------------------------------- exact tests, many tests
+
+
+def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> tuple[int, int, float]:
+    """How many examples only A has right, how many only B, and the exact two-sided p that this is luck.
+
+    `right_a`, `right_b`: (N,) booleans on the same examples. p = min(1, 2 P(Bin(n, 1/2) <= smaller)) over the
+    n examples on which one alone is right; 1 where there are none (McNemar 1947, exact form). It takes
+    examples as independent: where several share an image, trust the interval over images instead.
+    """
+    a_n, b_n = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
+    if a_n.shape != b_n.shape or a_n.ndim != 1:
+        raise DataError(f"answers of shapes {a_n.shape} and {b_n.shape}: expected one answer an example on both sides")
+    only_a, only_b = int((a_n & ~b_n).sum()), int((~a_n & b_n).sum())
+    return only_a, only_b, min(1.0, 2 * float(binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """The p values of one table adjusted for their number, in the order given (Holm 1979).
+
+    The chance that any true null falls below 0.05 is then at most 5 %, however the tests depend on each other.
+    The i-th smallest of m becomes the largest of min(1, (m - j + 1) p_(j)) over j <= i. Raises `DataError` for a
+    value outside 0..1.
+    """
+    p_m = np.asarray(p, dtype=np.float64)
+    if not ((p_m >= 0) & (p_m <= 1)).all():  # a NaN too
+        raise DataError(f"p value {p_m[~((p_m >= 0) & (p_m <= 1))][0]}: expected a number from 0 to 1")
+    order_m = np.argsort(p_m, kind="stable")
+    adjusted_m = np.empty_like(p_m)
+    adjusted_m[order_m] = np.maximum.accumulate(np.minimum(1, np.arange(len(p_m), 0, -1) * p_m[order_m]))
+    return [float(value) for value in adjusted_m]

@@ -14,27 +14,28 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from harness import checkpoint, data, models
+from harness import checkpoint, data, models, teachers
 from harness.api import Example, From, Stage
 from harness.checkpoint import Checkpoint, part_of, under
 from harness.evaluate import score
 from harness.io import Io
-from harness.ladders import forward_flops
 from harness.plan import Plan, PlannedStage, rung_of
 from harness.record import RoleCost, RoleRecord, StageRecord
 from harness.results import TrainingError
+from harness.step import Asked, LiveRole, MicroStep, Place, State, bill_backward, check_alike, total
+
+__all__ = ["Trained", "TrainingError", "encoders", "train"]
 
 POINTS_A_STAGE = 40
 """How many times a stage's mean losses are written to the history."""
-
-State = dict[str, Tensor]
 
 
 @dataclass
@@ -50,123 +51,6 @@ class Trained:
     resumed: int = 0
 
 
-class LiveRole:
-    """A model at work in a stage: its weights, its optimizer if it learns, its bill."""
-
-    def __init__(self, name: str, rung: str, plan: Plan, io: Io, encoder: models.Encoder, weights: State | None,
-                 trainable: bool) -> None:  # fmt: skip
-        self.name, self.rung, self.trainable, self.encoder = name, rung, trainable, encoder
-        self.scorer = models.OptionScorer(
-            models.load_vlm(plan.rungs[rung]), encoder.letters, plan.config.train.precision
-        )
-        if weights is not None:
-            self.scorer.vlm.load_state_dict(weights)
-        self.scorer.to(io.device).train(trainable).requires_grad_(trainable)
-        self.module = io.wrap(self.scorer) if trainable else self.scorer
-        self.info = plan.infos[rung]
-        self.cost = RoleCost()
-        self.best_value = -1.0
-        self.best: State = {}
-        if trainable:
-            train = plan.config.train
-            self.peak_lr = train.lr_by_rung.get(rung, train.lr)
-            parameters = [p for p in self.scorer.parameters() if p.requires_grad]
-            # Norms and biases don't decay, as is usual.
-            groups = [
-                {"params": [p for p in parameters if p.ndim > 1], "weight_decay": train.weight_decay},
-                {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-            ]
-            self.optimizer = torch.optim.AdamW(groups, lr=self.peak_lr, fused=True)
-
-    def forward(self, batch: models.Batch) -> Tensor:
-        start = time.perf_counter()
-        with torch.set_grad_enabled(self.trainable):
-            logits: Tensor = self.module(batch)
-        flops = forward_flops(self.info, *models.token_counts(self.scorer.vlm.config, batch))
-        self.bill(len(logits), flops, time.perf_counter() - start, trained=self.trainable)
-        return logits
-
-    def bill(self, examples: int, flops: float, seconds: float, trained: bool) -> None:
-        c = self.cost
-        self.cost = RoleCost(
-            forwards=c.forwards + examples,
-            trained=c.trained + (examples if trained else 0),
-            flops=c.flops + flops * (3 if trained else 1),
-            seconds=c.seconds + seconds,
-        )
-
-    def update(self, factor: float, clip: float) -> None:
-        """One optimizer step at `factor` of the peak learning rate."""
-        nn.utils.clip_grad_norm_([p for p in self.scorer.parameters() if p.grad is not None], clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.peak_lr * factor
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def weights(self) -> State:
-        """A copy of the weights on the CPU; tied tensors stay one each by name."""
-        return {k: v.detach().to("cpu", copy=True) for k, v in self.scorer.vlm.state_dict().items()}
-
-    def keep_if_best(self, value: float) -> None:
-        """Of two equal ones the later is kept: it has learned longer."""
-        if value >= self.best_value:
-            self.best_value, self.best = value, self.weights()
-
-    def save(self) -> State:
-        names = [n for n, p in self.scorer.named_parameters() if p.requires_grad]
-        moments = self.optimizer.state_dict()["state"]
-        order = [p for group in self.optimizer.param_groups for p in group["params"]]
-        name_of = {id(p): n for n, p in self.scorer.named_parameters()}
-        assert len(order) == len(names)
-        optimizer = {
-            f"{name_of[id(order[index])]}/{key}": value
-            for index, entry in moments.items()
-            for key, value in entry.items()
-        }
-        return under("weights", self.weights()) | under("best", self.best) | under("optimizer", optimizer)
-
-    def restore(self, saved: State, best_value: float) -> None:
-        self.scorer.vlm.load_state_dict(part_of(saved, "weights"))
-        self.best, self.best_value = part_of(saved, "best"), best_value
-        optimizer = part_of(saved, "optimizer")
-        order = [p for group in self.optimizer.param_groups for p in group["params"]]
-        name_of = {id(p): n for n, p in self.scorer.named_parameters()}
-        state = {i: part_of(optimizer, name_of[id(p)]) for i, p in enumerate(order)}
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": {i: s for i, s in state.items() if s}, "param_groups": groups})
-
-
-class MicroStep:
-    """The `harness.api.Step` of one micro-batch."""
-
-    def __init__(self, stage: Stage, progress: float, examples: Sequence[Example], live: Mapping[str, LiveRole],
-                 device: torch.device) -> None:  # fmt: skip
-        self.stage, self.roles, self.progress, self.examples = stage.name, stage.roles, progress, examples
-        self._live, self._device = live, device
-        self._inputs: dict[str, models.Batch] = {}
-        self._logits: dict[str, Tensor] = {}
-        self.labels_b = torch.tensor([example.gold for example in examples], device=device)
-
-    @property
-    def options_bk(self) -> Tensor:
-        sizes = torch.tensor([len(example.options) for example in self.examples], device=self._device)
-        return torch.arange(int(sizes.max()), device=self._device) < sizes[:, None]
-
-    def forward(self, role: str) -> Tensor:
-        if role not in self._live:
-            raise KeyError(f"no role {role!r} in stage {self.stage!r}: {', '.join(self._live)}")
-        if role not in self._logits:
-            self._logits[role] = self._live[role].forward(self._encoded(self._live[role].encoder))
-        return self._logits[role]
-
-    def _encoded(self, encoder: models.Encoder) -> models.Batch:
-        key = encoder.fingerprint
-        if key not in self._inputs:
-            batch = encoder(self.examples)
-            self._inputs[key] = {k: v.to(self._device, non_blocking=True) for k, v in batch.items()}
-        return self._inputs[key]
-
-
 def train(plan: Plan, io: Io, work: Path) -> Trained:
     """Run the plan's stages, from the newest checkpoint under `work` if there is one."""
     by_rung = encoders(plan)
@@ -175,6 +59,7 @@ def train(plan: Plan, io: Io, work: Path) -> Trained:
     outputs = {k: part_of(saved.tensors, f"output/{k}") for k in state.get("outputs", [])} if saved else {}
     student = plan.config.student
     run = _Run(plan, io, work, by_rung, outputs)
+    run.answers = part_of(saved.tensors, "answers") if saved else {}
     if saved:
         run.history = state["history"]
         run.stages = [StageRecord(**s) for s in state["stages"]]
@@ -203,6 +88,9 @@ class _Run:
         self.costs: dict[str, RoleCost] = {}
         self.seconds: dict[str, float] = defaultdict(float)
         self.resumed = 0
+        self.answers: teachers.Answers = {}
+        caches = plan.config.train.cache == "auto"
+        self.repeats = teachers.repeats(plan, partial(shown, plan)) if caches else {}
         self._validation: dict[str, list[tuple[list[Example], models.Batch]]] = {}
 
     def stage(self, index: int, planned: PlannedStage, saved: Checkpoint | None) -> None:
@@ -211,6 +99,12 @@ class _Run:
         torch.manual_seed(_seed(plan, stage.name))
         roles = {name: self._open(name, planned) for name in stage.roles}
         learners = {name: role for name, role in roles.items() if role.trainable}
+        adapters = self._adapters(stage, roles)
+        for name, role in learners.items():
+            role.prepare(adapters.get(name), plan, self.io)
+        for name, role in roles.items():
+            if not role.trainable:
+                self._remember(name, role, stage)
         first = 0
         if saved:
             first = saved.state["step"]
@@ -231,8 +125,11 @@ class _Run:
             self._step(stage, step, progress, position, roles, learners, sums)
             counted += 1
             factor = _lr_factor(step, planned.steps, train.warmup)
-            for role in learners.values():
-                role.update(factor, train.clip)
+            norms = torch.stack([role.update(factor, train.clip) for role in learners.values()])
+            if not norms.isfinite().all():
+                raise Place(plan.method.name, stage.name, step).error(
+                    "a gradient is not finite though the loss is; lower train.lr or the method's weights"
+                )
             done = step + 1
             if done % every == 0 or done in marks:
                 self._log(stage.name, done, planned.steps, sums, counted * train.batch_size)
@@ -251,6 +148,30 @@ class _Run:
         rung = rung_of(self.plan.stages, planned.stage, name)
         return LiveRole(name, rung, self.plan, self.io, self.encoders[rung], weights, spec.trainable)
 
+    def _remember(self, name: str, role: LiveRole, stage: Stage) -> None:
+        """Give a frozen role the answers that its weights gave before, or will be asked for again."""
+        source = teachers.source(self.plan, stage, name)
+        examples = self.repeats.get(source, [])
+        if not examples or self.plan.method.needs(stage.name):
+            return
+        if source not in self.answers:
+            self.answers[source] = teachers.answers(role, examples, self.plan.config.evaluate.batch_size, self.io)
+        rows = self.answers[source].to(self.io.device)
+        role.remembered = {id(example): row for example, row in zip(examples, rows, strict=True)}
+
+    def _adapters(self, stage: Stage, roles: Mapping[str, LiveRole]) -> Mapping[str, nn.Module]:
+        """The method's own modules of the stage, the same on all ranks whatever else was drawn."""
+        widths = {name: models.width(role.scorer.vlm.config) for name, role in roles.items()}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_seed(self.plan, f"{stage.name}/adapters"))
+            adapters = self.plan.method.adapters(stage.name, widths)
+        if strange := [name for name in adapters if name not in roles or not roles[name].trainable]:
+            learners = [name for name, role in roles.items() if role.trainable]
+            raise Place(self.plan.method.name, stage.name, 0).error(
+                f"adapters() gave one for {strange}; expected only trainable roles, of {learners}"
+            )
+        return adapters
+
     def _step(self, stage: Stage, step: int, progress: float, position: int, roles: Mapping[str, LiveRole],
               learners: Mapping[str, LiveRole], sums: dict[tuple[str, str], Tensor]) -> None:  # fmt: skip
         """Forward and backward of this rank's part of one global batch; loss sums by role and term."""
@@ -259,29 +180,31 @@ class _Run:
         mine = [batch[i] for i in range(len(batch)) if i % io.world == io.rank]
         size = train.micro_batch_size or len(mine)
         chunks = [mine[i : i + size] for i in range(0, len(mine), size)]
+        place, needs = Place(plan.method.name, stage.name, step), plan.method.needs(stage.name)
+        asked: list[Asked] = []
         for number, chunk in enumerate(chunks):
-            examples = [
-                plan.method.augment(example, random.Random(f"augment/{plan.config.seed}/{at}")) for at, example in chunk
-            ]
-            micro = MicroStep(stage, progress, examples, roles, io.device)
+            examples = [shown(plan, at, example) for at, example in chunk]
+            second = partial(second_view, plan, [at for at, _ in chunk], examples)
+            micro = MicroStep(place, stage, progress, examples, second, roles, needs, io.device)
+            last = number == len(chunks) - 1
             with ExitStack() as stack:
-                if number < len(chunks) - 1:  # gradients are exchanged once a step, with the last micro-batch
+                if not last:  # gradients are exchanged once a step, with the last micro-batch
                     for role in learners.values():
-                        if isinstance(role.module, nn.parallel.DistributedDataParallel):
-                            stack.enter_context(role.module.no_sync())
-                terms = _checked(plan, stage, step, micro, plan.method.loss(micro), learners)
-                total = torch.stack([term.sum() for term in terms.values()]).sum() / train.batch_size
-                if not torch.isfinite(total):
+                        for module in role.wrapped:
+                            stack.enter_context(module.no_sync())
+                terms = micro.terms(plan.method.loss(micro), learners)
+                asked.append(micro.asked)
+                if last:
+                    check_alike(place, io, stage, asked)
+                loss = torch.stack([term.sum() for term in terms.values()]).sum() / train.batch_size
+                if not torch.isfinite(loss):
                     bad = ", ".join(f"{r}.{t}" for (r, t), v in terms.items() if not torch.isfinite(v).all())
-                    raise TrainingError(
-                        f"method {plan.method.name!r}, stage {stage.name!r}, step {step}: the loss is not finite "
-                        f"({bad or 'sum'}); lower train.lr or the method's weights",
-                        stage.name,
-                        step,
+                    raise place.error(
+                        f"the loss is not finite ({bad or 'sum'}); lower train.lr or the method's weights"
                     )
                 start = time.perf_counter()
-                (total * io.world).backward()  # DDP averages over the ranks; the loss is already a global mean
-                _bill_backward(learners, time.perf_counter() - start)
+                (loss * io.world).backward()  # DDP averages over the ranks; the loss is already a global mean
+                bill_backward(learners, time.perf_counter() - start)
             for key, term in terms.items():
                 value = term.detach().sum()
                 sums[key] = sums[key] + value if key in sums else value
@@ -365,6 +288,7 @@ class _Run:
                 tensors |= under(f"role/{name}", role.save())
             for key, output in self.outputs.items():
                 tensors |= under(f"output/{key}", output)
+            tensors |= under("answers", self.answers)
             state = {
                 "stage": stage,
                 "step": step,
@@ -383,57 +307,7 @@ class _Run:
     def _bill(self, roles: Mapping[str, LiveRole]) -> dict[str, RoleCost]:
         """What the roles have cost so far on all ranks together."""
         ranks = self.io.gather({name: role.cost for name, role in roles.items()})
-        return {name: _total([rank[name] for rank in ranks]) for name in roles}
-
-
-def _checked(
-    plan: Plan, stage: Stage, step: int, micro: MicroStep, losses: Any, learners: Mapping[str, LiveRole]
-) -> dict[tuple[str, str], Tensor]:
-    """The loss terms by (role, term), or a `TrainingError` that says what the method should return."""
-    where = f"method {plan.method.name!r}, stage {stage.name!r}, step {step}"
-    if not isinstance(losses, Mapping) or set(losses) != set(learners):
-        got = sorted(losses) if isinstance(losses, Mapping) else type(losses).__name__
-        raise TrainingError(
-            f"{where}: loss() gave {got}; expected one entry for each trainable role: {sorted(learners)}",
-            stage.name,
-            step,
-        )
-    terms = {}
-    for role, named in losses.items():
-        if not isinstance(named, Mapping) or not named:
-            raise TrainingError(
-                f"{where}: the loss of role {role!r} is {type(named).__name__}; expected named terms, "
-                "like {'ce': tensor of one number an example}",
-                stage.name,
-                step,
-            )
-        for name, term in named.items():
-            if not isinstance(term, Tensor) or term.shape != (len(micro.examples),):
-                shape = tuple(term.shape) if isinstance(term, Tensor) else type(term).__name__
-                raise TrainingError(
-                    f"{where}: loss term {role}.{name} is {shape}; expected ({len(micro.examples)},), one number an "
-                    "example (the harness takes the mean)",
-                    stage.name,
-                    step,
-                )
-            terms[role, name] = term
-    return terms
-
-
-def _total(costs: Sequence[RoleCost]) -> RoleCost:
-    return RoleCost(
-        forwards=sum(c.forwards for c in costs),
-        trained=sum(c.trained for c in costs),
-        flops=sum(c.flops for c in costs),
-        seconds=sum(c.seconds for c in costs),
-    )
-
-
-def _bill_backward(learners: Mapping[str, LiveRole], seconds: float) -> None:
-    """Share the seconds of the joint backward pass among the roles by their forward FLOPs."""
-    flops = {name: role.info.parameters for name, role in learners.items()}
-    for name, role in learners.items():
-        role.bill(0, 0.0, seconds * flops[name] / sum(flops.values()), trained=False)
+        return {name: total([rank[name] for rank in ranks]) for name in roles}
 
 
 def _lr_factor(step: int, steps: int, warmup: float) -> float:
@@ -442,6 +316,24 @@ def _lr_factor(step: int, steps: int, warmup: float) -> float:
     if step < rise:
         return (step + 1) / (rise + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
+
+
+def shown(plan: Plan, at: int, example: Example) -> Example:
+    """The training example at position `at` as the method wants it shown."""
+    seed, train = plan.config.seed, plan.training.splits["train"]
+    rng = random.Random(f"swap/{seed}/{at}")
+    if rng.random() < plan.method.swap_rate() and (gold := plan.training.benchmark.swap_gold(example)) is not None:
+        other = next((e for e in rng.choices(train, k=16) if e.group != example.group), None)
+        example = replace(example, image=other.image, gold=gold) if other else example
+    return plan.method.augment(example, random.Random(f"augment/{seed}/{at}"))
+
+
+def second_view(plan: Plan, positions: Sequence[int], examples: Sequence[Example]) -> list[Example]:
+    """The examples at these positions, as shown, once more in another form."""
+    return [
+        plan.method.second_view(example, random.Random(f"second/{plan.config.seed}/{at}"))
+        for at, example in zip(positions, examples, strict=True)
+    ]
 
 
 def _seed(plan: Plan, stage: str) -> int:

@@ -2,21 +2,17 @@
 
 No hue jitter (many golds are colours) and no mirror (captions say left and right). Image changes are drawn
 now and applied when the image is read. Swapping in another example's image is not here: a method sees one
-example at a time.
+example at a time, so the harness does it (`Method.swap_rate`).
 """
 
 from __future__ import annotations
 
-import io
 import random
 import re
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
-import numpy as np
-from PIL import Image, ImageFilter
-
-from harness.api import Example, ImageSource
+from harness.api import Example
+from methods.image import Distorted
 from methods.msi import fixed_options
 
 PARAPHRASES = (
@@ -29,43 +25,6 @@ PARAPHRASES = (
 
 ZOOM = 0.06
 """The image is shrunk by at most this share of its sides; nothing is cut off."""
-
-
-@dataclass(frozen=True, slots=True)
-class Distorted:
-    """An image as it looks after small, seeded damage; read when called, picklable."""
-
-    source: ImageSource
-    shrink: float = 0.0
-    """Share by which the sides shrink; the border takes the colour of the top left pixel."""
-    at: tuple[float, float] = (0.0, 0.0)
-    """Where the shrunk image lies in the free border, 0 to 1 from left and from top."""
-    jpeg: int = 0
-    """JPEG quality, 1 to 95; 0: not recoded."""
-    blur: float = 0.0
-    """Radius of a Gaussian blur, as a share of the shorter side."""
-    noise: int = 0
-    """Largest change of a channel (of 255) by uniform noise."""
-    seed: int = 0
-
-    def __call__(self) -> Image.Image:
-        """The damaged image as RGB, of the same size."""
-        image = _read(self.source)
-        if self.shrink:
-            image = _shrunk(image, self.shrink, self.at)
-        if self.blur:
-            image = image.filter(ImageFilter.GaussianBlur(self.blur * min(image.size)))
-        if self.noise:
-            pixels = np.asarray(image)
-            change = np.random.default_rng(self.seed).integers(
-                -self.noise, self.noise + 1, pixels.shape, dtype=np.int16
-            )
-            image = Image.fromarray((pixels + change).clip(0, 255).astype(np.uint8))
-        if self.jpeg:
-            buffer = io.BytesIO()
-            image.save(buffer, "JPEG", quality=self.jpeg, subsampling=0)  # small objects keep their colour
-            image = Image.open(buffer).convert("RGB")
-        return image
 
 
 def augment(
@@ -110,18 +69,15 @@ def augment(
     return example if image is clean else replace(example, image=image)
 
 
-def _read(source: ImageSource) -> Image.Image:
-    if isinstance(source, Path):
-        with Image.open(source) as file:
-            return file.convert("RGB")
-    image = Image.open(io.BytesIO(source)) if isinstance(source, bytes) else source()
-    return image.convert("RGB")
-
-
-def _shrunk(image: Image.Image, share: float, at: tuple[float, float]) -> Image.Image:
-    width, height = image.size
-    small = (max(1, round(width * (1 - share))), max(1, round(height * (1 - share))))
-    canvas = Image.new("RGB", image.size, image.getpixel((0, 0)))
-    corner = (round((width - small[0]) * at[0]), round((height - small[1]) * at[1]))
-    canvas.paste(image.resize(small, Image.Resampling.BILINEAR), corner)
-    return canvas
+def reworded(example: Example, rng: random.Random) -> Example:
+    """The example with its options as they stand, but another frame for the question and another image quality."""
+    return augment(
+        example,
+        rng,
+        shuffle_options=False,
+        fixed_first=False,
+        paraphrase=True,
+        resize=True,
+        degrade=True,
+        truncate_context=False,
+    )

@@ -1,13 +1,13 @@
-"""Losses over the answer options, one number an example.
+"""Losses, one number an example: over the answer options (or the vocabulary), hidden states and visual tokens.
 
 Logits are (B, K): B examples, K options, in any float type; the arithmetic is done in float32 (float64
 where both inputs have it). `options_bk` says which options exist: an absent one adds exactly 0 to every
-loss and to every gradient. Only tensor methods are used, so that reading a method's settings loads no torch.
+loss and to every gradient. No torch is loaded before a loss is computed: reading a method's settings needs none.
 """
 
 from __future__ import annotations
 
-from math import log
+from math import isqrt, log
 from typing import TYPE_CHECKING, Literal
 
 from harness.api import ConfigError, near
@@ -20,6 +20,9 @@ DIVERGENCES: tuple[Divergence, ...] = ("forward_kl", "reverse_kl", "jsd", "skew_
 
 ABSENT = -1e4
 """The logit of an option that doesn't exist: its probability is 0 and its logarithm finite."""
+
+SHORTEST = 1e-3
+"""Vectors shorter than this count as this long in a cosine: one of length 0 would have an endless gradient."""
 
 
 def cross_entropy(logits_bk: Tensor, labels_b: Tensor, options_bk: Tensor) -> Tensor:
@@ -61,8 +64,7 @@ def divergence(
         case "reverse_kl":
             value = _kl(student, teacher)
         case "jsd":
-            mixed = _mix(teacher, student, beta)
-            value = beta * _kl(teacher, mixed) + (1 - beta) * _kl(student, mixed)
+            value = _jsd(teacher, student, beta)
         case "skew_kl":
             value = _kl(teacher, _mix(teacher, student, alpha) if alpha > 0 else student)
         case "dkd":
@@ -77,13 +79,63 @@ def divergence(
     return temperature**2 * value
 
 
+def disagreement(one_bk: Tensor, other_bk: Tensor, options_bk: Tensor) -> Tensor:
+    """JSD of two answers of one model, in nats per example (B,): 0 to ln 2. Gradient flows into both."""
+    return _jsd(_log_softmax(one_bk, options_bk, 1.0), _log_softmax(other_bk, options_bk, 1.0), 0.5)
+
+
+def feature_distance(teacher_bd: Tensor, student_bd: Tensor) -> Tensor:
+    """1 - cos(h_S, h_T) per example (B,), 0 to 2, for states of one width. The teacher's are detached."""
+    from torch.nn.functional import cosine_similarity
+
+    return 1 - cosine_similarity(_wide(student_bd), _wide(teacher_bd.detach()), dim=-1, eps=SHORTEST)
+
+
+def relation_distance(teacher_bnd: Tensor, student_bnd: Tensor, grid: int) -> Tensor:
+    """||G_S - G_T||^2 per example (B,), G the cosine Gram matrix of the visual tokens on a `grid` x `grid` picture.
+
+    The squared Frobenius norm: a sum over the grid^4 pairs (arXiv 2410.16236). Teacher and student may differ
+    in tokens and width; the teacher's are detached.
+    """
+    difference = _gram(_on_grid(student_bnd, grid)) - _gram(_on_grid(teacher_bnd.detach(), grid))
+    return difference.square().sum((-2, -1))
+
+
+def _on_grid(tokens_bnd: Tensor, grid: int) -> Tensor:
+    """The tokens averaged (or repeated) into grid^2 fields: in the plane where they fill a square, else in a row."""
+    from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
+
+    tokens_bdn = _wide(tokens_bnd).transpose(1, 2)
+    side = isqrt(tokens_bdn.shape[2])
+    if side * side == tokens_bdn.shape[2]:
+        pooled = adaptive_avg_pool2d(tokens_bdn.unflatten(2, (side, side)), grid).flatten(2)
+    else:
+        pooled = adaptive_avg_pool1d(tokens_bdn, grid * grid)
+    return pooled.transpose(1, 2)
+
+
+def _gram(tokens_bnd: Tensor) -> Tensor:
+    from torch.nn.functional import normalize
+
+    unit_bnd = normalize(tokens_bnd, dim=-1, eps=SHORTEST)
+    return unit_bnd @ unit_bnd.transpose(1, 2)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype.itemsize >= 4 else x.float()
+
+
 def _log_softmax(logits_bk: Tensor, options_bk: Tensor, temperature: float) -> Tensor:
-    wide = logits_bk if logits_bk.dtype.itemsize >= 4 else logits_bk.float()
-    return (wide / temperature).masked_fill(~options_bk, ABSENT).log_softmax(-1)
+    return (_wide(logits_bk) / temperature).masked_fill(~options_bk, ABSENT).log_softmax(-1)
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def _jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
+    mixed = _mix(log_p, log_q, beta)
+    return beta * _kl(log_p, mixed) + (1 - beta) * _kl(log_q, mixed)
 
 
 def _mix(log_p: Tensor, log_q: Tensor, weight: float) -> Tensor:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 from typing import Literal
 
 import numpy as np
 
-from harness.api import ConfigError
+from harness.api import ConfigError, Example
+from methods.image import Grey
 
 Shifts = Literal["cyclic", "all", "random", "none"]
 Aggregate = Literal["prob", "logprob", "vote"]
-Debias = Literal["none", "prior"]
+Debias = Literal["none", "prior", "calibrate"]
 
 Order = tuple[int, ...]
 """The option at each letter: `Example.reordered` takes it."""
@@ -71,14 +73,36 @@ def shifted_orders(
     return tuple((*range(head), *(head + k for k in order)) for order in moved)
 
 
-def fuse_views(orders: Sequence[Order], scores_vk: np.ndarray, aggregate: Aggregate, debias: Debias) -> np.ndarray:
+def content_free(example: Example, fixed_first: bool, keep_verdicts: bool) -> Example:
+    """The question without anything to judge: grey image, "N/A" as claim, context and options that could move.
+
+    Options that keep their letter stay: they are answers, not content. No order of the others changes it.
+    """
+    head = fixed_options(example.options, fixed_first, keep_verdicts)
+    return replace(
+        example,
+        image=Grey(example.image),
+        claim="N/A" if example.claim else "",
+        context="N/A" if example.context else "",
+        options=(*example.options[:head], *["N/A"] * (len(example.options) - head)),
+    )
+
+
+def fuse_views(
+    orders: Sequence[Order],
+    scores_vk: np.ndarray,
+    aggregate: Aggregate,
+    debias: Debias,
+    content_free_k: np.ndarray | None = None,
+) -> np.ndarray:
     """Log-probability of each option (K,) from the views' (V, K), each given by letter in its own order.
 
     `prob`: mean probability. `logprob`: mean log-probability, renormalised. `vote`: share of the views that
     put the option first, ties broken by mean probability. `debias` = `prior`: each letter's probability is
     first divided by its prior, the geometric mean over the views (PriDe, arXiv 2309.03882), and the view
     renormalised; a letter that holds the same option in all views is left alone, since there the prior can't
-    be told from the content. The sums are exactly rounded, so the result doesn't depend on the views' order.
+    be told from the content. `calibrate`: it is divided by that of the same letter for a content-free input,
+    `content_free_k` (arXiv 2102.09690). The sums are exactly rounded, so the result doesn't depend on the views' order.
     """
     order_vk = np.asarray(orders)
     letters_vk = _log_softmax(np.asarray(scores_vk, dtype=np.float64)[:, : order_vk.shape[1]])
@@ -88,6 +112,10 @@ def fuse_views(orders: Sequence[Order], scores_vk: np.ndarray, aggregate: Aggreg
             prior_k = _mean(letters_vk)[moves_k]
             letters_vk[:, moves_k] -= prior_k - math.fsum(prior_k) / len(prior_k)
             letters_vk = _log_softmax(letters_vk)
+    if debias == "calibrate":
+        assert content_free_k is not None
+        letters_vk -= _log_softmax(np.asarray(content_free_k, dtype=np.float64)[None, : order_vk.shape[1]])
+        letters_vk = _log_softmax(letters_vk)
     options_vk = np.empty_like(letters_vk)
     np.put_along_axis(options_vk, order_vk, letters_vk, axis=1)
     if aggregate == "logprob":

@@ -17,6 +17,8 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+collect_ignore = ["plugin_package"]  # a package of its own: its tests run where it is installed
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("HKDBENCH_SHARED", ROOT.parent / "shared"))
 """Published data sets and the golden figures of their own scoring scripts."""

@@ -84,7 +84,20 @@ def test_every_verb_has_help(cli: Cli, verb: str) -> None:
 @pytest.mark.parametrize(
     ("what", "some"),
     [
-        ("methods", {"zero_shot", "finetune", "offline_kd", "hkd4vlm"}),
+        (
+            "methods",
+            {
+                "zero_shot",
+                "finetune",
+                "offline_kd",
+                "dkd",
+                "mutual",
+                "assistant",
+                "feature_kd",
+                "relation_kd",
+                "hkd4vlm",
+            },
+        ),
         ("benchmarks", {"scenes_hallucination", "scenes_factuality", "nlvr"}),
         ("ladders", {"tiny"}),
     ],

@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.api import ConfigError
-from methods.losses import ABSENT, DIVERGENCES, Divergence, cross_entropy, divergence
+from methods.losses import (
+    ABSENT,
+    DIVERGENCES,
+    Divergence,
+    cross_entropy,
+    disagreement,
+    divergence,
+    feature_distance,
+    relation_distance,
+)
 
 LABELS = torch.tensor([0, 2])
 ALL = torch.ones(2, 4, dtype=torch.bool)
@@ -198,3 +207,126 @@ def test_cross_entropy_by_hand() -> None:
 def test_unknown_divergence_names_the_near_one() -> None:
     with pytest.raises(ConfigError, match=r"'jds'.*did you mean 'jsd'"):
         divergence("jds", TEACHER, STUDENT, LABELS, ALL)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_over_a_large_vocabulary_it_is_still_its_formula(name: Divergence) -> None:
+    """5,000 tokens in float32: sums of many small parts stay within 1e-4 of float64."""
+    rng = np.random.default_rng(0)
+    z_t, z_s = rng.normal(0, 4, (2, 2, 5000))
+    mask = torch.ones(2, 5000, dtype=torch.bool)
+    got = divergence(name, torch.tensor(z_t).float(), torch.tensor(z_s).float(), LABELS, mask, temperature=2.0)
+    want = [reference(name, z_t[i], z_s[i], int(LABELS[i]), 2.0) for i in range(2)]
+    np.testing.assert_allclose(got.numpy(), want, rtol=1e-4)
+
+
+def test_cross_entropy_is_its_formula() -> None:
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        got = cross_entropy(STUDENT.to(dtype), LABELS, ALL)
+        want = [-np.log(softmax(z)[gold]) for z, gold in zip(STUDENT.numpy(), LABELS.tolist(), strict=True)]
+        np.testing.assert_allclose(got.numpy(), want, rtol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_cross_entropy_is_stable_at_large_logits(dtype: torch.dtype) -> None:
+    logits = torch.tensor([[-50.0, 50, 50, 50]], dtype=dtype).requires_grad_()
+    loss = cross_entropy(logits, torch.tensor([0]), ALL[:1])
+    torch.testing.assert_close(loss, torch.tensor([100 + np.log(3)], dtype=torch.float32))
+    loss.sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+# ------------------------------------------------------------------------------- views and features
+
+
+def test_disagreement_is_the_symmetric_jsd_and_moves_both() -> None:
+    one, other = STUDENT.clone().requires_grad_(), TEACHER.clone().requires_grad_()
+    got = disagreement(one, other, ALL)
+    want = [reference("jsd", z_t, z_s, 0, 1.0) for z_t, z_s in zip(TEACHER.numpy(), STUDENT.numpy(), strict=True)]
+    np.testing.assert_allclose(got.detach().numpy(), want, rtol=1e-12)
+    torch.testing.assert_close(got, disagreement(other, one, ALL))
+    got.sum().backward()
+    assert one.grad is not None
+    assert one.grad.any()
+    assert other.grad is not None
+    assert other.grad.any()
+    torch.testing.assert_close(disagreement(one, one, ALL), torch.zeros(2).double(), atol=1e-15, rtol=0)
+    sure = torch.tensor([[50.0, -50.0]], dtype=torch.float16)
+    got = disagreement(sure, -sure, torch.ones(1, 2, dtype=torch.bool))
+    torch.testing.assert_close(got, torch.tensor([np.log(2)], dtype=torch.float32))
+
+
+def test_feature_distance_is_one_minus_the_cosine() -> None:
+    """(3, 4) and (4, 3): cos = 24/25. Opposite: 2. The length doesn't count, and the teacher stays."""
+    teacher = torch.tensor([[3.0, 4.0], [1.0, 0.0]], dtype=torch.float64).requires_grad_()
+    student = torch.tensor([[40.0, 30.0], [-7.0, 0.0]], dtype=torch.float64).requires_grad_()
+    got = feature_distance(teacher, student)
+    torch.testing.assert_close(got, torch.tensor([1 / 25, 2.0]).double())
+    got.sum().backward()
+    assert teacher.grad is None
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+    torch.testing.assert_close(feature_distance(teacher, 5 * teacher), torch.zeros(2).double(), atol=1e-12, rtol=0)
+
+
+def gram(tokens: np.ndarray, grid: int) -> np.ndarray:
+    """Cosines among the means of the fields of a square of tokens, from the definition."""
+    side = round(len(tokens) ** 0.5)
+    step = side // grid
+    square = tokens.reshape(side, side, -1)
+    fields = [
+        square[i * step : (i + 1) * step, j * step : (j + 1) * step].mean((0, 1))
+        for i in range(grid)
+        for j in range(grid)
+    ]
+    return np.array([[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in fields] for a in fields])
+
+
+@pytest.mark.parametrize("sides", [(2, 2), (4, 2), (4, 8)])
+def test_relation_distance_is_its_formula(sides: tuple[int, int]) -> None:
+    """Teacher and student of other widths and grids, compared on 2 x 2 fields."""
+    rng = np.random.default_rng(0)
+    teacher, student = (rng.normal(size=(3, side * side, width)) for side, width in zip(sides, (5, 4), strict=True))
+    got = relation_distance(torch.tensor(teacher), torch.tensor(student), 2)
+    want = [np.square(gram(s, 2) - gram(t, 2)).sum() for t, s in zip(teacher, student, strict=True)]
+    np.testing.assert_allclose(got.numpy(), want, rtol=1e-12)
+    single = relation_distance(torch.tensor(teacher).float(), torch.tensor(student).float(), 2)
+    np.testing.assert_allclose(single.numpy(), want, rtol=1e-5)
+
+
+def test_relation_distance_by_hand() -> None:
+    """Four tokens in a row of fields: all alike against one that is turned by 90 degrees: 2 x 3 cosines of 1 to 0."""
+    teacher = torch.tensor([[[1.0, 0.0]] * 4], dtype=torch.float64).requires_grad_()
+    student = torch.tensor([[[2.0, 0.0, 0.0], [0.0, 3.0, 0.0], [1.0, 0.0, 0.0], [5.0, 0.0, 0.0]]]).double()
+    student.requires_grad_()
+    got = relation_distance(teacher, student, 2)
+    torch.testing.assert_close(got, torch.tensor([6.0]).double())
+    got.sum().backward()
+    assert teacher.grad is None
+    assert student.grad is not None
+    assert student.grad.any()
+    # Neither lengths nor a common turn of the space are relations between tokens.
+    turned = 7 * teacher.flip(-1)
+    torch.testing.assert_close(relation_distance(teacher, turned, 2), torch.zeros(1).double())
+
+
+def test_tokens_that_fill_no_square_are_averaged_in_a_row() -> None:
+    """8 tokens on 2 x 2 fields: pairs of neighbours."""
+    eight = torch.randn(1, 8, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    four = eight.unflatten(1, (4, 2)).mean(2)
+    torch.testing.assert_close(relation_distance(eight, four, 2), torch.zeros(1).double(), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_features_and_relations_are_stable_in_half_precision(dtype: torch.dtype) -> None:
+    """Values of +-50, and a token that is all zero."""
+    student = 50 * torch.randn(2, 16, 4, generator=torch.Generator().manual_seed(0)).sign().to(dtype)
+    student[0, 3] = 0
+    student.requires_grad_()
+    value = relation_distance(-student, student.flip(1), 4) + feature_distance(-student[:, 3], student[:, 3])
+    value.sum().backward()
+    assert value.dtype == torch.float32
+    assert value.isfinite().all()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()

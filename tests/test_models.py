@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -65,8 +66,8 @@ def test_padding_does_not_matter(folder: Path) -> None:
     assert batches["left"]["attention_mask"].sum(1).unique().numel() == 3  # three lengths
     assert not torch.equal(batches["left"]["input_ids"], batches["right"]["input_ids"])
     with torch.inference_mode():
-        left, right = scorer(batches["left"]), scorer(batches["right"])
-        alone = [scorer(encoder([example]))[0] for example in examples()]
+        left, right = scorer(batches["left"])["options"], scorer(batches["right"])["options"]
+        alone = [scorer(encoder([example]))["options"][0] for example in examples()]
     torch.testing.assert_close(left, right, atol=1e-5, rtol=0)
     for together, single in zip(left, alone, strict=True):
         torch.testing.assert_close(together[: len(single)], single, atol=1e-5, rtol=0)
@@ -79,7 +80,7 @@ def test_absent_options_have_no_probability(folder: Path) -> None:
     batch = encoder(examples())
     assert batch["options"].tolist() == [[True, True, True], [True, True, False], [True, True, True]]
     with torch.inference_mode():
-        logits = models.OptionScorer(models.load_vlm(rung(folder)), encoder.letters)(batch)
+        logits = models.OptionScorer(models.load_vlm(rung(folder)), encoder.letters)(batch)["options"]
     assert logits[1, 2] == models.ABSENT == -1e4
     assert logits.softmax(-1)[1, 2] == 0
     assert logits.log_softmax(-1).isfinite().all()
@@ -106,7 +107,7 @@ def test_spellings_of_a_letter_are_summed() -> None:
         "attention_mask": torch.ones(1, 1, dtype=torch.long),
         "options": torch.tensor([[True, True]]),
     }
-    torch.testing.assert_close(scorer(batch).exp(), torch.tensor([[3.0, 5.0]]))
+    torch.testing.assert_close(scorer(batch)["options"].exp(), torch.tensor([[3.0, 5.0]]))
 
 
 def test_each_row_is_read_at_its_own_end() -> None:
@@ -114,7 +115,7 @@ def test_each_row_is_read_at_its_own_end() -> None:
     scorer = models.OptionScorer(Says([[0.0], [10.0], [20.0]]), [[0]])
     mask = torch.tensor([[1, 0, 0], [1, 1, 1], [1, 1, 0]])
     batch = {"input_ids": mask, "attention_mask": mask, "options": torch.ones(3, 1, dtype=torch.bool)}
-    assert scorer(batch).flatten().tolist() == [0, 20, 10]
+    assert scorer(batch)["options"].flatten().tolist() == [0, 20, 10]
 
 
 class Words:
@@ -135,6 +136,105 @@ def test_a_letter_is_any_single_token_that_spells_it(letter: str, tokens: list[i
 def test_a_letter_without_a_token_is_an_error() -> None:
     with pytest.raises(ModelError, match="'S': its tokenizer has no single token for the option letter 'D'"):
         models._spellings(Words(), "D", "S")
+
+
+# --------------------------------------------------------------------- beside the option logits
+
+
+def llava() -> Any:
+    text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 2, "vocab_size": 40}  # fmt: skip
+    vision = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+              "image_size": 16, "patch_size": 8}  # fmt: skip
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**vision, projection_dim=8),
+        text_config=transformers.LlamaConfig(**text),
+        image_token_id=39,
+        vision_feature_layer=-1,
+    )
+    return transformers.LlavaForConditionalGeneration(config), {"pixel_values": torch.randn(3, 3, 16, 16)}, 4
+
+
+def smolvlm() -> Any:
+    config = transformers.SmolVLMConfig(
+        vision_config={"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+                       "image_size": 16, "patch_size": 4},
+        text_config=transformers.LlamaConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=40
+        ),
+        scale_factor=2,
+        image_token_id=39,
+        pad_token_id=0,
+    )  # fmt: skip
+    return transformers.SmolVLMForConditionalGeneration(config), {"pixel_values": torch.randn(3, 1, 3, 16, 16)}, 4
+
+
+def qwen() -> Any:
+    config = transformers.Qwen2_5_VLConfig(
+        vision_config={"hidden_size": 16, "intermediate_size": 16, "depth": 1, "num_heads": 2, "patch_size": 4,
+                       "out_hidden_size": 16, "fullatt_block_indexes": [0], "window_size": 16},
+        text_config={"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+                     "num_key_value_heads": 2, "vocab_size": 40,
+                     "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1e4}},
+        image_token_id=39,
+    )  # fmt: skip
+    # Three pictures of 4 x 4 patches, which 2 x 2 merging makes 4 tokens; a patch is of 2 frames x 3 x 4 x 4.
+    pixels = {"pixel_values": torch.randn(48, 96), "image_grid_thw": torch.tensor([[1, 4, 4]] * 3)}
+    types = {"mm_token_type_ids": torch.tensor([[0, 1, 1, 1, 1, 0, 0, 0]] * 3)}
+    return transformers.Qwen2_5_VLForConditionalGeneration(config), pixels | types, 4
+
+
+@pytest.mark.parametrize("make", [llava, smolvlm, qwen])
+def test_hidden_vision_and_vocabulary_of_any_class(make: Callable[[], Any]) -> None:
+    """The output layer maps `hidden` to `vocab`; `vision` is what the model's own get_image_features gives."""
+    torch.manual_seed(0)
+    vlm, pixels, tokens = make()
+    scorer = models.OptionScorer(vlm.eval(), [[1], [2, 3], [4]])
+    batch = pixels | {
+        "input_ids": torch.tensor([[5, 39, 39, 39, 39, 6, 7, 8]] * 2 + [[9, 39, 39, 39, 39, 4, 0, 0]]),
+        "attention_mask": torch.tensor([[1] * 8, [1] * 7 + [0], [1] * 6 + [0] * 2]),
+        "options": torch.ones(3, 3, dtype=torch.bool),
+    }
+    outputs = scorer(batch, ("hidden", "vision", "vocab"))
+    assert {name: tuple(t.shape) for name, t in outputs.items()} == {
+        "options": (3, 3),
+        "hidden": (3, 16),
+        "vision": (3, tokens, 16),
+        "vocab": (3, 40),
+    }
+    assert all(t.dtype == torch.float32 and t.requires_grad for t in outputs.values())
+    torch.testing.assert_close(vlm.get_output_embeddings()(outputs["hidden"]), outputs["vocab"])
+    torch.testing.assert_close(outputs["vocab"][:, [1, 4]], outputs["options"][:, [0, 2]])
+    known = {key: value for key, value in pixels.items() if key != "mm_token_type_ids"}
+    features = vlm.get_image_features(**known).pooler_output
+    features = torch.cat(list(features)) if isinstance(features, tuple | list) else features
+    torch.testing.assert_close(outputs["vision"].flatten(0, 1), features.reshape(-1, 16))
+    plain = scorer(batch)
+    assert set(plain) == {"options"}  # what isn't needed isn't kept
+    assert torch.equal(plain["options"], outputs["options"])
+    assert models.width(vlm.config) == 16
+
+
+def test_hidden_vision_and_vocabulary_of_the_tiny_ladder(folder: Path) -> None:
+    encoder = models.load_encoder(rung(folder))
+    vlm: Any = models.load_vlm(rung(folder))
+    scorer = models.OptionScorer(vlm, encoder.letters, "bf16").train()
+    outputs = scorer(encoder(examples()), ("hidden", "vision", "vocab"))
+    assert outputs["vision"].shape == (3, 16, 48)
+    assert outputs["vocab"].shape == (3, len(encoder.tokens))
+    assert {t.dtype for t in outputs.values()} == {torch.float32}  # also under autocast
+    for name in ("hidden", "vision", "vocab"):
+        vlm.zero_grad()
+        outputs[name].square().sum().backward(retain_graph=True)
+        assert vlm.model.multi_modal_projector.linear_1.weight.grad.any()
+
+
+def test_pictures_of_different_size_in_tokens_are_refused() -> None:
+    vlm, pixels, _ = llava()
+    ids = torch.tensor([[5, 39, 39, 39, 39, 39], [5, 39, 39, 39, 6, 6], [5, 39, 39, 39, 39, 6]])
+    batch = pixels | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with pytest.raises(ModelError, match=r"Llava.*: \[3, 4, 5\] visual tokens a picture in one batch; expected one"):
+        models.OptionScorer(vlm, [[1]])(batch | {"options": torch.ones(3, 1, dtype=torch.bool)}, ("vision",))
 
 
 # --------------------------------------------------------------------------------- size and digest

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from harness.api import ConfigError, Example
 from methods.hkd4vlm import HKD4VLM
-from methods.msi import Aggregate, Debias, Shifts, fixed_options, fuse_views, shifted_orders
+from methods.msi import Aggregate, Debias, Shifts, content_free, fixed_options, fuse_views, shifted_orders
 
 ABCD = ("red", "blue", "green", "grey")
 NO = "No hallucination"
@@ -102,7 +104,7 @@ def biased_logits(seed: int, view: Example) -> np.ndarray:
 
 
 @pytest.mark.parametrize("aggregate", ["prob", "logprob", "vote"])
-@pytest.mark.parametrize("debias", ["none", "prior"])
+@pytest.mark.parametrize("debias", ["none", "prior", "calibrate"])
 @pytest.mark.parametrize("shifts", ["all", "cyclic"])
 @settings(max_examples=25, deadline=None)
 @given(options=words, head=st.booleans(), seed=st.integers(0, 999), data=st.data())
@@ -151,6 +153,30 @@ def test_views_carry_the_gold_along() -> None:
     for view in HKD4VLM(shifts="all").views(example((NO, "red", "blue", "green"), gold=2)):
         assert view.options[0] == NO
         assert view.options[view.gold] == "blue"
+
+
+def test_calibration_divides_by_the_content_free_answer() -> None:
+    """A letter that is liked 3 : 1 without any content: (0.6, 0.4) becomes 0.6 / 0.75 : 0.4 / 0.25 = 1 : 2."""
+    got = fuse_views(((0, 1),), np.log([[0.6, 0.4]]), "prob", "calibrate", np.log([0.75, 0.25]))
+    np.testing.assert_allclose(np.exp(got), [1 / 3, 2 / 3])
+
+
+def test_the_content_free_input_has_nothing_to_judge() -> None:
+    picture = lambda: Image.new("RGB", (30, 20), "red")  # noqa: E731
+    asked = replace(example((NO, "red", "blue"), gold=2), image=picture, context="Some context.")
+    *shifted, free = HKD4VLM(debias="calibrate").views(asked)
+    assert len(shifted) == 2
+    assert (free.claim, free.context, free.options) == ("N/A", "N/A", (NO, "N/A", "N/A"))
+    assert free.question == asked.question
+    assert free.load_image().size == (30, 20)
+    assert free.load_image().getcolors() == [(600, (128, 128, 128))]
+    moved = HKD4VLM(debias="calibrate").views(asked.reordered((0, 2, 1)))[-1]
+    assert replace(moved, gold=free.gold) == free  # whatever the order of the others
+    assert content_free(replace(asked, claim="", context=""), True, False).prompt().count("N/A") == 2
+    verdicts = replace(asked, options=("True", "False"))
+    assert content_free(verdicts, True, True).options == ("True", "False")  # they are answers, not content
+    for off in (HKD4VLM(msi=False, debias="calibrate"), HKD4VLM(msi=False, debias="prior")):
+        assert list(off.views(asked)) == [asked]
 
 
 def test_verdicts_keep_their_letters_where_asked() -> None:

@@ -264,9 +264,9 @@ def test_a_corrupt_image_names_the_example(small: Path) -> None:
 
 
 def test_a_missing_folder_and_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere is not a folder"):
+    with pytest.raises(DataError, match=r"nowhere does not exist or is no folder"):
         NLVR(tmp_path / "nowhere").load("train")
-    with pytest.raises(DataError, match=r"dev\.json does not exist"):
+    with pytest.raises(DataError, match=r"dev\.json: does not exist"):
         NLVR(tmp_path).load("train")
     with pytest.raises(ConfigError, match="--data-dir"):
         NLVR().load("train")
@@ -285,22 +285,22 @@ def test_missing_images_are_counted_or_skipped(small: Path) -> None:
     ("bad", "says"),
     [
         ("{", "line 2: not JSON"),
-        ("[]", "line 2: a JSON list, expected an object"),
-        (json.dumps(row("1-0", 0, "a", "maybe")), "line 2: label is 'maybe', expected 'true' or 'false'"),
-        (json.dumps({**row("1-0", 0, "a"), "label": None}), "line 2: label is None"),
-        (json.dumps({**row("1-0", 0, "a"), "label": True}), "line 2: label is True"),
-        (json.dumps(row("1-0", 0, " ")), "line 2: sentence is ' '"),
+        ("[]", "line 2: an array, expected an object"),
+        (json.dumps(row("1-0", 0, "a", "maybe")), "item 2: label is 'maybe', expected one of 'true', 'false'"),
+        (json.dumps({**row("1-0", 0, "a"), "label": None}), "item 2: label is None"),
+        (json.dumps({**row("1-0", 0, "a"), "label": True}), "item 2: label is True"),
+        (json.dumps(row("1-0", 0, " ")), "item 2: sentence is ' '"),
         (
             json.dumps(row("../../1-0", 0, "a")),
-            r"line 2: identifier is '\.\./\.\./1-0', expected like '1572-0'",
+            r"item 2: identifier is '\.\./\.\./1-0', expected like '1572-0'",
         ),
-        (json.dumps({**row("1-0", 0, "a"), "directory": ".."}), r"line 2: directory is '\.\.'"),
-        (json.dumps({**row("1-0", 0, "a"), "structured_rep": None}), "line 2: structured_rep is not a list"),
+        (json.dumps({**row("1-0", 0, "a"), "directory": ".."}), r"item 2: directory is '\.\.'"),
+        (json.dumps({**row("1-0", 0, "a"), "structured_rep": None}), "item 2: structured_rep is not a list"),
         (
             json.dumps({**row("1-0", 0, "a"), "structured_rep": [["x"]]}),
-            "line 2: structured_rep is not a list",
+            "item 2: structured_rep is not a list",
         ),
-        (json.dumps(row("9-9", 0, "a")), "lines 1 and 2 have one identifier, '9-9'"),
+        (json.dumps(row("9-9", 0, "a")), "item 2: the id '9-9' is already that of .*item 1"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, bad: str, says: str) -> None:

@@ -101,9 +101,10 @@ def test_the_demo_runs_what_it_promises(root: Path) -> None:
 def test_the_wheel_holds_the_four_packages_and_the_weights(root: Path, project: dict[str, Any], tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    packages = project["tool"]["setuptools"]["packages"]
-    for package in packages:
-        shutil.copytree(root / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    packages = [name.replace(".", "/") for name in project["tool"]["setuptools"]["packages"]]
+    tops = {package.split("/")[0] for package in packages}
+    for top in tops:
+        shutil.copytree(root / top, source / top, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(root / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
@@ -114,4 +115,4 @@ def test_the_wheel_holds_the_four_packages_and_the_weights(root: Path, project: 
     weights = root / "harness" / "weights"
     expected |= {str(p.relative_to(root)) for p in weights.rglob("*") if p.is_file()}
     assert expected <= shipped
-    assert {name.split("/")[0] for name in shipped} == {*packages, wheel.name.split("-py3")[0] + ".dist-info"}
+    assert {name.split("/")[0] for name in shipped} == {*tops, wheel.name.split("-py3")[0] + ".dist-info"}

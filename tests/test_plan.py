@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness import describe, plan, runner
-from harness.config import RunConfig, parse
+from harness.config import RunConfig, SuiteConfig, parse
 from harness.errors import ConfigError, ModelError
 from harness.io import PlainIo
 from harness.plan import Plan
@@ -34,6 +36,18 @@ def make(toy: str, toy_ladder: str) -> Make:
         return plan.make(parse(RunConfig, table | changes, "test"))
 
     return made
+
+
+def test_a_line_of_a_suite_has_its_own_learning_rate_but_not_its_own_budget() -> None:
+    table = {"name": "two", "seeds": [0], "benchmarks": ["toy"], "train": {"examples": 96, "lr": 1e-3}}
+    runs = [{"method": "finetune"}, {"method": "finetune", "train": {"lr": 2e-3, "lr_by_rung": {"L": 1e-4}}}]
+    one, two = parse(SuiteConfig, table | {"runs": runs}, "test").run_configs()
+    assert (one.train.lr, two.train.lr, two.train.lr_by_rung) == (1e-3, 2e-3, {"L": 1e-4})
+    assert one.train.examples == two.train.examples == 96
+    with pytest.raises(ConfigError, match="the student budget is the same"):
+        parse(SuiteConfig, table | {"runs": [{"method": "finetune", "train": {"examples": 9}}]}, "t").run_configs()
+    with pytest.raises(ConfigError, match="runs: finetune: train: unknown setting 'lrr': did you mean 'lr'"):
+        parse(SuiteConfig, table | {"runs": [{"method": "finetune", "train": {"lrr": 9}}]}, "t").run_configs()
 
 
 # ----------------------------------------------------------------------------------------- identity
@@ -81,6 +95,12 @@ def test_where_and_how_a_run_is_executed_does_not(make: Make, change: dict[str, 
 def test_a_setting_at_its_default_is_the_same_run(make: Make) -> None:
     default = make("offline_kd").settings["alpha"]
     assert make("offline_kd", settings={"alpha": default}).run_id == make("offline_kd").run_id
+
+
+def test_a_preset_is_the_run_that_it_stands_for(make: Make) -> None:
+    planned = make("dkd", settings={"alpha": 2.0})
+    assert planned.run_id == make("offline_kd", settings={"divergence": "dkd", "alpha": 2.0}).run_id
+    assert (planned.config.method, planned.config.settings) == ("offline_kd", {"divergence": "dkd", "alpha": 2.0})
 
 
 def test_the_id_can_be_read(make: Make) -> None:
@@ -140,6 +160,24 @@ def test_a_rung_without_a_folder_is_refused(make: Make, tmp_path: Path) -> None:
 def test_stages_are_checked(make: Make, mistake: str, says: str) -> None:
     with pytest.raises(ConfigError, match=f"method 'stages'.*{says}"):
         make("stages", settings={"mistake": mistake})
+
+
+def test_vocabularies_must_number_their_tokens_alike(make: Make, toy_ladder: str, tmp_path: Path) -> None:
+    over_vocabulary = {"support": "vocab", "divergence": "jsd"}
+    assert make("offline_kd", settings=over_vocabulary).stages
+    folder = shutil.copytree(Path(toy_ladder).parent, tmp_path / "ladder")
+    tokenizer = json.loads((folder / "L" / "tokenizer.json").read_text())
+    numbers = tokenizer["model"]["vocab"]
+    numbers["red"], numbers["green"] = numbers["green"], numbers["red"]
+    (folder / "L" / "tokenizer.json").write_text(json.dumps(tokenizer))
+    ladder = str(folder / "ladder.toml")
+    with pytest.raises(
+        ConfigError,
+        match=r"'offline_kd', stage 'distil': compares vocabularies, but 2 of the \d+ tokens of rung 'S' have another "
+        r"number than in rung 'L'; compare the options",
+    ):
+        make("offline_kd", settings=over_vocabulary, ladder=ladder)
+    assert make("offline_kd", ladder=ladder).stages  # over the options they need not
 
 
 def test_half_of_the_budget_is_refused(make: Make) -> None:

@@ -73,6 +73,30 @@ def test_built_ins_are_listed_without_importing_them(root: Path) -> None:
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
 
 
+def test_presets_are_names_for_settings() -> None:
+    assert {"reverse_kl", "jsd", "skew_kl", "dkd"} <= registry.methods().keys()
+    assert registry.make_method("dkd", {}) == registry.make_method("offline_kd", {"divergence": "dkd"})
+    assert registry.resolve_preset("jsd", {"alpha": 2.0}) == ("offline_kd", {"divergence": "jsd", "alpha": 2.0})
+    assert registry.resolve_preset("offline_kd", {"alpha": 2.0}) == ("offline_kd", {"alpha": 2.0})
+    assert registry.resolve_preset("dkd", {"divergence": "dkd"}) == ("offline_kd", {"divergence": "dkd"})
+    with pytest.raises(
+        ConfigError, match=r"'dkd' is 'offline_kd' with divergence = 'dkd', not 'jsd'; leave divergence"
+    ):
+        registry.make_method("dkd", {"divergence": "jsd"})
+
+
+def test_a_plugins_presets_are_offered_and_its_parents_are_not(tmp_path: Path) -> None:
+    """A method that is built on another one must not take the other's presets' names."""
+    text = (
+        "from dataclasses import dataclass\nfrom methods.offline_kd import OfflineKD\n"
+        "@dataclass(frozen=True)\nclass Acme(OfflineKD):\n    name = 'acme'\n    summary = 's'\n{}"
+    )
+    path = write(tmp_path / "acme.py", text.format("    presets = {'acme_hot': {'temperature': 8.0}}\n"))
+    assert registry.load_plugin(str(path)) == ["acme", "acme_hot"]
+    assert registry.make_method("acme_hot", {}).temperature == 8  # type: ignore[attr-defined]
+    assert registry.load_plugin(str(write(tmp_path / "more.py", text.format("").replace("acme", "more")))) == ["more"]
+
+
 def test_a_checkout_without_installation_offers_the_same(root: Path, tmp_path: Path) -> None:
     """As in a Ray job's working directory: only the files, in an interpreter that sees no site metadata."""
     unneeded = shutil.ignore_patterns("weights", "__pycache__")

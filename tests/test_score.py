@@ -319,7 +319,12 @@ def test_answers_become_a_run_beside_the_others(cli: Cli, pope: Path, tmp_path: 
         ("other", 2, 0.5),
     ]
     assert {r["train_tflops"] for r in rows} == {None}
+    controls = {r["method"] for r in cli("rank", "--store", store, "--json").json["rows"] if r["kind"] == "control"}
+    assert controls == {"majority_of_split", "random", "always_yes", "always_no"}
+    text = cli("rank", "--store", store, "--metric", "official:random/accuracy").out
+    assert "official:random/accuracy is in the protocol's own unit" in text
     opened = Store(store)
+    assert not opened.read(next(id_ for id_ in opened.ids() if "majority" in id_)).provenance.imported
     frame = opened.predictions(rows[1]["run_ids"][0])
     unread = frame[frame["chosen"] == -1]
     assert list(zip(unread["id"], unread["text"], strict=True)) == [("random/1", "hard to say")]
@@ -335,7 +340,7 @@ def test_the_same_answers_are_the_same_run(cli: Cli, pope: Path, tmp_path: Path)
     first, again, other = (cli(*args, "--name", "m", *more).json for more in ([], [], ["--seed", "1"]))
     assert first == again
     assert first["run_id"] != other["run_id"]
-    assert len(Store(tmp_path / "s").ids()) == 2
+    assert len([id_ for id_ in Store(tmp_path / "s").ids() if id_.startswith("imported-")]) == 2
 
 
 def test_what_a_protocol_leaves_undefined_has_no_figure(cli: Cli, pope: Path, tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t, ttest_1samp
 from sklearn.metrics import f1_score
 
-from harness import stats
+from harness import bootstrap, stats
 from harness.errors import ConfigError, DataError
 from harness.metrics import Floats
 
@@ -66,6 +67,25 @@ def test_golden_macro_f1_difference() -> None:
     assert [difference.low, difference.high] == pytest.approx(scores["ci95_percentile"], rel=1e-9)
 
 
+@golden_vectors
+def test_golden_mcnemar() -> None:
+    golden = json.loads(GOLDEN.with_name("stats_mcnemar.json").read_text())
+    for table in golden["scores"]["tables"]:
+        b, c = table["b"], table["c"]
+        right_a, right_b = [1] * b + [0] * c + [1, 0], [0] * b + [1] * c + [1, 0]
+        assert stats.mcnemar(right_a, right_b) == (b, c, pytest.approx(table["p_exact_two_sided"], rel=1e-9))
+
+
+@golden_vectors
+def test_golden_holm() -> None:
+    golden = json.loads(GOLDEN.with_name("stats_holm.json").read_text())
+    for name, p in golden["predictions"].items():
+        expected = golden["scores"][name]["holm"]
+        assert stats.holm(p) == pytest.approx(expected["adjusted"], rel=1e-9)
+        assert [q <= 0.05 for q in stats.holm(p)] == expected["reject_at_0_05"]
+    assert stats.holm([]) == []
+
+
 # ---------------------------------------------------------------------------------- from the definition
 
 
@@ -73,8 +93,8 @@ def test_blocks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None
     units: Floats = np.arange(14, dtype=float).reshape(7, 2)
     drawn = np.random.default_rng(5).integers(0, 7, size=(50, 7))
     for block in (1, 21, 1 << 21):
-        monkeypatch.setattr(stats, "_BLOCK", block)
-        assert (stats.resampled_sums(units, 50, 5) == units[drawn].sum(1)).all()
+        monkeypatch.setattr(bootstrap, "_BLOCK", block)
+        assert (bootstrap.resampled_sums(units, 50, 5) == units[drawn].sum(1)).all()
 
 
 def test_summary_equals_the_loop_over_resamples() -> None:
@@ -92,23 +112,13 @@ def test_summary_equals_the_loop_over_resamples() -> None:
     assert list(summary) == ["accuracy", "macro_f1", "micro_f1", "accuracy/count", "accuracy/object"]
 
 
-def test_difference_over_seeds_equals_the_loop() -> None:
-    a, b = {s: noisy(s, 0.8) for s in range(3)}, {s: noisy(s + 9, 0.6) for s in range(3)}
-    found = stats.paired_difference(a, b, None, resamples=60, seed=2)
+def test_the_drawn_figures_of_seeds_share_their_groups() -> None:
+    runs = [noisy(s, 0.8) for s in range(3)]
+    found = bootstrap.resampled(runs, None, "accuracy", 60, 2)
     groups = np.random.default_rng(2).integers(0, 30, size=(60, 30))
-    seeds = np.random.default_rng([2, 1]).integers(0, 3, size=(60, 3))
-    right = {
-        (side, s): (f["gold"] == f["chosen"]).to_numpy().reshape(30, 3)
-        for side, runs in (("a", a), ("b", b))
-        for s, f in runs.items()
-    }
-    loop = [
-        np.mean([right["a", s][g].mean() - right["b", s][g].mean() for s in drawn])
-        for g, drawn in zip(groups, seeds, strict=True)
-    ]
-    assert [found.low, found.high] == pytest.approx(np.percentile(loop, [2.5, 97.5]))
-    assert found.value == pytest.approx(np.mean([right["a", s].mean() - right["b", s].mean() for s in a]))
-    assert (found.seeds, found.groups) == ((0, 1, 2), 30)
+    right_scg = np.stack([(f["gold"] == f["chosen"]).to_numpy().reshape(30, 3) for f in runs])
+    assert found.point_s == pytest.approx(right_scg.mean((1, 2)))
+    assert found.drawn_ns == pytest.approx(np.array([[right[g].mean() for right in right_scg] for g in groups]))
 
 
 # ------------------------------------------------------------------------------------------ by hand
@@ -128,9 +138,40 @@ def test_no_difference_has_p_one() -> None:
     assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
+def test_the_spread_over_seeds_by_hand() -> None:
+    def spread(figures: list[float], drawn: list[list[float]]) -> bootstrap.Spread:
+        return bootstrap.spread(np.array(figures), bootstrap.covariance(np.array(drawn)), groups=11)
+
+    # All three move together, by 0.1 up or down: variance 0.02, of which 11 groups show 10 / 11. Between: 0.01 / 3.
+    found = spread([0.5, 0.6, 0.7], [[0.4, 0.5, 0.6], [0.6, 0.7, 0.8]])
+    images, seeds = 0.022, 0.01 / 3
+    assert (found.images, found.seeds, found.total) == pytest.approx((images, seeds, images + seeds))
+    assert found.df == pytest.approx(1 / (seeds / found.total / 2 + images / found.total / 10))
+    assert found.shape == pytest.approx(1.1**0.5)
+    # Two seeds that move against each other share nothing: the variance between them is all, with one df.
+    against = spread([0.5, 0.7], [[0.4, 0.8], [0.6, 0.6]])
+    assert (against.images, against.seeds, against.df) == pytest.approx((0, 0.01, 1))
+    alike = spread([0.5, 0.5], [[0.4, 0.4], [0.6, 0.6]])
+    assert (alike.images, alike.seeds, alike.df) == pytest.approx((0.022, 0, 10))
+
+
+def test_the_interval_over_seeds_is_a_t_interval() -> None:
+    rng = np.random.default_rng(0)
+    point_s = np.array([0.5, 0.52, 0.57])
+    shared_n = rng.normal(0, 0.02, 20_000)  # all seeds move together
+    drawn_n = bootstrap.over_seeds(point_s, point_s + shared_n[:, None], 10**9)
+    total = 0.02**2 + point_s.var(ddof=1) / 3
+    half = t.ppf(0.975, 2 * total / (point_s.var(ddof=1) / 3)) * np.sqrt(total)
+    assert np.percentile(drawn_n, [2.5, 97.5]) == pytest.approx([0.53 - half, 0.53 + half], abs=0.03 * half)
+    # Without any spread over images it is the t-interval of the seeds' figures alone, as scipy has it.
+    alone_n = bootstrap.over_seeds(point_s, np.tile(point_s, (20_000, 1)), 10)
+    bounds = ttest_1samp(point_s, 0).confidence_interval()
+    assert np.percentile(alone_n, [2.5, 97.5]) == pytest.approx([bounds.low, bounds.high], abs=1e-3)
+
+
 def test_p_by_hand() -> None:
     # Of 9 differences 2 are at most 0 and 8 at least 0 (one tie, off by rounding): p = 2 (1 + 2) / (9 + 1).
-    assert stats.two_sided_p(np.array([-0.1, 1e-17, 0.1, 0.2, 0.2, 0.3, 0.3, 0.4, 0.5])) == 0.6
+    assert bootstrap.two_sided_p(np.array([-0.1, 1e-17, 0.1, 0.2, 0.2, 0.3, 0.3, 0.4, 0.5])) == 0.6
 
 
 def test_one_group_has_no_interval() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -11,30 +14,37 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from benchmarks.scenes_factuality import ScenesFactuality
 from harness import data, plan, runner, train
 from harness.config import RunConfig, parse
 from harness.io import GroupIo, PlainIo
 from harness.plan import Plan
 from harness.store import Store
+from methods.hkd4vlm import HKD4VLM
 
 Make = Callable[..., Plan]
 Weights = dict[str, torch.Tensor]
 
 
+def config_of(toy: str, toy_ladder: str, method: str = "finetune", **changes: Any) -> RunConfig:
+    """A run on the toy benchmark: 12 steps of 8 examples unless said otherwise."""
+    table: dict[str, Any] = {
+        "method": method,
+        "benchmark": "toy",
+        "ladder": toy_ladder,
+        "plugins": [toy],
+        "cluster": {"workers": 0},
+        "train": {"examples": 96, "batch_size": 8, "lr": 3e-3, "validations": 2} | changes.pop("train", {}),
+    }
+    return parse(RunConfig, table | changes, "test")
+
+
 @pytest.fixture
 def make(toy: str, toy_ladder: str) -> Make:
-    """A plan on the toy benchmark: 12 steps of 8 examples unless said otherwise."""
+    """A plan of such a run."""
 
     def made(method: str = "finetune", **changes: Any) -> Plan:
-        table: dict[str, Any] = {
-            "method": method,
-            "benchmark": "toy",
-            "ladder": toy_ladder,
-            "plugins": [toy],
-            "cluster": {"workers": 0},
-            "train": {"examples": 96, "batch_size": 8, "lr": 3e-3, "validations": 2} | changes.pop("train", {}),
-        }
-        return plan.make(parse(RunConfig, table | changes, "test"))
+        return plan.make(config_of(toy, toy_ladder, method, **changes))
 
     return made
 
@@ -89,25 +99,51 @@ def test_micro_batches_change_nothing(make: Make, tmp_path: Path, method: str) -
     assert losses(uneven) == pytest.approx(losses(whole), rel=1e-3)
 
 
-def _rank(rank: int, world: int, config: RunConfig, folder: Path) -> None:
+def _rank(rank: int, world: int, configs: dict[str, RunConfig], folder: Path) -> None:
+    """Train each run as one of several ranks; what came out, or went wrong, is left in files."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     io = GroupIo(torch.distributed.group.WORLD)  # type: ignore[arg-type]
-    result = train.train(plan.make(config), io, folder / "work")
-    if rank == 0:
-        bill = {k: c.model_dump() for k, c in result.costs.items()}
-        torch.save({"losses": losses(result), "bill": bill}, folder / "out.pt")
+    for name, config in configs.items():
+        said: dict[str, Any] = {}
+        try:
+            result = train.train(plan.make(config), io, folder / f"work {name}")
+            said = {"losses": losses(result), "bill": {k: c.model_dump() for k, c in result.costs.items()}}
+        except train.TrainingError as error:
+            said = {"error": str(error)}
+        torch.save(said, folder / f"{name} {rank}.pt")
     torch.distributed.destroy_process_group()
 
 
+# 7 examples a step: the ranks have 4 and 3 of them.
+SHARED: dict[str, dict[str, Any]] = {
+    "finetune": {"method": "finetune"},
+    "hkd4vlm": {"method": "hkd4vlm"},
+    "levels": {"method": "hkd4vlm", "settings": {"ternary": "levels"}},  # with an adapter
+    "views": {"method": "hkd4vlm", "settings": {"ternary": "views"}},  # two passes of one role
+    "cache": {"method": "offline_kd", "train": {"cache": "auto"}, "evaluate": {"batch_size": 4}},
+    "breach": {"method": "breach", "settings": {"how": "rank"}},
+}
+
+
+@pytest.fixture(scope="module")
+def shared(toy: str, toy_ladder: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, RunConfig], Path]:
+    """The runs above, and the folder in which two ranks that trained them together left what came out."""
+    folder = tmp_path_factory.mktemp("shared")
+    configs = {}
+    for name, changes in SHARED.items():
+        budget = {"examples": 56, "batch_size": 7, "lr": 3e-3, "validations": 2} | changes.get("train", {})
+        configs[name] = config_of(toy, toy_ladder, **changes | {"train": budget})
+    mp.spawn(_rank, args=(2, configs, folder), nprocs=2)
+    return configs, folder
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["finetune", "hkd4vlm"])
-def test_two_ranks_equal_one(make: Make, tmp_path: Path, method: str) -> None:
-    # 7 examples a step: the ranks have 4 and 3 of them.
-    planned = make(method, train={"examples": 56, "batch_size": 7})
-    _, result = trained(planned, tmp_path / "one")
-    mp.spawn(_rank, args=(2, planned.config, tmp_path), nprocs=2)
-    both = torch.load(tmp_path / "out.pt", weights_only=True)
+@pytest.mark.parametrize("name", [name for name in SHARED if name != "breach"])
+def test_two_ranks_equal_one(shared: tuple[dict[str, RunConfig], Path], tmp_path: Path, name: str) -> None:
+    configs, folder = shared
+    _, result = trained(plan.make(configs[name]), tmp_path)
+    both = torch.load(folder / f"{name} 0.pt", weights_only=True)
     assert losses(result) == pytest.approx(both["losses"], rel=1e-3)
     for role, cost in result.costs.items():  # the bill is that of all ranks together
         assert both["bill"][role]["forwards"] == cost.forwards
@@ -115,13 +151,36 @@ def test_two_ranks_equal_one(make: Make, tmp_path: Path, method: str) -> None:
         assert both["bill"][role]["flops"] == pytest.approx(cost.flops)
 
 
+@pytest.mark.slow
+def test_ranks_that_forward_other_roles_are_told_before_they_wait_for_ever(
+    shared: tuple[dict[str, RunConfig], Path],
+) -> None:
+    said = [torch.load(shared[1] / f"breach {rank}.pt", weights_only=True) for rank in range(2)]
+    assert said[0] == said[1]
+    assert said[0]["error"] == (
+        "method 'breach', stage 'only', step 4: loss() forwarded teacher on some workers only; "
+        "forward the same roles on every one"
+    )
+
+
 class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize(("stage", "step"), [("ppod", 5), ("tcrd", 1), ("tcrd", 5)])
-def test_resume_equals_uninterrupted(make: Make, tmp_path: Path, stage: str, step: int) -> None:
-    planned = make("hkd4vlm")
+@pytest.mark.parametrize(
+    ("stage", "step", "settings"),
+    [
+        ("ppod", 5, {}),
+        ("tcrd", 1, {}),
+        ("tcrd", 5, {}),
+        ("tcrd", 5, {"ternary": "levels"}),  # its adapter goes on too
+        ("tcrd", 5, {"ternary": "views", "support": "vocab", "swap_images": True}),
+    ],
+)
+def test_resume_equals_uninterrupted(
+    make: Make, tmp_path: Path, stage: str, step: int, settings: dict[str, Any]
+) -> None:
+    planned = make("hkd4vlm", settings=settings)
     whole, straight = trained(planned, tmp_path / "straight")
 
     def die(event: dict[str, Any]) -> None:
@@ -147,6 +206,162 @@ def test_bill_counts_each_role_once(make: Make, tmp_path: Path) -> None:
     }
     # A forward and a backward pass of one example count three times a forward pass.
     assert result.costs["teacher.teacher"].flops == pytest.approx(3 * result.costs["distil.teacher"].flops)
+
+
+FULL = {
+    "ppod.L": (8, 8),
+    "ppod.M": (8, 8),
+    "ppod.student": (8, 8),
+    "tcrd.teacher": (8, 8),
+    "tcrd.student": (8, 8),
+    "tcrd.anchor": (8, 0),
+}
+"""Examples forwarded and trained on, role by role, of a budget of 16."""
+
+
+def but(*left_out: str, **changes: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    """The bill of the full method, but for these roles (`stage_role`)."""
+    kept = {role: count for role, count in FULL.items() if not role.startswith(left_out)} if left_out else FULL
+    return kept | {role.replace("_", ".", 1): count for role, count in changes.items()}
+
+
+@pytest.mark.parametrize(
+    ("settings", "bill"),
+    [
+        ({}, FULL),
+        ({"ppod": False}, but("ppod", tune_L=(8, 8), tune_student=(8, 8))),
+        ({"tcrd": False}, {"ppod.L": (16, 16), "ppod.M": (16, 16), "ppod.student": (16, 16)}),
+        ({"ppod": False, "tcrd": False}, {"tune.student": (16, 16)}),
+        ({"augmentation": False}, FULL),
+        ({"online": False}, but(tune_L=(8, 8), tune_M=(8, 8), ppod_L=(8, 0), ppod_M=(8, 0))),
+        ({"online": False, "topology": "chain"}, but("ppod.L", tune_L=(8, 8), tune_M=(8, 8), ppod_M=(8, 0))),
+        (
+            {"pyramid": "staged", "tcrd": False},
+            {"ppod_M.L": (16, 16), "ppod_M.M": (16, 16), "ppod.M": (16, 16), "ppod.student": (16, 16)},
+        ),
+        ({"teacher_learns": False}, but(tcrd_teacher=(8, 0))),
+        ({"student_from_anchor": 0.0, "teacher_from_anchor": 0.0}, but("tcrd.anchor")),
+        ({"student_from_teacher": 0.0, "teacher_learns": False}, but("tcrd.teacher")),
+        ({"ternary": "levels"}, but("tcrd.anchor")),
+        ({"ternary": "views"}, but("tcrd.anchor", tcrd_student=(16, 16))),  # two views
+        ({"ternary": "views", "view_weight": 0.0}, but("tcrd.anchor")),
+        ({"support": "vocab"}, FULL),
+    ],
+    ids=str,
+)
+def test_a_part_that_is_off_costs_no_forward(
+    make: Make, tmp_path: Path, settings: dict[str, Any], bill: dict[str, tuple[int, int]]
+) -> None:
+    """One forward an example, role and view; nothing for what takes no part."""
+    planned = make("hkd4vlm", settings=settings, train={"examples": 16, "validations": 1, "validation_examples": 4})
+    _, result = trained(planned, tmp_path)
+    assert {role: (cost.forwards, cost.trained) for role, cost in result.costs.items()} == bill
+
+
+@pytest.mark.parametrize(("settings", "views"), [({}, 3), ({"msi": False}, 1), ({"debias": "calibrate"}, 4)])
+def test_each_view_of_an_answer_is_billed(make: Make, tmp_path: Path, settings: dict[str, Any], views: int) -> None:
+    off = {"ppod": False, "tcrd": False, **settings}
+    planned = make("hkd4vlm", settings=off, train={"examples": 8}, evaluate={"splits": ["test"]})
+    record = runner.execute(planned, PlainIo(), Store(tmp_path))
+    assert record.cost.test_forwards == 24 * views
+
+
+CACHED = {"train": {"examples": 96, "cache": "auto"}}
+"""A budget of 96 shows each of 48 examples twice."""
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "frozen"),
+    [
+        ("offline_kd", {}, {"distil.teacher": 48}),
+        # Its weights teach in two stages: what the first asked isn't asked again.
+        ("assistant", {"dense": True}, {"assist_M.L": 48, "distil.L": 0, "distil.M": 48}),
+        # A stage has half of the budget, and each example once: nothing repeats.
+        ("hkd4vlm", {"augmentation": False}, {"tcrd.anchor": 48}),
+        ("feature_kd", {}, {"distil.teacher": 96}),  # more than option logits
+    ],
+)
+def test_a_frozen_teacher_answers_an_example_once(
+    make: Make, tmp_path: Path, method: str, settings: dict[str, Any], frozen: dict[str, int]
+) -> None:
+    off, on = make(method, settings=settings), make(method, settings=settings, **CACHED)
+    assert on.run_id != off.run_id
+    _, live = trained(off, tmp_path / "off")
+    _, cached = trained(on, tmp_path / "on")
+    assert {role: cached.costs[role].forwards for role in frozen} == frozen
+    for role in cached.costs.keys() - frozen.keys():
+        assert cached.costs[role].forwards == live.costs[role].forwards
+    assert losses(cached) == pytest.approx(losses(live), rel=1e-3)
+
+
+def test_with_the_cache_too_resume_equals_uninterrupted(make: Make, tmp_path: Path) -> None:
+    planned = make("offline_kd", train={"examples": 72, "cache": "auto"})  # half of the examples come twice
+    whole, straight = trained(planned, tmp_path / "straight")
+    assert straight.costs["distil.teacher"].forwards == 48
+
+    def die(event: dict[str, Any]) -> None:
+        if event["stage"] == "distil" and event["step"] == 7:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train.train(planned, PlainIo(die), tmp_path / "broken")
+    resumed, result = trained(planned, tmp_path / "broken")
+    assert furthest(whole, resumed) == 0
+    assert result.history == straight.history
+    assert {k: c.forwards for k, c in result.costs.items()} == {k: c.forwards for k, c in straight.costs.items()}
+
+
+def test_an_adapter_learns_and_is_billed_with_its_role(make: Make, tmp_path: Path) -> None:
+    with_, without = (
+        trained(make("feature_kd", settings={"feature_weight": w}, train={"examples": 480}), tmp_path / str(w))[1]
+        for w in (1.0, 0.0)
+    )
+    feature = [row["value"] for row in with_.history if row["term"] == "loss/feature"]
+    assert feature[0] > 0.5  # cosine of the states of two untrained models
+    assert feature[-1] < feature[0] / 2
+    size = 48 * 128
+    more = with_.costs["distil.student"].flops - without.costs["distil.student"].flops
+    assert more == pytest.approx(3 * 2 * size * 480)
+    assert with_.costs["distil.student"].forwards == without.costs["distil.student"].forwards == 480
+
+
+def test_adapters_start_from_the_seed_alone(make: Make, tmp_path: Path) -> None:
+    first, _ = trained(make("feature_kd"), tmp_path / "a")
+    torch.manual_seed(7)
+    second, _ = trained(make("feature_kd"), tmp_path / "b")
+    assert furthest(first, second) == 0
+
+
+@pytest.mark.parametrize("method", ["mutual", "assistant", "relation_kd", "dkd"])
+def test_other_methods_train(make: Make, tmp_path: Path, method: str) -> None:
+    planned = make(method)
+    _, result = trained(planned, tmp_path)
+    kd = [row["value"] for row in result.history if row["term"] in ("loss/kd", "loss/relation")]
+    assert kd
+    assert kd[-1] < max(kd)
+
+
+def test_swapped_images_bear_the_gold_that_the_benchmark_names(make: Make) -> None:
+    """One in five, and of these only those whose gold is known; the picture is another group's."""
+    benchmark = ScenesFactuality()
+    examples = list(itertools.islice(benchmark.load("train"), 400))
+    planned: Any = SimpleNamespace(
+        method=HKD4VLM(swap_images=True, swap_share=0.2, shuffle_options=False, paraphrase=False, resize=False,
+                       degrade=False),
+        config=SimpleNamespace(seed=0), benchmark=benchmark, dataset=SimpleNamespace(splits={"train": examples}),
+    )  # fmt: skip
+    shown = [train.shown(planned, at, example) for at, example in enumerate(examples)]
+    assert shown == [train.shown(planned, at, example) for at, example in enumerate(examples)]
+    pairs = [(one, other) for one, other in zip(examples, shown, strict=True) if one != other]
+    known = [example for example in examples if benchmark.swap_gold(example) is not None]
+    assert 0.1 < len(pairs) / len(known) < 0.3
+    for one, other in pairs:
+        assert other.options[other.gold] == "Not Verifiable"
+        assert replace(other, image=one.image, gold=one.gold) == one
+        assert other.image != one.image
+        assert any(other.image == e.image for e in examples)
+    planned.method = replace(planned.method, augmentation=False)
+    assert [train.shown(planned, at, example) for at, example in enumerate(examples)] == examples
 
 
 def test_validation_keeps_the_best(make: Make, tmp_path: Path) -> None:
@@ -197,6 +412,29 @@ def test_a_broken_method_is_named(make: Make, tmp_path: Path, method: str, expec
     assert record.error is not None
     assert record.error.stage == "only"
     assert record.error.traceback is None
+
+
+BREACHES = {
+    "labels": r"loss\(\) changed labels_b in place; change a copy",
+    "options": r"loss\(\) changed options_bk in place",
+    "logits": r"loss\(\) changed the options of role 'student' in place",
+    "teacher": r"loss\(\) changed the options of role 'teacher' in place",
+    "no_gradient": r"no gradient comes from the loss of role 'student'; make it from step.forward\('student'\)",
+    "undeclared": r"step.hidden\('teacher'\) is not declared; add 'hidden' to what needs\(\) gives",
+    "no_adapter": r"role 'student' has no adapter; give it a module in adapters\(\)",
+    "adapter": r"adapters\(\) gave one for \['teacher'\]; expected only trainable roles, of \['student'\]",
+    "no_role": r"no role 'assistant' in this stage; it has teacher, student",
+    "view": r"second_view\(\) gave example 't\d+' the options .*; expected .* at the same letters",
+    "micro_batch": r"loss\(\) forwarded student and student, teacher in one step; forward the same roles for",
+    "gradient": r"a gradient is not finite though the loss is; lower train.lr",
+}
+
+
+@pytest.mark.parametrize("how", BREACHES)
+def test_a_breach_says_where_it_is_and_what_mends_it(make: Make, tmp_path: Path, how: str) -> None:
+    planned = make("breach", settings={"how": how}, train={"micro_batch_size": 5})
+    with pytest.raises(train.TrainingError, match=rf"method 'breach', stage 'only', step 0: {BREACHES[how]}"):
+        train.train(planned, PlainIo(), tmp_path)
 
 
 def test_order_depends_on_seed_and_position_only() -> None:

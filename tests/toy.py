@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from PIL import Image
 
-from harness.api import Benchmark, Example, From, ImageSource, Ladder, Method, Role, Split, Stage, Step
+from harness.api import Benchmark, ConfigError, Example, From, ImageSource, Ladder, Method, Role, Split, Stage, Step
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (40, 80, 220)}
 
@@ -76,6 +77,14 @@ class Toy(Benchmark):
 
 
 @dataclass(frozen=True)
+class Exam(Toy):
+    """The toy's test split alone: nothing to learn from."""
+
+    name = "exam"
+    splits = ("test",)
+
+
+@dataclass(frozen=True)
 class _Breaking(Method):
     summary = "breaks the contract"
 
@@ -112,6 +121,57 @@ class NotFinite(_Breaking):
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
         factor = float("nan") if step.progress >= 0.5 else 1.0
         return {"student": {"ce": step.forward("student").square().sum(-1) * factor}}
+
+
+@dataclass(frozen=True)
+class Breach(_Breaking):
+    """Breaks the contract in the way that it is told."""
+
+    name = "breach"
+
+    how: str = ""
+
+    def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
+        return (Stage("only", {"teacher": Role("L"), "student": Role(student, trainable=True)}, 1.0),)
+
+    def adapters(self, stage: str, widths: Mapping[str, int]) -> Mapping[str, nn.Module]:
+        from torch import nn
+
+        return {"teacher": nn.Linear(widths["teacher"], 1)} if self.how == "adapter" else {}
+
+    def second_view(self, example: Example, rng: random.Random) -> Example:
+        return example.reordered((1, 0, 2))
+
+    def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
+        import torch
+
+        student = step.forward("student")
+        match self.how:
+            case "labels":
+                step.labels_b.add_(1).remainder_(3)
+            case "options":
+                step.options_bk[:, 0] = False
+            case "logits":
+                student[:, 0] += 1.0
+            case "teacher":
+                step.forward("teacher").view(-1).neg_()
+            case "no_gradient":
+                student = student.detach()
+            case "undeclared":
+                step.hidden("teacher")
+            case "no_adapter":
+                step.adapt("student", student)
+            case "no_role":
+                step.forward("assistant")
+            case "view":
+                step.forward("student", "second")
+            case "micro_batch" if len(step.labels_b) == 3:
+                step.forward("teacher")
+            case "rank" if torch.distributed.get_rank() == 1 and step.progress >= 0.5:
+                step.forward("teacher")
+            case "gradient":  # the root of 0 has an endless slope
+                student = (student - student).abs().sqrt() + student
+        return {"student": {"ce": student.square().sum(-1)}}
 
 
 @dataclass(frozen=True)
@@ -193,3 +253,28 @@ class Slow(_Tuned):
             (folder / f"pid-{os.getpid()}").touch()
             time.sleep(0.1)
         return super().loss(step)
+
+
+@dataclass(frozen=True)
+class Parted(_Tuned):
+    """Plain tuning with two parts that can be taken away."""
+
+    name = "parted"
+    ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "-warmth": {"warmth": 0.0},
+        "louder": {"loud": True},
+        "colder": {"warmth": -1.0},
+    }
+
+    warmth: float = 1.0
+    """Weight of the loss."""
+    loud: bool = False
+    """Doubles it."""
+
+    def __post_init__(self) -> None:
+        if self.warmth < 0:
+            raise ConfigError(f"parted: warmth = {self.warmth}: expected a number from 0")
+
+    def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
+        ((role, terms),) = super().loss(step).items()
+        return {role: {"ce": terms["ce"] * self.warmth * (1 + self.loud)}}

@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 
 from harness import __version__
-from harness.cli import look, train, results, score, checks, models  # noqa: F401  (registers, in the order of --help)
+
+# Importing a file registers its verbs; in the order of --help.
+from harness.cli import look, train, ablate, results, score, checks, authors, models  # noqa: F401
 from harness.cli.common import app, say
 from harness.errors import UserError
 

@@ -1,0 +1,288 @@
+"""The bootstrap over groups (images) and seeds: what a figure could have been with other images, other seeds.
+
+Examples about one image are not independent: whole groups are drawn. Groups are numbered by first
+appearance; resample i draws C of C with replacement, all from one `default_rng(seed).integers(0, C, (n, C))`
+(made in blocks, which gives the same stream). What a group adds to a metric is a tally (see
+`harness.metrics`), so a resample is one row of counts times the groups' tallies: no loop over resamples.
+
+A mean over S seeds varies for two reasons that are kept apart, because a handful of seeds can't be resampled:
+drawing S of S seeds understates their variance by (S - 1) / S, and takes it for known (see `Spread`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.stats import norm, rankdata, t
+
+from harness.errors import ConfigError, DataError, near
+from harness.metrics import (
+    NO_ANSWER,
+    Floats,
+    Ints,
+    accuracy_of,
+    checked,
+    macro_f1_of,
+    micro_f1_of,
+    seen_labels,
+)
+from harness.record import Interval
+
+METRICS = ("accuracy", "macro_f1", "micro_f1")
+"""The harness's own metrics; beside them `accuracy/<category>`."""
+
+_BLOCK = 1 << 21
+"""Draws made at a time: bounds the memory at some 50 MB whatever the number of groups."""
+
+
+# ------------------------------------------------------------------------------------- drawing groups
+
+
+def group_numbers(groups: ArrayLike) -> tuple[Ints, int]:
+    """The number of each example's group (N,), counted by first appearance, and how many groups there are."""
+    numbers, names = pd.factorize(np.asarray(groups))
+    if (numbers < 0).any():
+        raise DataError(f"example {int(np.argmax(numbers < 0))} has no group: expected the name of its image")
+    return np.asarray(numbers, dtype=np.int64), len(names)
+
+
+def group_tallies(group_n: Ints, groups: int, gold: ArrayLike, chosen: ArrayLike, labels: int | None = None) -> Floats:
+    """The tally of each group's examples: (C, 3, K), see `harness.metrics.tally`."""
+    gold_n, chosen_n, count = checked(gold, chosen, labels)
+    right, answered = gold_n == chosen_n, chosen_n != NO_ANSWER
+
+    def per_group(label_n: Ints, keep: np.ndarray) -> Ints:
+        flat = np.bincount(group_n[keep] * count + label_n[keep], minlength=groups * count)
+        return flat.reshape(groups, count)
+
+    rows = [per_group(gold_n, right), per_group(gold_n, right | True), per_group(chosen_n, answered)]
+    return np.stack(rows, axis=1).astype(np.float64)
+
+
+def resampled_sums(units_c: Floats, resamples: int, seed: int | Sequence[int]) -> Floats:
+    """Sums over drawn groups of what each group adds: (C, ...) -> (resamples, ...)."""
+    groups = len(units_c)
+    units_cd = units_c.reshape(groups, -1)
+    rng = np.random.default_rng(seed)
+    sums = np.empty((resamples, units_cd.shape[1]))
+    step = max(1, _BLOCK // groups)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = rng.integers(0, groups, size=(rows, groups))
+        drawn += np.arange(rows)[:, None] * groups
+        counts = np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
+        sums[start : start + rows] = counts.astype(np.float64) @ units_cd
+    return sums.reshape(resamples, *units_c.shape[1:])
+
+
+def interval(value: float, resampled_n: Floats | None) -> Interval:
+    """The estimate with the 2.5th and 97.5th percentile of its resamples (undefined ones left out)."""
+    if resampled_n is None or np.isnan(resampled_n).all():
+        return Interval(value=value)
+    low, high = np.nanpercentile(resampled_n, [2.5, 97.5])
+    return Interval(value=value, low=float(low), high=float(high))
+
+
+def two_sided_p(resampled_n: Floats) -> float:
+    """min(1, 2 min((1 + #(d <= 0)) / (N + 1), (1 + #(d >= 0)) / (N + 1))) of N resampled differences d."""
+    known_n = np.round(resampled_n[~np.isnan(resampled_n)], 12)  # a tie is a tie, whatever the last bits say
+    below, above = int((known_n <= 0).sum()), int((known_n >= 0).sum())
+    return min(1.0, 2 * (1 + min(below, above)) / (len(known_n) + 1))
+
+
+# ------------------------------------------------------------------------------- the spread of a mean over seeds
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The variance of a mean over S seeds, by its two sources, and the degrees of freedom of their sum.
+
+    With y_sc = m + image_c + seed_s + e_sc, `images` is the part that all seeds share, Var(image) / C, and
+    `seeds` the rest, (Var(seed) + Var(e) / C) / S. The first comes from the covariance that the seeds' figures
+    have over resamples of groups, the second is the variance between the seeds' figures over S, which is
+    unbiased, but from S - 1 degrees of freedom.
+    """
+
+    images: float
+    seeds: float
+    df: float
+    shape: float = 1.0
+    """What the resampled deviations of the mean are multiplied by to have the variance `images`."""
+
+    @property
+    def total(self) -> float:
+        return self.images + self.seeds
+
+
+def spread(point_s: Floats, cov_ss: Floats, groups: int) -> Spread:
+    """Of the mean over seeds, from figures (S,) and their covariance over resamples of C groups (S, S).
+
+    Degrees of freedom: 1 / df = 1 / ((S - 1) total / seeds) + 1 / ((C - 1) total / images). The ratios stand as
+    they are, where Welch and Satterthwaite square them: with three seeds and a variance mostly theirs, squares
+    cover 92 % where this covers 94 (and 95 to 96 elsewhere). With two seeds it is the root of the first ratio.
+    benches/stats_simulation.py shows what that is worth. With one seed `images` is all there is: the spread says
+    nothing of other seeds.
+    """
+    seeds, mean = len(point_s), float(cov_ss.mean())
+    unbiased = groups / (groups - 1)
+    shared = (cov_ss.sum() - np.trace(cov_ss)) / (seeds * (seeds - 1)) if seeds > 1 else mean
+    images = unbiased * max(0.0, float(shared))
+    between = float(point_s.var(ddof=1)) / seeds if seeds > 1 else 0.0
+    total = images + between
+    if total <= 0:
+        return Spread(0.0, 0.0, np.inf)
+    of_seeds = (between / total) ** (0.5 if seeds == 2 else 1) / (seeds - 1) if between > 0 else 0.0
+    df = 1 / (of_seeds + images / total / (groups - 1))
+    return Spread(images, between, df, float(np.sqrt(images / mean)) if mean > 0 else 0.0)
+
+
+def covariance(drawn_ns: Floats) -> Floats:
+    """Over resamples, those where a figure is undefined left out: (n, S) -> (S, S)."""
+    known_ns = drawn_ns[~np.isnan(drawn_ns).any(axis=1)]
+    return np.atleast_2d(np.cov(known_ns, rowvar=False)) if len(known_ns) > 1 else np.zeros((drawn_ns.shape[1],) * 2)
+
+
+def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int, seed: int = 0) -> Floats:
+    """The mean over seeds as it could have been with other groups and other seeds: (S,), (n, S) -> (n,).
+
+    The resampled deviations, as wide as `Spread.images`, plus normal ones as wide as `Spread.seeds`; each then
+    stretched from its place in a normal distribution to the same place in Student's t. (In the spirit of Hesterberg
+    2015, The American Statistician 69, who expands percentile intervals by t.) One seed: the plain bootstrap.
+    """
+    known_ns = drawn_ns[~np.isnan(drawn_ns).any(axis=1)]
+    mean_n, value, count = known_ns.mean(axis=1), float(point_s.mean()), len(known_ns)
+    if len(point_s) == 1 or not count:
+        return np.asarray(mean_n)
+    found = spread(point_s, covariance(known_ns), groups)
+    place_n = (np.random.default_rng([seed, 1]).permutation(count) + 0.5) / count
+    off_n = found.shape * (mean_n - value) + np.sqrt(found.seeds) * norm.ppf(place_n)
+    z_n = norm.ppf((rankdata(off_n) - 0.5) / count)
+    ratio_n = np.full(count, norm.pdf(0) / t.pdf(0, found.df))  # the limit in the middle
+    np.divide(t.ppf(norm.cdf(z_n), found.df), z_n, out=ratio_n, where=np.abs(z_n) > 1e-6)
+    return np.asarray(value + off_n * ratio_n)
+
+
+# ------------------------------------------------------------------------------- the tallies of predictions
+
+
+def one_split(predictions: pd.DataFrame) -> None:
+    if not len(predictions):
+        raise DataError("no predictions: at least one example is needed to compute a metric")
+    if "split" in predictions and predictions["split"].nunique() > 1:
+        found = ", ".join(sorted(map(str, predictions["split"].unique())))
+        raise DataError(f"predictions of several splits ({found}): expected one, choose it by `split`")
+
+
+def category_of(metric: str) -> str | None:
+    """The category of `accuracy/<category>`, None for the metrics over all examples. Raises `ConfigError`."""
+    name, slash, category = metric.partition("/")
+    if metric in METRICS:
+        return None
+    if not slash or name != "accuracy" or not category:
+        raise ConfigError(f"unknown metric {metric!r}; {near(metric, [*METRICS, 'accuracy/<category>'])}")
+    return category
+
+
+def tallies_of(
+    predictions: pd.DataFrame, group_n: Ints, groups: int, metric: str, labels: Sequence[str] | None
+) -> Floats:
+    """What each group adds to a metric: (C, 3, K). For a category only right or wrong counts: K = 1."""
+    gold, chosen = predictions["gold"].to_numpy(), predictions["chosen"].to_numpy()
+    category = category_of(metric)
+    if category is None:
+        return group_tallies(group_n, groups, gold, chosen, None if labels is None else len(labels))
+    inside_n = (predictions["category"] == category).to_numpy()
+    if not inside_n.any():
+        known = (f"accuracy/{name}" for name in set(predictions["category"]))
+        raise ConfigError(f"unknown metric {metric!r}; {near(metric, [*METRICS, *known])}")
+    choice_n = np.where(gold == chosen, 0, NO_ANSWER)[inside_n]
+    return group_tallies(group_n[inside_n], groups, np.zeros(len(choice_n), dtype=np.int64), choice_n, 1)
+
+
+def formula_of(metric: str, total: Floats, labels: Sequence[str] | None) -> Callable[[Floats], Floats]:
+    """The metric as a function of tallies (..., 3, K). `total` (..., 3, K) says which labels were seen."""
+    if metric == "macro_f1":
+        seen_k = seen_labels(total) if labels is None else None
+        return lambda sums: macro_f1_of(sums, seen_k)
+    return micro_f1_of if metric == "micro_f1" else accuracy_of
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A metric of S runs on the same examples, and what each group adds to it."""
+
+    point_s: Floats
+    drawn_ns: Floats | None
+    """Over resamples of groups, the same ones for all runs; None: a single group."""
+    parts_cs: Floats
+    """What tells runs apart: the hits of each group (C, S, 1); of macro-F1 and micro-F1 all tallies (C, S, 3 K)."""
+
+
+def resampled(
+    runs: Sequence[pd.DataFrame], labels: Sequence[str] | None, metric: str, resamples: int, seed: int
+) -> Resampled:
+    """The metric of each run, with resamples over groups. Raises `DataError` when the runs' examples differ."""
+    frames = aligned(runs)
+    group_n, groups = group_numbers(frames[0]["group"])
+    units = [tallies_of(frame, group_n, groups, metric, labels) for frame in frames]
+    if metric == "accuracy":  # labels don't matter: K = 1
+        units = [unit.sum(axis=2, keepdims=True) for unit in units]
+    widest = max(unit.shape[2] for unit in units)
+    units_cs3k = np.stack([np.pad(u, ((0, 0), (0, 0), (0, widest - u.shape[2]))) for u in units], axis=1)
+    total_s3k = units_cs3k.sum(0)
+    formula = formula_of(metric, total_s3k, labels)
+    several = int((units_cs3k[:, 0, 1].sum(-1) > 0).sum()) > 1
+    parts = units_cs3k[:, :, 0].sum(-1, keepdims=True) if metric.startswith("accuracy") else units_cs3k
+    return Resampled(
+        formula(total_s3k),
+        formula(resampled_sums(units_cs3k, resamples, seed)) if several else None,
+        parts.reshape(groups, len(frames), -1),
+    )
+
+
+def smallest_p(parts_a: Floats, parts_b: Floats) -> float:
+    """The smallest two-sided p that the groups can show: 2^(1 - m) of the m groups (C, ...) on which A and B differ.
+
+    If A and B are alike, each of these groups favours either with chance 1/2 (the sign-flip test; with groups of
+    one example the least p of McNemar's). It keeps five lucky answers of a thousand from passing for proof.
+    """
+    differing = int((parts_a != parts_b).reshape(len(parts_a), -1).any(axis=1).sum())
+    return min(1.0, 2.0 ** (1 - differing))
+
+
+def aligned(runs: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """The runs' rows in the order of the first run's. Raises `DataError` unless the examples are the same."""
+    if not runs:
+        raise DataError("no runs: at least one is needed to compute a metric")
+    first = runs[0]
+    one_split(first)
+    ids = _ids(first)
+    same_order = [first]
+    for other in runs[1:]:
+        one_split(other)
+        if not other["id"].array.equals(first["id"].array):
+            place_n = _ids(other).get_indexer(ids)
+            if len(other) != len(first) or (place_n < 0).any():
+                raise DataError(
+                    f"runs on different examples ({len(first)} and {len(other)}) can't be paired: compare runs "
+                    "of one benchmark, split and data fingerprint"
+                )
+            other = other.iloc[place_n]
+        for column in ("gold", "group"):
+            differs_n = other[column].to_numpy() != first[column].to_numpy()
+            if differs_n.any():
+                name = ids[int(np.argmax(differs_n))]
+                raise DataError(f"example {name!r} has another {column} in another run: the data changed")
+        same_order.append(other)
+    return same_order
+
+
+def _ids(frame: pd.DataFrame) -> pd.Index[str]:
+    ids: pd.Index[str] = pd.Index(frame["id"])
+    if not ids.is_unique:
+        raise DataError(f"example {ids[ids.duplicated()][0]!r} is predicted twice: expected one prediction an example")
+    return ids

@@ -1,0 +1,181 @@
+"""The verb `ablate`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.common import (
+    DataOption,
+    JsonOption,
+    PluginOption,
+    SetOption,
+    StoreOption,
+    WorkersOption,
+    app,
+    load_plugins,
+    print_json,
+    say,
+)
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from harness.ablate import Ablation, Variant
+    from harness.config import SuiteConfig
+    from harness.store import Store
+
+
+@app.command("ablate")
+def ablate_(
+    method: str,
+    file: Annotated[Path | None, typer.Argument(help="SUITE.toml: budget, seeds, and what stands beside.")] = None,
+    benchmark: Annotated[
+        list[str] | None, typer.Option(help="May be repeated; default: those that need no files.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Like 0,1,2,3,4.")] = None,
+    student: Annotated[str, typer.Option(help="The rung, where no suite says it.")] = "S",
+    ladder: Annotated[str, typer.Option(help="The ladder, where no suite says it.")] = "tiny",
+    workers: WorkersOption = None,
+    store: StoreOption = None,
+    data_dir: DataOption = None,
+    plugin: PluginOption = None,
+    set_: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and their price; train nothing.")] = False,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="Train nothing; write this page from the store's records.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a method without each of its parts, and beside its rivals; finished runs are skipped."""
+    from harness import ablate, ablation_page
+    from harness.store import Store
+
+    load_plugins(plugin)
+    opened = Store(store)
+    suite = None
+    if page is None or file is not None:
+        suite = _suite(method, file, benchmark, seeds, student, ladder, workers, data_dir, plugin, set_)
+    if page is not None:
+        name = suite.name if suite else f"{method}_ablation"
+        _write_page(page, ablation_page.page(ablate.evaluated(ablate.load(opened, name), opened), opened))
+        return
+    assert suite is not None
+    kept, left_out = ablate.variants(method, suite)
+    if dry_run:
+        _dry_run(suite, kept, left_out, as_json)
+        return
+    laid_out = ablate.lay_out(method, suite, kept, left_out)
+    failed = _launch(suite, kept, opened)
+    done = ablate.evaluated(laid_out, opened)
+    ablate.save(done, opened, ablation_page.to_markdown(done))
+    _show(done, opened, as_json)
+    for line in failed:
+        say(line)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _suite(
+    method: str,
+    file: Path | None,
+    benchmarks: list[str] | None,
+    seeds: str | None,
+    student: str,
+    ladder: str,
+    workers: int | None,
+    data_dir: Path | None,
+    plugin: list[str] | None,
+    set_: list[str] | None,
+) -> SuiteConfig:
+    from harness import ablate, registry
+    from harness.config import SuiteConfig, overlay, parse, read_toml
+
+    numbers = _numbers(seeds) if seeds is not None else None
+    if file is not None:
+        table: dict[str, Any] = read_toml(file)
+        load_plugins([p for p in table.get("plugins", []) if isinstance(p, str)])
+    else:
+        ready = [name for name, cls in registry.load_all(registry.benchmarks()) if not cls.needs_data_dir]
+        table = ablate.suite_table(method, numbers or [0, 1, 2], benchmarks or ready, student, ladder)
+    if benchmarks:
+        table["benchmarks"] = list(benchmarks)
+    if numbers is not None:
+        table["seeds"] = numbers
+    if data_dir is not None:
+        table["data_dir"] = str(data_dir.expanduser().resolve())
+    if plugin:
+        table["plugins"] = [
+            *table.get("plugins", []),
+            *(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugin),
+        ]
+    if workers is not None:
+        table = overlay(table, [f"cluster.workers={workers}"])
+    suite = parse(SuiteConfig, overlay(table, set_ or []), str(file) if file else "the command line")
+    ablate.check_name(suite.name)
+    return suite
+
+
+def _numbers(seeds: str) -> list[int]:
+    try:
+        return [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise ConfigError(f"--seeds {seeds!r}: expected whole numbers with commas, like 0,1,2") from None
+
+
+def _launch(suite: SuiteConfig, kept: list[Variant], store: Store) -> list[str]:
+    """Run what the store doesn't hold yet; a line for each run that failed."""
+    from harness.ablate import configs
+    from harness.launch import launch
+    from harness.progress import Progress
+
+    with redirect_stdout(sys.stderr), Progress() as progress:
+        records = launch(configs(suite, kept), store, suite.name, progress.begin, progress.watch)
+    return [
+        f"{record.status}: {record.run_id}: {record.error.message if record.error else ''}"
+        for record in records
+        if record.status != "done"
+    ]
+
+
+def _dry_run(suite: SuiteConfig, kept: list[Variant], left_out: dict[str, str], as_json: bool) -> None:
+    """Price one run of each line: its other seeds cost the same."""
+    from harness import describe, plan
+    from harness.ablate import configs
+
+    one_seed = suite.model_copy(update={"seeds": suite.seeds[:1]})
+    rows = []
+    for variant in kept:
+        priced = [describe.price(plan.make(config))["train_flops"] for config in configs(one_seed, [variant])]
+        runs = len(priced) * len(suite.seeds)
+        rows.append({"label": variant.label, "runs": runs, "train_flops": sum(priced) * len(suite.seeds)})
+    if as_json:
+        print_json({"name": suite.name, "lines": rows, "left_out": left_out})
+        return
+    for row in rows:
+        print(f"{row['label']:40} {row['runs']:4} runs  {row['train_flops'] / 1e12:10.2f} TFLOP")
+    total = sum(row["train_flops"] for row in rows)
+    print(f"{sum(row['runs'] for row in rows)} runs, {total / 1e12:.2f} TFLOP of training (estimated)")
+    for label, reason in left_out.items():
+        say(f"left out: {label}: {reason}")
+
+
+def _show(done: Ablation, store: Store, as_json: bool) -> None:
+    from harness import ablation_page
+
+    if as_json:
+        print(done.model_dump_json(indent=2))
+        return
+    print(ablation_page.to_text(done))
+    print(f"wrote {done.name}.json and {done.name}.md into {store.root}")
+
+
+def _write_page(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--page {path}: can't be written: {error.strerror or error}") from None
+    print(f"wrote {path}")

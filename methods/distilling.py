@@ -1,0 +1,93 @@
+"""What all distilling methods share: the divergence between teacher and student, and its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from harness.api import ConfigError, Method, Need, Step, View
+from methods.losses import Divergence, cross_entropy, divergence
+from methods.settings import check_ranges
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+LABELS_ALONE = ("teacher", "tune")
+"""Names of stages in which nobody teaches."""
+
+
+@dataclass(frozen=True)
+class Distilling(Method):
+    """A method in which models learn from each other's answers: t^2 D(sg[p_T], p_S), p = softmax(z / t)."""
+
+    divergence: Divergence = "forward_kl"
+    """D: forward_kl (arXiv 1503.02531), reverse_kl (2306.08543), jsd (2306.13649), skew_kl (2402.03898) or
+    dkd (2203.08679); default ours."""
+    support: Literal["options", "vocab"] = "options"
+    """What p is over: the answer options | the whole vocabulary at the answer position, for models that share
+    one; ours."""
+    temperature: float = 2.0
+    """t: softens both distributions; the loss is scaled by t^2. Ours, from the range of arXiv 1503.02531."""
+    jsd_beta: float = 0.5
+    """The teacher's share in the mixture of `jsd`; 0.5 is the symmetric one of arXiv 2306.13649."""
+    skew_alpha: float = 0.1
+    """The teacher's share in the mixture of `skew_kl`; 0.1 as in arXiv 2402.03898."""
+    dkd_tckd: float = 1.0
+    """Weight of gold against the rest in `dkd`; 1 as in arXiv 2203.08679."""
+    dkd_nckd: float = 1.0
+    """Weight of the order among the rest in `dkd`; arXiv 2203.08679 uses 0.5 to 8 by task. Ours."""
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            temperature=(0.05, 100),
+            jsd_beta=(0.001, 0.999),
+            skew_alpha=(0, 0.999),
+            dkd_tckd=(0, 1000),
+            dkd_nckd=(0, 1000),
+        )
+        if self.support == "vocab" and self.divergence == "dkd":
+            raise ConfigError(
+                f"{self.name}: divergence = 'dkd' with support = 'vocab': expected support = 'options', since gold "
+                "and not gold are options, not tokens; choose that, or another divergence"
+            )
+
+    def needs(self, stage: str) -> frozenset[Need]:
+        """The vocabulary's logits, where the divergence is over them."""
+        compared = self.support == "vocab" and stage not in LABELS_ALONE
+        return frozenset({"vocab"}) if compared else frozenset()
+
+    def ce(self, step: Step, role: str) -> Tensor:
+        """-log p(gold) of the role, per example (B,)."""
+        return cross_entropy(step.forward(role), step.labels_b, step.options_bk)
+
+    def answer(self, step: Step, role: str, view: View = "first") -> Tensor:
+        """The logits that are compared, (B, K) or (B, V)."""
+        return step.vocab(role, view) if self.support == "vocab" else step.forward(role, view)
+
+    def present(self, step: Step, answer: Tensor) -> Tensor:
+        """bool, the shape of `answer`: the options that exist, or all tokens."""
+        return step.options_bk if self.support == "options" else step.options_bk.new_ones(answer.shape)
+
+    def pull(self, step: Step, teacher: Tensor, role: str) -> Tensor:
+        """t^2 D of the role from the teacher's logits, per example (B,); gradient flows into the role only."""
+        student = self.answer(step, role)
+        return divergence(
+            self.divergence,
+            teacher,
+            student,
+            step.labels_b,
+            self.present(step, student),
+            temperature=self.temperature,
+            beta=self.jsd_beta,
+            alpha=self.skew_alpha,
+            tckd=self.dkd_tckd,
+            nckd=self.dkd_nckd,
+        )
+
+    def mean_pull(self, step: Step, teachers: Sequence[str], role: str) -> Tensor:
+        """The mean of the role's `pull`s from several teachers, at least one."""
+        first, *others = (self.pull(step, self.answer(step, teacher), role) for teacher in teachers)
+        return sum(others, first) / (1 + len(others))

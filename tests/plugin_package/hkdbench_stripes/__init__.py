@@ -1,0 +1,1 @@
+"""Striped pictures, and distillation from a teacher who is sure."""
