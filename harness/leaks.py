@@ -1,8 +1,9 @@
 """What two splits share: the same or nearly the same images and texts, within a benchmark and across several.
 
-Two examples share a *text* when claim and context (the question, where there is no claim) are the same words,
-case and punctuation aside; an *image* when it has the same pixels; *both* when they share the two at once: that
-is the same question. Short template texts ("Is there a dog?") recur by nature: a shared text alone needn't leak.
+Two examples share a *text* when claim and context (the question, where there is no claim) and options of their own
+are the same words, case and punctuation aside; an *image* when it has the same pixels; *both* when they share the
+two at once and the question: they are the same example. Short template texts ("Is there a dog?") recur by nature: a
+shared text alone needn't leak.
 
 Near duplicates are searched by banding, so that no two whole splits are compared pair by pair:
 - texts: MinHash over runs of three words, confirmed where the runs' Jaccard index is at least 0.8. One changed
@@ -98,7 +99,7 @@ def find(
     owner_n = np.repeat(np.arange(len(sides)), [len(examples) for _, examples in sides])
     everything = [e for _, examples in sides for e in examples]
     ids = [e.id for e in everything]
-    texts = [normal(text_of(e)) for e in everything]
+    texts = [text for _, examples in sides for text in texts_in(examples)]
     keys: dict[str, Sequence[Hashable]] = {"text": texts}
     if pictures:
         progress("images")
@@ -172,9 +173,15 @@ def _candidates(bands_nb: Hashes, owner_n: NDArray[Any]) -> Iterator[tuple[NDArr
 # --------------------------------------------------------------------------------------------- texts
 
 
-def text_of(example: Example) -> str:
-    """What an example says that others shouldn't: claim and context; the question where it has no claim."""
-    return f"{example.claim or example.question} {example.context}".strip()
+def texts_in(examples: Sequence[Example]) -> list[str]:
+    """What each example of a split says that others shouldn't, normalised.
+
+    Claim and context, or the question where it has no claim; and the options, in alphabetical order, where the
+    split's examples have different ones (captions to choose from).
+    """
+    own = len({e.options for e in examples}) > 1
+    parts = ((e.claim or e.question, e.context, *(sorted(e.options) if own else ())) for e in examples)
+    return [normal(" ".join(part)) for part in parts]
 
 
 def normal(text: str) -> str:
@@ -348,7 +355,7 @@ def _exact(held: _ById) -> dict[str, dict[str, int]]:
     names = list(splits)
     everything = [e for examples in splits.values() for e in examples]
     owner_n = np.repeat(np.arange(len(names)), [len(examples) for examples in splits.values()])
-    texts = [normal(text_of(e)) for e in everything]
+    texts = [text for examples in splits.values() for text in texts_in(examples)]
     images = _bytes_keys(everything, owner_n)
     both = [None if i is None else (t, i, e.question) for t, i, e in zip(texts, images, everything, strict=True)]
     result: dict[str, dict[str, int]] = {}

@@ -52,7 +52,19 @@ def test_help_loads_neither_torch_nor_ray(root: Path) -> None:
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    for verb in ("list", "describe", "plan", "run", "suite", "demo", "rank", "show"):
+    for verb in (
+        "list",
+        "describe",
+        "plan",
+        "run",
+        "suite",
+        "demo",
+        "rank",
+        "show",
+        "leaks",
+        "check-benchmark",
+        "robustness",
+    ):
         assert f"  {verb} " in done.stdout
 
 
@@ -60,7 +72,9 @@ def test_version(cli: Cli) -> None:
     assert cli("--version") == Said(0, f"hkdbench {__version__}\n", "")
 
 
-@pytest.mark.parametrize("verb", ["list", "describe", "plan", "run", "suite", "rank", "show"])
+@pytest.mark.parametrize(
+    "verb", ["list", "describe", "plan", "run", "suite", "rank", "show", "leaks", "check-benchmark", "robustness"]
+)
 def test_every_verb_has_help(cli: Cli, verb: str) -> None:
     said = cli(verb, "--help")
     assert said.code == 0
