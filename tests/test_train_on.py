@@ -123,3 +123,12 @@ def test_skip_missing_goes_on_and_is_recorded(cli: Cli, toy_run: list[str], tmp_
     priced = cli("plan", *toy_run, *fault, "--skip-missing", "--json").json
     assert priced["skipped"] == {"test": 1}
     assert "left out, image missing: test 1" in cli("plan", *toy_run, *fault, "--skip-missing").out
+
+
+def test_a_test_split_alone_is_enough_for_what_does_not_learn(cli: Cli, toy_run: list[str], tmp_path: Path) -> None:
+    args = ["--benchmark", "exam", "--set", "evaluate.resamples=100", "--store", tmp_path]
+    record = cli("run", *toy_run, *args, "--method", "zero_shot", "--json").json
+    assert (record["status"], list(record["metrics"])) == ("done", ["test"])
+    said = cli("run", *toy_run, *args)
+    assert said.code == 2
+    assert "benchmark 'exam' has no train split: method 'finetune' learns" in said.err

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import Cli
 
+from harness import plan
+
 
 def test_the_tutorial_works(cli: Cli, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (root / "docs" / "adding_a_benchmark.md").read_text()
@@ -32,11 +34,12 @@ def test_the_tutorial_works(cli: Cli, root: Path, tmp_path: Path, monkeypatch: p
                 runpy.run_path(args[0])
                 continue
             assert program == "hkdbench"
+            plan._dataset.cache_clear()  # each command is a process of its own
             said = cli(*args)
             after_damage = "damage.py" in ran
             assert said.code == (2 if after_damage else 0), said.err
             failed = said.err
-    assert ran == ["draw_shapes.py", "describe", "plan", "run", "rank", "damage.py", "plan"]
+    assert ran == ["draw_shapes.py", "describe", "check-benchmark", "plan", "run", "rank", "damage.py", "plan"]
     records = [json.loads(path.read_text()) for path in Path("runs").glob("**/record.json")]
     record = next(r for r in records if r["method"] == "zero_shot")
     assert record["status"] == "done"
