@@ -104,7 +104,8 @@ class Spread:
     With y_sc = m + image_c + seed_s + e_sc, `images` is the part that all seeds share, Var(image) / C, and
     `seeds` the rest, (Var(seed) + Var(e) / C) / S. The first comes from the covariance that the seeds' figures
     have over resamples of groups, the second is the variance between the seeds' figures over S, which is
-    unbiased, but from S - 1 degrees of freedom.
+    unbiased, but from S - 1 degrees of freedom. With one seed `images` is all there is: the spread says nothing
+    of other seeds.
     """
 
     images: float
@@ -119,14 +120,7 @@ class Spread:
 
 
 def spread(point_s: Floats, cov_ss: Floats, groups: int) -> Spread:
-    """Of the mean over seeds, from figures (S,) and their covariance over resamples of C groups (S, S).
-
-    Degrees of freedom: 1 / df = 1 / ((S - 1) total / seeds) + 1 / ((C - 1) total / images). The ratios stand as
-    they are, where Welch and Satterthwaite square them: with three seeds and a variance mostly theirs, squares
-    cover 92 % where this covers 94 (and 95 to 96 elsewhere). With two seeds it is the root of the first ratio.
-    benches/stats_simulation.py shows what that is worth. With one seed `images` is all there is: the spread says
-    nothing of other seeds.
-    """
+    """Of the mean over seeds, from figures (S,) and their covariance over resamples of C groups (S, S)."""
     seeds, mean = len(point_s), float(cov_ss.mean())
     unbiased = groups / (groups - 1)
     shared = (cov_ss.sum() - np.trace(cov_ss)) / (seeds * (seeds - 1)) if seeds > 1 else mean
@@ -135,9 +129,21 @@ def spread(point_s: Floats, cov_ss: Floats, groups: int) -> Spread:
     total = images + between
     if total <= 0:
         return Spread(0.0, 0.0, np.inf)
-    of_seeds = (between / total) ** (0.5 if seeds == 2 else 1) / (seeds - 1) if between > 0 else 0.0
-    df = 1 / (of_seeds + images / total / (groups - 1))
+    df = degrees_of_freedom(images, between, groups, seeds)
     return Spread(images, between, df, float(np.sqrt(images / mean)) if mean > 0 else 0.0)
+
+
+def degrees_of_freedom(images: float, between: float, groups: int, seeds: int) -> float:
+    """Of a variance `images`, known from C groups, plus a variance `between`, known from S seeds.
+
+    1 / df = 1 / ((S - 1) total / between) + 1 / ((C - 1) total / images). The ratios stand as they are, where Welch
+    and Satterthwaite square them: with three seeds and a variance mostly theirs, squares cover 92 % where this
+    covers 94 (and 95 to 96 elsewhere). With two seeds it is the root of the first ratio.
+    benches/stats_simulation.py shows what that is worth.
+    """
+    total = images + between
+    of_seeds = (between / total) ** (0.5 if seeds == 2 else 1) / (seeds - 1) if between > 0 else 0.0
+    return 1 / (of_seeds + images / total / (groups - 1))
 
 
 def covariance(drawn_ns: Floats) -> Floats:
@@ -282,7 +288,7 @@ def aligned(runs: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
 
 
 def _ids(frame: pd.DataFrame) -> pd.Index[str]:
-    ids = pd.Index(frame["id"])
+    ids: pd.Index[str] = pd.Index(frame["id"])
     if not ids.is_unique:
         raise DataError(f"example {ids[ids.duplicated()][0]!r} is predicted twice: expected one prediction an example")
     return ids
