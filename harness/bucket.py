@@ -68,12 +68,10 @@ class Bucket:
                 return {}
         stamps: dict[str, str] = {}
         for path, info in found.items():
-            folder, slash, rest = path[len(self.root) :].lstrip("/").partition("/")
-            if rest == RECORD:
+            folder, _, rest = path[len(self.root) :].lstrip("/").partition("/")
+            if rest == RECORD:  # a folder without one is an upload that goes on, or was killed
                 changed = info.get("ETag") or info.get("LastModified") or info.get("created") or info.get("mtime")
                 stamps[folder] = f"{changed}-{info['size']:x}".replace('"', "")
-            elif slash:
-                stamps.setdefault(folder, "")
         return stamps
 
     def exists(self, name: str) -> bool:
@@ -158,6 +156,7 @@ class Bucket:
     def put(self, file: Path, name: str) -> None:
         with self._trouble("can't be written"):
             self.fs.put_file(str(file), self._at(name))
+        file.unlink()
 
     def ages(self, folder: str) -> dict[str, float]:
         try:
