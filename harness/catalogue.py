@@ -133,7 +133,9 @@ class View:
         of_table = self._files(data_key)
         if of_table is not None and len(wanted):
             for part in of_table.parts:
-                table = read(self.store, part.file, [*columns, "run_id", "split"], filters=pc.field("split") == split)
+                table = read(
+                    self.store, part.file, list(dict.fromkeys([*columns, "run_id"])), filters=pc.field("split") == split
+                )
                 yield table.filter(pc.is_in(table["run_id"], value_set=wanted)).select(columns)
         new = [run for run in runs if run.run_id in fresh and run.status == "done"]
         for start in range(0, len(new), BATCH):

@@ -22,7 +22,20 @@ from harness.store import Store
 
 FOLDER = f"{CATALOGUE}/cache"
 
-_CODE = ("joint.py", "material.py", "metrics.py", "rank.py", "rows.py", "stats.py", "bootstrap.py", "ranking.py")
+_CODE = (
+    *(
+        "ask.py",
+        "catalogue.py",
+        "entries.py",
+        "joint.py",
+        "material.py",
+        "metrics.py",
+        "rank.py",
+        "rows.py",
+        "stats.py",
+    ),
+    *("tabling.py", "bootstrap.py", "ranking.py"),
+)
 """The files whose change may change an answer; those that there are."""
 
 M = TypeVar("M", bound=BaseModel)
