@@ -71,7 +71,7 @@ def _cells(
     if found.drawn_ns is None:
         return [_Cell(point_s, None) for point_s in points]
     known_ns = found.drawn_ns[~np.isnan(found.drawn_ns).any(axis=1)]
-    groups = len(found.parts_cs)
+    groups = found.groups
     return [
         _Cell(point_s, over_seeds(point_s, drawn_ns, groups, seed + k))
         for k, (point_s, drawn_ns) in enumerate(zip(points, np.split(known_ns, ends, axis=1), strict=True))

@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import t
 
-from harness.bootstrap import aligned, covariance, resampled, spread
+from harness.bootstrap import aligned, covariance, resampled, spread, t_quantile
 from harness.errors import DataError
 from harness.metrics import NO_ANSWER, Floats
 from harness.record import Interval
@@ -63,11 +62,11 @@ def gap_closed(
     if found.drawn_ns is None:
         return GapClosed(None, Interval(value=gap), tuple(seeds), "a single image gives no interval")
     student_ns, baseline_ns, teacher_ns = np.split(found.drawn_ns, 3, axis=1)
-    groups = len(found.parts_cs)
+    groups = found.groups
 
     def half_width(point_s: Floats, drawn_ns: Floats) -> float:
         off = spread(point_s, covariance(drawn_ns), groups)
-        return float(t.ppf(0.975, off.df) * np.sqrt(off.total))
+        return float(t_quantile(0.975, off.df) * np.sqrt(off.total))
 
     def outside(share: float) -> float:
         """Above 0 where this share is told apart from what was seen."""

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
 
-from harness.bootstrap import covariance, degrees_of_freedom, resampled, spread
+from harness.bootstrap import covariance, degrees_of_freedom, resampled, spread, t_quantile
 from harness.errors import DataError
 from harness.stats import RESAMPLES
 
@@ -49,7 +48,7 @@ def noise(
     found = resampled([a[s] for s in seeds] + [b[s] for s in seeds], labels, metric, resamples, seed)
     if found.drawn_ns is None:
         raise DataError("a single group: expected predictions on several images")
-    count, groups = len(seeds), len(found.parts_cs)
+    count, groups = len(seeds), found.groups
     point_s = found.point_s[:count] - found.point_s[count:]
     cov_ss = covariance(found.drawn_ns[:, :count] - found.drawn_ns[:, count:])
     images = spread(point_s, cov_ss, groups).images
@@ -75,7 +74,7 @@ def detectable(
     if images + between <= 0:
         return 0.0
     df = degrees_of_freedom(images, between, groups, seeds)
-    return float((t.ppf(1 - alpha / 2, df) + t.ppf(power, df)) * np.sqrt(images + between))
+    return float((t_quantile(1 - alpha / 2, df) + t_quantile(power, df)) * np.sqrt(images + between))
 
 
 @dataclass(frozen=True)
