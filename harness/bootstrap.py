@@ -165,6 +165,8 @@ def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0
     stretched from its place in a normal distribution to the same place in Student's t. (In the spirit of Hesterberg
     2015, The American Statistician 69, who expands percentile intervals by t.) One seed: the plain bootstrap.
     """
+    if len(point_s) == 1:
+        return drawn_ns[:, 0]
     off_n, df = _unstretched(point_s, drawn_ns, groups, seed)
     if df < np.inf and len(off_n):
         z_n = ndtri((np.argsort(np.argsort(off_n)) + 0.5) / len(off_n))
@@ -176,6 +178,8 @@ def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0
 def interval_over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0) -> Interval:
     """The mean over seeds with the percentiles of `over_seeds`, of which only these two are stretched."""
     value = float(point_s.mean())
+    if len(point_s) == 1:
+        return interval(value, drawn_ns[:, 0])
     off_n, df = _unstretched(point_s, drawn_ns, groups, seed)
     if not len(off_n):
         return Interval(value=value)
@@ -187,7 +191,7 @@ def _unstretched(point_s: Floats, drawn_ns: Floats, groups: int, seed: int) -> t
     """Deviations from the mean (n,) that are to be stretched to this many degrees of freedom."""
     known_ns = drawn_ns[~np.isnan(drawn_ns).any(axis=1)]
     off_n = known_ns.mean(axis=1) - point_s.mean()
-    if len(point_s) == 1 or not len(off_n):
+    if not len(off_n):
         return off_n, np.inf
     found = spread(point_s, covariance(known_ns), groups)
     return found.shape * off_n + np.sqrt(found.seeds) * _normal(len(off_n), seed), found.df

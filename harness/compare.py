@@ -18,8 +18,9 @@ from harness import distil, rank, stats
 from harness.api import Split
 from harness.bootstrap import aligned
 from harness.errors import ConfigError, StoreError, near
-from harness.rank import Row
 from harness.record import Interval, Record
+from harness.render import WIDTH
+from harness.rows import Row
 from harness.stats import Difference
 from harness.store import Store
 
@@ -96,9 +97,7 @@ class Comparison:
 # ----------------------------------------------------------------------------------- who is compared
 
 
-def sides(
-    store: Store, a: str, b: str, split: Split = "test", metric: str = "accuracy", benchmark: str | None = None
-) -> tuple[Side, Side]:
+def sides(store: Store, a: str, b: str, split: Split = "test", benchmark: str | None = None) -> tuple[Side, Side]:
     """What two names mean: a run id, or its beginning, or a row `method[@student][ key=value ...]` of the ranking.
 
     The keys are those that the ranking's labels show; a row that has just these goes before rows that have more.
@@ -109,7 +108,11 @@ def sides(
     rows: list[Row] = []
     if None in runs.values():
         known = {found.benchmark for found in runs.values() if found}
-        rows = [row for row in rank.table(store, benchmark or (known.pop() if len(known) == 1 else None)) if row.seeds]
+        rows = [
+            row
+            for row in rank.table(store, benchmark or (known.pop() if len(known) == 1 else None), split=split)
+            if row.seeds
+        ]
     found_a, found_b = (_sides(who, runs[who], rows, store) for who in (a, b))
     pairs = [(x, y) for x in found_a for y in found_b if (x.benchmark, x.data) == (y.benchmark, y.data)]
     pairs = [pair for pair in pairs if benchmark in (None, pair[0].benchmark)]
@@ -261,7 +264,7 @@ def to_json(found: Comparison) -> str:
 def to_text(found: Comparison) -> str:
     """A page of plain text, figures in per cent."""
     out = io.StringIO()
-    console = Console(file=out, width=rank.WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
+    console = Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
     d, many = found.difference, len(found.difference.seeds) > 1
     seeds = f"{len(d.seeds)} seeds" if many else "one seed"
     console.print(f"A  {found.a.name}\nB  {found.b.name}")

@@ -1,4 +1,4 @@
-"""What a table of rows can tell: rank intervals, tiers, and aggregates over several benchmarks.
+"""What a table of rows can tell: rank intervals and tiers.
 
 All rows of a table are resampled together: every resample has the same groups for all rows, and rows are
 compared on the seeds that they share. So what moves all rows alike (hard images) doesn't blur their order.

@@ -26,6 +26,6 @@ def compare_(
     from harness.store import Store
 
     opened = Store(store)
-    one, other = compare.sides(opened, a, b, split, metric, benchmark)
+    one, other = compare.sides(opened, a, b, split, benchmark)
     found = compare.compare(opened, one, other, split, metric, examples)
     print(compare.to_json(found) if as_json else compare.to_text(found))
