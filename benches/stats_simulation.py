@@ -221,9 +221,8 @@ def main() -> None:
         figures = {}
         for name, found in PARTS[part](options.trials):
             figures[name] = found
-            print(
-                part, name, {k: v.get("share", "") if isinstance(v, dict) else v for k, v in found.items()}, flush=True
-            )
+            shares = {k: v["share"] for k, v in found.items() if isinstance(v, dict) and "share" in v}
+            print(f"{part}, {name}: {shares}", flush=True)
         seconds = round(time.process_time() - began, 1)
         print(f"{part}: {seconds} s of CPU")
         if not options.dry_run:

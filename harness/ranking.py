@@ -19,7 +19,7 @@ from harness.bootstrap import Resampled, covariance, resampled, spread
 from harness.metrics import Floats
 from harness.stats import RESAMPLES, holm
 
-APART = 0.04
+APART = 0.035
 """Two rows are told apart at this p. Below 0.05, because the p are approximate: simulated, truly equal rows are then
 told apart in at most 5 % of tables, whether images, seeds or both vary (benches/stats_simulation.py)."""
 Runs = Mapping[int, pd.DataFrame]
