@@ -120,13 +120,13 @@ def test_the_verb(store: Store, cli: Cli) -> None:
     assert said.err.startswith("error: ")
 
 
-def test_the_ranking_has_places(store: Store) -> None:
-    """8 of 8 and 2 of 8 differ on six images (p 1/32, by Holm 3/32): too few to tell; of 0 on eight, they are told."""
+def test_the_ranking_has_places(store: Store, tmp_path: Path) -> None:
+    """8 of 8 and 2 of 8 differ on six images (p 1/32, by Holm 3/32): too few to tell. All eight (1/128) are enough."""
     assert {(row.rank_low, row.rank_high, row.tier) for row in rank.table(store)} == {(1, 3, (1,))}
-    add(store, "offline_kd", 0, run_id="none-0", settings={"divergence": "dkd"})
-    rows = {row.label: row for row in rank.table(store)}
-    assert (rows["offline_kd"].rank_high, rows["offline_kd"].tier) == (3, (1,))
-    worst = rows["offline_kd divergence=dkd"]
-    assert (worst.rank_low, worst.rank_high, worst.tier) == (2, 4, (2,))
-    text = rank.to_text(list(rows.values()))
-    assert "rows that share a tier aren't told apart" in text
+    two = Store(tmp_path / "two")
+    add(two, "finetune", 0)
+    add(two, "offline_kd", 8)
+    best, worst = rank.table(two)
+    assert (best.method, best.rank_low, best.rank_high, best.tier) == ("offline_kd", 1, 1, (1,))
+    assert (worst.method, worst.rank_low, worst.rank_high, worst.tier) == ("finetune", 2, 2, (2,))
+    assert "rows that share a tier aren't told apart" in rank.to_text([best, worst])
