@@ -55,9 +55,9 @@ method's training cost includes its teachers.
 
 READING = f"""\
 A minus B in percentage points, paired by seed and example: the mean over the seeds. Intervals (95 %) and p
-(two-sided) come from {RESAMPLES:,} bootstrap resamples over images and over seeds; the smallest p that they can
-show is 0.0002. A few seeds understate how much seeds differ: the intervals are somewhat narrow. Nothing is
-corrected for the number of comparisons."""
+(two-sided) come from {RESAMPLES:,} bootstrap resamples over images, and from the spread between seeds with Student's t
+(`harness/bootstrap.py`); the smallest p that they can show is 0.0002. Nothing is corrected for the number of
+comparisons."""
 
 
 # ------------------------------------------------------------------------------------------- the page

@@ -73,7 +73,7 @@ def accuracies(right_mscn: Bools, seed: int) -> Resampled:
     m, s, c, n = right_mscn.shape
     hits_cr = right_mscn.sum(-1).reshape(m * s, c).T.astype(np.float64)
     drawn_nr = resampled_sums(hits_cr, RESAMPLES, seed) / (c * n)
-    return Resampled(right_mscn.mean((2, 3)).ravel(), drawn_nr, hits_cr[..., None])
+    return Resampled(right_mscn.mean((2, 3)).ravel(), drawn_nr, c, c * n)
 
 
 def tables(right_mscn: Bools, rng: np.random.Generator) -> list[dict[int, pd.DataFrame]]:
@@ -113,8 +113,12 @@ def coverage(trials: int) -> Iterator[tuple[str, dict[str, Any]]]:
         for trial in range(trials):
             right, true_ms = simulate(world, [world.ability(0.75), world.ability(0.7)], rng)
             better, worse = true_ms[:, 0] if world.seeds == 1 else (0.75, 0.7)
-            held["accuracy"] += holds(stats.mean_of(accuracies(right[1:], trial), trial), worse)
-            found = stats.difference_of(accuracies(right, trial), tuple(range(world.seeds)), trial)
+            both, s = accuracies(right, trial), world.seeds
+            assert both.drawn_ns is not None
+            off_s, off_ns = both.point_s[:s] - both.point_s[s:], both.drawn_ns[:, :s] - both.drawn_ns[:, s:]
+            row = stats.seeds_interval(both.point_s[s:], both.drawn_ns[:, s:], world.groups, trial)
+            held["accuracy"] += holds(row, worse)
+            found = stats.seeds_difference(off_s, off_ns, tuple(range(s)), world.groups, trial)
             held["difference"] += holds(found, better - worse)
             widths.append((found.high or 0) - (found.low or 0))
         shares = {key: share(count, trials) for key, count in held.items()}
@@ -217,9 +221,8 @@ def main() -> None:
         figures = {}
         for name, found in PARTS[part](options.trials):
             figures[name] = found
-            print(
-                part, name, {k: v.get("share", "") if isinstance(v, dict) else v for k, v in found.items()}, flush=True
-            )
+            shares = {k: v["share"] for k, v in found.items() if isinstance(v, dict) and "share" in v}
+            print(f"{part}, {name}: {shares}", flush=True)
         seconds = round(time.process_time() - began, 1)
         print(f"{part}: {seconds} s of CPU")
         if not options.dry_run:

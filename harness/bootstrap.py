@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import norm, rankdata, t
+from scipy.special import ndtr, ndtri, stdtrit
 
 from harness.errors import ConfigError, DataError, near
 from harness.metrics import (
@@ -83,7 +84,7 @@ def interval(value: float, resampled_n: Floats | None) -> Interval:
     """The estimate with the 2.5th and 97.5th percentile of its resamples (undefined ones left out)."""
     if resampled_n is None or np.isnan(resampled_n).all():
         return Interval(value=value)
-    low, high = np.nanpercentile(resampled_n, [2.5, 97.5])
+    low, high = np.percentile(resampled_n[~np.isnan(resampled_n)], [2.5, 97.5])
     return Interval(value=value, low=float(low), high=float(high))
 
 
@@ -104,7 +105,8 @@ class Spread:
     With y_sc = m + image_c + seed_s + e_sc, `images` is the part that all seeds share, Var(image) / C, and
     `seeds` the rest, (Var(seed) + Var(e) / C) / S. The first comes from the covariance that the seeds' figures
     have over resamples of groups, the second is the variance between the seeds' figures over S, which is
-    unbiased, but from S - 1 degrees of freedom.
+    unbiased, but from S - 1 degrees of freedom. With one seed `images` is all there is: the spread says nothing
+    of other seeds.
     """
 
     images: float
@@ -118,26 +120,36 @@ class Spread:
         return self.images + self.seeds
 
 
-def spread(point_s: Floats, cov_ss: Floats, groups: int) -> Spread:
+def spread(point_s: Floats, cov_ss: Floats, groups: int = 0) -> Spread:
     """Of the mean over seeds, from figures (S,) and their covariance over resamples of C groups (S, S).
 
-    Degrees of freedom: 1 / df = 1 / ((S - 1) total / seeds) + 1 / ((C - 1) total / images). The ratios stand as
-    they are, where Welch and Satterthwaite square them: with three seeds and a variance mostly theirs, squares
-    cover 92 % where this covers 94 (and 95 to 96 elsewhere). With two seeds it is the root of the first ratio.
-    benches/stats_simulation.py shows what that is worth. With one seed `images` is all there is: the spread says
-    nothing of other seeds.
+    `groups` 0: unknown, taken as many.
     """
     seeds, mean = len(point_s), float(cov_ss.mean())
-    unbiased = groups / (groups - 1)
     shared = (cov_ss.sum() - np.trace(cov_ss)) / (seeds * (seeds - 1)) if seeds > 1 else mean
-    images = unbiased * max(0.0, float(shared))
+    images = max(0.0, float(shared)) * (groups / (groups - 1) if groups > 1 else 1)
     between = float(point_s.var(ddof=1)) / seeds if seeds > 1 else 0.0
-    total = images + between
-    if total <= 0:
-        return Spread(0.0, 0.0, np.inf)
-    of_seeds = (between / total) ** (0.5 if seeds == 2 else 1) / (seeds - 1) if between > 0 else 0.0
-    df = 1 / (of_seeds + images / total / (groups - 1))
+    df = degrees_of_freedom(images, between, groups, seeds)
     return Spread(images, between, df, float(np.sqrt(images / mean)) if mean > 0 else 0.0)
+
+
+def degrees_of_freedom(images: float, between: float, groups: int, seeds: int) -> float:
+    """Of a variance `images`, known from C groups, plus a variance `between`, known from S seeds.
+
+    1 / df = 1 / ((S - 1) total / between) + 1 / ((C - 1) total / images). The ratios stand as they are, where Welch
+    and Satterthwaite square them: with three seeds and a variance mostly theirs, squares cover 92 % where this
+    covers 94 (and 95 to 96 elsewhere). With two seeds it is the root of the first ratio.
+    benches/stats_simulation.py shows what that is worth.
+    """
+    total = images + between
+    of_seeds = (between / total) ** (0.5 if seeds == 2 else 1) / (seeds - 1) if between > 0 else 0.0
+    of_groups = images / total / (groups - 1) if images > 0 and groups > 1 else 0.0
+    return 1 / (of_seeds + of_groups) if of_seeds + of_groups > 0 else np.inf
+
+
+def t_quantile(place: float | Floats, df: float) -> Floats:
+    """Of Student's t; the normal one for very many degrees of freedom."""
+    return np.asarray(stdtrit(df, place) if df < 1e9 else ndtri(place))
 
 
 def covariance(drawn_ns: Floats) -> Floats:
@@ -146,24 +158,49 @@ def covariance(drawn_ns: Floats) -> Floats:
     return np.atleast_2d(np.cov(known_ns, rowvar=False)) if len(known_ns) > 1 else np.zeros((drawn_ns.shape[1],) * 2)
 
 
-def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int, seed: int = 0) -> Floats:
+def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0) -> Floats:
     """The mean over seeds as it could have been with other groups and other seeds: (S,), (n, S) -> (n,).
 
     The resampled deviations, as wide as `Spread.images`, plus normal ones as wide as `Spread.seeds`; each then
     stretched from its place in a normal distribution to the same place in Student's t. (In the spirit of Hesterberg
     2015, The American Statistician 69, who expands percentile intervals by t.) One seed: the plain bootstrap.
     """
+    if len(point_s) == 1:
+        return drawn_ns[:, 0]
+    off_n, df = _unstretched(point_s, drawn_ns, groups, seed)
+    if df < np.inf and len(off_n):
+        z_n = ndtri((np.argsort(np.argsort(off_n)) + 0.5) / len(off_n))
+        near_n = np.abs(z_n) < 1e-6  # the middle stays where it is
+        off_n = off_n * np.divide(t_quantile(ndtr(z_n), df), z_n, out=np.ones_like(z_n), where=~near_n)
+    return np.asarray(point_s.mean() + off_n)
+
+
+def interval_over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0) -> Interval:
+    """The mean over seeds with the percentiles of `over_seeds`, of which only these two are stretched."""
+    value = float(point_s.mean())
+    if len(point_s) == 1:
+        return interval(value, drawn_ns[:, 0])
+    off_n, df = _unstretched(point_s, drawn_ns, groups, seed)
+    if not len(off_n):
+        return Interval(value=value)
+    low, high = np.percentile(off_n, [2.5, 97.5]) * float(t_quantile(0.975, df) / ndtri(0.975))
+    return Interval(value=value, low=float(value + low), high=float(value + high))
+
+
+def _unstretched(point_s: Floats, drawn_ns: Floats, groups: int, seed: int) -> tuple[Floats, float]:
+    """Deviations from the mean (n,) that are to be stretched to this many degrees of freedom."""
     known_ns = drawn_ns[~np.isnan(drawn_ns).any(axis=1)]
-    mean_n, value, count = known_ns.mean(axis=1), float(point_s.mean()), len(known_ns)
-    if len(point_s) == 1 or not count:
-        return np.asarray(mean_n)
+    off_n = known_ns.mean(axis=1) - point_s.mean()
+    if not len(off_n):
+        return off_n, np.inf
     found = spread(point_s, covariance(known_ns), groups)
-    place_n = (np.random.default_rng([seed, 1]).permutation(count) + 0.5) / count
-    off_n = found.shape * (mean_n - value) + np.sqrt(found.seeds) * norm.ppf(place_n)
-    z_n = norm.ppf((rankdata(off_n) - 0.5) / count)
-    ratio_n = np.full(count, norm.pdf(0) / t.pdf(0, found.df))  # the limit in the middle
-    np.divide(t.ppf(norm.cdf(z_n), found.df), z_n, out=ratio_n, where=np.abs(z_n) > 1e-6)
-    return np.asarray(value + off_n * ratio_n)
+    return found.shape * off_n + np.sqrt(found.seeds) * _normal(len(off_n), seed), found.df
+
+
+@lru_cache(maxsize=32)
+def _normal(count: int, seed: int) -> Floats:
+    """The quantiles of the normal distribution in random order (n,)."""
+    return np.asarray(ndtri((np.random.default_rng([seed, 1]).permutation(count) + 0.5) / count))
 
 
 # ------------------------------------------------------------------------------- the tallies of predictions
@@ -213,13 +250,13 @@ def formula_of(metric: str, total: Floats, labels: Sequence[str] | None) -> Call
 
 @dataclass(frozen=True)
 class Resampled:
-    """A metric of S runs on the same examples, and what each group adds to it."""
+    """A metric of S runs on the same examples."""
 
     point_s: Floats
     drawn_ns: Floats | None
     """Over resamples of groups, the same ones for all runs; None: a single group."""
-    parts_cs: Floats
-    """What tells runs apart: the hits of each group (C, S, 1); of macro-F1 and micro-F1 all tallies (C, S, 3 K)."""
+    groups: int
+    examples: int
 
 
 def resampled(
@@ -236,22 +273,8 @@ def resampled(
     total_s3k = units_cs3k.sum(0)
     formula = formula_of(metric, total_s3k, labels)
     several = int((units_cs3k[:, 0, 1].sum(-1) > 0).sum()) > 1
-    parts = units_cs3k[:, :, 0].sum(-1, keepdims=True) if metric.startswith("accuracy") else units_cs3k
-    return Resampled(
-        formula(total_s3k),
-        formula(resampled_sums(units_cs3k, resamples, seed)) if several else None,
-        parts.reshape(groups, len(frames), -1),
-    )
-
-
-def smallest_p(parts_a: Floats, parts_b: Floats) -> float:
-    """The smallest two-sided p that the groups can show: 2^(1 - m) of the m groups (C, ...) on which A and B differ.
-
-    If A and B are alike, each of these groups favours either with chance 1/2 (the sign-flip test; with groups of
-    one example the least p of McNemar's). It keeps five lucky answers of a thousand from passing for proof.
-    """
-    differing = int((parts_a != parts_b).reshape(len(parts_a), -1).any(axis=1).sum())
-    return min(1.0, 2.0 ** (1 - differing))
+    drawn_ns = formula(resampled_sums(units_cs3k, resamples, seed)) if several else None
+    return Resampled(formula(total_s3k), drawn_ns, groups, len(frames[0]))
 
 
 def aligned(runs: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:

@@ -1,4 +1,4 @@
-"""What a table of rows can tell: rank intervals, tiers, and aggregates over several benchmarks.
+"""What a table of rows can tell: rank intervals and tiers.
 
 All rows of a table are resampled together: every resample has the same groups for all rows, and rows are
 compared on the seeds that they share. So what moves all rows alike (hard images) doesn't blur their order.
@@ -13,13 +13,13 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import t
+from scipy.special import stdtr
 
-from harness.bootstrap import Resampled, covariance, resampled, smallest_p, spread
+from harness.bootstrap import Resampled, covariance, resampled, spread
 from harness.metrics import Floats
 from harness.stats import RESAMPLES, holm
 
-APART = 0.04
+APART = 0.035
 """Two rows are told apart at this p. Below 0.05, because the p are approximate: simulated, truly equal rows are then
 told apart in at most 5 % of tables, whether images, seeds or both vary (benches/stats_simulation.py)."""
 Runs = Mapping[int, pd.DataFrame]
@@ -60,6 +60,8 @@ def standings(
     examples differ.
     """
     columns = [(k, s) for k, runs in enumerate(rows) for s in sorted(runs)]
+    if not columns:
+        return []
     return standings_of(resampled([rows[k][s] for k, s in columns], labels, metric, resamples, seed), columns)
 
 
@@ -104,11 +106,25 @@ def _pair(found: Resampled, cov: Floats, a: list[int], b: list[int]) -> tuple[fl
     """The difference of two rows' columns and its two-sided p, from Student's t: resamples alone end at 1 / n."""
     point_s = found.point_s[a] - found.point_s[b]
     cov_ss = cov[np.ix_(a, a)] - cov[np.ix_(a, b)] - cov[np.ix_(b, a)] + cov[np.ix_(b, b)]
-    off, value = spread(point_s, cov_ss, len(found.parts_cs)), float(point_s.mean())
+    off, value = spread(point_s, cov_ss, found.groups), float(point_s.mean())
     if abs(value) < 1e-12:
         return 0.0, 1.0
-    least = smallest_p(found.parts_cs[:, a].sum(1), found.parts_cs[:, b].sum(1))
-    return value, max(least, 2 * float(t.sf(abs(value) / np.sqrt(off.total), off.df)) if off.total > 0 else 0.0)
+    p = 2 * float(stdtr(min(off.df, 1e9), -abs(value) / np.sqrt(off.total))) if off.total > 0 else 0.0
+    if len(a) == 1:
+        p = max(p, smallest_p(value, float(cov_ss.mean()), found.examples, found.groups))
+    return value, p
+
+
+def smallest_p(value: float, variance: float, examples: int, groups: int) -> float:
+    """The least two-sided p that the answers of one seed can show, for a difference in accuracy: 2^(1 - m).
+
+    m is the sum over groups of the squared difference in right answers, at least the number of groups on which the
+    two differ. If they are alike, each of these favours either with chance 1/2 (the sign-flip test; with one example
+    a group the least p of McNemar's). It keeps five lucky answers of a thousand from passing for proof.
+    `variance` is the difference's over resamples of groups.
+    """
+    differing = examples**2 * (variance + value**2 / groups)
+    return float(min(1.0, 2.0 ** (1 - differing)))
 
 
 def _holm_pairs(p_kk: Floats) -> Floats:

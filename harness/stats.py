@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import binom
+from scipy.special import bdtr
 
 from harness.bootstrap import (
     METRICS,
-    Resampled,
     category_of,
     formula_of,
     group_numbers,
     interval,
+    interval_over_seeds,
     one_split,
     over_seeds,
     resampled,
@@ -36,10 +36,14 @@ __all__ = [
     "RESAMPLES",
     "Difference",
     "across_seeds",
+    "group_numbers",
     "holm",
+    "interval",
     "mcnemar",
     "mean_intervals",
     "paired_difference",
+    "seeds_difference",
+    "seeds_interval",
     "summarise",
 ]
 
@@ -118,7 +122,8 @@ def across_seeds(
     sample of all seeds, see `bootstrap.Spread`; with one run the interval is over groups only. Raises
     `DataError` when the runs' examples differ.
     """
-    return mean_of(resampled(runs, labels, metric, resamples, seed), seed)
+    found = resampled(runs, labels, metric, resamples, seed)
+    return seeds_interval(found.point_s, found.drawn_ns, found.groups, seed)
 
 
 def paired_difference(
@@ -139,27 +144,38 @@ def paired_difference(
     if not seeds:
         raise DataError(f"no seed in common: one side has {sorted(a)}, the other {sorted(b)}")
     found = resampled([a[s] for s in seeds] + [b[s] for s in seeds], labels, metric, resamples, seed)
-    return difference_of(found, tuple(seeds), seed)
+    half, off_ns = len(seeds), None
+    if found.drawn_ns is not None:
+        off_ns = found.drawn_ns[:, :half] - found.drawn_ns[:, half:]
+    return seeds_difference(found.point_s[:half] - found.point_s[half:], off_ns, tuple(seeds), found.groups, seed)
 
 
-def mean_of(found: Resampled, seed: int = 0) -> Interval:
-    """The mean of S runs of several seeds, with its interval over groups and seeds."""
-    value = float(found.point_s.mean())
-    if found.drawn_ns is None:
-        return interval(value, None)
-    return interval(value, np.clip(over_seeds(found.point_s, found.drawn_ns, len(found.parts_cs), seed), 0, 1))
+def seeds_interval(point_s: Floats, drawn_ns: Floats | None, groups: int = 0, seed: int = 0) -> Interval:
+    """`across_seeds` from the runs' figures (S,) and their resamples over groups (n, S); None: one group.
+
+    `groups` 0: unknown, taken as many.
+    """
+    if drawn_ns is None:
+        return interval(float(point_s.mean()), None)
+    return _within(interval_over_seeds(point_s, drawn_ns, groups, seed), 0, 1)
 
 
-def difference_of(found: Resampled, seeds: tuple[int, ...], seed: int = 0) -> Difference:
-    """The first half of the runs minus the second, which are of the same seeds in the same order."""
-    half, groups = len(seeds), len(found.parts_cs)
-    point_s = found.point_s[:half] - found.point_s[half:]
+def seeds_difference(
+    point_s: Floats, drawn_ns: Floats | None, seeds: tuple[int, ...] = (), groups: int = 0, seed: int = 0
+) -> Difference:
+    """`paired_difference` from the differences of S seeds (S,), resampled over groups (n, S); None: one group."""
     value = float(point_s.mean())
-    if found.drawn_ns is None:
+    if drawn_ns is None:
         return Difference(value, None, None, None, seeds, groups)
-    drawn_n = over_seeds(point_s, found.drawn_ns[:, :half] - found.drawn_ns[:, half:], groups, seed)
-    bounds = interval(value, np.clip(drawn_n, -1, 1))
-    return Difference(value, bounds.low, bounds.high, two_sided_p(drawn_n), seeds, groups)
+    bounds = _within(interval_over_seeds(point_s, drawn_ns, groups, seed), -1, 1)
+    p = two_sided_p(over_seeds(point_s, drawn_ns, groups, seed))
+    return Difference(value, bounds.low, bounds.high, p, seeds, groups)
+
+
+def _within(found: Interval, least: float, most: float) -> Interval:
+    if found.low is None or found.high is None:
+        return found
+    return Interval(value=found.value, low=max(least, found.low), high=min(most, found.high))
 
 
 # ----------------------------------------------------------------------------------- exact tests, many tests
@@ -176,7 +192,7 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> tuple[int, int, float]:
     if a_n.shape != b_n.shape or a_n.ndim != 1:
         raise DataError(f"answers of shapes {a_n.shape} and {b_n.shape}: expected one answer an example on both sides")
     only_a, only_b = int((a_n & ~b_n).sum()), int((~a_n & b_n).sum())
-    return only_a, only_b, min(1.0, 2 * float(binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
+    return only_a, only_b, min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def holm(p: Sequence[float]) -> list[float]:

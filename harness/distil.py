@@ -1,0 +1,179 @@
+"""What distillation did: how much of the teacher's lead a student made up, whose errors it makes, at what price.
+
+A row is its predictions by seed, one split. Rows are paired by the seeds that they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+
+from harness.bootstrap import aligned, covariance, resampled, spread, t_quantile
+from harness.errors import DataError
+from harness.metrics import NO_ANSWER, Floats
+from harness.record import Interval
+from harness.stats import RESAMPLES, across_seeds
+
+Runs = Mapping[int, pd.DataFrame]
+
+# -------------------------------------------------------------------------------- the gap to the teacher
+
+
+@dataclass(frozen=True)
+class GapClosed:
+    """(student - baseline) / (teacher - baseline); None where the teacher isn't surely above the baseline."""
+
+    closed: Interval | None
+    gap: Interval
+    """Teacher minus baseline."""
+    seeds: tuple[int, ...]
+    why: str = ""
+    """Why `closed` is None."""
+
+
+def gap_closed(
+    student: Runs,
+    baseline: Runs,
+    teacher: Runs,
+    labels: Sequence[str] | None,
+    metric: str = "accuracy",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> GapClosed:
+    """The share of the teacher's lead over the directly tuned student that the distilled one makes up.
+
+    Fieller's interval (1954): all shares r for which student - baseline - r (teacher - baseline) is not told apart
+    from 0, over groups and seeds. It is a bounded interval just where the gap's own excludes 0. Raises `DataError`
+    where the three have no seed in common or the examples differ.
+    """
+    seeds = sorted(set(student) & set(baseline) & set(teacher))
+    if not seeds:
+        raise DataError(f"no seed in common: {sorted(student)}, {sorted(baseline)} and {sorted(teacher)}")
+    frames = [runs[s] for runs in (student, baseline, teacher) for s in seeds]
+    found = resampled(frames, labels, metric, resamples, seed)
+    student_s, baseline_s, teacher_s = found.point_s.reshape(3, -1)
+    lead_s, gap_s = student_s - baseline_s, teacher_s - baseline_s
+    lead, gap = float(lead_s.mean()), float(gap_s.mean())
+    if found.drawn_ns is None:
+        return GapClosed(None, Interval(value=gap), tuple(seeds), "a single image gives no interval")
+    student_ns, baseline_ns, teacher_ns = np.split(found.drawn_ns, 3, axis=1)
+    groups = found.groups
+
+    def half_width(point_s: Floats, drawn_ns: Floats) -> float:
+        off = spread(point_s, covariance(drawn_ns), groups)
+        return float(t_quantile(0.975, off.df) * np.sqrt(off.total))
+
+    def outside(share: float) -> float:
+        """Above 0 where this share is told apart from what was seen."""
+        drawn_ns = (student_ns - baseline_ns) - share * (teacher_ns - baseline_ns)
+        return abs(lead - share * gap) - half_width(lead_s - share * gap_s, drawn_ns)
+
+    around = half_width(gap_s, teacher_ns - baseline_ns)
+    whole = Interval(value=gap, low=gap - around, high=gap + around)
+    if gap - around <= 0:
+        return GapClosed(None, whole, tuple(seeds), "the teacher isn't told apart from the baseline, or is below it")
+    low, high = (_crossing(outside, lead / gap, side) for side in (-1, 1))
+    return GapClosed(Interval(value=lead / gap, low=low, high=high), whole, tuple(seeds))
+
+
+def _crossing(outside: Callable[[float], float], start: float, side: int) -> float | None:
+    """Where `outside` becomes positive, going from `start` (where it isn't) to this side; None: nowhere near."""
+    if outside(start) >= 0:  # no noise at all
+        return start
+    step = 0.25
+    while outside(start + side * step) <= 0:
+        step *= 2
+        if step > 1e6:
+            return None
+    return float(brentq(outside, start, start + side * step))
+
+
+# ------------------------------------------------------------------------------- whose errors they are
+
+
+def agreement(a: Runs, b: Runs, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """The share of examples on which two rows choose the same option, over their common seeds."""
+    return _shares(a, b, {"same": lambda one, other, gold: one == other}, resamples, seed)["same"]
+
+
+@dataclass(frozen=True)
+class Errors:
+    """A row's errors beside another's, as shares of all examples. inherited + introduced is its error rate."""
+
+    inherited: Interval
+    """Both are wrong."""
+    copied: Interval
+    """Both are wrong with the same option; part of `inherited`."""
+    introduced: Interval
+    """Only this row is wrong."""
+    fixed: Interval
+    """Only the other is wrong."""
+
+
+def errors(row: Runs, other: Runs, resamples: int = RESAMPLES, seed: int = 0) -> Errors:
+    """The errors of a row beside those of its teacher, or of the directly tuned student, over their common seeds."""
+    return Errors(
+        **_shares(
+            row,
+            other,
+            {
+                "inherited": lambda one, other, gold: (one != gold) & (other != gold),
+                "copied": lambda one, other, gold: (one != gold) & (one == other),
+                "introduced": lambda one, other, gold: (one != gold) & (other == gold),
+                "fixed": lambda one, other, gold: (one == gold) & (other != gold),
+            },
+            resamples,
+            seed,
+        )
+    )
+
+
+Answers = NDArray[np.int64]
+
+
+def _shares(
+    a: Runs,
+    b: Runs,
+    counted: Mapping[str, Callable[[Answers, Answers, Answers], NDArray[np.bool_]]],
+    resamples: int,
+    seed: int,
+) -> dict[str, Interval]:
+    """How often each thing is so of (a's choice, b's choice, gold): the mean over seeds, with its interval."""
+    seeds = sorted(set(a) & set(b))
+    if not seeds:
+        raise DataError(f"no seed in common: one side has {sorted(a)}, the other {sorted(b)}")
+    frames = aligned([runs[s] for runs in (a, b) for s in seeds])
+    pairs = list(zip(frames[: len(seeds)], frames[len(seeds) :], strict=True))
+    result = {}
+    for name, is_so in counted.items():
+        marked = []
+        for one, other in pairs:
+            so_n = is_so(one["chosen"].to_numpy(), other["chosen"].to_numpy(), one["gold"].to_numpy())
+            marked.append(one.assign(gold=0, chosen=np.where(so_n, 0, NO_ANSWER)))
+        result[name] = across_seeds(marked, None, "accuracy", resamples, seed)
+    return result
+
+
+# ---------------------------------------------------------------------------------------- at what price
+
+
+def pareto(scores: Sequence[float | None], costs: Sequence[float | None]) -> list[bool]:
+    """Which rows no other beats: none has a higher score at no higher cost, or the same score at a lower cost.
+
+    A row without a score or without this cost is on no front. Rows that are equal in both are both on it.
+    """
+    if len(scores) != len(costs):
+        raise DataError(f"{len(scores)} scores but {len(costs)} costs: expected one cost a score")
+    points = list(zip(scores, costs, strict=True))
+
+    def beaten(score: float, cost: float) -> bool:
+        return any(
+            s is not None and c is not None and s >= score and c <= cost and (s > score or c < cost) for s, c in points
+        )
+
+    return [score is not None and cost is not None and not beaten(score, cost) for score, cost in points]

@@ -1,0 +1,114 @@
+"""How small a difference a benchmark can show, and how many more images or seeds a given one would take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness.bootstrap import covariance, degrees_of_freedom, resampled, spread, t_quantile
+from harness.errors import DataError
+from harness.stats import RESAMPLES
+
+ALPHA, POWER = 0.05, 0.8
+MOST_GROUPS, MOST_SEEDS = 10_000_000, 10_000
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The variance of a paired difference, by source, for one group and one seed, and what it was measured on."""
+
+    images: float
+    """Between groups, of what all seeds share."""
+    answers: float
+    """Between groups, of what a seed has for itself."""
+    seeds: float | None
+    """Between seeds, answers to infinitely many groups; None: measured on a single seed, which can't tell."""
+    measured_groups: int
+    measured_seeds: int
+
+
+def noise(
+    a: Mapping[int, pd.DataFrame],
+    b: Mapping[int, pd.DataFrame],
+    labels: Sequence[str] | None,
+    metric: str = "accuracy",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Noise:
+    """Of the difference of two rows, from their predictions by seed; see `stats.paired_difference`.
+
+    Raises `DataError` without a common seed, with a single group, or where the examples differ.
+    """
+    seeds = sorted(set(a) & set(b))
+    if not seeds:
+        raise DataError(f"no seed in common: one side has {sorted(a)}, the other {sorted(b)}")
+    found = resampled([a[s] for s in seeds] + [b[s] for s in seeds], labels, metric, resamples, seed)
+    if found.drawn_ns is None:
+        raise DataError("a single group: expected predictions on several images")
+    count, groups = len(seeds), found.groups
+    point_s = found.point_s[:count] - found.point_s[count:]
+    cov_ss = covariance(found.drawn_ns[:, :count] - found.drawn_ns[:, count:])
+    images = spread(point_s, cov_ss, groups).images
+    answers = max(0.0, float(np.trace(cov_ss)) / count * groups / (groups - 1) - images)
+    between = max(0.0, float(point_s.var(ddof=1)) - answers) if count > 1 else None
+    return Noise(images * groups, answers * groups if count > 1 else 0.0, between, groups, count)
+
+
+def detectable(
+    found: Noise, groups: int | None = None, seeds: int | None = None, alpha: float = ALPHA, power: float = POWER
+) -> float:
+    """The difference that a two-sided test at `alpha` finds with this chance, with so many groups and seeds.
+
+    Default: as many as it was measured on. (t_{1 - alpha/2} + t_power) standard errors, with the degrees of freedom
+    of `bootstrap.degrees_of_freedom`. Raises `DataError` for several seeds where one was measured.
+    """
+    groups, seeds = groups or found.measured_groups, seeds or found.measured_seeds
+    if found.seeds is None and seeds > 1:
+        raise DataError(f"{seeds} seeds: how seeds differ was measured on a single one; run two more first")
+    images = found.images / groups
+    between = ((found.seeds or 0.0) + found.answers / groups) / seeds if found.seeds is not None and seeds > 1 else 0.0
+    images += found.answers / groups if seeds == 1 else 0.0
+    if images + between <= 0:
+        return 0.0
+    df = degrees_of_freedom(images, between, groups, seeds)
+    return float((t_quantile(1 - alpha / 2, df) + t_quantile(power, df)) * np.sqrt(images + between))
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What would tell two rows apart, if their difference is what it seems. None: no number would do, or unknown."""
+
+    groups: int | None
+    """At the present seeds."""
+    seeds: int | None
+    """On the present groups."""
+
+
+def needed(found: Noise, difference: float, alpha: float = ALPHA, power: float = POWER) -> Needed:
+    """The fewest groups, and the fewest seeds, with which `difference` is detectable."""
+
+    def enough_groups(groups: int) -> bool:
+        return detectable(found, groups, None, alpha, power) <= abs(difference)
+
+    def enough_seeds(seeds: int) -> bool:
+        return detectable(found, None, seeds, alpha, power) <= abs(difference)
+
+    return Needed(
+        _fewest(enough_groups, MOST_GROUPS), None if found.seeds is None else _fewest(enough_seeds, MOST_SEEDS)
+    )
+
+
+def _fewest(enough: Callable[[int], bool], most: int) -> int | None:
+    """The smallest number from 2 to `most` that is enough, for a condition that stays true once it is."""
+    low, high = 1, 2
+    while not enough(high):
+        if high >= most:
+            return None
+        low, high = high, min(most, 2 * high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
