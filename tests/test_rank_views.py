@@ -61,14 +61,17 @@ def test_filters(store: Store) -> None:
 @pytest.mark.parametrize(
     ("asked", "complaint"),
     [
-        ({"task": "fact"}, "no run of task 'fact' in the store; known: factuality, hallucination"),
+        (
+            {"task": "fact"},
+            "no run of task 'fact' in the store; did you mean 'factuality'? known: factuality, hallucination",
+        ),
         ({"method": "hkd4vml"}, "no run of method 'hkd4vml' in the store; did you mean 'hkd4vlm'"),
-        ({"size": "XL"}, "no run of student 'XL' in the store; known: L, S"),
+        ({"size": "XL"}, "no run of student 'XL' in the store; did you mean 'L'? known: L, S"),
         ({"size": "1..x"}, "--size '1..x': expected a student's name or a range like 100k..2M"),
         ({"tag": "goad"}, "no run of tag 'goad' in the store; did you mean 'good'"),
         ({"budget": 5}, "no run of budget 5 in the store; known: 100, 4096"),
         ({"baseline": "finetune@M"}, "no row 'finetune@M' to be the baseline; did you mean 'finetune'"),
-        ({"protocol": "official"}, "no run has metric 'official:accuracy' on split 'test'; known: "),
+        ({"protocol": "official"}, "no run has metric 'official:accuracy' on split 'test'; did you mean 'accuracy'"),
     ],
 )
 def test_names_that_no_run_has(store: Store, asked: dict[str, Any], complaint: str) -> None:
