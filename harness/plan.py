@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -68,13 +69,17 @@ class Plan:
     @cached_property
     def run_id(self) -> str:
         """A name that a person can read, and the hash of the identity."""
-        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
-        c = self.config
-        return f"{c.method}-{c.student}-{c.benchmark}-s{c.seed}-{digest[:10]}"
+        return run_name(self.identity)
 
     @property
     def student_parameters(self) -> int:
         return self.infos[self.config.student].parameters
+
+
+def run_name(identity: Mapping[str, Any]) -> str:
+    """The run id that belongs to a plan's identity."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return "{method}-{student}-{benchmark}-s{seed}-".format_map(identity) + digest[:10]
 
 
 def make(config: RunConfig) -> Plan:
@@ -99,7 +104,7 @@ def make(config: RunConfig) -> Plan:
     stages = plan_stages(method, list(rungs), config)
     used = {w for s in stages for r in s.stage.roles.values() if isinstance(w := r.weights, str)} | {config.student}
     infos = {name: _inspect(rungs[name]) for name in rungs if name in used}
-    dataset = _dataset(config.benchmark, json.dumps(config.benchmark_settings, sort_keys=True), config.data_dir)
+    dataset = load_data(config.benchmark, config.benchmark_settings, config.data_dir)
     return Plan(
         config=config,
         method=method,
@@ -178,6 +183,11 @@ def code_digest(*classes: type) -> str:
     for cls in classes:
         digest.update(registry.source_digest(cls).encode())
     return digest.hexdigest()
+
+
+def load_data(benchmark: str, settings: Mapping[str, Any], data_dir: Path | None) -> data.Dataset:
+    """The checked data of a benchmark with these settings. Raises `ConfigError` or `DataError`."""
+    return _dataset(benchmark, json.dumps(settings, sort_keys=True), data_dir)
 
 
 @lru_cache(maxsize=8)

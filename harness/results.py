@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from harness import provenance
-from harness.api import Answer
+from harness.api import Answer, Benchmark, Example
 from harness.config import RunConfig
 from harness.controls import CONTROLS, control_id, control_runs
 from harness.errors import UserError
@@ -44,7 +45,9 @@ def ensure_controls(plan: Plan, store: Store) -> None:
         data=data,
         provenance=provenance_of(plan, provenance.now(), 0, 0),
     ):
-        whole = record.model_copy(update={"metrics": metrics(plan, frame)})
+        seen = {"benchmark", "benchmark_settings", "evaluate"}
+        config = plan.config.model_dump(mode="json", include=seen)
+        whole = record.model_copy(update={"metrics": metrics(plan, frame), "config": config})
         if finished(store, record.run_id) is None:
             store.write(whole, frame)
 
@@ -78,17 +81,23 @@ def metrics(plan: Plan, frame: pd.DataFrame) -> dict[str, dict[str, Interval]]:
     for split in frame["split"].unique():
         part = frame[frame["split"] == split]
         figures = dict(summarise(part, plan.dataset.options, plan.config.evaluate.resamples))
-        examples = {e.id: e for e in plan.dataset.splits[split]}
-        answers = [
-            Answer(e.id, e.group, e.category, e.options, e.gold, int(chosen), e.extra)
-            for id_, chosen in zip(part["id"], part["chosen"], strict=True)
-            if (e := examples[id_])
-        ]
-        for protocol, scorer in plan.benchmark.protocols().items():
-            for name, value in scorer(answers).items():
-                figures[f"{protocol}:{name}"] = Interval(value=value)
-        result[split] = figures
+        result[split] = figures | protocol_figures(plan.benchmark, plan.dataset.splits[split], part)
     return result
+
+
+def protocol_figures(benchmark: Benchmark, examples: Sequence[Example], part: pd.DataFrame) -> dict[str, Interval]:
+    """The figures of the benchmark's own protocols, `<protocol>:<name>`, of one split's predictions."""
+    by_id = {e.id: e for e in examples}
+    answers = [
+        Answer(e.id, e.group, e.category, e.options, e.gold, int(chosen), e.extra)
+        for id_, chosen in zip(part["id"], part["chosen"], strict=True)
+        if (e := by_id[id_])
+    ]
+    return {
+        f"{protocol}:{name}": Interval(value=value)
+        for protocol, scorer in benchmark.protocols().items()
+        for name, value in scorer(answers).items()
+    }
 
 
 def identity(plan: Plan) -> dict[str, Any]:
@@ -105,6 +114,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "seed": c.seed,
         "tags": list(c.tags),
         "config": RunConfig.model_dump(c, mode="json", exclude={"data_dir"}),
+        "identity": plan.identity,
         "data": data_of(plan),
     }
 

@@ -4,6 +4,7 @@
     <root>/<run_id>/predictions.parquet   one row an example and split
     <root>/<run_id>/history.parquet       one row a logged value
     <root>/<run_id>/student/              the trained student, where it was kept
+    <root>/<run_id>/received.json         only of a run that came from elsewhere (`harness.submission`)
     <root>/.work/<run_id>/                what an unfinished run needs to go on; the train loop's own
     <root>/.tmp-*                         folders being written; leftovers of killed writers go after a day
 
@@ -30,9 +31,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from harness import seal
 from harness.api import Split
 from harness.errors import StoreError
-from harness.record import SCHEMA_VERSION, Record
+from harness.record import SCHEMA_VERSION, Received, Record
 
 DEFAULT_ROOT = "runs"
 STALE_SECONDS = 24 * 3600.0
@@ -148,9 +150,8 @@ class Store:
         done and not byte for byte the same, or when a table doesn't fit its schema; nothing is left behind.
         """
         final = self._folder(record.run_id)
-        text = record.model_dump_json(indent=1)
         try:
-            Record.model_validate_json(text)
+            Record.model_validate_json(record.model_dump_json())
         except ValidationError as error:  # a NaN becomes null
             raise StoreError(f"run {record.run_id}: the record can't be stored: {_first(error)}") from None
         tables = {
@@ -165,11 +166,11 @@ class Store:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             temporary.mkdir()
-            (temporary / "record.json").write_text(text + "\n", encoding="utf-8")
             for name, table in tables.items():
                 pq.write_table(table, temporary / f"{name}.parquet", compression="zstd")
             if student is not None:
                 shutil.copytree(student, temporary / "student")
+            (temporary / seal.RECORD).write_bytes(seal.sealed(record, temporary))
             _flush(temporary)
             self._publish(temporary, final)
         except StoreError:
@@ -267,6 +268,10 @@ class Store:
 
     def find(self, prefix: str) -> Record:
         """The record of the one run whose id starts so. Raises `StoreError` for none or several."""
+        return self.read(self.match(prefix))
+
+    def match(self, prefix: str) -> str:
+        """The id of the one run whose id starts so, sound or not. Raises `StoreError` for none or several."""
         ids = self.ids()
         matches = [prefix] if prefix in ids else [name for name in ids if prefix and name.startswith(prefix)]
         if not matches:
@@ -275,7 +280,7 @@ class Store:
             more = ", ..." if len(matches) > 5 else ""
             some = ", ".join(matches[:5]) + more
             raise StoreError(f"run {prefix!r} could be any of {len(matches)}: {some}; give more letters")
-        return self.read(matches[0])
+        return matches[0]
 
     def predictions(self, run_id: str, split: Split | None = None) -> pd.DataFrame:
         """The predictions of a run (of a split), see `PREDICTIONS`. Raises `StoreError` where it has none."""
@@ -289,6 +294,16 @@ class Store:
         """The logged values of a run, see `HISTORY`. Raises `StoreError` where it has none."""
         frame: pd.DataFrame = self._read_table(run_id, "history", HISTORY).to_pandas()
         return frame
+
+    def received(self, run_id: str) -> Received | None:
+        """Where a run came from that wasn't made here; None for one that was. Raises `StoreError`."""
+        path = self._folder(run_id) / seal.RECEIVED
+        try:
+            return Received.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (ValidationError, OSError) as error:
+            raise StoreError(f"run {run_id}: {path.name} is damaged: {_line(error)}; delete the run") from None
 
     def _read_table(self, run_id: str, name: str, schema: pa.Schema) -> pa.Table:
         folder = self._folder(run_id)
