@@ -65,6 +65,7 @@ def control_runs(
             task=task,
             method=control,
             parameters=0,
+            budget=0,
             seed=0,
             metrics=metrics,
             data=data,

@@ -6,7 +6,6 @@ import ast
 import dataclasses
 import inspect
 import textwrap
-from pathlib import Path
 from typing import Any, Literal
 
 from harness import ladders, registry
@@ -19,7 +18,7 @@ from harness.store import Store
 What = Literal["methods", "benchmarks", "ladders", "runs"]
 
 
-def listing(what: What, store: Path | None) -> list[dict[str, Any]]:
+def listing(what: What, store: str | None) -> list[dict[str, Any]]:
     """Name and one line of each; for a run also its status and figures."""
     if what == "methods":
         return [

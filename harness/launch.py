@@ -61,7 +61,7 @@ def _run(todo: list[Plan], store: Store, name: str, watch: Callable[[Event], Non
     if cluster.workers > 0:
         from harness import rayrun
 
-        rayrun.execute([(p.run_id, p.config) for p in todo], store.root, cluster, watch, name)
+        rayrun.execute([(p.run_id, p.config) for p in todo], store, cluster, watch, name)
         return
     import torch
 

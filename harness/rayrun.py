@@ -21,6 +21,7 @@ from typing import Any
 
 from harness.config import ClusterConfig, RunConfig
 from harness.errors import ConfigError, first_line
+from harness.store import Store
 
 Event = dict[str, Any]
 """Progress of a run: run_id, and stage, step, steps or status."""
@@ -111,7 +112,7 @@ def check_fits(cluster: ClusterConfig) -> int:
 
 
 def execute(
-    runs: Sequence[tuple[str, RunConfig]], store: Path, cluster: ClusterConfig, watch: Watch, name: str
+    runs: Sequence[tuple[str, RunConfig]], store: Store, cluster: ClusterConfig, watch: Watch, name: str
 ) -> None:
     """Run all of `runs` (id, config) on the cluster; their records are in the store when this returns.
 
@@ -134,12 +135,12 @@ def execute(
     waiting = [(run_id, config.model_dump(mode="json")) for run_id, config in runs]
     board = ray.remote(num_cpus=0)(Board).remote(waiting)
     resources = {"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.gpus_per_worker else {})}
-    scratch = store / ".work" / f".ray-{name}-{os.getpid()}"
+    scratch = store.place.scratch / ".work" / f".ray-{name}-{os.getpid()}"
     trainer = TorchTrainer(
         _work,
         train_loop_config={
             "board": board,
-            "store": str(store),
+            "store": store.url,
             "cluster": cluster.model_dump(mode="json"),
             "folder": os.getcwd(),
         },
@@ -204,7 +205,6 @@ def _work(settings: dict[str, Any]) -> None:
     from harness import plan, provenance, results, runner
     from harness.io import GroupIo, Io, PeerLost, PlainIo
     from harness.record import Record
-    from harness.store import Store
 
     with suppress(OSError):  # another machine may lack it
         os.chdir(settings["folder"])  # relative paths in the settings count from where the command was given

@@ -95,6 +95,9 @@ def _twins(r: Record, known: Setup) -> Iterator[str]:
             yield f"setting {name} is {r.settings.get(name)!r}, in the config {value!r}"
     if r.stages and "student" in (roles := r.stages[-1].roles) and roles["student"].parameters != r.parameters:
         yield f"it has {r.parameters} parameters, its student {roles['student'].parameters}"
+    budget = known.train.examples if known.train is not None and r.stages else 0 if r.status == "done" else r.budget
+    if r.config and r.budget is not None and r.budget != budget:
+        yield f"its budget is {r.budget}, by its config and stages {budget}"
     for stage in r.stages:
         if known.train is not None and stage.examples != stage.steps * known.train.batch_size:
             yield f"stage {stage.name}: {stage.examples} examples in {stage.steps} steps of {known.train.batch_size}"

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Older records are lifted when they are read, see `harness.migrate`."""
 
 Status = Literal["done", "failed", "interrupted"]
 
@@ -149,6 +150,8 @@ class Record(_Model):
     student: str = ""
     """The rung that is evaluated."""
     parameters: int | None = None
+    budget: int | None = None
+    """Examples (with repeats) that the student learned from: 0 untrained, None unknown. (Since schema 2.)"""
     seed: int
     tags: list[str] = []
     config: dict[str, Any] = {}

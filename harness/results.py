@@ -111,6 +111,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "ladder": plan.ladder,
         "student": c.student,
         "parameters": plan.student_parameters,
+        "budget": c.train.examples if plan.stages else 0,
         "seed": c.seed,
         "tags": list(c.tags),
         "config": RunConfig.model_dump(c, mode="json", exclude={"data_dir"}),

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import IO
 
+from harness.places import RECORD, Place
 from harness.record import Record, Seal
 
-RECORD, RECEIVED = "record.json", "received.json"
+RECEIVED = "received.json"
 UNSEALED = frozenset({RECORD, RECEIVED})
 """What a seal doesn't list: the record, which has a sum of its own, and the note of a run's arrival."""
 
@@ -20,51 +22,54 @@ _BLOCK = 1 << 20
 
 def sealed(record: Record, folder: Path) -> bytes:
     """The text of the record's file, with the seal of the files that lie in `folder`."""
-    files = {name: file_digest(folder / name) for name in _files(folder)}
-    unsigned = record.model_copy(update={"seal": Seal(record="", files=files)})
-    digest = _digest(_text(unsigned))
-    return _text(unsigned.model_copy(update={"seal": Seal(record=digest, files=files)}))
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and (name := path.relative_to(folder).as_posix()) not in UNSEALED:
+            with path.open("rb") as file:
+                files[name] = digest(file)
+    unsigned = _text(record.model_copy(update={"seal": Seal(record="", files=files)}))
+    own = hashlib.sha256(unsigned).hexdigest()
+    return _text(record.model_copy(update={"seal": Seal(record=own, files=files)}))
 
 
-def broken(record: Record, folder: Path) -> dict[str, str]:
+def broken(record: Record, place: Place) -> dict[str, str]:
     """The files of a sealed run that aren't as they were sealed, each with what is wrong; {} if all are."""
     assert record.seal is not None
-    wrong = {}
-    own = record.seal.record
-    text = (folder / RECORD).read_bytes()
-    if _digest(text.replace(_own(own), _own(""), 1)) != own:
+    own, wrong = record.seal.record, {}
+    text = place.read(f"{record.run_id}/{RECORD}")
+    if hashlib.sha256(text.replace(_own(own), _own(""), 1)).hexdigest() != own:
         wrong[RECORD] = "its text isn't the one that was sealed"
-    present = set(_files(folder))
-    for name, digest in record.seal.files.items():
+    gone = absent(record, place)
+    present = {name: there for name, there in place.files(record.run_id).items() if name not in UNSEALED}
+    for name, expected in record.seal.files.items():
         if name not in present:
-            wrong[name] = "is missing"
-        elif file_digest(folder / name) != digest:
-            wrong[name] = "its bytes aren't those that were sealed"
-    return wrong | {name: "came later than the seal" for name in sorted(present - record.seal.files.keys())}
+            wrong |= {} if name in gone else {name: "is missing"}
+            continue
+        with place.open(present[name]) as file:
+            if digest(file) != expected:
+                wrong[name] = "its bytes aren't those that were sealed"
+    return wrong | {name: "came later than the seal" for name in sorted(present.keys() - record.seal.files.keys())}
 
 
-def file_digest(path: Path) -> str:
-    """sha256 of a file, in hexadecimal; read in blocks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+def absent(record: Record, place: Place) -> list[str]:
+    """The sealed files of a student that is left out as a whole, to save space or when it was sent."""
+    sealed_files = record.seal.files if record.seal else {}
+    student = [name for name in sealed_files if name.startswith("student/")]
+    return [] if any(name in place.files(record.run_id) for name in student) else student
 
 
-def _files(folder: Path) -> list[str]:
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(name for path in paths if (name := path.relative_to(folder).as_posix()) not in UNSEALED)
+def digest(file: IO[bytes]) -> str:
+    """sha256 of what a file holds, in hexadecimal; read in blocks."""
+    found = hashlib.sha256()
+    while block := file.read(_BLOCK):
+        found.update(block)
+    return found.hexdigest()
 
 
 def _text(record: Record) -> bytes:
     return (record.model_dump_json(indent=1) + "\n").encode()
 
 
-def _own(digest: str) -> bytes:
+def _own(own: str) -> bytes:
     """The record's own sum as it stands in its text."""
-    return f'"record": "{digest}"'.encode()
-
-
-def _digest(text: bytes) -> str:
-    return hashlib.sha256(text).hexdigest()
+    return f'"record": "{own}"'.encode()

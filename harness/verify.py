@@ -75,7 +75,6 @@ class _Run:
     """A run under examination, and what of its surroundings could be had."""
 
     record: Record
-    folder: Path
     setup: recompute.Setup
     trusted: bool
     """Made here: its config may name files of this machine."""
@@ -96,14 +95,14 @@ def verify(store: Store, run_id: str, data_dir: Path | None = None) -> Report:
         record = store.read(run_id)
         trusted = store.received(run_id) is None
     except StoreError as error:
-        if not (store.root / run_id).is_dir():
+        if run_id not in store.ids():
             raise
         return Report(run_id, (Finding("record", "changed", first_line(error)),))
     setup = recompute.setup(record.config or _kin(store, record))
-    run = _Run(record, store.root / run_id, setup, trusted)
+    run = _Run(record, setup, trusted)
     found = [_judged("record", recompute.in_record(record, setup), "agrees with itself")]
-    broken = seal.broken(record, run.folder) if record.seal else {}
-    found += _seal(record, broken)
+    broken = seal.broken(record, store.place) if record.seal else {}
+    found += _seal(record, broken, seal.absent(record, store.place))
     found += _tables(run, store, broken)
     found += [*_data(run, data_dir), *_code(run, data_dir), *_identity(run)]
     return Report(run_id, (*found, *_predictions(run), *_training(run)))
@@ -140,34 +139,27 @@ def _kin(store: Store, record: Record) -> Mapping[str, Any]:
 # -------------------------------------------------------------------------------------------- files
 
 
-def _seal(record: Record, broken: Mapping[str, str]) -> list[Finding]:
+def _seal(record: Record, broken: Mapping[str, str], absent: Sequence[str]) -> list[Finding]:
     if record.seal is None:
         return [Finding("seal", "unverified", "not sealed: what can't be computed anew may have changed unseen")]
     said = [Finding("seal", "changed", f"{name}: {what}") for name, what in broken.items()]
-    return said or [Finding("seal", "ok", f"record and {len(record.seal.files)} files are as they were sealed")]
+    kept = len(record.seal.files) - len(absent)
+    said = said or [Finding("seal", "ok", f"record and {kept} files are as they were sealed")]
+    return said + [Finding("student", "unverified", f"its {len(absent)} files aren't here")] if absent else said
 
 
 def _tables(run: _Run, store: Store, broken: Mapping[str, str]) -> Iterator[Finding]:
     """Read predictions and history; what isn't as it was sealed is reported already, and not read."""
-    if "predictions.parquet" not in broken:
-        run.predictions, found = _table(run, "predictions", store)
-        yield from found
-    if "history.parquet" not in broken:
-        run.history, found = _table(run, "history", store)
-        yield from found
-
-
-def _table(
-    run: _Run, name: Literal["predictions", "history"], store: Store
-) -> tuple[pd.DataFrame | None, list[Finding]]:
-    if not (run.folder / f"{name}.parquet").is_file():
-        needed = run.record.status == "done" and (name == "predictions" or run.record.kind == "run")
-        return None, [Finding(name, "changed", f"{name}.parquet is missing")] if needed else []
-    try:
-        read = store.predictions if name == "predictions" else store.history
-        return read(run.record.run_id), []
-    except (StoreError, pa.ArrowException, ValueError, MemoryError) as error:
-        return None, [Finding(name, "changed", f"{name}.parquet can't be read: {first_line(error)}")]
+    files, run_id = store.place.files(run.record.run_id), run.record.run_id
+    for name, read in (("predictions", store.predictions), ("history", store.history)):
+        file = f"{name}.parquet"
+        if file in files and file not in broken:
+            try:
+                setattr(run, name, read(run_id))
+            except (StoreError, pa.ArrowException, ValueError, MemoryError) as error:
+                yield Finding(name, "changed", f"{file} can't be read: {first_line(error)}")
+        elif file not in files and run.record.status == "done" and (name == "predictions" or run.record.kind == "run"):
+            yield Finding(name, "changed", f"{file} is missing")
 
 
 # -------------------------------------------------------------------------------- data, code, identity

@@ -20,7 +20,8 @@ app = typer.Typer(
 )
 
 StoreOption = Annotated[
-    Path | None, typer.Option("--store", help="Folder of the results. [default: $HKDBENCH_STORE or ./runs]")
+    str | None,
+    typer.Option("--store", help="Folder of the results, or s3://bucket/prefix. [default: $HKDBENCH_STORE or ./runs]"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else.")]
 PluginOption = Annotated[

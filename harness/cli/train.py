@@ -171,7 +171,7 @@ def _with_plugins(table: dict[str, Any], plugins: list[str] | None) -> dict[str,
     return table | {"plugins": [*own, *(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins)]}
 
 
-def _launch(configs: list[RunConfig], root: Path | None, name: str, as_json: bool) -> list[Record]:
+def _launch(configs: list[RunConfig], root: str | None, name: str, as_json: bool) -> list[Record]:
     from harness.launch import launch
     from harness.store import Store
 
@@ -180,7 +180,7 @@ def _launch(configs: list[RunConfig], root: Path | None, name: str, as_json: boo
         return launch(configs, Store(root), name, begin, watch)
 
 
-def _finish_suite(records: Sequence[Record], root: Path | None, as_json: bool) -> None:
+def _finish_suite(records: Sequence[Record], root: str | None, as_json: bool) -> None:
     from harness.store import Store
 
     store = Store(root)

@@ -1,0 +1,84 @@
+"""The tables of a run's folder: predictions and history. One row an answered example, one a logged value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+
+from harness.errors import StoreError, first_line
+
+PREDICTIONS = pa.schema(
+    [
+        ("split", pa.string()),
+        ("id", pa.string()),
+        ("group", pa.string()),
+        ("category", pa.string()),
+        ("gold", pa.int32()),
+        ("chosen", pa.int32()),
+        ("scores", pa.list_(pa.float32())),
+        ("seconds", pa.float32()),
+    ]
+)
+"""An answered example: gold and chosen index its options, scores (K,) has one number an option."""
+
+HISTORY = pa.schema(
+    [
+        ("stage", pa.string()),
+        ("step", pa.int64()),
+        ("progress", pa.float64()),
+        ("role", pa.string()),
+        ("term", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+"""A logged value: a loss term, a learning rate, a validation figure, by stage, step and role."""
+
+TABLES = {"predictions": PREDICTIONS, "history": HISTORY}
+
+
+class PredictionRow(NamedTuple):
+    """One answered example, see `PREDICTIONS`."""
+
+    split: str
+    id: str
+    group: str
+    category: str
+    gold: int
+    chosen: int
+    scores: Iterable[float]
+    seconds: float
+
+
+class HistoryRow(NamedTuple):
+    """One logged value, see `HISTORY`."""
+
+    stage: str
+    step: int
+    progress: float
+    role: str
+    term: str
+    value: float
+
+
+def predictions_frame(rows: Iterable[PredictionRow]) -> pd.DataFrame:
+    """The rows as the table that `Store.write` takes."""
+    return pd.DataFrame.from_records(list(rows), columns=PREDICTIONS.names)
+
+
+def history_frame(rows: Iterable[HistoryRow]) -> pd.DataFrame:
+    """The rows as the table that `Store.write` takes."""
+    return pd.DataFrame.from_records(list(rows), columns=HISTORY.names)
+
+
+def to_table(frame: pd.DataFrame, schema: pa.Schema, what: str) -> pa.Table:
+    """The frame in its schema. Raises `StoreError` for other columns or values that don't fit."""
+    if set(frame.columns) != set(schema.names):
+        found, expected = ", ".join(map(str, frame.columns)), ", ".join(schema.names)
+        raise StoreError(f"{what}: columns {found}; expected {expected}")
+    try:
+        return pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, OverflowError) as error:
+        raise StoreError(f"{what}: {first_line(error)}") from None
