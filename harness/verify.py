@@ -95,7 +95,7 @@ def verify(store: Store, run_id: str, data_dir: Path | None = None) -> Report:
         record = store.read(run_id)
         trusted = store.received(run_id) is None
     except StoreError as error:
-        if run_id not in store.ids():
+        if not store.place.exists(run_id):
             raise
         return Report(run_id, (Finding("record", "changed", first_line(error)),))
     setup = recompute.setup(record.config or _kin(store, record))
@@ -145,7 +145,7 @@ def _seal(record: Record, broken: Mapping[str, str], absent: Sequence[str]) -> l
     said = [Finding("seal", "changed", f"{name}: {what}") for name, what in broken.items()]
     kept = len(record.seal.files) - len(absent)
     said = said or [Finding("seal", "ok", f"record and {kept} files are as they were sealed")]
-    return said + [Finding("student", "unverified", f"its {len(absent)} files aren't here")] if absent else said
+    return [*said, Finding("student", "unverified", f"its {len(absent)} files aren't here")] if absent else said
 
 
 def _tables(run: _Run, store: Store, broken: Mapping[str, str]) -> Iterator[Finding]:
