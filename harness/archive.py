@@ -176,7 +176,7 @@ def _entries(file: Path, archive: zipfile.ZipFile, offset: int) -> dict[str, zip
             refuse(file, f"it holds {entry.orig_filename[:100]!r}; expected {EXPECTED} and {MANIFEST}")
         if name in entries:
             refuse(file, f"it holds {name} twice")
-        if mode and not stat.S_ISREG(mode):
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             refuse(file, f"{name} is no plain file (a link or a device)")
         if entry.flag_bits & 0x1:
             refuse(file, f"{name} is encrypted")

@@ -177,6 +177,9 @@ def test_files_that_go_or_come_break_the_seal(store: Store) -> None:
     (folder / "student" / "config.json").rename(folder / "student" / "other.json")
     found = [f.detail for f in verify(store, folder.name).of("changed")]
     assert found == ["student/config.json: is missing", "student/other.json: came later than the seal"]
+    shutil.rmtree(folder / "student")  # the whole student may be left out, and that is said
+    assert states(verify(store, folder.name))["student"] == "unverified"
+    assert changed(verify(store, folder.name)) == set()
     (folder / "predictions.parquet").unlink()
     assert "predictions.parquet: is missing" in [f.detail for f in verify(store, folder.name).of("changed")]
 
