@@ -91,7 +91,7 @@ def write(path: Path, store: Store, run_id: str, present: Mapping[str, str]) -> 
     """Write the files of a run, by name their place in the store, and the manifest. Raises `StoreError`."""
     members = {}
     with zipfile.ZipFile(path, "w") as archive:
-        for name, there in present.items():
+        for name, there in sorted(present.items()):
             with store.place.open(there) as source:
                 size = source.seek(0, os.SEEK_END)
                 if size > limit(name):

@@ -291,7 +291,7 @@ class Store:
     def received(self, run_id: str) -> Received | None:
         """Where a run came from that wasn't made here; None for one that was. Raises `StoreError`."""
         try:
-            return Received.model_validate_json(self.place.read(f"{_checked(run_id)}/{seal.RECEIVED}"))
+            return Received.model_validate_json(self.place.read(self.place.file(_checked(run_id), seal.RECEIVED)))
         except FileNotFoundError:
             return None
         except (ValidationError, OSError) as error:

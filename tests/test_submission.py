@@ -29,6 +29,7 @@ from harness import store as store_module
 from harness.archive import MANIFEST
 from harness.errors import DataError, StoreError, UserError
 from harness.store import PREDICTIONS, Store
+from harness.verify import verify
 
 Files = dict[str, bytes]
 Spoil = Callable[[Files], None]
@@ -143,6 +144,19 @@ def test_a_run_is_sent_and_arrives_as_it_was(cli: Cli, small_store: Path, run_id
 
     cli("pack", run_id, "-o", tmp_path / "on.zip", "--store", there.root)  # it can be sent on
     assert (tmp_path / "on.zip").read_bytes() == file.read_bytes()
+
+
+def test_a_store_in_a_bucket(packed: Path, run_id: str, tmp_path: Path) -> None:
+    """The same through fsspec: taken in, verified, and packed again to the same bytes."""
+    store = Store(f"memory://{tmp_path.name}/runs")
+    assert submission.add(store, packed).added
+    assert not submission.add(store, packed).added
+    received = store.received(run_id)
+    assert received is not None
+    assert received.file == "run.zip"
+    assert verify(store, run_id).of("changed") == []
+    submission.pack(store, run_id, tmp_path / "again.zip", with_student=True)
+    assert (tmp_path / "again.zip").read_bytes() == packed.read_bytes()
 
 
 @pytest.mark.parametrize("verb", ["pack", "add", "verify"])
