@@ -68,12 +68,10 @@ class Bucket:
                 return {}
         stamps: dict[str, str] = {}
         for path, info in found.items():
-            folder, slash, rest = path[len(self.root) :].lstrip("/").partition("/")
-            if rest == RECORD:
+            folder, _, rest = path[len(self.root) :].lstrip("/").partition("/")
+            if rest == RECORD:  # a folder without one is an upload that goes on, or was killed
                 changed = info.get("ETag") or info.get("LastModified") or info.get("created") or info.get("mtime")
                 stamps[folder] = f"{changed}-{info['size']:x}".replace('"', "")
-            elif slash:
-                stamps.setdefault(folder, "")
         return stamps
 
     def exists(self, name: str) -> bool:
@@ -158,13 +156,35 @@ class Bucket:
     def put(self, file: Path, name: str) -> None:
         with self._trouble("can't be written"):
             self.fs.put_file(str(file), self._at(name))
+        file.unlink()
 
     def ages(self, folder: str) -> dict[str, float]:
-        try:
-            found = self.fs.find(self._at(folder), detail=True) if folder else {}
-        except FileNotFoundError:
-            return {}
-        return {path[len(self.root) :].lstrip("/"): _age(info) for path, info in found.items()}
+        with self._trouble("can't be read"):
+            try:
+                found = self.fs.find(self._at(folder), detail=True)
+            except FileNotFoundError:
+                return {}
+        named = {path[len(self.root) :].lstrip("/"): info for path, info in found.items()}
+        names = set(named) if folder else set(self._strays(list(named)))
+        return {name: _age(named[name]) for name in sorted(names)}
+
+    def _strays(self, names: list[str]) -> Iterator[str]:
+        """Probes, and tables whose record never came or was replaced: what no reader is led to."""
+        runs: dict[str, list[str]] = {}
+        for name in names:
+            run_id, slash, rest = name.partition("/")
+            if name.startswith(".tmp-"):
+                yield name
+            elif slash and not name.startswith("."):
+                runs.setdefault(run_id, []).append(rest)
+        for run_id, files in runs.items():
+            attempts = {file.partition("/")[0] for file in files} - {RECORD}
+            current = ""
+            if RECORD in files:
+                if len(attempts) < 2:  # nearly always: no file has to be opened
+                    continue
+                current = _attempt(self.read(f"{run_id}/{RECORD}"))
+            yield from (f"{run_id}/{file}" for file in files if file.partition("/")[0] not in (RECORD, current))
 
     def remove(self, name: str) -> None:
         try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import pandas as pd
 import pyarrow as pa
 
 from harness.errors import StoreError, first_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PREDICTIONS = pa.schema(
     [
@@ -65,11 +67,15 @@ class HistoryRow(NamedTuple):
 
 def predictions_frame(rows: Iterable[PredictionRow]) -> pd.DataFrame:
     """The rows as the table that `Store.write` takes."""
+    import pandas as pd
+
     return pd.DataFrame.from_records(list(rows), columns=PREDICTIONS.names)
 
 
 def history_frame(rows: Iterable[HistoryRow]) -> pd.DataFrame:
     """The rows as the table that `Store.write` takes."""
+    import pandas as pd
+
     return pd.DataFrame.from_records(list(rows), columns=HISTORY.names)
 
 

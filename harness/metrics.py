@@ -19,6 +19,9 @@ Ints = NDArray[np.int64]
 
 NO_ANSWER = -1
 
+LOWER_IS_BETTER = frozenset({"ece", "brier", "nll", "aurc", "parse_failures"})
+"""Figures (see `harness.calibration`) of which the smaller one is the better one."""
+
 
 def tally(gold: ArrayLike, chosen: ArrayLike, labels: int | None = None) -> Floats:
     """Hits, golds and choices of each label: (3, K).

@@ -20,6 +20,8 @@ from harness.record import Record
 
 STALE_SECONDS = 24 * 3600.0
 RECORD = "record.json"
+CATALOGUE = ".catalogue"
+"""The folder of the compacted catalogue, see `harness.catalogue`."""
 
 
 class Place(Protocol):
@@ -63,7 +65,7 @@ class Place(Protocol):
         ...
 
     def put(self, file: Path, name: str) -> None:
-        """Copy a local file to a name: whole or not at all, replacing what is there."""
+        """Move a local file below `scratch` to a name: whole or not at all, replacing what is there."""
         ...
 
     def ages(self, folder: str) -> dict[str, float]:
@@ -156,15 +158,9 @@ class LocalPlace:
 
     def put(self, file: Path, name: str) -> None:
         final = self.root / name
-        temporary = final.with_name(f".tmp-{uuid4().hex[:8]}-{final.name}")
-        final.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(file, temporary)
-            with open(temporary, "rb+") as handle:
-                os.fsync(handle.fileno())
-            os.replace(temporary, final)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with open(file, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(file, final)
         _flush_folder(final.parent)
 
     def ages(self, folder: str) -> dict[str, float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -92,7 +93,8 @@ def interval(value: float, resampled_n: Floats | None) -> Interval:
     """The estimate with the 2.5th and 97.5th percentile of its resamples (undefined ones left out)."""
     if resampled_n is None or np.isnan(resampled_n).all():
         return Interval(value=value)
-    low, high = np.nanpercentile(resampled_n, [2.5, 97.5])
+    known_n = resampled_n[~np.isnan(resampled_n)]
+    low, high = np.percentile(known_n, [2.5, 97.5])
     return Interval(value=value, low=float(low), high=float(high))
 
 
@@ -192,10 +194,12 @@ def across_seeds(
     (with one run: groups only). A handful of seeds says little about their spread: the draws understate it
     by the factor sqrt((S - 1) / S). Raises `DataError` when the runs' examples differ.
     """
-    point_s, drawn_ns = _by_seed(runs, labels, metric, resamples, seed)
-    if drawn_ns is None:
-        return interval(float(point_s.mean()), None)
-    return interval(float(point_s.mean()), _draw_seeds(drawn_ns, seed))
+    return seeds_interval(*_by_seed(runs, labels, metric, resamples, seed), seed)
+
+
+def seeds_interval(point_s: Floats, drawn_ns: Floats | None, seed: int = 0) -> Interval:
+    """`across_seeds` from the runs' figures (S,) and their resamples over groups (n, S); None: one group."""
+    return interval(float(point_s.mean()), None if drawn_ns is None else _draw_seeds(drawn_ns, seed))
 
 
 def paired_difference(
@@ -218,12 +222,20 @@ def paired_difference(
     frames = [a[s] for s in seeds] + [b[s] for s in seeds]
     point_s, drawn_ns = _by_seed(frames, labels, metric, resamples, seed)
     half, groups = len(seeds), int(frames[0]["group"].nunique())
-    value = float((point_s[:half] - point_s[half:]).mean())
+    off_ns = None if drawn_ns is None else drawn_ns[:, :half] - drawn_ns[:, half:]
+    return seeds_difference(point_s[:half] - point_s[half:], off_ns, tuple(seeds), groups, seed)
+
+
+def seeds_difference(
+    point_s: Floats, drawn_ns: Floats | None, seeds: tuple[int, ...] = (), groups: int = 0, seed: int = 0
+) -> Difference:
+    """`paired_difference` from the differences of S seeds (S,), resampled over groups (n, S); None: one group."""
+    value = float(point_s.mean())
     if drawn_ns is None:
-        return Difference(value, None, None, None, tuple(seeds), groups)
-    drawn_n = _draw_seeds(drawn_ns[:, :half] - drawn_ns[:, half:], seed)
+        return Difference(value, None, None, None, seeds, groups)
+    drawn_n = _draw_seeds(drawn_ns, seed)
     bounds = interval(value, drawn_n)
-    return Difference(value, bounds.low, bounds.high, two_sided_p(drawn_n), tuple(seeds), groups)
+    return Difference(value, bounds.low, bounds.high, two_sided_p(drawn_n), seeds, groups)
 
 
 def _by_seed(
@@ -246,9 +258,13 @@ def _by_seed(
 
 def _draw_seeds(values_ns: Floats, seed: int) -> Floats:
     """For each resample the mean over S drawn seeds: (n, S) -> (n,)."""
-    resamples, seeds = values_ns.shape
-    drawn = np.random.default_rng([seed, 1]).integers(0, seeds, size=(resamples, seeds))
+    drawn = _drawn_seeds(*values_ns.shape, seed)
     return np.asarray(np.take_along_axis(values_ns, drawn, axis=1).mean(axis=1))
+
+
+@lru_cache(maxsize=32)
+def _drawn_seeds(resamples: int, seeds: int, seed: int) -> Ints:
+    return np.random.default_rng([seed, 1]).integers(0, seeds, size=(resamples, seeds))
 
 
 def _aligned(runs: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:

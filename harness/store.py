@@ -25,9 +25,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -49,6 +49,9 @@ from harness.frames import (
 from harness.migrate import parse
 from harness.places import RECORD, STALE_SECONDS, LocalPlace, Place
 from harness.record import Received, Record
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "HISTORY",

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from harness import __version__
-from harness.cli import look, train, results, verify, submission, models  # noqa: F401  (registers the verbs, in the order of --help)
+from harness.cli import look, train, results, verify, submission, store, models  # noqa: F401  (registers the verbs, in order)
 from harness.cli.common import app, say
 from harness.errors import UserError
 

@@ -13,25 +13,57 @@ from harness.cli.common import JsonOption, StoreOption, app
 @app.command("rank")
 def rank_(
     benchmark: str | None = None,
-    metric: str = "accuracy",
+    task: Annotated[str | None, typer.Option(help="Only benchmarks of this task.")] = None,
+    method: str | None = None,
+    size: Annotated[
+        str | None, typer.Option(help="A student's name, or a range of parameters: 100k..2M, ..1B, 7B..")
+    ] = None,
+    tag: Annotated[str | None, typer.Option(help="Only runs with this tag count.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Only rows of this budget (training examples).")] = None,
+    metric: Annotated[
+        str, typer.Option(help="accuracy, macro_f1, micro_f1, accuracy/CATEGORY, PROTOCOL:FIGURE, ece, ...")
+    ] = "accuracy",
+    protocol: Annotated[str | None, typer.Option(help="The metric is a figure of this scoring protocol.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="The row that the others are compared with: METHOD [SETTINGS], or ...@STUDENT.")
+    ] = None,
     split: Split = "test",
     store: StoreOption = None,
-    format_: Annotated[Literal["table", "csv", "json", "markdown"], typer.Option("--format")] = "table",
+    format_: Annotated[
+        Literal["table", "csv", "json", "markdown", "latex", "html"], typer.Option("--format")
+    ] = "table",
     as_json: JsonOption = False,
 ) -> None:
     """Rank the methods in the store, with 95 % intervals over seeds and images, and the controls."""
     from harness import rank
     from harness.store import Store
 
-    opened = Store(store)
-    rows = rank.table(opened, benchmark=benchmark, metric=metric, split=split)
-    broken = [f"broken: {problem}" for problem in opened.problems()]
+    filters = rank.Filters(
+        benchmark=benchmark,
+        task=task,
+        method=method,
+        size=size,
+        tag=tag,
+        budget=budget,
+        metric=metric,
+        protocol=protocol,
+        baseline=baseline,
+        split=split,
+    )
+    found = rank.ranking(Store(store), filters)
+    broken = [f"broken: {problem}" for problem in found.broken]
     if as_json or format_ == "json":
-        print(rank.to_json(rows, notes=broken))
+        print(rank.to_json(found.rows, notes=broken))
     elif format_ == "csv":
-        print(rank.to_csv(rows))
+        print(rank.to_csv(found.rows), end="")
     else:
-        print((rank.to_markdown if format_ == "markdown" else rank.to_text)(rows, notes=broken))
+        shown = {
+            "table": rank.to_text,
+            "markdown": rank.to_markdown,
+            "latex": rank.to_latex,
+            "html": rank.to_html,
+        }
+        print(shown[format_](found.rows, notes=broken), end="")
 
 
 @app.command("show")

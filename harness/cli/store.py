@@ -1,0 +1,169 @@
+"""Verbs that look after a store: `store ls|compact|gc|merge|export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.common import JsonOption, StoreOption, app, print_json, say
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+store_app = typer.Typer(help="Look after a store: list, compact, clean, merge, export.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
+
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+WhereOption = Annotated[
+    str | None,
+    typer.Option(
+        help='An SQL condition over the columns of a run, like "seed < 3 and test_accuracy > 0.6". '
+        "`store export` shows the columns."
+    ),
+]
+
+
+@store_app.command("ls")
+def ls_(
+    status: Annotated[str | None, typer.Option(help="done, failed, interrupted or broken.")] = None,
+    benchmark: str | None = None,
+    method: str | None = None,
+    tag: str | None = None,
+    where: WhereOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the runs, a line each."""
+    found = _runs(store, status, benchmark, method, tag, where)
+    if as_json:
+        print_json(found.to_pylist())
+        return
+    for run in found.to_pylist():
+        accuracy = run.get("test_accuracy")
+        shown = "" if accuracy is None else f"  test accuracy {accuracy:.4f}"
+        trouble = f"  {run['problem'].splitlines()[0][:80]}" if run["problem"] else ""
+        print(f"{run['status']:11}  {run['run_id']}{shown}{trouble}")
+    say(f"{found.num_rows} runs")
+
+
+@store_app.command("compact")
+def compact_(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Gather what rankings need of all runs into a few files, so that they open no run's folder."""
+    from dataclasses import asdict
+
+    from harness.catalogue import compact
+    from harness.store import Store
+
+    done = compact(Store(store))
+    if as_json:
+        print_json(asdict(done))
+        return
+    broken = f", {done.broken} broken" if done.broken else ""
+    print(
+        f"{done.runs} runs ({done.new} new, {done.gone} gone{broken}) on {done.tables} sets of data: wrote "
+        f"{done.files_written} files, {done.bytes_written / 2**20:.1f} MiB, in {done.seconds:.1f} s"
+    )
+
+
+@store_app.command("gc")
+def gc_(
+    unfinished_days: Annotated[
+        float, typer.Option(min=0, help="Keep the working state of unfinished runs for so many days.")
+    ] = 7.0,
+    dry_run: DryRunOption = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete what killed runs left over, and old files of the catalogue. Runs are never deleted."""
+    from harness import upkeep
+    from harness.store import Store
+
+    opened = Store(store)
+    found = upkeep.rubbish(opened, unfinished_days)
+    if not dry_run:
+        upkeep.delete(opened, found)
+    if as_json:
+        print_json({"deleted": not dry_run, "found": [{"name": one.name, "why": one.why} for one in found]})
+        return
+    for one in found:
+        print(f"{one.name}  {one.why}")
+    print(f"{len(found)} {'to delete' if dry_run else 'deleted'}")
+
+
+@store_app.command("merge")
+def merge_(
+    other: Annotated[str, typer.Argument(help="The store whose runs are taken over.")],
+    keep_ours: Annotated[
+        bool, typer.Option("--keep-ours", help="Where two finished runs differ, keep this one.")
+    ] = False,
+    dry_run: DryRunOption = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take over another store's runs byte for byte; refused where one id has different results in the two."""
+    from dataclasses import asdict
+
+    from harness import upkeep
+    from harness.errors import StoreError
+    from harness.store import Store
+
+    mine, theirs = Store(store), Store(other)
+    if not theirs.ids():
+        raise StoreError(f"store {theirs.url!r} has no runs: expected the folder or URL of a store")
+    done = upkeep.merge(mine, theirs, keep_ours, dry_run)
+    if as_json:
+        print_json(asdict(done))
+        return
+    for run_id in done.broken:
+        print(f"broken, left out: {run_id}")
+    print(
+        f"{len(done.copied)} runs {'to take over' if dry_run else 'taken over'}, {len(done.same)} were here already, "
+        f"{len(done.ours)} kept as they are here, {len(done.broken)} broken"
+    )
+
+
+@store_app.command("export")
+def export_(
+    file: Annotated[Path, typer.Argument(help="A .parquet or .csv file: one line a run.")],
+    predictions: Annotated[
+        Path | None, typer.Option(help="A second .parquet or .csv file: one line a prediction of these runs.")
+    ] = None,
+    status: str | None = None,
+    benchmark: str | None = None,
+    method: str | None = None,
+    tag: str | None = None,
+    where: WhereOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the runs (and their predictions) into one file each, for other tools."""
+    from harness import upkeep
+    from harness.store import Store
+
+    for out in filter(None, (file, predictions)):
+        upkeep.check_ending(out)
+    found = _runs(store, status, benchmark, method, tag, where)
+    upkeep.export_runs(found, file)
+    said = {"runs": found.num_rows, "predictions": 0}
+    if predictions is not None:
+        said["predictions"] = upkeep.export_predictions(Store(store), found["run_id"].to_pylist(), predictions)
+    if as_json:
+        print_json(said)
+    else:
+        print(f"wrote {said['runs']} runs" + (f" and {said['predictions']} predictions" if predictions else ""))
+
+
+def _runs(
+    store: str | None, status: str | None, benchmark: str | None, method: str | None, tag: str | None, where: str | None
+) -> pa.Table:
+    from harness import upkeep
+    from harness.errors import ConfigError, near
+    from harness.store import Store
+
+    known = ("done", "failed", "interrupted", "broken")
+    if status not in (None, *known):
+        raise ConfigError(f"--status {status!r}: {near(str(status), known)}")
+    equal = {"status": status, "benchmark": benchmark, "method": method, "tag": tag}
+    return upkeep.runs(Store(store), equal, where)

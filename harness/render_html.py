@@ -1,0 +1,112 @@
+"""A ranking as one static HTML file: its tables, and a plot of the intervals of each. No scripts, nothing loaded.
+
+Every text from a record goes through `html.escape`; the page's own policy forbids scripts besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from harness.render import LEGEND, columns, difference, footnotes, parts, percent
+from harness.rows import Row
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #1a1a1a;
+  background: #fff }
+h2 { font-size: 1.1rem; margin-top: 2.5rem }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { padding: .2rem .6rem; text-align: left; vertical-align: top }
+th { border-bottom: 1.5px solid #1a1a1a } td.right, th.right { text-align: right; white-space: nowrap }
+tr.control td { color: #666 } tr.baseline td { font-weight: 600 }
+.wide { overflow-x: auto } .notes { color: #444; font-size: .9rem }
+svg { display: block; margin: 1rem 0; max-width: 100% } svg text { font: 12px system-ui, sans-serif; fill: #1a1a1a }
+""".strip()
+
+_LABEL, _PLOT, _LINE = 300, 560, 20
+"""Widths of names and plot, height of a row, in pixels."""
+_SHOWN = 60
+"""At most so many rows of a table are plotted."""
+
+
+def to_html(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
+    """The tables and their plots as one page."""
+    out = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">""",
+        f"<title>hkdbench ranking</title><style>{_STYLE}</style></head><body>",
+        "<h1>Ranking</h1>",
+        f"<p>{escape(LEGEND if rows else 'No runs.')}</p>",
+    ]
+    for heading, part in parts(rows):
+        out += [f"<h2>{escape(heading)}</h2>", plot(part), '<div class="wide"><table><thead><tr>']
+        shown = columns(part)
+        out += [f'<th scope="col" class="{column.align}">{escape(column.name)}</th>' for column in shown]
+        out += ["</tr></thead><tbody>"]
+        for row in part:
+            kind = "baseline" if row.baseline else row.kind
+            cells = (f'<td class="{column.align}">{escape(column.cell(row))}</td>' for column in shown)
+            out += [f'<tr class="{kind}">{"".join(cells)}</tr>']
+        out += ["</tbody></table></div>", _listed(footnotes(part))]
+    out += [_listed(notes), "</body></html>"]
+    return "\n".join(line for line in out if line) + "\n"
+
+
+def _listed(notes: Iterable[str]) -> str:
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f'<ul class="notes">{items}</ul>' if items else ""
+
+
+def plot(part: Sequence[Row]) -> str:
+    """The figure of each row with its interval, best on top, as SVG; empty where no row has a figure."""
+    known = [row for row in part if row.figure is not None]
+    drawn = known[:_SHOWN]
+    if not drawn:
+        return ""
+    metric = part[0].metric
+    bounds = [row.values[metric] for row in drawn]
+    least = min(v.value if v.low is None else v.low for v in bounds)
+    most = max(v.value if v.high is None else v.high for v in bounds)
+    margin = 0.05 * (most - least) or 0.01
+    least, most = least - margin, most + margin
+
+    def x(value: float) -> float:
+        return _LABEL + _PLOT * (value - least) / (most - least)
+
+    height = _LINE * len(drawn) + 34
+    title = f"{metric} with 95 % intervals"
+    out = [
+        f'<svg role="img" viewBox="0 0 {_LABEL + _PLOT + 20} {height}" width="{_LABEL + _PLOT + 20}" height="{height}"'
+        f' xmlns="http://www.w3.org/2000/svg"><title>{escape(title)}</title>'
+    ]
+    for step in range(6):
+        value = least + (most - least) * step / 5
+        out += [
+            f'<line x1="{x(value):.1f}" x2="{x(value):.1f}" y1="0" y2="{height - 30}" stroke="#ddd"/>',
+            f'<text x="{x(value):.1f}" y="{height - 14}" text-anchor="middle">{100 * value:.1f}</text>',
+        ]
+    base = next((row for row in drawn if row.baseline), None)
+    if base is not None and base.figure is not None:
+        at = x(base.figure)
+        out += [
+            f'<line x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{height - 30}" stroke="#1a1a1a" stroke-dasharray="4 3"/>'
+        ]
+    for place, row in enumerate(drawn):
+        found = row.values[metric]
+        y, colour = _LINE * place + 12, "#888" if row.kind == "control" else "#1f5fa8"
+        name = f"{row.label} {row.student}".strip()
+        said = f"{name}: {percent(found)}" + (f"; {difference(row.delta, False)}" if row.delta else "")
+        clipped = name if len(name) <= 44 else f"{name[:43]}…"
+        out += [f"<g><title>{escape(said)}</title>"]
+        out += [f'<text x="{_LABEL - 10}" y="{y + 4}" text-anchor="end">{escape(clipped)}</text>']
+        if found.low is not None and found.high is not None:
+            out += [
+                f'<line x1="{x(found.low):.1f}" x2="{x(found.high):.1f}" y1="{y}" y2="{y}" stroke="{colour}"'
+                ' stroke-width="2"/>'
+            ]
+        out += [f'<circle cx="{x(found.value):.1f}" cy="{y}" r="4" fill="{colour}"/></g>']
+    out += [f'<text x="{_LABEL + _PLOT / 2}" y="{height - 1}" text-anchor="middle">{escape(metric)}, %</text></svg>']
+    more = len(known) - len(drawn)
+    return "".join(out) + (f'<p class="notes">The plot leaves out the last {more} rows.</p>' if more else "")

@@ -1,0 +1,213 @@
+"""One table of a ranking: its runs' answers from the catalogue or their folders, and a row for each group of seeds."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness import joint, material, stats
+from harness.ask import Group, Stated
+from harness.catalogue import BATCH, Size, View
+from harness.entries import Entry
+from harness.errors import ConfigError, DataError
+from harness.joint import Evidence
+from harness.manifest import DataKey
+from harness.metrics import Floats
+from harness.record import Interval
+from harness.rows import SHOWN, Filters, Row, Table
+
+
+def make_table(
+    view: View,
+    data_key: DataKey,
+    groups: Sequence[Group],
+    filters: Filters,
+    figures: Stated,
+) -> Table:
+    """The table of these groups, best first. `figures` are needed for a metric that only records state."""
+    lines = _lines(view, data_key, groups, filters, figures)
+    sizes = view.sizes(data_key)
+    pairs = [_row(data_key, group, filters, figures, lines, sizes) for group in groups]
+    rows = joint.judged([row for row, _ in pairs], [evidence for _, evidence in pairs], filters.baseline)
+    budgets = {row.budget for row in rows if row.kind == "run" and row.budget}
+    return Table(
+        benchmark=data_key[0],
+        revision=data_key[1],
+        fingerprint=data_key[2],
+        split=filters.split,
+        metric=filters.figure,
+        rows=tuple(rows),
+        budgets=tuple(sorted(budgets)),
+    )
+
+
+@dataclass
+class Line:
+    """A run's answers to the split: what they were to, what was wrong with them, figures and draws by metric."""
+
+    examples: str
+    problem: str | None
+    points: dict[str, float]
+    draws: dict[str, Floats | None]
+
+
+def _lines(
+    view: View,
+    data_key: DataKey,
+    groups: Sequence[Group],
+    filters: Filters,
+    figures: Stated,
+) -> dict[str, Line]:
+    """The answers of all finished runs of a table, by run: from the catalogue where it has them."""
+    done = [run for group in groups for run in group.members if run.status == "done"]
+    options = next((len(run.options) for run in done if run.options), None)
+    metric = filters.figure
+    by_category = metric.startswith("accuracy/") and any(metric in figures.get(run.run_id, {}) for run in done)
+    extra = metric if by_category or (metric in stats.METRICS and metric not in material.KEPT) else None
+    columns = ["run_id", "examples", "problem", *material.KEPT, *(f"{name}_draws" for name in material.KEPT)]
+    lines: dict[str, Line] = {}
+    for chunk in view.answers(data_key, filters.split, [*columns, *(["chosen"] if extra else [])], done):
+        plain = chunk.select(["run_id", "examples", "problem", *material.KEPT]).to_pylist()
+        for line in plain:
+            points = {name: line[name] for name in material.KEPT if line[name] is not None}
+            lines[line["run_id"]] = Line(line["examples"], line["problem"], points, dict.fromkeys(points))
+        by_set: dict[str, list[int]] = defaultdict(list)
+        for at, line in enumerate(plain):
+            if line["problem"] is None:
+                by_set[line["examples"]].append(at)
+        sizes = view.sizes(data_key)
+        for key, rows in by_set.items():
+            of_set = chunk.take(rows)
+            ids = of_set["run_id"].to_pylist()
+            for name in material.KEPT:
+                packed = of_set[f"{name}_draws"].to_pylist()
+                if packed and packed[0] is not None:
+                    for run_id, draws_n in zip(ids, material.unpack(name, packed, sizes[key].golds_n), strict=True):
+                        lines[run_id].draws[name] = draws_n
+            if extra is not None:
+                _draw_extra(lines, ids, view, data_key, key, of_set["chosen"].to_pylist(), options, extra)
+    return lines
+
+
+def _draw_extra(
+    lines: dict[str, Line],
+    ids: Sequence[str],
+    view: View,
+    data_key: DataKey,
+    key: str,
+    chosen: Sequence[bytes],
+    options: int | None,
+    metric: str,
+) -> None:
+    """A metric that the catalogue has no draws of: they are made from the choices."""
+    examples = view.examples(data_key)[key]
+    for start in range(0, len(ids), BATCH):
+        part = ids[start : start + BATCH]
+        chosen_rn = material.unpack_choices(chosen[start : start + BATCH], examples.table.num_rows)
+        try:
+            drawn = material.draw(examples, chosen_rn, options, metric)
+        except (ConfigError, DataError):  # these examples have none of that category
+            return
+        for r, run_id in enumerate(part):
+            lines[run_id].points[metric] = float(drawn.points_r[r])
+            lines[run_id].draws[metric] = None if drawn.draws_rn is None else drawn.draws_rn[r]
+
+
+def _row(
+    data_key: DataKey,
+    group: Group,
+    filters: Filters,
+    figures: Stated,
+    lines: dict[str, Line],
+    sizes: dict[str, Size],
+) -> tuple[Row, Evidence]:
+    notes: Counter[str] = Counter(run.status for run in group.members if run.status != "done")
+    done: dict[int, Entry] = {}
+    for run in sorted((run for run in group.members if run.status == "done"), key=lambda run: run.finished):
+        if run.run_id not in lines:
+            notes["without predictions"] += 1
+            continue
+        notes["superseded by a later run of the same seed"] += run.seed in done
+        done[run.seed] = run
+    used = [done[seed] for seed in sorted(done)]
+    said = [f"{count} {what}" for what, count in notes.items() if count]
+    if len(codes := {run.code for run in used}) > 1:
+        said.append(f"seeds of {len(codes)} versions of the code")
+    evidence, values = Evidence(), {}
+    try:
+        evidence = _evidence(used, lines, sizes)
+        values = _values(used, evidence, filters.figure, figures)
+    except DataError as error:
+        said.append(f"no figures: {error}")
+    one = group.members[0]
+    size = sizes.get(lines[used[0].run_id].examples) if used else None
+    examples, of_groups = (size.examples, size.groups) if size else (0, 0)
+    forwards = [run.test_forwards / examples for run in used] if filters.split == "test" and examples else []
+    row = Row(
+        benchmark=data_key[0],
+        revision=data_key[1],
+        fingerprint=data_key[2],
+        split=filters.split,
+        kind="control" if one.kind == "control" else "run",
+        method=one.method,
+        label=group.label,
+        ladder=one.ladder,
+        student=one.student,
+        seeds=tuple(sorted(done)),
+        examples=examples,
+        groups=of_groups,
+        metric=filters.figure,
+        values=values,
+        train_tflops=_mean(run.train_flops / 1e12 for run in used),
+        train_seconds=_mean(run.train_seconds for run in used),
+        forwards_per_answer=_mean(forwards),
+        parameters=next((run.parameters for run in used if run.parameters is not None), None),
+        run_ids=tuple(run.run_id for run in (used or group.members)),
+        note=", ".join(said),
+        budget=(used or group.members)[0].budget,
+    )
+    return row, evidence
+
+
+def _evidence(used: Sequence[Entry], lines: dict[str, Line], sizes: dict[str, Size]) -> Evidence:
+    """What the runs of a row say together. Raises `DataError` where they can't be paired."""
+    of_runs = [lines[run.run_id] for run in used]
+    if not of_runs:
+        return Evidence()
+    if problem := next((line.problem for line in of_runs if line.problem), None):
+        raise DataError(problem)
+    first = of_runs[0].examples
+    if other := next((line.examples for line in of_runs if line.examples != first), None):
+        raise DataError(
+            f"runs on different examples ({sizes[first].examples} and {sizes[other].examples}) can't be paired: "
+            "compare runs of one benchmark, split and data fingerprint"
+        )
+    names = [name for name in of_runs[0].points if all(name in line.points for line in of_runs)]
+    draws: dict[str, Floats | None] = {}
+    for name in names:
+        columns = [drawn for line in of_runs if (drawn := line.draws.get(name)) is not None]
+        draws[name] = joint.stack(columns) if len(columns) == len(of_runs) else None
+    points = {name: np.array([line.points[name] for line in of_runs]) for name in names}
+    return Evidence(tuple(run.seed for run in used), first, points, draws)
+
+
+def _values(used: Sequence[Entry], evidence: Evidence, metric: str, figures: Stated) -> dict[str, Interval]:
+    """Each shown metric over the seeds; one that only the records state has no interval over seeds."""
+    values = {}
+    for name in dict.fromkeys((*SHOWN, metric)):
+        stored = [figures[run.run_id][name] for run in used if name in figures.get(run.run_id, {})]
+        if name in evidence.points:
+            values[name] = joint.interval(evidence, name)
+        elif len(stored) == 1 == len(used):
+            values[name] = stored[0]
+        elif stored and len(stored) == len(used):
+            values[name] = Interval(value=sum(s.value for s in stored) / len(stored))
+    return values
+
+
+def _mean(numbers: Iterable[float]) -> float | None:
+    values = list(numbers)
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,75 @@
+"""Small runs for the tests of stores and rankings: eight questions, one an image, with known answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness import stats
+from harness.record import Cost, Data, Provenance, Record
+from harness.store import PredictionRow, Store, predictions_frame
+
+GOLD = [0, 1, 0, 1, 0, 1, 0, 1]
+DATA = Data(revision="1", fingerprint="a" * 64, sizes={"train": 8, "test": 8}, options=["no", "yes"])
+
+
+def provenance(finished: str = "2026-01-01T00:00Z", code: str = "c0de") -> Provenance:
+    return Provenance(package="0", code=code, started="2026-01-01T00:00Z", finished=finished)
+
+
+def answers(
+    right: Sequence[int] | int, order: Sequence[int] = range(8), splits: Sequence[str] = ("test",)
+) -> pd.DataFrame:
+    """Predictions that get the first `right` of the questions right (or those listed); two categories by halves."""
+    wrong = range(right, 8) if isinstance(right, int) else set(range(8)) - set(right)
+    return predictions_frame(
+        PredictionRow(split, f"e{k}", f"i{k}", "object" if k < 4 else "count", gold, choice, [0.0, 0.0], 0.0)
+        for split in splits
+        for k in order
+        for gold in [GOLD[k]]
+        for choice in [1 - gold if k in wrong else gold]
+    )
+
+
+def record(method: str = "finetune", seed: int = 0, frame: pd.DataFrame | None = None, **fields: Any) -> Record:
+    settings, train = fields.pop("settings", {}), fields.pop("train", {})
+    metrics = {}
+    for split in frame["split"].unique() if frame is not None else ():
+        metrics[split] = stats.summarise(frame[frame["split"] == split], DATA.options, 100)
+    base: dict[str, Any] = {
+        "run_id": f"{method}-{fields.get('student', 'S')}-{seed}",
+        "status": "done",
+        "benchmark": "toy",
+        "task": "factuality",
+        "method": method,
+        "settings": settings,
+        "student": "S",
+        "ladder": "tiny",
+        "parameters": 230_000,
+        "budget": 4096,
+        "seed": seed,
+        "config": {"method": method, "settings": settings, "seed": seed, "train": train},
+        "metrics": metrics,
+        "data": DATA,
+        "cost": Cost(train_flops=2e12, train_seconds=10, test_forwards=8),
+        "provenance": provenance(),
+    }
+    return Record(**(base | fields))
+
+
+def add(
+    store: Store,
+    method: str = "finetune",
+    right: Sequence[int] | int = 8,
+    seed: int = 0,
+    order: Sequence[int] = range(8),
+    splits: Sequence[str] = ("test",),
+    **fields: Any,
+) -> Path:
+    """Writes a finished run (or, with `status`, one without figures)."""
+    done = fields.get("status", "done") == "done"
+    frame = answers(right, order, splits) if done else None
+    return store.write(record(method, seed, frame, **fields), frame)
