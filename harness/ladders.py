@@ -32,6 +32,8 @@ def names() -> list[str]:
 
 def find(ladder: str | tuple[RungConfig, ...]) -> LadderConfig:
     """The ladder of a name, a TOML file's path, or rungs as they are. Raises `ConfigError`."""
+    if not ladder:
+        raise ConfigError("the ladder has no rungs: expected a ladder's name, its .toml file, or rungs")
     if not isinstance(ladder, str):
         found = LadderConfig(name="+".join(rung.name for rung in ladder), rungs=ladder)
     elif ladder == "tiny":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -83,14 +84,18 @@ class Plan:
     @cached_property
     def run_id(self) -> str:
         """A name that a person can read, and the hash of the identity."""
-        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
-        c = self.config
-        control = f"control-{c.control}-" if c.control else ""
-        return f"{control}{c.method}-{c.student}-{c.benchmark}-s{c.seed}-{digest[:10]}"
+        return run_name(self.identity)
 
     @property
     def student_parameters(self) -> int:
         return self.infos[self.config.student].parameters
+
+
+def run_name(identity: Mapping[str, Any]) -> str:
+    """The run id that belongs to a plan's identity."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    control = f"control-{identity['control']}-" if identity.get("control") else ""
+    return control + "{method}-{student}-{benchmark}-s{seed}-".format_map(identity) + digest[:10]
 
 
 def make(config: RunConfig) -> Plan:
@@ -120,7 +125,7 @@ def make(config: RunConfig) -> Plan:
     for planned in stages:
         if "vocab" in method.needs(planned.stage.name):
             _check_vocabularies(method, stages, planned.stage, rungs)
-    dataset = _dataset(config.benchmark, _canonical(config.benchmark_settings), config.data_dir, config.skip_missing)
+    dataset = load_data(config.benchmark, config.benchmark_settings, config.data_dir, config.skip_missing)
     shown = blind.blinded(dataset, config.control, config.seed) if config.control else dataset
     training = _training(config, method, shown) if stages else shown
     return Plan(
@@ -251,6 +256,13 @@ def code_digest(*classes: type) -> str:
     return digest.hexdigest()
 
 
+def load_data(
+    benchmark: str, settings: Mapping[str, Any], data_dir: Path | None, skip_missing: bool = False
+) -> data.Dataset:
+    """The checked data of a benchmark with these settings. Raises `ConfigError` or `DataError`."""
+    return _dataset(benchmark, _canonical(settings), data_dir, skip_missing)
+
+
 @lru_cache(maxsize=8)
 def _dataset(
     name: str, settings: str, data_dir: Path | None, skip_missing: bool, splits: tuple[Split, ...] | None = None
@@ -259,7 +271,7 @@ def _dataset(
     return data.load(registry.make_benchmark(name, json.loads(settings), data_dir), splits, skip_missing)
 
 
-def _canonical(settings: dict[str, Any]) -> str:
+def _canonical(settings: Mapping[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -30,6 +31,7 @@ def static() -> dict[str, Any]:
         "package": f"hkdbench {harness.__version__}",
         "git_commit": commit,
         "git_dirty": dirty,
+        "scoring": scoring_digest(),
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": {
             "system": platform.system(),
@@ -38,6 +40,15 @@ def static() -> dict[str, Any]:
             "cores": os.cpu_count() or 0,
         },
     }
+
+
+@lru_cache(maxsize=1)
+def scoring_digest() -> str:
+    """sha256 over the code that makes figures and intervals of predictions."""
+    digest = hashlib.sha256()
+    for name in ("calibration.py", "metrics.py", "stats.py"):
+        digest.update((Path(__file__).parent / name).read_bytes())
+    return digest.hexdigest()
 
 
 def _versions() -> dict[str, str]:

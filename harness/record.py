@@ -105,6 +105,8 @@ class Provenance(_Model):
     package: str
     code: str
     """sha256 over the harness's training code and the method's and benchmark's own files."""
+    scoring: str | None = None
+    """sha256 over the code that makes figures and intervals of predictions (None: an older record)."""
     git_commit: str | None = None
     git_dirty: bool | None = None
     versions: dict[str, str] = {}
@@ -126,6 +128,25 @@ class Failure(_Model):
     stage: str | None = None
     step: int | None = None
     traceback: str | None = None
+
+
+class Seal(_Model):
+    """Checksums, see `harness.seal`. A record without one is older than they are."""
+
+    record: str
+    """sha256 of record.json with this very sum left empty."""
+    files: dict[str, str]
+    """sha256 of every other file of the run, by its path in the run's folder."""
+
+
+class Received(_Model):
+    """received.json: the run came from elsewhere. It lies beside the sealed record, which stays as it was."""
+
+    time: str
+    file: str
+    """The name of the file that it came in."""
+    sha256: str
+    """Of that file."""
 
 
 class Record(_Model):
@@ -150,7 +171,10 @@ class Record(_Model):
     seed: int
     tags: list[str] = []
     config: dict[str, Any] = {}
-    """The whole canonical run configuration: feeding it back gives the same run."""
+    """The whole canonical run configuration: feeding it back gives the same run. A control has the parts that
+    its figures depend on."""
+    identity: dict[str, Any] = {}
+    """What the run id is the hash of (see `harness.plan.Plan`); empty for controls and older records."""
     stages: list[StageRecord] = []
     metrics: dict[str, dict[str, Interval]] = {}
     """By split (validation, test, ood), then by metric: accuracy, macro_f1, micro_f1, and
@@ -160,3 +184,5 @@ class Record(_Model):
     cost: Cost = Cost()
     provenance: Provenance
     error: Failure | None = None
+    seal: Seal | None = None
+    """Set by the store, which writes the files that it covers."""

@@ -56,7 +56,14 @@ def write_controls(store: Store, dataset: Dataset, data: Data, evaluate: Evaluat
         data=data,
         provenance=told,
     ):
-        whole = record.model_copy(update={"metrics": figures_of(dataset, frame, evaluate.resamples)})
+        config = {
+            "benchmark": benchmark.name,
+            "benchmark_settings": settings_of(benchmark),
+            "skip_missing": bool(dataset.skipped),
+            "evaluate": evaluate.model_dump(mode="json"),
+        }
+        figures = figures_of(dataset, frame, evaluate.resamples)
+        whole = record.model_copy(update={"metrics": figures, "config": config})
         if finished(store, record.run_id) is None:
             store.write(whole, frame)
 
@@ -140,6 +147,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "seed": c.seed,
         "tags": list(c.tags),
         "config": RunConfig.model_dump(c, mode="json", exclude={"data_dir", "train_on_data_dir"}),
+        "identity": plan.identity,
         "data": data_of(plan),
         "trained_on": trained_on(plan),
     }

@@ -4,6 +4,7 @@
     <root>/<run_id>/predictions.parquet   one row an example and split
     <root>/<run_id>/history.parquet       one row a logged value
     <root>/<run_id>/student/              the trained student, where it was kept
+    <root>/<run_id>/received.json         only of a run that came from elsewhere (`harness.submission`)
     <root>/.work/<run_id>/                what an unfinished run needs to go on; the train loop's own
     <root>/.catalogue/                    what `compact` gathered from all runs, see `harness.catalogue`
     <root>/.tmp-*                         folders being written; leftovers of killed writers go after a day
@@ -30,7 +31,9 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
+from harness import seal
 from harness.api import Split
 from harness.errors import StoreError, first_line
 from harness.frames import (
@@ -45,7 +48,7 @@ from harness.frames import (
 )
 from harness.migrate import parse
 from harness.places import RECORD, STALE_SECONDS, LocalPlace, Place
-from harness.record import Record
+from harness.record import Received, Record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,8 +134,7 @@ class Store:
         done and not byte for byte the same, or when a table doesn't fit its schema; nothing is left behind.
         """
         run_id = _checked(record.run_id)
-        text = record.model_dump_json(indent=1)
-        if isinstance(fault := parse(text), str):  # a NaN becomes null
+        if isinstance(fault := parse(record.model_dump_json()), str):  # a NaN becomes null
             raise StoreError(f"run {run_id}: the record can't be stored: {fault.removeprefix(_DAMAGED)}")
         given = {"predictions": predictions, "history": history}
         tables = {
@@ -142,11 +144,11 @@ class Store:
         }
 
         def fill(folder: Path) -> None:
-            (folder / RECORD).write_text(text + "\n", encoding="utf-8")
             for name, table in tables.items():
                 pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
             if student is not None:
                 shutil.copytree(student, folder / "student")
+            (folder / RECORD).write_bytes(seal.sealed(record, folder))
 
         return self._publish(run_id, fill)
 
@@ -246,6 +248,10 @@ class Store:
 
     def find(self, prefix: str) -> Record:
         """The record of the one run whose id starts so. Raises `StoreError` for none or several."""
+        return self.read(self.match(prefix))
+
+    def match(self, prefix: str) -> str:
+        """The id of the one run whose id starts so, sound or not. Raises `StoreError` for none or several."""
         ids = self.ids()
         matches = [prefix] if prefix in ids else [name for name in ids if prefix and name.startswith(prefix)]
         if not matches:
@@ -254,7 +260,7 @@ class Store:
             more = ", ..." if len(matches) > 5 else ""
             some = ", ".join(matches[:5]) + more
             raise StoreError(f"run {prefix!r} could be any of {len(matches)}: {some}; give more letters")
-        return self.read(matches[0])
+        return matches[0]
 
     def predictions(self, run_id: str, split: Split | None = None) -> pd.DataFrame:
         """The predictions of a run (of a split), see `PREDICTIONS`. Raises `StoreError` where it has none."""
@@ -288,6 +294,15 @@ class Store:
             raise StoreError(
                 f"run {run_id}: {name}.parquet is damaged: {first_line(error)}; delete the run and run it again"
             ) from None
+
+    def received(self, run_id: str) -> Received | None:
+        """Where a run came from that wasn't made here; None for one that was. Raises `StoreError`."""
+        try:
+            return Received.model_validate_json(self.place.read(self.place.file(_checked(run_id), seal.RECEIVED)))
+        except FileNotFoundError:
+            return None
+        except (ValidationError, OSError) as error:
+            raise StoreError(f"run {run_id}: {seal.RECEIVED} is damaged: {first_line(error)}; delete the run") from None
 
     def _unknown(self, run_id: str, ids: list[str] | None = None) -> StoreError:
         ids = self.ids() if ids is None else ids

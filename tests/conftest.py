@@ -129,3 +129,25 @@ def toy_suite(toy: str, toy_ladder: str) -> str:
         f'benchmarks = ["toy"]\nladder = "{toy_ladder}"\nplugins = ["{toy}"]\n'
         "train = { examples = 96, batch_size = 8, lr = 0.003, validations = 2 }\n"
     )
+
+
+@pytest.fixture(scope="session")
+def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a small real run (the tiny S tuned in 4 steps) and its controls. Copy it to change it."""
+    from harness.config import RunConfig, parse
+    from harness.launch import launch
+    from harness.store import Store
+
+    root = tmp_path_factory.mktemp("small") / "runs"
+    table = {
+        "method": "finetune",
+        "benchmark": "scenes_factuality",
+        "benchmark_settings": {"train": 40, "validation": 12, "test": 24, "ood": 8},
+        "train": {"examples": 32, "batch_size": 8, "validations": 2},
+        "evaluate": {"resamples": 200},
+        "cluster": {"workers": 0},
+        "save_student": True,
+    }
+    (record,) = launch([parse(RunConfig, table, "small")], Store(root), "small", lambda *_: None, lambda _: None)
+    assert record.status == "done"
+    return root

@@ -66,7 +66,7 @@ def test_records_fit_the_store(tmp_path: Path) -> None:
     store, splits = Store(tmp_path), {"test": examples([0, 1])}
     for record, predictions in control_runs("toy", "factuality", [0], splits, DATA, PROVENANCE):
         store.write(record, predictions)
-        assert store.read(record.run_id) == record
+        assert store.read(record.run_id).model_copy(update={"seal": None}) == record
         assert (record.kind, record.status, record.parameters) == ("control", "done", 0)
     names = ("always_no", "always_yes", "majority", "random")
     assert store.ids() == [f"control-{name}-toy-0123456789ab" for name in names]

@@ -72,5 +72,8 @@ def show_(run: str, store: StoreOption = None, as_json: JsonOption = False) -> N
     from harness import describe
     from harness.store import Store
 
-    record = Store(store).find(run)
+    opened = Store(store)
+    record = opened.find(run)
     print(record.model_dump_json(indent=2) if as_json else describe.record_text(record))
+    if not as_json and (received := opened.received(record.run_id)):
+        print(f"  received {received.time} in {received.file} (sha256 {received.sha256[:12]})")

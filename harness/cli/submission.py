@@ -1,0 +1,59 @@
+"""Verbs that send a run and take one in: `pack`, `add`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.common import DataOption, JsonOption, PluginOption, StoreOption, app, load_plugins, print_json
+
+
+@app.command("pack")
+def pack_(
+    run: Annotated[str, typer.Argument(help="A run's id, or its beginning.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write. [default: RUN.zip]")] = None,
+    with_student: Annotated[bool, typer.Option("--with-student", help="The trained weights too.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a finished run into one file, to be sent to somebody who will `add` it."""
+    from harness import submission
+    from harness.store import Store
+
+    opened = Store(store)
+    run_id = opened.match(run)
+    file = out or Path(f"{run_id}.zip")
+    file = file / f"{run_id}.zip" if file.is_dir() else file
+    manifest = submission.pack(opened, run_id, file, with_student)
+    size = file.stat().st_size
+    if as_json:
+        print_json({"file": str(file), "bytes": size, "manifest": manifest.model_dump(mode="json")})
+    else:
+        print(f"{file}: {len(manifest.files)} files of {run_id}, {size / 1e6:.2f} MB")
+        print(f"hkdbench add {file}      takes it in")
+
+
+@app.command("add")
+def add_(
+    file: Annotated[Path, typer.Argument(help="A file that `hkdbench pack` wrote.")],
+    store: StoreOption = None,
+    data_dir: DataOption = None,
+    plugin: PluginOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a packed run and take it into the store, marked as received; a bad file leaves nothing behind."""
+    from harness import submission
+    from harness.store import Store
+
+    load_plugins(plugin)
+    arrival = submission.add(Store(store), file, data_dir.expanduser().resolve() if data_dir else None)
+    if as_json:
+        print_json({"run_id": arrival.run_id, "added": arrival.added, "report": arrival.report.to_json()})
+        return
+    print(
+        f"{arrival.run_id} is {'added' if arrival.added else 'already here'}; {len(arrival.report.of('ok'))} checks ok"
+    )
+    for finding in arrival.report.of("unverified"):
+        print(f"  {finding.state}  {finding.check}: {finding.detail}")
