@@ -21,6 +21,8 @@ LEGEND = (
 )
 _FLEXIBLE = ("method", "student")
 """Columns that may break their lines."""
+_METHOD = 22
+"""What is left to the method's column in plain text; costs are left out where there is less."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def to_text(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
     for heading, part in parts(rows):
         console.print(heading)
         grid = Grid(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-        shown = columns(part)
+        shown = _fitting(columns(part), part)
         for column in shown:
             grid.add_column(column.name, justify=column.align, overflow="fold", no_wrap=column.name not in _FLEXIBLE)
         for row in part:
@@ -140,6 +142,15 @@ def to_text(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
     for line in ([LEGEND] if rows else ["No runs."]) + list(notes):
         console.print(line)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _fitting(shown: list[Column], part: Sequence[Row]) -> list[Column]:
+    """The columns without as many of the costs as must go for the width of plain text."""
+    widths = {c.name: 2 + max(len(c.name), *(len(c.cell(row)) for row in part)) for c in shown if c.name != "method"}
+    for name in ("train s", "params", "TFLOPs"):
+        if sum(widths.values()) > WIDTH - _METHOD:
+            widths.pop(name)
+    return [column for column in shown if column.name in widths or column.name == "method"]
 
 
 def to_markdown(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:

@@ -45,7 +45,7 @@ def runs(store: Store, equal: Mapping[str, str | int | None] | None = None, wher
     with duckdb.connect(config={"enable_external_access": "false"}) as connection:
         connection.register("runs", table)
         try:
-            found = connection.execute(f"SELECT * FROM runs WHERE {condition} ORDER BY run_id", values)
+            found = connection.sql(f"SELECT * FROM runs WHERE {condition} ORDER BY run_id", params=values)
             return found.to_arrow_table()
         except duckdb.Error as error:
             raise ConfigError(
