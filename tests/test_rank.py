@@ -227,7 +227,7 @@ def test_text_is_narrow_and_plain(store: Store) -> None:
     assert "finetune, L: 1 failed" in text
     assert text.endswith("a broken run\n")
     line = next(line for line in text.splitlines() if "finetune" in line)
-    assert " ".join(line.split()) == "1 1-2 1 finetune L 1 100.0 [100.0, 100.0] 100.0 100.0 2 10 230k"
+    assert " ".join(line.split()) == "1 1-2 1 finetune L 1 100.0 [100.0, 100.0] 100.0 100.0 2 230k"
 
 
 def test_json_and_csv_hold_the_figures(store: Store) -> None:
