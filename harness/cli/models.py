@@ -16,7 +16,7 @@ def pretrain_(
     rung: Annotated[str, typer.Argument(help="L, M or S")],
     out: Annotated[Path, typer.Argument(help="Folder for the weights")],
     seed: int = 0,
-    steps: Annotated[int | None, typer.Option(help="Steps of the last phase; default: the shipped recipe's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of a pass; default: the shipped recipe's.")] = None,
 ) -> None:
     """Rebuild the tiny ladder's weights from nothing (an hour or so for all three on 2 cores)."""
     from harness import pretrain, tiny
