@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from textwrap import wrap
 from typing import Any, Literal
 
 from harness.record import Interval
@@ -106,7 +107,7 @@ def footnotes(part: Sequence[Row]) -> list[str]:
     base = next((row for row in part if row.baseline), None)
     said = []
     if base is not None:
-        said += [f"difference: to {_name(base)}, paired by seed and example, with p (*: below 0.05)"]
+        said += [f"difference: to {_name(base)}, paired by seed and example; * where p is below 0.05"]
     if any(row.tier for row in part):
         said += ["rows that share a tier aren't told apart: paired, Holm over all pairs of the table"]
     budgets = sorted({row.budget for row in part if row.kind == "run" and row.budget})
@@ -128,28 +129,35 @@ def _listed(numbers: Iterable[int]) -> str:
 
 def to_text(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
     """The tables as plain text, at most 110 columns wide."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table as Grid
-    from rich.text import Text
-
-    out = io.StringIO()
-    console = Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
+    out: list[str] = []
     for heading, part in parts(rows):
-        console.print(heading)
-        grid = Grid(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-        shown = _fitting(columns(part), part)
-        for column in shown:
-            grid.add_column(column.name, justify=column.align, overflow="fold", no_wrap=column.name not in _FLEXIBLE)
-        for row in part:
-            grid.add_row(*(Text(column.cell(row)) for column in shown))
-        console.print(grid)
-        for line in footnotes(part):
-            console.print(line)
-        console.print()
-    for line in ([legend(rows)] if rows else ["No runs."]) + list(notes):
-        console.print(line)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+        out += [heading, "", *_grid(_fitting(columns(part), part), part), ""]
+        out += [line for note in footnotes(part) for line in wrap(note, WIDTH)]
+        out += [""]
+    for note in ([legend(rows)] if rows else ["No runs."]) + list(notes):
+        out += wrap(note, WIDTH)
+    return "\n".join(line.rstrip() for line in out) + "\n"
+
+
+def _grid(shown: Sequence[Column], part: Sequence[Row]) -> list[str]:
+    """A table's lines: names and students that are too long for the width go on in the next line."""
+    cells = [[column.cell(row) for column in shown] for row in part]
+    widths = [max(map(len, column)) for column in zip([c.name for c in shown], *cells, strict=True)]
+    for flexible in _FLEXIBLE:
+        at = next(k for k, column in enumerate(shown) if column.name == flexible)
+        over = sum(widths) + 2 * (len(widths) - 1) - WIDTH
+        widths[at] = max(min(widths[at], 8), widths[at] - max(over, 0))
+    lines = []
+    for line in [[column.name for column in shown], *cells]:
+        folded = [wrap(text, width) or [""] for text, width in zip(line, widths, strict=True)]
+        for k in range(max(map(len, folded))):
+            pieces = (
+                f"{part[k] if k < len(part) else '':{'>' if column.align == 'right' else '<'}{width}}"
+                for column, part, width in zip(shown, folded, widths, strict=True)
+            )
+            lines.append("  ".join(pieces))
+    lines.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
+    return lines
 
 
 def _fitting(shown: list[Column], part: Sequence[Row]) -> list[Column]:

@@ -133,7 +133,7 @@ def test_gc_takes_only_what_nobody_needs(store: Store, cli: Cli) -> None:
     assert cli("store", "gc", "--store", store.url).out == "0 deleted\n"
     assert (store.root / ".work" / "hkd4vlm-S-0" / "state").exists()
     said = cli("rank", "--store", store.url, "--json").json
-    assert [row["method"] for row in said["rows"]] == ["late", "finetune", "hkd4vlm"]
+    assert [row["method"] for row in said["rows"]] == ["hkd4vlm", "late", "finetune"]
 
 
 # ---------------------------------------------------------------------------------------------------- merge
