@@ -70,7 +70,11 @@ def test_runs_are_written_read_and_ranked(store: Store, cli: Cli, tmp_path: Path
     before = table(store)
     compact(store)
     add(store, "hkd4vlm", 8)
-    assert table(store)[1:] == [before[0].model_copy(update={"rank": 2}), before[1]]
+    after = table(store)[1:]
+    assert [(row.rank, row.label, row.values, row.note) for row in after] == [
+        (2, before[0].label, before[0].values, ""),
+        (None, before[1].label, {}, "1 failed"),
+    ]
     add(store, "broken", 7)  # in the place of the failed one
     said = cli("rank", "--store", store.url, "--json")
     assert [row["method"] for row in said.json["rows"]] == ["hkd4vlm", "broken", "finetune"]

@@ -70,7 +70,7 @@ def test_every_built_in_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = {**dict(registry.load_all(registry.methods())), **dict(registry.load_all(registry.benchmarks()))}
     assert registry.problems() == []
     for name, cls in loaded.items():
-        assert cls.name == name
+        assert name == cls.name or name in getattr(cls, "presets", {})
         assert issubclass(cls, Method | Benchmark)
         assert cls.__doc__
         assert len(registry.source_digest(cls)) == 64
@@ -84,7 +84,7 @@ def test_suites_name_what_exists(suite: Path) -> None:
     assert found["name"] == suite.stem
     assert set(found["benchmarks"]) <= registry.benchmarks().keys()
     assert set(found.get("benchmark_settings", {})) <= set(found["benchmarks"])
-    assert len(set(found["seeds"])) >= 2
+    assert len(set(found["seeds"])) >= (1 if suite.stem == "tuning" else 2)  # settings are chosen on one seed
     for run in found["runs"]:
         registry.make_method(run["method"], run.get("settings", {}))
 

@@ -56,7 +56,7 @@ def test_it_runs_by_name(run: Run) -> None:
     assert record["settings"] == {"weight": 1.0, "floor": 0.4}
     assert record["stages"][0]["roles"]["teacher"]["weights"] == "M"
     ranked = json.loads(run("-m", "harness", "rank", "--benchmark", "stripes", "--json").stdout)
-    assert {"confident_kd", "majority", "random"} == {row["method"] for row in ranked["rows"]}
+    assert {"confident_kd", "majority", "random"} <= {row["method"] for row in ranked["rows"]}
 
 
 def test_its_own_tests_check_the_contract(run: Run) -> None:
