@@ -50,6 +50,7 @@ def execute(plan: Plan, io: Io, store: Store) -> Record:
         history = history_frame(HistoryRow(**row) for row in trained.history)
         if results.finished(store, plan.run_id) is None:  # else another process was faster
             store.write(record, _frame(rows), history, student)
+            record = store.read(plan.run_id)  # with its seal
         shutil.rmtree(work, ignore_errors=True)
     io.gather(None)
     return record

@@ -151,7 +151,7 @@ def import_run(
         provenance=told.model_copy(update={"imported": f"{path.name} sha256:{digest}"}),
     )
     store.write(record, frame)
-    return record
+    return store.read(run_id)  # with its seal
 
 
 def _short(identity: object) -> str:

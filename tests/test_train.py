@@ -348,7 +348,7 @@ def test_swapped_images_bear_the_gold_that_the_benchmark_names(make: Make) -> No
     planned: Any = SimpleNamespace(
         method=HKD4VLM(swap_images=True, swap_share=0.2, shuffle_options=False, paraphrase=False, resize=False,
                        degrade=False),
-        config=SimpleNamespace(seed=0), benchmark=benchmark, dataset=SimpleNamespace(splits={"train": examples}),
+        config=SimpleNamespace(seed=0), training=SimpleNamespace(benchmark=benchmark, splits={"train": examples}),
     )  # fmt: skip
     shown = [train.shown(planned, at, example) for at, example in enumerate(examples)]
     assert shown == [train.shown(planned, at, example) for at, example in enumerate(examples)]
