@@ -20,6 +20,7 @@ from harness.api import Split
 from harness.errors import StoreError, UserError
 from harness.rank import Row
 from harness.record import Interval, Record
+from harness.render import percent
 from harness.stats import Difference
 from harness.store import Store
 
@@ -271,7 +272,7 @@ def ladder_table(root: Path, floor: float = 0.05, ceiling: float = 0.97) -> str:
         rungs = [row for rung in ("S", "M", "L") for row in _rows_of(rows, ("finetune", rung))]
         for row in rungs:
             parameters = f"{row.parameters:,}" if row.parameters else "-"
-            figures = [_interval(row.values[metric]) for metric in METRICS]
+            figures = [percent(row.values[metric]) for metric in METRICS]
             lines.append([benchmark, row.student, parameters, str(len(row.seeds)), *figures])
         pair = [(("finetune", "L"), ("finetune", "S"))]
         for compared in comparisons(store, {"test": rungs}, records, pair):
@@ -285,12 +286,6 @@ def ladder_table(root: Path, floor: float = 0.05, ceiling: float = 0.97) -> str:
             )
     heads = ["benchmark", "rung", "parameters", "seeds", *(f"test {name}" for name in METRICS.values())]
     return "\n".join([_table(heads, lines), "", *said]) + "\n"
-
-
-def _interval(value: Interval) -> str:
-    if value.low is None or value.high is None:
-        return f"{100 * value.value:.1f}"
-    return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
 
 
 def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

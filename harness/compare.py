@@ -19,7 +19,7 @@ from harness.api import Split
 from harness.bootstrap import aligned
 from harness.errors import ConfigError, StoreError, near
 from harness.record import Interval, Record
-from harness.render import WIDTH
+from harness.render import WIDTH, percent
 from harness.rows import Row
 from harness.stats import Difference
 from harness.store import Store
@@ -271,18 +271,19 @@ def to_text(found: Comparison) -> str:
     console.print(
         f"{found.a.benchmark}, {found.split} split: {found.examples} examples about {d.groups} images, {seeds}\n"
     )
-    console.print(f"{found.metric}: A {_percent(found.values[0])}, B {_percent(found.values[1])}")
+    value_a, value_b = (percent(Interval(value=value)) for value in found.values)
+    console.print(f"{found.metric}: A {value_a}, B {value_b}")
     console.print(f"A - B: {_difference(d)}")
     if found.mcnemar:
         m = found.mcnemar
         console.print(f"McNemar, exact: A alone right {m.only_a}, B alone right {m.only_b}, p {m.p:.2g}")
     e = found.errors
-    console.print(f"same answer: {_share(found.agreement)}")
+    told = (found.agreement, e.inherited, e.copied, e.introduced, e.fixed)
+    agreement, inherited, copied, introduced, fixed = (percent(share, bounds=False) for share in told)
+    console.print(f"same answer: {agreement}")
     console.print(
-        f"A's errors:  inherited (B errs too) {_share(e.inherited)}, of them the same answer {_share(e.copied)}"
-    )
-    console.print(
-        f"             introduced (B is right) {_share(e.introduced)}; B's errors that A fixed {_share(e.fixed)}"
+        f"A's errors:  inherited (B errs too) {inherited}, of them the same answer {copied}\n"
+        f"             introduced (B is right) {introduced}; B's errors that A fixed {fixed}"
     )
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for name in ("category", "examples", "A - B in accuracy", "p", "p (Holm)"):
@@ -309,14 +310,6 @@ def _difference(d: Difference) -> str:
     if d.low is None or d.high is None or d.p is None:
         return f"{100 * d.value:+.1f}, p -"
     return f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}], p {d.p:.2g}"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}"
-
-
-def _share(share: Interval) -> str:
-    return f"{100 * share.value:.1f}"
 
 
 def _example(p: Parted, options: Sequence[str] | None) -> str:

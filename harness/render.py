@@ -48,7 +48,7 @@ def columns(part: Sequence[Row]) -> list[Column]:
         return Column(
             name.replace("macro_f1", "macro-F1"),
             "right",
-            lambda row: percent(row.values.get(name), bounds[name], ":" in name),
+            lambda row: percent(row.values.get(name), bounds[name], has_own_unit(name)),
         )
 
     found = [Column("#", "right", lambda row: str(row.rank or ""))]
@@ -72,9 +72,14 @@ def columns(part: Sequence[Row]) -> list[Column]:
     ]
 
 
+def has_own_unit(metric: str) -> bool:
+    """Whether a figure is a protocol's, in the unit of its original: the others are fractions."""
+    return ":" in metric
+
+
 def legend(rows: Sequence[Row]) -> str:
     """What the figures are, below all tables."""
-    protocol = next((row.metric for row in rows if ":" in row.metric), None)
+    protocol = next((row.metric for row in rows if has_own_unit(row.metric)), None)
     return LEGEND + (f" {protocol} is in the protocol's own unit." if protocol else "")
 
 

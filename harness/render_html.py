@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from harness.render import LEGEND, columns, difference, footnotes, parts, percent
+from harness.record import Interval
+from harness.render import columns, difference, footnotes, has_own_unit, legend, parts, percent
 from harness.rows import Row
 
 _STYLE = """
@@ -38,7 +39,7 @@ def to_html(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
         """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">""",
         f"<title>hkdbench ranking</title><style>{_STYLE}</style></head><body>",
         "<h1>Ranking</h1>",
-        f"<p>{escape(LEGEND if rows else 'No runs.')}</p>",
+        f"<p>{escape(legend(rows) if rows else 'No runs.')}</p>",
     ]
     for heading, part in parts(rows):
         out += [f"<h2>{escape(heading)}</h2>", plot(part), '<div class="wide"><table><thead><tr>']
@@ -66,6 +67,7 @@ def plot(part: Sequence[Row]) -> str:
     if not drawn:
         return ""
     metric = part[0].metric
+    own_unit = has_own_unit(metric)
     bounds = [row.values[metric] for row in drawn]
     least = min(v.value if v.low is None else v.low for v in bounds)
     most = max(v.value if v.high is None else v.high for v in bounds)
@@ -75,8 +77,12 @@ def plot(part: Sequence[Row]) -> str:
     def x(value: float) -> float:
         return _LABEL + _PLOT * (value - least) / (most - least)
 
+    def tick(value: float) -> str:
+        return percent(Interval(value=value), own_unit=own_unit)
+
     height = _LINE * len(drawn) + 34
     title = f"{metric} with 95 % intervals"
+    axis = metric if own_unit else f"{metric}, %"
     out = [
         f'<svg role="img" viewBox="0 0 {_LABEL + _PLOT + 20} {height}" width="{_LABEL + _PLOT + 20}" height="{height}"'
         f' xmlns="http://www.w3.org/2000/svg"><title>{escape(title)}</title>'
@@ -85,7 +91,7 @@ def plot(part: Sequence[Row]) -> str:
         value = least + (most - least) * step / 5
         out += [
             f'<line x1="{x(value):.1f}" x2="{x(value):.1f}" y1="0" y2="{height - 30}" stroke="#ddd"/>',
-            f'<text x="{x(value):.1f}" y="{height - 14}" text-anchor="middle">{100 * value:.1f}</text>',
+            f'<text x="{x(value):.1f}" y="{height - 14}" text-anchor="middle">{tick(value)}</text>',
         ]
     base = next((row for row in drawn if row.baseline), None)
     if base is not None and base.figure is not None:
@@ -97,7 +103,8 @@ def plot(part: Sequence[Row]) -> str:
         found = row.values[metric]
         y, colour = _LINE * place + 12, "#888" if row.kind == "control" else "#1f5fa8"
         name = f"{row.label} {row.student}".strip()
-        said = f"{name}: {percent(found)}" + (f"; {difference(row.delta, False)}" if row.delta else "")
+        said = f"{name}: {percent(found, own_unit=own_unit)}"
+        said += f"; {difference(row.delta, False)}" if row.delta else ""
         clipped = name if len(name) <= 44 else f"{name[:43]}…"
         out += [f"<g><title>{escape(said)}</title>"]
         out += [f'<text x="{_LABEL - 10}" y="{y + 4}" text-anchor="end">{escape(clipped)}</text>']
@@ -107,6 +114,6 @@ def plot(part: Sequence[Row]) -> str:
                 ' stroke-width="2"/>'
             ]
         out += [f'<circle cx="{x(found.value):.1f}" cy="{y}" r="4" fill="{colour}"/></g>']
-    out += [f'<text x="{_LABEL + _PLOT / 2}" y="{height - 1}" text-anchor="middle">{escape(metric)}, %</text></svg>']
+    out += [f'<text x="{_LABEL + _PLOT / 2}" y="{height - 1}" text-anchor="middle">{escape(axis)}</text></svg>']
     more = len(known) - len(drawn)
     return "".join(out) + (f'<p class="notes">The plot leaves out the last {more} rows.</p>' if more else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.render import LEGEND, columns, footnotes, parts
+from harness.render import columns, footnotes, legend, parts
 from harness.rows import Row
 
 _SPECIAL = {
@@ -40,7 +40,7 @@ def to_latex(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
         out += [
             r"\begin{table}",
             r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
-            rf"\caption{{{escape(f'{heading}. {LEGEND}')}}}",
+            rf"\caption{{{escape(f'{heading}. {legend(part)}')}}}",
             r"\begin{tabular}{" + "".join("r" if column.align == "right" else "l" for column in shown) + "}",
             r"\toprule",
             " & ".join(escape(column.name) for column in shown) + r" \\",

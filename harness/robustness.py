@@ -31,6 +31,7 @@ from harness.errors import ConfigError, DataError, StoreError, near
 from harness.io import PlainIo, Report, silent
 from harness.metrics import NO_ANSWER
 from harness.record import Cost, Interval, Provenance, Record
+from harness.render import percent
 from harness.store import PredictionRow, Store, predictions_frame
 
 PARAPHRASES = ("Please look carefully, then answer: {question}", "{question} Pick one.", "Question: {question}")
@@ -265,23 +266,17 @@ def to_text(record: Record) -> str:
     (split, summary), *_ = whole.items()
     lines = [f"{record.run_id}: {split} split, {record.cost.test_forwards} forwards", ""]
     lines.append(f"{'variant':16} {'accuracy':>22} {'change':>22} {'same answer':>22}")
-    lines.append(f"{CLEAN:16} {_percent(summary['accuracy']):>22}")
+    lines.append(f"{CLEAN:16} {percent(summary['accuracy']):>22}")
     for name, values in record.metrics.items():
         if "/" in name:
-            cells = (_percent(values[key]) for key in ("accuracy", "change", "same_answer"))
+            cells = (percent(values[key]) for key in ("accuracy", "change", "same_answer"))
             lines.append(f"{name.partition('/')[2]:16} " + " ".join(f"{cell:>22}" for cell in cells))
     lines.append("")
     for name, value in summary.items():
         if name.startswith(("order_", "paraphrase_", "damaged_")):
-            lines.append(f"{name:24} {_percent(value)}")
+            lines.append(f"{name:24} {percent(value)}")
     lines += [
-        f"{'parse_failures':24} {_percent(summary['parse_failures'])}",
+        f"{'parse_failures':24} {percent(summary['parse_failures'])}",
         "In per cent, 95 % intervals over images.",
     ]
     return "\n".join(lines)
-
-
-def _percent(value: Interval) -> str:
-    if value.low is None or value.high is None:
-        return f"{100 * value.value:.1f}"
-    return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,9 +15,12 @@ from harness.cli.common import (
     StoreOption,
     WorkersOption,
     app,
+    failures,
+    launched,
     load_plugins,
     print_json,
     say,
+    with_options,
 )
 from harness.errors import ConfigError
 
@@ -69,7 +70,7 @@ def ablate_(
         _dry_run(suite, kept, left_out, as_json)
         return
     laid_out = ablate.lay_out(method, suite, kept, left_out)
-    failed = _launch(suite, kept, opened)
+    failed = failures(launched(ablate.configs(suite, kept), opened, suite.name))
     done = ablate.evaluated(laid_out, opened)
     ablate.save(done, opened, ablation_page.to_markdown(done))
     _show(done, opened, as_json)
@@ -91,7 +92,7 @@ def _suite(
     set_: list[str] | None,
 ) -> SuiteConfig:
     from harness import ablate, registry
-    from harness.config import SuiteConfig, overlay, parse, read_toml
+    from harness.config import SuiteConfig, parse, read_toml
 
     numbers = _numbers(seeds) if seeds is not None else None
     if file is not None:
@@ -104,16 +105,8 @@ def _suite(
         table["benchmarks"] = list(benchmarks)
     if numbers is not None:
         table["seeds"] = numbers
-    if data_dir is not None:
-        table["data_dir"] = str(data_dir.expanduser().resolve())
-    if plugin:
-        table["plugins"] = [
-            *table.get("plugins", []),
-            *(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugin),
-        ]
-    if workers is not None:
-        table = overlay(table, [f"cluster.workers={workers}"])
-    suite = parse(SuiteConfig, overlay(table, set_ or []), str(file) if file else "the command line")
+    table = with_options(table, workers=workers, data_dir=data_dir, plugins=plugin, set_=set_)
+    suite = parse(SuiteConfig, table, str(file) if file else "the command line")
     ablate.check_name(suite.name)
     return suite
 
@@ -123,21 +116,6 @@ def _numbers(seeds: str) -> list[int]:
         return [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise ConfigError(f"--seeds {seeds!r}: expected whole numbers with commas, like 0,1,2") from None
-
-
-def _launch(suite: SuiteConfig, kept: list[Variant], store: Store) -> list[str]:
-    """Run what the store doesn't hold yet; a line for each run that failed."""
-    from harness.ablate import configs
-    from harness.launch import launch
-    from harness.progress import Progress
-
-    with redirect_stdout(sys.stderr), Progress() as progress:
-        records = launch(configs(suite, kept), store, suite.name, progress.begin, progress.watch)
-    return [
-        f"{record.status}: {record.run_id}: {record.error.message if record.error else ''}"
-        for record in records
-        if record.status != "done"
-    ]
 
 
 def _dry_run(suite: SuiteConfig, kept: list[Variant], left_out: dict[str, str], as_json: bool) -> None:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from harness.config import RunConfig
+    from harness.record import Record
+    from harness.store import Store
 
 app = typer.Typer(
     name="hkdbench",
@@ -58,3 +64,46 @@ def load_plugins(specs: Sequence[str] | None) -> None:
     for problem in registry.problems():
         if problem.origin == "plugin":
             say(f"warning: can't load plugin {problem.name}: {problem.error}")
+
+
+def with_options(
+    table: dict[str, Any],
+    *,
+    workers: int | None = None,
+    data_dir: Path | None = None,
+    skip_missing: bool = False,
+    plugins: Sequence[str] | None = None,
+    set_: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """The table of a run or a suite with what the command line says beside it; `--set` has the last word."""
+    from harness.config import overlay
+
+    if data_dir is not None:
+        table = table | {"data_dir": str(data_dir)}
+    if skip_missing:
+        table = table | {"skip_missing": True}
+    own = table.get("plugins", [])
+    if plugins and isinstance(own, list):  # what isn't a list is refused with the rest of the settings
+        whole = (str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins)
+        table = table | {"plugins": [*own, *whole]}
+    numbered = [] if workers is None else [f"cluster.workers={workers}"]
+    return overlay(table, [*numbered, *(set_ or ())])
+
+
+def launched(configs: Sequence[RunConfig], store: Store, name: str) -> list[Record]:
+    """The records of the runs, see `harness.launch`; progress is on standard error."""
+    from harness.launch import launch
+    from harness.progress import Progress
+
+    # Standard output is for the answer alone: what libraries print meanwhile (Ray, of a lost worker) goes beside it.
+    with redirect_stdout(sys.stderr), Progress() as progress:
+        return launch(configs, store, name, progress.begin, progress.watch)
+
+
+def failures(records: Sequence[Record]) -> list[str]:
+    """A line for each run that isn't done."""
+    return [
+        f"{record.status}: {record.run_id}: {record.error.message if record.error else ''}"
+        for record in records
+        if record.status != "done"
+    ]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,17 +17,19 @@ from harness.cli.common import (
     StoreOption,
     WorkersOption,
     app,
+    failures,
+    launched,
     load_plugins,
     print_json,
     say,
+    with_options,
 )
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from harness.config import RunConfig
-    from harness.plan import Plan
     from harness.record import Record
     from harness.store import Store
 
@@ -79,7 +78,9 @@ def run_(
 ) -> None:
     """Train and score one method on one benchmark, from one seed. A finished run isn't repeated."""
     config = _run_config(file, method, benchmark, ladder, student, seed, workers, data_dir, skip_missing, plugin, set_)
-    records = _launch([config], store, config.method, as_json)
+    from harness.store import Store
+
+    records = launched([config], Store(store), config.method)
     if as_json:
         print(records[0].model_dump_json(indent=2))
     else:
@@ -106,14 +107,14 @@ def suite_(
     if dry_run:
         _dry_run(configs, as_json)
         return
-    _finish_suite(_launch(configs, store, name, as_json), store, as_json)
+    _run_suite(configs, name, store, as_json)
 
 
 @app.command("demo")
 def demo_(store: StoreOption = None, workers: WorkersOption = None, as_json: JsonOption = False) -> None:
     """HKD4VLM and its baselines on both embedded benchmarks, ranked. Continues where it was stopped."""
     configs, name = _suite_configs(_demo_suite(), workers, None, False, None, None)
-    _finish_suite(_launch(configs, store, name, as_json), store, as_json)
+    _run_suite(configs, name, store, as_json)
 
 
 def _demo_suite() -> Path:
@@ -129,17 +130,12 @@ def _suite_configs(
     plugin: list[str] | None,
     set_: list[str] | None,
 ) -> tuple[list[RunConfig], str]:
-    from harness.config import SuiteConfig, overlay, parse, read_toml
+    from harness.config import SuiteConfig, parse, read_toml
 
-    table = read_toml(file)
-    if data_dir is not None:
-        table["data_dir"] = str(data_dir.expanduser().resolve())
-    if skip_missing:
-        table["skip_missing"] = True
-    table = _with_plugins(table, plugin)
-    if workers is not None:
-        table = overlay(table, [f"cluster.workers={workers}"])
-    suite = parse(SuiteConfig, overlay(table, set_ or []), str(file))
+    table = with_options(
+        read_toml(file), workers=workers, data_dir=data_dir, skip_missing=skip_missing, plugins=plugin, set_=set_
+    )
+    suite = parse(SuiteConfig, table, str(file))
     load_plugins(suite.plugins)
     return suite.run_configs(), suite.name
 
@@ -157,58 +153,38 @@ def _run_config(
     plugin: list[str] | None,
     set_: list[str] | None,
 ) -> RunConfig:
-    from harness.config import RunConfig, overlay, parse, read_toml
+    from harness.config import RunConfig, parse, read_toml
 
     table: dict[str, Any] = read_toml(file) if file else {}
     given = {"method": method, "benchmark": benchmark, "ladder": ladder, "student": student, "seed": seed}
     table |= {key: value for key, value in given.items() if value is not None}
-    if data_dir is not None:
-        table["data_dir"] = str(data_dir.expanduser().resolve())
-    if skip_missing:
-        table["skip_missing"] = True
-    table = _with_plugins(table, plugin)
-    if workers is not None:
-        table = overlay(table, [f"cluster.workers={workers}"])
     for key in ("method", "benchmark"):
         if key not in table:
             raise ConfigError(f"no {key} given: name one with --{key} (`hkdbench list {key}s` shows them)")
-    config = parse(RunConfig, overlay(table, set_ or []), str(file) if file else "the command line")
+    table = with_options(
+        table, workers=workers, data_dir=data_dir, skip_missing=skip_missing, plugins=plugin, set_=set_
+    )
+    config = parse(RunConfig, table, str(file) if file else "the command line")
     load_plugins(config.plugins)
     return config
 
 
-def _with_plugins(table: dict[str, Any], plugins: list[str] | None) -> dict[str, Any]:
-    """The table with these plugins besides its own, files by their whole path."""
-    own = table.get("plugins", [])
-    if not plugins or not isinstance(own, list):  # what isn't a list is refused with the rest of the settings
-        return table
-    return table | {"plugins": [*own, *(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins)]}
-
-
-def _launch(configs: list[RunConfig], root: str | None, name: str, as_json: bool) -> list[Record]:
-    from harness.launch import launch
-    from harness.store import Store
-
-    # Standard output is for the answer alone: what libraries print meanwhile (Ray, of a lost worker) goes beside it.
-    with redirect_stdout(sys.stderr), _progress() as (begin, watch):
-        return launch(configs, Store(root), name, begin, watch)
-
-
-def _finish_suite(records: Sequence[Record], root: str | None, as_json: bool) -> None:
+def _run_suite(configs: list[RunConfig], name: str, root: str | None, as_json: bool) -> None:
     from harness.store import Store
 
     store = Store(root)
-    failed = [record for record in records if record.status != "done"]
+    records = launched(configs, store, name)
+    failed = failures(records)
     if as_json:
         print_json(
             {"runs": [{"run_id": r.run_id, "status": r.status} for r in records], "rank": _rank_json(store, records)}
         )
     else:
         _print_rank(store, sorted({record.benchmark for record in records}))
-        for record in failed:
-            say(f"{record.status}: {record.run_id}: {record.error.message if record.error else ''}")
+        for line in failed:
+            say(line)
         here = f" --store {root}" if root else ""
-        print(f"\nhkdbench rank{here}          this table again (--format csv|json|markdown)")
+        print(f"\nhkdbench rank{here}          this table again (--format csv|json|markdown|latex|html)")
         print(f"hkdbench show RUN{here}      one run: settings, stages, cost, figures by category")
         print(f"hkdbench list runs{here}     all runs")
     raise typer.Exit(1 if failed else 0)
@@ -224,15 +200,6 @@ def _dry_run(configs: list[RunConfig], as_json: bool) -> None:
     for row in rows:
         print(f"{row['run_id']:70}  {row['train_flops'] / 1e12:8.2f} TFLOP")
     print(f"{len(rows)} runs, {sum(row['train_flops'] for row in rows) / 1e12:.2f} TFLOP of training (estimated)")
-
-
-@contextmanager
-def _progress() -> Iterator[tuple[Callable[[list[Plan], list[Plan]], None], Callable[[dict[str, Any]], None]]]:
-    """Progress on standard error: bars on a terminal, else a line when a run begins and ends."""
-    from harness.progress import Progress
-
-    with Progress() as progress:
-        yield progress.begin, progress.watch
 
 
 def _print_rank(store: Store, benchmarks: Sequence[str]) -> None:
