@@ -90,17 +90,22 @@ class Said:
         return json.loads(self.out)
 
 
+@pytest.fixture(autouse=True)
+def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plugins that other tests have loaded are not there, and what this one loads is gone after it."""
+    from harness import registry
+
+    for known in ("_plugins", "_problems"):
+        monkeypatch.setattr(registry, known, {})
+
+
 Cli = Callable[..., Said]
 
 
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Runs `hkdbench ARGS...` in this process; an error that isn't told in words fails the test."""
-    from harness import registry
     from harness.cli import main
-
-    for known in ("_plugins", "_problems"):  # what a command loads is gone after the test
-        monkeypatch.setattr(registry, known, dict(getattr(registry, known)))
 
     def run(*args: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["hkdbench", *map(str, args)])

@@ -24,12 +24,6 @@ PROVENANCE = Provenance(
 )
 
 
-@pytest.fixture(autouse=True)
-def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    for known in ("_plugins", "_problems"):
-        monkeypatch.setattr(registry, known, dict(getattr(registry, known)))
-
-
 # ------------------------------------------------------------------------------------------ laid out
 
 

@@ -15,12 +15,6 @@ from harness.errors import UserError
 BROKEN_METHODS = str(Path(__file__).with_name("broken_methods.py"))
 
 
-@pytest.fixture(autouse=True)
-def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    for known in ("_plugins", "_problems"):  # what a check loads is gone after the test
-        monkeypatch.setattr(registry, known, dict(getattr(registry, known)))
-
-
 @cache
 def case(name: str) -> Case:
     return Case(name, plugins=[BROKEN_METHODS])

@@ -14,8 +14,7 @@ def built_ins() -> dict[str, type]:
     return {name: cls for name, cls in registry.load_all(registry.methods()) if cls.name == name}
 
 
-def test_the_committed_pages_are_in_step_with_the_code(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_plugins", {})  # those of other tests have no page
+def test_the_committed_pages_are_in_step_with_the_code(root: Path) -> None:
     folder = root / "docs" / "methods"
     expected = {"README.md": method_pages.index(built_ins().values())}
     for name, cls in built_ins().items():

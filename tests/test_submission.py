@@ -180,10 +180,12 @@ def test_the_student_comes_with_it(packed: Path, small_store: Path, run_id: str,
     assert tree(tmp_path / run_id / "student") == tree(small_store / run_id / "student") > {"model.safetensors"}
 
 
-def test_an_older_run_without_a_seal(root: Path, tmp_path: Path) -> None:
-    old = Store(root / "results" / "scenes")
-    name = next(name for name in old.ids() if name.startswith("zero_shot"))
-    submission.pack(old, name, tmp_path / "old.zip")
+def test_an_older_run_without_a_seal(small_store: Path, run_id: str, tmp_path: Path) -> None:
+    shutil.copytree(small_store / run_id, tmp_path / "old" / run_id)
+    record = tmp_path / "old" / run_id / "record.json"
+    text = {name: value for name, value in json.loads(record.read_text()).items() if name != "seal"}
+    record.write_text(json.dumps(text))
+    submission.pack(Store(tmp_path / "old"), run_id, tmp_path / "old.zip")
     arrived = submission.add(Store(tmp_path / "there"), tmp_path / "old.zip")
     assert arrived.added
     assert "seal" in {finding.check for finding in arrived.report.of("unverified")}

@@ -90,13 +90,12 @@ def test_fresh_controls_are_ok(store: Store) -> None:
 
 
 def test_committed_records_are_as_they_were(root: Path) -> None:
-    """Made by an older version: no seal, other code; their figures and golds are the same to the last digit."""
+    """Whatever version made them: their figures and golds are the same to the last digit."""
     old = Store(root / "results" / "scenes")
     for run_id in (old.ids()[0], "hkd4vlm-S-scenes_hallucination-s0-" + "*"):
         report = verify(old, next(name for name in old.ids() if name.startswith(run_id.rstrip("*"))))
-        assert report.state == "unverified"
-        assert {"record", "data", "answers", "golds", "figures"} <= {f.check for f in report.of("ok")}
-        assert "seal" in {f.check for f in report.of("unverified")}
+        assert report.state in ("ok", "unverified")  # the latter where other code made them
+        assert {"record", "data", "answers", "golds", "figures", "seal"} <= {f.check for f in report.of("ok")}
 
 
 def test_protocols_need_the_data(root: Path, nlvr_dir: Path) -> None:
