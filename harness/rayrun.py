@@ -90,6 +90,8 @@ def connect() -> None:
             dict.fromkeys([here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
         )
         ray.init(
+            # "local" said outright: else Ray joins whatever cluster another process of this machine has started.
+            address=os.environ.get("RAY_ADDRESS") or "local",
             logging_level=logging.ERROR,
             log_to_driver=bool(os.environ.get("HKDBENCH_WORKER_LOGS")),
             runtime_env={"env_vars": {"PYTHONPATH": paths, "TOKENIZERS_PARALLELISM": "false"}},
