@@ -24,6 +24,9 @@ from harness.errors import ModelError, first_line
 ABSENT = -1e4
 """The logit of an option that an example doesn't have: probability 0, finite log."""
 
+PAD_TO = 16
+"""Batches are padded to a multiple of this many tokens: each other length costs a CPU's kernels memory of their own."""
+
 Batch = dict[str, Tensor]
 
 Outputs = dict[str, Tensor]
@@ -73,7 +76,11 @@ class Encoder:
             for example in examples
         ]
         inputs = self.processor(
-            text=texts, images=[[example.load_image()] for example in examples], padding=True, return_tensors="pt"
+            text=texts,
+            images=[[example.load_image()] for example in examples],
+            padding=True,
+            pad_to_multiple_of=PAD_TO,
+            return_tensors="pt",
         )
         batch = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
         sizes = torch.tensor([len(example.options) for example in examples])
