@@ -20,6 +20,8 @@ from harness.record import Record
 
 STALE_SECONDS = 24 * 3600.0
 RECORD = "record.json"
+JOB_FOLDER = "working_dir_files"
+"""Where Ray keeps the working directories of its jobs."""
 CATALOGUE = ".catalogue"
 """The folder of the compacted catalogue, see `harness.catalogue`."""
 
@@ -87,6 +89,11 @@ class LocalPlace:
 
     def check_writable(self) -> None:
         probe = self.root / f".tmp-probe-{uuid4().hex[:8]}"
+        if JOB_FOLDER in self.root.parts:
+            raise StoreError(
+                f"store {self.url!r} lies in the Ray job's own copy of the code, which goes with the job: give --store "
+                "a whole path that all nodes see, or a bucket (s3://bucket/prefix)"
+            )
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe.touch()
