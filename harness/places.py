@@ -70,6 +70,14 @@ class Place(Protocol):
         """Move a local file below `scratch` to a name: whole or not at all, replacing what is there."""
         ...
 
+    def keep(self, folder: Path, name: str) -> None:
+        """Make a local folder below `scratch` the only one in the folder of this name, for other machines to fetch."""
+        ...
+
+    def fetch(self, name: str, into: Path) -> None:
+        """Bring what was kept there into a local folder, and drop what else is in it."""
+        ...
+
     def ages(self, folder: str) -> dict[str, float]:
         """The names of the files below a folder ("" for the root's own leftovers), each with its age in seconds."""
         ...
@@ -169,6 +177,12 @@ class LocalPlace:
             os.fsync(handle.fileno())
         os.replace(file, final)
         _flush_folder(final.parent)
+
+    def keep(self, folder: Path, name: str) -> None:
+        """It is where it should be: whoever shares the root sees it."""
+
+    def fetch(self, name: str, into: Path) -> None:
+        """It is there already."""
 
     def ages(self, folder: str) -> dict[str, float]:
         base = self.root / folder if folder else self.root
