@@ -38,7 +38,7 @@ SUITE = {
     "name": "faults",
     "seeds": [0, 1],
     "benchmarks": ["scenes_factuality"],
-    "benchmark_settings": {"scenes_factuality": {"train": 120, "validation": 24, "test": 40, "ood": 16}},
+    "benchmark_settings": {"scenes_factuality": {"train": 120, "validation": 12, "test": 24, "ood": 8}},
     "train": {"examples": 96, "batch_size": 8, "validations": 3},
     "evaluate": {"resamples": 200},
     "runs": [{"method": "hkd4vlm"}, {"method": "finetune"}, {"method": "offline_kd"}],
@@ -341,6 +341,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What accidents cost.")
     parser.add_argument("--only", choices=["driver", "nodes"])
     parser.add_argument("--kills", type=int, default=50, help="of the driver")
+    parser.add_argument("--small", action="store_true", help="two runs instead of six under the driver's kills")
     parser.add_argument("--accidents", default="worker,node,worker,head,node", help="on the cluster, in this order")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS / "faults.json")
@@ -355,9 +356,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="hkd-") as folder:
         if options.only in (None, "driver"):
             where = header()
-            import harness.runner  # noqa: F401  what the forks need is imported once, before them
+            import harness.runner  # noqa: F401  imported once, before the forks that need it
 
-            figures = drivers(Path(folder), configs(SUITE), options.kills, options.seed)
+            runs = configs(SUITE)
+            figures = drivers(Path(folder), runs[:2] if options.small else runs, options.kills, options.seed)
             report(options.out, "driver", figures, where)
         if options.only in (None, "nodes"):
             where = header()

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port",
-         "ray-client-server-port")  # fmt: skip
+         "ray-client-server-port", "runtime-env-agent-port", "node-manager-port", "object-manager-port")  # fmt: skip
 """Those of a head that would be the same for every cluster of a machine."""
 
 
@@ -37,7 +37,7 @@ def head(cpus: int, jobs: bool = False, python: str | Path = sys.executable,
     spoken = {**(os.environ if env is None else env), "PYTHONUNBUFFERED": "1"}
     process = None
     try:
-        for _ in range(3):  # on a very busy machine Ray gives up starting after 30 s
+        for _ in range(5):  # on a very busy machine Ray gives up starting after 30 s
             ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
             command = [str(python), "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--num-cpus={cpus}"]
             command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={folder}"]
@@ -49,7 +49,7 @@ def head(cpus: int, jobs: bool = False, python: str | Path = sys.executable,
                 break
             end(process)
         else:
-            raise AssertionError("ray start failed three times")
+            raise AssertionError("ray start failed five times")
         yield Head(f"127.0.0.1:{ports['port']}", f"http://127.0.0.1:{ports['dashboard-port']}")
     finally:
         if process is not None:

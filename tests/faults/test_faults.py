@@ -50,7 +50,8 @@ def planned(toy: str, toy_ladder: str) -> Plan:
 def test_killed_at_random_points(root: Path, tmp_path: Path) -> None:
     """In a process of its own, as it forks: a small campaign of the bench."""
     out = tmp_path / "faults.json"
-    command = [sys.executable, "-m", "benches.faults", "--only", "driver", "--kills", "3", "--out", str(out)]
+    command = [sys.executable, "-m", "benches.faults", "--only", "driver", "--small", "--kills", "3"]
+    command += ["--out", str(out)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     figures = json.loads(out.read_text())["driver"]
