@@ -8,6 +8,9 @@ read, so that no reader ever mixes two writers' files:
     <root>/<run_id>/record.json
     <root>/<run_id>/<first 16 hex digits of its sha256>/predictions.parquet, history.parquet, student/
 
+A checkpoint of an unfinished run is kept under `.work/<run_id>/<its name>/` the same way, its `state.json` last: a
+run whose node is lost goes on elsewhere.
+
 On S3 the put is conditional (on the record being the one that we looked at, or absent), so of two writers one
 wins and the other meets its record. Elsewhere two writers that finish one run in the same moment both succeed,
 and the last one counts.
@@ -18,6 +21,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +34,8 @@ from harness.errors import StoreError, first_line
 from harness.places import RECORD, already_done, is_done
 
 CACHE = "~/.cache/hkdbench"
+LAST = "state.json"
+"""The file of a checkpoint that says that the others are there."""
 
 
 class Bucket:
@@ -157,6 +163,47 @@ class Bucket:
         with self._trouble("can't be written"):
             self.fs.put_file(str(file), self._at(name))
         file.unlink()
+
+    def keep(self, folder: Path, name: str) -> None:
+        there = f"{name}/{folder.name}"
+        with self._trouble("can't be written"):
+            files = sorted(folder.iterdir(), key=lambda file: file.name == LAST)
+            for file in files:
+                self.fs.put_file(str(file), self._at(f"{there}/{file.name}"))
+            for old in self._kept(name):
+                if old != folder.name:
+                    self.fs.rm(self._at(f"{name}/{old}"), recursive=True)
+
+    def _kept(self, name: str) -> dict[str, set[str]]:
+        """The files of each folder below a name."""
+        try:
+            found = self.fs.find(self._at(name))
+        except FileNotFoundError:
+            return {}
+        folders: dict[str, set[str]] = {}
+        for path in found:
+            folder, _, file = path[len(self._at(name)) + 1 :].partition("/")
+            folders.setdefault(folder, set()).add(file)
+        return folders
+
+    def fetch(self, name: str, into: Path) -> None:
+        with self._trouble("can't be read"):
+            whole = {folder: files for folder, files in self._kept(name).items() if LAST in files}
+            newest = max(whole, default="")
+            # What this machine has beside the newest may be of a time when another machine had the run.
+            for other in into.glob("checkpoint-*"):
+                if other.name != newest:
+                    shutil.rmtree(other, ignore_errors=True)
+            if not newest or (into / newest).is_dir():
+                return
+            part = into / f".part-{newest}-{uuid4().hex[:8]}"
+            part.mkdir(parents=True)
+            for file in whole[newest]:
+                self.fs.get_file(self._at(f"{name}/{newest}/{file}"), str(part / file))
+            try:
+                part.rename(into / newest)
+            except OSError:  # another rank on this machine was faster
+                shutil.rmtree(part)
 
     def ages(self, folder: str) -> dict[str, float]:
         with self._trouble("can't be read"):

@@ -21,17 +21,26 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save(work: Path, stage: int, step: int, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint of (stage, step) under `work` and drop the older ones."""
+def save(work: Path, stage: int, step: int, checkpoint: Checkpoint) -> Path:
+    """Write the checkpoint of (stage, step) under `work`, drop the older ones and return its folder.
+
+    Where that fails (a full disk), the one before stays the newest and nothing of this one is left.
+    """
     name = f"checkpoint-{stage:03d}-{step:08d}"
     part = work / f".part-{name}-{os.getpid()}"
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    save_file({k: t.detach().cpu().contiguous() for k, t in checkpoint.tensors.items()}, part / "tensors.safetensors")
-    (part / "state.json").write_text(json.dumps(checkpoint.state))
-    for file in part.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
+    try:
+        part.mkdir(parents=True)
+        save_file(
+            {k: t.detach().cpu().contiguous() for k, t in checkpoint.tensors.items()}, part / "tensors.safetensors"
+        )
+        (part / "state.json").write_text(json.dumps(checkpoint.state))
+        for file in part.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     target = work / name
     shutil.rmtree(target, ignore_errors=True)
     part.rename(target)
@@ -40,6 +49,7 @@ def save(work: Path, stage: int, step: int, checkpoint: Checkpoint) -> None:
             shutil.rmtree(old, ignore_errors=True)
     for leftover in work.glob(".part-*"):
         shutil.rmtree(leftover, ignore_errors=True)
+    return target
 
 
 def latest(work: Path) -> Checkpoint | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.api import Split
 from harness.errors import ConfigError, near
@@ -70,8 +70,21 @@ class ClusterConfig(Settings):
     """Ray Train workers a run (DDP); 0: in this process, without Ray."""
     cpus_per_worker: int = Field(1, ge=1)
     gpus_per_worker: int = Field(0, ge=0, le=1)
+    min_workers: int | None = Field(None, ge=1)
+    """Elastic: with fewer nodes left a run goes on with as few workers as this, with more it grows again; its figures
+    stay those of `workers` but for rounding. None: it waits for a node that takes the lost one's place."""
+    resources: dict[str, float] = {}
+    """What else a worker takes from its node, as Ray names it: memory (bytes), "accelerator_type:H100" (0.001), ..."""
+    placement: Literal["PACK", "SPREAD"] = "PACK"
+    """Workers on few nodes, or on many."""
     max_failures: int = Field(2, ge=0)
     """How many times a run may lose a worker before it counts as failed."""
+
+    @model_validator(mode="after")
+    def _checked(self) -> ClusterConfig:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers = {self.min_workers} is more than workers = {self.workers}")
+        return self
 
 
 class RungConfig(Settings):

@@ -25,8 +25,8 @@ def launch(
     """Run the configurations that the store doesn't hold yet; all records, in the order of `configs`.
 
     Every configuration is checked before the first is run. `begin` gets all plans and those still to do,
-    `watch` every event of a run: `run_id` with stage, step and steps, or with its final status. After Ctrl-C
-    the runs that were under way have a record `interrupted`, and `KeyboardInterrupt` goes on.
+    `watch` every event of a run: `run_id` with stage, step and steps, or with its final status; or a `note` about
+    all. After Ctrl-C the runs that were under way have a record `interrupted`, and `KeyboardInterrupt` goes on.
     """
     plans = list({p.run_id: p for p in map(planning.make, configs)}.values())
     store.check_writable()  # after the checks: a refused run leaves no empty store behind
@@ -38,8 +38,14 @@ def launch(
     by_id = {p.run_id: p for p in plans}
     started = provenance.now()
 
+    def halt() -> None:
+        for p in todo:
+            if p.run_id in begun and store.status(p.run_id) is None:
+                store.write(results.interrupted(p, started, p.config.cluster.workers))
+
     def see(event: Event) -> None:
-        begun.add(event["run_id"])
+        if "run_id" in event:
+            begun.add(event["run_id"])
         if event.get("error") and results.finished(store, event["run_id"]) is None:
             p = by_id[event["run_id"]]
             store.write(results.failed(p, RuntimeError(event["error"]), started, p.config.cluster.workers))
@@ -47,21 +53,19 @@ def launch(
 
     try:
         if todo:
-            _run(todo, store, name, see)
+            _run(todo, store, name, see, halt)
     except KeyboardInterrupt:
-        for p in todo:
-            if p.run_id in begun and store.status(p.run_id) is None:
-                store.write(results.interrupted(p, started, p.config.cluster.workers))
+        halt()
         raise
     return [store.read(p.run_id) for p in plans]
 
 
-def _run(todo: list[Plan], store: Store, name: str, watch: Callable[[Event], None]) -> None:
+def _run(todo: list[Plan], store: Store, name: str, watch: Callable[[Event], None], halt: Callable[[], None]) -> None:
     cluster = todo[0].config.cluster
     if cluster.workers > 0:
         from harness import rayrun
 
-        rayrun.execute([(p.run_id, p.config) for p in todo], store, cluster, watch, name)
+        rayrun.execute([(p.run_id, p.config) for p in todo], store, cluster, watch, name, halt)
         return
     import torch
 

@@ -20,6 +20,8 @@ from harness.record import Record
 
 STALE_SECONDS = 24 * 3600.0
 RECORD = "record.json"
+JOB_FOLDER = "working_dir_files"
+"""Where Ray keeps the working directories of its jobs."""
 CATALOGUE = ".catalogue"
 """The folder of the compacted catalogue, see `harness.catalogue`."""
 
@@ -68,6 +70,14 @@ class Place(Protocol):
         """Move a local file below `scratch` to a name: whole or not at all, replacing what is there."""
         ...
 
+    def keep(self, folder: Path, name: str) -> None:
+        """Make a local folder below `scratch` the only one in the folder of this name, for other machines to fetch."""
+        ...
+
+    def fetch(self, name: str, into: Path) -> None:
+        """Bring what was kept there into a local folder, and drop what else is in it."""
+        ...
+
     def ages(self, folder: str) -> dict[str, float]:
         """The names of the files below a folder ("" for the root's own leftovers), each with its age in seconds."""
         ...
@@ -87,6 +97,11 @@ class LocalPlace:
 
     def check_writable(self) -> None:
         probe = self.root / f".tmp-probe-{uuid4().hex[:8]}"
+        if JOB_FOLDER in self.root.parts:
+            raise StoreError(
+                f"store {self.url!r} lies in the Ray job's own copy of the code, which goes with the job: give --store "
+                "a whole path that all nodes see, or a bucket (s3://bucket/prefix)"
+            )
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe.touch()
@@ -162,6 +177,12 @@ class LocalPlace:
             os.fsync(handle.fileno())
         os.replace(file, final)
         _flush_folder(final.parent)
+
+    def keep(self, folder: Path, name: str) -> None:
+        """It is where it should be: whoever shares the root sees it."""
+
+    def fetch(self, name: str, into: Path) -> None:
+        """It is there already."""
 
     def ages(self, folder: str) -> dict[str, float]:
         base = self.root / folder if folder else self.root

@@ -1,4 +1,4 @@
-"""Progress on standard error: bars on a terminal; without one, a line as each run begins and ends."""
+"""Progress on standard error: bars on a terminal; without one, plain lines: a run begins, is under way, ends."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from rich.progress import Progress as Bars
 
 from harness.plan import Plan
 
+LINE_SECONDS = 30.0
+"""Without a terminal, a run says where it is at most so often."""
+
 
 class Progress:
     """Shows the runs of one launch; `begin` and `watch` are what `launch` calls."""
@@ -22,6 +25,7 @@ class Progress:
         self._bars = Bars(*columns, console=self._console, disable=not self._console.is_terminal, transient=True)
         self._tasks: dict[str, Any] = {}
         self._started: dict[str, float] = {}
+        self._said: dict[str, float] = {}
         self._total: Any = None
         self._ended = self._count = 0
 
@@ -44,16 +48,22 @@ class Progress:
             self._total = self._bars.add_task("runs", total=len(todo))
 
     def watch(self, event: dict[str, Any]) -> None:
-        """One event of a run."""
+        """One event of a run, or a `note` about all of them."""
+        if "note" in event:
+            self._say(event["note"])
+            return
         run_id = event["run_id"]
         if "status" in event:
             self._end(run_id, event)
             return
         if run_id not in self._tasks:
             self._tasks[run_id] = self._bars.add_task(run_id, total=None)
-            self._started[run_id] = time.monotonic()
+            self._started[run_id] = self._said[run_id] = time.monotonic()
             if not self._console.is_terminal:
                 self._say(f"began  {run_id}")
+        elif not self._console.is_terminal and time.monotonic() - self._said[run_id] >= LINE_SECONDS:
+            self._said[run_id] = time.monotonic()
+            self._say(f"at     {run_id}  {event['stage']}  {event['step']}/{event['steps']}")
         self._bars.update(
             self._tasks[run_id],
             description=f"{run_id}  {event['stage']}",

@@ -3,7 +3,9 @@
 Starting a `TorchTrainer` costs seconds, a small run may cost less: so one trainer serves a whole suite. Its
 workers form lanes of `cluster.workers` ranks; each lane takes the next run from a board (a Ray actor), trains
 and scores it, and writes its record. A lost worker makes Ray Train start the group again: every lane then
-goes on with the run it had, from the newest checkpoint. This is the only module that imports ray.
+goes on with the run it had, from the newest checkpoint. With `cluster.min_workers` the new group may be smaller:
+it then has fewer lanes or, where not one is left whole, a lane of fewer ranks. This is the only module that
+imports ray.
 """
 
 from __future__ import annotations
@@ -11,23 +13,31 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
+import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.config import ClusterConfig, RunConfig
-from harness.errors import ConfigError, first_line
+from harness.errors import ConfigError, StoreError, first_line
+from harness.places import LocalPlace
 from harness.store import Store
 
 Event = dict[str, Any]
-"""Progress of a run: run_id, and stage, step, steps or status."""
+"""Progress of a run: run_id, and stage, step, steps or status; or a `note` about all runs."""
 Watch = Callable[[Event], None]
+Resources = Mapping[str, float]
+"""Amounts by Ray's names: CPU, GPU, memory, ..."""
 
 POLL_SECONDS = 0.2
+CONNECT_SECONDS = 5.0
+NOTE_SECONDS = 30.0
+"""How often it is said again that something is waited for."""
 
 
 @dataclass
@@ -38,7 +48,15 @@ class Board:
     taken: dict[int, tuple[str, dict[str, Any]]] = field(default_factory=dict)
     losses: dict[str, int] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    ranks: int = 1
+    """Ranks a lane."""
     stopped: bool = False
+
+    def start(self, lanes: int, ranks: int) -> None:
+        """A group starts, of so many lanes: what a lane that is no more had waits again, before all else."""
+        self.ranks = ranks
+        for lane in sorted((lane for lane in self.taken if lane >= lanes), reverse=True):
+            self.waiting.insert(0, self.taken.pop(lane))
 
     def take(self, lane: int) -> tuple[str, dict[str, Any], int] | None:
         """The lane's next run, and how often it lost its worker: the one it had then, or the next that waits."""
@@ -51,9 +69,9 @@ class Board:
         run_id, config = self.taken[lane]
         return run_id, config, self.losses.get(run_id, 0)
 
-    def lose(self, lanes: list[int]) -> None:
-        """A worker of each of these lanes is gone: it counts for the run that it had, not for the others."""
-        for lane in lanes:
+    def lose(self, ranks: list[int]) -> None:
+        """These workers are gone: it counts once for the run that their lane had, not for the others."""
+        for lane in sorted({rank // self.ranks for rank in ranks}):
             if lane in self.taken:
                 run_id, _ = self.taken[lane]
                 self.losses[run_id] = self.losses.get(run_id, 0) + 1
@@ -77,49 +95,178 @@ class Board:
 
 
 def connect() -> None:
-    """Join the cluster of RAY_ADDRESS, or start one on this machine. Quiet; safe to call again."""
+    """Join the cluster of RAY_ADDRESS (a Ray job finds it set), or start one on this machine. Safe to call again.
+
+    Raises `ConfigError` where the address leads to no cluster.
+    """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # else Ray prints what it held back when this process ends
+    os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job's own PYTHONPATH is in the one below
+    # "local" said outright: else Ray joins whatever cluster another process of this machine has started.
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    check_address(address)
     import ray
 
-    if not ray.is_initialized():
-        here = str(Path(__file__).resolve().parent.parent)
-        paths = os.pathsep.join(
-            dict.fromkeys([here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
-        )
+    if ray.is_initialized():
+        return
+    here = str(Path(__file__).resolve().parent.parent)
+    paths = os.pathsep.join(dict.fromkeys([here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
+    main = threading.current_thread() is threading.main_thread()
+    terminated = signal.getsignal(signal.SIGTERM)
+    try:
         ray.init(
-            # "local" said outright: else Ray joins whatever cluster another process of this machine has started.
-            address=os.environ.get("RAY_ADDRESS") or "local",
+            address=address,
             logging_level=logging.ERROR,
             log_to_driver=bool(os.environ.get("HKDBENCH_WORKER_LOGS")),
             runtime_env={"env_vars": {"PYTHONPATH": paths, "TOKENIZERS_PARALLELISM": "false"}},
         )
+    except Exception as error:
+        if address == "local":
+            raise
+        raise ConfigError(
+            f"RAY_ADDRESS = {address!r}: can't join the cluster: {first_line(error)}; expected a head of the same Ray "
+            "and Python version, and RAY_AUTH_MODE (token or disabled) as it was started with"
+        ) from None
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, terminated)  # Ray's own would end the process at once
+
+
+def check_address(address: str) -> None:
+    """Raises `ConfigError` within seconds where no head can be reached: Ray itself tries for minutes."""
+    if address in ("local", "auto"):
+        return
+    expected = "expected host:port of a head, port 6379 unless it was started with another"
+    scheme, _, place = address.rpartition("://")
+    if scheme:
+        raise ConfigError(
+            f"RAY_ADDRESS = {address!r}: {expected}; a job server's address is for "
+            "`ray job submit --address ... -- python -m harness ...`, which sets RAY_ADDRESS inside the job"
+        )
+    host, _, port = place.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except ValueError:
+        raise ConfigError(f"RAY_ADDRESS = {address!r}: {expected}") from None
+    except OSError as error:
+        raise ConfigError(
+            f"RAY_ADDRESS = {address!r}: nothing answers there ({error.strerror or error}); {expected}, or unset it "
+            "to start a cluster on this machine"
+        ) from None
+
+
+def needs(cluster: ClusterConfig) -> Resources:
+    """What one worker takes."""
+    gpu = {"GPU": 1.0} if cluster.gpus_per_worker else {}
+    return {"CPU": float(cluster.cpus_per_worker), **gpu, **cluster.resources}
+
+
+def room(nodes: Iterable[Resources], need: Resources) -> int:
+    """How many workers fit nodes with these resources: a worker is on one node."""
+    return sum(int(min(node.get(kind, 0) // amount for kind, amount in need.items() if amount)) for node in nodes)
 
 
 def check_fits(cluster: ClusterConfig) -> int:
     """How many lanes fit the cluster. Raises `ConfigError` when not one does: Ray would wait for ever."""
     import ray
 
-    have = ray.cluster_resources()
-    needs = {"CPU": cluster.workers * cluster.cpus_per_worker, "GPU": cluster.workers * cluster.gpus_per_worker}
-    for kind, need in needs.items():
-        if need > have.get(kind, 0):
+    need, have = needs(cluster), ray.cluster_resources()
+    advice = "lower --workers or cluster.cpus_per_worker, or join a larger cluster with RAY_ADDRESS"
+    for kind, amount in need.items():
+        wanted = cluster.workers * amount
+        if wanted > have.get(kind, 0):
             raise ConfigError(
-                f"cluster.workers = {cluster.workers} needs {need} {kind}s, the cluster has {have.get(kind, 0):g}; "
-                "lower --workers or cluster.cpus_per_worker, or join a larger cluster with RAY_ADDRESS"
+                f"cluster.workers = {cluster.workers} needs {wanted:g} {_named(kind)}, the cluster has "
+                f"{have.get(kind, 0):g}; {advice}"
             )
-    return int(min(have.get(kind, 0) // need for kind, need in needs.items() if need))
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fit = room(nodes, need)
+    if fit < cluster.workers:
+        each = ", ".join(f"{amount:g} {_named(kind)}" for kind, amount in need.items())
+        raise ConfigError(
+            f"cluster.workers = {cluster.workers} workers of {each} each: the cluster's {len(nodes)} nodes have room "
+            f"for {fit}; {advice}"
+        )
+    return fit // cluster.workers
+
+
+def missing_room(cluster: ClusterConfig, workers: int) -> str:
+    """What is waited for, where the group's place is not granted: others were faster, or a node is gone. Else ""."""
+    import ray
+
+    states = [group["state"] for group in ray.util.placement_group_table().values()]
+    if not {"PENDING", "RESCHEDULING"} & set(states):
+        return ""
+    free, have = ray.available_resources(), ray.cluster_resources()
+    wants = ", ".join(
+        f"{workers * amount:g} {_named(kind)} ({free.get(kind, 0):g} of {have.get(kind, 0):g} free)"
+        for kind, amount in needs(cluster).items()
+    )
+    return f"waiting for {wants}"
+
+
+def check_shared(folder: Path, store: str) -> None:
+    """Raises `StoreError` where a node of the cluster doesn't see `folder`, which lies in a local store."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) == 1:
+        return
+    look = ray.remote(num_cpus=0)(_sees)
+    for node in nodes:
+        if not ray.get(look.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(str(folder))):
+            raise StoreError(_unshared(store, node["NodeManagerAddress"]))
+
+
+def _sees(folder: str) -> bool:
+    return Path(folder).is_dir()
+
+
+def _unshared(store: str, node: str) -> str:
+    return (
+        f"store {store!r} is not seen by node {node}: runs and checkpoints written there would be lost; give --store a "
+        "folder that all nodes mount, or a bucket (s3://bucket/prefix)"
+    )
+
+
+def _named(kind: str) -> str:
+    return f"{kind}s" if kind in ("CPU", "GPU") else kind
+
+
+def free_lanes(cluster: ClusterConfig, watch: Watch) -> int:
+    """How many lanes the cluster has free now: others' work may leave none, then it says so and waits."""
+    import ray
+
+    need, said = needs(cluster), time.monotonic() - NOTE_SECONDS + 2  # Ray counts with a delay
+    while True:
+        free, have = ray.available_resources(), ray.cluster_resources()
+        lanes = min(int(free.get(kind, 0) // (cluster.workers * amount)) for kind, amount in need.items() if amount)
+        if lanes:
+            return lanes
+        if time.monotonic() - said >= NOTE_SECONDS:
+            said = time.monotonic()
+            for kind, amount in need.items():
+                if free.get(kind, 0) < (wanted := cluster.workers * amount):
+                    of = f"{free.get(kind, 0):g} of {have.get(kind, 0):g} free"
+                    watch({"note": f"waiting for {wanted:g} {_named(kind)} ({of})"})
+        time.sleep(1)
 
 
 def execute(
-    runs: Sequence[tuple[str, RunConfig]], store: Store, cluster: ClusterConfig, watch: Watch, name: str
+    runs: Sequence[tuple[str, RunConfig]],
+    store: Store,
+    cluster: ClusterConfig,
+    watch: Watch,
+    name: str,
+    halt: Callable[[], None],
 ) -> None:
     """Run all of `runs` (id, config) on the cluster; their records are in the store when this returns.
 
     Where Ray Train gives up, an event with the `error` ends each open run instead. Raises `KeyboardInterrupt`
-    after the workers have been told to stop.
+    after the workers have been told to stop; `halt` comes before, as `ray job stop` kills after three seconds.
     """
     connect()
     import ray
@@ -131,13 +278,16 @@ def execute(
         """Tells the board whose workers died, before the group starts again."""
 
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-            ray.get(board.lose.remote(sorted({rank // cluster.workers for rank in worker_exceptions})))
+            ray.get(board.lose.remote(sorted(worker_exceptions)))
 
-    lanes = min(check_fits(cluster), len(runs))
+    lanes = min(check_fits(cluster), free_lanes(cluster, watch), len(runs))
+    workers = lanes * cluster.workers
     waiting = [(run_id, config.model_dump(mode="json")) for run_id, config in runs]
     board = ray.remote(num_cpus=0)(Board).remote(waiting)
-    resources = {"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.gpus_per_worker else {})}
     scratch = store.place.scratch / ".work" / f".ray-{name}-{os.getpid()}"
+    scratch.mkdir(parents=True, exist_ok=True)
+    if isinstance(store.place, LocalPlace):
+        check_shared(scratch, store.url)
     trainer = TorchTrainer(
         _work,
         train_loop_config={
@@ -145,12 +295,14 @@ def execute(
             "store": store.url,
             "cluster": cluster.model_dump(mode="json"),
             "folder": os.getcwd(),
+            "scratch": str(scratch),
         },
         torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=lanes * cluster.workers,
+            num_workers=(cluster.min_workers, workers) if cluster.min_workers else workers,
             use_gpu=bool(cluster.gpus_per_worker),
-            resources_per_worker=resources,
+            resources_per_worker=dict(needs(cluster)),
+            placement_strategy=cluster.placement,
         ),
         run_config=TrainRunConfig(
             # A name of its own each time: the harness resumes from its own checkpoints, not from Ray's.
@@ -170,12 +322,19 @@ def execute(
             outcome.append(error)
 
     open_runs = dict.fromkeys(run_id for run_id, _ in runs)
+    heard = time.monotonic()
 
     def show() -> None:
+        nonlocal heard
         for event in ray.get(board.drain.remote()):
+            heard = time.monotonic()
             if "status" in event:
                 open_runs.pop(event["run_id"], None)
             watch(event)
+        if time.monotonic() - heard >= NOTE_SECONDS:
+            heard = time.monotonic()
+            if note := missing_room(cluster, workers):
+                watch({"note": note})
 
     # In a thread: Ray's own handler for Ctrl-C is left out, and this thread shows the progress.
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
@@ -186,7 +345,9 @@ def execute(
             show()
     except KeyboardInterrupt:
         board.stop.remote()
+        halt()
         ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
         raise
     show()
     ray.kill(board)
@@ -212,20 +373,28 @@ def _work(settings: dict[str, Any]) -> None:
         os.chdir(settings["folder"])  # relative paths in the settings count from where the command was given
     cluster = ClusterConfig(**settings["cluster"])
     board, store = settings["board"], Store(settings["store"])
+    if isinstance(store.place, LocalPlace) and not _sees(settings["scratch"]):  # a node that joined later
+        raise StoreError(_unshared(store.url, ray.util.get_node_ip_address()))
     torch.set_num_threads(cluster.cpus_per_worker)
     context = ray.train.get_context()
-    lane, rank = divmod(context.get_world_rank(), cluster.workers)
+    size = min(cluster.workers, context.get_world_size())  # smaller with cluster.min_workers alone
+    lanes = context.get_world_size() // size
+    lane, rank = divmod(context.get_world_rank(), size)
     device = get_device() if cluster.gpus_per_worker else torch.device("cpu")
     group = None
-    if cluster.workers > 1:
-        for first in range(0, context.get_world_size(), cluster.workers):  # every rank must make every group
-            made = dist.new_group(list(range(first, first + cluster.workers)))
-            group = made if first == lane * cluster.workers else group
+    if size > 1:
+        for one_of in range(lanes):  # every rank must make every group
+            made = dist.new_group(list(range(one_of * size, (one_of + 1) * size)))
+            group = made if one_of == lane else group
+    if lane == lanes:  # an elastic group's rest, too few for a lane
+        return
+    if rank == 0:
+        ray.get(board.start.remote(lanes, size))
 
     def take() -> Any:
         taken = [ray.get(board.take.remote(lane)) if rank == 0 else None]
         if group is not None:
-            dist.broadcast_object_list(taken, src=lane * cluster.workers, group=group)
+            dist.broadcast_object_list(taken, src=lane * size, group=group)
         return taken[0]
 
     def one(config: RunConfig, run_id: str, lost: int) -> Record:
@@ -242,7 +411,7 @@ def _work(settings: dict[str, Any]) -> None:
             )
         if lost > cluster.max_failures:
             trouble = f"lost its worker {lost} times (cluster.max_failures = {cluster.max_failures})"
-            record = results.failed(planned, RuntimeError(trouble), started, cluster.workers)
+            record = results.failed(planned, RuntimeError(trouble), started, size)
             store.write(record)
             return record
         io: Io = PlainIo(report, device) if group is None else GroupIo(group, report, device)

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from harness import provenance, results
+from harness.errors import StoreError
 from harness.evaluate import evaluate
 from harness.io import Io, PeerLost, lost_peer
 from harness.plan import Plan
@@ -35,7 +36,8 @@ def execute(plan: Plan, io: Io, store: Store) -> Record:
     provenance.reset_peak_memory()
     work = store.work(plan.run_id)
     try:
-        trained = train(plan, io, work)
+        store.place.fetch(f".work/{plan.run_id}", work)
+        trained = train(plan, io, work, lambda folder: _keep(store, plan.run_id, folder))
         rows, forwards, test_seconds = _score(plan, trained, io)
     except Exception as error:
         if io.world > 1 and lost_peer(error):
@@ -52,8 +54,15 @@ def execute(plan: Plan, io: Io, store: Store) -> Record:
             store.write(record, _frame(rows), history, student)
             record = store.read(plan.run_id)  # with its seal
         shutil.rmtree(work, ignore_errors=True)
+        store.place.remove(f".work/{plan.run_id}")
     io.gather(None)
     return record
+
+
+def _keep(store: Store, run_id: str, folder: Path) -> None:
+    """Give the store a checkpoint, so that the run can go on elsewhere. It trains on where that can't be done now."""
+    with suppress(StoreError):
+        store.place.keep(folder, f".work/{run_id}")
 
 
 def release_memory() -> None:

@@ -12,7 +12,7 @@ import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -51,14 +51,17 @@ class Trained:
     resumed: int = 0
 
 
-def train(plan: Plan, io: Io, work: Path) -> Trained:
-    """Run the plan's stages, from the newest checkpoint under `work` if there is one."""
+def train(plan: Plan, io: Io, work: Path, kept: Callable[[Path], None] | None = None) -> Trained:
+    """Run the plan's stages, from the newest checkpoint under `work` if there is one.
+
+    `kept` is told the folder of each checkpoint, on rank 0.
+    """
     by_rung = encoders(plan)
     saved = checkpoint.latest(work)
     state = saved.state if saved else {}
     outputs = {k: part_of(saved.tensors, f"output/{k}") for k in state.get("outputs", [])} if saved else {}
     student = plan.config.student
-    run = _Run(plan, io, work, by_rung, outputs)
+    run = _Run(plan, io, work, by_rung, outputs, kept)
     run.answers = part_of(saved.tensors, "answers") if saved else {}
     if saved:
         run.history = state["history"]
@@ -81,8 +84,9 @@ def train(plan: Plan, io: Io, work: Path) -> Trained:
 
 class _Run:
     def __init__(self, plan: Plan, io: Io, work: Path, encoders: dict[str, models.Encoder],
-                 outputs: dict[str, State]) -> None:  # fmt: skip
+                 outputs: dict[str, State], kept: Callable[[Path], None] | None) -> None:  # fmt: skip
         self.plan, self.io, self.work, self.encoders, self.outputs = plan, io, work, encoders, outputs
+        self.kept = kept
         self.history: list[dict[str, Any]] = []
         self.stages: list[StageRecord] = []
         self.costs: dict[str, RoleCost] = {}
@@ -301,7 +305,9 @@ class _Run:
                 "seconds": dict(self.seconds),
                 "resumed": self.resumed,
             }
-            checkpoint.save(self.work, stage, step, Checkpoint(tensors, state))
+            folder = checkpoint.save(self.work, stage, step, Checkpoint(tensors, state))
+            if self.kept:
+                self.kept(folder)
         self.io.gather(None)  # no rank runs ahead of the state that is written
 
     def _bill(self, roles: Mapping[str, LiveRole]) -> dict[str, RoleCost]:

@@ -430,12 +430,14 @@ def test_a_killed_run_goes_on_where_it_was(shell: Shell, cli: Cli, toy_run: list
     assert list((store / ".work").iterdir()) == []
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_says_interrupted_and_the_next_run_finishes(
-    shell: Shell, cli: Cli, toy_run: list[str], tmp_path: Path
+    shell: Shell, cli: Cli, toy_run: list[str], tmp_path: Path, sent: signal.Signals
 ) -> None:
+    """So does SIGTERM, which batch systems and `ray job stop` send."""
     store, marker = tmp_path / "store", tmp_path / "stopped"
     args = ["run", *toy_run, "--method", "accident", "--set", f"settings.marker={marker}", "--store", store]
-    args += ["--set", f"settings.signal={int(signal.SIGINT)}", "--json"]
+    args += ["--set", f"settings.signal={int(sent)}", "--json"]
     stopped = shell(*args)
     assert (stopped.code, stopped.out) == (130, "")
     assert "interrupted; the same command goes on from the last checkpoint" in stopped.err

@@ -6,17 +6,15 @@ Each start of a Ray Train group takes many seconds, so a few commands serve all 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cluster
 import pandas as pd
 import psutil
 import pytest
@@ -31,39 +29,11 @@ CLUSTER = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1500)]
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A cluster of two CPUs, whatever the machine has; it is gone after the tests."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tempfile.mkdtemp(prefix="hkdray")  # a short path: it holds sockets
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
-    command += [f"--port={port}", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}", "--include-dashboard=false"]
-    command += ["--object-store-memory=100000000"]
-    with open(os.devnull, "w") as quiet:
-        head = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 120
-        while not _listens(port):
-            assert head.poll() is None, "ray start failed"
-            assert time.monotonic() < deadline, "ray start took too long"
-            time.sleep(0.2)
-        yield f"127.0.0.1:{port}"
-    finally:
-        family = psutil.Process(head.pid).children(recursive=True)
-        head.terminate()
-        psutil.wait_procs([psutil.Process(head.pid)], timeout=30)
-        for left in psutil.wait_procs(family, timeout=10)[1]:
-            left.kill()
-        head.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    with cluster.head(cpus=2) as found:
+        yield found.address
 
 
 @pytest.fixture
@@ -110,7 +80,7 @@ def test_a_lane_keeps_its_run_until_it_is_finished() -> None:
     board = Board([("a", {"seed": 0}), ("b", {"seed": 1}), ("c", {"seed": 2})])
     assert board.take(0) == ("a", {"seed": 0}, 0)
     assert board.take(1) == ("b", {"seed": 1}, 0)
-    board.lose([1])
+    board.lose([1])  # by rank, here one a lane
     assert board.take(0) == ("a", {"seed": 0}, 0)  # started again, but through no fault of its own
     assert board.take(1) == ("b", {"seed": 1}, 1)
     board.finish(1, "failed", "why")
@@ -122,6 +92,52 @@ def test_a_lane_keeps_its_run_until_it_is_finished() -> None:
     assert board.take(0) is None
     board.stop()
     assert board.take(1) is None
+
+
+def test_a_smaller_group_takes_up_what_its_lost_lanes_had() -> None:
+    board = Board([("a", {}), ("b", {}), ("c", {})])
+    board.start(lanes=2, ranks=2)
+    assert [board.take(lane) for lane in (0, 1)] == [("a", {}, 0), ("b", {}, 0)]
+    board.lose([2, 3])  # both ranks of lane 1: one loss of its run
+    board.start(lanes=1, ranks=2)
+    assert board.take(0) == ("a", {}, 0)
+    board.finish(0, "done")
+    assert board.take(0) == ("b", {}, 1)
+    board.finish(0, "done")
+    assert board.take(0) == ("c", {}, 0)
+
+
+# ------------------------------------------------------------------------------------------- room
+
+
+def test_a_worker_fits_one_node() -> None:
+    nodes = [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 3.0}, {"memory": 1.0}]
+    assert rayrun.room(nodes, {"CPU": 1}) == 7
+    assert rayrun.room(nodes, {"CPU": 2}) == 3  # one CPU of the second node is left over
+    assert rayrun.room(nodes, {"CPU": 1, "GPU": 1}) == 1
+    assert rayrun.room(nodes, {"CPU": 1, "memory": 1}) == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("127.0.0.1:1", "'127.0.0.1:1': nothing answers there (Connection refused); expected host:port of a head"),
+        ("nowhere.invalid:6379", "'nowhere.invalid:6379': nothing answers there ("),
+        ("nowhere", "'nowhere': expected host:port of a head, port 6379"),
+        ("http://127.0.0.1:8265", "is for `ray job submit --address ... -- python -m harness ...`"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_one_line_at_once(
+    cli: Cli, toy_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, says: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    begun = time.monotonic()
+    said = cli("run", *toy_run, "--workers", 1, "--store", tmp_path)
+    assert time.monotonic() - begun < 30
+    assert (said.code, said.out) == (2, "")
+    assert says in said.err
+    (line,) = (line for line in said.err.splitlines() if line.startswith("error: "))
+    assert line.startswith("error: RAY_ADDRESS = ")
 
 
 def test_a_run_that_no_worker_could_record_fails_with_the_reason(

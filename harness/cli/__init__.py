@@ -6,7 +6,9 @@ A file holds the verbs of one topic; importing it here registers them, in the or
 # ruff: noqa: I001
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -21,8 +23,9 @@ from harness.errors import UserError
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line and exit code 2, Ctrl-C is 130."""
+    """Entry point: a user's mistake is one line and exit code 2, Ctrl-C is 130, and so is SIGTERM."""
     try:
+        signal.signal(signal.SIGTERM, terminated)
         code = app(standalone_mode=False)
     except UserError as error:
         say("error: " + "; ".join(str(error).splitlines()))
@@ -38,6 +41,12 @@ def main() -> None:
     if code == 130:  # typer turns Ctrl-C into this exit code
         say("interrupted; the same command goes on from the last checkpoint")
     sys.exit(code)
+
+
+def terminated(number: int, frame: FrameType | None) -> None:
+    """SIGTERM (`ray job stop`, a batch system, a container's end) is Ctrl-C: once, as both may come in turn."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _version(show: bool) -> None:

@@ -1,0 +1,381 @@
+"""What accidents cost: processes and nodes are killed at random points until every run of a suite is done.
+
+    python -m benches.faults                             both parts, kept in benches/results/faults.json
+    python -m benches.faults --only driver --kills 5 --out try.json
+
+driver  The process that trains (`--workers 0`) is killed again and again, the same suite is started again each time.
+        It is a fork of this one, so that a start costs no imports: what is killed is a process all the same.
+nodes   On a Ray cluster of a head without CPUs and two nodes of one CPU, a suite is run by two workers a run; workers
+        and whole nodes are killed (a lost node is replaced), and once the head with the driver.
+
+Counted after every accident, and at the end against the same suite undisturbed: finished runs that are lost or have
+changed, finished runs that were begun again, records that can't be read, answers or losses that differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benches.common import RESULTS, header, keep
+from harness.config import RunConfig, SuiteConfig
+from harness.store import Store
+
+SUITE = {
+    "name": "faults",
+    "seeds": [0, 1],
+    "benchmarks": ["scenes_factuality"],
+    "benchmark_settings": {"scenes_factuality": {"train": 120, "validation": 12, "test": 24, "ood": 8}},
+    "train": {"examples": 96, "batch_size": 8, "validations": 3},
+    "evaluate": {"resamples": 200},
+    "runs": [{"method": "hkd4vlm"}, {"method": "finetune"}, {"method": "offline_kd"}],
+    "cluster": {"workers": 0},
+}
+"""Six runs; hkd4vlm's two stages have six steps and three checkpoints each."""
+
+
+@dataclass
+class Damage:
+    """What must all stay 0."""
+
+    lost: int = 0
+    """Finished runs that are gone or have changed."""
+    repeated: int = 0
+    """Finished runs that were begun again."""
+    broken: int = 0
+    """Folders without a sound record."""
+    different: int = 0
+    """Runs whose answers or losses aren't those of the undisturbed suite."""
+    left: int = 0
+    """Working states and temporary folders that nobody needs any more."""
+
+
+@dataclass
+class Watch:
+    """Looks at a store after every accident."""
+
+    store: Store
+    begun: list[str] = field(default_factory=list)
+    """Runs that were begun, since the last look."""
+    done: dict[str, bytes] = field(default_factory=dict)
+    damage: Damage = field(default_factory=Damage)
+
+    def look(self) -> None:
+        self.damage.broken += len(self.store.problems())
+        self.damage.repeated += len(set(self.begun) & set(self.done))
+        self.begun.clear()
+        now = {
+            r.run_id: self.store.place.read(f"{r.run_id}/record.json")
+            for r in self.store.records()
+            if r.status == "done"
+        }
+        self.damage.lost += sum(now.get(run_id) != text for run_id, text in self.done.items())
+        self.done = now
+
+    def compare(self, undisturbed: Store) -> None:
+        """At the end: the same runs, answers and losses; nothing left over."""
+        self.look()
+        expected = [r.run_id for r in undisturbed.records() if r.kind == "run"]
+        self.damage.different += sum(not same(self.store, undisturbed, run_id) for run_id in expected)
+        root = self.store.root
+        work = [path for path in (root / ".work").glob("*") if not path.name.startswith(".ray-")]
+        self.damage.left += len(work) + len(self.store.leftovers()) + len(list(root.glob(".tmp-*")))
+
+
+def same(a: Store, b: Store, run_id: str) -> bool:
+    """Whether a run's predictions, history and student are the same in both stores, bit for bit."""
+    if a.status(run_id) != "done":
+        return False
+    answers = [s.predictions(run_id).drop(columns="seconds") for s in (a, b)]
+    histories = [s.history(run_id) for s in (a, b)]
+    weights = [(s.root / run_id / "student" / "model.safetensors").read_bytes() for s in (a, b)]
+    return answers[0].equals(answers[1]) and histories[0].equals(histories[1]) and weights[0] == weights[1]
+
+
+def configs(suite: dict[str, Any]) -> list[RunConfig]:
+    """The suite's runs; each keeps its student, so that weights can be compared."""
+    made = SuiteConfig.model_validate(suite).run_configs()
+    return [config.model_copy(update={"save_student": True}) for config in made]
+
+
+# ------------------------------------------------------------------------------------------------ the driver
+
+
+def launch_in(store: Store, runs: Sequence[RunConfig], say: Callable[[str], None] = lambda _: None) -> None:
+    """All runs, in this process."""
+    from harness.launch import launch
+
+    def watch(event: dict[str, Any]) -> None:
+        if event.get("stage") == "load":
+            say(event["run_id"])
+
+    launch(runs, store, "faults", lambda *_: None, watch)
+
+
+def fork(work: Callable[[int], None]) -> tuple[int, int]:
+    """A child that does `work` (with a pipe's end to write to) and ends; its id, and the pipe's other end."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writer)
+        return child, reader
+    code = 1
+    try:
+        os.close(reader)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        work(writer)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def drivers(folder: Path, runs: Sequence[RunConfig], kills: int, seed: int) -> dict[str, Any]:
+    """Campaigns of kills: a suite is killed until it is done, then the next begins, until `kills` have hit."""
+    draw = random.Random(f"faults/{seed}")
+    whole = Store(folder / "whole")
+    begun = time.monotonic()
+    child, reader = fork(lambda _: launch_in(whole, runs))
+    os.close(reader)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, "the undisturbed suite failed"
+    seconds = time.monotonic() - begun
+    hits, campaigns, starts, damage = 0, 0, 0, Damage()
+    while hits < kills:
+        watch = Watch(Store(folder / f"campaign-{campaigns}"))
+        campaigns += 1
+        while True:
+            starts += 1
+            child, reader = fork(
+                lambda pipe, store=watch.store: launch_in(  # type: ignore[misc]
+                    store, runs, lambda run_id: os.write(pipe, f"{run_id}\n".encode()) and None
+                )
+            )
+            # Long enough to finish something now and then, too short to finish all.
+            patience = draw.uniform(0, seconds * 0.7) if hits < kills else float("inf")
+            ended = wait_for(child, patience)
+            if not ended:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                hits += 1
+            watch.begun += os.fdopen(reader).read().split()
+            watch.look()
+            if ended:
+                break
+        watch.compare(whole)
+        damage = Damage(**{k: v + getattr(watch.damage, k) for k, v in asdict(damage).items()})
+    resumed = sum(r.provenance.resumed for c in range(campaigns) for r in Store(folder / f"campaign-{c}").records())
+    return {
+        "kills": hits,
+        "campaigns": campaigns,
+        "starts": starts,
+        "runs_finished": campaigns * len(runs),
+        "resumed_in_the_middle": resumed,
+        "seconds_undisturbed": round(seconds, 1),
+        **asdict(damage),
+    }
+
+
+def wait_for(child: int, seconds: float) -> bool:
+    """Whether the process ends by itself in that time. Raises where it fails."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            if status:
+                raise RuntimeError(f"the suite failed (status {status})")
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.01)
+
+
+# -------------------------------------------------------------------------------------------------- the cluster
+
+
+class Nodes:
+    """A head without CPUs and nodes of one CPU each, all on this machine."""
+
+    def __init__(self, nodes: int) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.folder = tempfile.TemporaryDirectory(prefix="hkd-", ignore_cleanup_errors=True)
+        self.cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "include_dashboard": False, "_temp_dir": self.folder.name},
+        )
+        self.nodes = [self._add() for _ in range(nodes)]
+
+    def _add(self) -> Any:
+        return self.cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
+
+    @property
+    def address(self) -> str:
+        return str(self.cluster.address)
+
+    def replace(self, index: int) -> None:
+        """Kill a node's processes, and start another node."""
+        self.cluster.remove_node(self.nodes.pop(index), allow_graceful=False)
+        self.nodes.append(self._add())
+
+    def end(self) -> None:
+        self.cluster.shutdown()
+        self.folder.cleanup()
+
+
+@contextmanager
+def nodes(count: int) -> Iterator[Nodes]:
+    started = Nodes(count)
+    try:
+        yield started
+    finally:
+        started.end()
+
+
+def workers_of(nodes: Nodes) -> list[psutil.Process]:
+    """The processes that train, on all nodes."""
+    found = []
+    for node in nodes.nodes:
+        (raylet,) = (p[0].process.pid for name, p in node.all_processes.items() if name == "raylet")
+        for process in psutil.Process(raylet).children(recursive=True):
+            try:
+                if "RayTrainWorker" in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+    return found
+
+
+def on_nodes(folder: Path, suite: dict[str, Any], accidents: Sequence[str], seed: int) -> dict[str, Any]:
+    """The suite by two workers a run, and the accidents in turn: worker, node, head."""
+    import subprocess
+
+    draw = random.Random(f"nodes/{seed}")
+    file = folder / "suite.json"
+    file.write_text(json.dumps(suite))
+    watch = Watch(Store(folder / "store"))
+    command = [sys.executable, "-m", "benches.faults", "--drive", str(file), "--store", str(watch.store.root)]
+    suffered: list[dict[str, Any]] = []
+    waiting, began, clock = list(accidents), 0, time.monotonic()
+    while True:
+        with nodes(2) as cluster:
+            env = {**os.environ, "RAY_ADDRESS": cluster.address}
+            driver = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            began += 1
+            headless = False
+            while driver.poll() is None:
+                workers = workers_of(cluster)
+                if waiting and len(workers) == 2:
+                    time.sleep(draw.uniform(4, 16))  # Ray takes some seconds to begin, a run takes some too
+                    kind = waiting.pop(0)
+                    if driver.poll() is not None:
+                        break
+                    match kind:
+                        case "worker":
+                            victims = [w for w in workers_of(cluster) if w.is_running()]
+                            if victims:
+                                draw.choice(victims).kill()
+                        case "node":
+                            cluster.replace(draw.randrange(2))
+                        case "head":
+                            driver.kill()
+                            headless = True
+                    suffered.append({"kind": kind, "second": round(time.monotonic() - clock, 1)})
+                    print(f"{suffered[-1]}", file=sys.stderr, flush=True)
+                    watch.look()
+                time.sleep(0.5)
+            assert driver.stdout is not None
+            watch.begun += driver.stdout.read().split()
+            watch.look()
+        if not headless:
+            break
+    assert driver.returncode == 0, f"the suite failed ({driver.returncode})"
+    whole = Store(folder / "whole")
+    launch_in(whole, configs(suite | {"cluster": {"workers": 0}}))
+    watch.look()
+    runs = [r for r in watch.store.records() if r.kind == "run"]
+    apart = max(distance(watch.store, whole, r.run_id) for r in runs)
+    return {
+        "accidents": suffered,
+        "starts": began,
+        "runs_finished": sum(r.status == "done" for r in runs),
+        "resumed_in_the_middle": sum(r.provenance.resumed for r in runs),
+        "seconds": round(time.monotonic() - clock, 1),
+        "losses_apart": apart,
+        **{k: v for k, v in asdict(watch.damage).items() if k in ("lost", "repeated", "broken")},
+        "unfinished": sum(r.status != "done" for r in runs),
+    }
+
+
+def distance(a: Store, b: Store, run_id: str) -> float:
+    """The largest relative difference between two stores' losses of a run: two ranks add in another order."""
+    losses = [
+        frame[frame["term"].str.startswith("loss/")]["value"].to_numpy()
+        for frame in (store.history(run_id) for store in (a, b))
+    ]
+    return float((abs(losses[0] - losses[1]) / abs(losses[1])).max())
+
+
+def drive(file: Path, store: Path) -> None:
+    """The driver of `on_nodes`, in a process of its own: runs that begin are said on standard output."""
+    suite = json.loads(file.read_text())
+    launch_in(Store(store), configs(suite), lambda run_id: print(run_id, flush=True))
+
+
+# --------------------------------------------------------------------------------------------------- command line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What accidents cost.")
+    parser.add_argument("--only", choices=["driver", "nodes"])
+    parser.add_argument("--kills", type=int, default=50, help="of the driver")
+    parser.add_argument("--small", action="store_true", help="two runs instead of six under the driver's kills")
+    parser.add_argument("--accidents", default="worker,node,worker,head,node", help="on the cluster, in this order")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS / "faults.json")
+    parser.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if options.drive:
+        drive(options.drive, options.store)
+        return
+    with tempfile.TemporaryDirectory(prefix="hkd-") as folder:
+        if options.only in (None, "driver"):
+            where = header()
+            import harness.runner  # noqa: F401  imported once, before the forks that need it
+
+            runs = configs(SUITE)
+            figures = drivers(Path(folder), runs[:2] if options.small else runs, options.kills, options.seed)
+            report(options.out, "driver", figures, where)
+        if options.only in (None, "nodes"):
+            where = header()
+            suite = SUITE | {"cluster": {"workers": 2, "max_failures": 20}, "seeds": [0]}
+            suite["train"] = {"examples": 800, "batch_size": 8, "validations": 10}
+            report(
+                options.out, "nodes", on_nodes(Path(folder), suite, options.accidents.split(","), options.seed), where
+            )
+
+
+def report(out: Path, part: str, figures: dict[str, Any], where: dict[str, Any]) -> None:
+    zero = ("lost", "repeated", "broken", "different", "left", "unfinished")
+    met = not any(figures.get(name) for name in zero)
+    keep(out, part, {"target": "0 lost, repeated, broken or different", "met": met, **figures, "where": where})
+    print(json.dumps({part: figures}, indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()
