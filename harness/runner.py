@@ -14,6 +14,8 @@ import pandas as pd
 import torch
 
 from harness import provenance, results
+from harness.cache import CACHE, Cache
+from harness.config import ClusterConfig
 from harness.evaluate import evaluate
 from harness.io import Io, PeerLost, lost_peer
 from harness.plan import Plan
@@ -35,7 +37,7 @@ def execute(plan: Plan, io: Io, store: Store) -> Record:
     provenance.reset_peak_memory()
     work = store.work(plan.run_id)
     try:
-        trained = train(plan, io, work)
+        trained = train(plan, io, work, cache_of(store, plan.config.cluster))
         rows, forwards, test_seconds = _score(plan, trained, io)
     except Exception as error:
         if io.world > 1 and lost_peer(error):
@@ -54,6 +56,11 @@ def execute(plan: Plan, io: Io, store: Store) -> Record:
         shutil.rmtree(work, ignore_errors=True)
     io.gather(None)
     return record
+
+
+def cache_of(store: Store, cluster: ClusterConfig) -> Cache:
+    """The cache that the runs of a store share on this machine."""
+    return Cache(store.place.scratch / CACHE, int(cluster.cache_gib * 2**30))
 
 
 def release_memory() -> None:
