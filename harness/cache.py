@@ -29,6 +29,9 @@ from harness.errors import StoreError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from harness.config import ClusterConfig
+    from harness.store import Store
+
 Kind = Literal["answers", "stages"]
 """Shards of a frozen model's answers; the outcomes of stages that ready a teacher."""
 
@@ -202,6 +205,11 @@ class Cache:
 
     def _folder(self, kind: Kind, key: str) -> Path:
         return self.root / kind / key[:2]
+
+
+def cache_of(store: Store, cluster: ClusterConfig) -> Cache:
+    """The cache that the runs of a store share on this machine."""
+    return Cache(store.place.scratch / CACHE, int(cluster.cache_gib * 2**30))
 
 
 def key_of(parts: Mapping[str, Any]) -> str:

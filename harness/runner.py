@@ -14,8 +14,7 @@ import pandas as pd
 import torch
 
 from harness import provenance, results
-from harness.cache import CACHE, Cache
-from harness.config import ClusterConfig
+from harness.cache import cache_of
 from harness.evaluate import evaluate
 from harness.io import Io, PeerLost, lost_peer
 from harness.plan import Plan
@@ -56,11 +55,6 @@ def execute(plan: Plan, io: Io, store: Store) -> Record:
         shutil.rmtree(work, ignore_errors=True)
     io.gather(None)
     return record
-
-
-def cache_of(store: Store, cluster: ClusterConfig) -> Cache:
-    """The cache that the runs of a store share on this machine."""
-    return Cache(store.place.scratch / CACHE, int(cluster.cache_gib * 2**30))
 
 
 def release_memory() -> None:

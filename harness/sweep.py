@@ -13,7 +13,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -22,6 +22,9 @@ from harness.api import Split
 from harness.config import ClusterConfig, EvaluateConfig, Folder, RunConfig, RungConfig, Settings, TrainConfig, parse
 from harness.errors import ConfigError, near
 from harness.record import Interval
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
 
 Value = bool | int | float | str
 Point = dict[str, Value]
@@ -42,7 +45,7 @@ class Dimension(Settings):
     integer: tuple[int, int] | None = None
     steps: int | None = Field(None, ge=2)
     """Of a range in a grid: so many values, both ends included."""
-    when: dict[str, Value] = {}
+    when: dict[str, Value] = Field(default_factory=dict)
     """The setting counts only where others, named before it, have these values; else it has its default."""
 
     @model_validator(mode="after")
@@ -110,8 +113,8 @@ class SweepMethod(Settings):
 
     method: str
     student: str = "S"
-    settings: dict[str, Any] = {}
-    train: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)
     """What this method's training has otherwise than the sweep's; not the budget."""
     space: dict[str, Dimension] = Field(min_length=1)
 
@@ -150,11 +153,11 @@ class SweepConfig(Settings):
     benchmarks: tuple[str, ...] = Field(min_length=1)
     methods: tuple[SweepMethod, ...] = Field(min_length=1)
     confirm: Confirm = Confirm()
-    benchmark_settings: dict[str, dict[str, Any]] = {}
+    benchmark_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     data_dir: Folder | None = None
     skip_missing: bool = False
     train_on: str | None = None
-    train_on_settings: dict[str, Any] = {}
+    train_on_settings: dict[str, Any] = Field(default_factory=dict)
     train_on_data_dir: Folder | None = None
     ladder: str | tuple[RungConfig, ...] = "tiny"
     train: TrainConfig = TrainConfig()
@@ -276,6 +279,18 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
     return sorted(done, key=lambda trial: -(trial.score or 0.0))
 
 
+def learning(planned: Plan) -> list[str]:
+    """The stages in which a run's student learns."""
+    student = planned.method.student
+    stages = [p.stage for p in planned.stages]
+    return [stage.name for stage in stages if student in stage.roles and stage.roles[student].trainable]
+
+
+def student_validations(planned: Plan) -> int:
+    """How often a run's student is validated while training."""
+    return len(learning(planned)) * planned.config.train.validations
+
+
 # -------------------------------------------------------------------------------------------------- space
 
 
@@ -292,8 +307,8 @@ def points(search: Search) -> list[Point] | None:
         drawn = next((p for p in itertools.islice(_draws(space, rng), DRAWS) if p not in found), None)
         if drawn is None:
             raise ConfigError(
-                f"sweep {sweep.name!r}: the space of {search.method.method!r} has hardly more than {len(found)} points, "
-                f"trials = {sweep.trials}: lower trials, or widen the space"
+                f"sweep {sweep.name!r}: the space of {search.method.method!r} has hardly more than {len(found)} "
+                f"points, trials = {sweep.trials}: lower trials, or widen the space"
             )
         found.append(drawn)
     return found
