@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from harness.config import ClusterConfig
     from harness.store import Store
 
-Kind = Literal["answers", "stages"]
-"""Shards of a frozen model's answers; the outcomes of stages that ready a teacher."""
+Kind = Literal["answers", "stages", "runs"]
+"""Shards of a frozen model's answers; the outcomes of stages that ready a teacher; whole runs (locks only)."""
 
 CACHE = ".cache"
 """The folder below a store's root (a bucket's: below its local scratch folder)."""
@@ -173,6 +174,16 @@ class Cache:
                 os.close(number)
                 return Lock()
             os.close(number)
+
+    @contextmanager
+    def alone(self, kind: Kind, key: str) -> Iterator[None]:
+        """Hold the right to make an entry, however long it takes to get it."""
+        lock = self.acquire(kind, key, math.inf)
+        assert lock is not None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def entries(self) -> list[Entry]:
         """All entries, the one used longest ago first. Raises `StoreError` where the folder can't be read."""

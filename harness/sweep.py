@@ -378,7 +378,7 @@ def check(sweep: SweepConfig) -> None:
                         f"nowhere before it in the space: {near(other, before)}"
                     )
             before.append(name)
-        for point in [*_corners(search), *(points(search) or ())]:
+        for point in (p for found in (_corners, points) for p in found(search) or ()):  # single values first
             try:
                 config = search.trial(point, sweep.seeds[0])
                 registry.make_method(*registry.resolve_preset(config.method, config.settings))

@@ -19,6 +19,7 @@ from statistics import fmean
 from typing import Any
 
 from harness import rayrun, results
+from harness.cache import cache_of, key_of
 from harness.errors import UserError, first_line
 from harness.plan import Plan
 from harness.record import Record
@@ -26,7 +27,7 @@ from harness.store import Store
 from harness.sweep import Dimension, Point, Search, SweepConfig, Trial, learning, student_validations
 
 Watch = Callable[[dict[str, Any]], None]
-"""Takes a trial's news: `trial` (from 1), `point`, and `state` with `score` and `seconds`."""
+"""Takes a trial's news: `trial` (from 1), `point`, and `state` with `score`, `seconds` (of its runs) and `wall`."""
 
 FAILED = 0.0
 """The score that the searcher is told of a trial that failed: as bad as can be."""
@@ -169,6 +170,7 @@ def _tell(trials: Sequence[Any], trial: Any, state: str, result: Mapping[str, An
                 "score": None if state == "failed" else last.get("score"),
                 "validations": last.get("validations"),
                 "seconds": last.get("seconds"),
+                "wall": last.get("time_total_s"),
                 "error": last.get("error"),
             }
         )
@@ -259,24 +261,24 @@ def _trial(told: dict[str, Any], config: dict[str, Any]) -> None:
 
 def _train(planned: Plan, store: Store, report: Watch) -> Record:
     """The run's record: trained here, or by a worker group of its own."""
-    cluster = planned.config.cluster
-    if (done := results.finished(store, planned.run_id)) is not None:
-        return done
-    if cluster.workers > 1:
-        rayrun.execute([(planned.run_id, planned.config)], store, cluster, report, "trial")
-        found = store.load(planned.run_id)
-        return found if isinstance(found, Record) else results.failed(planned, RuntimeError(str(found)), "", 0)
-
     import torch
 
     from harness import runner
     from harness.io import PlainIo
 
-    device = torch.device("cuda" if cluster.gpus_per_worker else "cpu")
-    try:
-        return runner.execute(planned, PlainIo(report, device), store)
-    finally:
-        runner.release_memory()
+    cluster = planned.config.cluster
+    # Two trials may be the same run, and the worker of a killed driver may live a little longer.
+    with cache_of(store, cluster).alone("runs", key_of({"run": planned.run_id})):
+        if (done := results.finished(store, planned.run_id)) is not None:
+            return done
+        if cluster.workers > 1:
+            rayrun.execute([(planned.run_id, planned.config)], store, cluster, report, "trial")
+            return store.read(planned.run_id)
+        device = torch.device("cuda" if cluster.gpus_per_worker else "cpu")
+        try:
+            return runner.execute(planned, PlainIo(report, device), store)
+        finally:
+            runner.release_memory()
 
 
 def _reporter(planned: Plan, scores: Sequence[float]) -> Watch:

@@ -272,7 +272,7 @@ class TestCluster:
         assert [trial["status"] for trial in found["trials"]] == ["done"] * 4
 
     def test_one_trial_at_a_time_where_no_more_fit(self, start: Start, toy_sweep: Any, tmp_path: Path) -> None:  # noqa: F811
-        """Two CPUs, and each trial needs both: two workers in a group of their own; or one, and the worst is stopped."""
+        """Two CPUs, and each trial needs both: a group of two workers; or one worker, and the worst is stopped."""
         space = '"train.lr" = { choice = [0.003, 1e-7] }'
         head = 'trials = 2\nsearch = "grid"\nconfirm = { top = 0 }\ncluster = '
         said = ended(start("sweep", toy_sweep("finetune", space, head + "{ workers = 2 }"), "--store", "two", "--json"))
