@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
@@ -314,6 +314,14 @@ class Method:
     def needs(self, stage: str) -> frozenset[Need]:
         """What `loss` asks a step of this stage beside option logits. Default: nothing."""
         return frozenset()
+
+    def stage_settings(self, stage: str) -> Collection[str] | None:
+        """The settings that training in this stage depends on, for a stage that only readies a teacher.
+
+        The harness trains such a stage with all other settings at their defaults, so that runs which differ in
+        those alone can share its outcome (`train.cache`). Default: None, it depends on all of them.
+        """
+        return None
 
     def adapters(self, stage: str, widths: Mapping[str, int]) -> Mapping[str, nn.Module]:
         """For each learner that needs one a module that learns with it in this stage, for `Step.adapt`.

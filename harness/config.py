@@ -44,7 +44,8 @@ class TrainConfig(Settings):
     """bf16: matrix products in bfloat16 (autocast), weights, losses and optimizer in float32. Worth it where the
     hardware has it."""
     cache: Literal["auto", "off"] = "off"
-    """auto: a frozen model answers an example once a run, where its step shows it unchanged (see harness.teachers)."""
+    """auto: a frozen model answers an example once, where its step shows it unchanged, and the runs of a store share
+    such answers and the stages that only ready a teacher (see harness.teachers)."""
     clip: float = Field(1.0, gt=0)
     """Largest gradient norm of a role."""
     validations: int = Field(4, ge=1)
@@ -79,6 +80,8 @@ class ClusterConfig(Settings):
     """Workers on few nodes, or on many."""
     max_failures: int = Field(2, ge=0)
     """How many times a run may lose a worker before it counts as failed."""
+    cache_gib: float = Field(20.0, gt=0)
+    """Room for what the runs of a store share (`train.cache`); what was used longest ago goes first."""
 
     @model_validator(mode="after")
     def _checked(self) -> ClusterConfig:

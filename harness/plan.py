@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,14 @@ def make(config: RunConfig) -> Plan:
     )
 
 
+def for_stage(plan: Plan, stage: Stage) -> Plan:
+    """The plan as training in this stage sees it: settings that it doesn't depend on have their defaults."""
+    listed = plan.method.stage_settings(stage.name)
+    if listed is None:
+        return plan
+    return replace(plan, method=type(plan.method)(**{name: plan.settings[name] for name in listed}))
+
+
 def settings_of(benchmark: Benchmark) -> dict[str, Any]:
     """All settings of a benchmark, defaults included; where its files lie is none."""
     return {name: value for name, value in asdict(benchmark).items() if name != "data_dir"}
@@ -184,6 +192,10 @@ def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[Pla
             raise ConfigError(f"{where}: share = {stage.share}; expected a number above 0")
         if not any(role.trainable for role in stage.roles.values()):
             raise ConfigError(f"{where}: no role is trainable; leave the stage out")
+        known = [field.name for field in fields(method)]
+        for name in method.stage_settings(stage.name) or ():
+            if name not in known:
+                raise ConfigError(f"{where}: stage_settings() names {name!r}, no setting: {near(name, known)}")
         for name, role in stage.roles.items():
             _check_weights(f"{where}, role {name!r}", role.weights, rungs, earlier)
         learns = method.student in stage.roles and stage.roles[method.student].trainable

@@ -48,6 +48,8 @@ class StageRecord(_Model):
     roles: dict[str, RoleRecord]
     best: dict[str, float] = {}
     """For each trainable role the validation accuracy of the weights that were kept."""
+    taken_over: bool = False
+    """Another run with the same cache had trained this very stage: nothing of it is billed here."""
 
 
 class RoleCost(_Model):
@@ -57,6 +59,10 @@ class RoleCost(_Model):
     """Examples forwarded."""
     trained: int = 0
     """Examples with a backward pass."""
+    recalled: int = 0
+    """Examples that a frozen model wasn't forwarded for, as its answer was known."""
+    shared: int = 0
+    """Examples whose answer came from another run with the same cache: that one was billed for them."""
     flops: float = 0.0
     seconds: float = 0.0
 

@@ -81,13 +81,13 @@ def failed(plan: Plan, error: BaseException, started: str, workers: int) -> Reco
     return Record(**identity(plan), status="failed", provenance=provenance_of(plan, started, workers, 0), error=failure)
 
 
-def interrupted(plan: Plan, started: str, workers: int) -> Record:
-    """The record of a run that was stopped; the next identical run goes on from its checkpoint."""
+def interrupted(plan: Plan, started: str, workers: int, why: str | None = None) -> Record:
+    """The record of a run that was stopped; the next identical run goes on from its checkpoint, where it has one."""
     return Record(
         **identity(plan),
         status="interrupted",
         provenance=provenance_of(plan, started, workers, 0),
-        error=Failure(type="Interrupted", message="stopped before it was done; run it again to go on"),
+        error=Failure(type="Interrupted", message=why or "stopped before it was done; run it again to go on"),
     )
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from harness import provenance, results
+from harness.cache import cache_of
 from harness.errors import StoreError
 from harness.evaluate import evaluate
 from harness.io import Io, PeerLost, lost_peer
@@ -37,7 +38,8 @@ def execute(plan: Plan, io: Io, store: Store) -> Record:
     work = store.work(plan.run_id)
     try:
         store.place.fetch(f".work/{plan.run_id}", work)
-        trained = train(plan, io, work, lambda folder: _keep(store, plan.run_id, folder))
+        cache = cache_of(store, plan.config.cluster)
+        trained = train(plan, io, work, cache, lambda folder: _keep(store, plan.run_id, folder))
         rows, forwards, test_seconds = _score(plan, trained, io)
     except Exception as error:
         if io.world > 1 and lost_peer(error):

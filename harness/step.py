@@ -103,12 +103,18 @@ class LiveRole:
 
     def bill(self, examples: int, flops: float, seconds: float, trained: bool) -> None:
         c = self.cost
-        self.cost = RoleCost(
-            forwards=c.forwards + examples,
-            trained=c.trained + (examples if trained else 0),
-            flops=c.flops + flops * (3 if trained else 1),
-            seconds=c.seconds + seconds,
-        )
+        more = {
+            "forwards": c.forwards + examples,
+            "trained": c.trained + (examples if trained else 0),
+            "flops": c.flops + flops * (3 if trained else 1),
+            "seconds": c.seconds + seconds,
+        }
+        self.cost = c.model_copy(update=more)
+
+    def recall(self, examples: int, shared: int = 0) -> None:
+        """Note examples that it wasn't forwarded for: their answers were kept, `shared` of them by another run."""
+        c = self.cost
+        self.cost = c.model_copy(update={"recalled": c.recalled + examples, "shared": c.shared + shared})
 
     def update(self, factor: float, clip: float) -> Tensor:
         """One optimizer step at `factor` of the peak learning rate; the gradient's norm before it is clipped."""
@@ -216,6 +222,7 @@ class MicroStep:
         new = [example for example, row in zip(self.examples, known, strict=True) if row is None]
         if len(new) == len(known):
             return None
+        live.recall(len(known) - len(new))
         fresh = iter(())
         if new:
             batch = {k: v.to(self._device) for k, v in live.encoder(new).items()}
@@ -313,6 +320,8 @@ def total(costs: Sequence[RoleCost]) -> RoleCost:
     return RoleCost(
         forwards=sum(c.forwards for c in costs),
         trained=sum(c.trained for c in costs),
+        recalled=sum(c.recalled for c in costs),
+        shared=sum(c.shared for c in costs),
         flops=sum(c.flops for c in costs),
         seconds=sum(c.seconds for c in costs),
     )

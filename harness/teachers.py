@@ -1,27 +1,45 @@
-"""Frozen models' answers, kept in memory for a run: what it shows again unchanged isn't forwarded again.
+"""What frozen models answered is kept, and so is what stages made that only ready a teacher.
+
+Within a run a frozen model is asked about an unchanged example once. With a `Cache` the runs of a store share its
+answers, and a teacher that is tuned alike in many runs is tuned in one of them.
 
 Answers are computed before the stage that first needs them, in the data's order and in batches of one size, so
-that they depend neither on the number of workers nor on where a run was taken up again. They differ from those
-of a run without the cache in the last bits only, as batches are padded to other lengths.
+that they depend neither on the number of workers nor on where a run was taken up again, nor on whether this run
+or another computed them. They differ from those of a run without the cache in the last bits only, as batches are
+padded to other lengths. Whatever may change a bit is part of a key: weights, processor, examples with their images,
+precision, software, kind of device.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness import data
+from harness import data, models, provenance
 from harness.api import Example, Stage
+from harness.cache import Cache, Found, Kind, key_of
 from harness.io import Io
 from harness.models import ABSENT
-from harness.plan import Plan
+from harness.plan import Plan, PlannedStage, for_stage
 from harness.step import LiveRole
 
 Answers = dict[str, Tensor]
-"""By source of weights the option logits (N, K) of `repeats`' examples, on the CPU; absent options at -1e4."""
+"""By source of weights the option logits (N, K) of `asked`'s examples, on the CPU; absent options at -1e4."""
+
+SHARD_BATCHES = 16
+"""Batches a shard of answers: what one process computes while others wait for it."""
+PATIENCE_SECONDS = 60.0
+
+# ------------------------------------------------------------------------------------------- what is asked
 
 
 def source(plan: Plan, stage: Stage, role: str) -> str:
@@ -34,36 +52,198 @@ def source(plan: Plan, stage: Stage, role: str) -> str:
     return f"{weights.stage}.{weights.role}" if learned else source(plan, earlier, weights.role)
 
 
-def repeats(plan: Plan, shown: Callable[[int, Example], Example]) -> dict[str, list[Example]]:
-    """For each source of frozen weights the training examples that it is asked about more than once unchanged.
+def asked(plan: Plan, shown: Callable[[Plan, int, Example], Example]) -> dict[str, list[Example]]:
+    """For each source of frozen weights the training examples that it is asked about unchanged.
 
     `shown` gives the example at a position as its step shows it: the same object, where nothing changes it.
     Stages that need more than option logits don't count.
     """
     train, size = plan.training.splits["train"], plan.config.train.batch_size
-    uses: dict[str, Counter[str]] = defaultdict(Counter)
+    found: dict[str, set[str]] = defaultdict(set)
     for planned in plan.stages:
-        stage = planned.stage
+        stage, seen = planned.stage, for_stage(plan, planned.stage)
         frozen = {source(plan, stage, name) for name, role in stage.roles.items() if not role.trainable}
-        if frozen and not plan.method.needs(stage.name):
-            asked = data.batch_at(train, plan.config.seed, planned.position, planned.steps * size)
-            unchanged = Counter(example.id for at, example in asked if shown(at, example) is example)
+        if frozen and not seen.method.needs(stage.name):
+            order = data.batch_at(train, plan.config.seed, planned.position, planned.steps * size)
+            unchanged = {example.id for at, example in order if shown(seen, at, example) is example}
             for name in frozen:
-                uses[name] += unchanged
-    return {name: [e for e in train if count[e.id] > 1] for name, count in uses.items()}
+                found[name] |= unchanged
+    return {name: [e for e in train if e.id in ids] for name, ids in found.items()}
 
 
-def answers(role: LiveRole, examples: list[Example], batch_size: int, io: Io) -> Tensor:
-    """The role's option logits (N, K) for the examples, the batches shared among the ranks."""
+# ------------------------------------------------------------------------------------------------ answers
+
+
+def answers(role: LiveRole, examples: Sequence[Example], batch_size: int, io: Io, cache: Cache | None = None) -> Tensor:
+    """The role's option logits (N, K) for the examples, shard by shard: from the cache, or forwarded and put there.
+
+    The batches of a shard are shared among the ranks. What the cache gave is noted in the role's bill.
+    """
+    of_model = _model(role, batch_size, io) if cache else {}
+    size = SHARD_BATCHES * batch_size
+    parts = []
+    for start in range(0, len(examples), size):
+        shard = examples[start : start + size]
+        key = key_of(of_model | {"examples": [content(example) for example in shard]}) if cache else ""
+        found = _kept(cache, "answers", key, io)
+        if found is None:
+            with turn(cache, "answers", key, io):
+                found = _kept(cache, "answers", key, io)  # another process may have made it while this one waited
+                if found is None:
+                    options, total = _forwarded(role, shard, batch_size, io)
+                    if cache and io.rank == 0:
+                        about = {"rung": role.rung, "precision": role.scorer.precision, "examples": len(shard)}
+                        cache.put("answers", key, {"options": options, "logsumexp": total}, about, {})
+                    parts.append(options)
+                    continue
+        role.recall(0, shared=len(shard) if io.rank == 0 else 0)
+        parts.append(found.tensors["options"])
+    width = max(part.shape[1] for part in parts)
+    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1]), value=ABSENT) for part in parts])
+
+
+def _forwarded(role: LiveRole, examples: Sequence[Example], batch_size: int, io: Io) -> tuple[Tensor, Tensor]:
+    """Option logits (n, k), and the logsumexp of all the vocabulary's (n,), from which probabilities follow."""
     mine = {}
     for number, start in enumerate(range(0, len(examples), batch_size)):
         if number % io.world == io.rank:
             batch = role.encoder(examples[start : start + batch_size])
-            outputs = role.forward({k: v.to(io.device) for k, v in batch.items()}, ())
-            mine[start] = outputs["options"].cpu()
-    whole: Mapping[int, Tensor] = {start: t for part in io.gather(mine) for start, t in part.items()}
-    width = max(len(example.options) for example in examples)
-    padded = torch.full((len(examples), width), ABSENT)
-    for start, rows in whole.items():
-        padded[start : start + len(rows), : rows.shape[1]] = rows
-    return padded
+            outputs = role.forward({k: v.to(io.device) for k, v in batch.items()}, ("vocab",))
+            mine[start] = outputs["options"].cpu(), outputs["vocab"].logsumexp(-1).cpu()
+    whole: Mapping[int, tuple[Tensor, Tensor]] = {start: t for part in io.gather(mine) for start, t in part.items()}
+    options = torch.full((len(examples), max(len(example.options) for example in examples)), ABSENT)
+    for start, (rows, _) in whole.items():
+        options[start : start + len(rows), : rows.shape[1]] = rows
+    return options, torch.cat([whole[start][1] for start in sorted(whole)])
+
+
+# ------------------------------------------------------------------------------------------------- stages
+
+
+def stage_key(plan: Plan, planned: PlannedStage, inputs: Mapping[str, Mapping[str, Tensor]], io: Io) -> str | None:
+    """The key of a stage's outcome; None where it is this run's alone: the student learns in it, or all settings count.
+
+    `plan` is that of the stage (`plan.for_stage`), `inputs` are the weights that earlier stages left.
+    """
+    stage, method = planned.stage, plan.method
+    learners = {name for name, role in stage.roles.items() if role.trainable}
+    taken = {r.weights for p in plan.stages for r in p.stage.roles.values() if not isinstance(r.weights, str)}
+    handed_on = {w.role for w in taken if w.stage == stage.name}
+    if method.stage_settings(stage.name) is None or method.student in learners or not handed_on <= learners:
+        return None
+    roles = {}
+    for name, role in stage.roles.items():
+        w = role.weights
+        digest = plan.infos[w].digest if isinstance(w, str) else _weights(inputs[f"{w.stage}.{w.role}"])
+        roles[name] = [digest, role.trainable]
+    config, splits = plan.config, plan.training.splits
+    seen = splits["train"] + splits["validation"][: config.train.validation_examples]
+    return key_of(
+        _surroundings(io)
+        | {
+            "code": plan.code,
+            "method": method.name,
+            "settings": plan.settings,
+            "stage": [stage.name, planned.steps, planned.position],
+            "roles": roles,
+            "train": config.train.model_dump(mode="json"),
+            "batch": config.evaluate.batch_size,
+            "seed": config.seed,
+            "world": io.world,
+            "golds": [example.gold for example in seen],
+            "examples": [content(example) for example in seen],
+        }
+    )
+
+
+def taken_over(cache: Cache | None, key: str, io: Io) -> Found | None:
+    """The outcome of a stage that another run has trained: `role/...` tensors, its record and history."""
+    return _kept(cache, "stages", key, io)
+
+
+@contextmanager
+def turn(cache: Cache | None, kind: Kind, key: str, io: Io) -> Iterator[None]:
+    """Alone, among all processes with this cache, to make what belongs to the key."""
+    if cache is None:
+        yield
+        return
+    while True:
+        lock = cache.acquire(kind, key, PATIENCE_SECONDS) if io.rank == 0 else None
+        if io.gather(lock is not None)[0]:  # the other ranks wait too, but not for ever in one collective
+            break
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _kept(cache: Cache | None, kind: Kind, key: str, io: Io) -> Found | None:
+    """The entry as rank 0 finds it, on every rank: they may not see the same disk."""
+    if cache is None:
+        return None
+    found: Found | None = io.gather(cache.get(kind, key) if io.rank == 0 else None)[0]
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ content
+
+_contents: dict[int, tuple[Example, str]] = {}
+
+
+def content(example: Example) -> str:
+    """sha256 over all of an example that a model is shown: prompt, options, image (a file's bytes, or pixels)."""
+    known = _contents.get(id(example))
+    if known is None or known[0] is not example:
+        if len(_contents) > 1_000_000:
+            _contents.clear()
+        digest = hashlib.sha256(json.dumps([example.prompt(), example.options]).encode())
+        if isinstance(example.image, bytes):
+            digest.update(example.image)
+        elif isinstance(example.image, Path) and example.image.is_file():
+            digest.update(example.image.read_bytes())
+        else:
+            image = example.load_image()
+            digest.update(f"{image.size}".encode() + image.tobytes())
+        known = _contents[id(example)] = example, digest.hexdigest()
+    return known[1]
+
+
+def _model(role: LiveRole, batch_size: int, io: Io) -> dict[str, Any]:
+    """What a frozen model's answers depend on beside the examples."""
+    return _surroundings(io) | {
+        "weights": _weights(role.scorer.vlm.state_dict()),
+        "processor": role.encoder.fingerprint,
+        "letters": role.encoder.letters,
+        "attention": getattr(role.scorer.vlm.config, "_attn_implementation", None),
+        "precision": role.scorer.precision,
+        "batch": batch_size,
+        "view": "first",
+        "position": "answer",
+        "models": _source_of_models(),
+    }
+
+
+def _surroundings(io: Io) -> dict[str, Any]:
+    """What may change the last bits: the software, the kind of device, how many threads share a sum."""
+    versions = provenance.static()["versions"]
+    device = torch.cuda.get_device_name(io.device) if io.device.type == "cuda" else io.device.type
+    return {
+        "versions": {name: versions.get(name) for name in ("torch", "transformers", "tokenizers", "pillow")},
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _weights(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _source_of_models() -> str:
+    return hashlib.sha256(Path(models.__file__).read_bytes()).hexdigest()

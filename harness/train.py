@@ -24,10 +24,11 @@ from torch import Tensor, nn
 
 from harness import checkpoint, data, models, teachers
 from harness.api import Example, From, Stage
+from harness.cache import Cache, Found
 from harness.checkpoint import Checkpoint, part_of, under
 from harness.evaluate import score
 from harness.io import Io
-from harness.plan import Plan, PlannedStage, rung_of
+from harness.plan import Plan, PlannedStage, for_stage, rung_of
 from harness.record import RoleCost, RoleRecord, StageRecord
 from harness.results import TrainingError
 from harness.step import Asked, LiveRole, MicroStep, Place, State, bill_backward, check_alike, total
@@ -51,17 +52,20 @@ class Trained:
     resumed: int = 0
 
 
-def train(plan: Plan, io: Io, work: Path, kept: Callable[[Path], None] | None = None) -> Trained:
+def train(
+    plan: Plan, io: Io, work: Path, cache: Cache | None = None, kept: Callable[[Path], None] | None = None
+) -> Trained:
     """Run the plan's stages, from the newest checkpoint under `work` if there is one.
 
-    `kept` is told the folder of each checkpoint, on rank 0.
+    With `train.cache` = auto, `cache` is where this run and others keep what they can share. `kept` is told the
+    folder of each checkpoint, on rank 0.
     """
     by_rung = encoders(plan)
     saved = checkpoint.latest(work)
     state = saved.state if saved else {}
     outputs = {k: part_of(saved.tensors, f"output/{k}") for k in state.get("outputs", [])} if saved else {}
     student = plan.config.student
-    run = _Run(plan, io, work, by_rung, outputs, kept)
+    run = _Run(plan, io, work, by_rung, outputs, cache if plan.config.train.cache == "auto" else None, kept)
     run.answers = part_of(saved.tensors, "answers") if saved else {}
     if saved:
         run.history = state["history"]
@@ -84,9 +88,10 @@ def train(plan: Plan, io: Io, work: Path, kept: Callable[[Path], None] | None = 
 
 class _Run:
     def __init__(self, plan: Plan, io: Io, work: Path, encoders: dict[str, models.Encoder],
-                 outputs: dict[str, State], kept: Callable[[Path], None] | None) -> None:  # fmt: skip
-        self.plan, self.io, self.work, self.encoders, self.outputs = plan, io, work, encoders, outputs
-        self.kept = kept
+                 outputs: dict[str, State], cache: Cache | None,
+                 kept: Callable[[Path], None] | None) -> None:  # fmt: skip
+        self.whole, self.io, self.work, self.encoders, self.outputs = plan, io, work, encoders, outputs
+        self.plan, self.cache, self.kept = plan, cache, kept
         self.history: list[dict[str, Any]] = []
         self.stages: list[StageRecord] = []
         self.costs: dict[str, RoleCost] = {}
@@ -94,11 +99,43 @@ class _Run:
         self.resumed = 0
         self.answers: teachers.Answers = {}
         caches = plan.config.train.cache == "auto"
-        self.repeats = teachers.repeats(plan, partial(shown, plan)) if caches else {}
+        self.asked = teachers.asked(plan, shown) if caches else {}
         self._validation: dict[str, list[tuple[list[Example], models.Batch]]] = {}
 
     def stage(self, index: int, planned: PlannedStage, saved: Checkpoint | None) -> None:
-        """Train one stage, from `saved` where it holds this stage's middle."""
+        """Train one stage, from `saved` where it holds this stage's middle; or take over another run's outcome."""
+        self.plan = for_stage(self.whole, planned.stage)
+        key = teachers.stage_key(self.plan, planned, self.outputs, self.io) if self.cache else None
+        if self.cache is None or key is None:
+            self._train(index, planned, saved)
+            return
+        with teachers.turn(self.cache, "stages", key, self.io):
+            # What was begun here is billed here.
+            found = None if saved else teachers.taken_over(self.cache, key, self.io)
+            if found is not None:
+                self._take_over(index, planned, found)
+                return
+            learners = self._train(index, planned, saved)
+            if self.io.rank == 0:
+                tensors = {f"{name}/{k}": t for name, role in learners.items() for k, t in role.best.items()}
+                rows = [row for row in self.history if row["stage"] == planned.stage.name]
+                state = {"stage": self.stages[-1].model_dump(), "history": rows}
+                about = {"method": self.plan.method.name, "stage": planned.stage.name, "seed": self.plan.config.seed}
+                self.cache.put("stages", key, tensors, about, state)
+
+    def _take_over(self, index: int, planned: PlannedStage, found: Found) -> None:
+        """Go on from a stage that another run has trained: its weights, record and history; no bill."""
+        stage = planned.stage
+        for name, role in stage.roles.items():
+            self.costs[f"{stage.name}.{name}"] = RoleCost()
+            if role.trainable:
+                self.outputs[f"{stage.name}.{name}"] = part_of(found.tensors, name)
+        self.stages.append(StageRecord(**found.state["stage"] | {"taken_over": True}))
+        self.history += found.state["history"]
+        self.io.report({"stage": stage.name, "step": planned.steps, "steps": planned.steps})
+        self._save(index + 1, 0, {}, {})
+
+    def _train(self, index: int, planned: PlannedStage, saved: Checkpoint | None) -> dict[str, LiveRole]:
         plan, stage, train = self.plan, planned.stage, self.plan.config.train
         torch.manual_seed(_seed(plan, stage.name))
         roles = {name: self._open(name, planned) for name in stage.roles}
@@ -145,6 +182,7 @@ class _Run:
                     self._save(index, done, learners, roles)
                 clock = time.perf_counter()
         self._close(index, planned, roles)
+        return learners
 
     def _open(self, name: str, planned: PlannedStage) -> LiveRole:
         spec = planned.stage.roles[name]
@@ -153,13 +191,14 @@ class _Run:
         return LiveRole(name, rung, self.plan, self.io, self.encoders[rung], weights, spec.trainable)
 
     def _remember(self, name: str, role: LiveRole, stage: Stage) -> None:
-        """Give a frozen role the answers that its weights gave before, or will be asked for again."""
+        """Give a frozen role the answers that its weights gave before, or will be asked for."""
         source = teachers.source(self.plan, stage, name)
-        examples = self.repeats.get(source, [])
+        examples = self.asked.get(source, [])
         if not examples or self.plan.method.needs(stage.name):
             return
         if source not in self.answers:
-            self.answers[source] = teachers.answers(role, examples, self.plan.config.evaluate.batch_size, self.io)
+            size = self.plan.config.evaluate.batch_size
+            self.answers[source] = teachers.answers(role, examples, size, self.io, self.cache)
         rows = self.answers[source].to(self.io.device)
         role.remembered = {id(example): row for example, row in zip(examples, rows, strict=True)}
 
@@ -227,7 +266,7 @@ class _Run:
         self.history.append(row)
 
     def _validate(self, stage: str, step: int, steps: int, learners: Mapping[str, LiveRole]) -> None:
-        start = time.perf_counter()
+        start, found = time.perf_counter(), {}
         for name, role in learners.items():
             role.scorer.eval()
             right = torch.zeros(2, dtype=torch.float64)
@@ -239,7 +278,9 @@ class _Run:
             hits, count = self.io.sum(right).tolist()
             self._note(stage, step, steps, name, "validation/accuracy", hits / count)
             role.keep_if_best(hits / count)
+            found[name] = hits / count
         self.seconds["validation"] += time.perf_counter() - start
+        self.io.report({"stage": stage, "step": step, "steps": steps, "validation": found})
 
     def _validation_batches(self, encoder: models.Encoder) -> list[tuple[list[Example], models.Batch]]:
         """This rank's part of the validation examples, encoded once."""

@@ -9,7 +9,7 @@ dense  all larger rungs teach (DGKD, arXiv 2009.08825; without its random droppi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -66,6 +66,10 @@ class Assistant(Distilling):
     def _teachers(self, trained: Mapping[str, Role]) -> dict[str, Role]:
         """Those of the larger rungs, largest first, who teach the next one."""
         return dict(list(trained.items())[0 if self.dense else -1 :])
+
+    def stage_settings(self, stage: str) -> Collection[str] | None:
+        """The largest rung's tuning knows no distillation."""
+        return {"larger_share"} if stage == "tune" else None
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
         """CE for the stage's learner, and its mean divergence from its teachers."""

@@ -5,7 +5,7 @@ L_S = CE(y, p_S) + alpha t^2 D(p_T, p_S), p = softmax(logits / t), over the answ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -62,6 +62,10 @@ class OfflineKD(Distilling):
                 share=1.0,
             ),
         )
+
+    def stage_settings(self, stage: str) -> Collection[str] | None:
+        """The teacher's own tuning knows no distillation."""
+        return {"teacher", "teacher_share"} if stage == "teacher" else None
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
         """CE for the teacher in its stage; CE + alpha t^2 D for the student in the other."""

@@ -1,0 +1,68 @@
+"""Whether a sweep's driver grows with the number of its trials.
+
+    python -m benches.sweep_memory                 200 trials, kept in benches/results/sweep_memory.json
+
+The trials do nothing but report: what grows is Tune's bookkeeping and the harness's. Resident memory of this process
+after each trial; the first ones, in which libraries are still loaded, aren't counted. Target: flat within 100 MiB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import psutil
+
+from benches.common import RESULTS, header, keep
+from benches.trials import config, timed
+
+TARGET_MIB = 100
+
+
+def trivial(told: dict[str, Any], trial: dict[str, Any]) -> None:
+    """A trial that reports three validations and its score."""
+    from ray import tune
+
+    for validations in (1, 2, 3):
+        tune.report({"score": 0.5, "validations": validations})
+    tune.report({"score": 0.5, "validations": 3, "status": "done", "runs": [], "seconds": 0.0, "error": ""})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--warm", type=int, default=10, help="Trials that aren't counted.")
+    parser.add_argument("--out", type=Path, default=RESULTS / "sweep_memory.json")
+    arguments = parser.parse_args()
+    head, clock, process = header(), time.monotonic(), psutil.Process()
+    seen: list[float] = []
+
+    def note(trials: Any, trial: Any, state: str, result: Any = None) -> None:
+        if state == "done":
+            seen.append(process.memory_info().rss / 2**20)
+
+    rates = {"train.lr": {"choice": [1e-6 * (k + 1) for k in range(arguments.trials)]}}
+    with patch("harness.tuning._trial", trivial), patch("harness.tuning._tell", note):
+        done, _ = timed(config("finetune", rates, trials=arguments.trials))
+    assert [trial.status for trial in done] == ["done"] * arguments.trials
+    counted = seen[arguments.warm :]
+    figures = {
+        "trials": len(seen),
+        "target_mib": TARGET_MIB,
+        "growth_mib": round(max(counted) - counted[0], 1),
+        "first_mib": round(counted[0], 1),
+        "last_mib": round(counted[-1], 1),
+        "mib_every_20_trials": [round(x, 1) for x in seen[::20]],
+        "seconds": round(time.monotonic() - clock, 1),
+        "load_after": round(os.getloadavg()[0], 1),
+    }
+    print(figures)
+    keep(arguments.out, "driver", figures | head)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What the benches of sweeps share: a search on a cluster of its own, run in this process."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from harness import sweep as sweeping
+from harness import tuning
+from harness.config import parse
+from harness.store import Store
+from harness.sweep import Search, SweepConfig, Trial, points
+
+BENCHMARK = "scenes_factuality"
+SMALL = {BENCHMARK: {"train": 64, "validation": 16, "test": 8, "ood": 8}}
+
+
+def config(method: str, space: dict[str, Any], **fields: Any) -> SweepConfig:
+    """A sweep of one method on a small benchmark, without finalists."""
+    table = {
+        "name": "bench",
+        "search": "grid",
+        "benchmarks": [BENCHMARK],
+        "benchmark_settings": SMALL,
+        "methods": [{"method": method, "space": space}],
+        "confirm": {"top": 0},
+        "evaluate": {"resamples": 100},
+    }
+    found = parse(SweepConfig, table | fields, "bench")
+    sweeping.check(found)
+    return found
+
+
+def timed(sweep: SweepConfig) -> tuple[list[Trial], list[dict[str, Any]]]:
+    """The trials of its one search, and their news, each with the time `at` which it came (seconds)."""
+    news: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        search, store = Search(sweep, 0, BENCHMARK), Store(Path(folder) / "store")
+        store.check_writable()
+        trials = tuning.run(
+            search, points(search), store, Path(folder) / "sweep", lambda n: news.append({**n, "at": time.monotonic()})
+        )
+    return trials, news
