@@ -17,9 +17,10 @@ from rich.text import Text
 from harness import distil, rank, stats
 from harness.api import Split
 from harness.bootstrap import aligned
+from harness.cells import percent
 from harness.errors import ConfigError, StoreError, near
 from harness.record import Interval, Record
-from harness.render import WIDTH, percent
+from harness.render import WIDTH
 from harness.rows import Row
 from harness.stats import Difference
 from harness.store import Store
