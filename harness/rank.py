@@ -15,11 +15,12 @@ from harness.recall import Memory
 from harness.render import overall_csv, to_csv, to_json, to_markdown, to_text
 from harness.render_html import to_html
 from harness.render_latex import to_latex
-from harness.rows import Broken, Filters, Ranking, Row, Table
+from harness.rows import Broken, Filters, Overall, Ranking, Row, Table
 from harness.store import Store
 
 __all__ = [
     "Filters",
+    "Overall",
     "Ranking",
     "Row",
     "Table",
