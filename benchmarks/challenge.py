@@ -1,12 +1,16 @@
 """What the two tasks of the Responsible Multimodal AI Challenge (ACM MM 2025) share: their files.
 
-`data_dir` holds `train.json`, `test.json`, if there is one `validation.json` (or `val.json`), and the folder
-`images`. A file is an array of items `{"metadata": {"image_id": "x.jpg", ..., "correct_answer": ...,
-"correct_choice": "C", "choices": [{"id": "A", "choice": ...}, ...]}}`; items without the wrapper, and choices
-that are bare texts, are read too. Without a validation file, a tenth of the training images (drawn by name) is it.
+Published layout: two folders, `HallucinationDetection` and `FactChecking` (with or without a blank between the
+words), each with `json/train.json`, `json/val.json`, `json/test.json` and `images/`. `data_dir` is the folder that
+holds both, or the task's own; the files may also lie right in it, and the validation file be `validation.json`. A
+file is an array of items `{"image_id": "x.jpg", ..., "correct_answer": ..., "correct_choice": "C", "choices":
+[{"id": "A", "choice": ...}, ...]}`; items wrapped in `{"metadata": ...}`, as the site shows them, and choices that
+are bare texts are read too. Without a validation file, a tenth of the training images (drawn by name) is it.
 
-The item schema is that of the challenge's site. The names of the files are ours: the challenge sends its
-files on request, and none was at hand to check against.
+Sources: the item schema of the challenge's site; folders, files and bare items as participants describe and read
+them (the README of "See, Localize and Verify: A GRPO-Powered Framework for Enhancing Factual Accuracy in Multimodal
+Models"; a public CLIP baseline that reads `Hallucination Detection/json/val.json` and the items' image_id,
+system1_question, system1_answer, choices and correct_choice). The files themselves were not at hand.
 """
 
 from __future__ import annotations
@@ -33,9 +37,11 @@ class Challenge(Benchmark):
     )
     homepage: ClassVar[str] = "https://mm-hall-fact.github.io/ACMMM2025"
     obtain: ClassVar[str] = (
-        "from the organisers (see the homepage); put train.json, test.json and images/ into one folder"
+        "from the organisers (see the homepage): the folder that holds HallucinationDetection and FactChecking"
     )
     needs_data_dir: ClassVar[bool] = True
+    folder: ClassVar[str]
+    """The published name of the task's folder, words joined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +56,10 @@ class Item:
     golds: tuple[int, ...]
 
 
-def read(benchmark: Benchmark, split: Split, key: str) -> Iterator[Item]:
+def read(benchmark: Challenge, split: Split, key: str) -> Iterator[Item]:
     """The items of a split in the order of its file. `key` names the text that is judged. Raises `DataError`."""
-    folder = data_folder(benchmark, split)
-    path, part = _file(folder, split)
+    folder = _task_folder(data_folder(benchmark, split), benchmark.folder)
+    path, part = _file(folder / "json" if (folder / "json").is_dir() else folder, split)
     seen: dict[str, str] = {}
     for number, (where, outer) in enumerate(items(path), 1):
         row = table(outer, "metadata", where) if "metadata" in outer else outer
@@ -63,6 +69,12 @@ def read(benchmark: Benchmark, split: Split, key: str) -> Iterator[Item]:
         options, golds = _options(row, where)
         new_id(seen, repr((image_id, text(row, key, where), row.get("context"), options)), where)
         yield Item(where, f"{path.stem}-{number}", row, image_in(folder / "images", image_id, where), options, golds)
+
+
+def _task_folder(folder: Path, name: str) -> Path:
+    """The task's own folder inside `folder`, by its published name; `folder` itself where there is none."""
+    inside = (path for path in sorted(folder.iterdir()) if path.name.replace(" ", "").lower() == name.lower())
+    return next((path for path in inside if path.is_dir()), folder)
 
 
 def _file(folder: Path, split: Split) -> tuple[Path, bool | None]:

@@ -1,7 +1,7 @@
 """Task 2 of the challenge: is the claim true, given image and context?
 
 Files as in `benchmarks.challenge`; the choices are four verdicts, and `context` may be empty. Checked on made
-files in the schema of the challenge's site, not on its own.
+files in the published layout, not on its own.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class ChallengeFactuality(Challenge):
     name: ClassVar[str] = "challenge_factuality"
     task: ClassVar[Literal["hallucination", "factuality"]] = "factuality"
     revision: ClassVar[str] = "1"
+    folder: ClassVar[str] = "FactChecking"
 
     def load(self, split: Split) -> Iterator[Example]:
         """The examples of a split in the order of its file; the category is the verdict."""

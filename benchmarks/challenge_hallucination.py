@@ -1,8 +1,8 @@
 """Task 1 of the challenge: which part of a generated caption does the image not bear out?
 
 Files as in `benchmarks.challenge`. An item asks about one caption (`system1_answer`) with
-`system2_question`; one of its choices is "No hallucination". Checked on made files in the schema of the
-challenge's site, not on its own.
+`system2_question`; one of its choices is "No hallucination". Checked on made files in the published layout, not on
+its own.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class ChallengeHallucination(Challenge):
     name: ClassVar[str] = "challenge_hallucination"
     task: ClassVar[Literal["hallucination", "factuality"]] = "hallucination"
     revision: ClassVar[str] = "1"
+    folder: ClassVar[str] = "HallucinationDetection"
     positive: ClassVar[str] = "Yes"
 
     def load(self, split: Split) -> Iterator[Example]:

@@ -4,10 +4,12 @@ Published layout: the Hugging Face repository MM-Hallu/MFC-Bench, whose folders 
 `veracity` hold Parquet files with the images inside. `--data-dir` takes the downloaded folder, `repo` the
 repository itself. (The authors' own three repositories have the same rows beside archives of images.) Columns:
 manipulation: id, manipulate (authentic, manipulated), manipulation_type, caption; ooc: image_id, id, caption,
-matched; veracity: evidence_id, document_id, relevancy (not_relevant, relevant), claim; and each an image.
+matched; veracity: evidence_id, topic, document_id, relevancy (not_relevant, relevant), claim; and each an image.
 
-Columns and revision are those of the repository's card; tests write small folders in this layout, and the
-real 35,000 pairs were not at hand. The card calls veracity's label "relevancy"; we take "relevant" as True.
+Source: configurations, columns, types and sizes of the repository's card at 3706a6f. Tests write small folders in
+this layout; the real 35,000 pairs were not at hand. So it isn't known whether an id of the manipulation part comes
+once only: where it comes with another text or kind, the row's number is added to it. The card calls veracity's
+label "relevancy"; we take "relevant" as True.
 """
 
 from __future__ import annotations
@@ -62,14 +64,22 @@ class MFCBench(Benchmark):
                 f"{self.name}: no Parquet files in {self.data_dir}: expected {self.part}/train-00000-of-00001.parquet"
             )
         seen: dict[str, str] = {}
+        ids: set[str] = set()
         for number, (where, row) in enumerate(rows_of(source)):
             fault = _fault(row, self.part, where)
+            claim = " ".join(text(row, "claim" if self.part == "veracity" else "caption", where).split())
+            id_ = f"{self.part}-{number}"
+            if self.part == "manipulation":  # the others number images or evidence, which may come twice
+                published = text(row, "id", where)
+                new_id(seen, repr((published, claim, row.get("manipulation_type"))), where)
+                id_ = published if published not in ids else f"{published}-{number}"
+                ids.add(id_)
             yield Example(
-                id=new_id(seen, _id(row, self.part, number, where), where),
+                id=id_,
                 group=_group(row, self.part, number),
                 image=image_of(row, "image", where),
                 question=_QUESTIONS[self.part],
-                claim=" ".join(text(row, "claim" if self.part == "veracity" else "caption", where).split()),
+                claim=claim,
                 judged="Claim" if self.part == "veracity" else "Caption",
                 options=OPTIONS,
                 gold=0 if fault else 1,
@@ -119,13 +129,6 @@ def _fault(row: Row, part: str, where: str) -> bool:
     if type(value) not in (int, bool) or value not in (0, 1):
         raise DataError(f"{where}: {key} is {shown(value)}, expected 0 or 1")
     return bool(value) if part == "manipulation" else not value
-
-
-def _id(row: Row, part: str, number: int, where: str) -> str:
-    """Manipulation has ids of its own. The others number images or evidence, which may come twice: so the row does."""
-    if part == "manipulation":
-        return text(row, "id", where)
-    return f"{part}-{number}"
 
 
 def _group(row: Row, part: str, number: int) -> str:

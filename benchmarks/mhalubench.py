@@ -2,13 +2,16 @@
 
 Published layout under `data_dir` (the Hugging Face repository openkg/MHaluBench, downloaded): the files
 `MHaluBench_val-v0.1.json` and `-v0.2.json`, arrays of items with image_path, response, label, task_type and
-`segments`, each of which has its text (`segment`), its label and its `claims` with `claim` and `label`; the
-images in `data/image-to-text` and `data/text-to-image`, found by the last part of image_path. A label is
-"hallucination" or "non-hallucination". `MHaluBench_train.json` (for `train`) has items with image_path,
-claim_list and ref_claim_label; its images come from COCO and TextVQA and belong into `data/image-to-text` too.
+`segments`, each of which has its text (`segment`), its label and its `claims` with `claim`, `claim_category` and
+`label`; the images in `data/image-to-text` and `data/text-to-image`, found by the last part of image_path. A label
+is "hallucination" or "non-hallucination". `MHaluBench_train.json` (for `train`) has items with image_path,
+claim_list and ref_claim_label; its images come from COCO and TextVQA and belong into `data/image-to-text` too, and
+so do those of the benchmark that the repository doesn't hold (its authors leave out what they may not pass on).
 
-The names of files, folders and items' keys are those of the repository at c280705; the keys inside `segments`
-follow the paper's wording and were not checked against the file, which was not at hand.
+Sources: files, folders and items' keys of the repository at c280705; an item of the training file in
+HalDet-LLaVA/README.md of zjunlp/EasyDetect; of `segments`, the nesting, `claim` and `claim_category` as issue 8 there
+quotes them, `claims` and `claim` as its claim generator reads what it writes. That segments and claims have their
+label under `label`, as items do, follows from these and the paper; the file itself was not at hand.
 """
 
 from __future__ import annotations

@@ -1,8 +1,15 @@
 """MMFakeBench (Liu et al. 2025): is a piece of news, image and text, true; and if not, what is wrong with it?
 
-Published layout under `data_dir`: `source/MMFakeBench_{part}.json`, or `MMFakeBench_{part}/source/...`, an array
-of objects with image_path, text, fake_cls and gt_answers; image_path is relative to the folder that holds
-`source/` (it begins with a slash). The items have no ids: an id is the place in the file, from 0.
+Published layout under `data_dir`: `MMFakeBench_{part}.json` beside the unpacked `MMFakeBench_{part}.zip` (the Hugging
+Face repository), or `MMFakeBench_{part}/source/MMFakeBench_{part}.json` (the README), where `data_dir` may also be
+`MMFakeBench_{part}` itself. The file is an array of objects with image_path, text, text_source, image_source,
+gt_answers and fake_cls. image_path begins with a slash and is relative to the folder that holds `real` and `fake`.
+gt_answers is "True" or "Fake", in the README's example in a list. The items have no ids: an id is the place in the
+file, from 0.
+
+Sources: README and eval/ of liuxuannan/MMFakeBench at 240d879; for the repository on the hub its card (two
+configurations, `MMFakeBench_val.json` and `MMFakeBench_test.json`) and public loaders that were run on its files.
+Those are lent on conditions, and none was at hand.
 """
 
 from __future__ import annotations
@@ -46,17 +53,19 @@ class MMFakeBench(Benchmark):
     )
     homepage: ClassVar[str] = "https://github.com/liuxuannan/MMFakeBench"
     obtain: ClassVar[str] = (
-        "request it at https://huggingface.co/datasets/liuxuannan/MMFakeBench, and unpack MMFakeBench_test "
-        "(10,000 items) or MMFakeBench_val (1,000: --set benchmark_settings.part=val)"
+        "request it at https://huggingface.co/datasets/liuxuannan/MMFakeBench, and unpack MMFakeBench_test.zip "
+        "(10,000 items) or MMFakeBench_val.zip (1,000: --set benchmark_settings.part=val) beside the JSON files"
     )
     needs_data_dir: ClassVar[bool] = True
 
     def load(self, split: Split) -> Sequence[Example]:
         """The items of the part in the published order."""
-        root = data_folder(self, split)
-        if not (root / "source").is_dir() and (root / f"MMFakeBench_{self.part}").is_dir():
-            root /= f"MMFakeBench_{self.part}"
-        path = root / "source" / f"MMFakeBench_{self.part}.json"
+        folder, name = data_folder(self, split), f"MMFakeBench_{self.part}"
+        places = [folder / name / name, folder / name, folder]  # unpacking a zip may add a level
+        files = [folder / f"{name}.json", *(place / "source" / f"{name}.json" for place in places)]
+        path = next((file for file in files if file.is_file()), files[0])
+        expected = path.parent.parent if path.parent.name == "source" else folder / name
+        root = next((place for place in places if (place / "real").is_dir() or (place / "fake").is_dir()), expected)
         return [_example(str(k), root, where, row) for k, (where, row) in enumerate(items(path))]
 
     def protocols(self) -> Mapping[str, Scorer]:
@@ -65,9 +74,13 @@ class MMFakeBench(Benchmark):
 
 def _example(id_: str, root: Path, where: str, row: Mapping[str, object]) -> Example:
     label = choice(row, "fake_cls", where, CLASSES)
-    truth = listed(row, "gt_answers", where, least=1)
-    if truth[0] != ("True" if label == "original" else "Fake"):
-        raise DataError(f"{where}: gt_answers is {shown(truth)} but fake_cls {label!r}: one of them is wrong")
+    truth = row.get("gt_answers")
+    if isinstance(truth, list):
+        truth = listed(row, "gt_answers", where, least=1)[0]
+    if truth != ("True" if label == "original" else "Fake"):
+        raise DataError(
+            f"{where}: gt_answers is {shown(row.get('gt_answers'))} but fake_cls {label!r}: one of them is wrong"
+        )
     name = text(row, "image_path", where).removeprefix("/")
     return Example(
         id=id_,

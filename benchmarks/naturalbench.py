@@ -2,11 +2,14 @@
 
 Published layout: the Hugging Face repository BaiqiL/NaturalBench, a folder `data` of Parquet files with the
 columns Index, Image_0, Image_1, Question_0, Question_1, Image_0_Question_0 (the answer), ..., Question_Type
-(yes_no or multiple_choice) and Source. `--data-dir` takes the downloaded folder, `repo` the repository itself.
-A sample makes four examples. Whoever answers a question without looking is wrong for one of its images.
+(yes_no or multiple_choice; before 2024-10-18 the column was called "Question Type") and Source. `--data-dir` takes the
+downloaded folder, `repo` the repository itself. A sample makes four examples. Whoever answers a question without
+looking is wrong for one of its images.
 
-Columns and revision are those of the repository's own pages; tests write small folders in this layout, and
-the real 1.3 GB were not at hand.
+Sources: columns, types and sizes of the repository's card at 21c415e and at fc80335; the order of the four and the
+figures of naturalbench_vqa.py in Baiqi-Li/NaturalBench at 3717258, which takes the answers to be yes, no, no, yes (A,
+B, B, A) throughout, where this compares with the published answer. Tests write small folders in this layout; the real
+1.3 GB were not at hand.
 """
 
 from __future__ import annotations
@@ -64,7 +67,7 @@ class NaturalBench(Benchmark):
         seen: dict[str, str] = {}
         for where, row in rows_of(source):
             sample = new_id(seen, str(integer(row, "Index", where)), where)
-            kind = choice(row, "Question_Type", where, TYPES)
+            kind = choice(row, "Question Type" if "Question Type" in row else "Question_Type", where, TYPES)
             for q in (0, 1):
                 question = text(row, f"Question_{q}", where)
                 golds = [_gold(row, f"Image_{i}_Question_{q}", kind, where) for i in (0, 1)]

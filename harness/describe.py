@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import textwrap
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -318,15 +319,24 @@ def record_text(record: Record) -> str:
         lines.append(f"  data revision {record.data.revision}, fingerprint {record.data.fingerprint[:12]}")
         if record.data.skipped:
             lines.append("  left out, image missing: " + ", ".join(f"{s} {n}" for s, n in record.data.skipped.items()))
-        for pair, shared in (record.data.leaks or {}).items():
-            counts = ", ".join(f"{count} {kind}" for kind, count in shared.items())
-            lines.append(f"  {pair}: examples of the second with a duplicate in the first: {counts}")
+        lines += _leaks(record.data.leaks)
     if other := record.trained_on:
         lines.append(
             f"  learned from {other.benchmark}, revision {other.data.revision}, fingerprint "
             f"{other.data.fingerprint[:12]}"
         )
+        lines += _leaks(other.data.leaks) + _leaks(other.leaks, f"{other.benchmark}/", f"{record.benchmark}/")
     return "\n".join(lines)
+
+
+def _leaks(found: Mapping[str, Mapping[str, int]] | None, first: str = "", second: str = "") -> list[str]:
+    """A line a pair of splits that share something; `first` and `second` go before their names."""
+    lines = []
+    for pair, shared in (found or {}).items():
+        where = " and ".join(p + s for p, s in zip((first, second), pair.split("/"), strict=True)) if first else pair
+        counts = ", ".join(f"{count} {kind}" for kind, count in shared.items())
+        lines.append(f"  {where}: examples of the second with a duplicate in the first: {counts}")
+    return lines
 
 
 def _interval(value: Interval) -> str:

@@ -333,7 +333,12 @@ def exact(dataset: Dataset) -> dict[str, dict[str, int]]:
     their bytes (those of one size only), drawn images by what draws them, so that the same picture in two
     formats isn't seen; `find` sees it.
     """
-    return _exact(_ById(dataset))
+    return _exact(_ById(dataset), None)
+
+
+def exact_between(first: Dataset, second: Dataset) -> dict[str, dict[str, int]]:
+    """The same between two benchmarks: by pair, the split of `first` and that of `second`, like `train/test`."""
+    return _exact(_ById(first), _ById(second))
 
 
 @dataclass(frozen=True)
@@ -350,12 +355,13 @@ class _ById:
 
 
 @lru_cache(maxsize=8)
-def _exact(held: _ById) -> dict[str, dict[str, int]]:
-    splits = held.dataset.splits
-    names = list(splits)
-    everything = [e for examples in splits.values() for e in examples]
-    owner_n = np.repeat(np.arange(len(names)), [len(examples) for examples in splits.values()])
-    texts = [text for examples in splits.values() for text in texts_in(examples)]
+def _exact(held: _ById, other: _ById | None) -> dict[str, dict[str, int]]:
+    own = list(held.dataset.splits.items())
+    sides = own + (list(other.dataset.splits.items()) if other else [])
+    names = [name for name, _ in sides]
+    everything = [e for _, examples in sides for e in examples]
+    owner_n = np.repeat(np.arange(len(names)), [len(examples) for _, examples in sides])
+    texts = [text for _, examples in sides for text in texts_in(examples)]
     images = _bytes_keys(everything, owner_n)
     both = [None if i is None else (t, i, e.question) for t, i, e in zip(texts, images, everything, strict=True)]
     result: dict[str, dict[str, int]] = {}
@@ -364,6 +370,8 @@ def _exact(held: _ById) -> dict[str, dict[str, int]]:
         for pair, _, b in _equal(values, owner_n):
             hits[pair].add(b)
         for (a, b), hit in sorted(hits.items()):
+            if other and not a < len(own) <= b:
+                continue
             result.setdefault(f"{names[a]}/{names[b]}", {})[kind] = len(hit)
     return result
 

@@ -45,6 +45,8 @@ class Plan:
     stages: list[PlannedStage]
     published: data.Dataset
     """The benchmark's own examples: `dataset` is these, or (in a control) these without their images."""
+    learned: data.Dataset
+    """What `training` is, with its own images."""
     code: str
     """sha256 over the training code, the method's and the benchmark's files."""
 
@@ -126,8 +128,9 @@ def make(config: RunConfig) -> Plan:
         if "vocab" in method.needs(planned.stage.name):
             _check_vocabularies(method, stages, planned.stage, rungs)
     dataset = load_data(config.benchmark, config.benchmark_settings, config.data_dir, config.skip_missing)
-    shown = blind.blinded(dataset, config.control, config.seed) if config.control else dataset
-    training = _training(config, method, shown) if stages else shown
+    learned = _training(config, method, dataset) if stages else dataset
+    shown = _shown(dataset, config)
+    training = shown if learned is dataset else _shown(learned, config)
     return Plan(
         config=config,
         method=method,
@@ -135,6 +138,7 @@ def make(config: RunConfig) -> Plan:
         dataset=shown,
         published=dataset,
         training=training,
+        learned=learned,
         ladder=ladder.name,
         rungs=rungs,
         infos=infos,
@@ -175,8 +179,12 @@ def _training(config: RunConfig, method: Method, dataset: data.Dataset) -> data.
             )
     if config.train_on is None:
         return dataset
-    found = _dataset(config.train_on, settings, config.train_on_data_dir, config.skip_missing, LEARNT_FROM)
-    return blind.blinded(found, config.control, config.seed) if config.control else found
+    return _dataset(config.train_on, settings, config.train_on_data_dir, config.skip_missing, LEARNT_FROM)
+
+
+def _shown(dataset: data.Dataset, config: RunConfig) -> data.Dataset:
+    """The data as the run sees them: a control's without the images that belong to the questions."""
+    return blind.blinded(dataset, config.control, config.seed) if config.control else dataset
 
 
 def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[PlannedStage]:

@@ -103,6 +103,9 @@ class TrainedOn(_Model):
     benchmark: str
     settings: dict[str, Any]
     data: Data
+    leaks: dict[str, dict[str, int]] | None = None
+    """As `Data.leaks`, between the splits learned from (the first of a pair) and those of the scored benchmark (the
+    second). None: not looked for."""
 
 
 class Provenance(_Model):

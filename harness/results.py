@@ -173,7 +173,12 @@ def trained_on(plan: Plan) -> TrainedOn | None:
     if plan.training is plan.dataset:
         return None
     benchmark = plan.training.benchmark
-    return TrainedOn(benchmark=benchmark.name, settings=settings_of(benchmark), data=seen(plan.training))
+    return TrainedOn(
+        benchmark=benchmark.name,
+        settings=settings_of(benchmark),
+        data=seen(plan.training, plan.learned),
+        leaks=leaks.exact_between(plan.learned, plan.published),
+    )
 
 
 def provenance_of(plan: Plan, started: str, workers: int, resumed: int) -> Provenance:

@@ -1,16 +1,14 @@
-"""Ways to damage an annotation file, for tests that a loader says in one line what is wrong and where."""
+"""Ways to damage a file of rows, for tests that its reader says in one line what is wrong and where."""
 
 from __future__ import annotations
 
 import json
 import random
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.api import Benchmark, Example
 from harness.errors import DataError
 
 WRONG: tuple[Any, ...] = (
@@ -62,37 +60,6 @@ def damaged(rows: list[dict[str, Any]], rng: random.Random, lines: bool) -> byte
         spot = rng.randrange(len(whole))
         return whole[:spot] + rng.choice([b"\xff\xfe", b"\0", b"}", b'"']) + whole[spot + 1 :]
     return whole + (b"\n}" if kind == "extra" else b"")
-
-
-def _loaded(benchmark: Benchmark) -> tuple[str | None, list[Example]]:
-    try:
-        return None, list(benchmark.load("test"))
-    except DataError as error:
-        return str(error), []
-
-
-def each_damage_is_named(benchmark: Benchmark, path: Path, rows: list[dict[str, Any]], lines: bool, count: int) -> None:
-    """`count` damaged versions of `path`: each loads as it stands, or ends in one line that names the file.
-
-    No example may point out of the data folder.
-    """
-    rng = random.Random(path.name)
-    refused = 0
-    for _ in range(count):
-        path.write_bytes(damaged(rows, rng, lines))
-        fault, examples = _loaded(benchmark)
-        if fault is not None:
-            assert path.name in fault
-            assert "\n" not in fault
-            assert len(fault) < 600
-            refused += 1
-        assert benchmark.data_dir is not None
-        for e in examples:
-            if isinstance(e.image, Path):
-                assert e.image.resolve().is_relative_to(benchmark.data_dir.resolve())
-            assert 0 <= e.gold < len(e.options)
-            assert e.question.strip()
-    assert refused > count / 2
 
 
 Load = Callable[[], object]

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from benchmarks.amber import AMBER
 from benchmarks.challenge_factuality import ChallengeFactuality
 from benchmarks.challenge_hallucination import ChallengeHallucination
+from benchmarks.hallusionbench import HallusionBench
 from benchmarks.haloquest import HaloQuest
 from benchmarks.mfc_bench import MFCBench
 from benchmarks.mhalubench import MHaluBench
+from benchmarks.mmfakebench import CLASSES, MMFakeBench
 from benchmarks.naturalbench import NaturalBench
 from benchmarks.nlvr import NLVR
+from benchmarks.pope import POPE, RePOPE
 from benchmarks.sugar_crepe import SugarCrepe
 from benchmarks.verite import VERITE
 from harness.api import Benchmark
@@ -47,7 +51,7 @@ class StandIn:
     images: Sequence[Key] = ()
     """Values that name a file."""
     rebased: bool = False
-    """Whether only the last part of such a name counts."""
+    """Whether what such a name begins with is dropped, so that an absolute path stays inside too."""
     unique: bool = True
     """Whether two equal rows are an error."""
     others: dict[str, Sequence[Row]] = field(default_factory=dict)
@@ -55,7 +59,8 @@ class StandIn:
 
     @property
     def name(self) -> str:
-        return type(self.make(Path())).name
+        """The benchmark's, and the file's stem."""
+        return f"{type(self.make(Path())).name}-{Path(self.file).stem}"
 
     def write(self, folder: Path, content: bytes | None = None) -> Path:
         """The data set in `folder`; `content` in place of the annotation file's own."""
@@ -110,54 +115,56 @@ def cell(number: int) -> dict[str, Any]:
 def _caption(number: int, right: str) -> Row:
     choices = ["No hallucination", "blue wire shelf", "two lamps", "a rug"]
     return {
-        "metadata": {
-            "image_id": f"{number}.jpg",
-            "system1_question": "Describe the image.",
-            "system1_answer": f"A room with a blue wire shelf, two lamps and a rug, number {number}.",
-            "system2_question": "Which part is hallucinated?",
-            "correct_answer": choices["ABCD".index(right)],
-            "correct_choice": right,
-            "choices": [{"id": letter, "choice": text} for letter, text in zip("ABCD", choices, strict=True)],
-        }
+        "image_id": f"{number}.jpg",
+        "system1_question": "Describe the image.",
+        "system1_answer": f"A room with a blue wire shelf, two lamps and a rug, number {number}.",
+        "system2_question": "Which part is hallucinated?",
+        "correct_answer": choices["ABCD".index(right)],
+        "correct_choice": right,
+        "choices": [{"id": letter, "choice": text} for letter, text in zip("ABCD", choices, strict=True)],
     }
 
 
-def _claim(number: int, right: str) -> Row:
+def claim(number: int, right: str) -> Row:
     choices = ["True", "False", "Partially True", "Not Verifiable"]
     return {
-        "metadata": {
-            "image_id": f"{number}.jpg",
-            "claim": f"The tower has {number} floors.",
-            "context": "" if number == 2 else "It was built in 1910.",
-            "question": "Is the claim true?",
-            "correct_answer": choices["ABCD".index(right)],
-            "correct_choice": right,
-            "choices": choices,
-        }
+        "image_id": f"{number}.jpg",
+        "claim": f"The tower has {number} floors.",
+        "context": "" if number == 2 else "It was built in 1910.",
+        "question": "Is the claim true?",
+        "correct_answer": choices["ABCD".index(right)],
+        "correct_choice": right,
+        "choices": [{"id": letter, "choice": text} for letter, text in zip("ABCD", choices, strict=True)],
     }
 
 
 CHALLENGE_HALLUCINATION = StandIn(
     make=ChallengeHallucination,
-    file="train.json",
+    file="HallucinationDetection/json/train.json",
     layout="array",
     rows=[_caption(number, "ABCD"[number % 4]) for number in range(8)],
-    pictures=[f"images/{number}.jpg" for number in range(12)],
-    texts=[("metadata", "system1_answer"), ("metadata", "system2_question")],
-    choices=[("metadata", "correct_choice"), ("metadata", "choices", 2, "id")],
-    images=[("metadata", "image_id")],
-    others={"test.json": [_caption(10, "C")], "validation.json": [_caption(11, "A"), _caption(8, "B")]},
+    pictures=[f"HallucinationDetection/images/{number}.jpg" for number in range(12)],
+    texts=[("system1_answer",), ("system2_question",)],
+    choices=[("correct_choice",), ("choices", 2, "id")],
+    images=[("image_id",)],
+    others={
+        "HallucinationDetection/json/test.json": [_caption(10, "C")],
+        "HallucinationDetection/json/val.json": [_caption(11, "A"), _caption(8, "B")],
+    },
 )
 CHALLENGE_FACTUALITY = StandIn(
     make=ChallengeFactuality,
-    file="test.json",
+    file="Fact Checking/json/test.json",
     layout="array",
-    rows=[_claim(number, "ABCD"[number % 4]) for number in range(6)],
-    pictures=[f"images/{number}.jpg" for number in range(40)],
-    texts=[("metadata", "claim"), ("metadata", "question")],
-    choices=[("metadata", "correct_choice"), ("metadata", "choices", 3)],
-    images=[("metadata", "image_id")],
-    others={"train.json": [_claim(number, "B") for number in range(6, 40)]},
+    rows=[claim(number, "ABCD"[number % 4]) for number in range(6)],
+    pictures=[f"Fact Checking/images/{number}.jpg" for number in range(9)],
+    texts=[("claim",), ("question",)],
+    choices=[("correct_choice",), ("choices", 3, "choice")],
+    images=[("image_id",)],
+    others={
+        "Fact Checking/json/train.json": [claim(number, "B") for number in (6, 7)],
+        "Fact Checking/json/val.json": [claim(8, "D")],
+    },
 )
 MHALUBENCH = StandIn(
     make=MHaluBench,
@@ -176,7 +183,9 @@ MHALUBENCH = StandIn(
                 {
                     "segment": "A cat sleeps.",
                     "label": "non-hallucination",
-                    "claims": [{"claim": "There is a cat.", "label": "non-hallucination"}],
+                    "claims": [
+                        {"claim": "There is a cat.", "claim_category": ["object"], "label": "non-hallucination"}
+                    ],
                 },
                 {
                     "segment": f"It is red and weighs {number} kilograms.",
@@ -326,7 +335,98 @@ NLVR_ = StandIn(
     images=[("identifier",), ("directory",)],
 )
 
+
+def _polled(number: int) -> Row:
+    said = "yes" if number % 2 else "no"
+    return {"question_id": number, "image": f"i{number}.jpg", "text": f"Is there a dog {number}?", "label": said}
+
+
+POPE_ = StandIn(
+    make=lambda folder: POPE(folder, variant="random"),
+    file="coco_pope_random.json",
+    layout="lines",
+    rows=[_polled(number) for number in range(1, 6)],
+    pictures=[f"val2014/i{number}.jpg" for number in range(1, 6)],
+    texts=[("text",)],
+    choices=[("label",)],
+    images=[("image",)],
+)
+REPOPE_ = replace(
+    POPE_, make=lambda folder: RePOPE(folder, variant="popular"), file="annotations/coco_repope_popular.json"
+)
+AMBER_ = StandIn(
+    make=AMBER,
+    file="query_all.json",
+    layout="array",
+    rows=[{"id": number, "image": f"AMBER_{number}.jpg", "query": f"Is it so, {number}?"} for number in range(2, 7)],
+    pictures=[f"image/AMBER_{number}.jpg" for number in range(2, 7)],
+    texts=[("query",)],
+    choices=[("id",)],
+    images=[("image",)],
+    others={
+        "annotations.json": [
+            {"id": 1, "type": "generative", "truth": ["sky"], "hallu": ["cloud"]},
+            *({"id": number, "type": "relation", "truth": "no"} for number in range(2, 7)),
+        ]
+    },
+)
+AMBER_TRUTHS = replace(
+    AMBER_, file="annotations.json", rows=AMBER_.others["annotations.json"][1:], texts=(), images=(),
+    choices=[("id",), ("type",), ("truth",)], others={"query_all.json": AMBER_.rows},
+)  # fmt: skip
+HALLUSIONBENCH = StandIn(
+    make=HallusionBench,
+    file="HallusionBench.json",
+    layout="array",
+    rows=[
+        {
+            "category": "VS",
+            "subcategory": "chart",
+            "visual_input": "1",
+            "set_id": "3",
+            "figure_id": str(number),
+            "question_id": "0",
+            "question": "Is it larger?",
+            "gt_answer": str(number % 2),
+            "filename": f"./VS/chart/3_{number}.png",
+        }
+        for number in range(1, 6)
+    ],
+    pictures=[f"hallusion_bench/VS/chart/3_{number}.png" for number in range(1, 6)],
+    texts=[("question",)],
+    choices=[("category",), ("subcategory",), ("gt_answer",)],
+    images=[("filename",)],
+)
+MMFAKEBENCH = StandIn(
+    make=MMFakeBench,
+    file="MMFakeBench_test.json",
+    layout="array",
+    rows=[
+        {
+            "text": f"Wi-Fi is a trademark of Microsoft, {number}.",
+            "image_path": f"/{'real' if number == 0 else 'fake'}/a_source_test_5/{number}.jpg",
+            "text_source": "",
+            "image_source": "",
+            "gt_answers": "True" if number == 0 else "Fake" if number < 3 else ["Fake"],
+            "fake_cls": CLASSES[number],
+        }
+        for number in range(4)
+    ],
+    pictures=[f"MMFakeBench_test/{'real' if n == 0 else 'fake'}/a_source_test_5/{n}.jpg" for n in range(4)],
+    texts=[("text",)],
+    choices=[("fake_cls",), ("gt_answers",)],
+    images=[("image_path",)],
+    rebased=True,
+    unique=False,  # an item is its place in the file
+)
+
 STAND_INS = (
+    POPE_,
+    REPOPE_,
+    AMBER_,
+    AMBER_TRUTHS,
+    HALLUSIONBENCH,
+    MMFAKEBENCH,
     NLVR_,
     CHALLENGE_HALLUCINATION,
     CHALLENGE_FACTUALITY,

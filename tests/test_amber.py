@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from damage import each_damage_is_named, says
+from damage import says
 
 from benchmarks.amber import AMBER
 
@@ -75,15 +75,3 @@ def test_errors_name_file_and_item(tmp_path: Path) -> None:
     says(lambda: bench.load("test"), r"annotations\.json: item 1: type is 'x'")
     write(tmp_path, TRUTHS, [*QUERIES, QUERIES[0]])
     says(lambda: bench.load("test"), r"query_all\.json: item 5: the id '1' is already")
-
-
-def test_every_damage_is_named(tmp_path: Path) -> None:
-    write(tmp_path)
-    each_damage_is_named(AMBER(tmp_path), tmp_path / "query_all.json", QUERIES, lines=False, count=500)
-
-
-def test_every_damage_to_the_annotations_is_named(tmp_path: Path) -> None:
-    write(tmp_path, queries=QUERIES[1:])
-    # What is damaged in the annotations may be missed in the queries: either file is named.
-    bench = AMBER(tmp_path)
-    each_damage_is_named(bench, tmp_path / "annotations.json", TRUTHS[1:], lines=False, count=500)

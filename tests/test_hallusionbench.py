@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from damage import each_damage_is_named, says
+from damage import says
 from PIL import Image
 
 from benchmarks.hallusionbench import HallusionBench, no_image
@@ -98,8 +98,3 @@ def test_errors_name_file_and_item(tmp_path: Path) -> None:
     ):
         write(tmp_path, [row(1), bad])
         says(lambda: bench.load("test"), pattern)
-
-
-def test_every_damage_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path, []) / "HallusionBench.json"
-    each_damage_is_named(HallusionBench(tmp_path), path, [row(0), row(1), row(2)], lines=False, count=1000)

@@ -257,6 +257,37 @@ def test_leaks_of_what_is_not_there(cli: Cli, tmp_path: Path) -> None:
     assert "expected NAME=FOLDER" in said.err
 
 
+def test_what_two_benchmarks_share(tmp_path: Path) -> None:
+    """Only pairs across the two: what `first` shares within itself is its own affair."""
+    first = dataset(train=[example("a", "A red ring.", Blobs(1))], validation=[example("b", "a red ring", Blobs(2))])
+    second = dataset(test=[example("c", "a RED ring", Blobs(2)), example("d", "alone", Blobs(3))])
+    assert leaks.exact_between(first, second) == {
+        "train/test": {"text": 1},
+        "validation/test": {"text": 1, "image": 1, "both": 1},
+    }
+    assert leaks.exact_between(second, first) == {
+        "test/train": {"text": 1},
+        "test/validation": {"text": 1, "image": 1, "both": 1},
+    }
+
+
+def test_a_run_that_learned_elsewhere_tells_what_the_two_share(cli: Cli, toy_run: list[str], tmp_path: Path) -> None:
+    """`exam` is the toy's test split. A control sees no image: what the data share is looked for all the same."""
+    args = ["--benchmark", "exam", "--set", "train_on=toy", "--set", "control=text_only", "--store", tmp_path]
+    record = cli("run", *toy_run, *args, "--json").json
+    expected = {"text": 24, "image": 24, "both": 24}
+    assert record["data"]["leaks"] == {}
+    assert record["trained_on"]["data"]["leaks"] == {"train/validation": expected}
+    assert record["trained_on"]["leaks"] == {"train/test": expected, "validation/test": expected}
+    shown = cli("show", record["run_id"], "--store", tmp_path).out
+    assert "toy/train and exam/test: examples of the second with a duplicate in the first: 24 text" in shown
+    plugin = toy_run[toy_run.index("--plugin") + 1]
+    found = cli("leaks", record["run_id"][:-2], "--store", tmp_path, "--plugin", plugin, "--exact", "--json").json
+    pairs = {(one["first"], one["second"]): one["counts"] for one in found}
+    assert pairs["toy/train", "exam/test"] == expected
+    assert set(pairs) >= {("toy/train", "toy/test"), ("toy/test", "exam/test")}
+
+
 def test_a_runs_record_carries_the_exact_ones(cli: Cli, toy_run: list[str], tmp_path: Path) -> None:
     """The toy shows three pictures everywhere, and asks the same question of each."""
     said = cli("run", *toy_run, "--store", tmp_path, "--json").json

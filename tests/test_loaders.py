@@ -22,6 +22,7 @@ from standins import (
     SUGAR_CREPE,
     VERITE_,
     cell,
+    claim,
     encoded,
 )
 
@@ -92,8 +93,8 @@ def test_challenge_parts_one_by_one(tmp_path: Path) -> None:
 
 
 def test_several_hallucinated_parts_need_the_multi_label_form(tmp_path: Path) -> None:
-    row = json.loads(json.dumps(CHALLENGE_HALLUCINATION.rows[1]))
-    row["metadata"] |= {"correct_choice": ["B", "D"], "correct_answer": ["blue wire shelf", "a rug"]}
+    answer = {"correct_choice": ["B", "D"], "correct_answer": ["blue wire shelf", "a rug"]}
+    row = {**CHALLENGE_HALLUCINATION.rows[1], **answer}
     folder = CHALLENGE_HALLUCINATION.write(tmp_path, json.dumps([row]).encode())
     with pytest.raises(DataError, match=r"train\.json: item 1: correct_choice names 2 options.*form=per_option"):
         list(ChallengeHallucination(folder).load("train"))
@@ -101,18 +102,37 @@ def test_several_hallucinated_parts_need_the_multi_label_form(tmp_path: Path) ->
 
 
 def test_challenge_verdicts(tmp_path: Path) -> None:
-    """Bare texts or truth values as choices, in any order, and items without their wrapper."""
-    row = CHALLENGE_FACTUALITY.rows[1]["metadata"]
-    turned = row | {"choices": ["Not Verifiable", True, False, "partially true"], "correct_choice": "B"}
+    """Bare texts or truth values as choices, in any order, and items in the site's wrapper."""
+    turned = CHALLENGE_FACTUALITY.rows[1] | {
+        "choices": ["Not Verifiable", True, False, "partially true"],
+        "correct_choice": "B",
+    }
     turned |= {"correct_answer": True}
-    folder = CHALLENGE_FACTUALITY.write(tmp_path, json.dumps([turned]).encode())
+    folder = CHALLENGE_FACTUALITY.write(tmp_path, json.dumps([{"metadata": turned}]).encode())
     example = next(iter(ChallengeFactuality(folder).load("test")))
     assert (example.options, example.gold) == (("True", "False", "Partially True", "Not Verifiable"), 0)
     assert (example.category, example.context) == ("True", "It was built in 1910.")
 
 
+@pytest.mark.parametrize("depth", ["root", "task", "flat"])
+def test_where_the_challenges_files_may_lie(depth: str, tmp_path: Path) -> None:
+    """The folder of both tasks; a task's own, its words apart; or all files in one folder."""
+    folder = CHALLENGE_HALLUCINATION.write(tmp_path) / "HallucinationDetection"
+    if depth == "flat":
+        for file in (folder / "json").iterdir():
+            file.rename(folder / file.name)
+        (folder / "json").rmdir()
+        (folder / "val.json").rename(folder / "validation.json")
+    elif depth == "root":
+        folder = folder.rename(tmp_path / "Hallucination Detection").parent
+    benchmark = ChallengeHallucination(folder)
+    assert [len(list(benchmark.load(split))) for split in benchmark.splits] == [8, 2, 1]
+    assert all(e.load_image().size == (8, 8) for e in benchmark.load("train"))
+
+
 def test_without_a_validation_file_images_are_drawn_for_it(tmp_path: Path) -> None:
-    benchmark = ChallengeFactuality(CHALLENGE_FACTUALITY.write(tmp_path))
+    train_only = {"Fact Checking/json/train.json": [claim(number, "B") for number in range(34)]}
+    benchmark = ChallengeFactuality(replace(CHALLENGE_FACTUALITY, others=train_only).write(tmp_path))
     train, validation = ({e.group for e in benchmark.load(split)} for split in ("train", "validation"))
     assert len(train) + len(validation) == 34
     assert train.isdisjoint(validation)
@@ -133,7 +153,7 @@ def test_without_a_validation_file_images_are_drawn_for_it(tmp_path: Path) -> No
     ],
 )
 def test_challenge_items_that_contradict_themselves(change: dict[str, Any], says: str, tmp_path: Path) -> None:
-    row = {"metadata": CHALLENGE_HALLUCINATION.rows[1]["metadata"] | change}
+    row = CHALLENGE_HALLUCINATION.rows[1] | change
     folder = CHALLENGE_HALLUCINATION.write(tmp_path, json.dumps([row]).encode())
     with pytest.raises(DataError, match=rf"train\.json: item 1: {says}"):
         list(ChallengeHallucination(folder).load("train"))

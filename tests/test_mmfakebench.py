@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from damage import each_damage_is_named, says
+from damage import says
 
 from benchmarks.mmfakebench import CLASSES, OPTIONS, MMFakeBench
 
@@ -36,6 +36,17 @@ def test_the_four_classes(tmp_path: Path) -> None:
     assert (examples[1].claim, examples[1].source) == ("Wi-Fi is a trademark of Microsoft.", "mmfakebench/some_source")
 
 
+def test_the_repository_on_the_hub(tmp_path: Path) -> None:
+    """The files beside the folders that the archives make, perhaps one level deeper; gt_answers a bare text."""
+    rows = [row("original", gt_answers="True"), row("mismatch", gt_answers="Fake")]
+    (tmp_path / "MMFakeBench_test.json").write_text(json.dumps(rows))
+    picture = Path("MMFakeBench_test", "fake", "some_source", "mismatch.jpg")
+    assert [e.gold for e in MMFakeBench(tmp_path).load("test")] == [0, 3]
+    assert MMFakeBench(tmp_path).load("test")[1].image == tmp_path / picture
+    (tmp_path / "MMFakeBench_test" / picture).parent.mkdir(parents=True)
+    assert MMFakeBench(tmp_path).load("test")[1].image == tmp_path / "MMFakeBench_test" / picture
+
+
 def test_both_parts_may_lie_side_by_side(tmp_path: Path) -> None:
     write(tmp_path / "MMFakeBench_val", [row("mismatch")], "val")
     write(tmp_path / "MMFakeBench_test", [row("original"), row("mismatch")])
@@ -49,6 +60,8 @@ def test_errors_name_file_and_item(tmp_path: Path) -> None:
     says(lambda: bench.load("test"), r"MMFakeBench_test\.json: does not exist")
     for bad, pattern in (
         (row("mismatch", gt_answers=["True"]), r"item 2: gt_answers is \['True'\] but fake_cls 'mismatch'"),
+        (row("mismatch", gt_answers="True"), "item 2: gt_answers is 'True' but fake_cls 'mismatch'"),
+        (row("mismatch", gt_answers=[]), "item 2: gt_answers is .., expected a list of 1 or more items"),
         (row("mismatch", fake_cls="fake"), "item 2: fake_cls is 'fake', expected one of 'original'"),
         (row("mismatch", image_path="//etc/passwd"), "item 2: image is '/etc/passwd'"),
         (row("mismatch", image_path="/fake/../../x"), "item 2: image is"),
@@ -56,8 +69,3 @@ def test_errors_name_file_and_item(tmp_path: Path) -> None:
     ):
         write(tmp_path, [row("original"), bad])
         says(lambda: bench.load("test"), pattern)
-
-
-def test_every_damage_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path, []) / "source" / "MMFakeBench_test.json"
-    each_damage_is_named(MMFakeBench(tmp_path), path, [row("original"), row("mismatch")], lines=False, count=1000)

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from damage import each_damage_is_named, says
+from damage import says
 from PIL import Image
 
 from benchmarks.pope import POPE, VARIANTS, RePOPE
@@ -110,8 +110,3 @@ def test_errors_name_file_and_item(tmp_path: Path) -> None:
         bench.load("train")
     with pytest.raises(ConfigError, match="--data-dir"):
         POPE().load("test")
-
-
-def test_every_damage_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path, []) / "coco_pope_random.json"
-    each_damage_is_named(POPE(tmp_path, variant="random"), path, [row(1), row(2, "no"), row(3)], lines=True, count=1000)

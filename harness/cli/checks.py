@@ -6,13 +6,16 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.api import Split
 from harness.cli.common import DataOption, JsonOption, PluginOption, StoreOption, app, load_plugins, print_json, say
 from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from harness.record import Record
 
 DataOf = Annotated[
     list[str] | None,
@@ -22,7 +25,11 @@ DataOf = Annotated[
 
 @app.command("leaks")
 def leaks_(
+    run: Annotated[
+        str | None, typer.Argument(help="A run: the benchmarks it touches, with its settings; may be shortened.")
+    ] = None,
     benchmark: Annotated[list[str] | None, typer.Option("--benchmark", help="May be repeated.")] = None,
+    store: StoreOption = None,
     data_dir: DataOf = None,
     plugin: PluginOption = None,
     exact: Annotated[bool, typer.Option("--exact", help="Leave near duplicates out.")] = False,
@@ -31,18 +38,31 @@ def leaks_(
 ) -> None:
     """Images and texts that the splits of these benchmarks share: exact and near duplicates, with examples."""
     from harness import data, leaks, registry
+    from harness.store import Store
 
     load_plugins(plugin)
-    if not benchmark:
-        raise ConfigError("no benchmark given: name one or more with --benchmark")
-    folders = _folders(benchmark, data_dir)
-    made = [registry.make_benchmark(name, {}, folders.get(name)) for name in dict.fromkeys(benchmark)]
+    settings: dict[str, dict[str, Any]] = {name: {} for name in benchmark or ()}
+    if run is not None:
+        settings = _touched(Store(store).find(run)) | settings
+    if not settings:
+        raise ConfigError("no benchmark given: name a run, or one or more with --benchmark")
+    folders = _folders(list(settings), data_dir)
+    made = [registry.make_benchmark(name, chosen, folders.get(name)) for name, chosen in settings.items()]
     sides = leaks.texts_of(made) if texts else leaks.sides(map(data.load, made))
     found = leaks.find(sides, not exact, not texts, lambda what: say(f"looking at {what}"))
     if as_json:
         print_json([shared.model_dump() for shared in found])
     else:
         print(leaks.to_text(found))
+
+
+def _touched(record: Record) -> dict[str, dict[str, Any]]:
+    """The benchmarks that a run is scored on and learned from, with its settings of them.
+
+    Plugins are code: those that the record names aren't loaded, `--plugin` gives them.
+    """
+    learned = {record.trained_on.benchmark: record.trained_on.settings} if record.trained_on else {}
+    return learned | {record.benchmark: record.config.get("benchmark_settings", {})}
 
 
 def _folders(benchmarks: list[str], data_dirs: list[str] | None) -> dict[str, Path]:
