@@ -249,8 +249,8 @@ def _check_vocabularies(
 def code_digest(*classes: type) -> str:
     """sha256 over the code whose change may change the numbers: the harness's own, and the plug-ins' files."""
     digest = hashlib.sha256()
-    for name in ("api.py", "blind.py", "data.py", "models.py", "step.py", "teachers.py", "train.py", "evaluate.py"):
-        digest.update((Path(__file__).parent / name).read_bytes())
+    for name in ("api", "blind", "data", "encoding", "models", "step", "teachers", "train", "evaluate"):
+        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     for cls in classes:
         digest.update(registry.source_digest(cls).encode())
     return digest.hexdigest()
