@@ -25,6 +25,7 @@ __all__ = [
     "Encoder",
     "OptionScorer",
     "Outputs",
+    "image_token",
     "load_config",
     "load_encoder",
     "load_vlm",
@@ -98,7 +99,8 @@ class OptionScorer(nn.Module):
         ids = ids_rl.repeat(len(mask_bt), 1)
         mask = torch.cat([mask_bt.repeat_interleave(rows, 0), mask_bt.new_ones(ids.shape)], 1)
         logits: Tensor = self.vlm(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True).logits
-        return logits.float().unflatten(0, (len(mask_bt), rows))
+        logits_brlv: Tensor = logits.float().unflatten(0, (len(mask_bt), rows))
+        return logits_brlv
 
 
 @dataclass(frozen=True)
@@ -173,10 +175,7 @@ def _caught(vlm: nn.Module, needs: Collection[Need], kept_b: Tensor | None) -> I
 
 def _visual_tokens(vlm: nn.Module, embeddings_btd: Tensor, ids_bt: Tensor) -> Tensor:
     """The embeddings (B, N, d) at the image tokens' places: what the projector made of the picture."""
-    config: Any = vlm.config
-    image = getattr(config, "image_token_id", None)
-    image = getattr(config, "image_token_index", None) if image is None else image
-    seen_bt = ids_bt == (-1 if image is None else image)
+    seen_bt = ids_bt == image_token(vlm.config)
     counts = seen_bt.sum(1).tolist()
     if min(counts) == 0 or len(set(counts)) > 1:
         raise ModelError(
@@ -185,6 +184,12 @@ def _visual_tokens(vlm: nn.Module, embeddings_btd: Tensor, ids_bt: Tensor) -> Te
         )
     tokens: Tensor = embeddings_btd[seen_bt].unflatten(0, (len(ids_bt), -1))
     return tokens
+
+
+def image_token(config: Any) -> int:
+    """The number of the token that stands where image features go; -1 for a model without one."""
+    found = [getattr(config, name, None) for name in ("image_token_id", "image_token_index")]
+    return next((number for number in found if number is not None), -1)
 
 
 def width(config: Any) -> int:

@@ -108,7 +108,7 @@ def check_fits(cluster: ClusterConfig) -> int:
         if need > have.get(kind, 0):
             raise ConfigError(
                 f"cluster.workers = {cluster.workers} needs {need} {kind}s, the cluster has {have.get(kind, 0):g}; "
-                "lower --workers or cluster.cpus_per_worker, or join a larger cluster with RAY_ADDRESS"
+                f"lower --workers or cluster.{kind.lower()}s_per_worker, or join a larger cluster with RAY_ADDRESS"
             )
     return int(min(have.get(kind, 0) // need for kind, need in needs.items() if need))
 
