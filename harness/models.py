@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness import ladders
 from harness.api import Need
 from harness.config import RungConfig
 from harness.encoding import Batch, Encoder, Spelling, load_encoder, quiet
@@ -98,7 +99,11 @@ class OptionScorer(nn.Module):
         cache.batch_repeat_interleave(rows)
         ids = ids_rl.repeat(len(mask_bt), 1)
         mask = torch.cat([mask_bt.repeat_interleave(rows, 0), mask_bt.new_ones(ids.shape)], 1)
-        logits: Tensor = self.vlm(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True).logits
+        known: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache, "use_cache": True}
+        if (deltas_b1 := getattr(self.vlm.model, "rope_deltas", None)) is not None:  # Qwen's places in three dimensions
+            places = (mask.cumsum(1) - 1)[:, -ids.shape[1] :] + deltas_b1.repeat_interleave(rows, 0)
+            known["position_ids"] = places.expand(3, -1, -1)
+        logits = self.vlm(**known).logits
         logits_brlv: Tensor = logits.float().unflatten(0, (len(mask_bt), rows))
         return logits_brlv
 
@@ -206,8 +211,7 @@ def load_vlm(rung: RungConfig) -> nn.Module:
     where = f"model {rung.name!r} ({rung.model})"
     try:
         model, loaded = AutoModelForImageTextToText.from_pretrained(
-            rung.model,
-            revision=rung.revision or "main",
+            ladders.snapshot(rung),
             dtype=torch.float32,
             attn_implementation=rung.attention,
             trust_remote_code=False,
@@ -236,7 +240,7 @@ def load_config(rung: RungConfig) -> Any:
     quiet()
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(rung.model, revision=rung.revision or "main")
+    return AutoConfig.from_pretrained(ladders.snapshot(rung), trust_remote_code=False)
 
 
 def token_counts(config: Any, batch: Batch) -> tuple[float, float]:

@@ -93,7 +93,13 @@ class Plan:
     @cached_property
     def warnings(self) -> list[str]:
         """What is allowed, but seldom meant."""
-        student, found = self.method.student, []
+        student = self.method.student
+        found = [
+            f"rung {name!r} is the hub's {rung.model!r} without a revision, which may change; pin it with revision = "
+            "'COMMIT' in the ladder's file"
+            for name in self.infos
+            if (rung := self.rungs[name]).revision is None and not Path(rung.model).is_dir()
+        ]
         for planned in self.stages:
             stage = planned.stage
             if student not in stage.roles:

@@ -19,6 +19,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as cores
 from tokenizers.trainers import BpeTrainer
 
+from harness.encoding import quiet
+
 WORDS = "what colour is it the picture ? . : , red green blue Answer with letter user assistant model Claim Context"
 SENTENCES = ["what colour is it ? A. red B. green C. blue Answer with the letter."] * 4
 
@@ -306,6 +308,7 @@ def build(
 
     `rows`: of the output layer, more than there are tokens where it is padded. `more`: further words.
     """
+    quiet()
     make, signs, processor = FAMILIES[family]
     tokenizer = _tokenizer(vocabulary(signs, more), signs)
     config, images, extra = make(Size(width, layers, rows or len(tokenizer)), tokenizer.convert_tokens_to_ids)
