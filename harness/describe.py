@@ -14,7 +14,7 @@ from harness import controls, ladders, registry
 from harness.api import Benchmark, Method
 from harness.errors import ConfigError, UserError, near
 from harness.plan import Plan, rung_of
-from harness.record import Interval, Record
+from harness.record import Interval, Mix, Record
 from harness.store import Store
 
 What = Literal["methods", "benchmarks", "ladders", "runs"]
@@ -186,7 +186,7 @@ def price(plan: Plan) -> dict[str, Any]:
     FLOPs: 2 a parameter and token forward, twice that backward. Memory: 4 bytes a weight, 12 more for a
     learner's gradient and AdamW state, 4 more for its best copy; activations aren't counted.
     """
-    from harness import models
+    from harness import memory, models, vocabulary
     from harness.train import encoders
 
     by_rung = encoders(plan)
@@ -212,7 +212,7 @@ def price(plan: Plan) -> dict[str, Any]:
                 "trainable": role.trainable,
                 "parameters": info.parameters,
                 "flops": forward * examples * (3 if role.trainable else 1),
-                "bytes": info.parameters * (20 if role.trainable else 4),
+                "bytes": info.parameters * (memory.LEARNING if role.trainable else memory.FROZEN),
             }
         stages.append(
             {
@@ -221,6 +221,7 @@ def price(plan: Plan) -> dict[str, Any]:
                 "steps": planned.steps,
                 "examples": examples,
                 "roles": roles,
+                "mix": found.model_dump() if (found := vocabulary.mix(plan, planned, by_rung)) else None,
             }
         )
     return {
@@ -236,14 +237,15 @@ def price(plan: Plan) -> dict[str, Any]:
         else None,
         "stages": stages,
         "train_flops": float(sum(r["flops"] for s in stages for r in s["roles"].values())),
-        "memory_bytes": max(
-            (sum(r["bytes"] for r in s["roles"].values()) for s in stages), default=plan.student_parameters * 4
-        ),
+        "memory_bytes": memory.most_held(plan),
+        "warnings": plan.warnings,
     }
 
 
 def price_text(priced: dict[str, Any]) -> str:
     """`price`'s answer for a person."""
+    from harness.vocabulary import mix_text
+
     lines = [
         priced["run_id"],
         f"  student {priced['student']}, {priced['parameters']:,} parameters",
@@ -264,12 +266,15 @@ def price_text(priced: dict[str, Any]) -> str:
                 f"    {name:12} {role['rung']:4} from {role['weights']:16} {learns}  "
                 f"{role['parameters']:>13,} parameters  {role['flops'] / 1e12:10.3f} TFLOP"
             )
+        if stage["mix"]:
+            lines.append(f"    {mix_text(Mix(**stage['mix']))}")
     if not priced["stages"]:
         lines.append("  no training: the rung is scored as it is")
     lines.append(
         f"  training {priced['train_flops'] / 1e12:.3f} TFLOP, weights and optimizer at most "
         f"{priced['memory_bytes'] / 2**20:.0f} MiB a worker (estimated; activations not counted)"
     )
+    lines += [f"  warning: {warning}" for warning in priced["warnings"]]
     return "\n".join(lines)
 
 

@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from harness.errors import ConfigError
+
 Report = Callable[[dict[str, Any]], None]
 """Takes progress: stage, step, steps, and the newest figures."""
 
@@ -51,6 +53,18 @@ class Io(Protocol):
 
 def silent(event: dict[str, Any]) -> None:
     """Report nothing."""
+
+
+def device(gpus: int) -> torch.device:
+    """This process's device: the CPU, or (with a GPU a worker) its GPU. Raises `ConfigError` where there is none."""
+    if not gpus:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"cluster.gpus_per_worker = {gpus}, and this machine has no GPU that torch {torch.__version__} can use; "
+            "set it to 0, install torch with CUDA, or join a cluster that has GPUs with RAY_ADDRESS and --workers"
+        )
+    return torch.device("cuda")
 
 
 class PlainIo:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import Field
@@ -141,15 +142,22 @@ def snapshot(rung: RungConfig) -> Path:
         return folder
     if folder.is_absolute() or rung.model.startswith("."):
         raise ModelError(f"model {rung.name!r}: no such folder: {rung.model}")
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(rung.model, revision=rung.revision))
+        return Path(_download(rung.model, rung.revision))
     except Exception as error:
         raise ModelError(
             f"model {rung.name!r}: {rung.model!r} is neither a folder nor a hub model that can be had: "
             f"{first_line(error)}"
         ) from None
+
+
+@lru_cache(maxsize=64)
+def _download(model: str, revision: str | None) -> str:
+    """The hub's files of a model that are needed: many repositories hold other formats beside them."""
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]
+    return str(snapshot_download(model, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]))
 
 
 def forward_flops(info: ModelInfo, text_tokens: float, patches: float) -> float:

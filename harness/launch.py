@@ -70,14 +70,15 @@ def _run(todo: list[Plan], store: Store, name: str, watch: Callable[[Event], Non
     import torch
 
     from harness import runner
-    from harness.io import PlainIo
+    from harness.io import PlainIo, device
 
+    own = device(cluster.gpus_per_worker)
     threads = torch.get_num_threads()
     torch.set_num_threads(cluster.cpus_per_worker)
     try:
         for p in todo:
             watch({"run_id": p.run_id, "stage": "load", "step": 0, "steps": 1})
-            record = runner.execute(p, PlainIo(lambda event, p=p: watch({"run_id": p.run_id, **event})), store)  # type: ignore[misc]
+            record = runner.execute(p, PlainIo(lambda event, p=p: watch({"run_id": p.run_id, **event}), own), store)  # type: ignore[misc]
             runner.release_memory()
             watch({"run_id": p.run_id, "status": record.status})
     finally:

@@ -1,148 +1,158 @@
 """Vision-language models as scorers of options: any folder that `AutoModelForImageTextToText` and
 `AutoProcessor` load. One forward pass gives the logits of the option letters at the answer position.
+
+The output layer is applied there and nowhere else: logits of whole sequences never exist.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
-import string
-import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from harness.api import Example, Need
+from harness import ladders
+from harness.api import Need
 from harness.config import RungConfig
+from harness.encoding import Batch, Encoder, Spelling, load_encoder, quiet
 from harness.errors import ModelError, first_line
+
+__all__ = [
+    "ABSENT",
+    "Batch",
+    "Encoder",
+    "OptionScorer",
+    "Outputs",
+    "image_token",
+    "load_config",
+    "load_encoder",
+    "load_vlm",
+    "quiet",
+    "token_counts",
+    "width",
+]
 
 ABSENT = -1e4
 """The logit of an option that an example doesn't have: probability 0, finite log."""
-
-PAD_TO = 16
-"""Batches are padded to a multiple of this many tokens: each other length costs a CPU's kernels memory of their own."""
-
-Batch = dict[str, Tensor]
 
 Outputs = dict[str, Tensor]
 """`options` (B, K), and what was needed beside it: `hidden` (B, d), `vision` (B, N, d), `vocab` (B, V)."""
 
 
-class Encoder:
-    """Turns examples into model inputs: chat template, image processor, tokenizer, padding."""
-
-    def __init__(self, processor: Any, name: str) -> None:
-        self.processor = processor
-        if (
-            getattr(processor, "chat_template", None) is None
-            and getattr(processor.tokenizer, "chat_template", None) is None
-        ):
-            raise ModelError(
-                f"model {name!r}: its processor has no chat template; add chat_template.jinja to the folder"
-            )
-        self.letters = [_spellings(processor.tokenizer, letter, name) for letter in string.ascii_uppercase]
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Equal for two processors that encode alike: their inputs can be shared."""
-        p = self.processor
-        parts = [p.to_json_string(), p.tokenizer.backend_tokenizer.to_str(), str(p.chat_template)]
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-    @cached_property
-    def tokens(self) -> dict[str, int]:
-        """The number of each token: two models can be compared over the vocabulary where these are equal."""
-        found: dict[str, int] = self.processor.tokenizer.get_vocab()
-        return found
-
-    @cached_property
-    def vocabulary(self) -> int:
-        """How many tokens there are: some models have room for more."""
-        return 1 + max(self.tokens.values())
-
-    def __call__(self, examples: Sequence[Example]) -> Batch:
-        """Inputs of B examples: what the model's processor gives, and `options` bool (B, K)."""
-        texts = [
-            self.processor.apply_chat_template(
-                [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": example.prompt()}]}],
-                add_generation_prompt=True,
-                tokenize=False,
-            )
-            for example in examples
-        ]
-        inputs = self.processor(
-            text=texts,
-            images=[[example.load_image()] for example in examples],
-            padding=True,
-            pad_to_multiple_of=PAD_TO,
-            return_tensors="pt",
-        )
-        batch = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
-        sizes = torch.tensor([len(example.options) for example in examples])
-        batch["options"] = torch.arange(int(sizes.max())) < sizes[:, None]
-        return batch
-
-
-def _spellings(tokenizer: Any, letter: str, name: str) -> list[int]:
-    """The single tokens that spell the letter, with and without a space before it."""
-    ids = {tuple(tokenizer.encode(text, add_special_tokens=False)) for text in (letter, f" {letter}")}
-    single = sorted({i[0] for i in ids if len(i) == 1} - {tokenizer.unk_token_id})
-    if not single:
-        raise ModelError(f"model {name!r}: its tokenizer has no single token for the option letter {letter!r}")
-    return single
-
-
 class OptionScorer(nn.Module):
     """A VLM that gives the option logits (B, K), float32, at the answer position, and more where it is needed."""
 
-    def __init__(self, vlm: nn.Module, letters: Sequence[Sequence[int]], precision: str = "fp32") -> None:
+    def __init__(self, vlm: nn.Module, letters: Sequence[Sequence[Spelling]], precision: str = "fp32") -> None:
         super().__init__()
-        self.vlm, self.precision = vlm, precision
-        width = max(len(ids) for ids in letters)
-        padded = torch.tensor([[*ids, *[-1] * (width - len(ids))] for ids in letters])
+        self.vlm, self.precision, self.spelled = vlm, precision, [list(spelled) for spelled in letters]
+        width = max(len(spelled) for spelled in letters)
+        first = [[tokens[0] for tokens in spelled] for spelled in letters]
+        padded = torch.tensor([[*ids, *[-1] * (width - len(ids))] for ids in first])
         self.register_buffer("letters", padded, persistent=False)
 
     def forward(self, batch: Batch, needs: Collection[Need] = ()) -> Outputs:
         inputs = {key: value for key, value in batch.items() if key != "options"}
+        options_bk = batch["options"]
+        tree = _tree(self.spelled[: options_bk.shape[1]])
         # The last attended token of each row: its own last one under right padding, the common last under left.
         mask = inputs["attention_mask"]
         last_b = mask.shape[1] - 1 - mask.flip(1).argmax(1)
         kept, row_b = last_b.unique(return_inverse=True)
-        with (
-            _caught(self.vlm, needs) as caught,
-            torch.autocast(mask.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"),
-        ):
-            logits_bpv = self.vlm(**inputs, logits_to_keep=kept, use_cache=False).logits
-        at = torch.arange(len(last_b), device=last_b.device), row_b
-        logits_bv = logits_bpv[at].float()
-        options_bk = batch["options"]
-        letters: Tensor = self.letters[: options_bk.shape[1]]  # type: ignore[index]
-        # Several spellings of one letter: the log of their summed probability.
-        spelled_bks = logits_bv[:, letters.clamp(min=0)].masked_fill(letters < 0, float("-inf"))
-        outputs: Outputs = {"options": spelled_bks.logsumexp(-1).masked_fill(~options_bk, ABSENT)}
+        narrow_precision = torch.autocast(mask.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with _caught(self.vlm, needs, row_b if len(kept) > 1 else None) as caught, narrow_precision:
+            given = self.vlm(**inputs, logits_to_keep=kept, use_cache=tree is not None)
+        logits_bv = given.logits[:, 0].float()
+        if tree is None:
+            logits_bk = self._letters(logits_bv, options_bk)
+        else:
+            with narrow_precision:
+                logits_brlv = self._continued(given.past_key_values, mask, tree)
+            logits_bk = tree.scores(logits_bv, logits_brlv)
+        outputs: Outputs = {"options": logits_bk.masked_fill(~options_bk, ABSENT)}
         if "hidden" in needs:
-            outputs["hidden"] = caught["hidden"][at].float()
+            outputs["hidden"] = caught["hidden"][:, 0].float()
         if "vision" in needs:
             outputs["vision"] = _visual_tokens(self.vlm, caught["embeddings"], inputs["input_ids"]).float()
         if "vocab" in needs:
             outputs["vocab"] = logits_bv
         return outputs
 
+    def _letters(self, logits_bv: Tensor, options_bk: Tensor) -> Tensor:
+        """The logits (B, K) of letters that are single tokens."""
+        letters: Tensor = self.letters[: options_bk.shape[1]]  # type: ignore[index]
+        # Several spellings of one letter: the log of their summed probability.
+        spelled_bks = logits_bv[:, letters.clamp(min=0)].masked_fill(letters < 0, float("-inf"))
+        return spelled_bks.logsumexp(-1)
+
+    def _continued(self, cache: Any, mask_bt: Tensor, tree: _Tree) -> Tensor:
+        """The logits (B, R, L, V) after each token of the tree's R branches, behind the prompt in the cache."""
+        if cache is None:
+            raise ModelError(
+                f"{type(self.vlm).__name__} keeps no cache of the prompt, which options of several tokens need; "
+                "turn gradient checkpointing off, or take a tokenizer with a token for each letter"
+            )
+        rows, width = len(tree.branches), max(map(len, tree.branches))
+        ids_rl = torch.tensor([[*b, *[b[-1]] * (width - len(b))] for b in tree.branches], device=mask_bt.device)
+        cache.batch_repeat_interleave(rows)
+        ids = ids_rl.repeat(len(mask_bt), 1)
+        mask = torch.cat([mask_bt.repeat_interleave(rows, 0), mask_bt.new_ones(ids.shape)], 1)
+        known: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache, "use_cache": True}
+        if (deltas_b1 := getattr(self.vlm.model, "rope_deltas", None)) is not None:  # Qwen's places in three dimensions
+            places = (mask.cumsum(1) - 1)[:, -ids.shape[1] :] + deltas_b1.repeat_interleave(rows, 0)
+            known["position_ids"] = places.expand(3, -1, -1)
+        logits = self.vlm(**known).logits
+        logits_brlv: Tensor = logits.float().unflatten(0, (len(mask_bt), rows))
+        return logits_brlv
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """Options of which some are several tokens: p(option) is the product over its tokens, each after those before."""
+
+    spelled: Sequence[Sequence[Spelling]]
+    branches: Sequence[Spelling]
+    """What is given to the model behind the prompt; no branch is the beginning of another."""
+
+    def scores(self, logits_bv: Tensor, deeper_brlv: Tensor) -> Tensor:
+        """Log-probabilities (B, K), several spellings of one option summed."""
+        first_bv, deeper_brlv = logits_bv.log_softmax(-1), deeper_brlv.log_softmax(-1)
+        return torch.stack([
+            torch.stack([self._score(tokens, first_bv, deeper_brlv) for tokens in spelled]).logsumexp(0)
+            for spelled in self.spelled
+        ], 1)  # fmt: skip
+
+    def _score(self, tokens: Spelling, first_bv: Tensor, deeper_brlv: Tensor) -> Tensor:
+        score_b = first_bv[:, tokens[0]]
+        for at in range(1, len(tokens)):
+            row = next(r for r, branch in enumerate(self.branches) if branch[:at] == tokens[:at])
+            score_b = score_b + deeper_brlv[:, row, at - 1, tokens[at]]
+        return score_b
+
+
+def _tree(spelled: Sequence[Sequence[Spelling]]) -> _Tree | None:
+    """None where every spelling is one token."""
+    before = {tokens[:-1] for of_one in spelled for tokens in of_one} - {()}
+    branches = sorted(b for b in before if not any(o != b and o[: len(b)] == b for o in before))
+    return _Tree(spelled, branches) if branches else None
+
 
 @contextmanager
-def _caught(vlm: nn.Module, needs: Collection[Need]) -> Iterator[dict[str, Tensor]]:
-    """What passes through the model inside: `hidden`, the output layer's input; `embeddings`, the decoder's.
+def _caught(vlm: nn.Module, needs: Collection[Need], kept_b: Tensor | None) -> Iterator[dict[str, Tensor]]:
+    """What passes through the model inside: `hidden` (B, 1, d), the output layer's input; `embeddings`, the decoder's.
 
-    Both are read where every class of transformers has them, so no layer's states need to be kept. Raises
-    `ModelError` for a model without such parts.
+    Both are read where every class of transformers has them, so no layer's states need to be kept. Of the positions
+    (B, P, d) that come to the output layer, `kept_b` is the one of each row that goes through it; None: all rows have
+    the same, and P is 1. Raises `ModelError` for a model without such parts.
     """
     caught: dict[str, Tensor] = {}
     hooks = []
+
+    def narrow(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden_bpd = args[0]
+        return (hidden_bpd[torch.arange(len(hidden_bpd), device=hidden_bpd.device), kept_b][:, None], *args[1:])
 
     def keep_hidden(module: nn.Module, args: tuple[Any, ...]) -> None:
         caught["hidden"] = args[0]
@@ -150,11 +160,14 @@ def _caught(vlm: nn.Module, needs: Collection[Need]) -> Iterator[dict[str, Tenso
     def keep_embeddings(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         caught["embeddings"] = kwargs["inputs_embeds"]
 
-    if "hidden" in needs:
+    if "hidden" in needs or kept_b is not None:
         head = vlm.get_output_embeddings()  # type: ignore[operator]
         if head is None:
             raise ModelError(f"{type(vlm).__name__} has no output layer (get_output_embeddings): no hidden states")
-        hooks.append(head.register_forward_pre_hook(keep_hidden))
+        if kept_b is not None:
+            hooks.append(head.register_forward_pre_hook(narrow))
+        if "hidden" in needs:
+            hooks.append(head.register_forward_pre_hook(keep_hidden))
     if "vision" in needs:
         decoder = vlm.get_decoder()  # type: ignore[operator]
         hooks.append(decoder.register_forward_pre_hook(keep_embeddings, with_kwargs=True))
@@ -167,10 +180,7 @@ def _caught(vlm: nn.Module, needs: Collection[Need]) -> Iterator[dict[str, Tenso
 
 def _visual_tokens(vlm: nn.Module, embeddings_btd: Tensor, ids_bt: Tensor) -> Tensor:
     """The embeddings (B, N, d) at the image tokens' places: what the projector made of the picture."""
-    config: Any = vlm.config
-    image = getattr(config, "image_token_id", None)
-    image = getattr(config, "image_token_index", None) if image is None else image
-    seen_bt = ids_bt == (-1 if image is None else image)
+    seen_bt = ids_bt == image_token(vlm.config)
     counts = seen_bt.sum(1).tolist()
     if min(counts) == 0 or len(set(counts)) > 1:
         raise ModelError(
@@ -181,39 +191,16 @@ def _visual_tokens(vlm: nn.Module, embeddings_btd: Tensor, ids_bt: Tensor) -> Te
     return tokens
 
 
+def image_token(config: Any) -> int:
+    """The number of the token that stands where image features go; -1 for a model without one."""
+    found = [getattr(config, name, None) for name in ("image_token_id", "image_token_index")]
+    return next((number for number in found if number is not None), -1)
+
+
 def width(config: Any) -> int:
     """The size of the hidden states of a transformers configuration's language model."""
     size: int = config.get_text_config().hidden_size
     return size
-
-
-def quiet() -> None:
-    """Silence what transformers prints while it loads a model."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging as hf_logging
-
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="transformers")
-
-
-def load_encoder(rung: RungConfig) -> Encoder:
-    """The rung's processor. Raises `ModelError` where the folder has none."""
-    quiet()
-    from transformers import AutoProcessor
-
-    try:
-        processor = AutoProcessor.from_pretrained(rung.model, revision=rung.revision or "main")
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"model {rung.name!r} ({rung.model}): no usable processor: {first_line(error)}") from None
-    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
-        raise ModelError(
-            f"model {rung.name!r} ({rung.model}): no processor for images and text; the folder must hold "
-            "preprocessor_config.json (or processor_config.json) beside the tokenizer"
-        )
-    return Encoder(processor, rung.name)
 
 
 def load_vlm(rung: RungConfig) -> nn.Module:
@@ -221,16 +208,31 @@ def load_vlm(rung: RungConfig) -> nn.Module:
     quiet()
     from transformers import AutoModelForImageTextToText
 
+    where = f"model {rung.name!r} ({rung.model})"
     try:
-        model: nn.Module = AutoModelForImageTextToText.from_pretrained(
-            rung.model, revision=rung.revision or "main", dtype=torch.float32, attn_implementation=rung.attention
+        model, loaded = AutoModelForImageTextToText.from_pretrained(
+            ladders.snapshot(rung),
+            dtype=torch.float32,
+            attn_implementation=rung.attention,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
-            f"model {rung.name!r} ({rung.model}): not a vision-language model that transformers can load: "
-            f"{first_line(error)}"
+            f"{where}: not a vision-language model that transformers can load: {first_line(error)}"
         ) from None
-    return model
+    if model.config.is_encoder_decoder:
+        raise ModelError(
+            f"{where}: {type(model).__name__} encodes the question apart from the answer; expected a model that goes "
+            "on from the question, like Qwen2.5-VL, InternVL or SmolVLM"
+        )
+    if missing := sorted(loaded["missing_keys"]):
+        raise ModelError(
+            f"{where}: the weights lack {missing[0]!r}{f' and {len(missing) - 1} more' if missing[1:] else ''}, which "
+            "would be random; expected a whole checkpoint of the class that config.json names: copy it again"
+        )
+    vlm: nn.Module = model
+    return vlm
 
 
 def load_config(rung: RungConfig) -> Any:
@@ -238,7 +240,7 @@ def load_config(rung: RungConfig) -> Any:
     quiet()
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(rung.model, revision=rung.revision or "main")
+    return AutoConfig.from_pretrained(ladders.snapshot(rung), trust_remote_code=False)
 
 
 def token_counts(config: Any, batch: Batch) -> tuple[float, float]:
@@ -249,4 +251,5 @@ def token_counts(config: Any, batch: Batch) -> tuple[float, float]:
     if "pixel_values" not in batch or size is None:
         return tokens, 0.0
     height, width = (size, size) if isinstance(size, int) else size
-    return tokens, batch["pixel_values"].numel() / (3 * height * width)
+    frames = getattr(vision, "temporal_patch_size", 1) if batch["pixel_values"].ndim == 2 else 1  # Qwen's patches
+    return tokens, batch["pixel_values"].numel() / (3 * frames * height * width)

@@ -92,6 +92,29 @@ class Plan:
     def student_parameters(self) -> int:
         return self.infos[self.config.student].parameters
 
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What is allowed, but seldom meant."""
+        student = self.method.student
+        found = [
+            f"rung {name!r} is the hub's {rung.model!r} without a revision, which may change; pin it with revision = "
+            "'COMMIT' in the ladder's file"
+            for name in self.infos
+            if (rung := self.rungs[name]).revision is None and not Path(rung.model).is_dir()
+        ]
+        for planned in self.stages:
+            stage = planned.stage
+            if student not in stage.roles:
+                continue
+            sizes = {name: self.infos[rung_of(self.stages, stage, name)].parameters for name in stage.roles}
+            found += [
+                f"stage {stage.name!r}: {name} has {size:,} parameters, fewer than the {sizes[student]:,} of the "
+                f"{student} that it stands beside; a ladder goes from the largest rung to the smallest"
+                for name, size in sizes.items()
+                if size < sizes[student]
+            ]
+        return found
+
 
 def run_name(identity: Mapping[str, Any]) -> str:
     """The run id that belongs to a plan's identity."""
@@ -252,25 +275,21 @@ def _check_vocabularies(
     method: Method, planned: list[PlannedStage], stage: Stage, rungs: dict[str, RungConfig]
 ) -> None:
     """Over the vocabulary models can only be compared where equal tokens have equal numbers."""
-    from harness import models
+    from harness import models, vocabulary
 
     used = dict.fromkeys(rung_of(planned, stage, role) for role in stage.roles)
-    first, *others = ((name, models.load_encoder(rungs[name]).tokens) for name in used)
-    for name, tokens in others:
-        if tokens != first[1]:
-            differing = sum(first[1].get(token) != number for token, number in tokens.items())
-            raise ConfigError(
-                f"method {method.name!r}, stage {stage.name!r}: compares vocabularies, but {differing} of the "
-                f"{len(tokens)} tokens of rung {name!r} have another number than in rung {first[0]!r}; compare the "
-                "options (support = 'options'), or choose rungs with one tokenizer"
-            )
+    vocabulary.prove(
+        {name: models.load_encoder(rungs[name]).tokens for name in used},
+        {name: models.load_config(rungs[name]).get_text_config().vocab_size for name in used},
+        f"method {method.name!r}, stage {stage.name!r}",
+    )
 
 
 def code_digest(*classes: type) -> str:
     """sha256 over the code whose change may change the numbers: the harness's own, and the plug-ins' files."""
     digest = hashlib.sha256()
-    for name in ("api.py", "blind.py", "data.py", "models.py", "step.py", "teachers.py", "train.py", "evaluate.py"):
-        digest.update((Path(__file__).parent / name).read_bytes())
+    for name in ("api", "blind", "data", "encoding", "models", "step", "teachers", "train", "evaluate"):
+        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     for cls in classes:
         digest.update(registry.source_digest(cls).encode())
     return digest.hexdigest()

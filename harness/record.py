@@ -38,6 +38,19 @@ class RoleRecord(_Model):
     parameters: int
 
 
+class Mix(_Model):
+    """How the models of a stage are compared, see `harness.vocabulary`."""
+
+    over: Literal["options", "vocabulary"]
+    tokenizers: Literal["one", "several"]
+    families: dict[str, str]
+    """By rung its `model_type`."""
+    tokens: int | None = None
+    """Over the vocabulary: how many tokens there are."""
+    rows: dict[str, int] = {}
+    """Over the vocabulary: by rung the rows of its output layer; those beyond the tokens are cut off."""
+
+
 class StageRecord(_Model):
     """A stage as it was run."""
 
@@ -50,6 +63,8 @@ class StageRecord(_Model):
     """For each trainable role the validation accuracy of the weights that were kept."""
     taken_over: bool = False
     """Another run with the same cache had trained this very stage: nothing of it is billed here."""
+    mix: Mix | None = None
+    """None: all roles are of one rung, or an older record."""
 
 
 class RoleCost(_Model):
@@ -129,6 +144,33 @@ class Provenance(_Model):
     """The file whose answers these are, with its sha256, where they were made elsewhere."""
 
 
+class RungCheck(_Model):
+    """What a rung showed of itself before training, see `harness.preflight`."""
+
+    image_tokens: tuple[int, int]
+    """The fewest and the most of an example."""
+    longest: int
+    """Tokens of the longest prompt, the image's among them."""
+    positions: int | None = None
+    """How many tokens the model was made for (None: its configuration doesn't say)."""
+    repeat: float
+    """KL of the answer to one question, asked in two batches of different length: 0 but for rounding."""
+
+
+class Preflight(_Model):
+    """What was checked before the first step, on a few examples."""
+
+    examples: int
+    seconds: float
+    rungs: dict[str, RungCheck]
+    losses: dict[str, float] = {}
+    """Means over the examples, by `stage.role.term`, before anything is learned."""
+    memory_bytes: int
+    """What the weights and optimizers of the largest stage need."""
+    memory_free: int | None = None
+    warnings: list[str] = []
+
+
 class Failure(_Model):
     """Why a run has no result."""
 
@@ -191,6 +233,8 @@ class Record(_Model):
     data: Data | None = None
     trained_on: TrainedOn | None = None
     cost: Cost = Cost()
+    preflight: Preflight | None = None
+    """None: nothing was trained or asked here, or an older record."""
     provenance: Provenance
     error: Failure | None = None
     seal: Seal | None = None

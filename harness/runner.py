@@ -122,6 +122,7 @@ def _record(
         stages=trained.stages,
         metrics=results.metrics(plan, _frame(rows)),
         cost=cost,
+        preflight=trained.preflight,
         provenance=results.provenance_of(plan, started, workers, trained.resumed),
     )
 

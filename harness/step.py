@@ -210,7 +210,7 @@ class MicroStep:
             outputs = self._recalled(live) if view == "first" and live.remembered else None
             outputs = outputs or live.forward(self._encoded(live.encoder, view), self._needs)
             if "vocab" in outputs:
-                outputs["vocab"] = outputs["vocab"][:, : live.encoder.vocabulary]
+                outputs["vocab"] = live.encoder.real(outputs["vocab"])
             self._outputs[role, view] = {
                 what: self._give(f"the {what} of role {role!r}", tensor) for what, tensor in outputs.items()
             }

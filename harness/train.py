@@ -22,14 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import checkpoint, data, models, teachers
+from harness import checkpoint, data, models, preflight, teachers, vocabulary
 from harness.api import Example, From, Stage
 from harness.cache import Cache, Found
 from harness.checkpoint import Checkpoint, part_of, under
 from harness.evaluate import score
 from harness.io import Io
 from harness.plan import Plan, PlannedStage, for_stage, rung_of
-from harness.record import RoleCost, RoleRecord, StageRecord
+from harness.record import Preflight, RoleCost, RoleRecord, StageRecord
 from harness.results import TrainingError
 from harness.step import Asked, LiveRole, MicroStep, Place, State, bill_backward, check_alike, total
 
@@ -50,6 +50,7 @@ class Trained:
     costs: dict[str, RoleCost] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     resumed: int = 0
+    preflight: Preflight | None = None
 
 
 def train(
@@ -73,6 +74,9 @@ def train(
         run.costs = {k: RoleCost(**c) for k, c in state["costs"].items()}
         run.seconds = defaultdict(float, state["seconds"])
         run.resumed = state["resumed"] + 1
+        run.preflight = Preflight(**state["preflight"])
+    else:
+        run.preflight = preflight.check(plan, by_rung, partial(shown, plan), partial(second_view, plan), io)
     for index, planned in enumerate(plan.stages):
         if index >= state.get("stage", 0):
             # A checkpoint at step 0 holds what earlier stages left, and nothing of this one.
@@ -83,7 +87,9 @@ def train(
     if plan.stages:
         scorer.vlm.load_state_dict(run.outputs[f"{plan.stages[-1].stage.name}.{plan.method.student}"])
     scorer.to(io.device).eval()
-    return Trained(scorer, by_rung[student], run.stages, run.history, run.costs, dict(run.seconds), run.resumed)
+    return Trained(
+        scorer, by_rung[student], run.stages, run.history, run.costs, dict(run.seconds), run.resumed, run.preflight
+    )
 
 
 class _Run:
@@ -97,6 +103,7 @@ class _Run:
         self.costs: dict[str, RoleCost] = {}
         self.seconds: dict[str, float] = defaultdict(float)
         self.resumed = 0
+        self.preflight: Preflight | None = None
         self.answers: teachers.Answers = {}
         caches = plan.config.train.cache == "auto"
         self.asked = teachers.asked(plan, shown) if caches else {}
@@ -321,6 +328,7 @@ class _Run:
                     for n, role in roles.items()
                 },
                 best={n: role.best_value for n, role in roles.items() if role.trainable},
+                mix=vocabulary.mix(plan, planned, self.encoders),
             )
         )
         self._save(index + 1, 0, {}, {})
@@ -345,6 +353,7 @@ class _Run:
                 "costs": {k: c.model_dump() for k, c in self.costs.items()},
                 "seconds": dict(self.seconds),
                 "resumed": self.resumed,
+                "preflight": self.preflight.model_dump() if self.preflight else {},
             }
             folder = checkpoint.save(self.work, stage, step, Checkpoint(tensors, state))
             if self.kept:

@@ -16,7 +16,7 @@ import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from harness import ladders, models
+from harness import encoding, ladders, models
 from harness.api import Example
 from harness.config import RungConfig
 from harness.errors import ModelError
@@ -91,17 +91,20 @@ class Says(torch.nn.Module):
 
     def __init__(self, table: list[list[float]]) -> None:
         super().__init__()
-        self.table = torch.tensor(table)
+        self.table, self.head = torch.tensor(table), torch.nn.Identity()
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.head
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: torch.Tensor,
                 use_cache: bool) -> Any:  # fmt: skip
-        return SimpleNamespace(logits=self.table[logits_to_keep].expand(len(input_ids), -1, -1))
+        return SimpleNamespace(logits=self.head(self.table[logits_to_keep].expand(len(input_ids), -1, -1)))
 
 
 def test_spellings_of_a_letter_are_summed() -> None:
     """Odds 1 and 2 for the two spellings of A, 5 for B: A has 3 in all."""
     odds = torch.tensor([[1.0, 2.0, 5.0, 7.0]])
-    scorer = models.OptionScorer(Says(odds.log().tolist()), [[0, 1], [2], [3]])
+    scorer = models.OptionScorer(Says(odds.log().tolist()), [[(0,), (1,)], [(2,)], [(3,)]])
     batch = {
         "input_ids": torch.zeros(1, 1),
         "attention_mask": torch.ones(1, 1, dtype=torch.long),
@@ -112,30 +115,39 @@ def test_spellings_of_a_letter_are_summed() -> None:
 
 def test_each_row_is_read_at_its_own_end() -> None:
     """Rows of 1, 3 and 2 words, padded right: positions 0, 2 and 1."""
-    scorer = models.OptionScorer(Says([[0.0], [10.0], [20.0]]), [[0]])
+    scorer = models.OptionScorer(Says([[0.0], [10.0], [20.0]]), [[(0,)]])
     mask = torch.tensor([[1, 0, 0], [1, 1, 1], [1, 1, 0]])
     batch = {"input_ids": mask, "attention_mask": mask, "options": torch.ones(3, 1, dtype=torch.bool)}
     assert scorer(batch)["options"].flatten().tolist() == [0, 20, 10]
 
 
 class Words:
-    """A tokenizer of single words; ` A` is a token of its own, and the rest is cut to letters."""
+    """A tokenizer that knows some letters: ` A` is a token of its own, ` B` and ` C` are two, `D` isn't known."""
 
     unk_token_id = 0
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
-        known = {"A": [1], " A": [2], "B": [3], " B": [4, 3], "C": [5, 6], " C": [7], "D": [0], " D": [8, 9]}
+        known = {"A": [1], " A": [2], "B": [3], " B": [4, 3], "C": [5, 6], " C": [4, 5, 6], "D": [0], " D": [4, 0]}
         return known[text]
 
 
-@pytest.mark.parametrize(("letter", "tokens"), [("A", [1, 2]), ("B", [3]), ("C", [7])])
-def test_a_letter_is_any_single_token_that_spells_it(letter: str, tokens: list[int]) -> None:
-    assert models._spellings(Words(), letter, "S") == tokens
+@pytest.mark.parametrize(
+    ("letter", "tokens"), [("A", [(1,), (2,)]), ("B", [(3,)]), ("C", [(4, 5, 6), (5, 6)]), ("D", [])]
+)
+def test_a_letter_is_any_single_token_that_spells_it_or_else_several(letter: str, tokens: list[Any]) -> None:
+    assert encoding.spellings(Words(), letter) == tokens
 
 
-def test_a_letter_without_a_token_is_an_error() -> None:
-    with pytest.raises(ModelError, match="'S': its tokenizer has no single token for the option letter 'D'"):
-        models._spellings(Words(), "D", "S")
+def test_letters_that_cannot_be_told_apart_are_refused(folder: Path) -> None:
+    encoder = models.load_encoder(rung(folder))
+    encoder.letters[1], encoder.letters[3] = [(7,)], []
+    encoder.letters[2] = [(7,)]
+    encoder.check_letters(2)
+    with pytest.raises(ModelError, match=r"'S': its tokenizer spells the option letters 'B' and 'C' alike \(token 7\)"):
+        encoder(examples())
+    encoder.letters[2] = [(8,)]
+    with pytest.raises(ModelError, match="'S': its tokenizer has no tokens for the option letter 'D'"):
+        encoder.check_letters(4)
 
 
 # --------------------------------------------------------------------- beside the option logits
@@ -189,7 +201,7 @@ def test_hidden_vision_and_vocabulary_of_any_class(make: Callable[[], Any]) -> N
     """The output layer maps `hidden` to `vocab`; `vision` is what the model's own get_image_features gives."""
     torch.manual_seed(0)
     vlm, pixels, tokens = make()
-    scorer = models.OptionScorer(vlm.eval(), [[1], [2, 3], [4]])
+    scorer = models.OptionScorer(vlm.eval(), [[(1,)], [(2,), (3,)], [(4,)]])
     batch = pixels | {
         "input_ids": torch.tensor([[5, 39, 39, 39, 39, 6, 7, 8]] * 2 + [[9, 39, 39, 39, 39, 4, 0, 0]]),
         "attention_mask": torch.tensor([[1] * 8, [1] * 7 + [0], [1] * 6 + [0] * 2]),
@@ -234,7 +246,7 @@ def test_pictures_of_different_size_in_tokens_are_refused() -> None:
     ids = torch.tensor([[5, 39, 39, 39, 39, 39], [5, 39, 39, 39, 6, 6], [5, 39, 39, 39, 39, 6]])
     batch = pixels | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with pytest.raises(ModelError, match=r"Llava.*: \[3, 4, 5\] visual tokens a picture in one batch; expected one"):
-        models.OptionScorer(vlm, [[1]])(batch | {"options": torch.ones(3, 1, dtype=torch.bool)}, ("vision",))
+        models.OptionScorer(vlm, [[(1,)]])(batch | {"options": torch.ones(3, 1, dtype=torch.bool)}, ("vision",))
 
 
 # --------------------------------------------------------------------------------- size and digest
