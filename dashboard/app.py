@@ -1,0 +1,9 @@
+"""The dashboard's entry point: `hkdbench dashboard` runs it under Streamlit. Every page is a file in `views/`."""
+
+import streamlit as st
+
+from dashboard import pages, stores
+
+st.set_page_config(page_title="hkdbench", page_icon=stores.icon(), layout="wide")
+with stores.mistakes_told():
+    pages.navigate().run()
