@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import streamlit as st
@@ -23,6 +25,9 @@ from harness.manifest import listing_key
 from harness.record import Record
 from harness.rows import Filters, Ranking
 from harness.store import Problem, Store
+
+if TYPE_CHECKING:
+    from harness.verify import Report
 
 LISTED_SECONDS = 5
 
@@ -102,6 +107,18 @@ def predictions(run_id: str, split: str) -> pd.DataFrame:
 @st.cache_data(max_entries=8, show_spinner="Reading the answers…")
 def _predictions(run_id: str, stamp: str, split: str) -> pd.DataFrame:
     return store().predictions(run_id, split)  # type: ignore[arg-type]
+
+
+def verified(run_id: str, data_dir: Path | None) -> Report:
+    """What `hkdbench verify` finds of a run, as it and its data are now; see `harness.verify`."""
+    return _verified(run_id, listing().stamps.get(run_id, ""), data_dir)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _verified(run_id: str, stamp: str, data_dir: Path | None) -> Report:
+    from harness import verify
+
+    return verify.verify(store(), run_id, data_dir)
 
 
 @st.cache_resource(show_spinner=False)

@@ -50,7 +50,7 @@ class Now(BaseModel):
     started: float
     updated: float
     stage: str
-    """One of `stages`, or what comes after them: `scoring SPLIT`."""
+    """One of `stages`, or what comes after them: `score SPLIT`."""
     step: int
     steps: int
     points: tuple[HistoryRow, ...] = ()
