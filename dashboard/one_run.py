@@ -81,9 +81,7 @@ def cost(record: Record) -> pd.DataFrame:
 def provenance(record: Record) -> list[tuple[str, str]]:
     """Where the numbers come from: name and value."""
     p, data = record.provenance, record.data
-    commit = (
-        f"{p.git_commit[:12]}{', with changes that were not committed' if p.git_dirty else ''}" if p.git_commit else ""
-    )
+    changes = ", with changes that were not committed" if p.git_dirty else ""
     found = {
         "run": record.run_id,
         "package": p.package,

@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, one_run, pages, started, stores
+from dashboard import charts, one_run, pages, started, stores, what_is
 from dashboard.texts import plain
 from harness.errors import StoreError
 from harness.record import Record
@@ -97,7 +97,7 @@ def _head(record: Record) -> None:
             pages.link("examples", "Its answers, picture by picture", run=[record.run_id])
             pages.link("compare", "Compare it with another", a=record.run_id)
     if record.method == "hkd4vlm":
-        st.caption("hkd4vlm is a reconstruction from the paper's abstract; no figure here reproduces one of the paper's.")
+        st.caption(what_is.RECONSTRUCTION)
 
 
 # ------------------------------------------------------------------------------------------- figures
@@ -247,12 +247,10 @@ def _curve(frame: pd.DataFrame, term: str, roles: list[str], of_stages: list[tup
     frame = frame.assign(value=frame["value"] * (100 if percent else 1))
     end = sum(steps for _, steps in of_stages)
     x = alt.X("at:Q", title="optimizer steps", scale=alt.Scale(domain=[0, end], nice=False), axis=alt.Axis(tickCount=6))
-    colour = alt.Color(
-        "role:N",
-        title=None,
-        scale=alt.Scale(domain=roles, range=charts.PALETTE[: len(roles)]),
-        legend=alt.Legend(orient="bottom"),
-    )
+    here = [role for role in roles if (frame["role"] == role).any()]
+    scale = alt.Scale(domain=roles, range=charts.PALETTE[: len(roles)])
+    legend = alt.Legend(orient="bottom", values=here, symbolType="stroke", symbolSize=300, symbolStrokeWidth=3)
+    colour = alt.Color("role:N", title=None, scale=scale, legend=legend)
     base = alt.Chart(frame).encode(
         x=x,
         y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)),
@@ -260,9 +258,10 @@ def _curve(frame: pd.DataFrame, term: str, roles: list[str], of_stages: list[tup
         detail="stage:N",
         tooltip=["stage:N", "role:N", "step:Q", alt.Tooltip("value:Q", format=".4g")],
     )
-    lines = base.mark_line(strokeWidth=2, point=term.startswith("validation/")).encode(
-        strokeDash=alt.StrokeDash("role:N", scale=alt.Scale(domain=roles), legend=None)
-    )
+    dash = alt.StrokeDash("role:N", scale=alt.Scale(domain=roles), title=None, legend=legend)
+    lines = [base.mark_line(strokeWidth=2).encode(strokeDash=dash)]
+    if term.startswith("validation/"):
+        lines.append(base.mark_point(size=45, filled=True))
     borders = pd.DataFrame(
         [
             (sum(s for _, s in of_stages[:k]), sum(s for _, s in of_stages[: k + 1]), name)
@@ -274,7 +273,7 @@ def _curve(frame: pd.DataFrame, term: str, roles: list[str], of_stages: list[tup
     rules = alt.Chart(borders[1:]).mark_rule(color=charts.faint(), strokeDash=[2, 3]).encode(x="from:Q")
     names = alt.Chart(borders).mark_text(baseline="bottom", dy=-3, color=charts.faint())
     named = names.encode(x="middle:Q", y=alt.value(0), text="stage:N")
-    chart = alt.layer(rules, lines, named).properties(height=230)
+    chart = alt.layer(rules, *lines, named).properties(height=270)
     last = frame.sort_values("at").groupby(["stage", "role"], sort=False)["value"].last()
     told = "; ".join(f"{role} in {stage} ends at {value:.3g}" for (stage, role), value in last.items())
     charts.draw(chart, f"{title} over the steps of training: {told}")
@@ -370,6 +369,9 @@ def _verify(record: Record) -> None:
     st.markdown(f"**{VERIFIED[report.state]}**")
     frame = pd.DataFrame([(f.state, f.check, f.detail) for f in report.findings], columns=["state", "check", "what"])
     st.dataframe(frame, hide_index=True, height="content")
-    if any(f.check in ("data", "golds") for f in report.of("unverified")) and started.data_dir(record.benchmark) is None:
+    if (
+        any(f.check in ("data", "golds") for f in report.of("unverified"))
+        and started.data_dir(record.benchmark) is None
+    ):
         st.markdown("With the benchmark's files at hand more can be checked:")
         st.code(started.command(record.benchmark), language="bash")

@@ -57,7 +57,7 @@ def dashboard_(
     ),
     data_dir: Annotated[
         list[str] | None,
-        typer.Option("--data-dir", help="BENCHMARK=FOLDER with its published files, to show pictures; may be repeated."),
+        typer.Option("--data-dir", help="BENCHMARK=FOLDER with its published files, for pictures; may be repeated."),
     ] = None,
     plugin: PluginOption = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser.")] = False,
@@ -100,7 +100,9 @@ def _folders(given: list[str] | None) -> dict[str, str]:
         name, _, folder = one.partition("=")
         if not (name and folder and Path(folder).expanduser().is_dir()):
             known = ", ".join(sorted(registry.benchmarks()))
-            raise ConfigError(f"--data-dir {one!r}: expected BENCHMARK=FOLDER with a folder that is there; known: {known}")
+            raise ConfigError(
+                f"--data-dir {one!r}: expected BENCHMARK=FOLDER with a folder that is there; known: {known}"
+            )
         folders[name] = str(Path(folder).expanduser().resolve())
     return folders
 
