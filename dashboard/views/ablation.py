@@ -1,11 +1,137 @@
-"""The page ablation."""
+"""The page of ablations: what each part of a method is worth, and what it costs."""
 
 from __future__ import annotations
 
-from dashboard import stores
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from dashboard import ablations, charts, pages, stores
+from dashboard.texts import plain
+from harness import ablate
+from harness.ablation_page import READING
+
+PARTS = {"ablation": "without a part", "rival": "other methods", "control": "controls"}
 
 
 def show() -> None:
-    """An honest empty state until the page is there."""
-    if stores.any_runs():
-        stores.nothing("This page isn't there yet: the command line shows the same.", "hkdbench --help")
+    """The page."""
+    st.title("Ablation")
+    names = ablations.names(stores.store())
+    if not names:
+        stores.nothing(
+            "No ablation in this store: nothing says what the parts of a method are worth.",
+            f"hkdbench ablate hkd4vlm --store {stores.store().url}",
+        )
+        return
+    left, middle, right = st.columns([2, 2, 2])
+    with left:
+        name = st.selectbox("Ablation", names, key="ablation", bind="query-params")
+    ablation = ablate.load(stores.store(), name)
+    tables = [benchmark for benchmark, results in ablation.tables.items() if any(r.figures for r in results)]
+    if not tables:
+        st.info("None of its runs has finished: run the command again.", icon=":material/inbox:")
+        st.code(f"hkdbench ablate {ablation.method} --store {stores.store().url}", language="bash")
+        return
+    with middle:
+        benchmark = st.selectbox("Benchmark", tables, key="benchmark", bind="query-params")
+    with right:
+        figure = st.selectbox("Figure", ablations.figures(ablation, benchmark), key="figure", bind="query-params")
+    frame = ablations.frame(ablation, benchmark, figure)
+    full = frame[frame["part"] == "full"].iloc[0]
+    own = "" if pd.isna(full["own"]) else f": {full['own']:.1f} %{_bounds(full['own low'], full['own high'])}"
+    st.markdown(plain(f"The full method, {ablation.method}, {int(full['seeds'])} seeds{own}."))
+    st.markdown(f"**{plain(ablations.in_words(frame, figure))}**")
+    _forest(frame, figure)
+    _table(frame, ablation)
+    st.caption(plain(READING))
+    for label, reason in ablation.left_out.items():
+        st.caption(plain(f"Left out: {label}: {reason}"))
+    pages.link("about", f"What {ablation.method} is", what="Methods", which=ablation.method)
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    return "" if pd.isna(low) or pd.isna(high) else f" [{low:.1f}, {high:.1f}]"
+
+
+def _forest(frame: pd.DataFrame, figure: str) -> None:
+    """Differences at the left, what they cost at the right, in the same rows."""
+    for part, title in PARTS.items():
+        rows = frame[(frame["part"] == part) & frame["value"].notna()]
+        if not len(rows):
+            continue
+        rows = rows.sort_values("value", kind="stable").copy()
+        rows["p_text"] = ["" if pd.isna(p) else f"p {p:.2g}" for p in rows["holm"]]
+        st.subheader(title.capitalize(), anchor=False)
+        order = rows["line"].tolist()
+        left, right = st.columns([5, 2], gap="small")
+        height = 34 * len(rows) + 62
+        with left:
+            charts.draw(
+                _differences(rows, figure, order).properties(height=height),
+                f"Difference to the full method in {figure}, points, {title}: "
+                + "; ".join(f"{r.line} {r.value:+.1f}{_bounds(r.low, r.high)}" for r in rows.itertuples(index=False)),
+            )
+        with right:
+            if rows["TFLOP"].notna().any():
+                charts.draw(
+                    _costs(rows, order).properties(height=height),
+                    "Training cost in TFLOP: " + "; ".join(f"{r.line} {r.TFLOP:.3g}" for r in rows.itertuples()),
+                )
+
+
+def _differences(rows: pd.DataFrame, figure: str, order: list[str]) -> Any:
+    kinds = [ablations.SURELY, ablations.UNSURE, ablations.UNTESTED]
+    here = [kind for kind in kinds if (rows["verdict"] == kind).any()]
+    legend = alt.Legend(orient="top", title=None, values=here)
+    colour = alt.Color(
+        "verdict:N", scale=alt.Scale(domain=kinds, range=[charts.BLUE, charts.GREY, charts.GREY]), legend=legend
+    )
+    shape = alt.Shape("verdict:N", scale=alt.Scale(domain=kinds, range=["circle", "diamond", "cross"]), legend=legend)
+    low, high = float(rows[["value", "low"]].min(axis=None)), float(rows[["value", "high"]].max(axis=None))
+    room = 0.16 * (max(high, 0) - min(low, 0) or 1)
+    scale = alt.Scale(domain=[min(low, 0) - room / 4, max(high, 0) + room], nice=False)
+    tips = ["line:N", *(alt.Tooltip(f"{c}:Q", format="+.2f") for c in ("value", "low", "high")), "holm:Q", "changed:N"]
+    base = alt.Chart(rows).encode(y=alt.Y("line:N", title=None, sort=order), tooltip=tips)
+    title = f"{figure} minus the full method's, points"
+    zero = alt.Chart(pd.DataFrame({"at": [0]})).mark_rule(strokeDash=[4, 4], color=charts.faint()).encode(x="at:Q")
+    bars = base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", color=colour)
+    points = base.mark_point(size=85, filled=True, opacity=1).encode(x="value:Q", color=colour, shape=shape)
+    texts = base.mark_text(align="right", dx=-2, color=charts.ink()).encode(x=alt.value("width"), text="p_text:N")
+    return alt.layer(zero, bars, points, texts)
+
+
+def _costs(rows: pd.DataFrame, order: list[str]) -> Any:
+    return (
+        alt.Chart(rows)
+        .mark_bar(color=charts.SKY, height={"band": 0.5})
+        .encode(
+            x=alt.X("TFLOP:Q", title="training, TFLOP a run", axis=charts.ticks(4)),
+            y=alt.Y("line:N", title=None, sort=order, axis=alt.Axis(labels=False, ticks=False)),
+            tooltip=["line:N", alt.Tooltip("TFLOP:Q", format=".3f"), alt.Tooltip("TFLOP change:Q", format="+.3f"),
+                     alt.Tooltip("forwards:Q", format=".2f")],
+        )
+    )  # fmt: skip
+
+
+def _table(frame: pd.DataFrame, ablation: ablate.Ablation) -> None:
+    st.subheader("All lines", anchor=False)
+    named = frame.rename(
+        columns={
+            "value": "- full, points", "low": "low", "high": "high", "own": "figure, %", "holm": "p (Holm)",
+            "TFLOP change": "TFLOP, change", "forwards": "forwards an answer", "forwards change": "forwards, change",
+            "changed": "settings that differ",
+        }
+    ).drop(columns=["own low", "own high"])  # fmt: skip
+    formats = {
+        "figure, %": "%.1f", "- full, points": "%+.1f", "low": "%+.1f", "high": "%+.1f", "p": "%.2g",
+        "p (Holm)": "%.2g", "TFLOP": "%.3f", "TFLOP, change": "%+.3f", "forwards an answer": "%.2f",
+        "forwards, change": "%+.2f",
+    }  # fmt: skip
+    config = {name: st.column_config.NumberColumn(format=given) for name, given in formats.items()}
+    st.dataframe(named, hide_index=True, column_config=config, height="content")
+    st.download_button(
+        "Download as CSV", frame.to_csv(index=False), f"{ablation.name}.csv", "text/csv", icon=":material/download:"
+    )
