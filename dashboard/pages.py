@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NoReturn
 from urllib.parse import urlencode
+from uuid import uuid4
 
 import streamlit as st
 
@@ -47,10 +48,25 @@ def navigate() -> Any:
     return st.navigation([_streamlit(page) for page in PAGES], position="top")
 
 
+_GO = """
+export default function ({ data, parentElement }) {
+  const host = parentElement.host ?? parentElement;
+  if (host.dataset.went === data.once) return;
+  host.dataset.went = data.once;
+  history.pushState({}, "", data.href);
+  dispatchEvent(new PopStateEvent("popstate"));
+}
+"""
+
+
 def go(name: str, **params: str | int | list[str]) -> NoReturn:
-    """Opens a page, as if its link had been clicked; `params` are what its URL says: `go("run", run=run_id)`."""
-    st.switch_page(_streamlit(named(name)), query_params=_texts(params))
-    raise AssertionError("switch_page returned")
+    """Opens a page, as if its link had been clicked; `params` are what its URL says: `go("run", run=run_id)`.
+
+    The browser does it: `st.switch_page` with parameters leaves two entries in its history, so that back needs two.
+    """
+    st.components.v2.component("hkdbench_go", js=_GO)(data={"href": href(name, **params), "once": uuid4().hex})
+    st.stop()
+    raise AssertionError("st.stop returned")
 
 
 def link(name: str, label: str, **params: str | int | list[str]) -> None:

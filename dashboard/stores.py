@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import streamlit as st
 from PIL import Image, ImageDraw
 
@@ -21,7 +23,7 @@ from dashboard.texts import plain
 from harness import catalogue, entries, rank
 from harness.entries import Entry
 from harness.errors import StoreError, UserError
-from harness.manifest import listing_key
+from harness.manifest import DataKey, listing_key
 from harness.record import Record
 from harness.rows import Filters, Ranking
 from harness.store import Problem, Store
@@ -60,7 +62,29 @@ def runs() -> list[Entry]:
 
 @st.cache_resource(max_entries=1, show_spinner="Reading the runs…")
 def _runs(key: str) -> list[Entry]:
-    return entries.from_arrow(catalogue.View(store()).lines())
+    return entries.from_arrow(_lines(key))
+
+
+@st.cache_resource(max_entries=1, show_spinner="Reading the runs…")
+def _lines(key: str) -> pa.Table:
+    columns = [*entries.LIGHT, "metrics"]
+    return catalogue.View(store(), columns).lines(columns)
+
+
+def stated(data_key: DataKey | None, split: str) -> list[str]:
+    """The names of the figures that records state for a split, of the runs on some data or of all."""
+    return _stated(listing().key, data_key, split)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _stated(key: str, data_key: DataKey | None, split: str) -> list[str]:
+    lines = _lines(key)
+    if data_key is not None:
+        for name, value in zip(("benchmark", "revision", "fingerprint"), data_key, strict=True):
+            lines = lines.filter(pc.equal(lines[name], value))
+    figures = pc.list_flatten(lines["metrics"])
+    mine = figures.filter(pc.equal(pc.struct_field(figures, "split"), split))
+    return sorted(pc.unique(pc.struct_field(mine, "metric")).to_pylist())
 
 
 def ranking(filters: Filters) -> Ranking:
