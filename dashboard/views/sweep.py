@@ -195,7 +195,8 @@ def _parallel(frame: pd.DataFrame, names: list[str], title: str) -> None:
         tooltip=["run:N", alt.Tooltip("value:Q", format=".4g")],
     )
     points = base.mark_circle(size=45, opacity=0.9, cursor="pointer").encode(tooltip=tips)
-    axes = alt.Chart(ticks).mark_rule(color=charts.faint()).encode(x=x, y="min(at):Q", y2="max(at):Q")
+    ends = ticks.groupby("axis", as_index=False).agg(low=("at", "min"), high=("at", "max"))
+    axes = alt.Chart(ends).mark_rule(color=charts.faint()).encode(x=x, y=alt.Y("low:Q", axis=None), y2="high:Q")
     marks = alt.Chart(ticks).mark_text(align="left", dx=7, color=charts.ink(), fontSize=11)
     texts = marks.encode(x=x, y=y, text="shown:N")
     chart = alt.layer(axes, drawn.add_params(hover), points.add_params(click), texts).properties(height=380)
