@@ -100,6 +100,11 @@ def named(row: Row) -> str:
     return f"{row.label} ({row.student})" if row.student else row.label
 
 
+def short_name(row: Row) -> str:
+    """A row in few words: where there is no room for its settings."""
+    return named(row) if len(named(row)) <= 28 else f"{row.label[:24].strip()}… ({row.student})"
+
+
 def headline(table: Table) -> str:
     """Who leads, and whether that is real. In plain text."""
     runs = [row for row in table.rows if row.rank is not None]

@@ -37,7 +37,12 @@ def faint() -> str:
 
 def draw(chart: Any, alt_text: str, key: str | None = None, **options: Any) -> Any:
     """Shows a chart at the page's width; `alt_text` says in words what it shows. Returns Streamlit's answer."""
-    shown = chart.configure_axis(labelLimit=320, titleFontWeight="normal").configure_view(stroke=None)
+    text = ink()
+    shown = (
+        chart.configure_axis(labelLimit=320, titleFontWeight="normal", labelColor=text, titleColor=text)
+        .configure_legend(labelColor=text, titleColor=text, labelLimit=320)
+        .configure_view(stroke=None)
+    )
     return st.altair_chart(shown, width="stretch", key=key, alt=alt_text, **options)
 
 

@@ -16,7 +16,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
 }
 
 function drawn(data, send) {
-  const table = element("table");
+  const table = element("table", data.columns.length > 6 ? "wide" : "");
   const caption = element("caption", "unseen", data.caption);
   const head = element("tr");
   for (const column of data.columns) head.appendChild(header(column, data, send));

@@ -22,7 +22,7 @@ class Link:
 
     text: str
     page: str
-    params: Mapping[str, str]
+    params: Mapping[str, str | list[str]]
     title: str = ""
 
 

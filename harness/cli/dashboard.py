@@ -37,7 +37,7 @@ SETTINGS = {
     "theme.baseFontSize": "15",
     "theme.chartCategoricalColors": "[" + ",".join(f'"{colour}"' for colour in OKABE_ITO) + "]",
     "theme.headingFontSizes": '["1.7rem","1.4rem","1.2rem","1.1rem","1rem","0.9rem"]',
-    "theme.paddingTop": "4.2rem",
+    "theme.paddingTop": "0.75rem",
     "theme.showWidgetBorder": "true",
     "theme.light.primaryColor": BLUE,
     "theme.light.backgroundColor": "#ffffff",

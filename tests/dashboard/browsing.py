@@ -32,6 +32,10 @@ _PROBE = re.compile(r"/_stcore/|/index\.html|manifest\.json")
 """What Streamlit's own page asks for below a page's path before it finds the root: refused, as it expects."""
 
 
+_DRAWN = """() => [...document.querySelectorAll('[data-testid=stBidiComponentIsolated]')].every(
+    (e) => [e, ...e.querySelectorAll('*')].some((one) => one.shadowRoot?.querySelector('.hkd-root')))"""
+
+
 @contextmanager
 def serving(store: Path | str, *options: str) -> Iterator[str]:
     """`hkdbench dashboard` on a store, in a process of its own; its URL."""
@@ -98,6 +102,7 @@ class Visitor:
         self.page.wait_for_timeout(150)  # a click is on its way to the server
         self.page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
         self.page.wait_for_function("!document.querySelector('[data-stale=true]')")
+        self.page.wait_for_function(_DRAWN)
         assert not self.page.locator("[data-testid=stException]").count(), self.page.inner_text("body")
 
     def shot(self, name: str) -> Path:
@@ -108,8 +113,9 @@ class Visitor:
         return file
 
     def text(self) -> str:
-        """All text that is shown."""
-        return str(self.page.inner_text("body"))
+        """All text that is shown, that of tables last."""
+        tables = self.page.locator(".hkd-root")
+        return "\n".join([self.page.inner_text("body"), *tables.all_inner_texts()])
 
     def close(self) -> None:
         self.context.close()
