@@ -70,14 +70,15 @@ def sift(
     order: str = ORDERS[0],
 ) -> pd.DataFrame:
     """The lines that were asked for, in order. `categories` empty: all. `sure`: bounds of the first run's confidence
-    in per cent; `words`: parts of the id, all of which it must have. `show` and `order` as in `SHOW` and `ORDERS`."""
+    in per cent; `words`: the id, or parts of it that it must all have. `show` and `order` as in `SHOW` and `ORDERS`."""
     right_nr = right(whole)
     kept = (np.ones(len(whole), dtype=bool), ~right_nr.all(1), ~right_nr.any(1), disagree(whole))
     keep_n = kept[SHOW.index(show)]
     if categories:
         keep_n &= whole["category"].isin(list(categories)).to_numpy()
     for word in words:
-        keep_n &= whole["id"].str.contains(word, case=False, regex=False).to_numpy()
+        named_n = (whole["id"] == word).to_numpy()
+        keep_n &= named_n if named_n.any() else whole["id"].str.contains(word, case=False, regex=False).to_numpy()
     if sure != (0.0, 100.0):  # an answer without scores lies within no bounds
         sure_n = whole["sure 0"].to_numpy()
         keep_n &= (sure_n >= sure[0]) & (sure_n <= sure[1])

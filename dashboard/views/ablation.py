@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard import ablations, charts, pages, stores
+from dashboard import ablations, charts, frames, pages, stores
 from dashboard.texts import plain
 from harness import ablate
 from harness.ablation_page import READING
@@ -42,7 +42,8 @@ def show() -> None:
     frame = ablations.frame(ablation, benchmark, figure)
     full = frame[frame["part"] == "full"].iloc[0]
     own = "" if pd.isna(full["own"]) else f": {full['own']:.1f} %{_bounds(full['own low'], full['own high'])}"
-    st.markdown(plain(f"The full method, {ablation.method}, {int(full['seeds'])} seeds{own}."))
+    seeds = f"{int(full['seeds'])} seed{'' if full['seeds'] == 1 else 's'}"
+    st.markdown(plain(f"The full method, {ablation.method}, {seeds}{own}."))
     st.markdown(f"**{plain(ablations.in_words(frame, figure))}**")
     _forest(frame, figure)
     _table(frame, ablation)
@@ -58,16 +59,23 @@ def _bounds(low: float | None, high: float | None) -> str:
 
 def _forest(frame: pd.DataFrame, figure: str) -> None:
     """Differences at the left, what they cost at the right, in the same rows."""
+    told = False
     for part, title in PARTS.items():
         rows = frame[(frame["part"] == part) & frame["value"].notna()]
         if not len(rows):
             continue
         rows = rows.sort_values("value", kind="stable").copy()
+        if part != "control" and not told:
+            st.caption(
+                f"Differences with 95 % intervals, and p after Holm's correction. Blue circles: {ablations.SURELY}; "
+                "grey diamonds: not told apart."
+            )
+            told = True
         rows["p_text"] = ["" if pd.isna(p) else f"p {p:.2g}" for p in rows["holm"]]
         st.subheader(title.capitalize(), anchor=False)
         order = rows["line"].tolist()
         left, right = st.columns([5, 2], gap="small")
-        height = 34 * len(rows) + 62
+        height = 32 * len(rows) + 75
         with left:
             charts.draw(
                 _differences(rows, figure, order).properties(height=height),
@@ -84,12 +92,10 @@ def _forest(frame: pd.DataFrame, figure: str) -> None:
 
 def _differences(rows: pd.DataFrame, figure: str, order: list[str]) -> Any:
     kinds = [ablations.SURELY, ablations.UNSURE, ablations.UNTESTED]
-    here = [kind for kind in kinds if (rows["verdict"] == kind).any()]
-    legend = alt.Legend(orient="top", title=None, values=here)
     colour = alt.Color(
-        "verdict:N", scale=alt.Scale(domain=kinds, range=[charts.BLUE, charts.GREY, charts.GREY]), legend=legend
+        "verdict:N", scale=alt.Scale(domain=kinds, range=[charts.BLUE, charts.GREY, charts.GREY]), legend=None
     )
-    shape = alt.Shape("verdict:N", scale=alt.Scale(domain=kinds, range=["circle", "diamond", "cross"]), legend=legend)
+    shape = alt.Shape("verdict:N", scale=alt.Scale(domain=kinds, range=["circle", "diamond", "cross"]), legend=None)
     low, high = float(rows[["value", "low"]].min(axis=None)), float(rows[["value", "high"]].max(axis=None))
     room = 0.16 * (max(high, 0) - min(low, 0) or 1)
     scale = alt.Scale(domain=[min(low, 0) - room / 4, max(high, 0) + room], nice=False)
@@ -125,13 +131,12 @@ def _table(frame: pd.DataFrame, ablation: ablate.Ablation) -> None:
             "changed": "settings that differ",
         }
     ).drop(columns=["own low", "own high"])  # fmt: skip
-    formats = {
-        "figure, %": "%.1f", "- full, points": "%+.1f", "low": "%+.1f", "high": "%+.1f", "p": "%.2g",
-        "p (Holm)": "%.2g", "TFLOP": "%.3f", "TFLOP, change": "%+.3f", "forwards an answer": "%.2f",
-        "forwards, change": "%+.2f",
+    forms = {
+        "figure, %": "{:.1f}", "- full, points": "{:+.1f}", "low": "{:+.1f}", "high": "{:+.1f}", "p": "{:.2g}",
+        "p (Holm)": "{:.2g}", "TFLOP": "{:.3f}", "TFLOP, change": "{:+.3f}", "forwards an answer": "{:.2f}",
+        "forwards, change": "{:+.2f}",
     }  # fmt: skip
-    config = {name: st.column_config.NumberColumn(format=given) for name, given in formats.items()}
-    st.dataframe(named, hide_index=True, column_config=config, height="content")
+    frames.shown(named, "lines", "All lines of the ablation", forms)
     st.download_button(
         "Download as CSV", frame.to_csv(index=False), f"{ablation.name}.csv", "text/csv", icon=":material/download:"
     )

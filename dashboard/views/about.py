@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import pages, started, stores, what_is
+from dashboard import frames, started, stores, what_is
 from dashboard.texts import plain
 from harness import registry
 from harness.rows import Filters
@@ -40,13 +40,7 @@ def _all(kind: str) -> None:
     runs = stores.runs()
     frame = (what_is.methods if kind == "Methods" else what_is.benchmarks)(runs)
     first = frame.columns[0]
-    frame[first] = [pages.href("about", what=kind, which=name) for name in frame[first]]
-    config = {
-        first: st.column_config.LinkColumn(display_text=r"which=(.*)$", width="medium"),
-        "what": st.column_config.TextColumn(width="large"),
-        "test examples": st.column_config.NumberColumn(format="localized"),
-    }
-    st.dataframe(frame, hide_index=True, column_config=config, height="content")
+    frames.shown(frame, f"all-{kind}", kind, links={first: ("about", "which", {"what": kind})})
     if kind == "Methods":
         st.info(what_is.RECONSTRUCTION, icon=":material/info:")
     st.caption("Plugins add their own: `hkdbench dashboard --plugin FILE.py`.")
@@ -85,8 +79,7 @@ def _docstring(text: str) -> None:
 def _frame(title: str, frame: pd.DataFrame) -> None:
     if len(frame):
         st.subheader(title, anchor=False)
-        wide = {name: st.column_config.TextColumn(width="large") for name in ("what it does", "settings that differ")}
-        st.dataframe(frame, hide_index=True, column_config=wide, height="content", row_height=None)
+        frames.shown(frame, f"frame-{title}", title)
 
 
 # ----------------------------------------------------------------------------------------- benchmark
@@ -111,12 +104,8 @@ def _benchmark(name: str) -> None:
         "protocols": ", ".join(found.get("protocols") or ()),
         "revision": found["revision"],
     }
-    st.dataframe(
-        pd.DataFrame([(k, v) for k, v in facts.items() if v], columns=["what", "value"]),
-        hide_index=True,
-        column_config={"value": st.column_config.TextColumn(width="large")},
-        height="content",
-    )
+    frame = pd.DataFrame([(k, v) for k, v in facts.items() if v], columns=["what", "value"])
+    frames.shown(frame, "facts", f"What {name} is")
     st.markdown(plain(found["text"].partition("\n\n")[0]))
     if rest := found["text"].partition("\n\n")[2]:
         with st.expander("How it is made and read"):

@@ -9,7 +9,7 @@ from string import ascii_uppercase
 import pandas as pd
 import streamlit as st
 
-from dashboard import answers, charts, pictures, started, stores
+from dashboard import answers, charts, choices, pages, pictures, started, stores
 from dashboard.answers import Answer
 from dashboard.texts import html, plain
 from harness import registry
@@ -50,7 +50,7 @@ def show() -> None:
     whole = answers.together(frames)
     found = _filtered(whole)
     names = _names(chosen)
-    _told(whole, found, names)
+    _told(whole, found, chosen, names)
     _cards(record, split, frames, found, names)
 
 
@@ -60,15 +60,9 @@ def show() -> None:
 def _by_data() -> dict[str, list[Entry]]:
     """The runs that can be looked at by the data that they saw, as the URL names them; the newest runs first."""
     runs = [e for e in stores.runs() if e.status == "done" and e.kind != "robustness" and e.splits]
-    keys: dict[str, set[tuple[str, str, str]]] = {}
-    for e in runs:
-        keys.setdefault(e.benchmark, set()).add(e.data_key)
-    several = {benchmark for benchmark, found in keys.items() if len(found) > 1}
-    by_data: dict[str, list[Entry]] = {}
-    for e in sorted(runs, key=lambda e: e.finished, reverse=True):
-        name = f"{e.benchmark} {e.fingerprint[:8]}" if e.benchmark in several else e.benchmark
-        by_data.setdefault(name, []).append(e)
-    return dict(sorted(by_data.items()))
+    runs.sort(key=lambda e: e.finished, reverse=True)
+    names = choices.data_names(runs)
+    return {name: [e for e in runs if e.data_key == key] for name, key in names.items()}
 
 
 def _choose(by_data: Mapping[str, list[Entry]]) -> list[str]:
@@ -117,12 +111,15 @@ def _names(chosen: list[str]) -> list[str]:
     return [label if labels.count(label) == 1 else run for label, run in zip(labels, chosen, strict=True)]
 
 
-def _told(whole: pd.DataFrame, found: pd.DataFrame, names: list[str]) -> None:
+def _told(whole: pd.DataFrame, found: pd.DataFrame, chosen: list[str], names: list[str]) -> None:
     right_nr = answers.right(whole)
     parts = [f"{name} {100 * share:.1f} % right" for name, share in zip(names, right_nr.mean(0), strict=True)]
     if len(names) > 1:
         parts.append(f"they disagree on {100 * answers.disagree(whole).mean():.1f} %")
-    st.caption(plain(f"{len(found):,} of {len(whole):,} examples. Of all: {'; '.join(parts)}."))
+    st.markdown(plain(f"{len(found):,} of {len(whole):,} examples. Of all: {'; '.join(parts)}."))
+    with st.container(horizontal=True):
+        for run_id, name in zip(chosen, names, strict=True):
+            pages.link("run", name, run=run_id)
 
 
 # ------------------------------------------------------------------------------------------- showing

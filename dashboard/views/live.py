@@ -7,7 +7,7 @@ import time
 import pandas as pd
 import streamlit as st
 
-from dashboard import pages, stores
+from dashboard import frames, stores
 from dashboard.texts import plain
 from dashboard.views.run import charts_of
 from harness import live
@@ -91,7 +91,7 @@ def _paused() -> None:
         return
     st.subheader("Stopped, and able to go on", anchor=False)
     rows = [(one.run_id, one.checkpoint, _span(one.age)) for one in paused[:SHOWN]]
-    st.dataframe(pd.DataFrame(rows, columns=["run", "checkpoint", "age"]), hide_index=True)
+    frames.shown(pd.DataFrame(rows, columns=["run", "checkpoint", "age"]), "paused", "Stopped, and able to go on")
     st.caption("The command that started one goes on from its checkpoint.")
 
 
@@ -102,10 +102,10 @@ def _ended() -> None:
         return
     st.subheader("Ended last", anchor=False)
     frame = pd.DataFrame(
-        [(pages.href("run", run=e.run_id), e.status, e.problem or "", e.finished) for e in ended],
+        [(e.run_id, e.status, e.problem or "", e.finished) for e in ended],
         columns=["run", "status", "problem", "finished"],
     )
-    st.dataframe(frame, hide_index=True, column_config={"run": st.column_config.LinkColumn(display_text=r"run=(.*)$")})
+    frames.shown(frame, "ended", "Runs that ended last", links={"run": ("run", "run", {})})
 
 
 def _span(seconds: float) -> str:

@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, one_run, pages, started, stores, what_is
+from dashboard import charts, frames, one_run, pages, started, stores, what_is
 from dashboard.texts import plain
 from harness.errors import StoreError
 from harness.record import Record
@@ -62,13 +62,10 @@ def _latest() -> None:
     st.caption("Or one of the runs that ended last:")
     entries = sorted(stores.runs(), key=lambda entry: entry.finished, reverse=True)[:20]
     frame = pd.DataFrame(
-        [
-            (pages.href("run", run=e.run_id), e.status, e.label, e.student, e.benchmark, e.seed, e.finished[:16])
-            for e in entries
-        ],
+        [(e.run_id, e.status, e.label, e.student, e.benchmark, str(e.seed), e.finished[:16]) for e in entries],
         columns=["run", "status", "method", "student", "benchmark", "seed", "finished"],
     )
-    st.dataframe(frame, hide_index=True, column_config={"run": st.column_config.LinkColumn(display_text=r"run=(.*)$")})
+    frames.shown(frame, "latest", "The runs that ended last", links={"run": ("run", "run", {})})
 
 
 # ------------------------------------------------------------------------------------------- the head
@@ -124,7 +121,8 @@ def _figures(record: Record) -> None:
             _calibration(predictions)
     with right:
         st.subheader("All figures")
-        _table(one_run.figures(record, split))
+        forms = dict.fromkeys(("value", "low", "high"), "{:.2f}")
+        frames.shown(one_run.figures(record, split), f"figures-{split}", f"All figures on {split}", forms)
         st.caption("With 95 % intervals by bootstrap over images, where they can be had.")
 
 
@@ -209,11 +207,6 @@ def _calibration(predictions: pd.DataFrame) -> None:
     )
 
 
-def _table(frame: pd.DataFrame) -> None:
-    numbers = {name: st.column_config.NumberColumn(format="%.2f") for name in ("value", "low", "high")}
-    st.dataframe(frame, hide_index=True, column_config=numbers, height="content")
-
-
 # -------------------------------------------------------------------------------------------- curves
 
 
@@ -286,14 +279,8 @@ def _training(record: Record) -> None:
     st.subheader("Stages and their roles")
     frame = one_run.stages(record)
     if len(frame):
-        st.dataframe(
-            frame,
-            hide_index=True,
-            column_config={
-                "parameters": st.column_config.NumberColumn(format="localized"),
-                "examples": st.column_config.NumberColumn(format="localized"),
-                "best validation accuracy, %": st.column_config.NumberColumn(format="%.1f"),
-            },
+        frames.shown(
+            frame, "stages", "Stages and roles", {"best validation accuracy, %": "{:.1f}", "share of budget": "{:g}"}
         )
     else:
         st.caption("None: the rung, or whatever answered, was scored as it is.")
@@ -302,12 +289,12 @@ def _training(record: Record) -> None:
         st.subheader("Settings of the method")
         frame = one_run.settings(record)
         if len(frame):
-            st.dataframe(frame, hide_index=True)
+            frames.shown(frame, "settings", "Settings of the method")
         else:
             st.caption("It has none.")
     with right:
         st.subheader("Training, evaluation, data")
-        st.dataframe(one_run.training(record), hide_index=True)
+        frames.shown(one_run.training(record), "training", "Training, evaluation, data")
 
 
 def _cost(record: Record) -> None:
@@ -333,16 +320,7 @@ def _cost(record: Record) -> None:
     )
     told = "; ".join(f"{r.name} {r.TFLOP:.3g}" for r in frame.itertuples(index=False))
     charts.draw(chart, f"TFLOP of training by stage and role: {told}")
-    st.dataframe(
-        frame.drop(columns="name"),
-        hide_index=True,
-        column_config={
-            "TFLOP": st.column_config.NumberColumn(format="%.3f"),
-            "seconds": st.column_config.NumberColumn(format="%.1f"),
-            "forwards": st.column_config.NumberColumn(format="localized"),
-            "trained on": st.column_config.NumberColumn(format="localized"),
-        },
-    )
+    frames.shown(frame.drop(columns="name"), "cost", "Cost by role", {"TFLOP": "{:.3f}", "seconds": "{:.1f}"})
     st.caption("All of the teachers' work is billed. FLOPs are estimated from parameters and tokens.")
 
 
@@ -350,7 +328,7 @@ def _provenance(record: Record) -> None:
     _verify(record)
     st.subheader("Where the numbers come from")
     frame = pd.DataFrame(one_run.provenance(record), columns=["what", "value"])
-    st.dataframe(frame, hide_index=True, height="content")
+    frames.shown(frame, "provenance", "Where the numbers come from")
     for line in one_run.leaks(record):
         st.warning(plain(f"Shared by splits of the data: {line}"), icon=":material/warning:")
     if record.error and record.error.traceback:

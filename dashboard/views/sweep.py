@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, pages, stores, trials
+from dashboard import charts, frames, pages, stores, trials
 from dashboard.texts import plain
 from harness.entries import Entry
 from harness.record import Record
@@ -18,6 +18,7 @@ ANY = "any"
 MOST = 2000
 """So many of the newest runs of a set are read."""
 SLICES = 12
+TABLED = 100
 
 
 def show() -> None:
@@ -55,9 +56,9 @@ def show() -> None:
         _best_so_far(frame, metric, title)
     with right:
         _importance(important)
-    _parallel(frame, ordered[: trials.AXES - 1], title)
+    _parallel(frame, ordered[: trials.AXES - 1], metric, title)
     _slices(frame, ordered[:SLICES], title)
-    _table(frame, ordered, title)
+    _table(frame, ordered, metric, title)
 
 
 # ------------------------------------------------------------------------------------------ choosing
@@ -171,7 +172,7 @@ def _importance(found: pd.DataFrame) -> None:
     )
 
 
-def _parallel(frame: pd.DataFrame, names: list[str], title: str) -> None:
+def _parallel(frame: pd.DataFrame, names: list[str], metric: str, title: str) -> None:
     st.subheader("All trials", anchor=False)
     lines, ticks = trials.parallel(frame, names, title)
     order = [*names, title]
@@ -180,11 +181,9 @@ def _parallel(frame: pd.DataFrame, names: list[str], title: str) -> None:
                                                                                        orient="top", domain=False)
     )  # fmt: skip
     y = alt.Y("at:Q", axis=None, scale=alt.Scale(domain=[-0.06, 1.06]))
-    scheme = "viridis"
-    colour = alt.Color(
-        "value:Q", title=title, scale=alt.Scale(scheme=scheme),
-        legend=alt.Legend(orient="bottom", gradientLength=260, titleLimit=400),
-    )  # fmt: skip
+    weak, strong = ("#2b4a63", "#b9e3ff") if charts.dark() else ("#c9dff0", "#08306b")
+    shades = [strong, weak] if trials.lower_is_better(metric) else [weak, strong]
+    colour = alt.Color("value:Q", scale=alt.Scale(range=shades), legend=None)
     click = alt.selection_point(name="trial", fields=["run"], on="click")
     hover = alt.selection_point(name="near", fields=["run"], on="pointerover", clear="pointerout", empty=False)
     base = alt.Chart(lines).encode(x=x, y=y, detail="run:N", color=colour)
@@ -197,13 +196,14 @@ def _parallel(frame: pd.DataFrame, names: list[str], title: str) -> None:
     points = base.mark_circle(size=45, opacity=0.9, cursor="pointer").encode(tooltip=tips)
     ends = ticks.groupby("axis", as_index=False).agg(low=("at", "min"), high=("at", "max"))
     axes = alt.Chart(ends).mark_rule(color=charts.faint()).encode(x=x, y=alt.Y("low:Q", axis=None), y2="high:Q")
-    marks = alt.Chart(ticks).mark_text(align="left", dx=7, color=charts.ink(), fontSize=11)
-    texts = marks.encode(x=x, y=y, text="shown:N")
-    chart = alt.layer(axes, drawn.add_params(hover), points.add_params(click), texts).properties(height=380)
+    said = alt.Chart(ticks).encode(x=x, y=y, text="shown:N")
+    halo = said.mark_text(align="left", dx=8, fontSize=11.5, stroke=charts.paper(), strokeWidth=4)
+    texts = said.mark_text(align="left", dx=8, fontSize=11.5, color=charts.ink())
+    chart = alt.layer(axes, drawn.add_params(hover), points.add_params(click), halo, texts).properties(height=380)
     told = f"Parallel coordinates of {lines['run'].nunique()} trials over {', '.join(names)} and {title}"
     _clicked(charts.draw(chart, told, key="parallel", on_select="rerun", selection_mode="trial"))
-    st.caption("A line is a trial: its settings, most important first, and what came out at the right. A click on a "
-               "point opens the run.")  # fmt: skip
+    st.caption("A line is a trial: its settings, most important first, and what came out at the right; the stronger "
+        "its colour, the better. A click on a point opens the run.")  # fmt: skip
 
 
 def _slices(frame: pd.DataFrame, names: list[str], title: str) -> None:
@@ -221,7 +221,12 @@ def _slice(done: pd.DataFrame, name: str, title: str) -> None:
     if number:
         part = part[part["setting"].notna()].astype({"setting": float})
         kind = "log" if trials.is_log(done[name]) else "linear"
-        x = alt.X("setting:Q", title=name, scale=alt.Scale(type=kind, zero=False, padding=12), axis=charts.ticks(5))
+        x = alt.X(
+            "setting:Q",
+            title=name,
+            scale=alt.Scale(type=kind, zero=False, padding=12),
+            axis=alt.Axis(tickCount=4, grid=False),
+        )
     else:
         part["setting"] = ["not set" if v is None else str(v).lower() if isinstance(v, bool) else str(v)
                            for v in part["setting"]]  # fmt: skip
@@ -235,20 +240,14 @@ def _slice(done: pd.DataFrame, name: str, title: str) -> None:
     charts.draw(alt.layer(bars, points).properties(height=230), f"{title} by {name} for {len(part)} trials")
 
 
-def _table(frame: pd.DataFrame, names: list[str], title: str) -> None:
+def _table(frame: pd.DataFrame, names: list[str], metric: str, title: str) -> None:
     st.subheader("Trials", anchor=False)
-    shown = frame[["run", "number", "status", "seed", "value", "low", "high", *names]].copy()
-    shown["run"] = [pages.href("run", run=run) for run in shown["run"]]
-    for name in names:
-        if not trials.is_number(frame[name]):
-            shown[name] = shown[name].map(lambda v: "" if v is None else str(v))
-    st.dataframe(
-        shown.rename(columns={"value": title}).sort_values(title, ascending=False),
-        hide_index=True,
-        column_config={
-            "run": st.column_config.LinkColumn(display_text=r"run=(.*)$"),
-            **{c: st.column_config.NumberColumn(format="%.2f") for c in (title, "low", "high")},
-        },
-    )
+    shown = frame[["run", "number", "status", "seed", "value", "low", "high", *names]]
+    ranked = shown.sort_values("value", ascending=trials.lower_is_better(metric), kind="stable")
+    forms = dict.fromkeys((title, "low", "high"), "{:.2f}")
+    frames.shown(ranked[:TABLED].rename(columns={"value": title}), "trials", "Trials, best first", forms,
+                 links={"run": ("run", "run", {})})  # fmt: skip
+    if len(ranked) > TABLED:
+        st.caption(f"The best {TABLED} of {len(ranked):,}; the file has all.")
     st.download_button("Download as CSV", frame.to_csv(index=False), "trials.csv", "text/csv",
                        icon=":material/download:")  # fmt: skip

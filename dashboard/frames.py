@@ -1,0 +1,59 @@
+"""Frames as tables: what is text stays text, numbers stand at the right, an id may be a link."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from dashboard.table import Cell, Column, Line, Link, table
+
+MISSING = "–"
+
+
+def shown(
+    frame: pd.DataFrame,
+    key: str,
+    caption: str,
+    formats: Mapping[str, str] | None = None,
+    links: Mapping[str, tuple[str, str, Mapping[str, str]]] | None = None,
+) -> None:
+    """Draws the frame. `formats`: how a column's numbers are written, as `{:.1f}`; whole numbers get commas.
+
+    `links`: a column's texts are links, to a page (its name), under a parameter (its name), beside other parameters.
+    """
+    columns = [Column(str(n), str(n), align="right" if _numbers(frame[n]) else "left") for n in frame.columns]
+    lines = [
+        Line(tuple(_cell(str(name), value, formats or {}, links or {}) for name, value in row.items()))
+        for row in frame.to_dict("records")
+    ]
+    table(columns, lines, key, caption)
+
+
+def _numbers(values: pd.Series) -> bool:
+    known = values.dropna()
+    return len(known) > 0 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in known)
+
+
+def _cell(
+    name: str, value: Any, formats: Mapping[str, str], links: Mapping[str, tuple[str, str, Mapping[str, str]]]
+) -> Cell:
+    text = written(value, formats.get(name))
+    if name in links:
+        page, parameter, others = links[name]
+        return Cell(text, links=(Link(text, page, {parameter: text, **others}),))
+    return Cell(text)
+
+
+def written(value: Any, form: str | None = None) -> str:
+    """A value as a cell has it: `–` for none, numbers as `form` says."""
+    if value is None or (isinstance(value, float) and pd.isna(value)) or value is pd.NA:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if isinstance(value, int):
+        return (form or "{:,}").format(value)
+    if isinstance(value, float):
+        return (form or "{:.4g}").format(value)
+    return str(value)
