@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dashboard.one_run import confidences
 from harness import calibration
@@ -49,13 +50,13 @@ def runs_in(whole: pd.DataFrame) -> int:
     return sum(name.startswith("at ") for name in whole.columns)
 
 
-def right(whole: pd.DataFrame) -> np.ndarray:
+def right(whole: pd.DataFrame) -> NDArray[np.bool_]:
     """Whether each run is right: (N, R) booleans."""
     gold_n = whole["gold"].to_numpy()
     return np.stack([whole[f"chosen {k}"].to_numpy() == gold_n for k in range(runs_in(whole))], axis=1)
 
 
-def disagree(whole: pd.DataFrame) -> np.ndarray:
+def disagree(whole: pd.DataFrame) -> NDArray[np.bool_]:
     """Whether the runs chose different options: (N,) booleans."""
     chosen_nr = np.stack([whole[f"chosen {k}"].to_numpy() for k in range(runs_in(whole))], axis=1)
     return np.asarray((chosen_nr != chosen_nr[:, :1]).any(1))
@@ -82,7 +83,7 @@ def sift(
     if sure != (0.0, 100.0):  # an answer without scores lies within no bounds
         sure_n = whole["sure 0"].to_numpy()
         keep_n &= (sure_n >= sure[0]) & (sure_n <= sure[1])
-    found = whole[keep_n]
+    found: pd.DataFrame = whole.loc[np.asarray(keep_n, dtype=bool)]
     if order != ORDERS[0]:
         found = found.sort_values("sure 0", ascending=order == ORDERS[2], kind="stable")
     return found

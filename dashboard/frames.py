@@ -23,7 +23,7 @@ def shown(
 
     `links`: a column's texts are links, to a page (its name), under a parameter (its name), beside other parameters.
     """
-    columns = [Column(str(n), str(n), align="right" if _numbers(frame[n]) else "left") for n in frame.columns]
+    columns = [Column(str(n), str(n), align="right" if _numbers(frame[n]) else "text") for n in frame.columns]
     lines = [
         Line(tuple(_cell(str(name), value, formats or {}, links or {}) for name, value in row.items()))
         for row in frame.to_dict("records")
@@ -51,9 +51,14 @@ def written(value: Any, form: str | None = None) -> str:
     if value is None or (isinstance(value, float) and pd.isna(value)) or value is pd.NA:
         return MISSING
     if isinstance(value, bool):
-        return "yes" if value else ""
+        return "true" if value else "false"
     if isinstance(value, int):
         return (form or "{:,}").format(value)
     if isinstance(value, float):
-        return (form or "{:.4g}").format(value)
+        return (form or ("{:,.0f}" if value.is_integer() and abs(value) >= 1000 else "{:.4g}")).format(value)
     return str(value)
+
+
+def moment(text: str) -> str:
+    """A time of a record, which is UTC, as people read it."""
+    return f"{text[:16].replace('T', ' ')} UTC" if text else ""

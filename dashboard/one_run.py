@@ -33,7 +33,7 @@ def splits(record: Record) -> list[str]:
 def settings(record: Record) -> pd.DataFrame:
     """Every setting of the method with its value, and whether its user set it: columns setting, value, set."""
     given = flat(record.config.get("settings", {}))
-    rows = [(name, shown(value), name in given) for name, value in flat(record.settings).items()]
+    rows = [(name, shown(value), "yes" if name in given else "") for name, value in flat(record.settings).items()]
     return pd.DataFrame(rows, columns=["setting", "value", "set by hand"])
 
 

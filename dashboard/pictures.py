@@ -51,7 +51,8 @@ def key(record: Record) -> Key:
 
 def examples(of: Key, split: str) -> Mapping[str, Example]:
     """The examples of a split by id, at most `MOST`. Raises `UserError`."""
-    return _examples(of, split)
+    found: Mapping[str, Example] = _examples(of, split)
+    return found
 
 
 @st.cache_resource(max_entries=3, show_spinner="Looking up the examples…")
@@ -75,7 +76,8 @@ def fits(example: Example, row: Any) -> bool:
 
 def picture(of: Key, split: str, id_: str) -> tuple[bytes, tuple[int, int]] | str:
     """An example's image as WebP, and its size; or what is wrong with it."""
-    return _picture(of, split, id_)
+    shown: tuple[bytes, tuple[int, int]] | str = _picture(of, split, id_)
+    return shown
 
 
 @st.cache_data(max_entries=128, show_spinner=False)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from harness.entries import Entry, flat, identity
-from harness.metrics import LOWER_IS_BETTER
+from harness.metrics import LOWER_IS_BETTER, Floats, Ints
 from harness.record import Record
 
 SHUFFLES = 400
@@ -120,14 +120,15 @@ def importance(frame: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values("share", ascending=False, kind="stable", ignore_index=True)
 
 
-def _codes(values: pd.Series) -> np.ndarray:
+def _codes(values: pd.Series) -> Ints:
     """The number of each trial's value, or of its quarter."""
     if is_number(values) and values.notna().all() and values.nunique() > GROUPS:
-        return pd.qcut(values.astype(float).rank(method="average"), GROUPS, labels=False, duplicates="drop").to_numpy()
-    return pd.factorize(values.map(repr))[0]
+        quarters = pd.qcut(values.astype(float).rank(method="average"), GROUPS, labels=False, duplicates="drop")
+        return np.asarray(quarters, dtype=np.int64)
+    return np.asarray(pd.factorize(values.map(repr))[0], dtype=np.int64)
 
 
-def _share(y_sn: np.ndarray, codes_n: np.ndarray) -> np.ndarray:
+def _share(y_sn: Floats, codes_n: Ints) -> Floats:
     """The corrected share of the variance of each row of `y_sn` between the groups: (S,)."""
     groups, size = int(codes_n.max()) + 1, y_sn.shape[1]
     whole_s = ((y_sn - y_sn.mean(1, keepdims=True)) ** 2).sum(1)

@@ -59,7 +59,8 @@ def methods(runs: Sequence[Entry] = ()) -> pd.DataFrame:
 
 
 def _first_line(cls: type[Benchmark]) -> str:
-    return (cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else ""
+    """What it is, without how its examples are grouped."""
+    return (cls.__doc__ or "").strip().partition("\n")[0].partition("; `group`")[0]
 
 
 def benchmark(name: str, store: Store) -> dict[str, Any]:
@@ -128,7 +129,8 @@ def measured(table: Table, store: Store) -> tuple[str, str, float, int, int] | N
             if not seeds:
                 continue
             try:
-                found = power.noise(*(_answers(row, table.split, seeds, store) for row in (first, second)), labels=None)
+                a, b = (_answers(row, table.split, seeds, store) for row in (first, second))
+                found = power.noise(a, b, None)
             except (DataError, StoreError):
                 continue
             least = power.detectable(found)

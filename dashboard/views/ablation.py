@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -41,9 +42,9 @@ def show() -> None:
         figure = st.selectbox("Figure", ablations.figures(ablation, benchmark), key="figure", bind="query-params")
     frame = ablations.frame(ablation, benchmark, figure)
     full = frame[frame["part"] == "full"].iloc[0]
-    own = "" if pd.isna(full["own"]) else f": {full['own']:.1f} %{_bounds(full['own low'], full['own high'])}"
+    own = "" if pd.isna(full["own"]) else ": " + _with_bounds("{:.1f}", full["own"], full["own low"], full["own high"])
     seeds = f"{int(full['seeds'])} seed{'' if full['seeds'] == 1 else 's'}"
-    st.markdown(plain(f"The full method, {ablation.method}, {seeds}{own}."))
+    st.markdown(plain(f"The full method, {ablation.method}, {seeds}{own} ({figure}, %)."))
     st.markdown(f"**{plain(ablations.in_words(frame, figure))}**")
     _forest(frame, figure)
     _table(frame, ablation)
@@ -51,10 +52,6 @@ def show() -> None:
     for label, reason in ablation.left_out.items():
         st.caption(plain(f"Left out: {label}: {reason}"))
     pages.link("about", f"What {ablation.method} is", what="Methods", which=ablation.method)
-
-
-def _bounds(low: float | None, high: float | None) -> str:
-    return "" if pd.isna(low) or pd.isna(high) else f" [{low:.1f}, {high:.1f}]"
 
 
 def _forest(frame: pd.DataFrame, figure: str) -> None:
@@ -80,7 +77,9 @@ def _forest(frame: pd.DataFrame, figure: str) -> None:
             charts.draw(
                 _differences(rows, figure, order).properties(height=height),
                 f"Difference to the full method in {figure}, points, {title}: "
-                + "; ".join(f"{r.line} {r.value:+.1f}{_bounds(r.low, r.high)}" for r in rows.itertuples(index=False)),
+                + "; ".join(
+                    f"{r.line} {_with_bounds('{:+.1f}', r.value, r.low, r.high)}" for r in rows.itertuples(index=False)
+                ),
             )
         with right:
             if rows["TFLOP"].notna().any():
@@ -96,10 +95,15 @@ def _differences(rows: pd.DataFrame, figure: str, order: list[str]) -> Any:
         "verdict:N", scale=alt.Scale(domain=kinds, range=[charts.BLUE, charts.GREY, charts.GREY]), legend=None
     )
     shape = alt.Shape("verdict:N", scale=alt.Scale(domain=kinds, range=["circle", "diamond", "cross"]), legend=None)
-    low, high = float(rows[["value", "low"]].min(axis=None)), float(rows[["value", "high"]].max(axis=None))
+    low, high = float(np.nanmin(rows[["value", "low"]])), float(np.nanmax(rows[["value", "high"]]))
     room = 0.16 * (max(high, 0) - min(low, 0) or 1)
     scale = alt.Scale(domain=[min(low, 0) - room / 4, max(high, 0) + room], nice=False)
-    tips = ["line:N", *(alt.Tooltip(f"{c}:Q", format="+.2f") for c in ("value", "low", "high")), "holm:Q", "changed:N"]
+    tips: list[Any] = [
+        "line:N",
+        *(alt.Tooltip(f"{c}:Q", format="+.2f") for c in ("value", "low", "high")),
+        "holm:Q",
+        "changed:N",
+    ]
     base = alt.Chart(rows).encode(y=alt.Y("line:N", title=None, sort=order), tooltip=tips)
     title = f"{figure} minus the full method's, points"
     zero = alt.Chart(pd.DataFrame({"at": [0]})).mark_rule(strokeDash=[4, 4], color=charts.faint()).encode(x="at:Q")
@@ -124,19 +128,39 @@ def _costs(rows: pd.DataFrame, order: list[str]) -> Any:
 
 def _table(frame: pd.DataFrame, ablation: ablate.Ablation) -> None:
     st.subheader("All lines", anchor=False)
-    named = frame.rename(
-        columns={
-            "value": "- full, points", "low": "low", "high": "high", "own": "figure, %", "holm": "p (Holm)",
-            "TFLOP change": "TFLOP, change", "forwards": "forwards an answer", "forwards change": "forwards, change",
-            "changed": "settings that differ",
-        }
-    ).drop(columns=["own low", "own high"])  # fmt: skip
-    forms = {
-        "figure, %": "{:.1f}", "- full, points": "{:+.1f}", "low": "{:+.1f}", "high": "{:+.1f}", "p": "{:.2g}",
-        "p (Holm)": "{:.2g}", "TFLOP": "{:.3f}", "TFLOP, change": "{:+.3f}", "forwards an answer": "{:.2f}",
-        "forwards, change": "{:+.2f}",
-    }  # fmt: skip
-    frames.shown(named, "lines", "All lines of the ablation", forms)
+    rows = [
+        (
+            f"{r['line']} ({r['note']})" if r["note"] else r["line"],
+            r["changed"],
+            _with_bounds("{:.1f}", r["own"], r["own low"], r["own high"]),
+            _with_bounds("{:+.1f}", r["value"], r["low"], r["high"]),
+            r["p"],
+            r["holm"],
+            _with_change("{:.3g}", r["TFLOP"], r["TFLOP change"]),
+            _with_change("{:.2g}", r["forwards"], r["forwards change"]),
+            r["seeds"],
+        )
+        for r in frame.to_dict("records")
+    ]
+    heads = ["line", "settings that differ", "figure, %", "minus the full method's, points", "p", "p (Holm)",
+             "training, TFLOP (change)", "forwards an answer (change)", "seeds"]  # fmt: skip
+    shown = pd.DataFrame(rows, columns=heads)
+    frames.shown(shown, "lines", "All lines of the ablation", {"p": "{:.2g}", "p (Holm)": "{:.2g}"})
     st.download_button(
         "Download as CSV", frame.to_csv(index=False), f"{ablation.name}.csv", "text/csv", icon=":material/download:"
     )
+
+
+def _with_bounds(form: str, value: Any, low: Any, high: Any) -> str:
+    """A number with its interval, where it has them."""
+    if pd.isna(value):
+        return frames.MISSING
+    if pd.isna(low) or pd.isna(high):
+        return form.format(value)
+    return f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
+
+
+def _with_change(form: str, value: float, change: float) -> str:
+    if pd.isna(value):
+        return frames.MISSING
+    return form.format(value) + ("" if pd.isna(change) or not change else f" ({change:+.2g})")

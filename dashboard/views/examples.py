@@ -9,7 +9,7 @@ from string import ascii_uppercase
 import pandas as pd
 import streamlit as st
 
-from dashboard import answers, charts, choices, pages, pictures, started, stores
+from dashboard import answers, charts, choices, one_run, pages, pictures, started, stores
 from dashboard.answers import Answer
 from dashboard.texts import html, plain
 from harness import registry
@@ -41,7 +41,7 @@ def show() -> None:
         return
     record = stores.record(chosen[0])
     assert not isinstance(record, Problem)
-    splits = [s for s in ("test", "ood", "validation") if s in record.metrics] or list(record.metrics)
+    splits = one_run.splits(record)
     split = st.segmented_control("Split", splits, default=splits[0], key="split", bind="query-params", required=True)
     frames = {run_id: stores.predictions(run_id, split) for run_id in chosen}
     if empty := [run_id for run_id, frame in frames.items() if not len(frame)]:
@@ -131,7 +131,8 @@ def _cards(
     if not len(found):
         st.info("No example is like that: loosen the filters.", icon=":material/inbox:")
         return
-    known, key, trouble = {}, None, ""
+    known: Mapping[str, Example] = {}
+    key, trouble = None, ""
     try:
         key = pictures.key(record)
         known = pictures.examples(key, split)

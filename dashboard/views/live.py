@@ -102,7 +102,7 @@ def _ended() -> None:
         return
     st.subheader("Ended last", anchor=False)
     frame = pd.DataFrame(
-        [(e.run_id, e.status, e.problem or "", e.finished) for e in ended],
+        [(e.run_id, e.status, e.problem or "", frames.moment(e.finished)) for e in ended],
         columns=["run", "status", "problem", "finished"],
     )
     frames.shown(frame, "ended", "Runs that ended last", links={"run": ("run", "run", {})})

@@ -62,7 +62,10 @@ def _latest() -> None:
     st.caption("Or one of the runs that ended last:")
     entries = sorted(stores.runs(), key=lambda entry: entry.finished, reverse=True)[:20]
     frame = pd.DataFrame(
-        [(e.run_id, e.status, e.label, e.student, e.benchmark, str(e.seed), e.finished[:16]) for e in entries],
+        [
+            (e.run_id, e.status, e.label, e.student, e.benchmark, str(e.seed), frames.moment(e.finished))
+            for e in entries
+        ],
         columns=["run", "status", "method", "student", "benchmark", "seed", "finished"],
     )
     frames.shown(frame, "latest", "The runs that ended last", links={"run": ("run", "run", {})})
@@ -134,7 +137,7 @@ def _by_category(record: Record, split: str, predictions: pd.DataFrame | None) -
     chance = record.metrics[split].get("chance")
     frame["name"] = [f"{c} ({n:,})" if n else c for c, n in zip(frame["category"], frame["examples"], strict=True)]
     y = alt.Y("name:N", title=None, sort=None)
-    tips = ["name:N", *(alt.Tooltip(f"{c}:Q", format=".1f") for c in ("value", "low", "high"))]
+    tips: list[Any] = ["name:N", *(alt.Tooltip(f"{c}:Q", format=".1f") for c in ("value", "low", "high"))]
     scale = alt.Scale(domain=[0, 100])
     bars = alt.Chart(frame).encode(y=y, tooltip=tips)
     layers = [
@@ -176,7 +179,7 @@ def _confusion(predictions: pd.DataFrame, options: list[str] | None) -> None:
         fillOpacity=0, stroke=charts.ORANGE, strokeWidth=2.5
     )
     chart = alt.layer(base.mark_rect().encode(color=fill), frame_of_right, text)
-    told = "; ".join(f"{r.gold} as {r.chosen} {r.count}" for r in frame.itertuples(index=False) if r.count)
+    told = "; ".join(f"{r['gold']} as {r['chosen']} {r['count']}" for r in frame.to_dict("records") if r["count"])
     charts.draw(chart.properties(height=52 * len(order) + 60), f"Confusion matrix, examples: {told}")
     letters = "" if options else " Every example has options of its own: they go by their letters."
     st.caption(f"Examples; the shade is their share of the row, right answers are framed.{letters}")
@@ -267,8 +270,8 @@ def _curve(frame: pd.DataFrame, term: str, roles: list[str], of_stages: list[tup
     names = alt.Chart(borders).mark_text(baseline="bottom", dy=-3, color=charts.faint())
     named = names.encode(x="middle:Q", y=alt.value(0), text="stage:N")
     chart = alt.layer(rules, *lines, named).properties(height=270)
-    last = frame.sort_values("at").groupby(["stage", "role"], sort=False)["value"].last()
-    told = "; ".join(f"{role} in {stage} ends at {value:.3g}" for (stage, role), value in last.items())
+    last = frame.sort_values("at").drop_duplicates(["stage", "role"], keep="last")
+    told = "; ".join(f"{r.role} in {r.stage} ends at {r.value:.3g}" for r in last.itertuples(index=False))
     charts.draw(chart, f"{title} over the steps of training: {told}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import pandas as pd
@@ -109,7 +109,7 @@ def _title(split: str, metric: str) -> str:
 
 def _told(frame: pd.DataFrame, metric: str, title: str) -> None:
     done = frame[frame["value"].notna()]
-    best = done.loc[done["value"].idxmin() if trials.lower_is_better(metric) else done["value"].idxmax()]
+    best = done.sort_values("value", ascending=trials.lower_is_better(metric), kind="stable").iloc[0]
     lost = len(frame) - len(done)
     more = f", {lost} without a figure" if lost else ""
     bounds = "" if pd.isna(best["low"]) else f" [{best['low']:.1f}, {best['high']:.1f}]"
@@ -220,7 +220,7 @@ def _slice(done: pd.DataFrame, name: str, title: str) -> None:
     number = trials.is_number(done[name])
     if number:
         part = part[part["setting"].notna()].astype({"setting": float})
-        kind = "log" if trials.is_log(done[name]) else "linear"
+        kind: Literal["log", "linear"] = "log" if trials.is_log(done[name]) else "linear"
         x = alt.X(
             "setting:Q",
             title=name,
