@@ -312,7 +312,9 @@ def _known(row: Row, value: float | None) -> float | None:
 
 
 def _ranks(row: Row) -> str:
-    return "" if row.rank_low is None else f"{row.rank_low}–{row.rank_high}"
+    if row.rank_low is None:
+        return ""
+    return str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low}–{row.rank_high}"
 
 
 def _tier(row: Row) -> str:

@@ -80,7 +80,7 @@ def _one(
         usual = [name for name in boards.USUAL if name in measures] + (["budget"] if len(found.budgets) > 1 else [])
         optional = boards.optional(measures)
         picked = st.multiselect("Columns shown", optional, usual, key="columns", bind="query-params")
-    always = ("rank", "method", "student", "score", *(("difference",) if filters.baseline and not missing else ()))
+    always = ("rank", "method", "student", "score", *(("difference",) if pinned and not missing else ()))
     columns = [measure for name, measure in measures.items() if name in always or name in picked]
     sort, descending = _sorting(measures)
     rows = boards.ordered([row for row in found.rows if shown.fits(row)], measures.get(sort), descending)

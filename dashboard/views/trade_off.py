@@ -167,7 +167,7 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
 def _names(base: alt.Chart, rows: int) -> alt.Chart:
     """The rows' names beside their points: of all where there is room, else of the front."""
     chart = base if rows <= MOST_NAMED else base.transform_filter(alt.datum.place == ON)
-    return chart.mark_text(align="left", baseline="middle", dx=12, limit=260, color=charts.ink())
+    return chart.mark_text(align="left", baseline="bottom", dx=9, dy=-3, limit=260, color=charts.ink())
 
 
 def _apart(placed: Sequence[Point], scale: int, metric: str) -> tuple[list[float], list[float]]:
