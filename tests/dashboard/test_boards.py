@@ -9,13 +9,12 @@ import pytest
 from runs import add
 
 from dashboard import boards, choices, totals
-from dashboard.boards import Extra, Shown
+from dashboard.boards import Shown
 from dashboard.texts import html, plain
 from dashboard.views.trade_off import points, said
-from harness import rank
 from harness.catalogue import View
 from harness.entries import from_arrow
-from harness.record import Cost, Interval
+from harness.record import Interval
 from harness.rows import Row, Table
 from harness.store import Store
 
@@ -76,7 +75,7 @@ def test_filters_keep_controls_and_the_pinned_row() -> None:
 
 def test_rows_without_a_figure_come_last_whichever_way_it_is_sorted() -> None:
     rows = [row("a", 0.1, train_tflops=None), row("b", 0.2, train_tflops=3.0), row("c", 0.3, train_tflops=2.0)]
-    by = boards.measures(a_table(*rows), {})["TFLOPs"]
+    by = boards.measures(a_table(*rows))["TFLOPs"]
     assert [one.method for one in boards.ordered(rows, by, False)] == ["c", "b", "a"]
     assert [one.method for one in boards.ordered(rows, by, True)] == ["b", "c", "a"]
     assert boards.ordered(rows, None, True) == rows
@@ -86,21 +85,8 @@ def test_a_scale_holds_every_interval_and_the_majority_line() -> None:
     one = row("a", None, values={"accuracy": Interval(value=0.5, low=0.4, high=0.7)})
     control = row("majority", 0.25, kind="control")
     assert boards.domain([one], "accuracy") == (0.4, 0.7)
-    assert boards.measures(a_table(one, control), {})["score"].column.domain == (0.25, 0.7)
+    assert boards.measures(a_table(one, control))["score"].column.domain == (0.25, 0.7)
     assert boards.domain([], "accuracy") is None
-
-
-def test_extra_costs_come_from_the_runs(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    add(store, "finetune", 6, cost=Cost(test_seconds=0.4, test_forwards=8, peak_memory_bytes=3 * 2**20))
-    add(store, "finetune", 6, seed=1, cost=Cost(test_seconds=0.8, test_forwards=8, peak_memory_bytes=2**20))
-    (found,) = rank.table(store)
-    extras = boards.extras([found], from_arrow(View(store).lines()))
-    # 0.6 s for 8 examples; (3 + 1) / 2 MiB.
-    assert extras == {found.run_ids[0]: Extra(ms=75.0, memory=2 * 2**20)}
-    cells = boards.measures(a_table(found), extras)
-    assert cells["ms"].cell(found).text == "75"
-    assert cells["memory"].cell(found).text == "2"
 
 
 def test_data_are_named_by_version_only_where_there_are_several(tmp_path: Path) -> None:
@@ -147,7 +133,7 @@ def test_the_front_is_who_nobody_beats_on_both() -> None:
         row("unknown", 0.9, train_tflops=None),
         row("majority", 0.2, kind="control"),
     ]
-    placed = points(rows, {}, "TFLOPs")
+    placed = points(rows, "TFLOPs")
     assert [(p.row.method, p.front) for p in placed] == [("cheap", True), ("beaten", False), ("dear", True)]
     assert said(placed, "TFLOPs").startswith("2 of 3 rows are on the front, cheapest first: cheap (S), dear (S).")
 
@@ -157,7 +143,7 @@ def test_of_an_error_the_low_ones_are_on_the_front() -> None:
         row(name, None, metric="ece", values={"ece": Interval(value=value)}, train_tflops=cost)
         for name, value, cost in (("good", 0.1, 1.0), ("bad", 0.3, 2.0))
     ]
-    assert [p.front for p in points(rows, {}, "TFLOPs")] == [True, False]
+    assert [p.front for p in points(rows, "TFLOPs")] == [True, False]
 
 
 # ------------------------------------------------------------------------------------------------ text
