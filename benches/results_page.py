@@ -17,10 +17,10 @@ from pathlib import Path
 
 from harness import rank, stats
 from harness.api import Split
+from harness.cells import percent
 from harness.errors import StoreError, UserError
 from harness.rank import Row
 from harness.record import Interval, Record
-from harness.render import percent
 from harness.stats import Difference
 from harness.store import Store
 

@@ -50,6 +50,7 @@ def benchmark(name: str, examples: int) -> tuple[pa.Table, Ints, Floats]:
         "chosen": pa.array(gold_n.astype("int32")),
         "scores": pa.array([[0.0] * OPTIONS] * examples, pa.list_(pa.float32())),
         "seconds": pa.array(np.zeros(examples, dtype="float32")),
+        "text": pa.nulls(examples, pa.string()),
     }
     return pa.table(columns, schema=PREDICTIONS), gold_n, rng.normal(size=examples)
 

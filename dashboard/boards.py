@@ -7,24 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dashboard.table import Cell, Column, Line, Link
-from harness.entries import Entry
+from harness.cells import count, difference, percent, short
+from harness.grids import has_own_unit
 from harness.metrics import LOWER_IS_BETTER
 from harness.record import Interval
-from harness.render import count, difference, has_own_unit, percent, short
 from harness.rows import Row, Table
 
 USUAL = ("ranks", "tier", "seeds", "TFLOPs", "train time", "parameters")
 """The columns that are shown unless others are chosen; method, student, score and difference always are."""
-
-
-@dataclass(frozen=True)
-class Extra:
-    """What a row cost beyond its training: means over its runs, None where no record says it."""
-
-    ms: float | None = None
-    """Milliseconds an answer."""
-    memory: float | None = None
-    """Peak memory in bytes."""
 
 
 @dataclass(frozen=True)
@@ -69,22 +59,6 @@ def ordered(rows: Sequence[Row], by: Measure | None, descending: bool) -> list[R
         return list(rows)
     known = [row for row in rows if by.key(row) is not None]
     return sorted(known, key=by.key, reverse=descending) + [row for row in rows if by.key(row) is None]
-
-
-def extras(rows: Sequence[Row], runs: Sequence[Entry]) -> dict[str, Extra]:
-    """What rows cost beyond their training, by the first of their run ids."""
-    known = {run.run_id: run for run in runs}
-    found = {}
-    for row in rows:
-        mine = [known[run_id] for run_id in row.run_ids if run_id in known]
-        timed = [run.test_seconds for run in mine if run.test_seconds and run.test_forwards is not None]
-        peaks = [run.peak_memory_bytes for run in mine if run.peak_memory_bytes]
-        tested = row.examples if row.split == "test" and row.kind == "run" else 0
-        found[row.run_ids[0]] = Extra(
-            ms=1000 * sum(timed) / len(timed) / tested if timed and tested else None,
-            memory=sum(peaks) / len(peaks) if peaks else None,
-        )
-    return found
 
 
 # ---------------------------------------------------------------------------------------- what is said
@@ -150,7 +124,7 @@ def domain(rows: Sequence[Row], metric: str, floor: float | None = None) -> tupl
     return (min([*ends, *([floor] if floor is not None else [])]), max(ends)) if ends else None
 
 
-def measures(table: Table, more: Mapping[str, Extra]) -> dict[str, Measure]:
+def measures(table: Table) -> dict[str, Measure]:
     """All columns that a table can have, by name, in order. Scales are the whole table's: a filter moves nothing."""
     rows, metric, floor = table.rows, table.metric, floor_of(table)
     lower = metric.rpartition(":")[2] in LOWER_IS_BETTER
@@ -177,9 +151,6 @@ def measures(table: Table, more: Mapping[str, Extra]) -> dict[str, Measure]:
 
     def of_run(text: Callable[[Row], str]) -> Callable[[Row], str]:
         return lambda row: text(row) if row.kind == "run" else ""
-
-    def extra(row: Row) -> Extra:
-        return more.get(row.run_ids[0], Extra())
 
     def cost(name: str, label: str, of: Callable[[Row], float | None], help_: str, show: Any = short) -> Measure:
         return plain(name, label, of_run(lambda row: show(of(row))), lambda row: _known(row, of(row)), help_)
@@ -214,16 +185,17 @@ def measures(table: Table, more: Mapping[str, Extra]) -> dict[str, Measure]:
         ),
         "budget": cost("budget", "budget", lambda row: row.budget, "Examples that the student learned from", _whole),
         "TFLOPs": cost("TFLOPs", "TFLOPs", lambda row: row.train_tflops, "Of a run's training, teachers included"),
+        "teacher TFLOPs": cost(
+            "teacher TFLOPs", "of teachers", lambda row: row.teacher_tflops, "Of the TFLOPs, what was not the student's"
+        ),
         "train time": cost(
             "train time", "train s", lambda row: row.train_seconds, "Seconds of a run's training, teachers included"
         ),
         "forwards": cost(
             "forwards", "forwards / answer", lambda row: row.forwards_per_answer, "Forwards of the student an answer"
         ),
-        "ms": cost("ms", "ms / answer", lambda row: extra(row).ms, "Milliseconds an answer on the test split"),
-        "memory": cost(
-            "memory", "memory (MiB)", lambda row: _mebibytes(extra(row).memory), "Peak memory of a run's process"
-        ),
+        "ms": cost("ms", "ms / answer", lambda row: row.ms_per_example, "Milliseconds an answer on the test split"),
+        "memory": cost("memory", "memory (MiB)", lambda row: row.peak_memory_mib, "The most that a run's process took"),
         "parameters": cost("parameters", "params", lambda row: row.parameters, "Of the student", count),
         "ladder": Measure(Column("ladder", "ladder", "left"), lambda row: Cell(row.ladder), lambda row: row.ladder),
     }
@@ -312,7 +284,9 @@ def _known(row: Row, value: float | None) -> float | None:
 
 
 def _ranks(row: Row) -> str:
-    return "" if row.rank_low is None else f"{row.rank_low}–{row.rank_high}"
+    if row.rank_low is None:
+        return ""
+    return str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low}–{row.rank_high}"
 
 
 def _tier(row: Row) -> str:
@@ -321,7 +295,3 @@ def _tier(row: Row) -> str:
 
 def _whole(number: float | None) -> str:
     return "–" if number is None else f"{int(number):,}"
-
-
-def _mebibytes(number: float | None) -> float | None:
-    return None if number is None else number / 2**20

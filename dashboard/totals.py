@@ -15,10 +15,12 @@ from dashboard import boards
 from dashboard.boards import Shown
 from dashboard.table import Cell, Column, Line, Link, table
 from dashboard.texts import plain
+from harness import cells as written
+from harness.cells import percent
+from harness.grids import has_own_unit
 from harness.metrics import LOWER_IS_BETTER
 from harness.record import Interval
-from harness.render import has_own_unit, percent
-from harness.rows import Ranking, Row
+from harness.rows import Overall, Ranking, Row
 
 MOST_WEIGHT = 100.0
 
@@ -104,12 +106,16 @@ def show(ranking: Ranking, shown: Shown, columns_at: Any, download_at: Any) -> N
             domain=(min(ends), max(ends)) if ends else None,
         ),
         *(Column(name, name, help=f"Weight {weights[name]:g}") for name in tables),
+        Column("mean rank", "mean rank", help="Over all benchmarks alike, whatever the weights; 1 is best"),
+        Column("iqm", "IQM", help="Mean of the middle half of figures by benchmark and seed, all alike"),
     ]
+    alike = {(one.label, one.student): one for one in ranking.overall}
     lines, place = [], 0
     for one in found:
         place += one.kind == "run" and one.mean is not None
         number = str(place) if one.kind == "run" and one.mean else ""
-        lines.append(Line((Cell(number), *_cells(one, tables)), quiet=one.kind == "control"))
+        cells = (Cell(number), *_cells(one, tables), *_alike(alike.get((one.label, one.student)), metric))
+        lines.append(Line(cells, quiet=one.kind == "control"))
     with download_at:
         st.caption(f"The {len(found):,} rows that are shown.")
         st.download_button("CSV", to_csv(found, list(tables)).encode(), "all-benchmarks.csv", "text/csv")
@@ -169,3 +175,10 @@ def _cells(one: Total, tables: Mapping[str, Sequence[Row]]) -> list[Cell]:
         row = one.rows.get(name)
         cells.append(Cell(percent(row.values.get(row.metric), own_unit=own) if row else "–"))
     return cells
+
+
+def _alike(one: Overall | None, metric: str) -> list[Cell]:
+    """The figures over all benchmarks that weights don't touch: mean rank and interquartile mean."""
+    if one is None or one.mean_rank is None or one.iqm is None:
+        return [Cell("–"), Cell("–")]
+    return [Cell(written.plain(one.mean_rank)), Cell(percent(one.iqm, own_unit=has_own_unit(metric)))]

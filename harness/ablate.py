@@ -7,7 +7,6 @@ keeps which runs make which line; every figure is computed again from the stored
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from harness import plan, registry, stats
 from harness.api import Split
 from harness.config import RunConfig, SuiteConfig, SuiteRun
 from harness.controls import control_id
-from harness.errors import ConfigError, StoreError
+from harness.errors import ConfigError, StoreError, first_line
 from harness.ladders import find
 from harness.record import Interval, Record
 from harness.store import Store
@@ -320,27 +319,32 @@ def check_name(name: str) -> None:
 
 
 def save(ablation: Ablation, store: Store, markdown: str) -> None:
-    """Write `<name>.json` and `<name>.md` into the store, each in one rename."""
+    """Write `<name>.json` and `<name>.md` into the store, each whole or not at all. Raises `StoreError`."""
     check_name(ablation.name)
+    scratch = store.place.scratch
     for suffix, text in ((".json", ablation.model_dump_json(indent=1) + "\n"), (".md", markdown)):
-        part = store.root / f".tmp-{ablation.name}{suffix}-{uuid4().hex[:8]}"
+        part = scratch / f".tmp-{ablation.name}{suffix}-{uuid4().hex[:8]}"
         try:
+            scratch.mkdir(parents=True, exist_ok=True)
             part.write_text(text, encoding="utf-8")
-            os.replace(part, store.root / f"{ablation.name}{suffix}")
+            store.place.put(part, f"{ablation.name}{suffix}")
+        except StoreError:
+            raise
         except OSError as error:
-            raise StoreError(f"store {str(store.root)!r} can't be written: {error.strerror or error}") from None
+            raise StoreError(f"store {store.url!r} can't be written: {error.strerror or error}") from None
 
 
 def load(store: Store, name: str) -> Ablation:
     """The ablation that was stored under this name. Raises `StoreError` where there is none, or it is damaged."""
     check_name(name)
-    path = store.root / f"{name}.json"
     try:
-        return Ablation.model_validate_json(path.read_text(encoding="utf-8"))
+        return Ablation.model_validate_json(store.place.read(f"{name}.json"))
     except FileNotFoundError:
+        raise StoreError(f"no ablation {name!r} in {store.url!r}: run `hkdbench ablate` with this store") from None
+    except StoreError:
+        raise
+    except (OSError, ValidationError) as error:
         raise StoreError(
-            f"no ablation {name!r} in {str(store.root)!r}: run `hkdbench ablate` with this store"
+            f"{name}.json in {store.url!r} is damaged: {first_line(error)}; run `hkdbench ablate` again, which "
+            "writes it anew"
         ) from None
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
-        first = str(error).splitlines()[0]
-        raise StoreError(f"{path} is damaged: {first}; run `hkdbench ablate` again, which writes it anew") from None

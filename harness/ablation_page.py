@@ -77,7 +77,7 @@ def _origin(ablation: Ablation, store: Store) -> str:
     trainings = dict.fromkeys(
         ", ".join(f"{k} = {v}" for k, v in r.config.get("train", {}).items() if v not in ({}, "")) for r in records
     )
-    where = Path(store.root).name
+    where = Path(store.url).name
     lines = [
         f"Records: store `{where}`, {len(records)} of {len(set(ids))} runs finished, {hours:.1f} hours of computing"
         + (f", {days[0]} to {days[-1]}" if days else ""),

@@ -30,8 +30,8 @@ class Aggregate:
 
 
 @dataclass(frozen=True)
-class _Cell:
-    """A row on a benchmark: figures by seed (S,), and the mean over seeds as it could have been (n,)."""
+class Cell:
+    """A row on one benchmark: figures by seed (S,), and the mean over seeds as it could have been (n,)."""
 
     point_s: Floats
     drawn_n: Floats | None
@@ -58,35 +58,43 @@ def aggregates(
         _cells([table[row] for row in complete], labels[name], metric, resamples, seed + 1009 * number)
         for number, (name, table) in enumerate(tables.items())
     ]
-    figures = dict(zip(complete, _aggregated(cells), strict=True))
+    figures = dict(zip(complete, aggregated(cells), strict=True))
     return {row: figures.get(row) or Aggregate(None, None, None, missing[row]) for row in rows}
 
 
 def _cells(
     rows: Sequence[Mapping[int, pd.DataFrame]], labels: Sequence[str] | None, metric: str, resamples: int, seed: int
-) -> list[_Cell]:
+) -> list[Cell]:
     found = resampled([runs[s] for runs in rows for s in sorted(runs)], labels, metric, resamples, seed)
     ends = np.cumsum([len(runs) for runs in rows])[:-1]
-    points = np.split(found.point_s, ends)
-    if found.drawn_ns is None:
-        return [_Cell(point_s, None) for point_s in points]
-    known_ns = found.drawn_ns[~np.isnan(found.drawn_ns).any(axis=1)]
-    groups = found.groups
+    draws = None if found.drawn_ns is None else np.split(found.drawn_ns, ends, axis=1)
+    return cells_of(np.split(found.point_s, ends), draws, [found.groups] * len(rows), seed)
+
+
+def cells_of(points: Sequence[Floats], draws: Sequence[Floats] | None, groups: Sequence[int], seed: int) -> list[Cell]:
+    """The cells of K rows on one benchmark from their figures by seed (S,) and resamples over C groups (n, S).
+
+    `draws` None: there are none. A resample that leaves any row's figure undefined is left out for all.
+    """
+    if draws is None:
+        return [Cell(point_s, None) for point_s in points]
+    known_n = ~np.isnan(np.concatenate(draws, axis=1)).any(axis=1)
     return [
-        _Cell(point_s, over_seeds(point_s, drawn_ns, groups, seed + k))
-        for k, (point_s, drawn_ns) in enumerate(zip(points, np.split(known_ns, ends, axis=1), strict=True))
+        Cell(point_s, over_seeds(point_s, drawn_ns[known_n], count, seed + k))
+        for k, (point_s, drawn_ns, count) in enumerate(zip(points, draws, groups, strict=True))
     ]
 
 
-def _aggregated(cells_bk: Sequence[Sequence[_Cell]]) -> list[Aggregate]:
-    """Of each row that has all benchmarks, in order."""
+def aggregated(cells_bk: Sequence[Sequence[Cell]], least_is_best: bool = False) -> list[Aggregate]:
+    """The aggregates of K rows from their cells on B benchmarks, all of which they have; in the rows' order."""
+    sign = -1.0 if least_is_best else 1.0
     value_bk = np.array([[cell.point_s.mean() for cell in cells] for cells in cells_bk])
     known = all(cell.drawn_n is not None for cells in cells_bk for cell in cells)
     drawn = [[cell.drawn_n for cell in cells if cell.drawn_n is not None] for cells in cells_bk]
     count = min((len(one_n) for cells in drawn for one_n in cells), default=0)
     drawn_bkn = np.array([[one_n[:count] for one_n in cells] for cells in drawn]) if known else None
-    rank_k = _ranks(value_bk).mean(axis=0)
-    rank_kn = _ranks(drawn_bkn).mean(axis=0) if drawn_bkn is not None else None
+    rank_k = _ranks(sign * value_bk).mean(axis=0)
+    rank_kn = _ranks(sign * drawn_bkn).mean(axis=0) if drawn_bkn is not None else None
     result = []
     for k, rank in enumerate(rank_k):
         one_bn = None if drawn_bkn is None else drawn_bkn[:, k]

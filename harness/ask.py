@@ -11,7 +11,7 @@ from harness.entries import Entry, flat, label
 from harness.errors import ConfigError, near
 from harness.manifest import DataKey
 from harness.record import Interval
-from harness.rows import Filters
+from harness.rows import AGGREGATES, COLUMNS, Filters
 
 Stated = dict[str, dict[str, Interval]]
 """The figures that records state for the split that is ranked, by run and metric."""
@@ -69,6 +69,12 @@ def _told_apart(groups: Sequence[Group]) -> list[Group]:
 
 def check_names(runs: Sequence[Entry], filters: Filters) -> None:
     """Raises `ConfigError` for a name that no run of the store has: it is a slip, not an empty answer."""
+    for option, chosen, there_are in (
+        ("--columns", filters.columns, COLUMNS),
+        ("--aggregate", filters.aggregate, AGGREGATES),
+    ):
+        if unknown := next((name for name in chosen if name not in there_are), None):
+            raise ConfigError(f"{option} {unknown!r}: {near(unknown, there_are)}")
     trained = [run for run in runs if run.kind == "run"]
     asked = {
         "benchmark": (filters.benchmark, {run.benchmark for run in runs}),
@@ -103,17 +109,19 @@ def check_figures(done: Sequence[Entry], figures: Stated, filters: Filters) -> N
         raise ConfigError(f"{asked}; {near(filters.figure, metrics)}")
 
 
-def check_baseline(groups: Sequence[Group], filters: Filters) -> None:
-    if filters.baseline is not None and not any(group.named(filters.baseline) for group in groups):
-        labels = {group.label for group in groups}
-        raise ConfigError(f"no row {filters.baseline!r} to be the baseline; {near(filters.baseline, labels)}")
+def check_rows(groups: Sequence[Group], filters: Filters) -> None:
+    """Raises `ConfigError` for a baseline or a teacher that is no row."""
+    for what, name in (("baseline", filters.baseline), ("teacher", filters.teacher)):
+        if name is not None and not any(group.named(name) for group in groups):
+            labels = {group.label for group in groups}
+            raise ConfigError(f"no row {name!r} to be the {what}; {near(name, labels)}")
 
 
 def asked_for(group: Group, filters: Filters) -> bool:
     one = group.members[0]
     if filters.task not in (None, one.task):
         return False
-    if one.kind == "control" or (filters.baseline is not None and group.named(filters.baseline)):
+    if one.kind == "control" or any(group.named(name) for name in (filters.baseline, filters.teacher) if name):
         return True
     if filters.method not in (None, one.method) or filters.budget not in (None, one.budget):
         return False

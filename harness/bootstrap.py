@@ -163,10 +163,9 @@ def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0
 
     The resampled deviations, as wide as `Spread.images`, plus normal ones as wide as `Spread.seeds`; each then
     stretched from its place in a normal distribution to the same place in Student's t. (In the spirit of Hesterberg
-    2015, The American Statistician 69, who expands percentile intervals by t.) One seed: the plain bootstrap.
+    2015, The American Statistician 69, who expands percentile intervals by t.) With one seed only groups vary: the
+    percentiles of few groups are too narrow by the root of (C - 1) / C, and by what t has over the normal.
     """
-    if len(point_s) == 1:
-        return drawn_ns[:, 0]
     off_n, df = _unstretched(point_s, drawn_ns, groups, seed)
     if df < np.inf and len(off_n):
         z_n = ndtri((np.argsort(np.argsort(off_n)) + 0.5) / len(off_n))
@@ -178,8 +177,6 @@ def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0
 def interval_over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0) -> Interval:
     """The mean over seeds with the percentiles of `over_seeds`, of which only these two are stretched."""
     value = float(point_s.mean())
-    if len(point_s) == 1:
-        return interval(value, drawn_ns[:, 0])
     off_n, df = _unstretched(point_s, drawn_ns, groups, seed)
     if not len(off_n):
         return Interval(value=value)
@@ -194,7 +191,8 @@ def _unstretched(point_s: Floats, drawn_ns: Floats, groups: int, seed: int) -> t
     if not len(off_n):
         return off_n, np.inf
     found = spread(point_s, covariance(known_ns), groups)
-    return found.shape * off_n + np.sqrt(found.seeds) * _normal(len(off_n), seed), found.df
+    between = np.sqrt(found.seeds) * _normal(len(off_n), seed) if found.seeds > 0 else 0.0
+    return found.shape * off_n + between, found.df
 
 
 @lru_cache(maxsize=32)

@@ -73,8 +73,8 @@ _READ = ("split", "id", "group", "category", "gold", "chosen")
 def read(store: Store, name: str, columns: Sequence[str] | None = None, **options: Any) -> pa.Table:
     """A Parquet file of the catalogue. Raises `StoreError` where it is missing or damaged."""
     try:
-        with store.place.open(f"{CATALOGUE}/{name}") as file:
-            return pq.read_table(file, columns=None if columns is None else list(columns), **options)
+        file = pa.BufferReader(store.place.read(f"{CATALOGUE}/{name}"))  # whole: of a bucket that is one request
+        return pq.read_table(file, columns=None if columns is None else list(columns), **options)
     except (OSError, pa.ArrowInvalid, pa.ArrowKeyError, KeyError) as error:
         raise StoreError(f"catalogue file {name!r} can't be read: {error}; `hkdbench store compact` mends it") from None
 

@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness import distil, rank, stats
+from harness import distil, power, rank, stats
 from harness.api import Split
 from harness.bootstrap import aligned
+from harness.cells import percent
 from harness.errors import ConfigError, StoreError, near
 from harness.record import Interval, Record
-from harness.render import WIDTH, percent
+from harness.render import WIDTH
 from harness.rows import Row
 from harness.stats import Difference
 from harness.store import Store
@@ -92,6 +93,8 @@ class Comparison:
     parted: tuple[Parted, ...]
     """The first of them, those that all seeds part on before the rest."""
     parted_in_all: int
+    power: power.Told | None
+    """What would tell the two apart; None where all examples are about one image."""
 
 
 # ----------------------------------------------------------------------------------- who is compared
@@ -202,6 +205,9 @@ def compare(
     right = {"a": of_a[seeds[0]], "b": aligned([of_a[seeds[0]], of_b[seeds[0]]])[1]}
     marks = [frame["gold"].to_numpy() == frame["chosen"].to_numpy() for frame in right.values()]
     parted = _parted(of_a, of_b)
+    told = None
+    if difference.p is not None:
+        told = power.told_apart_by(power.noise(of_a, of_b, a.options, metric), difference.value)
     return Comparison(
         a=a,
         b=b,
@@ -216,6 +222,7 @@ def compare(
         errors=distil.errors(of_a, of_b),
         parted=tuple(parted[:examples]),
         parted_in_all=len(parted),
+        power=told,
     )
 
 
@@ -274,6 +281,8 @@ def to_text(found: Comparison) -> str:
     value_a, value_b = (percent(Interval(value=value)) for value in found.values)
     console.print(f"{found.metric}: A {value_a}, B {value_b}")
     console.print(f"A - B: {_difference(d)}")
+    if found.power:
+        console.print(_enough(found.power, d.groups, len(d.seeds)))
     if found.mcnemar:
         m = found.mcnemar
         console.print(f"McNemar, exact: A alone right {m.only_a}, B alone right {m.only_b}, p {m.p:.2g}")
@@ -310,6 +319,23 @@ def _difference(d: Difference) -> str:
     if d.low is None or d.high is None or d.p is None:
         return f"{100 * d.value:+.1f}, p -"
     return f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}], p {d.p:.2g}"
+
+
+def _enough(told: power.Told, images: int, seeds: int) -> str:
+    """What these data can show, and what would show the difference that was seen."""
+    here = f"{images:,} images and {'one seed' if seeds == 1 else f'{seeds} seeds'}"
+    said = f"{here} show a difference of {100 * told.detectable:.1f} points (at p 0.05, four times in five)"
+    if told.more_images == 0:
+        return f"{said}: enough for this one"
+    ways = [f"{told.images:,} images"] if told.images else []
+    ways += [f"{told.seeds:,} seeds"] if told.seeds else []
+    if not ways:
+        return (
+            f"{said}; no number of images alone"
+            + (", or of seeds alone," if seeds > 1 else "")
+            + " would show this one"
+        )
+    return f"{said}; to show this one takes {' or '.join(ways)}, all else as it is"
 
 
 def _example(p: Parted, options: Sequence[str] | None) -> str:

@@ -10,7 +10,7 @@ A method that doesn't beat all of them has learned nothing. Controls with a mode
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -24,6 +24,8 @@ from harness.record import Data, Interval, Provenance, Record
 from harness.store import PredictionRow, Store, predictions_frame
 
 Splits = Mapping[Split, Sequence[Example]]
+Figures = dict[str, dict[str, Interval]]
+"""By split and metric, as in `Record.metrics`."""
 
 PREFIX = "control-"
 """How the run ids of all controls begin, those of runs without images too."""
@@ -52,23 +54,19 @@ def _constants(options: Sequence[str] | None) -> list[str]:
     return [f"always_{word}" for word in words]
 
 
-def control_runs(
-    benchmark: str,
-    task: str,
-    train_golds: Sequence[int] | None,
-    splits: Splits,
-    data: Data,
-    provenance: Provenance,
-    resamples: int = stats.RESAMPLES,
-) -> list[tuple[Record, pd.DataFrame]]:
-    """The record and the predictions of each model-free control, scored on `splits` (any but train).
+def control_answers(
+    benchmark: str, train_golds: Sequence[int] | None, splits: Splits, data: Data
+) -> dict[str, pd.DataFrame]:
+    """The predictions of each model-free control on `splits` (any but train), by its name.
 
     `train_golds` (N,) are the gold options of the train split, None where there is none. Raises `DataError` for
     a split without examples.
     """
     if train_golds is not None and not train_golds:
         raise DataError(f"benchmark {benchmark!r}: the train split has no examples to take the majority of")
-    runs = []
+    if empty := [split for split, examples in splits.items() if not examples]:
+        raise DataError(f"benchmark {benchmark!r}: no predictions, the {empty[0]} split has no examples")
+    found = {}
     for number, control in enumerate(control_names(splits, data, train_golds)):
         rows = []
         for split, examples in splits.items():
@@ -84,27 +82,47 @@ def control_runs(
                 PredictionRow(split, e.id, e.group, e.category, e.gold, int(s.argmax()), s, 0.0)
                 for e, s in zip(examples, scores, strict=True)
             ]
-        predictions = predictions_frame(rows)
-        metrics = {
-            str(split): stats.summarise(predictions[predictions["split"] == split], data.options, resamples)
-            for split in splits
-        }
-        record = Record(
-            run_id=control_id(control, benchmark, data),
-            kind="control",
-            status="done",
-            benchmark=benchmark,
-            task=task,
-            method=control,
-            parameters=0,
-            budget=0,
-            seed=0,
-            metrics=metrics,
-            data=data,
-            provenance=provenance,
+        found[control] = predictions_frame(rows)
+    return found
+
+
+def control_runs(
+    benchmark: str,
+    task: str,
+    train_golds: Sequence[int] | None,
+    splits: Splits,
+    data: Data,
+    provenance: Provenance,
+    figures: Callable[[pd.DataFrame], Figures] | None = None,
+) -> list[tuple[Record, pd.DataFrame]]:
+    """The record and the predictions of each of `control_answers`.
+
+    `figures` scores the predictions of all splits; default: `stats.summarise` of each split.
+    """
+
+    def summary(frame: pd.DataFrame) -> Figures:
+        return {str(s): stats.summarise(frame[frame["split"] == s], data.options) for s in splits}
+
+    return [
+        (
+            Record(
+                run_id=control_id(control, benchmark, data),
+                kind="control",
+                status="done",
+                benchmark=benchmark,
+                task=task,
+                method=control,
+                parameters=0,
+                budget=0,
+                seed=0,
+                metrics=(figures or summary)(frame),
+                data=data,
+                provenance=provenance,
+            ),
+            frame,
         )
-        runs.append((record, predictions))
-    return runs
+        for control, frame in control_answers(benchmark, train_golds, splits, data).items()
+    ]
 
 
 def _majority(golds: Sequence[int], examples: Sequence[Example]) -> list[Floats]:

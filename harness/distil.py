@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,13 +57,18 @@ def gap_closed(
         raise DataError(f"no seed in common: {sorted(student)}, {sorted(baseline)} and {sorted(teacher)}")
     frames = [runs[s] for runs in (student, baseline, teacher) for s in seeds]
     found = resampled(frames, labels, metric, resamples, seed)
-    student_s, baseline_s, teacher_s = found.point_s.reshape(3, -1)
+    drawn_3ns = None if found.drawn_ns is None else np.stack(np.split(found.drawn_ns, 3, axis=1))
+    return gap_closed_of(found.point_s.reshape(3, -1), drawn_3ns, found.groups, tuple(seeds))
+
+
+def gap_closed_of(point_3s: Floats, drawn_3ns: Floats | None, groups: int, seeds: tuple[int, ...] = ()) -> GapClosed:
+    """The same from the figures of student, baseline and teacher (3, S) and their resamples over groups (3, n, S)."""
+    student_s, baseline_s, teacher_s = point_3s
     lead_s, gap_s = student_s - baseline_s, teacher_s - baseline_s
     lead, gap = float(lead_s.mean()), float(gap_s.mean())
-    if found.drawn_ns is None:
-        return GapClosed(None, Interval(value=gap), tuple(seeds), "a single image gives no interval")
-    student_ns, baseline_ns, teacher_ns = np.split(found.drawn_ns, 3, axis=1)
-    groups = found.groups
+    if drawn_3ns is None:
+        return GapClosed(None, Interval(value=gap), seeds, "a single image gives no interval")
+    student_ns, baseline_ns, teacher_ns = drawn_3ns
 
     def half_width(point_s: Floats, drawn_ns: Floats) -> float:
         off = spread(point_s, covariance(drawn_ns), groups)
@@ -76,9 +82,9 @@ def gap_closed(
     around = half_width(gap_s, teacher_ns - baseline_ns)
     whole = Interval(value=gap, low=gap - around, high=gap + around)
     if gap - around <= 0:
-        return GapClosed(None, whole, tuple(seeds), "the teacher isn't told apart from the baseline, or is below it")
+        return GapClosed(None, whole, seeds, "the teacher isn't told apart from the baseline, or is below it")
     low, high = (_crossing(outside, lead / gap, side) for side in (-1, 1))
-    return GapClosed(Interval(value=lead / gap, low=low, high=high), whole, tuple(seeds))
+    return GapClosed(Interval(value=lead / gap, low=low, high=high), whole, seeds)
 
 
 def _crossing(outside: Callable[[float], float], start: float, side: int) -> float | None:
@@ -98,7 +104,7 @@ def _crossing(outside: Callable[[float], float], start: float, side: int) -> flo
 
 def agreement(a: Runs, b: Runs, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """The share of examples on which two rows choose the same option, over their common seeds."""
-    return _shares(a, b, {"same": lambda one, other, gold: one == other}, resamples, seed)["same"]
+    return _shares(a, b, ["same"], resamples, seed)["same"]
 
 
 @dataclass(frozen=True)
@@ -117,43 +123,34 @@ class Errors:
 
 def errors(row: Runs, other: Runs, resamples: int = RESAMPLES, seed: int = 0) -> Errors:
     """The errors of a row beside those of its teacher, or of the directly tuned student, over their common seeds."""
-    return Errors(
-        **_shares(
-            row,
-            other,
-            {
-                "inherited": lambda one, other, gold: (one != gold) & (other != gold),
-                "copied": lambda one, other, gold: (one != gold) & (one == other),
-                "introduced": lambda one, other, gold: (one != gold) & (other == gold),
-                "fixed": lambda one, other, gold: (one == gold) & (other != gold),
-            },
-            resamples,
-            seed,
-        )
-    )
+    return Errors(**_shares(row, other, ERRORS, resamples, seed))
 
 
-Answers = NDArray[np.int64]
+Answers = NDArray[np.integer[Any]]
+
+MARKS: Mapping[str, Callable[[Answers, Answers, Answers], NDArray[np.bool_]]] = {
+    "same": lambda one, other, gold: one == other,
+    "inherited": lambda one, other, gold: (one != gold) & (other != gold),
+    "copied": lambda one, other, gold: (one != gold) & (one == other),
+    "introduced": lambda one, other, gold: (one != gold) & (other == gold),
+    "fixed": lambda one, other, gold: (one == gold) & (other != gold),
+}
+"""What can be so of an example, from a's choice, b's choice and the gold (...,), see `agreement` and `Errors`."""
+ERRORS = ("inherited", "copied", "introduced", "fixed")
 
 
-def _shares(
-    a: Runs,
-    b: Runs,
-    counted: Mapping[str, Callable[[Answers, Answers, Answers], NDArray[np.bool_]]],
-    resamples: int,
-    seed: int,
-) -> dict[str, Interval]:
-    """How often each thing is so of (a's choice, b's choice, gold): the mean over seeds, with its interval."""
+def _shares(a: Runs, b: Runs, names: Sequence[str], resamples: int, seed: int) -> dict[str, Interval]:
+    """How often each of `MARKS` is so: the mean over seeds, with its interval."""
     seeds = sorted(set(a) & set(b))
     if not seeds:
         raise DataError(f"no seed in common: one side has {sorted(a)}, the other {sorted(b)}")
     frames = aligned([runs[s] for runs in (a, b) for s in seeds])
     pairs = list(zip(frames[: len(seeds)], frames[len(seeds) :], strict=True))
     result = {}
-    for name, is_so in counted.items():
+    for name in names:
         marked = []
         for one, other in pairs:
-            so_n = is_so(one["chosen"].to_numpy(), other["chosen"].to_numpy(), one["gold"].to_numpy())
+            so_n = MARKS[name](one["chosen"].to_numpy(), other["chosen"].to_numpy(), one["gold"].to_numpy())
             marked.append(one.assign(gold=0, chosen=np.where(so_n, 0, NO_ANSWER)))
         result[name] = across_seeds(marked, None, "accuracy", resamples, seed)
     return result
@@ -169,11 +166,10 @@ def pareto(scores: Sequence[float | None], costs: Sequence[float | None]) -> lis
     """
     if len(scores) != len(costs):
         raise DataError(f"{len(scores)} scores but {len(costs)} costs: expected one cost a score")
-    points = list(zip(scores, costs, strict=True))
-
-    def beaten(score: float, cost: float) -> bool:
-        return any(
-            s is not None and c is not None and s >= score and c <= cost and (s > score or c < cost) for s, c in points
-        )
-
-    return [score is not None and cost is not None and not beaten(score, cost) for score, cost in points]
+    known = [(c, -s, k) for k, (s, c) in enumerate(zip(scores, costs, strict=True)) if s is not None and c is not None]
+    front = [False] * len(scores)
+    best, last = -np.inf, None
+    for cost, minus, k in sorted(known):
+        if -minus > best or (cost, minus) == last:
+            front[k], best, last = True, -minus, (cost, minus)
+    return front

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from harness.record import Interval, Record
+from harness.spent import spent
 from harness.store import Problem
 
 NOT_COMPARED = frozenset(
@@ -73,6 +75,12 @@ RUNS = pa.schema(
         ("code", pa.string()),
         ("train_flops", pa.float64()),
         ("train_seconds", pa.float64()),
+        ("student_flops", pa.float64()),  # of these two: what the student itself took, and all that taught it
+        ("teacher_flops", pa.float64()),
+        ("student_seconds", pa.float64()),
+        ("teacher_seconds", pa.float64()),
+        ("cache_share", pa.float64()),  # see `spent.Spent`
+        ("test_examples", pa.int64()),
         ("test_seconds", pa.float64()),
         ("total_seconds", pa.float64()),
         ("test_forwards", pa.int64()),
@@ -117,6 +125,12 @@ class Entry(NamedTuple):
     train_flops: float | None = 0.0
     """None, like all that a model costs, where answers were imported."""
     train_seconds: float | None = 0.0
+    student_flops: float | None = None
+    teacher_flops: float | None = None
+    student_seconds: float | None = None
+    teacher_seconds: float | None = None
+    cache_share: float | None = None
+    test_examples: int | None = None
     test_seconds: float = 0.0
     total_seconds: float = 0.0
     test_forwards: int | None = 0
@@ -157,6 +171,7 @@ def _line(loaded: Record | Problem, stamp: str) -> dict[str, Any]:
         broken = Entry(loaded.run_id, stamp, BROKEN, loaded.message, kind=BROKEN)
         return broken._asdict() | {"metrics": [], "record": None}
     r = loaded
+    billed = None if r.provenance.imported or r.kind != "run" else spent(r)
     entry = Entry(
         run_id=r.run_id,
         stamp=stamp,
@@ -184,6 +199,8 @@ def _line(loaded: Record | Problem, stamp: str) -> dict[str, Any]:
         code=r.provenance.code,
         train_flops=None if r.provenance.imported else r.cost.train_flops,
         train_seconds=None if r.provenance.imported else r.cost.train_seconds,
+        **(asdict(billed) if billed else {}),
+        test_examples=r.data.sizes.get("test") if r.data else None,
         test_seconds=r.cost.test_seconds,
         total_seconds=r.cost.total_seconds,
         test_forwards=None if r.provenance.imported else r.cost.test_forwards,

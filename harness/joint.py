@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness import stats
 from harness.bootstrap import Resampled
@@ -33,6 +34,10 @@ class Evidence:
     """How many examples they answered."""
     examples: str = ""
     """Key of the examples that they answered: rows are paired only where it is the same."""
+    across: str = ""
+    """What rows on other data share with this one where they are the same method, settings and student."""
+    choices: NDArray[np.int16] | None = None
+    """The chosen options (S, N), in the order of the example set; only where they were asked for."""
     points: Mapping[str, Floats] = field(default_factory=dict)
     """By metric (S,)."""
     draws: Mapping[str, Floats | None] = field(default_factory=dict)
@@ -49,15 +54,32 @@ def delta(row: Evidence, baseline: Evidence, metric: str) -> Delta | None:
 
     None where they can't be paired: no seed in common, other examples, a figure that only a protocol computes.
     """
-    seeds = sorted(set(row.seeds) & set(baseline.seeds))
-    if not seeds or row.examples != baseline.examples or metric not in row.points or metric not in baseline.points:
+    seeds = shared_seeds([row, baseline], metric)
+    if not seeds:
         return None
-    a, b = ([side.seeds.index(seed) for seed in seeds] for side in (row, baseline))
-    point_s = row.points[metric][a] - baseline.points[metric][b]
-    of_row, of_baseline = row.draws[metric], baseline.draws[metric]
-    drawn_ns = None if of_row is None or of_baseline is None else of_row[:, a] - of_baseline[:, b]
+    point_s, drawn_ns = apart(row, baseline, seeds, metric)
     found = stats.seeds_difference(point_s, drawn_ns, groups=row.groups)
     return Delta(value=found.value, low=found.low, high=found.high, p=found.p, seeds=tuple(seeds))
+
+
+def shared_seeds(rows: Sequence[Evidence], metric: str | None = None) -> list[int]:
+    """The seeds that all rows have; none where their examples differ, or one of them has no draws of the metric."""
+    same = len({row.examples for row in rows}) == 1
+    known = metric is None or all(metric in row.points for row in rows)
+    return sorted(set.intersection(*(set(row.seeds) for row in rows))) if same and known else []
+
+
+def apart(a: Evidence, b: Evidence, seeds: Sequence[int], metric: str) -> tuple[Floats, Floats | None]:
+    """A minus B by seed (S,), and over draws (n, S)."""
+    (point_a, drawn_a), (point_b, drawn_b) = (of_seeds(side, seeds, metric) for side in (a, b))
+    return point_a - point_b, None if drawn_a is None or drawn_b is None else drawn_a - drawn_b
+
+
+def of_seeds(row: Evidence, seeds: Sequence[int], metric: str) -> tuple[Floats, Floats | None]:
+    """A metric of these seeds (S,), and over draws (n, S)."""
+    at = [row.seeds.index(seed) for seed in seeds]
+    drawn_ns = row.draws[metric]
+    return row.points[metric][at], None if drawn_ns is None else drawn_ns[:, at]
 
 
 def judged(rows: Sequence[Row], evidence: Sequence[Evidence], baseline: str | None) -> list[Row]:

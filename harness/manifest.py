@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.places import CATALOGUE, Place
 
-VERSION = 1
+VERSION = 2
 """Of the catalogue's files. Another one is left aside, and made anew by `compact` from the runs' folders."""
 
 DataKey = tuple[str, str, str]

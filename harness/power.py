@@ -10,6 +10,7 @@ import pandas as pd
 
 from harness.bootstrap import covariance, degrees_of_freedom, resampled, spread, t_quantile
 from harness.errors import DataError
+from harness.metrics import Floats
 from harness.stats import RESAMPLES
 
 ALPHA, POWER = 0.05, 0.8
@@ -48,9 +49,14 @@ def noise(
     found = resampled([a[s] for s in seeds] + [b[s] for s in seeds], labels, metric, resamples, seed)
     if found.drawn_ns is None:
         raise DataError("a single group: expected predictions on several images")
-    count, groups = len(seeds), found.groups
-    point_s = found.point_s[:count] - found.point_s[count:]
-    cov_ss = covariance(found.drawn_ns[:, :count] - found.drawn_ns[:, count:])
+    count = len(seeds)
+    drawn_ns = found.drawn_ns[:, :count] - found.drawn_ns[:, count:]
+    return noise_of(found.point_s[:count] - found.point_s[count:], drawn_ns, found.groups)
+
+
+def noise_of(point_s: Floats, drawn_ns: Floats, groups: int) -> Noise:
+    """The same from the differences of S seeds (S,) and their resamples over groups (n, S)."""
+    count, cov_ss = len(point_s), covariance(drawn_ns)
     images = spread(point_s, cov_ss, groups).images
     answers = max(0.0, float(np.trace(cov_ss)) / count * groups / (groups - 1) - images)
     between = max(0.0, float(point_s.var(ddof=1)) - answers) if count > 1 else None
@@ -99,6 +105,30 @@ def needed(found: Noise, difference: float, alpha: float = ALPHA, power: float =
     return Needed(
         _fewest(enough_groups, MOST_GROUPS), None if found.seeds is None else _fewest(enough_seeds, MOST_SEEDS)
     )
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a difference is, what these data would show, and how much more would show this one."""
+
+    difference: float
+    detectable: float
+    images: int | None
+    """As `Needed.groups`; `more_images` is what is missing to it: 0, there are enough."""
+    seeds: int | None
+    more_images: int | None
+    more_seeds: int | None
+
+
+def told_apart_by(found: Noise, difference: float) -> Told:
+    """`detectable` and `needed` in one, for a difference that was measured with this noise."""
+    least = detectable(found)
+    images, seeds = found.measured_groups, found.measured_seeds
+    if abs(difference) >= least:
+        return Told(difference, least, images, seeds, 0, 0)
+    enough = needed(found, difference)
+    more = None if enough.groups is None else enough.groups - images
+    return Told(difference, least, enough.groups, enough.seeds, more, enough.seeds and enough.seeds - seeds)
 
 
 def _fewest(enough: Callable[[int], bool], most: int) -> int | None:

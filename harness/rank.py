@@ -12,17 +12,19 @@ is computed anew only when a run on its data came, changed or went.
 from __future__ import annotations
 
 from harness.recall import Memory
-from harness.render import to_csv, to_json, to_markdown, to_text
+from harness.render import overall_csv, to_csv, to_json, to_markdown, to_text
 from harness.render_html import to_html
 from harness.render_latex import to_latex
-from harness.rows import Broken, Filters, Ranking, Row, Table
+from harness.rows import Broken, Filters, Overall, Ranking, Row, Table
 from harness.store import Store
 
 __all__ = [
     "Filters",
+    "Overall",
     "Ranking",
     "Row",
     "Table",
+    "overall_csv",
     "ranking",
     "table",
     "tables",
@@ -44,8 +46,8 @@ def tables(store: Store, filters: Filters | None = None) -> list[Table]:
     """The tables of a store, each best first.
 
     The metric is one of `stats.METRICS`, `accuracy/<category>` or a figure that the records state, like a
-    protocol's. Raises `ConfigError` for a benchmark, task, method, student, tag, budget, metric, split or
-    baseline that no run in the store has.
+    protocol's. Raises `ConfigError` for a benchmark, task, method, student, tag, budget, metric, split, baseline
+    or teacher that no run in the store has, and for columns and aggregates that there aren't.
     """
     return list(ranking(store, filters).tables)
 
@@ -62,7 +64,7 @@ def ranking(store: Store, filters: Filters | None = None, keep: bool = True) -> 
 
 
 def _answer(store: Store, filters: Filters, memory: Memory) -> Ranking:
-    from harness import ask, entries, stats, tabling
+    from harness import ask, entries, overall, stats, tabling
     from harness.catalogue import View
 
     stated = filters.figure not in stats.METRICS
@@ -78,17 +80,20 @@ def _answer(store: Store, filters: Filters, memory: Memory) -> Ranking:
     if filters.tag is not None:
         kept = [run for run in kept if run.kind == "control" or filters.tag in run.tags]
     grouped = ask.grouped(kept)
-    ask.check_baseline([group for groups in grouped.values() for group in groups], filters)
-    made = []
+    ask.check_rows([group for groups in grouped.values() for group in groups], filters)
+    made: list[Table] = []
+    known: list[overall.Known] = []
     for data_key, everyone in sorted(grouped.items()):
         groups = [group for group in everyone if ask.asked_for(group, filters)]
         if not any(run.kind == "run" for group in groups for run in group.members) and ask.restricts(filters):
             continue
         stamps = [(run.run_id, run.stamp) for group in everyone for run in group.members]
-        one = memory.table(data_key, stamps)
+        one = memory.table(data_key, stamps) if not filters.aggregate else None
         if one is None:
-            one = tabling.make_table(view, data_key, groups, filters, figures)
+            one, evidence = tabling.make_table(view, data_key, groups, filters, figures)
             memory.keep_table(data_key, stamps, one)
+            if filters.aggregate:
+                known.append(overall.known(one, evidence))
         made.append(one)
     broken = [Broken(run_id=run.run_id, message=run.problem or "") for run in found if run.status == entries.BROKEN]
-    return Ranking(tables=tuple(made), broken=tuple(broken))
+    return Ranking(tables=tuple(made), broken=tuple(broken), overall=tuple(overall.over_all(known, filters.aggregate)))

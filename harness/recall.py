@@ -23,20 +23,10 @@ from harness.store import Store
 FOLDER = f"{CATALOGUE}/cache"
 
 _CODE = (
-    *(
-        "ask.py",
-        "catalogue.py",
-        "entries.py",
-        "joint.py",
-        "material.py",
-        "metrics.py",
-        "rank.py",
-        "rows.py",
-        "stats.py",
-    ),
-    *("tabling.py", "bootstrap.py", "ranking.py"),
+    *("aggregate", "ask", "bootstrap", "catalogue", "columns", "distil", "entries", "joint", "material", "metrics"),
+    *("overall", "power", "rank", "ranking", "rows", "spent", "stats", "tabling"),
 )
-"""The files whose change may change an answer; those that there are."""
+"""The modules whose change may change an answer."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -92,7 +82,7 @@ class Memory:
 
 def _code() -> str:
     here = Path(__file__).parent
-    return _hash((here / name).read_text(encoding="utf-8") for name in _CODE if (here / name).exists())
+    return _hash((here / f"{name}.py").read_text(encoding="utf-8") for name in _CODE)
 
 
 def _hash(parts: Iterable[str]) -> str:

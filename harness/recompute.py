@@ -215,16 +215,13 @@ def in_control(frame: pd.DataFrame, dataset: Dataset, r: Record) -> Iterator[str
     """What a control answers follows from the data."""
     assert r.data is not None
     made = {
-        record.method: answers.set_index(["split", "id"])["chosen"]
-        for record, answers in controls.control_runs(
+        name: answers.set_index(["split", "id"])["chosen"]
+        for name, answers in controls.control_answers(
             benchmark=r.benchmark,
-            task=r.task,
             train_golds=[e.gold for e in dataset.splits["train"]] if "train" in dataset.splits else None,
             splits={split: rows for split, rows in dataset.splits.items() if split in set(frame["split"])},
             data=r.data,
-            provenance=r.provenance,
-            resamples=100,
-        )
+        ).items()
     }
     if r.method not in made:
         yield f"it is none of the controls ({', '.join(made)})"

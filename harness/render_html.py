@@ -5,12 +5,18 @@ Every text from a record goes through `html.escape`; the page's own policy forbi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from html import escape
+from typing import TypeVar
 
+from harness.cells import difference, percent, short
+from harness.grids import Grid, grids, has_own_unit, legend, overall_grid, parts
 from harness.record import Interval
-from harness.render import columns, difference, footnotes, has_own_unit, legend, parts, percent
-from harness.rows import Row
+from harness.rows import Overall, Row
+
+T = TypeVar("T")
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #1a1a1a;
@@ -28,9 +34,20 @@ _LABEL, _PLOT, _LINE = 300, 560, 20
 """Widths of names and plot, height of a row, in pixels."""
 _SHOWN = 60
 """At most so many rows of a table are plotted."""
+_COSTS = {
+    "train_tflops": "training, TFLOPs (teachers included)",
+    "train_seconds": "training, seconds",
+    "parameters": "parameters of the student",
+    "forwards_per_answer": "forwards an answer",
+    "ms_per_example": "milliseconds an example",
+    "peak_memory_mib": "peak memory, MiB",
+}
+"""The costs that a score is plotted against."""
 
 
-def to_html(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
+def to_html(
+    rows: Sequence[Row], notes: Sequence[str] = (), columns: Collection[str] = (), overall: Sequence[Overall] = ()
+) -> str:
     """The tables and their plots as one page."""
     out = [
         "<!doctype html>",
@@ -42,17 +59,29 @@ def to_html(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
         f"<p>{escape(legend(rows) if rows else 'No runs.')}</p>",
     ]
     for heading, part in parts(rows):
-        out += [f"<h2>{escape(heading)}</h2>", plot(part), '<div class="wide"><table><thead><tr>']
-        shown = columns(part)
-        out += [f'<th scope="col" class="{column.align}">{escape(column.name)}</th>' for column in shown]
-        out += ["</tr></thead><tbody>"]
-        for row in part:
-            kind = "baseline" if row.baseline else row.kind
-            cells = (f'<td class="{column.align}">{escape(column.cell(row))}</td>' for column in shown)
-            out += [f'<tr class="{kind}">{"".join(cells)}</tr>']
-        out += ["</tbody></table></div>", _listed(footnotes(part))]
+        out += [f"<h2>{escape(heading)}</h2>", plot(part)]
+        for grid in grids(part, columns):
+            out += _table(grid)
+        out += [trade_off(part, cost, name) for cost, name in _COSTS.items()] if "cost" in columns else []
+    if overall:
+        together = overall_grid(overall)
+        out += [f"<h2>{escape(together.title)}</h2>", *_table(replace(together, title=""))]
     out += [_listed(notes), "</body></html>"]
     return "\n".join(line for line in out if line) + "\n"
+
+
+def _table(grid: Grid[T]) -> list[str]:
+    out = [f"<h3>{escape(grid.title)}</h3>"] if grid.title else []
+    if grid.columns:
+        out += ['<div class="wide"><table><thead><tr>']
+        out += [f'<th scope="col" class="{column.align}">{escape(column.name)}</th>' for column in grid.columns]
+        out += ["</tr></thead><tbody>"]
+        for line in grid.lines:
+            kind = "baseline" if getattr(line, "baseline", False) else getattr(line, "kind", "")
+            cells = (f'<td class="{column.align}">{escape(column.cell(line))}</td>' for column in grid.columns)
+            out += [f'<tr class="{kind}">{"".join(cells)}</tr>']
+        out += ["</tbody></table></div>"]
+    return [*out, _listed(grid.notes)]
 
 
 def _listed(notes: Iterable[str]) -> str:
@@ -117,3 +146,53 @@ def plot(part: Sequence[Row]) -> str:
     out += [f'<text x="{_LABEL + _PLOT / 2}" y="{height - 1}" text-anchor="middle">{escape(axis)}</text></svg>']
     more = len(known) - len(drawn)
     return "".join(out) + (f'<p class="notes">The plot leaves out the last {more} rows.</p>' if more else "")
+
+
+def trade_off(part: Sequence[Row], cost: str, name: str) -> str:
+    """The figures of the runs against a cost, as SVG, the Pareto front joined; empty where all cost the same."""
+    runs = [row for row in part if row.kind == "run" and row.figure is not None and getattr(row, cost) is not None]
+    prices = [float(getattr(row, cost)) for row in runs]
+    if len(set(prices)) < 2:
+        return ""
+    metric, own_unit = part[0].metric, has_own_unit(part[0].metric)
+    figures = [row.values[metric].value for row in runs]
+    logarithmic = min(prices) > 0 and max(prices) > 20 * min(prices)
+    width, height, left, below = 520, 300, 70, 44
+
+    def scaled(value: float, least: float, most: float) -> float:
+        margin = 0.05 * (most - least) or 0.01
+        return (value - least + margin) / (most - least + 2 * margin)
+
+    def x(price: float) -> float:
+        ends = (min(prices), max(prices))
+        if logarithmic:
+            price, ends = math.log(price), (math.log(ends[0]), math.log(ends[1]))
+        return left + (width - left - 10) * scaled(price, *ends)
+
+    def y(figure: float) -> float:
+        return (height - below) * (1 - scaled(figure, min(figures), max(figures)))
+
+    axis = metric if own_unit else f"{metric}, %"
+    out = [
+        f'<svg role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+        f' xmlns="http://www.w3.org/2000/svg"><title>{escape(f"{metric} against {name}")}</title>'
+        f'<path d="M{left} 0V{height - below}H{width}" fill="none" stroke="#888"/>'
+    ]
+    for value in dict.fromkeys((min(figures), max(figures))):
+        said = percent(Interval(value=value), own_unit=own_unit)
+        out += [f'<text x="{left - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{said}</text>']
+    for price in (min(prices), max(prices)):
+        out += [f'<text x="{x(price):.1f}" y="{height - 28}" text-anchor="middle">{short(price)}</text>']
+    front = sorted((price, figure) for row, price, figure in zip(runs, prices, figures, strict=True)
+                   if cost in row.pareto)  # fmt: skip
+    steps = " ".join(f"{x(price):.1f},{y(figure):.1f}" for price, figure in front)
+    out += [f'<polyline points="{steps}" fill="none" stroke="#b5542b" stroke-width="1.5"/>']
+    for row, price, figure in zip(runs, prices, figures, strict=True):
+        said = f"{row.label} {row.student}: {percent(row.values[metric], own_unit=own_unit)}, {short(price)}"
+        colour = "#b5542b" if cost in row.pareto else "#1f5fa8"
+        out += [f'<g><title>{escape(said)}</title><circle cx="{x(price):.1f}" cy="{y(figure):.1f}" r="4"']
+        out += [f' fill="{colour}"/></g>']
+    scale = ", logarithmic" if logarithmic else ""
+    out += [f'<text x="{(left + width) / 2}" y="{height - 8}" text-anchor="middle">{escape(name + scale)}</text>']
+    out += [f'<text x="{left + 6}" y="12">{escape(axis)}; the front is joined</text></svg>']
+    return "".join(out)

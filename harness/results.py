@@ -55,6 +55,7 @@ def write_controls(store: Store, dataset: Dataset, data: Data, evaluate: Evaluat
         splits=splits,
         data=data,
         provenance=told,
+        figures=lambda frame: figures_of(dataset, frame, evaluate.resamples),
     ):
         config = {
             "benchmark": benchmark.name,
@@ -62,10 +63,8 @@ def write_controls(store: Store, dataset: Dataset, data: Data, evaluate: Evaluat
             "skip_missing": bool(dataset.skipped),
             "evaluate": evaluate.model_dump(mode="json"),
         }
-        figures = figures_of(dataset, frame, evaluate.resamples)
-        whole = record.model_copy(update={"metrics": figures, "config": config})
         if finished(store, record.run_id) is None:
-            store.write(whole, frame)
+            store.write(record.model_copy(update={"config": config}), frame)
 
 
 def failed(plan: Plan, error: BaseException, started: str, workers: int) -> Record:

@@ -26,12 +26,12 @@ import pandas as pd
 
 from harness import agreement, blind, calibration, corruptions, data, provenance, registry, stats
 from harness.api import Example, Method, Split
+from harness.cells import percent
 from harness.config import RunConfig, RungConfig
 from harness.errors import ConfigError, DataError, StoreError, near
 from harness.io import PlainIo, Report, silent
 from harness.metrics import NO_ANSWER
 from harness.record import Cost, Interval, Provenance, Record
-from harness.render import percent
 from harness.store import PredictionRow, Store, predictions_frame
 
 PARAPHRASES = ("Please look carefully, then answer: {question}", "{question} Pick one.", "Question: {question}")

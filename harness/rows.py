@@ -14,6 +14,23 @@ SHOWN = ("accuracy", "macro_f1")
 """The metrics that every table shows, beside the one that it is sorted by."""
 
 
+COSTS = (
+    "student_tflops",
+    "teacher_tflops",
+    "train_tflops",
+    "train_seconds",
+    "parameters",
+    "forwards_per_answer",
+    "ms_per_example",
+    "peak_memory_mib",
+)
+"""What a score is held against, as the fields of a row."""
+COLUMNS = ("cost", "distil", "power")
+"""Sets of columns that are there when asked for."""
+AGGREGATES = ("mean", "rank", "iqm")
+"""Figures over all benchmarks, see `harness.aggregate`."""
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,6 +44,46 @@ class Delta(_Model):
     p: float | None = None
     seeds: tuple[int, ...] = ()
     """The seeds that both have."""
+
+
+class Distilled(_Model):
+    """What distillation did for a row: beside its teacher, and the same student tuned directly. Over common seeds."""
+
+    teacher: str
+    baseline: str | None
+    """The directly tuned student; None: there is none in the table."""
+    gap_closed: Interval | None = None
+    """(row - baseline) / (teacher - baseline); None where the teacher isn't surely above the baseline."""
+    gap: Interval | None = None
+    """Teacher minus baseline."""
+    why: str = ""
+    """Why there is no `gap_closed`."""
+    agreement: Interval | None = None
+    """Share of the examples on which row and teacher choose the same option."""
+    inherited: Interval | None = None
+    """Share of the examples on which both are wrong; `copied`: with the same option."""
+    copied: Interval | None = None
+    introduced: Interval | None = None
+    """The row alone is wrong."""
+    fixed: Interval | None = None
+    """The teacher alone is wrong."""
+
+
+class Power(_Model):
+    """How small a difference to another row these data would show, and what would show the one that was seen.
+
+    At the 5 % level, four times in five. `images` and `seeds` are how many it would take in all, each with the other
+    as it is; None: no number would do, or a single seed can't tell.
+    """
+
+    against: str
+    difference: float
+    detectable: float
+    images: int | None
+    seeds: int | None
+    more_images: int | None
+    """Beyond those there are; 0: there are enough."""
+    more_seeds: int | None
 
 
 class Row(_Model):
@@ -70,6 +127,24 @@ class Row(_Model):
     """The ranks that the data allow."""
     tier: tuple[int, ...] = ()
     """From 1: rows that the data don't tell apart share a tier."""
+    student_tflops: float | None = None
+    """Of `train_tflops` what the student itself took; `teacher_tflops` is the rest."""
+    teacher_tflops: float | None = None
+    student_seconds: float | None = None
+    """Of its forward and backward passes; `train_seconds` holds all that training does."""
+    teacher_seconds: float | None = None
+    cache_share: float | None = None
+    """Of the examples that frozen roles were shown, those that took no forward pass."""
+    ms_per_example: float | None = None
+    """Of wall time to answer the test split, loading and all views included."""
+    peak_memory_mib: float | None = None
+    """The most that any of its runs took."""
+    pareto: tuple[str, ...] = ()
+    """The `COSTS` at which no other run has a higher figure for as little, or the same figure for less."""
+    distil: Distilled | None = None
+    """Only where it was asked for, and there is a teacher."""
+    power: Power | None = None
+    """Only where it was asked for, and the two can be paired."""
 
     @property
     def figure(self) -> float | None:
@@ -105,11 +180,31 @@ class Broken(_Model):
         return f"{self.run_id}: {self.message}"
 
 
+class Overall(_Model):
+    """A row over all tables of a ranking. The figures are None where it lacks one of them: `missing` says which."""
+
+    kind: Literal["run", "control"]
+    method: str
+    label: str
+    ladder: str
+    student: str
+    metric: str
+    asked: tuple[str, ...]
+    """Which of `AGGREGATES` are to be shown; all are computed."""
+    mean: Interval | None
+    mean_rank: Interval | None
+    iqm: Interval | None
+    benchmarks: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+
+
 class Ranking(_Model):
-    """All tables of a store, and what couldn't be read."""
+    """All tables of a store, what they say together, and what couldn't be read."""
 
     tables: tuple[Table, ...]
     broken: tuple[Broken, ...] = ()
+    overall: tuple[Overall, ...] = ()
+    """Only where it was asked for."""
 
     @property
     def rows(self) -> list[Row]:
@@ -134,6 +229,12 @@ class Filters(_Model):
     split: str = "test"
     baseline: str | None = None
     """The label of the row that the others are compared with, or `LABEL@STUDENT`."""
+    teacher: str | None = None
+    """The same of the row that `distil` takes for the teacher; default: see `harness.columns`."""
+    columns: tuple[str, ...] = ()
+    """Some of `COLUMNS`."""
+    aggregate: tuple[str, ...] = ()
+    """Some of `AGGREGATES`."""
 
     @property
     def figure(self) -> str:

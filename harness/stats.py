@@ -119,8 +119,8 @@ def across_seeds(
     """The mean of a metric over runs of several seeds, with its interval over groups and seeds.
 
     The runs answer the same examples, so every resample draws groups once for all of them. Seeds are taken as a
-    sample of all seeds, see `bootstrap.Spread`; with one run the interval is over groups only. Raises
-    `DataError` when the runs' examples differ.
+    sample of all seeds, see `bootstrap.Spread`; with one run the interval is over groups only, a little wider than
+    the percentiles of `summarise` where groups are few. Raises `DataError` when the runs' examples differ.
     """
     found = resampled(runs, labels, metric, resamples, seed)
     return seeds_interval(found.point_s, found.drawn_ns, found.groups, seed)

@@ -280,12 +280,11 @@ class Store:
         _checked(run_id)
         schema = TABLES[name] if columns is None else pa.schema([TABLES[name].field(c) for c in columns])
         try:
-            with self.place.open(self.place.file(run_id, f"{name}.parquet")) as file:
-                parquet = pq.ParquetFile(file)
-                found = parquet.read(columns=[n for n in schema.names if n in parquet.schema_arrow.names])
-                if "text" in schema.names and "text" not in found.column_names:  # older than imported answers
-                    found = found.append_column("text", pa.nulls(len(found), pa.string()))
-                return found.select(schema.names).cast(schema)
+            parquet = pq.ParquetFile(pa.BufferReader(self.place.read(self.place.file(run_id, f"{name}.parquet"))))
+            found = parquet.read(columns=[n for n in schema.names if n in parquet.schema_arrow.names])
+            if "text" in schema.names and "text" not in found.column_names:  # older than imported answers
+                found = found.append_column("text", pa.nulls(len(found), pa.string()))
+            return found.select(schema.names).cast(schema)
         except FileNotFoundError:
             if not self.place.exists(run_id):
                 raise self._unknown(run_id) from None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from harness import controls, joint, material, stats
+from harness import columns, controls, joint, material, stats
 from harness.ask import Group, Stated
 from harness.catalogue import BATCH, Size, View
+from harness.columns import Evidences
 from harness.entries import Entry
 from harness.errors import ConfigError, DataError
 from harness.joint import Evidence
@@ -19,6 +22,9 @@ from harness.metrics import Floats
 from harness.record import Interval
 from harness.rows import SHOWN, Filters, Row, Table
 
+OF_BENCHMARK = ("benchmark_settings", "skip_missing")
+"""Parts of a run's configuration that are its benchmark's: they don't part rows across benchmarks."""
+
 
 def make_table(
     view: View,
@@ -26,15 +32,23 @@ def make_table(
     groups: Sequence[Group],
     filters: Filters,
     figures: Stated,
-) -> Table:
-    """The table of these groups, best first. `figures` are needed for a metric that only records state."""
+) -> tuple[Table, Evidences]:
+    """The table of these groups, best first, and what its rows rest on.
+
+    `figures` are needed for a metric that only records state.
+    """
     lines = _lines(view, data_key, groups, filters, figures)
     sizes = view.sizes(data_key)
     pairs = [_row(data_key, group, filters, figures, lines, sizes) for group in groups]
-    rows = joint.judged([row for row, _ in pairs], [evidence for _, evidence in pairs], filters.baseline)
-    rows = _flagged(rows)
+    evidence = {row.run_ids: of_row for row, of_row in pairs}
+    rows = joint.judged([row for row, _ in pairs], [of_row for _, of_row in pairs], filters.baseline)
+    rows = columns.with_pareto(_flagged(rows))
+    if "distil" in filters.columns:
+        rows = columns.with_distil(rows, evidence, view.examples(data_key), filters)
+    if "power" in filters.columns:
+        rows = columns.with_power(rows, evidence)
     budgets = {row.budget for row in rows if row.kind == "run" and row.budget}
-    return Table(
+    table = Table(
         benchmark=data_key[0],
         revision=data_key[1],
         fingerprint=data_key[2],
@@ -43,6 +57,7 @@ def make_table(
         rows=tuple(rows),
         budgets=tuple(sorted(budgets)),
     )
+    return table, evidence
 
 
 def _flagged(rows: Sequence[Row]) -> list[Row]:
@@ -65,6 +80,8 @@ class Line:
     problem: str | None
     points: dict[str, float]
     draws: dict[str, Floats | None]
+    chosen_n: NDArray[np.int16] | None = None
+    """The choices, where they were asked for."""
 
 
 def _lines(
@@ -80,9 +97,10 @@ def _lines(
     metric = filters.figure
     by_category = metric.startswith("accuracy/") and any(metric in figures.get(run.run_id, {}) for run in done)
     extra = metric if by_category or (metric in stats.METRICS and metric not in material.KEPT) else None
-    columns = ["run_id", "examples", "problem", *material.KEPT, *(f"{name}_draws" for name in material.KEPT)]
+    choices = extra is not None or "distil" in filters.columns
+    wanted = ["run_id", "examples", "problem", *material.KEPT, *(f"{name}_draws" for name in material.KEPT)]
     lines: dict[str, Line] = {}
-    for chunk in view.answers(data_key, filters.split, [*columns, *(["chosen"] if extra else [])], done):
+    for chunk in view.answers(data_key, filters.split, [*wanted, *(["chosen"] if choices else [])], done):
         plain = chunk.select(["run_id", "examples", "problem", *material.KEPT]).to_pylist()
         for line in plain:
             points = {name: line[name] for name in material.KEPT if line[name] is not None}
@@ -100,6 +118,10 @@ def _lines(
                 if packed and packed[0] is not None:
                     for run_id, draws_n in zip(ids, material.unpack(name, packed, sizes[key].golds_n), strict=True):
                         lines[run_id].draws[name] = draws_n
+            if "distil" in filters.columns:
+                chosen_rn = material.unpack_choices(of_set["chosen"].to_pylist(), sizes[key].examples)
+                for run_id, chosen_n in zip(ids, chosen_rn, strict=True):
+                    lines[run_id].chosen_n = chosen_n
             if extra is not None:
                 _draw_extra(lines, ids, view, data_key, key, of_set["chosen"].to_pylist(), options, extra)
     return lines
@@ -182,8 +204,34 @@ def _row(
         chance=_mean(run.chance for run in used if run.chance is not None),
         note=", ".join(said),
         budget=(used or group.members)[0].budget,
+        **(_spent(used, filters.split) if one.kind == "run" else {}),
     )
-    return row, evidence
+    return row, replace(evidence, across=_across(one))
+
+
+def _spent(used: Sequence[Entry], split: str) -> dict[str, float | None]:
+    """What the runs of a row cost, beside the fields that every table shows: means, but the largest of memory."""
+
+    def mean(numbers: Iterable[float | None], unit: float = 1.0) -> float | None:
+        return _mean(number / unit for number in numbers if number is not None)
+
+    asked = [run for run in used if run.test_examples and run.test_seconds and split == "test"]
+    memory = [run.peak_memory_bytes / 2**20 for run in used if run.peak_memory_bytes]
+    return {
+        "student_tflops": mean((run.student_flops for run in used), 1e12),
+        "teacher_tflops": mean((run.teacher_flops for run in used), 1e12),
+        "student_seconds": mean(run.student_seconds for run in used),
+        "teacher_seconds": mean(run.teacher_seconds for run in used),
+        "cache_share": mean(run.cache_share for run in used),
+        "ms_per_example": _mean(1000 * run.test_seconds / (run.test_examples or 1) for run in asked),
+        "peak_memory_mib": max(memory, default=None),
+    }
+
+
+def _across(run: Entry) -> str:
+    """What makes a row, the benchmark's own part of the configuration left out."""
+    compared = {key: value for key, value in json.loads(run.identity).items() if key not in OF_BENCHMARK}
+    return json.dumps([run.kind, run.method, run.student, compared], sort_keys=True)
 
 
 def _evidence(used: Sequence[Entry], lines: dict[str, Line], sizes: dict[str, Size]) -> Evidence:
@@ -205,7 +253,16 @@ def _evidence(used: Sequence[Entry], lines: dict[str, Line], sizes: dict[str, Si
         columns = [drawn for line in of_runs if (drawn := line.draws.get(name)) is not None]
         draws[name] = joint.stack(columns) if len(columns) == len(of_runs) else None
     points = {name: np.array([line.points[name] for line in of_runs]) for name in names}
-    return Evidence(tuple(run.seed for run in used), sizes[first].groups, sizes[first].examples, first, points, draws)
+    chosen = [line.chosen_n for line in of_runs if line.chosen_n is not None]
+    return Evidence(
+        seeds=tuple(run.seed for run in used),
+        groups=sizes[first].groups,
+        size=sizes[first].examples,
+        examples=first,
+        choices=np.stack(chosen) if len(chosen) == len(of_runs) else None,
+        points=points,
+        draws=draws,
+    )
 
 
 def _values(used: Sequence[Entry], evidence: Evidence, metric: str, figures: Stated) -> dict[str, Interval]:

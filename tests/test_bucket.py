@@ -12,7 +12,7 @@ import pytest
 from conftest import Cli
 from runs import add, answers, record
 
-from harness import upkeep
+from harness import ablate, upkeep
 from harness.bucket import Bucket
 from harness.catalogue import compact
 from harness.errors import StoreError
@@ -176,3 +176,47 @@ def test_trouble_is_told_in_a_line(s3: str, monkeypatch: pytest.MonkeyPatch, cli
     said = cli("rank", "--store", "nowhere://x")
     assert (said.code, said.err.count("\n")) == (2, 1)
     assert os.environ["AWS_ENDPOINT_URL"].startswith("http://127.0.0.1:")
+
+
+def test_a_compacted_store_is_ranked_with_few_requests(
+    s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Three listings, and two requests a file (its head, and all of it at once), however many runs there are."""
+    s3fs = pytest.importorskip("s3fs")
+    monkeypatch.setenv("HKDBENCH_CACHE", str(tmp_path))
+    asked: list[str] = []
+    real = s3fs.S3FileSystem._call_s3
+
+    async def counted(self: Any, method: str, *args: Any, **options: Any) -> Any:
+        asked.append(method)
+        return await real(self, method, *args, **options)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counted)
+    store = Store(f"{s3}/{uuid4().hex}")
+    counts = []
+    for seeds in (range(2), range(2, 12)):
+        for seed in seeds:
+            add(store, "finetune", 6, seed)
+            add(store, "hkd4vlm", 7, seed)
+        compact(store)
+        reader = Store(store.url)
+        asked.clear()
+        assert [row.method for row in table(reader)] == ["hkd4vlm", "finetune"]
+        counts.append(sorted(asked))
+        asked.clear()
+        assert len(table(reader)) == 2  # known: what changed is looked for, nothing is read
+        assert set(asked) == {"list_objects_v2"}
+    assert counts[0] == counts[1]
+    assert counts[0].count("get_object") == 4  # manifest, runs, answers, examples
+    assert len(counts[0]) <= 12
+
+
+def test_an_ablation_is_kept_in_the_bucket(store: Store) -> None:
+    line = ablate.Line(label="full", part="full", method="m", student="S", settings={}, runs={})
+    ablation = ablate.Ablation(name="trial", method="m", lines=(line,))
+    with pytest.raises(StoreError, match=f"no ablation 'trial' in '{store.url}'"):
+        ablate.load(store, "trial")
+    ablate.save(ablation, store, "table\n")
+    assert ablate.load(store, "trial") == ablation
+    assert store.place.read("trial.md") == b"table\n"
+    assert (store.ids(), store.leftovers(), store.problems()) == ([], [], [])

@@ -53,7 +53,7 @@ def test_the_first_of_equals_and_the_places_that_exist() -> None:
 def test_random_is_uniform_and_the_same_every_time() -> None:
     splits = {"test": examples([0] * 4000, options=4), "ood": examples([0] * 4000, options=4)}
     data = DATA.model_copy(update={"options": None})
-    first, second = (control_runs("toy", "factuality", [0], splits, data, PROVENANCE, 100)[1] for _ in range(2))
+    first, second = (control_runs("toy", "factuality", [0], splits, data, PROVENANCE)[1] for _ in range(2))
     assert first[0] == second[0]
     assert first[1]["chosen"].equals(second[1]["chosen"])
     counts = first[1].groupby("split")["chosen"].value_counts()
@@ -74,7 +74,7 @@ def test_records_fit_the_store(tmp_path: Path) -> None:
 
 def test_constant_answers_to_two_options() -> None:
     splits = {"test": examples([0, 0, 0, 1])}
-    runs = {r.method: (r, f) for r, f in control_runs("toy", "factuality", [0], splits, DATA, PROVENANCE, 100)}
+    runs = {r.method: (r, f) for r, f in control_runs("toy", "factuality", [0], splits, DATA, PROVENANCE)}
     assert list(runs) == ["majority", "random", "always_no", "always_yes"]
     assert runs["always_no"][1]["chosen"].tolist() == [0] * 4
     assert runs["always_yes"][1]["chosen"].tolist() == [1] * 4
@@ -103,7 +103,7 @@ def test_more_than_two_options_have_no_constant_rows() -> None:
 
 def test_without_a_train_split_the_majority_is_that_of_the_scored_split() -> None:
     splits = {"test": examples([0, 1, 1]), "ood": examples([0, 0, 1])}
-    (majority, answers), *_ = control_runs("toy", "factuality", None, splits, DATA, PROVENANCE, 100)
+    (majority, answers), *_ = control_runs("toy", "factuality", None, splits, DATA, PROVENANCE)
     assert majority.method == "majority_of_split"
     assert answers["chosen"].tolist() == [1, 1, 1, 0, 0, 0]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import t, ttest_1samp
+from scipy.stats import norm, t, ttest_1samp
 from sklearn.metrics import f1_score
 
 from harness import bootstrap, stats
@@ -36,6 +36,15 @@ def noisy(seed: int, right: float = 0.7, groups: int = 30, per_group: int = 3) -
 # ------------------------------------------------------------------------------------- golden vectors
 
 
+def difference(
+    a: pd.DataFrame, b: pd.DataFrame, labels: list[str], metric: str, resamples: int, seed: int
+) -> tuple[float, Floats]:
+    """A minus B, and its plain resamples over groups."""
+    found = bootstrap.resampled([a, b], labels, metric, resamples, seed)
+    assert found.drawn_ns is not None
+    return float(found.point_s[0] - found.point_s[1]), found.drawn_ns[:, 0] - found.drawn_ns[:, 1]
+
+
 @golden_vectors
 @pytest.mark.parametrize("name", ["clusters_120", "clusters_30", "all_clusters_size_1"])
 def test_golden_accuracy_difference(name: str) -> None:
@@ -45,10 +54,17 @@ def test_golden_accuracy_difference(name: str) -> None:
     a, b = (frame(case["cluster"], ones, case[f"correct_{side}"]) for side in "AB")
     options = {"resamples": case["n_resamples"], "seed": case["seed"]}
 
-    difference = stats.paired_difference({0: b}, {0: a}, ["wrong", "right"], "accuracy", **options)
-    assert difference.value == pytest.approx(scores["difference_B_minus_A"], rel=1e-9)
-    assert [difference.low, difference.high] == pytest.approx(scores["ci95_percentile"], rel=1e-9)
-    assert difference.p == pytest.approx(scores["p_two_sided"], rel=1e-9)
+    value, drawn_n = difference(b, a, ["wrong", "right"], "accuracy", **options)
+    assert value == pytest.approx(scores["difference_B_minus_A"], rel=1e-9)
+    plain = stats.interval(value, drawn_n)
+    assert [plain.low, plain.high] == pytest.approx(scores["ci95_percentile"], rel=1e-9)
+    assert bootstrap.two_sided_p(drawn_n) == pytest.approx(scores["p_two_sided"], rel=1e-9)
+    # What is said of a difference is wider by what few images hide: t instead of the normal, C - 1 instead of C.
+    count = len(set(case["cluster"]))
+    wider = t.ppf(0.975, count - 1) / norm.ppf(0.975) * np.sqrt(count / (count - 1))
+    said = stats.paired_difference({0: b}, {0: a}, ["wrong", "right"], "accuracy", **options)
+    assert [said.low, said.high] == pytest.approx([value + wider * (x - value) for x in (plain.low, plain.high)])
+    assert said.p == pytest.approx(scores["p_two_sided"], abs=0.02)
     for side, answers in (("A", a), ("B", b)):
         summary = stats.summarise(answers, ["wrong", "right"], **options)["accuracy"]
         assert summary.value == pytest.approx(scores[f"accuracy_{side}"], rel=1e-9)
@@ -60,11 +76,10 @@ def test_golden_macro_f1_difference() -> None:
     golden = json.loads(GOLDEN.read_text())
     case, scores = golden["predictions"]["macro_f1_difference"], golden["scores"]["macro_f1_difference"]
     a, b = (frame(case["cluster"], case["y"], case[f"pred_{side}"]) for side in "AB")
-    difference = stats.paired_difference(
-        {0: b}, {0: a}, list("xyz"), "macro_f1", resamples=case["n_resamples"], seed=case["seed"]
-    )
-    assert difference.value == pytest.approx(scores["difference_B_minus_A"], rel=1e-9)
-    assert [difference.low, difference.high] == pytest.approx(scores["ci95_percentile"], rel=1e-9)
+    value, drawn_n = difference(b, a, list("xyz"), "macro_f1", resamples=case["n_resamples"], seed=case["seed"])
+    assert value == pytest.approx(scores["difference_B_minus_A"], rel=1e-9)
+    plain = stats.interval(value, drawn_n)
+    assert [plain.low, plain.high] == pytest.approx(scores["ci95_percentile"], rel=1e-9)
 
 
 @golden_vectors
@@ -183,11 +198,14 @@ def test_one_group_has_no_interval() -> None:
     assert stats.paired_difference({0: one}, {0: one}, None).p is None
 
 
-def test_one_seed_is_the_single_run() -> None:
+def test_one_seed_is_the_single_run_for_few_images() -> None:
     run = noisy(4)
+    wider = t.ppf(0.975, 29) / norm.ppf(0.975) * np.sqrt(30 / 29)  # 30 images, see the golden differences
     for metric in stats.METRICS:
-        single = stats.across_seeds([run], None, metric, seed=1)
-        assert single == pytest.approx(stats.summarise(run, None, seed=1)[metric])
+        single, plain = stats.across_seeds([run], None, metric, seed=1), stats.summarise(run, None, seed=1)[metric]
+        assert single.value == pytest.approx(plain.value)
+        off = [wider * (bound - plain.value) for bound in (plain.low, plain.high) if bound is not None]
+        assert [single.low, single.high] == pytest.approx([single.value + x for x in off])
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:

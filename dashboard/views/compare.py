@@ -10,11 +10,11 @@ from dashboard import boards, choices, stores
 from dashboard.table import Cell, Column, Line, Link, table
 from dashboard.texts import plain
 from harness import compare, stats
+from harness.cells import percent
 from harness.compare import Comparison, Parted, Side
 from harness.errors import ConfigError
 from harness.metrics import NO_ANSWER
 from harness.record import Interval, Record
-from harness.render import percent
 from harness.rows import Filters, Row
 from harness.stats import Difference
 

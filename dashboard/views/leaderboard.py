@@ -10,10 +10,10 @@ from dashboard import boards, choices, stores, totals
 from dashboard.boards import Measure, Shown
 from dashboard.table import table
 from dashboard.texts import plain
-from harness import rank, render
+from harness import grids, rank
 from harness.entries import Entry
 from harness.manifest import DataKey
-from harness.rows import Filters, Ranking, Row, Table
+from harness.rows import AGGREGATES, Filters, Ranking, Row, Table
 
 PER_PAGE = 100
 FORMATS = {
@@ -56,15 +56,15 @@ def show() -> None:
         )
         shown = Shown(shown.methods, shown.students, shown.budgets, search or "", shown.controls)
     if key is None:
-        totals.show(choices.ranked(filters), shown, columns_at, download_at)
+        totals.show(
+            choices.ranked(filters.model_copy(update={"aggregate": AGGREGATES})), shown, columns_at, download_at
+        )
     else:
-        _one(filters.model_copy(update={"benchmark": key[0]}), key, runs, shown, columns_at, download_at)
+        _one(filters.model_copy(update={"benchmark": key[0]}), key, shown, columns_at, download_at)
     _broken(runs)
 
 
-def _one(
-    filters: Filters, key: DataKey, runs: Sequence[Entry], shown: Shown, columns_at: object, download_at: object
-) -> None:
+def _one(filters: Filters, key: DataKey, shown: Shown, columns_at: object, download_at: object) -> None:
     """The table of one benchmark's data."""
     pinned = st.query_params.get("baseline")
     ranking, missing = _with_baseline(filters, pinned)
@@ -75,12 +75,12 @@ def _one(
     if missing:
         st.warning(plain(f"No row {pinned!r} here to compare with: pin another."), icon=":material/push_pin:")
     st.markdown(plain(boards.headline(found)))
-    measures = boards.measures(found, boards.extras(found.rows, runs))
+    measures = boards.measures(found)
     with columns_at:  # type: ignore[attr-defined]
         usual = [name for name in boards.USUAL if name in measures] + (["budget"] if len(found.budgets) > 1 else [])
         optional = boards.optional(measures)
         picked = st.multiselect("Columns shown", optional, usual, key="columns", bind="query-params")
-    always = ("rank", "method", "student", "score", *(("difference",) if filters.baseline and not missing else ()))
+    always = ("rank", "method", "student", "score", *(("difference",) if pinned and not missing else ()))
     columns = [measure for name, measure in measures.items() if name in always or name in picked]
     sort, descending = _sorting(measures)
     rows = boards.ordered([row for row in found.rows if shown.fits(row)], measures.get(sort), descending)
@@ -215,9 +215,9 @@ def _downloads(rows: Sequence[Row], name: str) -> None:
 
 
 def _notes(found: Table, rows: Sequence[Row]) -> None:
-    heading = render.parts(found.rows)[0][0]
-    said = [f"{heading}.", render.legend(found.rows)]
-    said += [f"{note[0].upper()}{note[1:]}." for note in render.footnotes(found.rows) if not _of_row(note, rows)]
+    heading = grids.parts(found.rows)[0][0]
+    said = [f"{heading}.", grids.legend(found.rows)]
+    said += [f"{note[0].upper()}{note[1:]}." for note in grids.footnotes(found.rows) if not _of_row(note, rows)]
     st.caption("  \n".join(plain(line) for line in said))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import altair as alt
@@ -10,20 +10,21 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import boards, charts, choices, pages, stores
-from dashboard.boards import Extra
 from dashboard.table import Cell, Column, Line, Link, table
 from dashboard.texts import plain
 from harness import distil
+from harness.cells import count, percent, short
+from harness.grids import has_own_unit
 from harness.metrics import LOWER_IS_BETTER
-from harness.render import count, has_own_unit, percent, short
 from harness.rows import Filters, Row, Table
 
-COSTS = {
-    "parameters": ("parameters of the student", lambda row, extra: row.parameters),
-    "TFLOPs": ("training, TFLOPs of a run, teachers included", lambda row, extra: row.train_tflops),
-    "train time": ("training, seconds of a run, teachers included", lambda row, extra: row.train_seconds),
-    "ms an answer": ("milliseconds an answer on the test split", lambda row, extra: extra.ms),
-    "memory": ("peak memory of a run's process, MiB", lambda row, extra: extra.memory and extra.memory / 2**20),
+COSTS: dict[str, tuple[str, Callable[[Row], float | None]]] = {
+    "parameters": ("parameters of the student", lambda row: row.parameters),
+    "TFLOPs": ("training, TFLOPs of a run, teachers included", lambda row: row.train_tflops),
+    "train time": ("training, seconds of a run, teachers included", lambda row: row.train_seconds),
+    "ms an answer": ("milliseconds an answer on the test split", lambda row: row.ms_per_example),
+    "forwards": ("forwards of the student an answer", lambda row: row.forwards_per_answer),
+    "memory": ("the most memory that a run's process took, MiB", lambda row: row.peak_memory_mib),
 }
 """By name: the axis with its unit, and a row's cost."""
 MOST_NAMED = 25
@@ -60,7 +61,7 @@ def show() -> None:
         cost = choices.one("Cost", list(COSTS), "cost")
     ranking = choices.ranked(Filters(benchmark=key[0], metric=metric, split=split))
     found = choices.table_of(ranking, key)
-    placed = points(found.rows, boards.extras(found.rows, runs), cost) if found else []
+    placed = points(found.rows, cost) if found else []
     if found is None or not placed:
         _without(cost)
         return
@@ -69,14 +70,14 @@ def show() -> None:
     _front(found, placed, cost)
 
 
-def points(rows: Sequence[Row], extras: dict[str, Extra], cost: str) -> list[Point]:
+def points(rows: Sequence[Row], cost: str) -> list[Point]:
     """The rows that have both a figure and this cost, cheapest first, with the Pareto front."""
     of = COSTS[cost][1]
     known = [
         (row, float(price))
         for row in rows
         if row.kind == "run" and row.figure is not None
-        for price in [of(row, extras.get(row.run_ids[0], Extra()))]
+        for price in [of(row)]
         if price is not None
     ]
     sign = -1 if known and known[0][0].metric.rpartition(":")[2] in LOWER_IS_BETTER else 1
@@ -167,7 +168,7 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
 def _names(base: alt.Chart, rows: int) -> alt.Chart:
     """The rows' names beside their points: of all where there is room, else of the front."""
     chart = base if rows <= MOST_NAMED else base.transform_filter(alt.datum.place == ON)
-    return chart.mark_text(align="left", baseline="middle", dx=12, limit=260, color=charts.ink())
+    return chart.mark_text(align="left", baseline="bottom", dx=9, dy=-3, limit=260, color=charts.ink())
 
 
 def _apart(placed: Sequence[Point], scale: int, metric: str) -> tuple[list[float], list[float]]:

@@ -147,7 +147,7 @@ def _show(done: Ablation, store: Store, as_json: bool) -> None:
         print(done.model_dump_json(indent=2))
         return
     print(ablation_page.to_text(done))
-    print(f"wrote {done.name}.json and {done.name}.md into {store.root}")
+    print(f"wrote {done.name}.json and {done.name}.md into {store.url}")
 
 
 def _write_page(path: Path, text: str) -> None:

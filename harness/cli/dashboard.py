@@ -41,10 +41,12 @@ SETTINGS = {
     "theme.showWidgetBorder": "true",
     "theme.light.primaryColor": BLUE,
     "theme.light.backgroundColor": "#ffffff",
+    "theme.light.secondaryBackgroundColor": "#f2f4f6",
     "theme.light.textColor": "#1b1f24",
     "theme.light.linkColor": "#005a8f",
     "theme.dark.primaryColor": SKY,
     "theme.dark.backgroundColor": "#14171a",
+    "theme.dark.secondaryBackgroundColor": "#22272c",
     "theme.dark.textColor": "#e8eaed",
     "theme.dark.linkColor": "#7cc4ee",
 }

@@ -28,6 +28,16 @@ def rank_(
         str | None, typer.Option(help="The row that the others are compared with: METHOD [SETTINGS], or ...@STUDENT.")
     ] = None,
     split: Split = "test",
+    columns: Annotated[
+        str | None,
+        typer.Option(help="More columns, with commas: cost (and its Pareto fronts), distil, power."),
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="distil: the teacher's row. [default: the largest rung, tuned directly]")
+    ] = None,
+    aggregate: Annotated[
+        str | None, typer.Option(help="Over all benchmarks, with commas: mean, rank (mean of ranks), iqm.")
+    ] = None,
     store: StoreOption = None,
     format_: Annotated[
         Literal["table", "csv", "json", "markdown", "latex", "html"], typer.Option("--format")
@@ -49,13 +59,16 @@ def rank_(
         protocol=protocol,
         baseline=baseline,
         split=split,
+        columns=_listed(columns),
+        teacher=teacher,
+        aggregate=_listed(aggregate),
     )
     found = rank.ranking(Store(store), filters)
     broken = [f"broken: {problem}" for problem in found.broken]
     if as_json or format_ == "json":
-        print(rank.to_json(found.rows, notes=broken))
+        print(rank.to_json(found.rows, broken, found.overall))
     elif format_ == "csv":
-        print(rank.to_csv(found.rows), end="")
+        print(rank.overall_csv(found.overall) if filters.aggregate else rank.to_csv(found.rows), end="")
     else:
         shown = {
             "table": rank.to_text,
@@ -63,7 +76,11 @@ def rank_(
             "latex": rank.to_latex,
             "html": rank.to_html,
         }
-        print(shown[format_](found.rows, notes=broken), end="")
+        print(shown[format_](found.rows, broken, filters.columns, found.overall), end="")
+
+
+def _listed(names: str | None) -> tuple[str, ...]:
+    return tuple(filter(None, (name.strip() for name in (names or "").split(","))))
 
 
 @app.command("show")

@@ -109,7 +109,11 @@ class Visitor:
         """Keeps a picture of the whole page among the artefacts."""
         ARTEFACTS.mkdir(exist_ok=True)
         file = ARTEFACTS / f"{name}.png"
-        self.page.screenshot(path=file, full_page=True)
+        size = self.page.viewport_size
+        tall = self.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+        self.page.set_viewport_size({"width": size["width"], "height": max(size["height"], min(tall, 4000))})
+        self.page.screenshot(path=file)
+        self.page.set_viewport_size(size)
         return file
 
     def text(self) -> str:
