@@ -52,10 +52,10 @@ def tables(store: Store, filters: Filters | None = None) -> list[Table]:
     return list(ranking(store, filters).tables)
 
 
-def ranking(store: Store, filters: Filters | None = None) -> Ranking:
-    """`tables`, and the folders of the store without a sound record."""
+def ranking(store: Store, filters: Filters | None = None, keep: bool = True) -> Ranking:
+    """`tables`, and the folders of the store without a sound record. Without `keep` nothing is written, only read."""
     filters = filters or Filters()
-    memory = Memory(store, filters)
+    memory = Memory(store, filters, keep)
     if (known := memory.whole()) is not None:
         return known
     answer = _answer(store, filters, memory)

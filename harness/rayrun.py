@@ -173,7 +173,7 @@ def check_fits(cluster: ClusterConfig) -> int:
     import ray
 
     need, have = needs(cluster), ray.cluster_resources()
-    advice = "lower --workers or cluster.cpus_per_worker, or join a larger cluster with RAY_ADDRESS"
+    advice = "lower --workers or what a worker takes (cluster), or join a larger cluster with RAY_ADDRESS"
     for kind, amount in need.items():
         wanted = cluster.workers * amount
         if wanted > have.get(kind, 0):

@@ -34,7 +34,8 @@ M = TypeVar("M", bound=BaseModel)
 class Memory:
     """What a store remembers of a question."""
 
-    def __init__(self, store: Store, filters: Filters) -> None:
+    def __init__(self, store: Store, filters: Filters, keep: bool = True) -> None:
+        self.keep = keep
         self.stamps = store.stamps()
         self.folder: Path | None = None
         if names := manifests(store.place):
@@ -47,7 +48,7 @@ class Memory:
         return self._get(self.key, Ranking) if self.folder else None
 
     def keep_whole(self, answer: Ranking) -> None:
-        if self.folder:
+        if self.folder and self.keep:
             self._put(self.key, answer)
 
     def table(self, data_key: Iterable[str], stamps: Iterable[tuple[str, str]]) -> Table | None:
@@ -55,7 +56,7 @@ class Memory:
         return self._get(self._of(data_key, stamps), Table) if self.folder else None
 
     def keep_table(self, data_key: Iterable[str], stamps: Iterable[tuple[str, str]], table: Table) -> None:
-        if self.folder:
+        if self.folder and self.keep:
             self._put(self._of(data_key, stamps), table)
 
     def _of(self, data_key: Iterable[str], stamps: Iterable[tuple[str, str]]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from harness import provenance, results
+from harness import live, provenance, results
 from harness.cache import cache_of
 from harness.errors import StoreError
 from harness.evaluate import evaluate
@@ -33,9 +33,14 @@ def execute(plan: Plan, io: Io, store: Store) -> Record:
     done = results.finished(store, plan.run_id)
     if done is not None:
         return done
+    work = store.work(plan.run_id)
+    with live.telling(plan, io, work):
+        return _execute(plan, io, store, work)
+
+
+def _execute(plan: Plan, io: Io, store: Store, work: Path) -> Record:
     started, clock = provenance.now(), time.perf_counter()
     provenance.reset_peak_memory()
-    work = store.work(plan.run_id)
     try:
         store.place.fetch(f".work/{plan.run_id}", work)
         cache = cache_of(store, plan.config.cluster)

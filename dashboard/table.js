@@ -1,0 +1,130 @@
+// Draws what dashboard/table.py sends. Every text is set as text; nothing is parsed as HTML.
+
+const SVG = "http://www.w3.org/2000/svg";
+const WIDTH = 132, HEIGHT = 22, MARGIN = 5;
+
+export default function ({ data, parentElement, setTriggerValue }) {
+  const held = parentElement.querySelector(".hkd-root");
+  const root = held ?? document.createElement("div");
+  root.className = "hkd-root";
+  const focused = (parentElement.activeElement ?? document.activeElement)?.dataset?.focus;
+  const scrolled = root.scrollLeft;
+  root.replaceChildren(drawn(data, setTriggerValue));
+  if (!held) parentElement.appendChild(root);
+  root.scrollLeft = scrolled;
+  if (focused) [...root.querySelectorAll("[data-focus]")].find((e) => e.dataset.focus === focused)?.focus();
+}
+
+function drawn(data, send) {
+  const table = element("table", data.columns.length > 6 ? "wide" : "");
+  const caption = element("caption", "unseen", data.caption);
+  const head = element("tr");
+  for (const column of data.columns) head.appendChild(header(column, data, send));
+  const thead = element("thead");
+  thead.appendChild(head);
+  const body = element("tbody");
+  data.lines.forEach((line) => {
+    const tr = element("tr", [line.quiet && "quiet", line.band % 2 && "band", line.marked && "marked"].filter(Boolean).join(" "));
+    line.cells.forEach((cell, k) => tr.appendChild(filled(cell, data.columns[k], send)));
+    body.appendChild(tr);
+  });
+  table.append(caption, thead, body);
+  return table;
+}
+
+function header(column, data, send) {
+  const th = element("th", column.align);
+  th.scope = "col";
+  if (column.help) th.title = column.help;
+  const active = data.sort === column.name;
+  if (!column.sortable) {
+    th.textContent = column.label;
+    return th;
+  }
+  if (active) th.setAttribute("aria-sort", data.descending ? "descending" : "ascending");
+  const button = element("button", active ? "sorted" : "", column.label + (active ? (data.descending ? " ↓" : " ↑") : ""));
+  button.type = "button";
+  button.dataset.focus = "sort " + column.name;
+  button.setAttribute("aria-label", `Sort by ${column.label}` + (column.help ? `: ${column.help}` : ""));
+  button.onclick = () => send("sort", column.name);
+  th.appendChild(button);
+  return th;
+}
+
+function filled(cell, column, send) {
+  const td = element("td", column.align);
+  if (cell.title) td.title = cell.title;
+  const box = element("div", "cell");
+  const words = element("span", "words");
+  if (cell.links?.length === 1) words.appendChild(anchor(cell.links[0], cell.text));
+  else if (cell.links) cell.links.forEach((link) => words.append(anchor(link, link.text), " "));
+  else words.appendChild(element("span", "main", cell.text ?? ""));
+  if (cell.chip) words.append(" ", element("span", "chip", cell.chip));
+  if (cell.small) words.append(" ", element("span", "small", cell.small));
+  if (cell.below) words.appendChild(element("div", "below", cell.below));
+  box.appendChild(words);
+  if (column.domain) box.appendChild(interval(cell, column));
+  if (cell.press) box.appendChild(button(cell, send));
+  td.appendChild(box);
+  return td;
+}
+
+function anchor(link, text) {
+  const a = element("a", "", text);
+  a.href = link.href;
+  a.dataset.focus = link.href;
+  if (link.title) a.title = link.title;
+  a.onclick = (event) => {
+    if (event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
+    event.preventDefault();
+    history.pushState({}, "", a.href); // one entry, and Streamlit goes there as it does on forward
+    dispatchEvent(new PopStateEvent("popstate"));
+  };
+  return a;
+}
+
+function button(cell, send) {
+  const made = element("button", "press" + (cell.pressed ? " on" : ""));
+  made.type = "button";
+  made.dataset.focus = "press " + cell.press;
+  made.setAttribute("aria-pressed", cell.pressed ? "true" : "false");
+  made.setAttribute("aria-label", cell.press_label);
+  made.title = cell.press_label;
+  const icon = svg("svg", { viewBox: "0 0 16 16", width: 14, height: 14, "aria-hidden": "true" });
+  icon.appendChild(svg("path", { d: "M5 1.5h6l-1 4.5 2.5 2.5h-9L6 6z M8 8.5v6", class: "pin" }));
+  made.appendChild(icon);
+  made.onclick = () => send("press", cell.press);
+  return made;
+}
+
+function interval(cell, column) {
+  const [from, to] = column.domain;
+  const x = (value) => MARGIN + (WIDTH - 2 * MARGIN) * Math.min(1, Math.max(0, (value - from) / (to - from || 1)));
+  const mid = HEIGHT / 2;
+  const out = svg("svg", { width: WIDTH, height: HEIGHT, class: "interval", "aria-hidden": "true" });
+  if (column.reference !== null && column.reference !== undefined) {
+    out.appendChild(svg("line", { x1: x(column.reference), x2: x(column.reference), y1: 0, y2: HEIGHT, class: "reference" }));
+  }
+  if (cell.value === undefined) return out;
+  if (cell.low !== undefined && cell.high !== undefined) {
+    out.appendChild(svg("line", { x1: x(cell.low), x2: x(cell.high), y1: mid, y2: mid, class: "range" }));
+    for (const end of [cell.low, cell.high]) {
+      out.appendChild(svg("line", { x1: x(end), x2: x(end), y1: mid - 4, y2: mid + 4, class: "range" }));
+    }
+  }
+  out.appendChild(svg("circle", { cx: x(cell.value), cy: mid, r: 4, class: "point" }));
+  return out;
+}
+
+function element(name, classes = "", text = "") {
+  const made = document.createElement(name);
+  if (classes) made.className = classes;
+  if (text) made.textContent = text;
+  return made;
+}
+
+function svg(name, attributes) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}

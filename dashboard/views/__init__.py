@@ -1,0 +1,1 @@
+"""One file a page, each with a function `show`."""

@@ -1,0 +1,268 @@
+"""Two rows, or two of their runs, side by side: is the difference real, where does it lie, whose errors are they."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import streamlit as st
+
+from dashboard import boards, choices, stores
+from dashboard.table import Cell, Column, Line, Link, table
+from dashboard.texts import plain
+from harness import compare, stats
+from harness.cells import percent
+from harness.compare import Comparison, Parted, Side
+from harness.errors import ConfigError
+from harness.metrics import NO_ANSWER
+from harness.record import Interval, Record
+from harness.rows import Filters, Row
+from harness.stats import Difference
+
+EVERY_SEED = "all they share"
+PER_PAGE = 50
+MOST = 10_000
+"""Examples that two sides part on of which the list knows."""
+
+
+def show() -> None:
+    """The page."""
+    st.header("Compare", anchor=False)
+    if not stores.any_runs():
+        return
+    runs = stores.runs()
+    data = choices.data_names([run for run in runs if run.status == "done"])
+    if not data:
+        stores.nothing("No finished run to compare yet.", "hkdbench run --help")
+        return
+    at = st.columns([4, 5, 5, 2, 3, 2], vertical_alignment="bottom")
+    names = list(data)
+    with at[0]:
+        benchmark = _kept("Benchmark", names, "benchmark", _of_sides(names, data))
+    key = data[benchmark]
+    with at[5]:
+        split = choices.split_of([run for run in runs if run.data_key == key])
+    found = choices.table_of(choices.ranked(Filters(benchmark=key[0], split=split)), key)
+    rows = [row for row in found.rows if row.seeds and row.figure is not None] if found else []
+    if found is None or len(rows) < 2:
+        st.info("It takes two finished rows on the same data: there is only one here.", icon=":material/inbox:")
+        return
+    with at[1]:
+        a = _side("A", "a", rows, 0)
+    with at[2]:
+        b = _side("B", "b", rows, 1)
+    common = sorted(set(a.seeds) & set(b.seeds)) if a.kind == b.kind == "run" else []
+    with at[3]:
+        seed = choices.one("Seeds", [EVERY_SEED, *map(str, common)], "seed", disabled=len(common) < 2)
+    with at[4]:
+        metric = choices.one("Metric", list(stats.METRICS), "metric")
+    if a.run_ids == b.run_ids:
+        st.info("A and B are the same row: choose another one.", icon=":material/inbox:")
+        return
+    sides = tuple(_as_side(row, seed) for row in (a, b))
+    compared = _compared(stores.listing().key, sides[0], sides[1], split, metric)
+    _told(compared, a, b)
+    _by_category(compared)
+    _errors(compared, boards.named(a), boards.named(b))
+    _parted(compared, a, b)
+
+
+# ----------------------------------------------------------------------------------- who is compared
+
+
+def _kept(label: str, options: Sequence[str], key: str, otherwise: str) -> str:
+    """A choice that the URL has the last word on: `otherwise` where it says nothing that there is."""
+    asked = st.query_params.get(key)
+    st.session_state[f"chosen {key}"] = asked if asked in options else otherwise
+
+    def changed() -> None:
+        st.query_params[key] = st.session_state[f"chosen {key}"]
+
+    chosen: str = st.selectbox(label, options, key=f"chosen {key}", on_change=changed)
+    return chosen
+
+
+def _of_sides(names: Sequence[str], data: dict[str, tuple[str, str, str]]) -> str:
+    """The data of the runs that the URL names, else the first."""
+    asked = {st.query_params.get("a"), st.query_params.get("b")} - {None}
+    keys = {run.data_key for run in stores.runs() if run.run_id in asked}
+    return next((name for name in names if data[name] in keys), names[0])
+
+
+def _side(label: str, key: str, rows: Sequence[Row], usual: int) -> Row:
+    """The row that the URL names by one of its runs."""
+    asked = st.query_params.get(key)
+    at = next((k for k, row in enumerate(rows) if asked in row.run_ids), min(usual, len(rows) - 1))
+    st.session_state[f"side {key}"] = at
+
+    def changed() -> None:
+        st.query_params[key] = rows[st.session_state[f"side {key}"]].run_ids[0]
+
+    chosen = st.selectbox(
+        label, range(len(rows)), format_func=lambda k: boards.named(rows[k]), key=f"side {key}", on_change=changed
+    )
+    return rows[chosen]
+
+
+def _as_side(row: Row, seed: str) -> Side:
+    runs = dict(zip(row.seeds, row.run_ids, strict=True))
+    if seed != EVERY_SEED:
+        runs = {int(seed): runs[int(seed)]}
+    record = stores.record(row.run_ids[0])
+    options = tuple(record.data.options) if isinstance(record, Record) and record.data and record.data.options else None
+    return Side(boards.named(row), row.benchmark, (row.revision, row.fingerprint), runs, options)
+
+
+def _compared(key: str, a: Side, b: Side, split: str, metric: str) -> Comparison:
+    """`hkdbench compare` of two sides. Raises `ConfigError` where they share no seed."""
+    if len(a.runs) > 1 and len(b.runs) > 1 and not set(a.runs) & set(b.runs):
+        raise ConfigError(f"{a.name} and {b.name} share no seed: they can't be paired")
+    return _kept_comparison(key, repr((a, b, split, metric)), (a, b), split, metric)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Comparing, with 10,000 resamples…")
+def _kept_comparison(key: str, question: str, _sides: tuple[Side, Side], split: str, metric: str) -> Comparison:
+    return compare.compare(stores.store(), *_sides, split, metric, MOST)  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------- what is shown
+
+
+def _told(found: Comparison, a: Row, b: Row) -> None:
+    d = found.difference
+    real = "the data don't tell them apart" if d.low is None or d.low <= 0 <= (d.high or 0) else "they are told apart"
+    seeds = "one seed" if len(d.seeds) == 1 else f"{len(d.seeds)} seeds"
+    values = [percent(Interval(value=value)) for value in found.values]
+    st.markdown(
+        plain(
+            f"A, {boards.named(a)}: {values[0]} %. B, {boards.named(b)}: {values[1]} %. A − B in {found.metric}: "
+            f"{_points(d)} points{_p(d.p)}: {real}."
+        )
+    )
+    said = f"{found.examples:,} examples about {d.groups:,} images, {seeds}, paired by seed and example."
+    if found.mcnemar:
+        m = found.mcnemar
+        said += f" McNemar, exact: A alone right on {m.only_a}, B alone on {m.only_b}, p {m.p:.2g}."
+    st.caption(plain(said))
+
+
+def _by_category(found: Comparison) -> None:
+    st.subheader("Where the difference lies", anchor=False)
+    parts = [("all examples", found.examples, found.difference, None)]
+    parts += [(c.name, c.examples, c.difference, c.p_holm) for c in found.categories]
+    reach = max(abs(end) for _, _, d, _ in parts for end in (d.value, d.low, d.high) if end is not None) or 1.0
+    drawn = "A − B in points"
+    columns = [
+        Column("category", "category", "left"),
+        Column("examples", "examples"),
+        Column("difference", drawn, help="With its 95 % interval", domain=(-reach, reach), reference=0.0),
+        Column("p", "p"),
+        Column("holm", "p (Holm)", help=f"Over all {len(found.categories)} categories"),
+        Column("verdict", "", "left"),
+    ]
+    lines = []
+    for k, (name, count, d, holm) in enumerate(parts):
+        head, _, interval = _points(d).partition(" ")
+        p = d.p if holm is None else holm
+        verdict = "" if p is None or p >= 0.05 else ("A is better" if d.value > 0 else "B is better")
+        cells = (
+            Cell(name, small=f"({found.metric})" if k == 0 else "(accuracy)"),
+            Cell(f"{count:,}"),
+            Cell(head, small=interval, value=d.value, low=d.low, high=d.high),
+            Cell("–" if d.p is None else f"{d.p:.2g}"),
+            Cell("" if k == 0 else "–" if holm is None else f"{holm:.2g}"),
+            Cell(verdict),
+        )
+        lines.append(Line(cells, marked=k == 0))
+    table(columns, lines, key="categories", caption="Difference of A and B, overall and by category")
+
+
+def _errors(found: Comparison, a: str, b: str) -> None:
+    st.subheader("Whose errors they are", anchor=False)
+    e = found.errors
+    parts = [
+        ("inherited", "both are wrong", e.inherited),
+        ("copied", "both are wrong with the same answer; part of the above", e.copied),
+        ("introduced", "A is wrong where B is right", e.introduced),
+        ("fixed", "A is right where B is wrong", e.fixed),
+        ("same answer", "right or wrong", found.agreement),
+    ]
+    top = max(end for _, _, i in parts for end in (i.value, i.high) if end is not None) or 1.0
+    columns = [
+        Column("kind", f"of A ({a}) beside B ({b})", "left"),
+        Column("share", "% of examples", help="With its 95 % interval", domain=(0.0, top), reference=0.0),
+    ]
+    lines = []
+    for name, means, share in parts:
+        text = percent(share, bounds=False)
+        small = percent(share).removeprefix(text).strip()
+        lines.append(
+            Line((Cell(name, small=means), Cell(text, small=small, value=share.value, low=share.low, high=share.high)))
+        )
+    table(columns, lines, key="errors", caption="Errors of A beside those of B")
+
+
+def _parted(found: Comparison, a: Row, b: Row) -> None:
+    st.subheader("Where they disagree", anchor=False)
+    if not found.parted:
+        st.markdown("Nowhere: each example is right as often with A as with B.")
+        return
+    left, right = st.columns([2, 6], vertical_alignment="bottom")
+    with left:
+        who = choices.one("Right more often", ["either", "A", "B"], "better")
+    with right:
+        wanted = choices.several("Category", sorted({p.category for p in found.parted}), "category")
+    kept = [p for p in found.parted if (not wanted or p.category in wanted) and who in ("either", _better(p))]
+    known = "" if found.parted_in_all == len(found.parted) else f" (the first {len(found.parted):,} are known here)"
+    st.caption(f"{len(kept):,} of {found.parted_in_all:,} examples that they part on{known}; the clearest come first.")
+    if not kept:
+        return
+    pages = -(-len(kept) // PER_PAGE)
+    page = st.pagination(pages, key="page", bind="query-params") if pages > 1 else 1
+    columns = [
+        Column("id", "example", "left", help="Opens it with the answers of both"),
+        Column("category", "category", "left"),
+        Column("gold", "gold", "left"),
+        Column("a", "A", "left"),
+        Column("b", "B", "left"),
+        Column("better", "right more often", "left"),
+    ]
+    option = _option(found.a.options)
+    seed = found.difference.seeds[0]
+    both = [dict(found.a.runs).get(seed, a.run_ids[0]), dict(found.b.runs).get(seed, b.run_ids[0])]
+    lines = []
+    for p in kept[(page - 1) * PER_PAGE : page * PER_PAGE]:
+        link = Link(p.id, "examples", {"run": both, "split": found.split, "id": p.id})
+        told = (_chosen(side, p.gold, option) for side in (p.a, p.b))
+        cells = (Cell(p.id, links=(link,)), Cell(p.category), Cell(option(p.gold)), *map(Cell, told), Cell(_better(p)))
+        lines.append(Line(cells))
+    table(columns, lines, key="parted", caption="Examples on which A and B part")
+
+
+def _better(p: Parted) -> str:
+    right_a, right_b = (sum(k == p.gold for k in side) for side in (p.a, p.b))
+    return "A" if right_a > right_b else "B"
+
+
+def _chosen(side: Sequence[int], gold: int, option: Callable[[int], str]) -> str:
+    """What a side answered; of several seeds, how many were right."""
+    return option(side[0]) if len(side) == 1 else f"{sum(k == gold for k in side)} of {len(side)} seeds right"
+
+
+def _option(options: Sequence[str] | None) -> Callable[[int], str]:
+    def text(k: int) -> str:
+        if k == NO_ANSWER:
+            return "no answer"
+        return options[k] if options and k < len(options) else f"option {chr(65 + k % 26)}"
+
+    return text
+
+
+def _points(d: Difference) -> str:
+    text = f"{100 * d.value:+.1f}"
+    if d.low is not None and d.high is not None:
+        text += f" [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+    return text.replace("-", "−")
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else f", p {p:.2g}"

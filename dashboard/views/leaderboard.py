@@ -1,0 +1,236 @@
+"""The leaderboard: who leads on what, how sure that is, at what cost. A row leads to its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from dashboard import boards, choices, stores, totals
+from dashboard.boards import Measure, Shown
+from dashboard.table import table
+from dashboard.texts import plain
+from harness import grids, rank
+from harness.entries import Entry
+from harness.manifest import DataKey
+from harness.rows import AGGREGATES, Filters, Ranking, Row, Table
+
+PER_PAGE = 100
+FORMATS = {
+    "CSV": (rank.to_csv, "csv", "text/csv"),
+    "Markdown": (rank.to_markdown, "md", "text/markdown"),
+    "LaTeX": (rank.to_latex, "tex", "application/x-tex"),
+}
+
+
+def show() -> None:
+    """The page."""
+    st.header("Leaderboard", anchor=False)
+    if not stores.any_runs():
+        return
+    runs = stores.runs()
+    data = choices.data_names(runs)
+    if not data:
+        stores.nothing("No run has been scored yet.", "hkdbench list runs", "hkdbench run --help")
+        _broken(runs)
+        return
+    first, second, third, fourth = st.columns([5, 4, 5, 7], vertical_alignment="bottom")
+    with first:
+        chosen = choices.one("Benchmark", [*data, *([choices.ALL] if len(data) > 1 else [])], "benchmark")
+    key = data.get(chosen)
+    mine = [run for run in runs if key is None or run.data_key == key]
+    with fourth, st.container(horizontal=True, vertical_alignment="bottom"):
+        more = st.popover("Filters", icon=":material/filter_list:")
+        columns_at = st.popover("Columns", icon=":material/view_column:")
+        download_at = st.popover("Download", icon=":material/download:")
+    with more:
+        filters, shown = _filters(mine, key)
+    with second:
+        metric = choices.one(
+            "Metric", choices.metrics_of(stores.stated(key, filters.split), filters.protocol), "metric"
+        )
+    filters = filters.model_copy(update={"metric": metric.removeprefix(f"{filters.protocol}:")})
+    with third:
+        search = st.text_input(
+            "Search", key="q", bind="query-params", placeholder="method, setting or student", icon=":material/search:"
+        )
+        shown = Shown(shown.methods, shown.students, shown.budgets, search or "", shown.controls)
+    if key is None:
+        totals.show(
+            choices.ranked(filters.model_copy(update={"aggregate": AGGREGATES})), shown, columns_at, download_at
+        )
+    else:
+        _one(filters.model_copy(update={"benchmark": key[0]}), key, shown, columns_at, download_at)
+    _broken(runs)
+
+
+def _one(filters: Filters, key: DataKey, shown: Shown, columns_at: object, download_at: object) -> None:
+    """The table of one benchmark's data."""
+    pinned = st.query_params.get("baseline")
+    ranking, missing = _with_baseline(filters, pinned)
+    found = choices.table_of(ranking, key)
+    if found is None:
+        st.info("No run fits these filters: take some of them off.", icon=":material/filter_list_off:")
+        return
+    if missing:
+        st.warning(plain(f"No row {pinned!r} here to compare with: pin another."), icon=":material/push_pin:")
+    st.markdown(plain(boards.headline(found)))
+    measures = boards.measures(found)
+    with columns_at:  # type: ignore[attr-defined]
+        usual = [name for name in boards.USUAL if name in measures] + (["budget"] if len(found.budgets) > 1 else [])
+        optional = boards.optional(measures)
+        picked = st.multiselect("Columns shown", optional, usual, key="columns", bind="query-params")
+    always = ("rank", "method", "student", "score", *(("difference",) if pinned and not missing else ()))
+    columns = [measure for name, measure in measures.items() if name in always or name in picked]
+    sort, descending = _sorting(measures)
+    rows = boards.ordered([row for row in found.rows if shown.fits(row)], measures.get(sort), descending)
+    with download_at:  # type: ignore[attr-defined]
+        _downloads(rows, f"{found.benchmark}-{found.metric}")
+    if not rows:
+        st.info("No row fits these filters: take some of them off.", icon=":material/filter_list_off:")
+        return
+    page = _paged(len(rows))
+    _drawn(found, rows[page * PER_PAGE : (page + 1) * PER_PAGE], columns, sort, descending)
+    _notes(found, rows)
+
+
+def _with_baseline(filters: Filters, pinned: str | None) -> tuple[Ranking, bool]:
+    """The ranking with differences to the pinned row; without them where these data have no such row."""
+    if pinned is None:
+        return choices.ranked(filters), False
+    plainly = choices.ranked(filters)
+    if not any(pinned in (row.label, f"{row.label}@{row.student}") for row in plainly.rows):
+        return plainly, True
+    return choices.ranked(filters.model_copy(update={"baseline": pinned})), False
+
+
+def _drawn(found: Table, rows: Sequence[Row], columns: Sequence[Measure], sort: str, descending: bool) -> None:
+    lines = boards.lines(rows, columns)
+    if sort:  # bands tell tiers, which lie together in the ranking's order only
+        lines = [boards.unbanded(line) for line in lines]
+    table(
+        [measure.column for measure in columns],
+        lines,
+        key="board",
+        caption=f"Ranking on {found.benchmark}, {found.split} split, by {found.metric}",
+        sort=sort or "rank",
+        descending=descending,
+        on_sort=_sort,
+        on_press=_pin,
+    )
+
+
+# ----------------------------------------------------------------------------------- what is asked for
+
+
+def _filters(runs: Sequence[Entry], key: DataKey | None) -> tuple[Filters, Shown]:
+    """What is ranked (split, protocol, tag, task), and what of it is shown."""
+    trained = [run for run in runs if run.kind == "run"]
+    st.caption("Ranks and tiers stay those among all rows; split, protocol, task and tag choose what is ranked.")
+    shown = Shown(
+        methods=choices.several("Method", sorted({run.method for run in trained}), "method"),
+        students=choices.several("Student (size)", _students(trained), "size", format_func=lambda name: name),
+        budgets=choices.several(
+            "Budget (training examples)", sorted({run.budget for run in trained if run.budget is not None}), "budget"
+        ),
+        controls=st.toggle("Show controls", True, key="controls", bind="query-params"),
+    )
+    split = choices.split_of(runs)
+    protocols = sorted({name.partition(":")[0] for name in stores.stated(key, split) if ":" in name})
+    protocol = choices.maybe("Protocol", protocols, "protocol", "the harness's own metrics")
+    tag = choices.maybe("Tag", sorted({tag for run in runs for tag in run.tags}), "tag", "any")
+    task = None
+    if key is None:
+        task = choices.maybe("Task", sorted({run.task for run in runs if run.task}), "task", "any")
+    return Filters(split=split, protocol=protocol, tag=tag, task=task), shown
+
+
+def _students(runs: Sequence[Entry]) -> list[str]:
+    """The students there are, smallest first."""
+    sizes = {run.student: run.parameters or 0 for run in runs if run.student}
+    return sorted(sizes, key=lambda name: (sizes[name], name))
+
+
+def _sorting(measures: dict[str, Measure]) -> tuple[str, bool]:
+    """The column that rows are sorted by and the direction, from the URL; "" for the ranking's own order."""
+    asked = st.query_params.get("sort", "")
+    name = asked.removeprefix("-")
+    return (name, asked.startswith("-")) if name in measures and name != "rank" else ("", False)
+
+
+def _sort(name: str) -> None:
+    """A column's head was clicked: it sorts; once more, the other way round; the rank's gives the ranking's order."""
+    st.query_params.pop("page", None)
+    now = st.query_params.get("sort", "")
+    figure = name in ("score", "difference", "accuracy", "macro_f1")  # the large ones are looked for first
+    turned = {name: f"-{name}", f"-{name}": name}.get(now, f"-{name}" if figure else name)
+    if name == "rank":
+        st.query_params.pop("sort", None)
+    else:
+        st.query_params["sort"] = turned
+
+
+def _pin(name: str) -> None:
+    """A row's pin was pressed: it becomes what others are compared with, or ceases to be."""
+    if st.query_params.get("baseline") == name:
+        del st.query_params["baseline"]
+    else:
+        st.query_params["baseline"] = name
+
+
+def _paged(count: int) -> int:
+    """The page of rows that is looked at, from 0; its buttons, where there is more than one."""
+    pages = -(-count // PER_PAGE)
+    asked = st.query_params.get("page", "1")
+    page = min(max(int(asked) if asked.isdecimal() and len(asked) < 7 else 1, 1), pages)
+    if pages > 1:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.button("Previous", disabled=page == 1, on_click=_turn, args=(page - 1,), icon=":material/chevron_left:")
+            st.markdown(f"Rows {(page - 1) * PER_PAGE + 1:,} to {min(page * PER_PAGE, count):,} of {count:,}")
+            st.button("Next", disabled=page == pages, on_click=_turn, args=(page + 1,), icon=":material/chevron_right:")
+    return page - 1
+
+
+def _turn(page: int) -> None:
+    st.query_params["page"] = str(page)
+
+
+# -------------------------------------------------------------------------------------- what is beside it
+
+
+def _downloads(rows: Sequence[Row], name: str) -> None:
+    """The rows that are shown, in their order, as files."""
+    st.caption(f"The {len(rows):,} rows that are shown, in this order.")
+    safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in name)
+    for label, (made, ending, mime) in FORMATS.items():
+        st.download_button(
+            label,
+            data=lambda made=made: made(rows).encode(),
+            file_name=f"{safe}.{ending}",
+            mime=mime,
+            on_click="ignore",
+            disabled=not rows,
+            width="stretch",
+        )
+
+
+def _notes(found: Table, rows: Sequence[Row]) -> None:
+    heading = grids.parts(found.rows)[0][0]
+    said = [f"{heading}.", grids.legend(found.rows)]
+    said += [f"{note[0].upper()}{note[1:]}." for note in grids.footnotes(found.rows) if not _of_row(note, rows)]
+    st.caption("  \n".join(plain(line) for line in said))
+
+
+def _of_row(note: str, rows: Sequence[Row]) -> bool:
+    """Whether a note is about one row: that stands in the row itself."""
+    return any(row.note and note.endswith(row.note) for row in rows)
+
+
+def _broken(runs: Sequence[Entry]) -> None:
+    """The folders without a sound record: the rest is shown all the same."""
+    broken = [run for run in runs if run.status == "broken"]
+    if broken:
+        with st.expander(f"{len(broken)} broken: left out of everything above", icon=":material/warning:"):
+            st.markdown("\n".join(f"- {plain(f'{run.run_id}: {run.problem}')}" for run in broken[:200]))
+            if len(broken) > 200:
+                st.markdown("The first 200; `hkdbench store ls --status broken` lists all.")

@@ -1,0 +1,135 @@
+"""The verb `dashboard`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.common import PluginOption, StoreOption, app, load_plugins, say
+
+PORT = 8501
+"""The first port that is tried."""
+BLUE, SKY = "#0072B2", "#56B4E9"
+OKABE_ITO = (BLUE, "#E69F00", "#009E73", "#CC79A7", SKY, "#D55E00", "#B8A800", "#666666")
+"""Colours that the colour-blind tell apart; yellow and black replaced by what is readable on white and on black."""
+
+SETTINGS = {
+    "browser.gatherUsageStats": "false",
+    "client.showErrorDetails": "type",
+    "client.showErrorLinks": "false",
+    "client.toolbarMode": "minimal",
+    "logger.level": "warning",
+    "runner.magicEnabled": "false",
+    "server.enableCORS": "true",
+    "server.enableStaticServing": "false",
+    "server.enableXsrfProtection": "true",
+    "server.fileWatcherType": "none",
+    "server.maxUploadSize": "1",
+    "server.runOnSave": "false",
+    "server.showEmailPrompt": "false",
+    "theme.baseFontSize": "15",
+    "theme.chartCategoricalColors": "[" + ",".join(f'"{colour}"' for colour in OKABE_ITO) + "]",
+    "theme.headingFontSizes": '["1.7rem","1.4rem","1.2rem","1.1rem","1rem","0.9rem"]',
+    "theme.paddingTop": "0.75rem",
+    "theme.showWidgetBorder": "true",
+    "theme.light.primaryColor": BLUE,
+    "theme.light.backgroundColor": "#ffffff",
+    "theme.light.secondaryBackgroundColor": "#f2f4f6",
+    "theme.light.textColor": "#1b1f24",
+    "theme.light.linkColor": "#005a8f",
+    "theme.dark.primaryColor": SKY,
+    "theme.dark.backgroundColor": "#14171a",
+    "theme.dark.secondaryBackgroundColor": "#22272c",
+    "theme.dark.textColor": "#e8eaed",
+    "theme.dark.linkColor": "#7cc4ee",
+}
+
+
+@app.command("dashboard")
+def dashboard_(
+    store: StoreOption = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: the first free one from 8501]")] = None,
+    address: Annotated[str, typer.Option(help="The address that it listens on; others than this one are let in.")] = (
+        "127.0.0.1"
+    ),
+    data_dir: Annotated[
+        list[str] | None,
+        typer.Option("--data-dir", help="BENCHMARK=FOLDER with its published files, for pictures; may be repeated."),
+    ] = None,
+    plugin: PluginOption = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser.")] = False,
+) -> None:
+    """Open the dashboard on the store: who leads, whether it is real, and on which pictures methods fail."""
+    from harness.errors import ConfigError
+    from harness.store import Store
+
+    url = Store(store).url
+    found = importlib.util.find_spec("dashboard")
+    if found is None or found.origin is None:
+        raise ConfigError("the package `dashboard` isn't installed beside `harness`: install hkdbench whole")
+    folder = Path(found.origin).parent
+    chosen = _free_port(address, port)
+    paths = [str(folder.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"HKDBENCH_STORE": url, "PYTHONPATH": os.pathsep.join(paths)}
+    environment["HKDBENCH_DASHBOARD"] = json.dumps({"data_dirs": _folders(data_dir), "plugins": _specs(plugin)})
+    if address not in ("127.0.0.1", "localhost", "::1"):
+        say(f"note: whoever reaches {address} can read all of {url}; it asks for no password")
+    say(f"dashboard of {url}: http://{address}:{chosen} (Ctrl-C ends it)")
+    settings = SETTINGS | {
+        "server.address": address,
+        "server.port": str(chosen),
+        "server.headless": "true" if no_browser else "false",
+    }
+    options = [f"--{name}={value}" for name, value in settings.items()]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Streamlit's banner; what goes wrong it says on standard error
+    os.execve(sys.executable, [sys.executable, "-m", "streamlit", "run", str(folder / "app.py"), *options], environment)
+
+
+def _folders(given: list[str] | None) -> dict[str, str]:
+    """The folders by benchmark. Raises `ConfigError`."""
+    from harness import registry
+    from harness.errors import ConfigError
+
+    folders = {}
+    for one in given or ():
+        name, _, folder = one.partition("=")
+        if not (name and folder and Path(folder).expanduser().is_dir()):
+            known = ", ".join(sorted(registry.benchmarks()))
+            raise ConfigError(
+                f"--data-dir {one!r}: expected BENCHMARK=FOLDER with a folder that is there; known: {known}"
+            )
+        folders[name] = str(Path(folder).expanduser().resolve())
+    return folders
+
+
+def _specs(plugins: list[str] | None) -> list[str]:
+    """The plugins, tried here, so that one that fails is named at once; files by their whole path."""
+    load_plugins(plugins)
+    return [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins or ()]
+
+
+def _free_port(address: str, asked: int | None) -> int:
+    """The port that was asked for, or the first free one. Raises `ConfigError`."""
+    from harness.errors import ConfigError
+
+    trouble = ""
+    for port in [asked] if asked else range(PORT, PORT + 50):
+        try:
+            family, kind, proto, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, proto) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(where)
+            return port
+        except OSError as error:
+            trouble = error.strerror or str(error)
+    where_ = f"port {asked}" if asked else f"any port from {PORT} to {PORT + 49}"
+    raise ConfigError(f"can't listen on {address!r}, {where_}: {trouble}; choose others with --address and --port")
