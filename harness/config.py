@@ -43,6 +43,8 @@ class TrainConfig(Settings):
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: matrix products in bfloat16 (autocast), weights, losses and optimizer in float32. Worth it where the
     hardware has it."""
+    precision_by_rung: dict[str, Literal["fp32", "bf16"]] = {}
+    """Precision of single rungs, where it differs from `precision`."""
     cache: Literal["auto", "off"] = "off"
     """auto: a frozen model answers an example once a run, where its step shows it unchanged (see harness.teachers)."""
     clip: float = Field(1.0, gt=0)
@@ -51,6 +53,10 @@ class TrainConfig(Settings):
     """Validations a stage, evenly spaced; a checkpoint is written at each, the best weights are kept."""
     validation_examples: int = Field(300, ge=1)
     """At most so many validation examples are scored while training."""
+
+    def precision_of(self, rung: str) -> str:
+        """The precision in which a rung computes."""
+        return self.precision_by_rung.get(rung, self.precision)
 
 
 class EvaluateConfig(Settings):
@@ -73,6 +79,9 @@ class ClusterConfig(Settings):
     min_workers: int | None = Field(None, ge=1)
     """Elastic: with fewer nodes left a run goes on with as few workers as this, with more it grows again; its figures
     stay those of `workers` but for rounding. None: it waits for a node that takes the lost one's place."""
+    shard_above: int | None = Field(None, ge=0)
+    """A model of more parameters than this is cut over a run's workers (FSDP2): each holds its part of weights,
+    gradients and optimizer state. None: each worker holds every model whole (DDP)."""
     resources: dict[str, float] = {}
     """What else a worker takes from its node, as Ray names it: memory (bytes), "accelerator_type:H100" (0.001), ..."""
     placement: Literal["PACK", "SPREAD"] = "PACK"
