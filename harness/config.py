@@ -96,6 +96,13 @@ class ClusterConfig(Settings):
         return self
 
 
+class TrackConfig(Settings):
+    """What is written for trackers, beside the store. It is not part of the run's identity."""
+
+    tensorboard: Folder | None = None
+    """A folder for TensorBoard's event files, a folder a run in it."""
+
+
 class RungConfig(Settings):
     """A model of a ladder."""
 
@@ -127,6 +134,7 @@ class RunConfig(Settings):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     cluster: ClusterConfig = ClusterConfig()
+    track: TrackConfig = TrackConfig()
     tags: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     save_student: bool = False
@@ -165,6 +173,7 @@ class SuiteConfig(Settings):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     cluster: ClusterConfig = ClusterConfig()
+    track: TrackConfig = TrackConfig()
     plugins: tuple[str, ...] = ()
 
     def run_configs(self) -> list[RunConfig]:
@@ -197,6 +206,7 @@ class SuiteConfig(Settings):
                 train=parse(TrainConfig, self.train.model_dump() | run.train, f"runs: {run.method}: train"),
                 evaluate=self.evaluate,
                 cluster=self.cluster,
+                track=self.track,
                 plugins=self.plugins,
                 tags=(*run.tags, f"suite:{self.name}"),
                 control=run.control,
