@@ -178,7 +178,8 @@ def cluster(cpus: int) -> Iterator[dict[str, str]]:
     import ray
 
     with tempfile.TemporaryDirectory(prefix="hkd-", ignore_cleanup_errors=True) as folder:
-        context = ray.init(num_cpus=cpus, _temp_dir=folder, log_to_driver=False, logging_level="ERROR")
+        # "local": not whatever cluster another process of this machine has started
+        context = ray.init("local", num_cpus=cpus, _temp_dir=folder, log_to_driver=False, logging_level="ERROR")
         try:
             yield {**os.environ, "RAY_ADDRESS": context.address_info["gcs_address"], "PYTHONPATH": str(ROOT)}
         finally:

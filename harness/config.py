@@ -43,6 +43,8 @@ class TrainConfig(Settings):
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: matrix products in bfloat16 (autocast), weights, losses and optimizer in float32. Worth it where the
     hardware has it."""
+    precision_by_rung: dict[str, Literal["fp32", "bf16"]] = {}
+    """Precision of single rungs, where it differs from `precision`."""
     cache: Literal["auto", "off"] = "off"
     """auto: a frozen model answers an example once, where its step shows it unchanged, and the runs of a store share
     such answers and the stages that only ready a teacher (see harness.teachers)."""
@@ -52,6 +54,10 @@ class TrainConfig(Settings):
     """Validations a stage, evenly spaced; a checkpoint is written at each, the best weights are kept."""
     validation_examples: int = Field(300, ge=1)
     """At most so many validation examples are scored while training."""
+
+    def precision_of(self, rung: str) -> str:
+        """The precision in which a rung computes."""
+        return self.precision_by_rung.get(rung, self.precision)
 
 
 class EvaluateConfig(Settings):
@@ -74,6 +80,9 @@ class ClusterConfig(Settings):
     min_workers: int | None = Field(None, ge=1)
     """Elastic: with fewer nodes left a run goes on with as few workers as this, with more it grows again; its figures
     stay those of `workers` but for rounding. None: it waits for a node that takes the lost one's place."""
+    shard_above: int | None = Field(None, ge=0)
+    """A model of more parameters than this is cut over a run's workers (FSDP2): each holds its part of weights,
+    gradients and optimizer state. None: each worker holds every model whole (DDP)."""
     resources: dict[str, float] = {}
     """What else a worker takes from its node, as Ray names it: memory (bytes), "accelerator_type:H100" (0.001), ..."""
     placement: Literal["PACK", "SPREAD"] = "PACK"
@@ -88,6 +97,13 @@ class ClusterConfig(Settings):
         if self.min_workers is not None and self.min_workers > self.workers:
             raise ValueError(f"min_workers = {self.min_workers} is more than workers = {self.workers}")
         return self
+
+
+class TrackConfig(Settings):
+    """What is written for trackers, beside the store. It is not part of the run's identity."""
+
+    tensorboard: Folder | None = None
+    """A folder for TensorBoard's event files, a folder a run in it."""
 
 
 class RungConfig(Settings):
@@ -121,6 +137,7 @@ class RunConfig(Settings):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     cluster: ClusterConfig = ClusterConfig()
+    track: TrackConfig = TrackConfig()
     tags: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     save_student: bool = False
@@ -159,6 +176,7 @@ class SuiteConfig(Settings):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     cluster: ClusterConfig = ClusterConfig()
+    track: TrackConfig = TrackConfig()
     plugins: tuple[str, ...] = ()
 
     def run_configs(self) -> list[RunConfig]:
@@ -191,6 +209,7 @@ class SuiteConfig(Settings):
                 train=parse(TrainConfig, self.train.model_dump() | run.train, f"runs: {run.method}: train"),
                 evaluate=self.evaluate,
                 cluster=self.cluster,
+                track=self.track,
                 plugins=self.plugins,
                 tags=(*run.tags, f"suite:{self.name}"),
                 control=run.control,

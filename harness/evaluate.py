@@ -17,7 +17,7 @@ from harness.models import Batch, Encoder, OptionScorer
 Scoring = tuple[OptionScorer, Encoder]
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: weights that are cut over ranks are put together in here, and used later
 def score(scorer: OptionScorer, batch: Batch, device: torch.device) -> Tensor:
     """Log-probabilities of the options (B, K), float32, on the CPU; absent options near -1e4."""
     logits: Tensor = scorer({key: value.to(device) for key, value in batch.items()})["options"]

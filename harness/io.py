@@ -6,12 +6,15 @@ Train (or torchrun) sets it up. Neither imports ray.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.errors import ConfigError
@@ -30,6 +33,29 @@ def lost_peer(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and ("gloo" in text or "nccl" in text))
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that is cut over the ranks, put together on each; all ranks must call this. Any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def cut_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, cut over the ranks as `like` is."""
+    if not isinstance(like, DTensor):
+        return tensor
+    # Every rank has the whole: nothing is sent.
+    placed = tensor.to(like.device_mesh.device_type)
+    return distribute_tensor(placed, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The layers of a model: the members of its outermost lists of modules, those with weights."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            yield from (block for block in child if any(True for _ in block.parameters()))
+        else:
+            yield from _blocks(child)
+
+
 class Io(Protocol):
     """A rank among `world` ranks that train one run together."""
 
@@ -40,6 +66,10 @@ class Io(Protocol):
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module such that a backward pass averages its gradients over the ranks."""
+        ...
+
+    def cut(self, module: nn.Module) -> None:
+        """Keep a part of the module's weights on each rank, in place; its forward passes are then joint ones."""
         ...
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -80,6 +110,9 @@ class PlainIo:
     def wrap(self, module: nn.Module) -> nn.Module:
         return module
 
+    def cut(self, module: nn.Module) -> None:
+        pass
+
     def sum(self, tensor: Tensor) -> Tensor:
         return tensor
 
@@ -103,6 +136,12 @@ class GroupIo:
         return DistributedDataParallel(
             module, device_ids=ids, process_group=self.group, forward_sync_buffers=False, find_unused_parameters=True
         )
+
+    def cut(self, module: nn.Module) -> None:
+        mesh = DeviceMesh.from_group(self.group, self.device.type)
+        for block in _blocks(module):  # each is whole on a rank while it works, and no longer
+            fully_shard(block, mesh=mesh)
+        fully_shard(module, mesh=mesh)
 
     def sum(self, tensor: Tensor) -> Tensor:
         dist.all_reduce(tensor, group=self.group)

@@ -11,6 +11,7 @@ from harness.config import RunConfig
 from harness.plan import Plan
 from harness.record import Record
 from harness.store import Store
+from harness.track import tracker
 
 Event = dict[str, Any]
 
@@ -33,6 +34,7 @@ def launch(
     todo = [p for p in plans if results.finished(store, p.run_id) is None]
     for one in {(p.config.benchmark, p.dataset.fingerprint): p for p in plans}.values():
         results.ensure_controls(one, store)
+    track = tracker(plans[0].config.track.tensorboard, store) if plans else lambda event: None
     begin(plans, todo)
     begun: set[str] = set()
     by_id = {p.run_id: p for p in plans}
@@ -49,6 +51,7 @@ def launch(
         if event.get("error") and results.finished(store, event["run_id"]) is None:
             p = by_id[event["run_id"]]
             store.write(results.failed(p, RuntimeError(event["error"]), started, p.config.cluster.workers))
+        track(event)
         watch(event)
 
     try:

@@ -172,7 +172,8 @@ def _ask(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rung = RungConfig(name=config.student, model=str(folder))
     encoder = models.load_encoder(rung)
-    scorer = models.OptionScorer(models.load_vlm(rung), encoder.letters, config.train.precision).to(device).eval()
+    precision = config.train.precision_of(config.student)
+    scorer = models.OptionScorer(models.load_vlm(rung), encoder.letters, precision).to(device).eval()
     io, frames, spent = PlainIo(report, device), {}, 0
     for variant in variants(examples, config.seed):
         rows, forwards = evaluate(

@@ -10,11 +10,12 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from harness import models
 from harness.api import Example, Need, Stage, View
 from harness.checkpoint import part_of, under
-from harness.io import Io
+from harness.io import Io, cut_like, whole
 from harness.ladders import forward_flops
 from harness.plan import Plan
 from harness.record import RoleCost
@@ -47,13 +48,17 @@ class LiveRole:
     def __init__(self, name: str, rung: str, plan: Plan, io: Io, encoder: models.Encoder, weights: State | None,
                  trainable: bool) -> None:  # fmt: skip
         self.name, self.rung, self.trainable, self.encoder = name, rung, trainable, encoder
-        self.scorer = models.OptionScorer(
-            models.load_vlm(plan.rungs[rung]), encoder.letters, plan.config.train.precision
-        )
+        precision = plan.config.train.precision_of(rung)
+        self.scorer = models.OptionScorer(models.load_vlm(plan.rungs[rung]), encoder.letters, precision)
         if weights is not None:
             self.scorer.vlm.load_state_dict(weights)
+        limit = plan.config.cluster.shard_above
+        self.cut = io.world > 1 and limit is not None and plan.infos[rung].parameters > limit
+        """Whether the weights are cut over the ranks: every rank must then make the same forward passes."""
+        if self.cut:
+            io.cut(self.scorer.train(trainable).requires_grad_(trainable))
         self.scorer.to(io.device).train(trainable).requires_grad_(trainable)
-        self.module = io.wrap(self.scorer) if trainable else self.scorer
+        self.module = io.wrap(self.scorer) if trainable and not self.cut else self.scorer
         self.adapter: nn.Module | None = None
         self.remembered: dict[int, Tensor] = {}
         """Option logits (K,) of examples that a frozen role was asked about before, by their identity."""
@@ -71,12 +76,12 @@ class LiveRole:
             self.adapter = io.wrap(adapter)
         train = plan.config.train
         self.peak_lr = train.lr_by_rung.get(self.rung, train.lr)
-        # Norms and biases don't decay, as is usual.
-        matrices = [p for p in self.parameters.values() if p.ndim > 1]
-        vectors = [p for p in self.parameters.values() if p.ndim <= 1]
+        # Norms and biases don't decay, as is usual. What is cut and what isn't can't be updated together.
+        kinds: dict[tuple[bool, bool], list[Tensor]] = {}
+        for parameter in self.parameters.values():
+            kinds.setdefault((isinstance(parameter, DTensor), parameter.ndim <= 1), []).append(parameter)
         groups = [
-            {"params": matrices, "weight_decay": train.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+            {"params": kinds[kind], "weight_decay": 0.0 if kind[1] else train.weight_decay} for kind in sorted(kinds)
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=self.peak_lr, fused=True)
 
@@ -118,16 +123,32 @@ class LiveRole:
 
     def update(self, factor: float, clip: float) -> Tensor:
         """One optimizer step at `factor` of the peak learning rate; the gradient's norm before it is clipped."""
-        norm = nn.utils.clip_grad_norm_([p for p in self.parameters.values() if p.grad is not None], clip)
+        norm = self._clip(clip)
         for group in self.optimizer.param_groups:
             group["lr"] = self.peak_lr * factor
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
+    def _clip(self, clip: float) -> Tensor:
+        moved = [p for p in self.parameters.values() if p.grad is not None]
+        if not self.cut:
+            return nn.utils.clip_grad_norm_(moved, clip)
+        kinds = [[p.grad for p in moved if isinstance(p, DTensor) == cut] for cut in (True, False)]
+        norms = [whole(nn.utils.get_total_norm(grads)) for grads in kinds if grads]
+        norm = torch.stack(norms).norm()
+        for cut in (True, False):
+            nn.utils.clip_grads_with_norm_([p for p in moved if isinstance(p, DTensor) == cut], clip, norm)
+        return norm
+
+    def exchange(self, now: bool) -> None:
+        """Whether the next backward pass exchanges gradients of weights that are cut; others: see `wrapped`."""
+        if self.cut:
+            self.scorer.set_requires_gradient_sync(now)  # type: ignore[operator]
+
     def weights(self) -> State:
-        """A copy of the weights on the CPU; tied tensors stay one each by name."""
-        return {k: v.detach().to("cpu", copy=True) for k, v in self.scorer.vlm.state_dict().items()}
+        """A copy of the weights on the CPU; tied tensors stay one each by name. Where they're cut, for all ranks."""
+        return {k: whole(v.detach()).to("cpu", copy=True) for k, v in self.scorer.vlm.state_dict().items()}
 
     def keep_if_best(self, value: float) -> None:
         """Of two equal ones the later is kept: it has learned longer."""
@@ -137,18 +158,24 @@ class LiveRole:
     def save(self) -> State:
         moments = self.optimizer.state_dict()["state"]
         order = self._order()
-        optimizer = {f"{order[index]}/{key}": value for index, entry in moments.items() for key, value in entry.items()}
+        optimizer = {
+            f"{order[index]}/{key}": whole(value) for index, entry in moments.items() for key, value in entry.items()
+        }
         saved = under("weights", self.weights()) | under("best", self.best) | under("optimizer", optimizer)
         return saved | {n: p.detach() for n, p in self.parameters.items() if n.startswith("adapter/")}
 
     def restore(self, saved: State, best_value: float) -> None:
-        self.scorer.vlm.load_state_dict(part_of(saved, "weights"))
+        current = self.scorer.vlm.state_dict()
+        self.scorer.vlm.load_state_dict({k: cut_like(v, current[k]) for k, v in part_of(saved, "weights").items()})
         with torch.no_grad():
             for name, tensor in part_of(saved, "adapter").items():
                 self.parameters[f"adapter/{name}"].copy_(tensor)
         self.best, self.best_value = part_of(saved, "best"), best_value
         optimizer = part_of(saved, "optimizer")
-        state = {i: part_of(optimizer, name) for i, name in enumerate(self._order())}
+        state = {}
+        for i, name in enumerate(self._order()):
+            moments = part_of(optimizer, name)
+            state[i] = {k: v if k == "step" else cut_like(v, self.parameters[name]) for k, v in moments.items()}
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": {i: s for i, s in state.items() if s}, "param_groups": groups})
 

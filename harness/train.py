@@ -82,7 +82,7 @@ def train(
             # A checkpoint at step 0 holds what earlier stages left, and nothing of this one.
             middle = saved if saved and index == state["stage"] and state["step"] > 0 else None
             run.stage(index, planned, middle)
-    letters, precision = by_rung[student].letters, plan.config.train.precision
+    letters, precision = by_rung[student].letters, plan.config.train.precision_of(student)
     scorer = models.OptionScorer(models.load_vlm(plan.rungs[student]), letters, precision)
     if plan.stages:
         scorer.vlm.load_state_dict(run.outputs[f"{plan.stages[-1].stage.name}.{plan.method.student}"])
@@ -150,8 +150,13 @@ class _Run:
         adapters = self._adapters(stage, roles)
         for name, role in learners.items():
             role.prepare(adapters.get(name), plan, self.io)
+        if any(role.cut for role in roles.values()) and train.batch_size % self.io.world:
+            raise Place(plan.method.name, stage.name, 0).error(
+                f"train.batch_size = {train.batch_size} over {self.io.world} workers: with cluster.shard_above every "
+                "worker must have as many examples as the others; choose a multiple"
+            )
         for name, role in roles.items():
-            if not role.trainable:
+            if not role.trainable and not role.cut:  # ranks that recall an answer would leave the others waiting
                 self._remember(name, role, stage)
         first = 0
         if saved:
@@ -237,6 +242,8 @@ class _Run:
             second = partial(second_view, plan, [at for at, _ in chunk], examples)
             micro = MicroStep(place, stage, progress, examples, second, roles, needs, io.device)
             last = number == len(chunks) - 1
+            for role in learners.values():
+                role.exchange(last)
             with ExitStack() as stack:
                 if not last:  # gradients are exchanged once a step, with the last micro-batch
                     for role in learners.values():
@@ -277,7 +284,12 @@ class _Run:
         for name, role in learners.items():
             role.scorer.eval()
             right = torch.zeros(2, dtype=torch.float64)
-            for examples, batch in self._validation_batches(role.encoder):
+            batches = self._validation_batches(role.encoder)
+            if role.cut:  # a rank with fewer batches than another takes part in its passes all the same
+                most = max(self.io.gather(len(batches)))
+                for _ in range(most - len(batches)):
+                    score(role.scorer, batches[0][1], self.io.device)
+            for examples, batch in batches:
                 chosen = score(role.scorer, batch, self.io.device).argmax(-1)
                 gold = torch.tensor([example.gold for example in examples])
                 right += torch.tensor([(chosen == gold).sum(), len(gold)], dtype=torch.float64)
@@ -335,10 +347,12 @@ class _Run:
 
     def _save(self, stage: int, step: int, learners: Mapping[str, LiveRole], roles: Mapping[str, LiveRole]) -> None:
         bill = self._bill(roles)
+        # Weights that are cut over the ranks are put together by all of them.
+        saved = {name: role.save() for name, role in learners.items() if role.cut or self.io.rank == 0}
         if self.io.rank == 0:
             tensors: State = {"rng": torch.get_rng_state()}
-            for name, role in learners.items():
-                tensors |= under(f"role/{name}", role.save())
+            for name, part in saved.items():
+                tensors |= under(f"role/{name}", part)
             for key, output in self.outputs.items():
                 tensors |= under(f"output/{key}", output)
             tensors |= under("answers", self.answers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,6 +64,20 @@ def furthest(a: Weights, b: Weights) -> float:
     return max(float((a[key] - b[key]).abs().max()) for key in a)
 
 
+class Killed(Exception):
+    pass
+
+
+def die_at(stage: str, step: int) -> Callable[[dict[str, Any]], None]:
+    """A report that ends the run there."""
+
+    def report(event: dict[str, Any]) -> None:
+        if event["stage"] == stage and event["step"] == step:
+            raise Killed
+
+    return report
+
+
 def test_learns_the_toy(make: Make, tmp_path: Path) -> None:
     record = runner.execute(make(train={"examples": 960}), PlainIo(), Store(tmp_path))
     assert record.status == "done"
@@ -106,14 +121,25 @@ def _rank(rank: int, world: int, configs: dict[str, RunConfig], folder: Path) ->
     io = GroupIo(torch.distributed.group.WORLD)  # type: ignore[arg-type]
     for name, config in configs.items():
         said: dict[str, Any] = {}
+        work = folder / f"work {name}"
         try:
-            result = train.train(plan.make(config), io, folder / f"work {name}")
+            if name == "cut, resumed":
+                with suppress(Killed):  # all ranks at one place, in the second stage after its checkpoint
+                    train.train(plan.make(config), GroupIo(io.group, die_at("tcrd", 3)), work)
+            result = train.train(plan.make(config), io, work)
             said = {"losses": losses(result), "bill": {k: c.model_dump() for k, c in result.costs.items()}}
+            said |= {"weights": result.student.vlm.state_dict(), "resumed": result.resumed}
         except train.TrainingError as error:
             said = {"error": str(error)}
         torch.save(said, folder / f"{name} {rank}.pt")
     torch.distributed.destroy_process_group()
 
+
+CUT = {
+    "cluster": {"workers": 0, "shard_above": 0},
+    "train": {"examples": 48, "batch_size": 8, "micro_batch_size": 2, "validation_examples": 7},
+    "evaluate": {"batch_size": 3},  # the ranks' validation batches: two, and one
+}
 
 # 7 examples a step: the ranks have 4 and 3 of them.
 SHARED: dict[str, dict[str, Any]] = {
@@ -121,6 +147,12 @@ SHARED: dict[str, dict[str, Any]] = {
     "hkd4vlm": {"method": "hkd4vlm"},
     "levels": {"method": "hkd4vlm", "settings": {"ternary": "levels"}},  # with an adapter
     "views": {"method": "hkd4vlm", "settings": {"ternary": "views"}},  # two passes of one role
+    # Every model cut over the ranks (FSDP2), which must have equally many examples; with micro-batches and an adapter.
+    "cut": {"method": "hkd4vlm", **CUT},
+    "cut, resumed": {"method": "hkd4vlm", **CUT, "settings": {"ternary": "levels"}},
+    "cut, views": {"method": "hkd4vlm", **CUT, "settings": {"ternary": "views"}},
+    "cut, frozen": {"method": "feature_kd", **CUT},
+    "cut, unevenly": {"method": "finetune", "cluster": {"workers": 0, "shard_above": 0}},
     "cache": {"method": "offline_kd", "train": {"cache": "auto"}, "evaluate": {"batch_size": 4}},
     "breach": {"method": "breach", "settings": {"how": "rank"}},
 }
@@ -139,16 +171,26 @@ def shared(toy: str, toy_ladder: str, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in SHARED if name != "breach"])
+@pytest.mark.parametrize("name", [name for name in SHARED if name not in ("breach", "cut, unevenly")])
 def test_two_ranks_equal_one(shared: tuple[dict[str, RunConfig], Path], tmp_path: Path, name: str) -> None:
     configs, folder = shared
     _, result = trained(plan.make(configs[name]), tmp_path)
     both = torch.load(folder / f"{name} 0.pt", weights_only=True)
     assert losses(result) == pytest.approx(both["losses"], rel=1e-3)
+    if name.startswith("cut"):
+        assert losses(result) == pytest.approx(both["losses"], abs=1e-5)
+        assert both["resumed"] == (name == "cut, resumed")
+        assert furthest(dict(result.student.vlm.state_dict()), both["weights"]) < 1e-5
     for role, cost in result.costs.items():  # the bill is that of all ranks together
         assert both["bill"][role]["forwards"] == cost.forwards
         assert both["bill"][role]["trained"] == cost.trained
         assert both["bill"][role]["flops"] == pytest.approx(cost.flops)
+
+
+@pytest.mark.slow
+def test_models_that_are_cut_need_equal_parts_of_a_batch(shared: tuple[dict[str, RunConfig], Path]) -> None:
+    said = torch.load(shared[1] / "cut, unevenly 0.pt", weights_only=True)
+    assert "train.batch_size = 7 over 2 workers: with cluster.shard_above every worker must have" in said["error"]
 
 
 @pytest.mark.slow
@@ -161,10 +203,6 @@ def test_ranks_that_forward_other_roles_are_told_before_they_wait_for_ever(
         "method 'breach', stage 'only', step 4: loss() forwarded teacher on some workers only; "
         "forward the same roles on every one"
     )
-
-
-class Killed(Exception):
-    pass
 
 
 @pytest.mark.parametrize(
@@ -183,12 +221,8 @@ def test_resume_equals_uninterrupted(
     planned = make("hkd4vlm", settings=settings)
     whole, straight = trained(planned, tmp_path / "straight")
 
-    def die(event: dict[str, Any]) -> None:
-        if event["stage"] == stage and event["step"] == step:  # a stage has 6 steps, a checkpoint after 3
-            raise Killed
-
-    with pytest.raises(Killed):
-        train.train(planned, PlainIo(die), tmp_path / "broken")
+    with pytest.raises(Killed):  # a stage has 6 steps, a checkpoint after 3
+        train.train(planned, PlainIo(die_at(stage, step)), tmp_path / "broken")
     resumed, result = trained(planned, tmp_path / "broken")
     assert result.resumed == 1
     assert furthest(whole, resumed) == 0
@@ -299,12 +333,8 @@ def test_with_the_cache_too_resume_equals_uninterrupted(make: Make, tmp_path: Pa
     whole, straight = trained(planned, tmp_path / "straight")
     assert straight.costs["distil.teacher"].forwards == 48
 
-    def die(event: dict[str, Any]) -> None:
-        if event["stage"] == "distil" and event["step"] == 7:
-            raise Killed
-
     with pytest.raises(Killed):
-        train.train(planned, PlainIo(die), tmp_path / "broken")
+        train.train(planned, PlainIo(die_at("distil", 7)), tmp_path / "broken")
     resumed, result = trained(planned, tmp_path / "broken")
     assert furthest(whole, resumed) == 0
     assert result.history == straight.history
