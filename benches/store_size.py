@@ -6,9 +6,9 @@
 Writes real run folders (record.json, predictions.parquet: every run has answers of its own; the scores are zeros,
 which take no room), as many benchmarks x method-settings x 5 seeds as make `--runs`, compacts the store, and times
 `hkdbench rank` in fresh processes: `cold` without any kept answer, `warm` with one, `one_new` after one more run was
-written (all other tables are known), `one_benchmark` cold with `--benchmark`, `columns` cold with `--columns
-cost,distil,power`, `aggregate` with `--aggregate mean,rank,iqm`. Each is the median of `--repeats`. CPU seconds are those
-of the process, children included; they are what to compare on a machine that others use too. Modules are compiled
+written (all other tables are known), `one_benchmark` cold with `--benchmark`, `columns` cold with all columns and a
+teacher for every row, `aggregate` with `--aggregate mean,rank,iqm`. Each is the median of `--repeats`. CPU seconds are
+those of the process, children included; they are what to compare on a machine that others use too. Modules are compiled
 before, as those of an installed program are. `hundred_thousand` is no measurement: the straight line through what was
 measured at the smallest and the largest number of runs in the results file, carried on.
 """
@@ -38,6 +38,7 @@ from harness.frames import PREDICTIONS
 from harness.metrics import Floats, Ints
 from harness.record import Cost, Data, Interval, Provenance, Record
 
+COLUMNS = ("--columns", "cost,distil,power", "--teacher", "method1 alpha=0", "--baseline", "method0 alpha=0")
 SEEDS, OPTIONS, PER_IMAGE = 5, 4, 2
 PROVENANCE = Provenance(package="0", code="c0de", started="2026-01-01T00:00:00Z", finished="2026-01-01T00:01:00Z")
 
@@ -159,7 +160,7 @@ def measure(root: Path, examples: int, repeats: int) -> dict[str, Any]:
     figures["one_benchmark"] = median([cold("--benchmark", "bench00") for _ in range(repeats)])
     figures["cold"] = median([cold() for _ in range(repeats)])
     figures["warm"] = median([timed(["rank", *at]) for _ in range(repeats)])
-    figures["columns"] = cold("--columns", "cost,distil,power", "--baseline", "method0")
+    figures["columns"] = cold(*COLUMNS)
     figures["aggregate"] = cold("--aggregate", "mean,rank,iqm")
     timed(["rank", *at])
     new = write_run(root, "bench00", 0, 999, benchmark("bench00", examples))
