@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from scipy.stats import rankdata, trim_mean
 
 from harness.bootstrap import interval, over_seeds, resampled
 from harness.metrics import Floats
 from harness.record import Interval
 from harness.stats import RESAMPLES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)

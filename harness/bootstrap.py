@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri, stdtrit
 
@@ -33,6 +33,9 @@ from harness.metrics import (
 )
 from harness.record import Interval
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 METRICS = ("accuracy", "macro_f1", "micro_f1")
 """The harness's own metrics; beside them `accuracy/<category>`."""
 
@@ -45,6 +48,8 @@ _BLOCK = 1 << 21
 
 def group_numbers(groups: ArrayLike) -> tuple[Ints, int]:
     """The number of each example's group (N,), counted by first appearance, and how many groups there are."""
+    import pandas as pd  # slow to load: rankings of a compacted store do without
+
     numbers, names = pd.factorize(np.asarray(groups))
     if (numbers < 0).any():
         raise DataError(f"example {int(np.argmax(numbers < 0))} has no group: expected the name of its image")
@@ -125,11 +130,12 @@ def spread(point_s: Floats, cov_ss: Floats, groups: int = 0) -> Spread:
 
     `groups` 0: unknown, taken as many.
     """
-    seeds, mean = len(point_s), float(cov_ss.mean())
-    shared = (cov_ss.sum() - np.trace(cov_ss)) / (seeds * (seeds - 1)) if seeds > 1 else mean
-    images = max(0.0, float(shared)) * (groups / (groups - 1) if groups > 1 else 1)
-    between = float(point_s.var(ddof=1)) / seeds if seeds > 1 else 0.0
-    df = degrees_of_freedom(images, between, groups, seeds)
+    mean = float(cov_ss.mean())
+    of_each = np.array([np.trace(cov_ss)])
+    (images,), (between,) = (
+        float_r.tolist() for float_r in _by_source(point_s[None], np.array([mean]), of_each, groups)
+    )
+    df = degrees_of_freedom(images, between, groups, len(point_s))
     return Spread(images, between, df, float(np.sqrt(images / mean)) if mean > 0 else 0.0)
 
 
@@ -141,15 +147,22 @@ def degrees_of_freedom(images: float, between: float, groups: int, seeds: int) -
     covers 94 (and 95 to 96 elsewhere). With two seeds it is the root of the first ratio.
     benches/stats_simulation.py shows what that is worth.
     """
-    total = images + between
-    of_seeds = (between / total) ** (0.5 if seeds == 2 else 1) / (seeds - 1) if between > 0 else 0.0
-    of_groups = images / total / (groups - 1) if images > 0 and groups > 1 else 0.0
-    return 1 / (of_seeds + of_groups) if of_seeds + of_groups > 0 else np.inf
+    return float(_degrees_of_freedom(np.array([images]), np.array([between]), groups, seeds)[0])
 
 
-def t_quantile(place: float | Floats, df: float) -> Floats:
+def _degrees_of_freedom(images_r: Floats, between_r: Floats, groups: int, seeds: int) -> Floats:
+    total_r = images_r + between_r
+    share_r = np.divide(between_r, total_r, out=np.zeros_like(total_r), where=total_r > 0)
+    of_seeds_r = share_r ** (0.5 if seeds == 2 else 1) / (seeds - 1) if seeds > 1 else np.zeros_like(total_r)
+    of_groups_r = np.where(images_r > 0, 1 - share_r, 0) / (groups - 1) if groups > 1 else np.zeros_like(total_r)
+    whole_r = of_seeds_r + of_groups_r
+    return np.divide(1.0, whole_r, out=np.full_like(whole_r, np.inf), where=whole_r > 0)
+
+
+def t_quantile(place: float | Floats, df: float | Floats) -> Floats:
     """Of Student's t; the normal one for very many degrees of freedom."""
-    return np.asarray(stdtrit(df, place) if df < 1e9 else ndtri(place))
+    many = np.asarray(df) >= 1e9
+    return np.where(many, ndtri(place), stdtrit(np.where(many, 1.0, df), place))
 
 
 def covariance(drawn_ns: Floats) -> Floats:
@@ -166,8 +179,11 @@ def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0
     2015, The American Statistician 69, who expands percentile intervals by t.) With one seed only groups vary: the
     percentiles of few groups are too narrow by the root of (C - 1) / C, and by what t has over the normal.
     """
-    off_n, df = _unstretched(point_s, drawn_ns, groups, seed)
-    if df < np.inf and len(off_n):
+    known_ns = drawn_ns[~np.isnan(drawn_ns).any(axis=1)]
+    if not len(known_ns):
+        return np.empty(0)
+    (off_n,), (df,) = _unstretched(point_s[None], known_ns.T[None], groups, seed)
+    if df < np.inf:
         z_n = ndtri((np.argsort(np.argsort(off_n)) + 0.5) / len(off_n))
         near_n = np.abs(z_n) < 1e-6  # the middle stays where it is
         off_n = off_n * np.divide(t_quantile(ndtr(z_n), df), z_n, out=np.ones_like(z_n), where=~near_n)
@@ -176,23 +192,47 @@ def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0
 
 def interval_over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0) -> Interval:
     """The mean over seeds with the percentiles of `over_seeds`, of which only these two are stretched."""
-    value = float(point_s.mean())
-    off_n, df = _unstretched(point_s, drawn_ns, groups, seed)
-    if not len(off_n):
-        return Interval(value=value)
-    low, high = np.percentile(off_n, [2.5, 97.5]) * float(t_quantile(0.975, df) / ndtri(0.975))
-    return Interval(value=value, low=float(value + low), high=float(value + high))
-
-
-def _unstretched(point_s: Floats, drawn_ns: Floats, groups: int, seed: int) -> tuple[Floats, float]:
-    """Deviations from the mean (n,) that are to be stretched to this many degrees of freedom."""
     known_ns = drawn_ns[~np.isnan(drawn_ns).any(axis=1)]
-    off_n = known_ns.mean(axis=1) - point_s.mean()
-    if not len(off_n):
-        return off_n, np.inf
-    found = spread(point_s, covariance(known_ns), groups)
-    between = np.sqrt(found.seeds) * _normal(len(off_n), seed) if found.seeds > 0 else 0.0
-    return found.shape * off_n + between, found.df
+    if not len(known_ns):
+        return Interval(value=float(point_s.mean()))
+    return intervals_over_seeds(point_s[None], known_ns.T[None], groups, seed)[0]
+
+
+def intervals_over_seeds(points_rs: Floats, drawn_rsn: Floats, groups: int = 0, seed: int = 0) -> list[Interval]:
+    """`interval_over_seeds` of R rows at once, all with as many seeds: (R, S), (R, S, n), no resample undefined."""
+    off_rn, df_r = _unstretched(points_rs, drawn_rsn, groups, seed)
+    value_r = points_rs.mean(axis=1)
+    bounds_2r = np.percentile(off_rn, [2.5, 97.5], axis=1) * (t_quantile(0.975, df_r) / ndtri(0.975)) + value_r
+    return [
+        Interval(value=float(value), low=float(low), high=float(high))
+        for value, low, high in zip(value_r, *bounds_2r, strict=True)
+    ]
+
+
+def _unstretched(points_rs: Floats, drawn_rsn: Floats, groups: int, seed: int) -> tuple[Floats, Floats]:
+    """Deviations from the mean (R, n) that are to be stretched to so many degrees of freedom (R,)."""
+    seeds, count = drawn_rsn.shape[1:]
+    mean_rn = drawn_rsn.mean(axis=1)
+    var_r = mean_rn.var(axis=1, ddof=1) if count > 1 else np.zeros(len(mean_rn))
+    of_each_r = drawn_rsn.var(axis=2, ddof=1).sum(axis=1) if seeds > 1 and count > 1 else np.zeros(len(mean_rn))
+    images_r, between_r = _by_source(points_rs, var_r, of_each_r, groups)
+    df_r = _degrees_of_freedom(images_r, between_r, groups, seeds)
+    shape_r = np.sqrt(np.divide(images_r, var_r, out=np.zeros_like(var_r), where=var_r > 0))
+    off_rn = shape_r[:, None] * (mean_rn - points_rs.mean(axis=1)[:, None])
+    if (between_r > 0).any():
+        off_rn += np.sqrt(between_r)[:, None] * _normal(count, seed)
+    return off_rn, df_r
+
+
+def _by_source(points_rs: Floats, var_r: Floats, of_each_r: Floats, groups: int) -> tuple[Floats, Floats]:
+    """`Spread.images` and `Spread.seeds` of R rows.
+
+    From the figures (R, S) and, over resamples, the variance of their mean and the sum of their own variances.
+    """
+    seeds = points_rs.shape[1]
+    shared_r = (seeds**2 * var_r - of_each_r) / (seeds * (seeds - 1)) if seeds > 1 else var_r
+    images_r = np.maximum(0.0, shared_r) * (groups / (groups - 1) if groups > 1 else 1)
+    return images_r, points_rs.var(axis=1, ddof=1) / seeds if seeds > 1 else np.zeros_like(images_r)
 
 
 @lru_cache(maxsize=32)
@@ -303,6 +343,8 @@ def aligned(runs: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
 
 
 def _ids(frame: pd.DataFrame) -> pd.Index[str]:
+    import pandas as pd
+
     ids: pd.Index[str] = pd.Index(frame["id"])
     if not ids.is_unique:
         raise DataError(f"example {ids[ids.duplicated()][0]!r} is predicted twice: expected one prediction an example")

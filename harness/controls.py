@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from harness import stats
 from harness.api import Example, Split
@@ -22,6 +22,9 @@ from harness.errors import DataError
 from harness.metrics import Floats
 from harness.record import Data, Interval, Provenance, Record
 from harness.store import PredictionRow, Store, predictions_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Splits = Mapping[Split, Sequence[Example]]
 Figures = dict[str, dict[str, Interval]]

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from harness.bootstrap import aligned, covariance, resampled, spread, t_quantile
 from harness.errors import DataError
@@ -20,7 +18,10 @@ from harness.metrics import NO_ANSWER, Floats
 from harness.record import Interval
 from harness.stats import RESAMPLES, across_seeds
 
-Runs = Mapping[int, pd.DataFrame]
+if TYPE_CHECKING:
+    import pandas as pd
+
+Runs: TypeAlias = "Mapping[int, pd.DataFrame]"
 
 # -------------------------------------------------------------------------------- the gap to the teacher
 
@@ -89,6 +90,8 @@ def gap_closed_of(point_3s: Floats, drawn_3ns: Floats | None, groups: int, seeds
 
 def _crossing(outside: Callable[[float], float], start: float, side: int) -> float | None:
     """Where `outside` becomes positive, going from `start` (where it isn't) to this side; None: nowhere near."""
+    from scipy.optimize import brentq  # slow to load, and rankings load this file
+
     if outside(start) >= 0:  # no noise at all
         return start
     step = 0.25

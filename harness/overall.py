@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,45 +13,28 @@ from harness.joint import Evidence
 from harness.metrics import LOWER_IS_BETTER, Floats
 from harness.rows import Overall, Row, Table
 
-
-@dataclass(frozen=True)
-class Known:
-    """A table, and of each of its rows with a figure what it rests on, by what the row is called elsewhere too."""
-
-    table: Table
-    rows: dict[str, tuple[Row, Evidence]]
+Cells = dict[str, tuple[Row, Evidence]]
+"""Of a table the rows with a figure and what they rest on, by what the row is called in other tables too."""
 
 
-def known(table: Table, evidence: Evidences) -> Known:
-    """What of a table goes into the aggregates: the draws of other metrics than its own are let go."""
-    rows: dict[str, tuple[Row, Evidence]] = {}
-    for row in table.rows:
-        of_row = evidence[row.run_ids]
-        if row.figure is not None:
-            draws_ns = of_row.draws.get(table.metric)
-            key = of_row.across if of_row.across not in rows else f"{of_row.across} {row.label}"
-            rows[key] = row, replace(of_row, draws={table.metric: draws_ns}, choices=None)
-    return Known(table, rows)
-
-
-def over_all(tables: Sequence[Known], asked: tuple[str, ...]) -> list[Overall]:
+def over_all(tables: Sequence[tuple[Table, Evidences]], asked: tuple[str, ...]) -> list[Overall]:
     """The rows of all tables, best mean first, those that lack a table last. Only runs are ranked.
 
     Tables are resampled independently, the rows of one together. Nothing for fewer than two tables.
     """
     if len(tables) < 2:
         return []
-    names = _names([one.table for one in tables])
-    keys = list(dict.fromkeys(key for one in tables for key in one.rows))
-    missing = {key: tuple(n for n, one in zip(names, tables, strict=True) if key not in one.rows) for key in keys}
-    rows = {key: next(one.rows[key][0] for one in tables if key in one.rows) for key in keys}
-    metric = tables[0].table.metric
+    names, metric = _names([table for table, _ in tables]), tables[0][0].metric
+    known = [_rows(table, evidence) for table, evidence in tables]
+    keys = list(dict.fromkeys(key for one in known for key in one))
+    missing = {key: tuple(name for name, one in zip(names, known, strict=True) if key not in one) for key in keys}
+    rows = {key: next(one[key][0] for one in known if key in one) for key in keys}
     least = metric.rpartition(":")[2] in LOWER_IS_BETTER
     found: dict[str, Aggregate] = {}
     for kind in ("run", "control"):
         complete = [key for key in keys if not missing[key] and rows[key].kind == kind]
         if complete:
-            cells = [_cells(one, complete, number) for number, one in enumerate(tables)]
+            cells = [_cells(one, complete, number) for number, one in enumerate(known)]
             found |= dict(zip(complete, aggregated(cells, least), strict=True))
     result = []
     for key, row in rows.items():
@@ -77,10 +59,19 @@ def over_all(tables: Sequence[Known], asked: tuple[str, ...]) -> list[Overall]:
     return sorted(result, key=lambda one: (one.mean is None, sign * one.mean.value if one.mean else 0.0, one.label))
 
 
-def _cells(one: Known, keys: Sequence[str], number: int) -> list[Cell]:
-    points, draws = zip(*(_figures(*one.rows[key], number) for key in keys), strict=True)
+def _rows(table: Table, evidence: Evidences) -> Cells:
+    cells: Cells = {}
+    for row in table.rows:
+        if row.figure is not None:
+            of_row = evidence[row.run_ids]
+            cells[of_row.across if of_row.across not in cells else f"{of_row.across} {row.label}"] = row, of_row
+    return cells
+
+
+def _cells(cells: Cells, keys: Sequence[str], number: int) -> list[Cell]:
+    points, draws = zip(*(_figures(*cells[key], number) for key in keys), strict=True)
     there = [drawn_ns for drawn_ns in draws if drawn_ns is not None]
-    groups = [one.rows[key][1].groups for key in keys]
+    groups = [cells[key][1].groups for key in keys]
     return cells_of(points, there if len(there) == len(draws) else None, groups, 1009 * number)
 
 

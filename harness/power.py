@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from harness.bootstrap import covariance, degrees_of_freedom, resampled, spread, t_quantile
 from harness.errors import DataError
 from harness.metrics import Floats
 from harness.stats import RESAMPLES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ALPHA, POWER = 0.05, 0.8
 MOST_GROUPS, MOST_SEEDS = 10_000_000, 10_000

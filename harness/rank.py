@@ -11,12 +11,17 @@ is computed anew only when a run on its data came, changed or went.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from harness.recall import Memory
 from harness.render import overall_csv, to_csv, to_json, to_markdown, to_text
 from harness.render_html import to_html
 from harness.render_latex import to_latex
 from harness.rows import Broken, Filters, Overall, Ranking, Row, Table
 from harness.store import Store
+
+if TYPE_CHECKING:
+    from harness.columns import Evidences
 
 __all__ = [
     "Filters",
@@ -64,7 +69,7 @@ def ranking(store: Store, filters: Filters | None = None, keep: bool = True) -> 
 
 
 def _answer(store: Store, filters: Filters, memory: Memory) -> Ranking:
-    from harness import ask, entries, overall, stats, tabling
+    from harness import ask, entries, stats, tabling
     from harness.catalogue import View
 
     stated = filters.figure not in stats.METRICS
@@ -82,7 +87,7 @@ def _answer(store: Store, filters: Filters, memory: Memory) -> Ranking:
     grouped = ask.grouped(kept)
     ask.check_rows([group for groups in grouped.values() for group in groups], filters)
     made: list[Table] = []
-    known: list[overall.Known] = []
+    evidences: list[Evidences] = []
     for data_key, everyone in sorted(grouped.items()):
         groups = [group for group in everyone if ask.asked_for(group, filters)]
         if not any(run.kind == "run" for group in groups for run in group.members) and ask.restricts(filters):
@@ -93,7 +98,12 @@ def _answer(store: Store, filters: Filters, memory: Memory) -> Ranking:
             one, evidence = tabling.make_table(view, data_key, groups, filters, figures)
             memory.keep_table(data_key, stamps, one)
             if filters.aggregate:
-                known.append(overall.known(one, evidence))
+                evidences.append(tabling.of_metric(evidence, one.metric))
         made.append(one)
     broken = [Broken(run_id=run.run_id, message=run.problem or "") for run in found if run.status == entries.BROKEN]
-    return Ranking(tables=tuple(made), broken=tuple(broken), overall=tuple(overall.over_all(known, filters.aggregate)))
+    together: list[Overall] = []
+    if filters.aggregate:
+        from harness.overall import over_all  # it loads scipy.stats
+
+        together = over_all(list(zip(made, evidences, strict=True)), filters.aggregate)
+    return Ranking(tables=tuple(made), broken=tuple(broken), overall=tuple(together))

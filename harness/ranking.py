@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
@@ -19,10 +19,13 @@ from harness.bootstrap import Resampled, covariance, resampled, spread
 from harness.metrics import Floats
 from harness.stats import RESAMPLES, holm
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 APART = 0.035
 """Two rows are told apart at this p. Below 0.05, because the p are approximate: simulated, truly equal rows are then
 told apart in at most 5 % of tables, whether images, seeds or both vary (benches/stats_simulation.py)."""
-Runs = Mapping[int, pd.DataFrame]
+Runs: TypeAlias = "Mapping[int, pd.DataFrame]"
 """The predictions of a row, by seed: one split, the same examples in all."""
 
 

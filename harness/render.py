@@ -64,7 +64,7 @@ def _lines(shown: Sequence[Column[T]], rows: Sequence[T]) -> list[str]:
         widths[at] = max(min(widths[at], 8), widths[at] - max(over, 0))
     lines = []
     for line in [[column.name for column in shown], *cells]:
-        folded = [wrap(text, width) or [""] for text, width in zip(line, widths, strict=True)]
+        folded = [_folded(text, width) for text, width in zip(line, widths, strict=True)]
         for k in range(max(map(len, folded))):
             pieces = (
                 f"{part[k] if k < len(part) else '':{'>' if column.align == 'right' else '<'}{width}}"
@@ -73,6 +73,11 @@ def _lines(shown: Sequence[Column[T]], rows: Sequence[T]) -> list[str]:
             lines.append("  ".join(pieces))
     lines.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
     return lines
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """The lines of a cell. Nearly all fit, and `wrap` is slow."""
+    return [text] if len(text) <= width and text.isprintable() else wrap(text, width) or [""]
 
 
 def _fitting(shown: list[Column[T]], rows: Sequence[T]) -> list[Column[T]]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import bdtr
 
@@ -20,6 +20,7 @@ from harness.bootstrap import (
     group_numbers,
     interval,
     interval_over_seeds,
+    intervals_over_seeds,
     one_split,
     over_seeds,
     resampled,
@@ -30,6 +31,9 @@ from harness.bootstrap import (
 from harness.errors import DataError
 from harness.metrics import Floats
 from harness.record import Interval
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "METRICS",
@@ -44,6 +48,7 @@ __all__ = [
     "paired_difference",
     "seeds_difference",
     "seeds_interval",
+    "seeds_intervals",
     "summarise",
 ]
 
@@ -158,6 +163,11 @@ def seeds_interval(point_s: Floats, drawn_ns: Floats | None, groups: int = 0, se
     if drawn_ns is None:
         return interval(float(point_s.mean()), None)
     return _within(interval_over_seeds(point_s, drawn_ns, groups, seed), 0, 1)
+
+
+def seeds_intervals(points_rs: Floats, drawn_rsn: Floats, groups: int = 0, seed: int = 0) -> list[Interval]:
+    """`seeds_interval` of R rows at once, all with as many seeds: (R, S), (R, S, n), no resample undefined."""
+    return [_within(found, 0, 1) for found in intervals_over_seeds(points_rs, drawn_rsn, groups, seed)]
 
 
 def seeds_difference(

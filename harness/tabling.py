@@ -41,7 +41,8 @@ def make_table(
     sizes = view.sizes(data_key)
     pairs = [_row(data_key, group, filters, figures, lines, sizes) for group in groups]
     evidence = {row.run_ids: of_row for row, of_row in pairs}
-    rows = joint.judged([row for row, _ in pairs], [of_row for _, of_row in pairs], filters.baseline)
+    rows = _with_figures([row for row, _ in pairs], [of_row for _, of_row in pairs])
+    rows = joint.judged(rows, [of_row for _, of_row in pairs], filters.baseline)
     rows = columns.with_pareto(_flagged(rows))
     if "distil" in filters.columns:
         rows = columns.with_distil(rows, evidence, view.examples(data_key), filters)
@@ -58,6 +59,14 @@ def make_table(
         budgets=tuple(sorted(budgets)),
     )
     return table, evidence
+
+
+def of_metric(evidence: Evidences, metric: str) -> Evidences:
+    """What rows rest on, the draws of other metrics and the choices let go."""
+    return {
+        run_ids: replace(one, draws={n: d for n, d in one.draws.items() if n == metric}, choices=None)
+        for run_ids, one in evidence.items()
+    }
 
 
 def _flagged(rows: Sequence[Row]) -> list[Row]:
@@ -174,7 +183,7 @@ def _row(
     evidence, values = Evidence(), {}
     try:
         evidence = _evidence(used, lines, sizes)
-        values = _values(used, evidence, filters.figure, figures)
+        values = _stated(used, filters.figure, figures)
     except DataError as error:
         said.append(f"no figures: {error}")
     one = group.members[0]
@@ -265,18 +274,27 @@ def _evidence(used: Sequence[Entry], lines: dict[str, Line], sizes: dict[str, Si
     )
 
 
-def _values(used: Sequence[Entry], evidence: Evidence, metric: str, figures: Stated) -> dict[str, Interval]:
-    """Each shown metric over the seeds; one that only the records state has no interval over seeds."""
+def _stated(used: Sequence[Entry], metric: str, figures: Stated) -> dict[str, Interval]:
+    """What the records state of the shown metrics, for those that can't be computed: no interval over seeds."""
     values = {}
     for name in dict.fromkeys((*SHOWN, metric)):
         stored = [figures[run.run_id][name] for run in used if name in figures.get(run.run_id, {})]
-        if name in evidence.points:
-            values[name] = joint.interval(evidence, name)
-        elif len(stored) == 1 == len(used):
+        if len(stored) == 1 == len(used):
             values[name] = stored[0]
         elif stored and len(stored) == len(used):
             values[name] = Interval(value=sum(s.value for s in stored) / len(stored))
     return values
+
+
+def _with_figures(rows: Sequence[Row], evidence: Sequence[Evidence]) -> list[Row]:
+    """The rows with each shown metric over the seeds, where it can be computed."""
+    names = dict.fromkeys(name for row in rows for name in (*SHOWN, row.metric))
+    found = {name: joint.intervals(evidence, name) for name in names}
+    result = []
+    for k, row in enumerate(rows):
+        values = {name: found[name].get(k) or row.values.get(name) for name in names}
+        result.append(row.model_copy(update={"values": {name: v for name, v in values.items() if v is not None}}))
+    return result
 
 
 def _mean(numbers: Iterable[float]) -> float | None:
