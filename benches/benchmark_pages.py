@@ -38,9 +38,9 @@ def _facts(found: Mapping[str, Any]) -> Iterator[str]:
     sizes = ", ".join(f"{split} {size:,}" for split, size in (found.get("sizes") or {}).items())
     facts = {
         "Job": {"hallucination": "detecting hallucinations", "factuality": "checking facts"}[found["task"]],
-        "Splits": sizes or ", ".join(found["splits"]),
-        "Positive class": found.get("positive", ""),
-        "Protocols": ", ".join(f"`{name}`" for name in found.get("protocols") or ()),
+        "Splits": sizes or f"{', '.join(found['splits'])} (sizes {describe.UNSTATED['sizes']})",
+        "Positive class": found.get("positive") or describe.UNSTATED["positive"],
+        "Protocols": ", ".join(f"`{name}`" for name in found.get("protocols") or ()) or describe.UNSTATED["protocols"],
         "Revision": f"`{found['revision']}`",
         "Licence": found["licence"],
         "Source": found["homepage"],

@@ -124,3 +124,20 @@ def strict_figures(answers: Sequence[Answer], positive: Verdict) -> dict[str, fl
 def ratio(above: float, below: float) -> float:
     """0 where there is nothing to divide by."""
     return above / below if below else 0.0
+
+
+def macro_figures(gold: Sequence[int], said: Sequence[int | None], classes: int) -> dict[str, float]:
+    """Accuracy, and precision, recall and F1 summed over the classes and divided by `classes`; 0/0 is 0.
+
+    A class that nobody has or says adds 0, and so does None, the unread.
+    """
+    pairs = list(zip(gold, said, strict=True))
+    sums = {"precision": 0.0, "recall": 0.0, "f1_score": 0.0}
+    for k in range(classes):
+        hits = pairs.count((k, k))
+        precision, recall = ratio(hits, said.count(k)), ratio(hits, gold.count(k))
+        sums["precision"] += precision
+        sums["recall"] += recall
+        sums["f1_score"] += ratio(2 * precision * recall, precision + recall)
+    accuracy = sum(g == s for g, s in pairs) / len(pairs)
+    return {"accuracy": accuracy, **{name: value / classes for name, value in sums.items()}}

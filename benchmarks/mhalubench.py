@@ -16,13 +16,14 @@ label under `label`, as items do, follows from these and the paper; the file its
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from benchmarks.answers import by_category, macro_figures
 from benchmarks.reading import Row, choice, data_folder, draw, image_in, items, listed, shown, text
-from harness.api import Benchmark, ConfigError, DataError, Example, Split
+from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Figures, Scorer, Split
 
 LABELS = ("hallucination", "non-hallucination")
 OPTIONS = ("Yes", "No")
@@ -48,7 +49,7 @@ class MHaluBench(Benchmark):
     name: ClassVar[str] = "mhalubench"
     task: ClassVar[Literal["hallucination", "factuality"]] = "hallucination"
     splits: ClassVar[tuple[Split, ...]] = ("test",)
-    revision: ClassVar[str] = "mhalubench@c280705-1"
+    revision: ClassVar[str] = "mhalubench@c280705-2"
     licence: ClassVar[str] = "MIT"
     citation: ClassVar[str] = (
         "Xiang Chen, Chenxi Wang, Yida Xue, Ningyu Zhang, Xiaoyan Yang, Qiang Li, Yue Shen, Lei Liang, Jinjie Gu, "
@@ -86,6 +87,24 @@ class MHaluBench(Benchmark):
                 made = _example(folder, images, row, f"train-{number}-{c}", _judged(claim, label, at), at)
                 if name not in held and late == (split == "validation"):
                     yield made
+
+    def protocols(self) -> Mapping[str, Scorer]:
+        """`official`: the figures of the authors' tables."""
+        return {"official": official}
+
+
+def official(answers: Sequence[Answer]) -> Figures:
+    """Accuracy, and precision, recall and F1 averaged over the two labels, by kind of task. Fractions; 0/0 is 0.
+
+    These are the columns of the authors' tables (Acc, Prec avg, Recall avg, Mac.F1 in EasyDetect's README). An
+    answer that is neither label is wrong. Their own code was not at hand.
+    """
+
+    def figures(some: Sequence[Answer]) -> dict[str, float | None]:
+        said = [a.chosen if a.chosen >= 0 else None for a in some]
+        return dict(macro_figures([a.gold for a in some], said, len(OPTIONS)))
+
+    return by_category(answers, figures)
 
 
 def _statements(row: Row, level: str, where: str) -> Iterator[tuple[str, Judged, str]]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from benchmarks.answers import picked, ratio, without_signs
+from benchmarks.answers import macro_figures, picked, without_signs
 from benchmarks.reading import choice, data_folder, image_in, items, listed, shown, text
 from harness.api import Answer, Benchmark, DataError, Example, Figures, Scorer, Split
 
@@ -147,20 +147,3 @@ def label(text: str) -> int | None:
         if re.search(rf"\b{phrase}\b", words):
             return found
     return None
-
-
-def macro_figures(gold: Sequence[int], said: Sequence[int | None], classes: int) -> dict[str, float]:
-    """Accuracy, and precision, recall and F1 summed over the classes and divided by `classes`; 0/0 is 0.
-
-    A class that nobody has or says adds 0, and so does None, the unread.
-    """
-    pairs = list(zip(gold, said, strict=True))
-    sums = {"precision": 0.0, "recall": 0.0, "f1_score": 0.0}
-    for k in range(classes):
-        hits = pairs.count((k, k))
-        precision, recall = ratio(hits, said.count(k)), ratio(hits, gold.count(k))
-        sums["precision"] += precision
-        sums["recall"] += recall
-        sums["f1_score"] += ratio(2 * precision * recall, precision + recall)
-    accuracy = sum(g == s for g, s in pairs) / len(pairs)
-    return {"accuracy": accuracy, **{name: value / classes for name, value in sums.items()}}

@@ -60,6 +60,8 @@ class NLVR(Benchmark):
         "Alane Suhr, Mike Lewis, James Yeh, Yoav Artzi. A Corpus of Natural Language for Visual Reasoning. ACL 2017."
     )
     homepage: ClassVar[str] = "https://github.com/lil-lab/nlvr"
+    obtain: ClassVar[str] = "the folder nlvr of the repository, with dev/ (and test/, for official_test) in it"
+    published: ClassVar[Mapping[str, int]] = {"train": 4236, "validation": 888, "test": 810}
     needs_data_dir: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -57,6 +57,15 @@ def _broken() -> list[dict[str, Any]]:
     return [{"name": p.name, "summary": f"can't be loaded: {p.error}", "error": p.error} for p in registry.problems()]
 
 
+UNSTATED: dict[str, str] = {
+    "sizes": "not known: check-benchmark counts what --data-dir holds",
+    "obtain": "nothing to get: it is generated",
+    "positive": "none: all answers count alike",
+    "protocols": "none of its authors': the harness's own figures",
+}
+"""What is said of a benchmark where it says nothing itself."""
+
+
 def describe(name: str, store: Store | None = None) -> dict[str, Any]:
     """A method, benchmark or ladder by name; of a benchmark also what the controls in `store` say.
 
@@ -150,7 +159,11 @@ def field_docs(cls: type[Any]) -> dict[str, str]:
 def to_text(found: dict[str, Any]) -> str:
     """`describe`'s answer for a person."""
     lines = [f"{found['kind']} {found['name']}"]
+    silent = UNSTATED if found["kind"] == "benchmark" else {}
+    if found.get("needs_data_dir"):
+        silent = silent | {"obtain": "not said"}
     for key, value in found.items():
+        value = value or silent.get(key, value)
         if key in ("kind", "name", "settings", "text", "rungs", "controls", "protocol_texts") or value in (
             "",
             [],

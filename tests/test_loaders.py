@@ -26,7 +26,7 @@ from standins import (
     encoded,
 )
 
-from benchmarks import challenge_hallucination, mfc_bench, naturalbench, sugar_crepe, verite
+from benchmarks import challenge_hallucination, mfc_bench, mhalubench, naturalbench, sugar_crepe, verite
 from benchmarks.challenge_factuality import ChallengeFactuality
 from benchmarks.challenge_hallucination import ChallengeHallucination
 from benchmarks.haloquest import HaloQuest
@@ -178,6 +178,19 @@ def test_claims_and_segments(tmp_path: Path) -> None:
         list(MHaluBench(folder, version="v0.2").load("test"))
 
 
+def test_mhalubench_figures(tmp_path: Path) -> None:
+    """Of nine claims on images three are wrong; all said to be right but one of the three: 7/9, F1 1/2 and 6/7."""
+    examples = list(MHaluBench(MHALUBENCH.write(tmp_path)).load("test"))
+    right = [e.gold != 0 for e in examples]
+    right[2] = True
+    figures = mhalubench.official(answers(examples, right))
+    assert figures["image-to-text/accuracy"] == pytest.approx(7 / 9)
+    assert figures["image-to-text/precision"] == pytest.approx((1 + 6 / 8) / 2)
+    assert figures["image-to-text/recall"] == pytest.approx((1 / 3 + 1) / 2)
+    assert figures["image-to-text/f1_score"] == pytest.approx((1 / 2 + 6 / 7) / 2)
+    assert figures["text-to-image/f1_score"] == pytest.approx((0 + 4 / 5) / 2)
+
+
 def test_training_claims_leave_the_benchmarks_images_out(tmp_path: Path) -> None:
     rows = [
         {
@@ -325,6 +338,12 @@ def test_a_sample_makes_four_examples(tmp_path: Path) -> None:
     assert [e.gold for e in examples[8:]] == [0, 1, 1, 0]
 
 
+def test_the_older_name_of_naturalbenchs_type(tmp_path: Path) -> None:
+    rows = [{"Question Type" if key == "Question_Type" else key: v for key, v in NATURALBENCH.rows[2].items()}]
+    examples = NaturalBench(NATURALBENCH.write(tmp_path, encoded("parquet", rows))).load("test")
+    assert [e.category for e in examples] == ["multiple_choice"] * 4
+
+
 def test_options_that_cannot_be_told_apart_stay_in_the_question(tmp_path: Path) -> None:
     rows = [dict(NATURALBENCH.rows[2], Question_0="Which of both, A or B?")]
     example = next(iter(NaturalBench(NATURALBENCH.write(tmp_path, encoded("parquet", rows))).load("test")))
@@ -399,6 +418,16 @@ def test_the_three_parts_of_mfc_bench(tmp_path: Path) -> None:
         "ooc": [("No", "matched"), ("Yes", "mismatched")] * 2,
         "veracity": [("Yes", "false"), ("No", "true")] * 2,
     }
+
+
+def test_an_id_of_mfc_bench_that_comes_with_another_text(tmp_path: Path) -> None:
+    """It gets the row's number; the same row again is an error."""
+    rows = [*MFC_BENCH.rows[:2], {**MFC_BENCH.rows[0], "caption": "Another one."}]
+    folder = MFC_BENCH.write(tmp_path / "once", encoded("parquet", rows))
+    assert [e.id for e in MFCBench(folder).load("test")] == ["m0", "m1", "m0-2"]
+    folder = MFC_BENCH.write(tmp_path / "twice", encoded("parquet", [*rows, MFC_BENCH.rows[1]]))
+    with pytest.raises(DataError, match="item 4: the id .* is already that of .* item 2"):
+        list(MFCBench(folder).load("test"))
 
 
 def test_mfc_bench_figures() -> None:

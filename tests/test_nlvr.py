@@ -104,6 +104,19 @@ def test_golden_constant(said: str, golden: Path, dev_labels: dict[str, str]) ->
     same(score_predictions(dev_labels, lines, per_image=False), scores[f"structured_dev_all_{said}"])
 
 
+def test_golden_of_the_test_set_is_read(golden: Path) -> None:
+    """The test set's labels aren't at hand. Its prediction file is read to the last of its 990 items and 266
+    sentences, and the published figures are shares of these."""
+    published = json.loads((golden / "nlvr_images_test_correlated.json").read_text())
+    said = published["predictions"]
+    lines = [f"{name},{word}" for name, word in said.items()]
+    labels = {name.partition("-")[2].rpartition("-")[0]: said[name] for name in said if name.endswith("-0.png")}
+    assert (len(lines), len(labels), len({identifier.split("-")[0] for identifier in labels})) == (5940, 990, 266)
+    assert 0 < score_predictions(labels, lines)["accuracy"] <= 1  # against its own answers to each item's first image
+    for figure, size in (("precision", 5940), ("consistency", 266)):
+        assert published["scores"][figure] * size == pytest.approx(round(published["scores"][figure] * size), abs=1e-6)
+
+
 def test_golden_small_cases(golden: Path) -> None:
     published = json.loads((golden / "nlvr_small_cases.json").read_text())
     labels = dict(published["benchmark_file"]["inline_labels"])
