@@ -200,9 +200,7 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
         torch.stack([value_b.sum() for value_b in terms.values()]).sum().backward()
         for (role, _), outputs in leaves.items():
             if any(t.grad is not None and not torch.isfinite(t.grad).all() for t in outputs.values()):
-                raise place.error(
-                    f"preflight: the gradient of role {role!r}'s loss is not finite on the first examples"
-                )
+                raise place.error(f"preflight: the loss of role {role!r} has a gradient that is not finite")
         if not silent:
             return means
     raise place.error(
