@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import socket
 import sys
@@ -65,12 +64,11 @@ def dashboard_(
     from harness.store import Store
 
     url = Store(store).url
-    found = importlib.util.find_spec("dashboard")
-    if found is None or found.origin is None:
-        raise ConfigError("the package `dashboard` isn't installed beside `harness`: install hkdbench whole")
-    folder = Path(found.origin).parent
+    folder = Path(__file__).resolve().parents[2]  # which the packages lie in side by side
+    if not (folder / "dashboard" / "serve.py").exists():
+        raise ConfigError(f"the package `dashboard` isn't in {str(folder)!r} beside `harness`: install hkdbench whole")
     chosen = _free_port(address, port)
-    paths = [str(folder.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"HKDBENCH_STORE": url, "PYTHONPATH": os.pathsep.join(paths)}
     if address not in ("127.0.0.1", "localhost", "::1"):
         say(f"note: whoever reaches {address} can read all of {url}; it asks for no password")
@@ -84,7 +82,7 @@ def dashboard_(
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Streamlit's banner; what goes wrong it says on standard error
-    os.execve(sys.executable, [sys.executable, "-m", "streamlit", "run", str(folder / "app.py"), *options], environment)
+    os.execve(sys.executable, [sys.executable, "-m", "dashboard.serve", *options], environment)
 
 
 def _free_port(address: str, asked: int | None) -> int:
