@@ -75,7 +75,7 @@ _CONTRAST = """() => {
   const visit = (node) => {
     for (const e of node.querySelectorAll('*')) {
       if (e.shadowRoot) visit(e.shadowRoot);
-      const text = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+      const text = [...e.childNodes].some((n) => n.nodeType === 3 && /[^\\s…]/.test(n.textContent));
       if (!text || !e.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
       const box = e.getBoundingClientRect();
       if (box.width < 2 || box.height < 2) continue;
