@@ -30,6 +30,11 @@ def ink() -> str:
     return "#e8eaed" if dark() else "#1b1f24"
 
 
+def paper() -> str:
+    """The colour of the page."""
+    return "#14171a" if dark() else "#ffffff"
+
+
 def faint() -> str:
     """The colour of a reference line."""
     return "#8b929a" if dark() else "#767c83"

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
@@ -25,6 +27,9 @@ from harness.manifest import DataKey, listing_key
 from harness.record import Record
 from harness.rows import Filters, Ranking
 from harness.store import Problem, Store
+
+if TYPE_CHECKING:
+    from harness.verify import Report
 
 LISTED_SECONDS = 5
 
@@ -126,6 +131,13 @@ def predictions(run_id: str, split: str) -> pd.DataFrame:
 @st.cache_data(max_entries=8, show_spinner="Reading the answers…")
 def _predictions(run_id: str, stamp: str, split: str) -> pd.DataFrame:
     return store().predictions(run_id, split)  # type: ignore[arg-type]
+
+
+def verified(run_id: str, data_dir: Path | None) -> Report:
+    """What `hkdbench verify` finds of a run: each time anew, since files may have changed that no stamp tells of."""
+    from harness import verify
+
+    return verify.verify(store(), run_id, data_dir)
 
 
 @st.cache_resource(show_spinner=False)

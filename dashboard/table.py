@@ -54,7 +54,8 @@ class Column:
 
     name: str
     label: str
-    align: Literal["left", "right"] = "right"
+    align: Literal["left", "right", "text"] = "right"
+    """`left` may be broken anywhere where room is short, `text` between words."""
     help: str = ""
     domain: tuple[float, float] | None = None
     reference: float | None = None

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from harness import provenance, results
+from harness import live, provenance, results
 from harness.evaluate import evaluate
 from harness.io import Io, PeerLost, lost_peer
 from harness.plan import Plan
@@ -31,9 +31,14 @@ def execute(plan: Plan, io: Io, store: Store) -> Record:
     done = results.finished(store, plan.run_id)
     if done is not None:
         return done
+    work = store.work(plan.run_id)
+    with live.telling(plan, io, work):
+        return _execute(plan, io, store, work)
+
+
+def _execute(plan: Plan, io: Io, store: Store, work: Path) -> Record:
     started, clock = provenance.now(), time.perf_counter()
     provenance.reset_peak_memory()
-    work = store.work(plan.run_id)
     try:
         trained = train(plan, io, work)
         rows, forwards, test_seconds = _score(plan, trained, io)

@@ -1,11 +1,166 @@
-"""The page ablation."""
+"""The page of ablations: what each part of a method is worth, and what it costs."""
 
 from __future__ import annotations
 
-from dashboard import stores
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from dashboard import ablations, charts, frames, pages, stores
+from dashboard.texts import plain
+from harness import ablate
+from harness.ablation_page import READING
+
+PARTS = {"ablation": "without a part", "rival": "other methods", "control": "controls"}
 
 
 def show() -> None:
-    """An honest empty state until the page is there."""
-    if stores.any_runs():
-        stores.nothing("This page isn't there yet: the command line shows the same.", "hkdbench --help")
+    """The page."""
+    st.title("Ablation")
+    names = ablations.names(stores.store())
+    if not names:
+        stores.nothing(
+            "No ablation in this store: nothing says what the parts of a method are worth.",
+            f"hkdbench ablate hkd4vlm --store {stores.store().url}",
+        )
+        return
+    left, middle, right = st.columns([2, 2, 2])
+    with left:
+        name = st.selectbox("Ablation", names, key="ablation", bind="query-params")
+    ablation = ablate.load(stores.store(), name)
+    tables = [benchmark for benchmark, results in ablation.tables.items() if any(r.figures for r in results)]
+    if not tables:
+        st.info("None of its runs has finished: run the command again.", icon=":material/inbox:")
+        st.code(f"hkdbench ablate {ablation.method} --store {stores.store().url}", language="bash")
+        return
+    with middle:
+        benchmark = st.selectbox("Benchmark", tables, key="benchmark", bind="query-params")
+    with right:
+        figure = st.selectbox("Figure", ablations.figures(ablation, benchmark), key="figure", bind="query-params")
+    frame = ablations.frame(ablation, benchmark, figure)
+    full = frame[frame["part"] == "full"].iloc[0]
+    own = "" if pd.isna(full["own"]) else ": " + _with_bounds("{:.1f}", full["own"], full["own low"], full["own high"])
+    seeds = f"{int(full['seeds'])} seed{'' if full['seeds'] == 1 else 's'}"
+    st.markdown(plain(f"The full method, {ablation.method}, {seeds}{own} ({figure}, %)."))
+    st.markdown(f"**{plain(ablations.in_words(frame, figure))}**")
+    _forest(frame, figure)
+    _table(frame, ablation)
+    st.caption(plain(READING))
+    for label, reason in ablation.left_out.items():
+        st.caption(plain(f"Left out: {label}: {reason}"))
+    pages.link("about", f"What {ablation.method} is", what="Methods", which=ablation.method)
+
+
+def _forest(frame: pd.DataFrame, figure: str) -> None:
+    """Differences at the left, what they cost at the right, in the same rows."""
+    told = False
+    for part, title in PARTS.items():
+        rows = frame[(frame["part"] == part) & frame["value"].notna()]
+        if not len(rows):
+            continue
+        rows = rows.sort_values("value", kind="stable").copy()
+        if part != "control" and not told:
+            st.caption(
+                f"Differences with 95 % intervals, and p after Holm's correction. Blue circles: {ablations.SURELY}; "
+                "grey diamonds: not told apart."
+            )
+            told = True
+        rows["p_text"] = ["" if pd.isna(p) else f"p {p:.2g}" for p in rows["holm"]]
+        st.subheader(title.capitalize(), anchor=False)
+        order = rows["line"].tolist()
+        left, right = st.columns([5, 2], gap="small")
+        height = 32 * len(rows) + 75
+        with left:
+            charts.draw(
+                _differences(rows, figure, order).properties(height=height),
+                f"Difference to the full method in {figure}, points, {title}: "
+                + "; ".join(
+                    f"{r.line} {_with_bounds('{:+.1f}', r.value, r.low, r.high)}" for r in rows.itertuples(index=False)
+                ),
+            )
+        with right:
+            if rows["TFLOP"].notna().any():
+                charts.draw(
+                    _costs(rows, order).properties(height=height),
+                    "Training cost in TFLOP: " + "; ".join(f"{r.line} {r.TFLOP:.3g}" for r in rows.itertuples()),
+                )
+
+
+def _differences(rows: pd.DataFrame, figure: str, order: list[str]) -> Any:
+    kinds = [ablations.SURELY, ablations.UNSURE, ablations.UNTESTED]
+    colour = alt.Color(
+        "verdict:N", scale=alt.Scale(domain=kinds, range=[charts.BLUE, charts.GREY, charts.GREY]), legend=None
+    )
+    shape = alt.Shape("verdict:N", scale=alt.Scale(domain=kinds, range=["circle", "diamond", "cross"]), legend=None)
+    low, high = float(np.nanmin(rows[["value", "low"]])), float(np.nanmax(rows[["value", "high"]]))
+    room = 0.16 * (max(high, 0) - min(low, 0) or 1)
+    scale = alt.Scale(domain=[min(low, 0) - room / 4, max(high, 0) + room], nice=False)
+    tips: list[Any] = [
+        "line:N",
+        *(alt.Tooltip(f"{c}:Q", format="+.2f") for c in ("value", "low", "high")),
+        "holm:Q",
+        "changed:N",
+    ]
+    base = alt.Chart(rows).encode(y=alt.Y("line:N", title=None, sort=order), tooltip=tips)
+    title = f"{figure} minus the full method's, points"
+    zero = alt.Chart(pd.DataFrame({"at": [0]})).mark_rule(strokeDash=[4, 4], color=charts.faint()).encode(x="at:Q")
+    bars = base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", color=colour)
+    points = base.mark_point(size=85, filled=True, opacity=1).encode(x="value:Q", color=colour, shape=shape)
+    texts = base.mark_text(align="right", dx=-2, color=charts.ink()).encode(x=alt.value("width"), text="p_text:N")
+    return alt.layer(zero, bars, points, texts)
+
+
+def _costs(rows: pd.DataFrame, order: list[str]) -> Any:
+    return (
+        alt.Chart(rows)
+        .mark_bar(color=charts.SKY, height={"band": 0.5})
+        .encode(
+            x=alt.X("TFLOP:Q", title="training, TFLOP a run", axis=charts.ticks(4)),
+            y=alt.Y("line:N", title=None, sort=order, axis=alt.Axis(labels=False, ticks=False)),
+            tooltip=["line:N", alt.Tooltip("TFLOP:Q", format=".3f"), alt.Tooltip("TFLOP change:Q", format="+.3f"),
+                     alt.Tooltip("forwards:Q", format=".2f")],
+        )
+    )  # fmt: skip
+
+
+def _table(frame: pd.DataFrame, ablation: ablate.Ablation) -> None:
+    st.subheader("All lines", anchor=False)
+    rows = [
+        (
+            f"{r['line']} ({r['note']})" if r["note"] else r["line"],
+            r["changed"],
+            _with_bounds("{:.1f}", r["own"], r["own low"], r["own high"]),
+            _with_bounds("{:+.1f}", r["value"], r["low"], r["high"]),
+            r["p"],
+            r["holm"],
+            _with_change("{:.3g}", r["TFLOP"], r["TFLOP change"]),
+            _with_change("{:.2g}", r["forwards"], r["forwards change"]),
+            r["seeds"],
+        )
+        for r in frame.to_dict("records")
+    ]
+    heads = ["line", "settings that differ", "figure, %", "minus the full method's, points", "p", "p (Holm)",
+             "training, TFLOP (change)", "forwards an answer (change)", "seeds"]  # fmt: skip
+    shown = pd.DataFrame(rows, columns=heads)
+    frames.shown(shown, "lines", "All lines of the ablation", {"p": "{:.2g}", "p (Holm)": "{:.2g}"})
+    st.download_button(
+        "Download as CSV", frame.to_csv(index=False), f"{ablation.name}.csv", "text/csv", icon=":material/download:"
+    )
+
+
+def _with_bounds(form: str, value: Any, low: Any, high: Any) -> str:
+    """A number with its interval, where it has them."""
+    if pd.isna(value):
+        return frames.MISSING
+    if pd.isna(low) or pd.isna(high):
+        return form.format(value)
+    return f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
+
+
+def _with_change(form: str, value: float, change: float) -> str:
+    if pd.isna(value):
+        return frames.MISSING
+    return form.format(value) + ("" if pd.isna(change) or not change else f" ({change:+.2g})")

@@ -1,11 +1,155 @@
-"""The page about."""
+"""The page of benchmarks and methods: what each is, where it comes from, and what it can show."""
 
 from __future__ import annotations
 
-from dashboard import stores
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import frames, started, stores, what_is
+from dashboard.texts import plain
+from harness import registry
+from harness.rows import Filters
 
 
 def show() -> None:
-    """An honest empty state until the page is there."""
-    if stores.any_runs():
-        stores.nothing("This page isn't there yet: the command line shows the same.", "hkdbench --help")
+    """The page."""
+    st.title("Benchmarks & methods")
+    known = {"Methods": sorted(registry.methods()), "Benchmarks": sorted(registry.benchmarks())}
+    left, right = st.columns([1, 3])
+    with left:
+        kind = st.segmented_control(
+            "What", list(known), default="Benchmarks", key="what", bind="query-params", required=True
+        )
+    with right:
+        name = st.selectbox(
+            "Which", known[kind], index=None, placeholder="All of them", key="which", bind="query-params"
+        )
+    if name is None:
+        _all(kind)
+    elif kind == "Methods":
+        _method(name)
+    else:
+        _benchmark(name)
+    for problem in registry.problems():
+        st.warning(plain(f"Can't be loaded: {problem}"), icon=":material/extension_off:")
+
+
+def _all(kind: str) -> None:
+    runs = stores.runs()
+    frame = (what_is.methods if kind == "Methods" else what_is.benchmarks)(runs)
+    first = frame.columns[0]
+    frames.shown(frame, f"all-{kind}", kind, links={first: ("about", "which", {"what": kind})})
+    if kind == "Methods":
+        st.info(what_is.RECONSTRUCTION, icon=":material/info:")
+    st.caption("Plugins add their own: `hkdbench dashboard --plugin FILE.py`.")
+
+
+# -------------------------------------------------------------------------------------------- method
+
+
+def _method(name: str) -> None:
+    found = what_is.method(name)
+    st.header(plain(name), anchor=False)
+    if registry.methods()[name].load().name == "hkd4vlm":
+        st.info(what_is.RECONSTRUCTION, icon=":material/info:")
+    source = f" Source: {found['source']}." if found["source"] else ""
+    st.markdown(plain(f"{found['summary']}.{source}"))
+    _docstring(found["text"])
+    _frame("Stages, on a ladder L > M > S with student S", found["stages"])
+    _frame("Settings", what_is.settings(found))
+    st.caption("Set one with `--set settings.NAME=VALUE`, or under `settings` in a run's or suite's file.")
+    _frame("Other names", found["presets"])
+    _frame("Ablations: what is switched off", found["ablations"])
+    if len(found["ablations"]):
+        st.code(f"hkdbench ablate {name}", language="bash")
+    runs = [run for run in stores.runs() if run.method == name and run.kind == "run"]
+    st.caption(f"{len(runs)} runs of it in this store.")
+
+
+def _docstring(text: str) -> None:
+    """A module's text: its first paragraph as prose, the rest as it stands, since formulas are laid out in it."""
+    first, _, rest = text.partition("\n\n")
+    st.markdown(plain(first))
+    if rest:
+        st.code(rest, language=None, wrap_lines=True)
+
+
+def _frame(title: str, frame: pd.DataFrame) -> None:
+    if len(frame):
+        st.subheader(title, anchor=False)
+        frames.shown(frame, f"frame-{title}", title)
+
+
+# ----------------------------------------------------------------------------------------- benchmark
+
+
+@st.cache_resource(max_entries=64, show_spinner="Counting its examples…")
+def _described(name: str, key: str) -> dict[str, Any]:
+    return what_is.benchmark(name, stores.store())
+
+
+def _benchmark(name: str) -> None:
+    found = _described(name, stores.listing().key)
+    st.header(plain(name), anchor=False)
+    sizes = found.get("sizes") or {}
+    facts = {
+        "job": what_is.JOBS[found["task"]],
+        "examples": ", ".join(f"{split} {size:,}" for split, size in sizes.items()) or ", ".join(found["splits"]),
+        "licence": found["licence"],
+        "citation": found["citation"],
+        "source": found["homepage"],
+        "positive class": found["positive"],
+        "protocols": ", ".join(found.get("protocols") or ()),
+        "revision": found["revision"],
+    }
+    frame = pd.DataFrame([(k, v) for k, v in facts.items() if v], columns=["what", "value"])
+    frames.shown(frame, "facts", f"What {name} is")
+    st.markdown(plain(found["text"].partition("\n\n")[0]))
+    if rest := found["text"].partition("\n\n")[2]:
+        with st.expander("How it is made and read"):
+            st.markdown("\n\n".join(plain(part) for part in rest.split("\n\n")))
+    if found["needs_data_dir"]:
+        st.subheader("Where to get it", anchor=False)
+        st.markdown(plain(f"{found['obtain']}."))
+        if started.data_dir(name) is None:
+            st.caption("To see its pictures here:")
+            st.code(started.command(name), language="bash")
+    for line in found.get("controls", ()):
+        st.warning(plain(f"A control says: {line}"), icon=":material/warning:")
+    _power(name, sizes.get("test"))
+    _frame("Settings", what_is.settings(found))
+    for protocol, text in (found.get("protocol_texts") or {}).items():
+        with st.expander(plain(f"Protocol {protocol}")):
+            st.markdown(plain(text or "No description.", lines=True))
+
+
+def _power(name: str, examples: int | None) -> None:
+    """The smallest difference that it can show."""
+    st.subheader("The smallest difference that it can show", anchor=False)
+    if name in {run.benchmark for run in stores.runs() if run.status == "done" and run.kind == "run"}:
+        for row in _measured(name, stores.listing().key):
+            st.markdown(plain(row))
+    if examples:
+        frame = what_is.by_size(examples)
+        rows = "; ".join(f"{r.parted:.0f} % → {r.difference:.1f} points" for r in frame.itertuples(index=False))
+        st.markdown(
+            plain(f"With {examples:,} test examples and one seed, by the share that one row alone has right: {rows}.")
+        )
+    st.caption(
+        "A test at 5 % finds a difference of this size 4 times in 5. The second line takes examples as independent."
+    )
+
+
+@st.cache_data(max_entries=64, show_spinner="Measuring what can be told apart…")
+def _measured(name: str, key: str) -> list[str]:
+    said = []
+    for table in stores.ranking(Filters(benchmark=name)).tables:
+        if (found := what_is.measured(table, stores.store())) is not None:
+            a, b, least, images, seeds = found
+            said.append(
+                f"Measured in this store on {images:,} images and {seeds} seed{'s' if seeds > 1 else ''}, between {a} "
+                f"and {b}: {100 * least:.1f} points."
+            )
+    return said

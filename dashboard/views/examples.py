@@ -1,11 +1,259 @@
-"""The page examples."""
+"""The page of examples: the picture, what was asked, what was right, what each run said and how sure it was."""
 
 from __future__ import annotations
 
-from dashboard import stores
+from base64 import b64encode
+from collections.abc import Mapping
+from string import ascii_uppercase
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import answers, charts, choices, one_run, pages, pictures, started, stores
+from dashboard.answers import Answer
+from dashboard.texts import html, plain
+from harness import registry
+from harness.api import Example
+from harness.entries import Entry
+from harness.errors import UserError
+from harness.metrics import NO_ANSWER
+from harness.record import Record
+from harness.store import Problem
+
+A_PAGE = 8
+MOST_RUNS = 4
+LONGEST = 1200
+"""Characters of a text that are shown."""
 
 
 def show() -> None:
-    """An honest empty state until the page is there."""
-    if stores.any_runs():
-        stores.nothing("This page isn't there yet: the command line shows the same.", "hkdbench --help")
+    """The page."""
+    st.title("Examples")
+    if not stores.any_runs():
+        return
+    by_data = _by_data()
+    if not by_data:
+        stores.nothing("No finished run has answers yet.", f"hkdbench list runs --store {stores.store().url}")
+        return
+    chosen = _choose(by_data)
+    if not chosen:
+        st.info("Choose a run, or several on the same examples.", icon=":material/inbox:")
+        return
+    record = stores.record(chosen[0])
+    assert not isinstance(record, Problem)
+    splits = one_run.splits(record)
+    split = st.segmented_control("Split", splits, default=splits[0], key="split", bind="query-params", required=True)
+    frames = {run_id: stores.predictions(run_id, split) for run_id in chosen}
+    if empty := [run_id for run_id, frame in frames.items() if not len(frame)]:
+        st.info(plain(f"{', '.join(empty)} has no answers to {split}: choose another split."), icon=":material/inbox:")
+        return
+    whole = answers.together(frames)
+    found = _filtered(whole)
+    names = _names(chosen)
+    _told(whole, found, chosen, names)
+    _cards(record, split, frames, found, names)
+
+
+# ------------------------------------------------------------------------------------------ choosing
+
+
+def _by_data() -> dict[str, list[Entry]]:
+    """The runs that can be looked at by the data that they saw, as the URL names them; the newest runs first."""
+    runs = [e for e in stores.runs() if e.status == "done" and e.kind != "robustness" and e.splits]
+    runs.sort(key=lambda e: e.finished, reverse=True)
+    names = choices.data_names(runs)
+    return {name: [e for e in runs if e.data_key == key] for name, key in names.items()}
+
+
+def _choose(by_data: Mapping[str, list[Entry]]) -> list[str]:
+    """The data, and the runs on them: those of the URL, else the newest one that trained something."""
+    asked = st.query_params.get_all("run")
+    names = list(by_data)
+    of_asked = next((name for name, runs in by_data.items() if any(e.run_id in asked[:1] for e in runs)), names[0])
+    left, right = st.columns([1, 3])
+    with left:
+        data = st.selectbox("Benchmark", names, index=names.index(of_asked), key="data", bind="query-params")
+    ids = [e.run_id for e in by_data[data]]
+    first = next((e.run_id for e in by_data[data] if e.kind == "run"), ids[0])
+    with right:
+        return list(
+            st.multiselect(
+                "Runs",
+                ids,
+                default=[first],
+                max_selections=MOST_RUNS,
+                key="run",
+                bind="query-params",
+                help=f"Up to {MOST_RUNS}; the confidence filter and the order go by the first.",
+            )
+        )
+
+
+def _filtered(whole: pd.DataFrame) -> pd.DataFrame:
+    columns = st.columns([2, 2, 2, 2, 2])
+    with columns[0]:
+        show_ = st.selectbox("Show", answers.SHOW, key="show", bind="query-params")
+    with columns[1]:
+        categories = st.multiselect("Category", sorted(whole["category"].unique()), key="category", bind="query-params")
+    with columns[2]:
+        sure = st.slider("Confidence of the first run, %", 0, 100, (0, 100), step=5, key="sure", bind="query-params")
+    with columns[3]:
+        order = st.selectbox("Order", answers.ORDERS, key="order", bind="query-params")
+    with columns[4]:
+        words = st.text_input("Id contains", key="id", bind="query-params").split()
+    return answers.sift(whole, show_, categories, (float(sure[0]), float(sure[1])), words, order)
+
+
+def _names(chosen: list[str]) -> list[str]:
+    """The runs as a column's head has them: what tells them apart, not the whole id."""
+    of = {e.run_id: e for e in stores.runs()}
+    labels = [f"{of[r].label} {of[r].student} s{of[r].seed}".replace("  ", " ") for r in chosen]
+    return [label if labels.count(label) == 1 else run for label, run in zip(labels, chosen, strict=True)]
+
+
+def _told(whole: pd.DataFrame, found: pd.DataFrame, chosen: list[str], names: list[str]) -> None:
+    right_nr = answers.right(whole)
+    parts = [f"{name} {100 * share:.1f} % right" for name, share in zip(names, right_nr.mean(0), strict=True)]
+    if len(names) > 1:
+        parts.append(f"they disagree on {100 * answers.disagree(whole).mean():.1f} %")
+    st.markdown(plain(f"{len(found):,} of {len(whole):,} examples. Of all: {'; '.join(parts)}."))
+    with st.container(horizontal=True):
+        for run_id, name in zip(chosen, names, strict=True):
+            pages.link("run", name, run=run_id)
+
+
+# ------------------------------------------------------------------------------------------- showing
+
+
+def _cards(
+    record: Record, split: str, frames: Mapping[str, pd.DataFrame], found: pd.DataFrame, names: list[str]
+) -> None:
+    if not len(found):
+        st.info("No example is like that: loosen the filters.", icon=":material/inbox:")
+        return
+    known: Mapping[str, Example] = {}
+    key, trouble = None, ""
+    try:
+        key = pictures.key(record)
+        known = pictures.examples(key, split)
+    except UserError as error:
+        trouble = str(error)
+        _how_to_see(record, trouble)
+    st.html(_style())
+    place = st.container()
+    count = answers.pages(found, A_PAGE)
+    number = st.pagination(count, key="page", bind="query-params") if count > 1 else 1
+    options = record.data.options if record.data else None
+    with place:
+        for _, row in answers.page(found, number, A_PAGE).iterrows():
+            said = [answers.answer(frame, int(row[f"at {k}"])) for k, frame in enumerate(frames.values())]
+            example = known.get(row["id"])
+            if example is not None and not pictures.fits(example, row):
+                example = None
+            image = pictures.picture(key, split, row["id"]) if key and example else ""
+            st.html(card(row, example, image, said, names, options, bool(trouble)))
+
+
+def _how_to_see(record: Record, trouble: str) -> None:
+    """Why there are no pictures, and how to get them."""
+    st.warning(plain(f"Answers only, without pictures and texts: {trouble}."), icon=":material/hide_image:")
+    st.code(started.command(record.benchmark), language="bash")
+    if obtain := where_to_get(record.benchmark):
+        st.caption(plain(f"Where to get them: {obtain}."))
+
+
+def where_to_get(benchmark: str) -> str:
+    """How a benchmark's files are had, in words; empty for one that isn't here."""
+    entry = registry.benchmarks().get(benchmark)
+    return entry.load().obtain if entry else ""
+
+
+def card(
+    row: pd.Series,
+    example: Example | None,
+    image: tuple[bytes, tuple[int, int]] | str,
+    said: list[Answer],
+    names: list[str],
+    options: list[str] | None,
+    untold: bool = False,
+) -> str:
+    """An example with all answers, as HTML; every text in it is shown as text."""
+    head = f"<b>{html(row['id'])}</b> · {html(row['category'])}"
+    if isinstance(image, str):
+        told = image or ("" if untold else "not in the benchmark as it is now, or another example than was answered")
+        picture = f'<div class="none">{html(_cut(told, 200))}</div>' if told else ""
+    else:
+        data, (width, height) = image
+        alt = f"The picture of {row['id']}, {width} by {height} pixels"
+        picture = f'<img alt="{html(alt)}" src="data:image/webp;base64,{b64encode(data).decode()}">'
+    texts = ""
+    if example is not None:
+        asked = [("", example.question), ("Context", example.context), (example.judged, example.claim)]
+        texts = "".join(
+            f"<p>{f'<span>{html(name)}</span> ' if name else ''}{html(_cut(text))}</p>" for name, text in asked if text
+        )
+        options = list(example.options)
+    table = _options(int(row["gold"]), options, said, names)
+    return f'<div class="hkd-card"><div class="picture">{picture}</div><div><p>{head}</p>{texts}{table}</div></div>'
+
+
+def _options(gold: int, options: list[str] | None, said: list[Answer], names: list[str]) -> str:
+    """A line an option, a column a run: how probable it found the option, and which one it chose."""
+    size = max([gold + 1, len(options or ()), *(len(a.probabilities) for a in said), *(a.chosen + 1 for a in said)])
+    heads = "".join(f"<th>{html(name)}</th>" for name in names)
+    lines = []
+    for k in range(size):
+        text = f" {html(_cut(options[k], 300))}" if options and k < len(options) else ""
+        mark = ' <span class="gold">right answer</span>' if k == gold else ""
+        cells = "".join(_cell(k, gold, one) for one in said)
+        lines.append(f"<tr><td>{ascii_uppercase[k % 26]}.{text}{mark}</td>{cells}</tr>")
+    unread = ""
+    if any(one.chosen == NO_ANSWER for one in said):
+        cells = "".join(f"<td>{'✗ no answer' if one.chosen == NO_ANSWER else ''}</td>" for one in said)
+        unread = f"<tr><td>none of them</td>{cells}</tr>"
+    written = ""
+    if any(one.text for one in said):
+        cells = "".join(f"<td>“{html(_cut(one.text, 300))}”</td>" if one.text else "<td></td>" for one in said)
+        written = f"<tr><td>as written</td>{cells}</tr>"
+    return (
+        f"<table><thead><tr><th>option</th>{heads}</tr></thead><tbody>{''.join(lines)}{unread}{written}</tbody></table>"
+    )
+
+
+def _cell(k: int, gold: int, one: Answer) -> str:
+    chosen = ("✓ chosen, right" if k == gold else "✗ chosen, wrong") if one.chosen == k else ""
+    kind = ("good" if k == gold else "bad") if chosen else ""
+    if k >= len(one.probabilities):
+        return f'<td class="{kind}">{chosen}</td>'
+    percent = 100 * one.probabilities[k]
+    bar = f'<div class="bar"><div style="width:{percent:.1f}%"></div></div>'
+    return f'<td class="{kind}">{bar}<span>{percent:.0f} %</span> {chosen}</td>'
+
+
+def _cut(text: str, most: int = LONGEST) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _style() -> str:
+    """How cards look, light and dark; a mark and a word stand beside each colour."""
+    line, soft = ("#3a4046", "#23282d") if charts.dark() else ("#d8dce0", "#f4f6f8")
+    good, bad, bar = ("#5fd3ac", "#ff9c66", "#7cc4ee") if charts.dark() else ("#00694d", "#a84300", charts.BLUE)
+    return f"""<style>
+.hkd-card {{display:grid;grid-template-columns:minmax(0,260px) minmax(0,1fr);gap:1.25rem;padding:1rem;
+  border:1px solid {line};border-radius:.5rem}}
+.hkd-card p {{margin:0 0 .45rem;max-width:70ch;overflow-wrap:anywhere}}
+.hkd-card p span {{font-weight:600}}
+.hkd-card img {{max-width:100%;border:1px solid {line};border-radius:.25rem}}
+.hkd-card .none {{display:grid;place-items:center;min-height:6rem;padding:.75rem;background:{soft};border-radius:.25rem;
+  font-size:.85rem;text-align:center;overflow-wrap:anywhere}}
+.hkd-card table {{border-collapse:collapse;width:100%;table-layout:fixed;font-size:.92rem}}
+.hkd-card th, .hkd-card td {{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0;border:0;
+  border-top:1px solid {line};overflow-wrap:anywhere}}
+.hkd-card thead th {{border-top:0;font-weight:600}}
+.hkd-card .gold {{border:1px solid {good};color:{good};border-radius:.25rem;padding:0 .35rem;font-size:.8rem;
+  white-space:nowrap}}
+.hkd-card .good {{color:{good};font-weight:600}} .hkd-card .bad {{color:{bad};font-weight:600}}
+.hkd-card .bar {{height:.4rem;background:{soft};border-radius:.2rem;margin:.35rem 0 .15rem;max-width:16rem}}
+.hkd-card .bar div {{height:100%;background:{bar};border-radius:.2rem}}
+@media (max-width:800px) {{.hkd-card {{grid-template-columns:1fr}}}}
+</style>"""

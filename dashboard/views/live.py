@@ -1,11 +1,116 @@
-"""The page live."""
+"""The page of runs in progress. Only its middle is drawn again, every two seconds."""
 
 from __future__ import annotations
 
-from dashboard import stores
+import time
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import frames, stores
+from dashboard.texts import plain
+from dashboard.views.run import charts_of
+from harness import live
+from harness.live import Now
+from harness.store import Problem
+
+SECONDS = 2
+SHOWN = 20
 
 
 def show() -> None:
-    """An honest empty state until the page is there."""
-    if stores.any_runs():
-        stores.nothing("This page isn't there yet: the command line shows the same.", "hkdbench --help")
+    """The page."""
+    st.title("Live")
+    going = st.toggle(f"Look again every {SECONDS} seconds", value=True, key="refresh", bind="query-params")
+    st.fragment(_now, run_every=SECONDS if going else None)()
+
+
+def _now() -> None:
+    """What goes on at this moment."""
+    running = live.running(stores.store())
+    st.caption(f"As of {time.strftime('%H:%M:%S')}; runs on this machine, or on one that shares the store's folder.")
+    if not running:
+        stores.nothing(
+            "Nothing is running.",
+            f"hkdbench run --method finetune --benchmark scenes_hallucination --store {stores.store().url}",
+        )
+    for one in running[:SHOWN]:
+        if isinstance(one, Problem):
+            st.warning(plain(f"{one.run_id}: {one.message}"), icon=":material/warning:")
+        else:
+            _one(one, opened=len(running) == 1)
+    if len(running) > SHOWN:
+        st.caption(f"And {len(running) - SHOWN} more, which began earlier.")
+    _paused()
+    _ended()
+
+
+def _one(now: Now, opened: bool) -> None:
+    with st.container(border=True):
+        quiet = time.time() - now.updated
+        badge = (
+            f":orange-badge[:material/hourglass_empty: no word for {_span(quiet)}]"
+            if now.silent
+            else ":green-badge[:material/play_circle: running]"
+        )
+        st.markdown(f"{badge} **{plain(now.run_id)}**")
+        seed = f"student {now.student}, seed {now.seed}" + (f", {', '.join(now.tags)}" if now.tags else "")
+        st.caption(plain(f"{now.method} on {now.benchmark}, {seed}; began {_span(time.time() - now.started)} ago"))
+        stages = [_marked(stage, now) for stage in (*now.stages, "score")]
+        st.markdown(" → ".join(stages))
+        share = now.step / now.steps if now.steps else 0.0
+        st.progress(min(max(share, 0.0), 1.0), text=plain(f"{now.stage}: {now.step:,} of {now.steps:,}"))
+        if now.silent:
+            st.caption("It may have been stopped, or have long steps. The same command goes on from its checkpoint.")
+        history = live.history(stores.store(), now)
+        if len(history):
+            with st.expander("Curves", expanded=opened, key=f"curves-{now.run_id}"):
+                charts_of(history, steps_so_far(now, history))
+
+
+def steps_so_far(now: Now, history: pd.DataFrame) -> list[tuple[str, int]]:
+    """The stages up to the one that a run is in, each with its steps as far as they are known."""
+    reached = now.stages.index(now.stage) + 1 if now.stage in now.stages else len(now.stages)
+    last = history.groupby("stage")["step"].max()
+    return [(s, now.steps if s == now.stage else int(last.get(s, 0))) for s in now.stages[:reached]]
+
+
+def _marked(stage: str, now: Now) -> str:
+    """A stage's name with what became of it: done, under way, to come."""
+    order = [*now.stages, "score"]
+    at = order.index(now.stage) if now.stage in order else len(order) - 1 if now.stage.startswith("score") else 0
+    place = order.index(stage)
+    sign = ":material/check:" if place < at else ":material/arrow_forward:" if place == at else ":material/schedule:"
+    told = f"{sign} {plain(stage)}"
+    return f"**{told}**" if place == at else told
+
+
+def _paused() -> None:
+    paused = live.paused(stores.store())
+    if not paused:
+        return
+    st.subheader("Stopped, and able to go on", anchor=False)
+    rows = [(one.run_id, one.checkpoint, _span(one.age)) for one in paused[:SHOWN]]
+    frames.shown(pd.DataFrame(rows, columns=["run", "checkpoint", "age"]), "paused", "Stopped, and able to go on")
+    st.caption("The command that started one goes on from its checkpoint.")
+
+
+def _ended() -> None:
+    """The runs that ended last."""
+    ended = sorted((e for e in stores.runs() if e.finished), key=lambda e: e.finished, reverse=True)[:5]
+    if not ended:
+        return
+    st.subheader("Ended last", anchor=False)
+    frame = pd.DataFrame(
+        [(e.run_id, e.status, e.problem or "", frames.moment(e.finished)) for e in ended],
+        columns=["run", "status", "problem", "finished"],
+    )
+    frames.shown(frame, "ended", "Runs that ended last", links={"run": ("run", "run", {})})
+
+
+def _span(seconds: float) -> str:
+    """A time as people say it."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

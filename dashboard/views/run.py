@@ -1,11 +1,358 @@
-"""The page run."""
+"""The page of a run: how it was made, what came out, and whether that still holds."""
 
 from __future__ import annotations
 
-from dashboard import stores
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from dashboard import charts, frames, one_run, pages, started, stores, what_is
+from dashboard.texts import plain
+from harness.cells import count, short
+from harness.errors import StoreError
+from harness.record import Record
+from harness.store import Problem
+
+STATUS = {
+    "done": (":material/check_circle:", "done", "green"),
+    "failed": (":material/error:", "failed", "red"),
+    "interrupted": (":material/pause_circle:", "interrupted", "orange"),
+}
+SECTIONS = ("Figures", "Curves", "Training", "Cost", "Provenance")
+VERIFIED = {
+    "ok": ":material/check_circle: nothing changed",
+    "changed": ":material/error: something changed",
+    "unverified": ":material/help: nothing changed, but not everything could be checked",
+}
 
 
 def show() -> None:
-    """An honest empty state until the page is there."""
-    if stores.any_runs():
-        stores.nothing("This page isn't there yet: the command line shows the same.", "hkdbench --help")
+    """The page."""
+    st.title("Run")
+    if not stores.any_runs():
+        return
+    run_id = st.selectbox(
+        "Run",
+        list(stores.listing().stamps),
+        index=None,
+        placeholder="Type a part of its id",
+        key="run",
+        bind="query-params",
+    )
+    if run_id is None:
+        _latest()
+        return
+    record = stores.record(run_id)
+    if isinstance(record, Problem):
+        st.error(plain(f"This run is broken: {record.message}"), icon=":material/error:")
+        return
+    _head(record)
+    opened = st.tabs(SECTIONS, key="section", bind="query-params")
+    drawn = (_figures, _curves, _training, _cost, _provenance)
+    for tab, draw in zip(opened, drawn, strict=True):
+        if tab.open:
+            with tab:
+                draw(record)
+
+
+def _latest() -> None:
+    """The runs that ended last, to choose from."""
+    st.caption("Or one of the runs that ended last:")
+    entries = sorted(stores.runs(), key=lambda entry: entry.finished, reverse=True)[:20]
+    frame = pd.DataFrame(
+        [
+            (e.run_id, e.status, e.label, e.student, e.benchmark, str(e.seed), frames.moment(e.finished))
+            for e in entries
+        ],
+        columns=["run", "status", "method", "student", "benchmark", "seed", "finished"],
+    )
+    frames.shown(frame, "latest", "The runs that ended last", links={"run": ("run", "run", {})})
+
+
+# ------------------------------------------------------------------------------------------- the head
+
+
+def _head(record: Record) -> None:
+    icon, status, colour = STATUS[record.status]
+    seed = f", seed {record.seed}" if record.student else ""
+    who = f", student {record.student} of ladder {record.ladder}" if record.student else ""
+    st.markdown(f":{colour}-badge[{icon} {status}] {plain(f'{record.method} on {record.benchmark}{who}{seed}')}")
+    if record.error:
+        at = f" in stage {record.error.stage!r} at step {record.error.step}" if record.error.stage else ""
+        st.error(plain(f"{record.error.type}{at}: {record.error.message}"), icon=":material/error:")
+        st.markdown("The same command runs it again, from its last checkpoint where it has one.")
+    if record.kind == "robustness":
+        st.info("The student of another run, asked again in other ways; never ranked.", icon=":material/info:")
+    numbers = list(one_run.headline(record))
+    if record.parameters is not None and record.student:
+        numbers.append(("student's parameters", count(record.parameters)))
+    if record.status == "done" and record.student:
+        numbers.append(("training, TFLOP, teachers included", short(record.cost.train_flops / 1e12)))
+    for column, (name, value) in zip(st.columns(4), numbers, strict=False):
+        column.metric(name, value)
+    if record.status == "done":
+        with st.container(horizontal=True):
+            pages.link("examples", "Its answers, picture by picture", run=[record.run_id])
+            pages.link("compare", "Compare it with another", a=record.run_id)
+    if record.method == "hkd4vlm":
+        st.caption(what_is.RECONSTRUCTION)
+
+
+# ------------------------------------------------------------------------------------------- figures
+
+
+def _figures(record: Record) -> None:
+    splits = one_run.splits(record)
+    if not splits:
+        st.info(f"No figures: the run is {record.status}.", icon=":material/inbox:")
+        return
+    split = st.segmented_control("Split", splits, default=splits[0], key="split", bind="query-params", required=True)
+    try:
+        predictions = stores.predictions(record.run_id, split)
+    except StoreError as error:
+        st.warning(plain(error), icon=":material/warning:")
+        predictions = None
+    left, right = st.columns(2, gap="large")
+    with left:
+        _by_category(record, split, predictions)
+    if predictions is not None and len(predictions):
+        with right:
+            _confusion(predictions, record.data.options if record.data else None)
+        with left:
+            _calibration(predictions)
+    with right:
+        st.subheader("All figures")
+        forms = dict.fromkeys(("value", "low", "high"), "{:.2f}")
+        frames.shown(one_run.figures(record, split), f"figures-{split}", f"All figures on {split}", forms)
+        st.caption("With 95 % intervals by bootstrap over images, where they can be had.")
+
+
+def _by_category(record: Record, split: str, predictions: pd.DataFrame | None) -> None:
+    frame = one_run.categories(record, split, predictions)
+    if not len(frame):
+        return
+    st.subheader("Accuracy by category")
+    chance = record.metrics[split].get("chance")
+    frame["name"] = [f"{c} ({n:,})" if n else c for c, n in zip(frame["category"], frame["examples"], strict=True)]
+    y = alt.Y("name:N", title=None, sort=None)
+    tips: list[Any] = ["name:N", *(alt.Tooltip(f"{c}:Q", format=".1f") for c in ("value", "low", "high"))]
+    scale = alt.Scale(domain=[0, 100])
+    bars = alt.Chart(frame).encode(y=y, tooltip=tips)
+    layers = [
+        bars.mark_bar(color=charts.SKY, opacity=0.75, height={"band": 0.62}).encode(
+            x=alt.X("value:Q", title="accuracy, % (examples in brackets)", scale=scale)
+        ),
+        bars.mark_rule(color=charts.ink(), strokeWidth=2).encode(x="low:Q", x2="high:Q"),
+    ]
+    if chance is not None:
+        layers.append(_reference(100 * chance.value, "chance"))
+    chart = alt.layer(*layers).properties(height=38 * len(frame) + 60)
+    told = "; ".join(f"{r.name} {r.value:.1f}" for r in frame.itertuples(index=False))
+    charts.draw(chart, f"Accuracy in per cent by category with 95 % intervals: {told}")
+
+
+def _reference(at: float, name: str) -> Any:
+    """A vertical line with its name above."""
+    base = alt.Chart(pd.DataFrame({"at": [at], "name": [f"{name} {at:.0f}"]})).encode(x="at:Q")
+    line = base.mark_rule(strokeDash=[4, 4], color=charts.faint(), strokeWidth=1.5)
+    return line + base.mark_text(baseline="bottom", dy=-2, color=charts.faint()).encode(y=alt.value(0), text="name:N")
+
+
+def _confusion(predictions: pd.DataFrame, options: list[str] | None) -> None:
+    st.subheader("What was chosen where what was right")
+    frame = one_run.confusion(predictions, options)
+    order = list(dict.fromkeys(frame["gold"]))
+    chosen = list(dict.fromkeys(frame["chosen"]))
+    base = alt.Chart(frame).encode(
+        x=alt.X("chosen:N", title="chosen", sort=chosen, axis=alt.Axis(labelAngle=0, orient="top")),
+        y=alt.Y("gold:N", title="right answer", sort=order),
+        tooltip=["gold:N", "chosen:N", "count:Q", alt.Tooltip("share:Q", format=".1%")],
+    )
+    fill = alt.Color("share:Q", scale=alt.Scale(scheme="blues", domain=[0, 1]), legend=None)
+    text = base.mark_text(fontSize=14).encode(
+        text=alt.Text("count:Q", format=","),
+        color=alt.condition("datum.share > 0.5", alt.value("#ffffff"), alt.value("#1b1f24")),
+    )
+    frame_of_right = base.transform_filter("datum.right").mark_rect(
+        fillOpacity=0, stroke=charts.ORANGE, strokeWidth=2.5
+    )
+    chart = alt.layer(base.mark_rect().encode(color=fill), frame_of_right, text)
+    told = "; ".join(f"{r['gold']} as {r['chosen']} {r['count']}" for r in frame.to_dict("records") if r["count"])
+    charts.draw(chart.properties(height=52 * len(order) + 60), f"Confusion matrix, examples: {told}")
+    letters = "" if options else " Every example has options of its own: they go by their letters."
+    st.caption(f"Examples; the shade is their share of the row, right answers are framed.{letters}")
+
+
+def _calibration(predictions: pd.DataFrame) -> None:
+    st.subheader("Is it as sure as it is right?")
+    frame = one_run.calibrated(predictions)
+    if not len(frame):
+        st.caption("Its answers came without scores: there is no confidence to compare.")
+        return
+    x = alt.X("confidence:Q", title="confidence (probability of the answer), %", scale=alt.Scale(domain=[0, 100]))
+    tips = [alt.Tooltip(f"{c}:Q", format=".1f") for c in ("confidence", "accuracy", "low", "high")] + ["examples:Q"]
+    base = alt.Chart(frame).encode(x=x, tooltip=tips)
+    title = "accuracy, %"
+    bars = base.mark_rule(color=charts.BLUE, strokeWidth=2).encode(
+        y=alt.Y("low:Q", title=title, scale=alt.Scale(domain=[0, 100])), y2="high:Q"
+    )
+    size = alt.Size("examples:Q", scale=alt.Scale(range=[30, 500]), legend=None)
+    points = base.mark_circle(color=charts.BLUE, opacity=0.85).encode(y=alt.Y("accuracy:Q", title=title), size=size)
+    ideal = alt.Chart(pd.DataFrame({"confidence": [0, 100], "accuracy": [0, 100]}))
+    line = ideal.mark_line(strokeDash=[4, 4], color=charts.faint()).encode(x="confidence:Q", y="accuracy:Q")
+    told = "; ".join(f"sure {r.confidence:.0f}, right {r.accuracy:.0f}" for r in frame.itertuples(index=False))
+    charts.draw(alt.layer(line, bars, points).properties(height=300), f"Reliability diagram, per cent: {told}")
+    st.caption(
+        "A point is a bin of confidence, its size the number of examples; below the dashed line it is surer than "
+        "right. Bars: Wilson's 95 % interval, examples taken as independent."
+    )
+
+
+# -------------------------------------------------------------------------------------------- curves
+
+
+def _curves(record: Record) -> None:
+    if not record.stages:
+        st.info("No curves: nothing was trained.", icon=":material/inbox:")
+        return
+    try:
+        history = stores.history(record.run_id)
+    except StoreError as error:
+        st.info(plain(error), icon=":material/inbox:")
+        return
+    charts_of(history, one_run.of_stages(record))
+
+
+def charts_of(history: pd.DataFrame, of_stages: list[tuple[str, int]]) -> None:
+    """A chart for each validation figure and each named loss term, over the steps of all stages."""
+    frame = one_run.curves(history, of_stages)
+    roles = list(dict.fromkeys(frame["role"]))
+    terms = one_run.terms(frame)
+    st.caption("Stages follow one another from left to right. Losses are means over the steps since the last point.")
+    for start in range(0, len(terms), 2):
+        for column, term in zip(st.columns(2, gap="large"), terms[start : start + 2], strict=False):
+            with column:
+                _curve(frame[frame["term"] == term], term, roles, of_stages)
+
+
+def _curve(frame: pd.DataFrame, term: str, roles: list[str], of_stages: list[tuple[str, int]]) -> None:
+    title = one_run.term_title(term)
+    percent = title.endswith("%")
+    frame = frame.assign(value=frame["value"] * (100 if percent else 1))
+    end = sum(steps for _, steps in of_stages)
+    x = alt.X("at:Q", title="optimizer steps", scale=alt.Scale(domain=[0, end], nice=False), axis=alt.Axis(tickCount=6))
+    here = [role for role in roles if (frame["role"] == role).any()]
+    scale = alt.Scale(domain=roles, range=charts.PALETTE[: len(roles)])
+    legend = alt.Legend(orient="bottom", values=here, symbolType="stroke", symbolSize=300, symbolStrokeWidth=3)
+    colour = alt.Color("role:N", title=None, scale=scale, legend=legend)
+    base = alt.Chart(frame).encode(
+        x=x,
+        y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)),
+        color=colour,
+        detail="stage:N",
+        tooltip=["stage:N", "role:N", "step:Q", alt.Tooltip("value:Q", format=".4g")],
+    )
+    dash = alt.StrokeDash("role:N", scale=alt.Scale(domain=roles), title=None, legend=legend)
+    lines = [base.mark_line(strokeWidth=2).encode(strokeDash=dash)]
+    if term.startswith("validation/"):
+        lines.append(base.mark_point(size=45, filled=True))
+    borders = pd.DataFrame(
+        [
+            (sum(s for _, s in of_stages[:k]), sum(s for _, s in of_stages[: k + 1]), name)
+            for k, (name, _) in enumerate(of_stages)
+        ],
+        columns=["from", "to", "stage"],
+    )
+    borders["middle"] = (borders["from"] + borders["to"]) / 2
+    rules = alt.Chart(borders[1:]).mark_rule(color=charts.faint(), strokeDash=[2, 3]).encode(x="from:Q")
+    names = alt.Chart(borders).mark_text(baseline="bottom", dy=-3, color=charts.faint())
+    named = names.encode(x="middle:Q", y=alt.value(0), text="stage:N")
+    chart = alt.layer(rules, *lines, named).properties(height=270)
+    last = frame.sort_values("at").drop_duplicates(["stage", "role"], keep="last")
+    told = "; ".join(f"{r.role} in {r.stage} ends at {r.value:.3g}" for r in last.itertuples(index=False))
+    charts.draw(chart, f"{title} over the steps of training: {told}")
+
+
+# ------------------------------------------------------------------------------- training, cost, origin
+
+
+def _training(record: Record) -> None:
+    st.subheader("Stages and their roles")
+    frame = one_run.stages(record)
+    if len(frame):
+        frames.shown(
+            frame, "stages", "Stages and roles", {"best validation accuracy, %": "{:.1f}", "share of budget": "{:g}"}
+        )
+    else:
+        st.caption("None: the rung, or whatever answered, was scored as it is.")
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.subheader("Settings of the method")
+        frame = one_run.settings(record)
+        if len(frame):
+            frames.shown(frame, "settings", "Settings of the method")
+        else:
+            st.caption("It has none.")
+    with right:
+        st.subheader("Training, evaluation, data")
+        frames.shown(one_run.training(record), "training", "Training, evaluation, data")
+
+
+def _cost(record: Record) -> None:
+    frame = one_run.cost(record)
+    c = record.cost
+    times = {"training": c.train_seconds, "validation": c.validation_seconds, "test": c.test_seconds}
+    memory = f"; at most {c.peak_memory_bytes / 2**20:,.0f} MiB of memory" if c.peak_memory_bytes else ""
+    told = ", ".join(f"{name} {seconds:,.1f} s" for name, seconds in times.items())
+    st.markdown(plain(f"{told}; the whole run {c.total_seconds:,.1f} s; {c.test_forwards:,} forwards on test{memory}."))
+    if not len(frame):
+        st.info("Nothing was trained, and so nothing billed.", icon=":material/inbox:")
+        return
+    frame["name"] = frame["stage"] + " · " + frame["role"]
+    chart = (
+        alt.Chart(frame)
+        .mark_bar(color=charts.SKY, height={"band": 0.62})
+        .encode(
+            x=alt.X("TFLOP:Q", title="training, TFLOP (estimated)"),
+            y=alt.Y("name:N", title="stage · role", sort=None),
+            tooltip=["name:N", "TFLOP:Q", "seconds:Q", "forwards:Q"],
+        )
+        .properties(height=38 * len(frame) + 60)
+    )
+    told = "; ".join(f"{r.name} {r.TFLOP:.3g}" for r in frame.itertuples(index=False))
+    charts.draw(chart, f"TFLOP of training by stage and role: {told}")
+    frames.shown(frame.drop(columns="name"), "cost", "Cost by role", {"TFLOP": "{:.3f}", "seconds": "{:.1f}"})
+    st.caption("All of the teachers' work is billed. FLOPs are estimated from parameters and tokens.")
+
+
+def _provenance(record: Record) -> None:
+    _verify(record)
+    st.subheader("Where the numbers come from")
+    frame = pd.DataFrame(one_run.provenance(record), columns=["what", "value"])
+    frames.shown(frame, "provenance", "Where the numbers come from")
+    for line in one_run.leaks(record):
+        st.warning(plain(f"Shared by splits of the data: {line}"), icon=":material/warning:")
+    if record.error and record.error.traceback:
+        with st.expander("Traceback"):
+            st.code(record.error.traceback, language=None)
+
+
+def _verify(record: Record) -> None:
+    """The button, and what `hkdbench verify` finds."""
+    st.subheader("Does it still hold?")
+    st.caption("Every figure is computed anew from the predictions; hashes, golds, ids and sums are compared.")
+    if not st.button("Verify", icon=":material/fact_check:", key=f"verify-{record.run_id}"):
+        return
+    with st.spinner("Computing every figure anew…", show_time=True):
+        report = stores.verified(record.run_id, started.data_dir(record.benchmark))
+    st.markdown(f"**{VERIFIED[report.state]}**")
+    frame = pd.DataFrame([(f.state, f.check, f.detail) for f in report.findings], columns=["state", "check", "what"])
+    st.dataframe(frame, hide_index=True, height="content")
+    if (
+        any(f.check in ("data", "golds") for f in report.of("unverified"))
+        and started.data_dir(record.benchmark) is None
+    ):
+        st.markdown("With the benchmark's files at hand more can be checked:")
+        st.code(started.command(record.benchmark), language="bash")

@@ -1,11 +1,253 @@
-"""The page sweep."""
+"""The page of sweeps: which settings matter, which are best, and which runs say so."""
 
 from __future__ import annotations
 
-from dashboard import stores
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from dashboard import charts, frames, pages, stores, trials
+from dashboard.texts import plain
+from harness.entries import Entry
+from harness.record import Record
+
+ANY = "any"
+MOST = 2000
+"""So many of the newest runs of a set are read."""
+SLICES = 12
+TABLED = 100
 
 
 def show() -> None:
-    """An honest empty state until the page is there."""
-    if stores.any_runs():
-        stores.nothing("This page isn't there yet: the command line shows the same.", "hkdbench --help")
+    """The page."""
+    st.title("Sweep")
+    if not stores.any_runs():
+        return
+    runs = [e for e in stores.runs() if e.kind == "run" and e.student]
+    if not runs:
+        stores.nothing("No run of a method yet.", f"hkdbench sweep SWEEP.toml --store {stores.store().url}")
+        return
+    chosen = _choose(runs)
+    records = _records(tuple(e.run_id for e in chosen), stores.listing().key)
+    splits = [s for s in ("validation", "test", "ood") if any(s in r.metrics for r in records)]
+    if not splits:
+        st.info("None of these runs has finished yet.", icon=":material/inbox:")
+        return
+    split, metric = _figure(records, splits)
+    frame = trials.of(records, split, metric)
+    names = trials.settings(frame)
+    done = frame[frame["value"].notna()]
+    if len(done) < 2 or not names:
+        stores.nothing(
+            f"{len(done)} finished runs, {len(names)} settings that vary: nothing to compare yet.",
+            f"hkdbench sweep SWEEP.toml --store {stores.store().url}",
+        )
+        return
+    title = _title(split, metric)
+    _told(frame, metric, title)
+    important = trials.importance(frame)
+    ordered = important["setting"].tolist() or names
+    ordered += [name for name in names if name not in ordered]
+    left, right = st.columns([1, 1], gap="large")
+    with left:
+        _best_so_far(frame, metric, title)
+    with right:
+        _importance(important)
+    _parallel(frame, ordered[: trials.AXES - 1], metric, title)
+    _slices(frame, ordered[:SLICES], title)
+    _table(frame, ordered, metric, title)
+
+
+# ------------------------------------------------------------------------------------------ choosing
+
+
+def _choose(runs: Sequence[Entry]) -> list[Entry]:
+    """The runs of one sweep (or other tag), of one benchmark, of one method."""
+    columns = st.columns(3)
+    known = trials.tags(runs)
+    first = known[0] if known and known[0].startswith("sweep") else ANY
+    options = [ANY, *known]
+    with columns[0]:
+        tag = st.selectbox("Sweep or other tag", options, index=options.index(first), key="tag", bind="query-params")
+    runs = [e for e in runs if tag in (ANY, *e.tags)]
+    with columns[1]:
+        benchmark = st.selectbox("Benchmark", sorted({e.benchmark for e in runs}), key="benchmark", bind="query-params")
+    runs = [e for e in runs if e.benchmark == benchmark]
+    methods = sorted({e.method for e in runs}, key=lambda m: (-len({e.row for e in runs if e.method == m}), m))
+    with columns[2]:
+        method = st.selectbox("Method", methods, key="method", bind="query-params")
+    return sorted((e for e in runs if e.method == method), key=lambda e: e.finished)[-MOST:]
+
+
+@st.cache_resource(max_entries=8, show_spinner="Reading the trials…")
+def _records(run_ids: tuple[str, ...], key: str) -> list[Record]:
+    loaded = (stores.store().load(run_id) for run_id in run_ids)
+    return [record for record in loaded if isinstance(record, Record)]
+
+
+def _figure(records: Sequence[Record], splits: list[str]) -> tuple[str, str]:
+    left, right = st.columns([1, 2])
+    with left:
+        split = st.segmented_control(
+            "Split", splits, default=splits[0], key="split", bind="query-params", required=True
+        )
+    with right:
+        metric = st.selectbox("Figure", trials.metrics(records, split), key="metric", bind="query-params")
+    if split in ("test", "ood"):
+        st.caption("Settings are chosen on validation: a choice made on this split no longer tells how good it is.")
+    return split, metric
+
+
+def _title(split: str, metric: str) -> str:
+    unit = "" if metric in ("nll", "brier") or ":" in metric else ", %"
+    less = ", less is better" if trials.lower_is_better(metric) else ""
+    return f"{split} {metric}{unit}{less}"
+
+
+def _told(frame: pd.DataFrame, metric: str, title: str) -> None:
+    done = frame[frame["value"].notna()]
+    best = done.sort_values("value", ascending=trials.lower_is_better(metric), kind="stable").iloc[0]
+    lost = len(frame) - len(done)
+    more = f", {lost} without a figure" if lost else ""
+    bounds = "" if pd.isna(best["low"]) else f" [{best['low']:.1f}, {best['high']:.1f}]"
+    said = f"{len(done)} trials{more}. The best, number {best['number']}: {best['value']:.4g}{bounds} ({title})."
+    st.markdown(plain(said))
+    pages.link("run", best["run"], run=best["run"])
+    st.caption("The best of many trials looks better than it is: confirm it with fresh seeds on test.")
+
+
+# ------------------------------------------------------------------------------------------- charts
+
+
+def _clicked(event: Any) -> None:
+    """Opens the run whose mark was clicked."""
+    picked = event.selection.get("trial") if event else None
+    if picked and picked[0].get("run"):
+        pages.go("run", run=picked[0]["run"])
+
+
+def _best_so_far(frame: pd.DataFrame, metric: str, title: str) -> None:
+    st.subheader("Best so far", anchor=False)
+    done = frame[frame["value"].notna()]
+    base = alt.Chart(done)
+    x = alt.X("number:Q", title="trial, in the order of their ends", axis=alt.Axis(tickMinStep=1, tickCount=8))
+    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
+    tips = ["run:N", "number:Q", *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("value", "low", "high"))]
+    click = alt.selection_point(name="trial", fields=["run"], on="click")
+    bars = base.mark_rule(color=charts.SKY, strokeWidth=1.5).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q")
+    points = base.mark_circle(color=charts.BLUE, size=60, opacity=0.9, cursor="pointer").encode(x=x, y=y, tooltip=tips)
+    line = base.mark_line(interpolate="step-after", color=charts.ORANGE, strokeWidth=2.5).encode(x=x, y="best:Q")
+    chart = alt.layer(bars, line, points.add_params(click)).properties(height=300)
+    told = f"{title} of {len(done)} trials in order; the best at the end is {frame['best'].iloc[-1]:.4g}"
+    _clicked(charts.draw(chart, told, key="best-so-far", on_select="rerun", selection_mode="trial"))
+    st.caption("A point is a trial with its 95 % interval, the line the best so far. A click opens the run.")
+
+
+def _importance(found: pd.DataFrame) -> None:
+    st.subheader("What the settings explain", anchor=False)
+    if not len(found):
+        st.caption("Fewer than four trials, or no setting with two values in them: nothing can be said yet.")
+        return
+    shown = found.head(10).assign(mark=["above luck" if s > u else "luck" for s, u in
+                                        zip(found["share"], found["luck"], strict=True)][:10])  # fmt: skip
+    order = shown["setting"].tolist()
+    scale = alt.Scale(domain=["above luck", "luck"], range=[charts.BLUE, charts.GREY])
+    base = alt.Chart(shown).encode(
+        y=alt.Y("setting:N", title=None, sort=order),
+        tooltip=["setting:N", alt.Tooltip("share:Q", format=".1f"), alt.Tooltip("luck:Q", format=".1f"), "values:Q"],
+    )
+    bars = base.mark_bar(height={"band": 0.55}).encode(
+        x=alt.X("share:Q", title="variance explained alone, %", scale=alt.Scale(domain=[0, 100])),
+        color=alt.Color("mark:N", scale=scale, title=None, legend=alt.Legend(orient="top")),
+    )
+    luck = base.mark_tick(color=charts.ink(), thickness=3, height={"band": 0.75}).encode(x="luck:Q")
+    told = "; ".join(f"{r.setting} {r.share:.0f} (luck up to {r.luck:.0f})" for r in shown.itertuples())
+    charts.draw(alt.layer(bars, luck).properties(height=max(150, 34 * len(shown) + 80)), f"Per cent explained: {told}")
+    st.caption(
+        "The part of the trials' variance that lies between a setting's values, each setting for itself. The tick: "
+        "what a setting without effect stays below 19 times in 20."
+    )
+
+
+def _parallel(frame: pd.DataFrame, names: list[str], metric: str, title: str) -> None:
+    st.subheader("All trials", anchor=False)
+    lines, ticks = trials.parallel(frame, names, title)
+    order = [*names, title]
+    x = alt.X(
+        "axis:N", sort=order, title=None, scale=alt.Scale(padding=0.35), axis=alt.Axis(labelAngle=0, labelLimit=170,
+                                                                                       orient="top", domain=False)
+    )  # fmt: skip
+    y = alt.Y("at:Q", axis=None, scale=alt.Scale(domain=[-0.06, 1.06]))
+    weak, strong = ("#2b4a63", "#b9e3ff") if charts.dark() else ("#c9dff0", "#08306b")
+    shades = [strong, weak] if trials.lower_is_better(metric) else [weak, strong]
+    colour = alt.Color("value:Q", scale=alt.Scale(range=shades), legend=None)
+    click = alt.selection_point(name="trial", fields=["run"], on="click")
+    hover = alt.selection_point(name="near", fields=["run"], on="pointerover", clear="pointerout", empty=False)
+    base = alt.Chart(lines).encode(x=x, y=y, detail="run:N", color=colour)
+    tips = ["run:N", "axis:N", "shown:N", alt.Tooltip("value:Q", format=".4g")]
+    drawn = base.mark_line(cursor="pointer").encode(
+        strokeWidth=alt.condition(hover, alt.value(5), alt.value(2)),
+        opacity=alt.condition(hover, alt.value(1), alt.value(0.65)),
+        tooltip=["run:N", alt.Tooltip("value:Q", format=".4g")],
+    )
+    points = base.mark_circle(size=45, opacity=0.9, cursor="pointer").encode(tooltip=tips)
+    ends = ticks.groupby("axis", as_index=False).agg(low=("at", "min"), high=("at", "max"))
+    axes = alt.Chart(ends).mark_rule(color=charts.faint()).encode(x=x, y=alt.Y("low:Q", axis=None), y2="high:Q")
+    said = alt.Chart(ticks).encode(x=x, y=y, text="shown:N")
+    halo = said.mark_text(align="left", dx=8, fontSize=11.5, stroke=charts.paper(), strokeWidth=4)
+    texts = said.mark_text(align="left", dx=8, fontSize=11.5, color=charts.ink())
+    chart = alt.layer(axes, drawn.add_params(hover), points.add_params(click), halo, texts).properties(height=380)
+    told = f"Parallel coordinates of {lines['run'].nunique()} trials over {', '.join(names)} and {title}"
+    _clicked(charts.draw(chart, told, key="parallel", on_select="rerun", selection_mode="trial"))
+    st.caption("A line is a trial: its settings, most important first, and what came out at the right; the stronger "
+        "its colour, the better. A click on a point opens the run.")  # fmt: skip
+
+
+def _slices(frame: pd.DataFrame, names: list[str], title: str) -> None:
+    st.subheader("Slices", anchor=False)
+    done = frame[frame["value"].notna()]
+    for start in range(0, len(names), 3):
+        for column, name in zip(st.columns(3, gap="medium"), names[start : start + 3], strict=False):
+            with column:
+                _slice(done, name, title)
+
+
+def _slice(done: pd.DataFrame, name: str, title: str) -> None:
+    part = done[["run", "value", "low", "high"]].assign(setting=done[name])
+    number = trials.is_number(done[name])
+    if number:
+        part = part[part["setting"].notna()].astype({"setting": float})
+        kind: Literal["log", "linear"] = "log" if trials.is_log(done[name]) else "linear"
+        x = alt.X(
+            "setting:Q",
+            title=name,
+            scale=alt.Scale(type=kind, zero=False, padding=12),
+            axis=alt.Axis(tickCount=4, grid=False),
+        )
+    else:
+        part["setting"] = ["not set" if v is None else str(v).lower() if isinstance(v, bool) else str(v)
+                           for v in part["setting"]]  # fmt: skip
+        x = alt.X("setting:N", title=name, axis=alt.Axis(labelAngle=0, labelLimit=110))
+    base = alt.Chart(part).encode(x=x)
+    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
+    bars = base.mark_rule(color=charts.SKY, strokeWidth=1.5).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+    points = base.mark_circle(color=charts.BLUE, size=55, opacity=0.85).encode(
+        y=y, tooltip=["run:N", "setting", alt.Tooltip("value:Q", format=".2f")]
+    )
+    charts.draw(alt.layer(bars, points).properties(height=230), f"{title} by {name} for {len(part)} trials")
+
+
+def _table(frame: pd.DataFrame, names: list[str], metric: str, title: str) -> None:
+    st.subheader("Trials", anchor=False)
+    shown = frame[["run", "number", "status", "seed", "value", "low", "high", *names]]
+    ranked = shown.sort_values("value", ascending=trials.lower_is_better(metric), kind="stable")
+    forms = dict.fromkeys((title, "low", "high"), "{:.2f}")
+    frames.shown(ranked[:TABLED].rename(columns={"value": title}), "trials", "Trials, best first", forms,
+                 links={"run": ("run", "run", {})})  # fmt: skip
+    if len(ranked) > TABLED:
+        st.caption(f"The best {TABLED} of {len(ranked):,}; the file has all.")
+    st.download_button("Download as CSV", frame.to_csv(index=False), "trials.csv", "text/csv",
+                       icon=":material/download:")  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import StoreOption, app, say
+from harness.cli.common import PluginOption, StoreOption, app, load_plugins, say
 
 PORT = 8501
 """The first port that is tried."""
@@ -57,6 +58,11 @@ def dashboard_(
     address: Annotated[str, typer.Option(help="The address that it listens on; others than this one are let in.")] = (
         "127.0.0.1"
     ),
+    data_dir: Annotated[
+        list[str] | None,
+        typer.Option("--data-dir", help="BENCHMARK=FOLDER with its published files, for pictures; may be repeated."),
+    ] = None,
+    plugin: PluginOption = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser.")] = False,
 ) -> None:
     """Open the dashboard on the store: who leads, whether it is real, and on which pictures methods fail."""
@@ -70,6 +76,7 @@ def dashboard_(
     chosen = _free_port(address, port)
     paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"HKDBENCH_STORE": url, "PYTHONPATH": os.pathsep.join(paths)}
+    environment["HKDBENCH_DASHBOARD"] = json.dumps({"data_dirs": _folders(data_dir), "plugins": _specs(plugin)})
     if address not in ("127.0.0.1", "localhost", "::1"):
         say(f"note: whoever reaches {address} can read all of {url}; it asks for no password")
     say(f"dashboard of {url}: http://{address}:{chosen} (Ctrl-C ends it)")
@@ -83,6 +90,29 @@ def dashboard_(
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Streamlit's banner; what goes wrong it says on standard error
     os.execve(sys.executable, [sys.executable, "-m", "dashboard.serve", *options], environment)
+
+
+def _folders(given: list[str] | None) -> dict[str, str]:
+    """The folders by benchmark. Raises `ConfigError`."""
+    from harness import registry
+    from harness.errors import ConfigError
+
+    folders = {}
+    for one in given or ():
+        name, _, folder = one.partition("=")
+        if not (name and folder and Path(folder).expanduser().is_dir()):
+            known = ", ".join(sorted(registry.benchmarks()))
+            raise ConfigError(
+                f"--data-dir {one!r}: expected BENCHMARK=FOLDER with a folder that is there; known: {known}"
+            )
+        folders[name] = str(Path(folder).expanduser().resolve())
+    return folders
+
+
+def _specs(plugins: list[str] | None) -> list[str]:
+    """The plugins, tried here, so that one that fails is named at once; files by their whole path."""
+    load_plugins(plugins)
+    return [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins or ()]
 
 
 def _free_port(address: str, asked: int | None) -> int:
