@@ -134,12 +134,7 @@ def _predictions(run_id: str, stamp: str, split: str) -> pd.DataFrame:
 
 
 def verified(run_id: str, data_dir: Path | None) -> Report:
-    """What `hkdbench verify` finds of a run, as it and its data are now; see `harness.verify`."""
-    return _verified(run_id, listing().stamps.get(run_id, ""), data_dir)
-
-
-@st.cache_resource(max_entries=32, show_spinner=False)
-def _verified(run_id: str, stamp: str, data_dir: Path | None) -> Report:
+    """What `hkdbench verify` finds of a run: each time anew, since files may have changed that no stamp tells of."""
     from harness import verify
 
     return verify.verify(store(), run_id, data_dir)

@@ -139,7 +139,7 @@ def _share(y_sn: Floats, codes_n: Ints) -> Floats:
     if size <= groups:
         return np.zeros(len(y_sn))
     ratio_s = np.divide(within_s / (size - groups), whole_s / (size - 1), out=np.ones_like(whole_s), where=whole_s > 0)
-    return np.maximum(0.0, 1 - ratio_s)
+    return np.asarray(np.maximum(0.0, 1 - ratio_s))
 
 
 # ----------------------------------------------------------------------------------- parallel coordinates

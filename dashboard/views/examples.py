@@ -139,17 +139,19 @@ def _cards(
     except UserError as error:
         trouble = str(error)
         _how_to_see(record, trouble)
-    number = st.session_state.get("page", 1)
     st.html(_style())
-    for _, row in answers.page(found, number, A_PAGE).iterrows():
-        said = [answers.answer(frame, int(row[f"at {k}"])) for k, frame in enumerate(frames.values())]
-        example = known.get(row["id"])
-        if example is not None and not pictures.fits(example, row):
-            example = None
-        image = pictures.picture(key, split, row["id"]) if key and example else ""
-        st.html(card(row, example, image, said, names, record.data.options if record.data else None, bool(trouble)))
-    if (count := answers.pages(found, A_PAGE)) > 1:
-        st.pagination(count, key="page", bind="query-params")
+    place = st.container()
+    count = answers.pages(found, A_PAGE)
+    number = st.pagination(count, key="page", bind="query-params") if count > 1 else 1
+    options = record.data.options if record.data else None
+    with place:
+        for _, row in answers.page(found, number, A_PAGE).iterrows():
+            said = [answers.answer(frame, int(row[f"at {k}"])) for k, frame in enumerate(frames.values())]
+            example = known.get(row["id"])
+            if example is not None and not pictures.fits(example, row):
+                example = None
+            image = pictures.picture(key, split, row["id"]) if key and example else ""
+            st.html(card(row, example, image, said, names, options, bool(trouble)))
 
 
 def _how_to_see(record: Record, trouble: str) -> None:

@@ -10,9 +10,9 @@ import streamlit as st
 
 from dashboard import charts, frames, one_run, pages, started, stores, what_is
 from dashboard.texts import plain
+from harness.cells import count, short
 from harness.errors import StoreError
 from harness.record import Record
-from harness.render import count, short
 from harness.store import Problem
 
 STATUS = {

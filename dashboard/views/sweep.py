@@ -32,11 +32,11 @@ def show() -> None:
         return
     chosen = _choose(runs)
     records = _records(tuple(e.run_id for e in chosen), stores.listing().key)
-    splits = list(dict.fromkeys(s for r in records for s in r.metrics))
+    splits = [s for s in ("validation", "test", "ood") if any(s in r.metrics for r in records)]
     if not splits:
         st.info("None of these runs has finished yet.", icon=":material/inbox:")
         return
-    split, metric = _figure(records, sorted(splits, key=lambda s: (s != "validation", s)))
+    split, metric = _figure(records, splits)
     frame = trials.of(records, split, metric)
     names = trials.settings(frame)
     done = frame[frame["value"].notna()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
@@ -42,7 +41,7 @@ SETTINGS = {
     "theme.light.primaryColor": BLUE,
     "theme.light.backgroundColor": "#ffffff",
     "theme.light.secondaryBackgroundColor": "#f2f4f6",
-    "theme.light.textColor": "#1b1f24",
+    "theme.light.textColor": "#0e1116",
     "theme.light.linkColor": "#005a8f",
     "theme.dark.primaryColor": SKY,
     "theme.dark.backgroundColor": "#14171a",
@@ -71,12 +70,11 @@ def dashboard_(
     from harness.store import Store
 
     url = Store(store).url
-    found = importlib.util.find_spec("dashboard")
-    if found is None or found.origin is None:
-        raise ConfigError("the package `dashboard` isn't installed beside `harness`: install hkdbench whole")
-    folder = Path(found.origin).parent
+    folder = Path(__file__).resolve().parents[2]  # which the packages lie in side by side
+    if not (folder / "dashboard" / "serve.py").exists():
+        raise ConfigError(f"the package `dashboard` isn't in {str(folder)!r} beside `harness`: install hkdbench whole")
     chosen = _free_port(address, port)
-    paths = [str(folder.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"HKDBENCH_STORE": url, "PYTHONPATH": os.pathsep.join(paths)}
     environment["HKDBENCH_DASHBOARD"] = json.dumps({"data_dirs": _folders(data_dir), "plugins": _specs(plugin)})
     if address not in ("127.0.0.1", "localhost", "::1"):
@@ -91,7 +89,7 @@ def dashboard_(
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Streamlit's banner; what goes wrong it says on standard error
-    os.execve(sys.executable, [sys.executable, "-m", "streamlit", "run", str(folder / "app.py"), *options], environment)
+    os.execve(sys.executable, [sys.executable, "-m", "dashboard.serve", *options], environment)
 
 
 def _folders(given: list[str] | None) -> dict[str, str]:

@@ -1,0 +1,111 @@
+"""Pages without a browser: what they say of stores that are odd, and what the command line refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import runs
+from streamlit.testing.v1 import AppTest
+
+from harness.record import Failure
+from harness.store import Store
+
+Open = Callable[..., AppTest]
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """Runs a page's script on the store in `tmp_path`: `opened("sweep", tag="x")`."""
+    import streamlit as st
+
+    monkeypatch.setenv("HKDBENCH_STORE", str(tmp_path))
+
+    def page(name: str) -> None:
+        from importlib import import_module
+
+        from dashboard import stores
+
+        with stores.mistakes_told():
+            import_module(f"dashboard.views.{name}").show()
+
+    def run(name: str, **params: str | list[str]) -> AppTest:
+        for cache in (st.cache_data, st.cache_resource):
+            cache.clear()
+        app = AppTest.from_function(page, args=(name,), default_timeout=60)
+        for key, value in params.items():
+            app.query_params[key] = value
+        app.run()
+        assert not app.exception, app.exception
+        return app
+
+    yield run
+    for cache in (st.cache_data, st.cache_resource):
+        cache.clear()
+
+
+def told(app: AppTest) -> str:
+    kinds: tuple[Any, ...] = (app.markdown, app.caption, app.info, app.warning, app.error, app.code)
+    return "\n".join(str(element.value).replace("\\", "").replace("\u2060", "") for elements in kinds for element in elements)
+
+
+def test_a_failed_run_says_why_and_a_broken_one_that_it_is(opened: Open, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    error = Failure(type="TrainingError", message="the loss is not finite", stage="tune", step=7)
+    runs.add(store, status="failed", error=error)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "record.json").write_text("{")
+    said = told(opened("run", run="finetune-S-0"))
+    assert "TrainingError in stage 'tune' at step 7: the loss is not finite" in said
+    assert "No figures: the run is failed" in said
+    assert "This run is broken" in told(opened("run", run="broken"))
+
+
+def test_runs_on_other_examples_are_not_shown_side_by_side(opened: Open, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    runs.add(store, "a", 5)
+    runs.add(store, "b", 6)
+    said = told(opened("examples", run=["a-S-0", "b-S-0"], show="the runs disagree"))
+    assert "1 of 8 examples" in said
+    assert "they disagree on 12.5 %" in said
+    assert "benchmark 'toy' isn't here: it came with a plugin" in said
+    other = runs.DATA.model_copy(update={"fingerprint": "b" * 64})
+    runs.add(store, "c", 6, data=other)
+    said = told(opened("examples", run=["c-S-0"]))  # the data follow the run that the URL names
+    assert "8 of 8 examples" in said
+    assert "c S s0 75.0 % right" in said
+
+
+def test_a_sweep_compares_trials_on_validation(opened: Open, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for k, (alpha, right) in enumerate([(1.0, 4), (2.0, 6), (3.0, 8), (4.0, 5), (5.0, 7)]):
+        runs.add(
+            store, "kd", right, run_id=f"kd-{k}", settings={"alpha": alpha}, tags=["sweep:one"],
+            splits=("validation", "test"), provenance=runs.provenance(f"2026-01-01T00:{k:02d}Z"),
+        )  # fmt: skip
+    said = told(opened("sweep"))
+    assert "5 trials. The best, number 3: 100" in said
+    assert "Settings are chosen on validation" not in said
+    assert "Settings are chosen on validation" in told(opened("sweep", split="test"))
+
+
+def test_one_run_alone_is_no_sweep(opened: Open, tmp_path: Path) -> None:
+    runs.add(Store(tmp_path), "kd", 4)
+    assert "1 finished runs, 0 settings that vary: nothing to compare yet" in told(opened("sweep"))
+
+
+def test_a_damaged_ablation_is_told(opened: Open, tmp_path: Path) -> None:
+    runs.add(Store(tmp_path), "kd", 4)
+    (tmp_path / "trial.json").write_text('{"lines": [')
+    assert "is damaged" in told(opened("ablation"))
+
+
+def test_folders_of_files_are_checked_before_it_starts(
+    cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    for given in ("nlvr", "nlvr=", f"nlvr={tmp_path / 'gone'}", f"={tmp_path}"):
+        said = cli("dashboard", "--store", tmp_path, "--data-dir", given)
+        assert said.code == 2
+        assert f"--data-dir {given!r}: expected BENCHMARK=FOLDER" in said.err

@@ -1,0 +1,255 @@
+"""The pages of runs, examples, ablations, sweeps, texts and what goes on, in a browser, on runs of the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from browsing import ROOT, SECONDS, Visitor, serving
+
+from harness import live
+from harness.store import Store
+
+HKD = "hkd4vlm-S-scenes_factuality-s0-e20610a443"
+TUNED = "finetune-S-scenes_factuality-s0-166ec765b2"
+
+pytestmark = pytest.mark.browser
+
+
+# --------------------------------------------------------------------------------------------- run
+
+
+def test_a_run_has_figures_curves_costs_and_an_origin(visitor: Visitor) -> None:
+    page = visitor.open(f"/run?run={HKD}")
+    said = visitor.text()
+    for part in ("hkd4vlm on scenes_factuality", "46.5 [43.4, 49.6]", "reconstruction", "Accuracy by category"):
+        assert part in said, part
+    assert page.locator("canvas, svg.marks").count() >= 3  # categories, confusion, calibration
+    visitor.shot("run_figures")
+    page.get_by_role("tab", name="Curves").click()
+    visitor.settle()
+    assert "section=Curves" in page.url
+    charts = page.locator("[data-testid=stVegaLiteChart]")
+    assert charts.count() == 6  # every named loss term and the validation accuracy
+    visitor.shot("run_curves")
+    page.get_by_role("tab", name="Training").click()
+    visitor.settle()
+    assert "ppod.student" in visitor.text()
+    page.get_by_role("tab", name="Cost").click()
+    visitor.settle()
+    assert "forwards on test" in visitor.text()
+    page.go_back()
+    visitor.settle()
+    assert page.get_by_role("tab", name="Training").get_attribute("aria-selected") == "true"
+
+
+def test_verify_says_whether_the_run_still_holds(visitor: Visitor) -> None:
+    page = visitor.open(f"/run?run={HKD}&section=Provenance")
+    assert "data fingerprint" in visitor.text()
+    page.get_by_role("button", name="Verify").click()
+    page.get_by_text("nothing changed").wait_for()
+    visitor.settle()
+    assert "computed anew" in visitor.text()
+    visitor.shot("run_verified")
+
+
+def test_a_run_that_is_not_there_and_a_path_are_no_runs(visitor: Visitor) -> None:
+    for run in ("gone", "../../etc/passwd", "%2e%2e%2fscenes"):
+        visitor.open(f"/run?run={run}")
+        assert "The runs that ended last" in visitor.page.content() or "ended last" in visitor.text()
+    visitor.page.get_by_role("link", name=re.compile("-s4-")).first.click()
+    visitor.settle()
+    assert "run=" in visitor.page.url
+    assert "test accuracy" in visitor.text()
+
+
+# ---------------------------------------------------------------------------------------- examples
+
+
+def test_examples_show_pictures_texts_and_answers(visitor: Visitor) -> None:
+    page = visitor.open(f"/examples?run={HKD}&run={TUNED}")
+    cards = page.locator(".hkd-card")
+    assert cards.count() == 8
+    assert page.locator(".hkd-card img").count() == 8
+    first = cards.first.inner_text()
+    for part in ("test-0", "Context", "Claim", "right answer", "hkd4vlm", "finetune S s0", "%", "chosen"):
+        assert part in first, part
+    loaded = page.locator(".hkd-card img").evaluate_all("all => all.every(i => i.complete && i.naturalWidth == 256)")
+    assert loaded
+    visitor.shot("examples")
+    page.get_by_role("button", name="Go to page 2").or_(page.get_by_role("button", name="2", exact=True)).first.click()
+    visitor.settle()
+    assert "page=2" in page.url
+    assert "test-8" in cards.first.inner_text()
+
+
+def test_filters_of_examples_stand_in_the_url(visitor: Visitor) -> None:
+    page = visitor.open(f"/examples?run={HKD}&run={TUNED}&show=the+runs+disagree&category=count&order=surest+first")
+    counted = re.search(r"(\d+) of 1,000 examples", visitor.text())
+    assert counted
+    assert 0 < int(counted[1]) < 43
+    assert {"count"} == {text.split("·")[1].strip() for text in page.locator(".hkd-card b + *, .hkd-card p:has(> b)")
+                         .all_inner_texts() if "·" in text}  # fmt: skip
+    page.get_by_label("Id contains").fill("test-1")
+    page.keyboard.press("Enter")
+    visitor.settle()
+    assert "id=test-1" in page.url
+    page.go_back()
+    visitor.settle()
+    assert "id=test-1" not in page.url
+    visitor.open(f"/examples?run={HKD}&id=nothing-like-it")
+    assert "loosen the filters" in visitor.text()
+
+
+# ------------------------------------------------------------------- ablation, sweep: runs of the toy
+
+
+@pytest.fixture(scope="module")
+def toy_store(tmp_path_factory: pytest.TempPathFactory, toy: str, toy_ladder: str) -> Path:
+    """`hkdbench ablate` of a toy method with two values more of its one setting: seven runs a seed."""
+    folder = tmp_path_factory.mktemp("ablated")
+    (folder / "trial.toml").write_text(
+        f"""
+name = "trial"
+seeds = [0, 1]
+benchmarks = ["toy"]
+ladder = "{toy_ladder}"
+plugins = ["{toy}"]
+cluster = {{ workers = 0 }}
+evaluate = {{ resamples = 100 }}
+train = {{ examples = 48, batch_size = 8, validations = 1, lr = 0.003 }}
+runs = [
+    {{ method = "parted" }}, {{ method = "finetune" }},
+    {{ method = "parted", settings = {{ warmth = 0.3 }} }}, {{ method = "parted", settings = {{ warmth = 4.0 }} }},
+]
+"""
+    )
+    command = [sys.executable, "-m", "harness", "ablate", "parted", str(folder / "trial.toml"), "--store",
+               str(folder / "runs")]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    return folder / "runs"
+
+
+@pytest.fixture(scope="module")
+def toy_served(toy_store: Path, toy: str) -> Iterator[str]:
+    with serving(toy_store, "--plugin", toy) as url:
+        yield url
+
+
+def test_an_ablation_is_a_forest_with_costs_beside(toy_served: str, visitor_of: Callable[..., Visitor]) -> None:
+    visitor = visitor_of(toy_served)
+    page = visitor.open("/ablation")
+    said = visitor.text()
+    for part in ("The full method, parted, 2 seeds", "(Holm, 0.05)", "-warmth", "warmth = 0.0", "finetune (S)",
+                 "majority", "Left out: colder", "TFLOP"):  # fmt: skip
+        assert part in said, part
+    label = page.locator("[data-testid=stVegaLiteChart]").first.get_attribute("aria-label") or page.content()
+    assert "Difference to the full method" in label
+    visitor.shot("ablation")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as CSV").click()
+    assert (download.value.path()).read_text().startswith("line,part,value")
+
+
+def test_trials_lead_to_their_runs(toy_served: str, visitor_of: Callable[..., Visitor]) -> None:
+    visitor = visitor_of(toy_served)
+    page = visitor.open("/sweep?tag=suite%3Atrial&method=parted")
+    said = visitor.text()
+    assert "10 trials" in said
+    for part in ("Best so far", "What the settings explain", "warmth", "Slices", "loud"):
+        assert part in said, part
+    assert page.locator("[data-testid=stVegaLiteChart]").count() == 5  # best so far, importance, parallel, two slices
+    visitor.shot("sweep")
+    page.get_by_role("link", name=re.compile("^parted-S-toy-s0-")).last.click()
+    visitor.settle()
+    assert "/run?run=parted-S-toy-s0-" in page.url
+    assert "parted on toy" in visitor.text()
+    page.go_back()
+    visitor.settle()
+    assert "10 trials" in visitor.text()
+
+
+def test_pictures_of_a_plugin_need_the_plugin(
+    toy_store: Path, toy_served: str, visitor_of: Callable[..., Visitor]
+) -> None:
+    visitor = visitor_of(toy_served)
+    visitor.open("/examples")
+    assert visitor.page.locator(".hkd-card img").count() == 8
+    with serving(toy_store) as url:
+        other = visitor_of(url)
+        other.open("/examples")
+        said = other.text()
+        assert "Answers only" in said
+        assert "hkdbench dashboard --plugin FILE.py" in said
+        assert other.page.locator(".hkd-card").count() == 8
+        assert other.page.locator(".hkd-card img").count() == 0
+        other.close()
+
+
+# ------------------------------------------------------------------------------ texts, live, empty
+
+
+def test_methods_and_benchmarks_are_told(visitor: Visitor) -> None:
+    page = visitor.open("/about?what=Methods&which=hkd4vlm")
+    said = visitor.text()
+    for part in ("is a reconstruction", "p_m = softmax", "keep_verdicts", "topology = chain", "arXiv 2506.13038"):
+        assert part in said, part
+    visitor.open("/about?what=Benchmarks&which=scenes_factuality")
+    said = visitor.text()
+    for part in ("Apache-2.0", "test 1,000", "Measured in this store", "points", "With 1,000 test examples"):
+        assert part in said, part
+    visitor.shot("about_benchmark")
+    visitor.open("/about?what=Benchmarks&which=pope")
+    assert "hkdbench dashboard --data-dir pope=FOLDER" in visitor.text()
+    visitor.open("/about")
+    page.get_by_role("link", name="hallusionbench").click()
+    visitor.settle()
+    assert "which=hallusionbench" in page.url
+
+
+def test_a_run_in_progress_is_followed_without_the_page_running_again(
+    tmp_path: Path, visitor_of: Callable[..., Visitor]
+) -> None:
+    store = Store(tmp_path / "runs")
+    work = store.work("finetune-S-toy-s0-0")
+    work.mkdir(parents=True)
+
+    def say(step: int) -> None:
+        points = [["tune", k, k / 40, "student", "loss/ce", 1 / k] for k in range(1, step + 1)]
+        now = {"run_id": "finetune-S-toy-s0-0", "method": "finetune", "benchmark": "toy", "student": "S", "seed": 0,
+               "stages": ["tune"], "started": time.time() - 90, "updated": time.time(), "stage": "tune",
+               "step": step, "steps": 40, "points": points}  # fmt: skip
+        (work / "part").write_text(json.dumps(now))
+        (work / "part").rename(work / live.FILE)
+
+    say(3)
+    with serving(store.root) as url:
+        visitor = visitor_of(url)
+        page = visitor.open("/live")
+        page.get_by_text("3 of 40").wait_for()
+        page.evaluate("window.still = true")
+        say(12)
+        page.get_by_text("12 of 40").wait_for(timeout=1000 * SECONDS)
+        assert page.evaluate("window.still")  # the page wasn't loaded again
+        assert page.locator("[data-testid=stVegaLiteChart]").count() == 1
+        visitor.shot("live")
+        (work / live.FILE).unlink()
+        page.get_by_text("Nothing is running").wait_for(timeout=1000 * SECONDS)
+        visitor.settle()
+        for path, command in (
+            ("/ablation", "hkdbench ablate"),
+            ("/sweep", "hkdbench demo"),
+            ("/examples", "hkdbench demo"),
+            ("/run", "hkdbench demo"),
+        ):
+            visitor.open(path)
+            assert command in visitor.text(), path
+        visitor.close()
