@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata, trim_mean
 
 from harness.bootstrap import interval, over_seeds, resampled
 from harness.metrics import Floats
@@ -110,11 +109,15 @@ def aggregated(cells_bk: Sequence[Sequence[Cell]], least_is_best: bool = False) 
 
 def _ranks(value_bk: Floats) -> Floats:
     """Ranks of the rows on each benchmark, the highest figure first: (B, K, ...)."""
+    from scipy.stats import rankdata  # takes a second to load, which a ranking without aggregates needn't wait for
+
     return np.asarray(rankdata(-np.round(value_bk, 12), axis=1))
 
 
 def _iqm(points: Sequence[Floats], drawn_bn: Floats | None) -> Interval:
     """A resample moves all seeds of a benchmark as it moves their mean."""
+    from scipy.stats import trim_mean
+
     value = float(trim_mean(np.concatenate(points), 0.25))
     if drawn_bn is None:
         return interval(value, None)

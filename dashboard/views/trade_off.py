@@ -101,7 +101,7 @@ def _without(cost: str) -> None:
 
 
 def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
-    scale = 1 if has_own_unit(found.metric) else 100
+    scale, floor = (1 if has_own_unit(found.metric) else 100), boards.floor_of(found)
     frame = pd.DataFrame(
         {
             "row": boards.named(p.row),
@@ -118,7 +118,7 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
             "price": count(int(p.cost)) if cost == "parameters" else short(p.cost),
             "seeds": len(p.row.seeds),
         }
-        for p, at, named_at in zip(placed, *_apart(placed, scale, found.metric), strict=True)
+        for p, at, named_at in zip(placed, *_apart(placed, scale, found.metric, floor), strict=True)
     )
     unit = boards.unit(found.metric)
     title = found.metric + (f", {unit}" if unit else "")
@@ -147,7 +147,6 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
         .add_params(picked),
         _names(base, len(frame)).encode(x=x, y=alt.Y("named_at:Q", title=title), text="name:N"),
     ]
-    floor = boards.floor_of(found)
     if floor is not None:
         line = alt.Chart(pd.DataFrame({"at": [scale * floor], "says": ["majority answer"]}))
         layers.insert(0, line.mark_rule(strokeDash=[4, 4], color=charts.faint()).encode(y="at:Q"))
@@ -171,13 +170,14 @@ def _names(base: alt.Chart, rows: int) -> alt.Chart:
     return chart.mark_text(align="left", baseline="bottom", dx=9, dy=-3, limit=260, color=charts.ink())
 
 
-def _apart(placed: Sequence[Point], scale: int, metric: str) -> tuple[list[float], list[float]]:
+def _apart(placed: Sequence[Point], scale: int, metric: str, floor: float | None) -> tuple[list[float], list[float]]:
     """Where points and their names are drawn: rows of nearly one cost a little beside each other, names not on another.
 
-    Points of one cost are spread by 1.5 % of it each, names by a twenty-fifth of the figures' range.
+    Points of one cost are spread by 1.5 % of it each, names by a twentieth of the figures' range.
     """
     values = [scale * (p.row.figure or 0.0) for p in placed]
-    gap = (max(values) - min(values)) / 25 or 0.01
+    low, high = boards.domain([p.row for p in placed], metric, floor) or (0.0, 0.0)
+    gap = scale * (high - low) / 20 or 0.01
     at, named_at = [p.cost for p in placed], list(values)
     clusters: list[list[int]] = []
     for k, p in enumerate(placed):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
@@ -71,12 +70,11 @@ def dashboard_(
     from harness.store import Store
 
     url = Store(store).url
-    found = importlib.util.find_spec("dashboard")
-    if found is None or found.origin is None:
-        raise ConfigError("the package `dashboard` isn't installed beside `harness`: install hkdbench whole")
-    folder = Path(found.origin).parent
+    folder = Path(__file__).resolve().parents[2]  # which the packages lie in side by side
+    if not (folder / "dashboard" / "serve.py").exists():
+        raise ConfigError(f"the package `dashboard` isn't in {str(folder)!r} beside `harness`: install hkdbench whole")
     chosen = _free_port(address, port)
-    paths = [str(folder.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"HKDBENCH_STORE": url, "PYTHONPATH": os.pathsep.join(paths)}
     environment["HKDBENCH_DASHBOARD"] = json.dumps({"data_dirs": _folders(data_dir), "plugins": _specs(plugin)})
     if address not in ("127.0.0.1", "localhost", "::1"):
@@ -91,18 +89,18 @@ def dashboard_(
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Streamlit's banner; what goes wrong it says on standard error
-    os.execve(sys.executable, [sys.executable, "-m", "streamlit", "run", str(folder / "app.py"), *options], environment)
+    os.execve(sys.executable, [sys.executable, "-m", "dashboard.serve", *options], environment)
 
 
 def _folders(given: list[str] | None) -> dict[str, str]:
     """The folders by benchmark. Raises `ConfigError`."""
-    from harness import registry
-    from harness.errors import ConfigError
-
     folders = {}
     for one in given or ():
         name, _, folder = one.partition("=")
         if not (name and folder and Path(folder).expanduser().is_dir()):
+            from harness import registry
+            from harness.errors import ConfigError
+
             known = ", ".join(sorted(registry.benchmarks()))
             raise ConfigError(
                 f"--data-dir {one!r}: expected BENCHMARK=FOLDER with a folder that is there; known: {known}"
@@ -113,7 +111,8 @@ def _folders(given: list[str] | None) -> dict[str, str]:
 
 def _specs(plugins: list[str] | None) -> list[str]:
     """The plugins, tried here, so that one that fails is named at once; files by their whole path."""
-    load_plugins(plugins)
+    if plugins:
+        load_plugins(plugins)
     return [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins or ()]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ _CONTRAST = """() => {
       if (!text || !e.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
       const box = e.getBoundingClientRect();
       if (box.width < 2 || box.height < 2) continue;
-      if (e.closest('[disabled], [aria-disabled=true], svg, style, script')) continue;
+      if (e.closest('[disabled], [aria-disabled=true], svg, style, script, [data-testid=stIconMaterial]')) continue;
       let under = [255, 255, 255], chain = [], opacity = 1;
       for (let at = e; at; at = parent(at)) {
         chain.push(getComputedStyle(at).backgroundColor); opacity *= getComputedStyle(at).opacity; }
@@ -123,6 +124,13 @@ def odd_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def fetched(url: str, path: str) -> bytes:
+    """What the server answers to a path as it is, which a browser would tidy first."""
+    connection = HTTPConnection(url.removeprefix("http://"), timeout=30)
+    connection.request("GET", path)
+    return connection.getresponse().read()
+
+
 @pytest.mark.browser
 def test_names_that_are_markup_do_nothing(odd_store: Path, visitor_of: Callable[..., Visitor]) -> None:
     before = {file: file.stat().st_mtime_ns for file in sorted(odd_store.rglob("*"))}
@@ -149,14 +157,14 @@ def test_names_that_are_markup_do_nothing(odd_store: Path, visitor_of: Callable[
         for name in (
             "/../../../../etc/passwd",
             "/run?run=%2Fetc%2Fpasswd",
-            "/?benchmark=../../etc",
             "/..%2f..%2fetc%2fpasswd",
+            "/static/../../app.py",
         ):
-            page.goto(url + name)
-            page.wait_for_timeout(500)
-            assert "root:" not in page.content()
+            assert b"root:" not in fetched(url, name)
+            assert b"import streamlit" not in fetched(url, name)
         assert page.evaluate("window.hacked") is None
         assert not page.locator("a[href^=javascript]").count()
+        visitor.close()
     assert {file: file.stat().st_mtime_ns for file in sorted(odd_store.rglob("*"))} == before
 
 
@@ -171,8 +179,10 @@ def test_a_store_that_is_not_there_or_cannot_be_read_says_what_to_do(
             visitor.open("/" + page.path)
             assert "hkdbench demo --store" in visitor.text(), page.name
         visitor.shot("empty")
+        visitor.close()
     assert not (tmp_path / "none").exists()
     with serving(tmp_path / "file") as url:
         visitor = visitor_of(url)
         visitor.open("/")
         assert "choose another with --store or HKDBENCH_STORE" in visitor.text().replace("\u2060", "")
+        visitor.close()

@@ -122,5 +122,6 @@ class Visitor:
         return "\n".join([self.page.inner_text("body"), *tables.all_inner_texts()])
 
     def close(self) -> None:
+        """Closes the window, before its server ends; what was complained of fails the test."""
         self.context.close()
         assert not self.errors, "\n".join(self.errors)

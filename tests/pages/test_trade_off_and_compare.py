@@ -1,0 +1,87 @@
+"""Trade-off and Compare in a browser: the figures are those of the command line, and what is clicked leads on."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from browsing import Visitor
+
+from harness import compare
+from harness.store import Store
+
+pytestmark = pytest.mark.browser
+
+
+def test_a_point_of_the_trade_off_leads_to_its_run(visitor: Visitor) -> None:
+    page = visitor.open("/trade-off?benchmark=scenes_hallucination&cost=TFLOPs")
+    assert re.search(r"\d of \d rows are on the front, cheapest first: zero_shot", visitor.text())
+    chart = page.get_by_test_id("stVegaLiteChart")
+    chart.locator("canvas, svg").first.wait_for()
+    visitor.shot("trade_off_tflops")
+    box = chart.locator("canvas, svg").first.bounding_box()
+    assert box is not None
+    found = page.evaluate("() => document.querySelector('[data-testid=stVegaLiteChart] canvas') ? 'canvas' : 'svg'")
+    if found == "svg":
+        chart.locator("svg .mark-symbol path[aria-roledescription=point]").last.click()
+    else:
+        _click_a_point(page, box)
+    page.wait_for_url("**/run?run=*")
+    visitor.settle()
+    page.go_back()
+    page.wait_for_url("**/trade-off?*cost=TFLOPs*")
+    visitor.settle()
+
+
+_BLUE_DOT = """() => {
+  const c = document.querySelector('[data-testid=stVegaLiteChart] canvas'), r = c.width / c.clientWidth;
+  const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+  const blue = (x, y) => { const k = 4 * (y * c.width + x);
+    return data[k] < 40 && data[k + 1] > 80 && data[k + 1] < 150 && data[k + 2] > 150 && data[k + 3] > 200; };
+  const size = Math.round(3 * r), around = [-size, 0, size];
+  for (let x = Math.round(c.width / 2); x < c.width - size; x++)
+    for (let y = Math.round(50 * r); y < c.height - size; y++)
+      if (around.every((i) => around.every((j) => blue(x + i, y + j)))) return [x / r, y / r];
+}"""
+
+
+def _click_a_point(page: object, box: dict[str, float]) -> None:
+    """Clicks the first blue dot of the canvas that is as large as a point."""
+    place = page.evaluate(_BLUE_DOT)  # type: ignore[attr-defined]
+    page.mouse.click(box["x"] + place[0], box["y"] + place[1])  # type: ignore[attr-defined]
+
+
+def test_compare_says_what_the_command_says(visitor: Visitor, scenes_store: Path) -> None:
+    store = Store(scenes_store)
+    one, other = compare.sides(store, "hkd4vlm", "finetune@S", benchmark="scenes_hallucination")
+    found = compare.compare(store, one, other)
+    d = found.difference
+    page = visitor.open(f"/compare?a={one.runs[0]}&b={other.runs[0]}")
+    text = visitor.text().replace("−", "-").replace("\u2060", "")
+    assert d.low is not None
+    assert d.high is not None
+    assert f"A - B in accuracy: {100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}] points" in text
+    for category in found.categories:
+        assert f"{100 * category.difference.value:+.1f}" in text
+    assert f"{100 * found.errors.introduced.value:.1f}" in text
+    visitor.shot("compare_rows")
+    page.get_by_role("link", name=found.parted[0].id).click()
+    page.wait_for_url("**/examples?run=*")
+    assert page.url.count("run=") == 2
+    assert f"id={found.parted[0].id}" in page.url
+
+
+def test_sides_and_seeds_are_chosen_on_the_page(visitor: Visitor, scenes_store: Path) -> None:
+    page = visitor.open("/compare?benchmark=scenes_factuality&seed=1")
+    assert "one seed" in visitor.text()
+    assert "McNemar" in visitor.text()
+    page.get_by_role("combobox", name="B").click()
+    page.get_by_role("option", name="zero_shot (S)").click()
+    page.wait_for_url("**b=zero_shot-S-scenes_factuality-*")
+    visitor.settle()
+    assert "B, zero_shot (S)" in visitor.text()
+    page.go_back()
+    page.wait_for_url(lambda url: "zero_shot" not in url)
+    visitor.settle()
+    page.get_by_text("B, zero_shot (S)").wait_for(state="detached")
