@@ -58,6 +58,7 @@ def run(search: Search, points: list[Point] | None, store: Store, folder: Path, 
     def trial(config: dict[str, Any]) -> None:
         body(config)
 
+    resources: dict[str, float]
     if alone:
         resources = {"cpu": cluster.cpus_per_worker, **({"gpu": 1} if cluster.gpus_per_worker else {})}
     else:  # 0 CPUs are refused: a sliver of the head node instead
