@@ -3,7 +3,7 @@
 Starting a `TorchTrainer` costs seconds, a small run may cost less: so one trainer serves a whole suite. Its
 workers form lanes of `cluster.workers` ranks; each lane takes the next run from a board (a Ray actor), trains
 and scores it, and writes its record. A lost worker makes Ray Train start the group again: every lane then
-goes on with the run it had, from the newest checkpoint. Beside `harness.tuning` this is the only module that imports ray.
+goes on with the run it had, from the newest checkpoint. Only this module and `harness.tuning` import ray.
 """
 
 from __future__ import annotations
