@@ -149,7 +149,7 @@ def _confirmed(search: Search, found: Outcome, store: Store, launch: Launch) -> 
     winner = _finalist(trial, last, sweep)
     figures = {}
     if all(record.status == "done" for record in last):
-        for split in last[0].metrics:
+        for split in (s for s in confirm.splits if s in last[0].metrics):
             frames = [store.predictions(record.run_id, split) for record in last]
             options = last[0].data.options if last[0].data else None
             figures[split] = {sweep.metric: stats.across_seeds(frames, options, sweep.metric, sweep.evaluate.resamples)}

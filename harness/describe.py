@@ -312,6 +312,7 @@ def record_text(record: Record) -> str:
         best = ", ".join(f"{n} {v:.3f}" for n, v in stage.best.items())
         lines.append(
             f"  stage {stage.name}: {stage.steps} steps, {stage.examples} examples; {roles}; validation {best}"
+            + ("; taken over from another run" if stage.taken_over else "")
         )
     for split, figures in record.metrics.items():
         lines.append(f"  {split}")
@@ -328,6 +329,8 @@ def record_text(record: Record) -> str:
         lines += [
             f"    {name:20} {r.forwards:8} forwards  {r.trained:8} trained  "
             f"{r.flops / 1e12:9.3f} TFLOP  {r.seconds:7.1f} s"
+            + (f"  {r.recalled} recalled" if r.recalled else "")
+            + (f", {r.shared} answers from another run" if r.shared else "")
             for name, r in c.roles.items()
         ]
     p = record.provenance

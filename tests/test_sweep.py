@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -134,6 +135,14 @@ def test_what_is_refused_says_what_mends_it(fields: dict[str, Any], message: str
         sweeping.check(with_space(space, **fields) if space else config(**fields))
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_only_two_modules_import_ray(root: Path) -> None:
+    importing = re.compile(r"^\s*(import ray|from ray)\b", re.MULTILINE)
+    found = {
+        p.relative_to(root).as_posix() for p in (root / "harness").rglob("*.py") if importing.search(p.read_text())
+    }
+    assert found == {"harness/rayrun.py", "harness/tuning.py"}
 
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).parent.parent / "sweeps").glob("*.toml")), ids=lambda p: p.stem)
