@@ -148,7 +148,6 @@ SHARED: dict[str, dict[str, Any]] = {
     "levels": {"method": "hkd4vlm", "settings": {"ternary": "levels"}},  # with an adapter
     "views": {"method": "hkd4vlm", "settings": {"ternary": "views"}},  # two passes of one role
     # Every model cut over the ranks (FSDP2), which must have equally many examples; with micro-batches and an adapter.
-    "cut": {"method": "hkd4vlm", **CUT},
     "cut, resumed": {"method": "hkd4vlm", **CUT, "settings": {"ternary": "levels"}},
     "cut, views": {"method": "hkd4vlm", **CUT, "settings": {"ternary": "views"}},
     "cut, frozen": {"method": "feature_kd", **CUT},
