@@ -171,8 +171,3 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
 def _badness(row: Row) -> float:
     sign = 1 if row.metric.rpartition(":")[2] in LOWER_IS_BETTER else -1
     return sign * (row.figure or 0.0)
-
-
-def stack(columns: Sequence[Floats]) -> Floats:
-    """Draws of S runs, each (n,), as (n, S); a run's lie side by side."""
-    return np.stack(columns).T

@@ -260,7 +260,7 @@ def _evidence(used: Sequence[Entry], lines: dict[str, Line], sizes: dict[str, Si
     draws: dict[str, Floats | None] = {}
     for name in names:
         columns = [drawn for line in of_runs if (drawn := line.draws.get(name)) is not None]
-        draws[name] = joint.stack(columns) if len(columns) == len(of_runs) else None
+        draws[name] = np.stack(columns).T if len(columns) == len(of_runs) else None  # a run's lie side by side
     points = {name: np.array([line.points[name] for line in of_runs]) for name in names}
     chosen = [line.chosen_n for line in of_runs if line.chosen_n is not None]
     return Evidence(

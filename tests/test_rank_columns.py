@@ -237,6 +237,8 @@ def test_enough_is_no_more() -> None:
     assert needed.seeds is not None
     assert (unsure.more_images, unsure.more_seeds) == (needed.groups - 500, needed.seeds - 3)
     assert power.told_apart_by(noise, 0.001).more_seeds is None
+    same = power.told_apart_by(power.Noise(0.0, 0.0, 0.0, 500, 3), 0.0)
+    assert (same.detectable, same.images, same.more_images, same.more_seeds) == (0, None, None, None)
 
 
 # --------------------------------------------------------------------------------------- over all benchmarks
