@@ -153,11 +153,7 @@ def matches(row: Row, name: str) -> bool:
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
     """Best first, with ranks."""
-
-    def order(row: Row) -> tuple[bool, float, str, str]:
-        return row.figure is None, _badness(row), row.label, row.student
-
-    ordered = sorted(rows, key=order)
+    ordered = best_first(rows)
     places: dict[float, int] = {}
     counted = [row for row in ordered if row.kind == "run" and row.figure is not None]
     for place, row in enumerate(counted, 1):
@@ -166,6 +162,11 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
         row.model_copy(update={"rank": places[_badness(row)]}) if row.kind == "run" and row.figure is not None else row
         for row in ordered
     ]
+
+
+def best_first(rows: Sequence[Row]) -> list[Row]:
+    """Rows by their figure; those without one last."""
+    return sorted(rows, key=lambda row: (row.figure is None, _badness(row), row.label, row.student))
 
 
 def _badness(row: Row) -> float:
