@@ -13,13 +13,12 @@ from dataclasses import asdict
 import numpy as np
 
 from harness import distil, joint, material, power, stats
+from harness.ask import TUNED
 from harness.joint import Evidence, matches
 from harness.material import Examples
 from harness.metrics import LOWER_IS_BETTER
 from harness.record import Interval
 from harness.rows import COSTS, Distilled, Filters, Power, Row
-
-TUNED = "finetune"
 
 Evidences = Mapping[tuple[str, ...], Evidence]
 """The evidence of rows, by their run ids."""
@@ -39,12 +38,13 @@ def with_pareto(rows: Sequence[Row]) -> list[Row]:
 
 
 def with_distil(
-    rows: Sequence[Row], evidence: Evidences, examples: Mapping[str, Examples], filters: Filters
+    rows: Sequence[Row], beside: Sequence[Row], evidence: Evidences, examples: Mapping[str, Examples], filters: Filters
 ) -> list[Row]:
-    """The runs of a table with what distillation did, where there is a teacher. Rows are in order, best first."""
+    """The runs of a table with what distillation did, where there is a teacher: among them, or of those `beside`."""
+    everyone = joint.best_first([*rows, *beside])
     result = []
     for row in rows:
-        teacher, baseline = _teacher(row, rows, filters.teacher), _baseline(row, rows, filters.baseline)
+        teacher, baseline = _teacher(row, everyone, filters.teacher), _baseline(row, everyone, filters.baseline)
         if row.kind == "run" and teacher is not None and teacher is not row and row.figure is not None:
             sides = [evidence.get(one.run_ids, Evidence()) if one else None for one in (row, teacher, baseline)]
             found = _distilled(row, teacher, baseline, sides, examples)
