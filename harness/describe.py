@@ -257,8 +257,6 @@ def price(plan: Plan) -> dict[str, Any]:
 
 def price_text(priced: dict[str, Any]) -> str:
     """`price`'s answer for a person."""
-    from harness.vocabulary import mix_text
-
     lines = [
         priced["run_id"],
         f"  student {priced['student']}, {priced['parameters']:,} parameters",
@@ -291,6 +289,17 @@ def price_text(priced: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def mix_text(mix: Mix) -> str:
+    """The mix in a line."""
+    kinds = sorted(set(mix.families.values()))
+    of = f"{kinds[0]} models" if len(kinds) == 1 else "models of " + ", ".join(kinds)
+    if mix.over == "vocabulary":
+        cut = ", ".join(f"{name} {rows:,}" for name, rows in mix.rows.items())
+        return f"{of}, compared over {mix.tokens:,} tokens (rows of the output layers: {cut})"
+    spelled = "" if mix.tokenizers == "one" else ", each tokenizer with its own spellings of the letters"
+    return f"{of}, compared over the options{spelled}"
+
+
 # ------------------------------------------------------------------------------------------- records
 
 
@@ -314,6 +323,10 @@ def record_text(record: Record) -> str:
             f"  stage {stage.name}: {stage.steps} steps, {stage.examples} examples; {roles}; validation {best}"
             + ("; taken over from another run" if stage.taken_over else "")
         )
+        if stage.mix:
+            lines.append(f"    {mix_text(stage.mix)}")
+    if record.preflight:
+        lines += [f"  warning: {warning}" for warning in record.preflight.warnings]
     for split, figures in record.metrics.items():
         lines.append(f"  {split}")
         lines += [f"    {name:28} {_interval(value)}" for name, value in figures.items()]

@@ -100,7 +100,8 @@ class OptionScorer(nn.Module):
         ids = ids_rl.repeat(len(mask_bt), 1)
         mask = torch.cat([mask_bt.repeat_interleave(rows, 0), mask_bt.new_ones(ids.shape)], 1)
         known: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache, "use_cache": True}
-        if (deltas_b1 := getattr(self.vlm.model, "rope_deltas", None)) is not None:  # Qwen's places in three dimensions
+        # Qwen counts places in three dimensions, and leaves it to whoever goes on to count from the last.
+        if (deltas_b1 := getattr(getattr(self.vlm, "model", None), "rope_deltas", None)) is not None:
             places = (mask.cumsum(1) - 1)[:, -ids.shape[1] :] + deltas_b1.repeat_interleave(rows, 0)
             known["position_ids"] = places.expand(3, -1, -1)
         logits = self.vlm(**known).logits

@@ -90,7 +90,7 @@ def check(plan: Plan, encoders: Mapping[str, models.Encoder], shown: Shown, seco
         losses=losses,
         memory_bytes=needed,
         memory_free=room,
-        warnings=warnings,
+        warnings=list(dict.fromkeys(warnings)),
     )
 
 

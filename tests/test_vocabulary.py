@@ -11,7 +11,7 @@ import families
 import pytest
 import torch
 
-from harness import data, models, plan, vocabulary
+from harness import data, describe, models, plan, vocabulary
 from harness.config import RunConfig, RungConfig, parse
 from harness.encoding import Encoder
 from harness.errors import ConfigError, ModelError
@@ -88,7 +88,7 @@ def test_one_tokenizer_with_different_padding(toy: str, tmp_path: Path) -> None:
     mix = record.stages[1].mix
     assert mix is not None
     assert (mix.over, mix.tokenizers, mix.tokens, mix.rows) == ("vocabulary", "one", 55, {"L": 83, "S": 67})
-    assert vocabulary.mix_text(mix) == (
+    assert describe.mix_text(mix) == (
         "qwen2_5_vl models, compared over 55 tokens (rows of the output layers: L 83, S 67)"
     )
     # The loss before the first step, from both models' logits of the 55 tokens.
