@@ -195,11 +195,11 @@ def _calibration(predictions: pd.DataFrame) -> None:
     tips = [alt.Tooltip(f"{c}:Q", format=".1f") for c in ("confidence", "accuracy", "low", "high")] + ["examples:Q"]
     base = alt.Chart(frame).encode(x=x, tooltip=tips)
     title = "accuracy, %"
-    bars = base.mark_rule(color=charts.BLUE, strokeWidth=2).encode(
+    bars = base.mark_rule(color=charts.strong(), strokeWidth=2).encode(
         y=alt.Y("low:Q", title=title, scale=alt.Scale(domain=[0, 100])), y2="high:Q"
     )
     size = alt.Size("examples:Q", scale=alt.Scale(range=[30, 500]), legend=None)
-    points = base.mark_circle(color=charts.BLUE, opacity=0.85).encode(y=alt.Y("accuracy:Q", title=title), size=size)
+    points = base.mark_circle(color=charts.strong(), opacity=0.85).encode(y=alt.Y("accuracy:Q", title=title), size=size)
     ideal = alt.Chart(pd.DataFrame({"confidence": [0, 100], "accuracy": [0, 100]}))
     line = ideal.mark_line(strokeDash=[4, 4], color=charts.faint()).encode(x="confidence:Q", y="accuracy:Q")
     told = "; ".join(f"sure {r.confidence:.0f}, right {r.accuracy:.0f}" for r in frame.itertuples(index=False))
