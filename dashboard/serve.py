@@ -8,7 +8,7 @@ from pathlib import Path
 
 from streamlit.web.cli import main
 
-import dashboard.views.leaderboard  # noqa: F401
+import dashboard.boards  # noqa: F401
 import harness.tabling  # noqa: F401
 
 if __name__ == "__main__":

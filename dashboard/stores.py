@@ -130,7 +130,7 @@ def predictions(run_id: str, split: str) -> pd.DataFrame:
 
 @st.cache_data(max_entries=8, show_spinner="Reading the answers…")
 def _predictions(run_id: str, stamp: str, split: str) -> pd.DataFrame:
-    return store().predictions(run_id, split)  # type: ignore[arg-type]
+    return store().predictions(run_id, split)
 
 
 def verified(run_id: str, data_dir: Path | None) -> Report:

@@ -18,8 +18,9 @@ from harness.record import Interval, Record
 from harness.rows import Filters, Row
 from harness.stats import Difference
 
-EVERY_SEED = "all they share"
-PER_PAGE = 50
+EVERY_SEED = "all"
+"""All seeds that both sides have."""
+PER_PAGE = 25
 MOST = 10_000
 """Examples that two sides part on of which the list knows."""
 
@@ -147,7 +148,9 @@ def _told(found: Comparison, a: Row, b: Row) -> None:
 
 def _by_category(found: Comparison) -> None:
     st.subheader("Where the difference lies", anchor=False)
-    parts = [("all examples", found.examples, found.difference, None)]
+    parts: list[tuple[str, int, Difference, float | None]] = [
+        ("all examples", found.examples, found.difference, None)
+    ]
     parts += [(c.name, c.examples, c.difference, c.p_holm) for c in found.categories]
     reach = max(abs(end) for _, _, d, _ in parts for end in (d.value, d.low, d.high) if end is not None) or 1.0
     drawn = "A − B in points"

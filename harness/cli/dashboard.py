@@ -41,7 +41,7 @@ SETTINGS = {
     "theme.light.primaryColor": BLUE,
     "theme.light.backgroundColor": "#ffffff",
     "theme.light.secondaryBackgroundColor": "#f2f4f6",
-    "theme.light.textColor": "#1b1f24",
+    "theme.light.textColor": "#0e1116",
     "theme.light.linkColor": "#005a8f",
     "theme.dark.primaryColor": SKY,
     "theme.dark.backgroundColor": "#14171a",

@@ -101,7 +101,7 @@ class Visitor:
         app.wait_for()
         self.page.wait_for_timeout(150)  # a click is on its way to the server
         self.page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
-        self.page.wait_for_function("!document.querySelector('[data-stale=true]')")
+        self.page.wait_for_function("!document.querySelector('[data-stale=true], [data-testid=stSkeleton]')")
         self.page.wait_for_function(_DRAWN)
         assert not self.page.locator("[data-testid=stException]").count(), self.page.inner_text("body")
 
