@@ -349,7 +349,7 @@ def _verify(record: Record) -> None:
         report = stores.verified(record.run_id, started.data_dir(record.benchmark))
     st.markdown(f"**{VERIFIED[report.state]}**")
     frame = pd.DataFrame([(f.state, f.check, f.detail) for f in report.findings], columns=["state", "check", "what"])
-    st.dataframe(frame, hide_index=True, height="content")
+    frames.shown(frame, "findings", "What was checked")
     if (
         any(f.check in ("data", "golds") for f in report.of("unverified"))
         and started.data_dir(record.benchmark) is None
