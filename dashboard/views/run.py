@@ -195,11 +195,11 @@ def _calibration(predictions: pd.DataFrame) -> None:
     tips = [alt.Tooltip(f"{c}:Q", format=".1f") for c in ("confidence", "accuracy", "low", "high")] + ["examples:Q"]
     base = alt.Chart(frame).encode(x=x, tooltip=tips)
     title = "accuracy, %"
-    bars = base.mark_rule(color=charts.BLUE, strokeWidth=2).encode(
+    bars = base.mark_rule(color=charts.strong(), strokeWidth=2).encode(
         y=alt.Y("low:Q", title=title, scale=alt.Scale(domain=[0, 100])), y2="high:Q"
     )
     size = alt.Size("examples:Q", scale=alt.Scale(range=[30, 500]), legend=None)
-    points = base.mark_circle(color=charts.BLUE, opacity=0.85).encode(y=alt.Y("accuracy:Q", title=title), size=size)
+    points = base.mark_circle(color=charts.strong(), opacity=0.85).encode(y=alt.Y("accuracy:Q", title=title), size=size)
     ideal = alt.Chart(pd.DataFrame({"confidence": [0, 100], "accuracy": [0, 100]}))
     line = ideal.mark_line(strokeDash=[4, 4], color=charts.faint()).encode(x="confidence:Q", y="accuracy:Q")
     told = "; ".join(f"sure {r.confidence:.0f}, right {r.accuracy:.0f}" for r in frame.itertuples(index=False))
@@ -349,7 +349,7 @@ def _verify(record: Record) -> None:
         report = stores.verified(record.run_id, started.data_dir(record.benchmark))
     st.markdown(f"**{VERIFIED[report.state]}**")
     frame = pd.DataFrame([(f.state, f.check, f.detail) for f in report.findings], columns=["state", "check", "what"])
-    st.dataframe(frame, hide_index=True, height="content")
+    frames.shown(frame, "findings", "What was checked")
     if (
         any(f.check in ("data", "golds") for f in report.of("unverified"))
         and started.data_dir(record.benchmark) is None
