@@ -66,6 +66,9 @@ class EvaluateConfig(Settings):
     splits: tuple[Split, ...] = ("validation", "test", "ood")
     """Splits scored at the end, where the benchmark has them."""
     batch_size: int = Field(64, ge=1)
+    share_prefix: bool = True
+    """Questions of one image pass it and the beginning of their prompts through the model once, where the model
+    allows that (see harness.prefix); off: each by itself."""
     resamples: int = Field(2000, ge=100)
     """Bootstrap resamples behind the intervals."""
 

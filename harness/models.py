@@ -87,7 +87,33 @@ class OptionScorer(nn.Module):
         spelled_bks = logits_bv[:, letters.clamp(min=0)].masked_fill(letters < 0, float("-inf"))
         return spelled_bks.logsumexp(-1)
 
-    def _continued(self, cache: Any, mask_bt: Tensor, tree: _Tree) -> Tensor:
+    def branched(self, prefix: Batch, parents_b: Tensor, batch: Batch) -> Tensor:
+        """The option logits (B, K) of questions that go on from a beginning which several of them share.
+
+        Row b of `batch` (input_ids, attention_mask, options; padded right) stands behind row `parents_b[b]` of
+        `prefix` (what the processor gives, padded left), which passes through the model once for all. Where options
+        are several tokens all rows must have one length. See `harness.prefix`.
+        """
+        mask_bt, options_bk = batch["attention_mask"], batch["options"]
+        tree = _tree(self.spelled[: options_bk.shape[1]])
+        last_b = mask_bt.sum(1) - 1
+        kept, row_b = last_b.unique(return_inverse=True)
+        with torch.autocast(mask_bt.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            cache = self.vlm(**prefix, logits_to_keep=1, use_cache=True).past_key_values
+            if cache is None:
+                raise ModelError(f"{type(self.vlm).__name__} keeps no cache of the prompt")
+            cache.batch_select_indices(parents_b)
+            mask = torch.cat([prefix["attention_mask"][parents_b], mask_bt], 1)
+            known = self._behind(cache, batch["input_ids"], mask, parents_b)
+            with _caught(self.vlm, (), row_b if len(kept) > 1 else None):
+                logits_bv = self.vlm(**known, logits_to_keep=kept).logits[:, 0].float()
+            if tree is None:
+                logits_bk = self._letters(logits_bv, options_bk)
+            else:
+                logits_bk = tree.scores(logits_bv, self._continued(cache, mask, tree, parents_b))
+        return logits_bk.masked_fill(~options_bk, ABSENT)
+
+    def _continued(self, cache: Any, mask_bt: Tensor, tree: _Tree, parents_b: Tensor | None = None) -> Tensor:
         """The logits (B, R, L, V) after each token of the tree's R branches, behind the prompt in the cache."""
         if cache is None:
             raise ModelError(
@@ -99,14 +125,19 @@ class OptionScorer(nn.Module):
         cache.batch_repeat_interleave(rows)
         ids = ids_rl.repeat(len(mask_bt), 1)
         mask = torch.cat([mask_bt.repeat_interleave(rows, 0), mask_bt.new_ones(ids.shape)], 1)
+        whose_b = torch.arange(len(mask_bt), device=mask_bt.device) if parents_b is None else parents_b
+        logits = self.vlm(**self._behind(cache, ids, mask, whose_b.repeat_interleave(rows))).logits
+        logits_brlv: Tensor = logits.float().unflatten(0, (len(mask_bt), rows))
+        return logits_brlv
+
+    def _behind(self, cache: Any, ids: Tensor, mask: Tensor, whose_b: Tensor) -> dict[str, Any]:
+        """Inputs for tokens behind what the cache holds; row b goes on from row `whose_b[b]` of the prompts."""
         known: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache, "use_cache": True}
         # Qwen counts places in three dimensions, and leaves it to whoever goes on to count from the last.
         if (deltas_b1 := getattr(getattr(self.vlm, "model", None), "rope_deltas", None)) is not None:
-            places = (mask.cumsum(1) - 1)[:, -ids.shape[1] :] + deltas_b1.repeat_interleave(rows, 0)
+            places = (mask.cumsum(1) - 1)[:, -ids.shape[1] :] + deltas_b1[whose_b]
             known["position_ids"] = places.expand(3, -1, -1)
-        logits = self.vlm(**known).logits
-        logits_brlv: Tensor = logits.float().unflatten(0, (len(mask_bt), rows))
-        return logits_brlv
+        return known
 
 
 @dataclass(frozen=True)

@@ -288,7 +288,7 @@ def _check_vocabularies(
 def code_digest(*classes: type) -> str:
     """sha256 over the code whose change may change the numbers: the harness's own, and the plug-ins' files."""
     digest = hashlib.sha256()
-    for name in ("api", "blind", "data", "encoding", "models", "step", "teachers", "train", "evaluate"):
+    for name in ("api", "blind", "data", "encoding", "models", "step", "teachers", "train", "evaluate", "prefix"):
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     for cls in classes:
         digest.update(registry.source_digest(cls).encode())

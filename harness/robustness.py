@@ -176,8 +176,14 @@ def _ask(
     scorer = models.OptionScorer(models.load_vlm(rung), encoder.letters, precision).to(device).eval()
     io, frames, spent = PlainIo(report, device), {}, 0
     for variant in variants(examples, config.seed):
-        rows, forwards = evaluate(
-            (scorer, encoder), method, variant.examples, variant.name, config.evaluate.batch_size, io
+        rows, forwards, _ = evaluate(
+            (scorer, encoder),
+            method,
+            variant.examples,
+            variant.name,
+            config.evaluate.batch_size,
+            io,
+            config.evaluate.share_prefix,
         )
         spent += forwards
         if variant.orders is not None:

@@ -87,15 +87,18 @@ def _score(plan: Plan, trained: Trained, io: Io) -> tuple[list[dict[str, Any]], 
         if split not in plan.dataset.splits:
             continue
         clock = time.perf_counter()
-        part, forwards = evaluate(
+        part, forwards, note = evaluate(
             (trained.student, trained.encoder),
             plan.method,
             plan.dataset.splits[split],
             split,
             plan.config.evaluate.batch_size,
             io,
+            plan.config.evaluate.share_prefix,
         )
         rows += part
+        if note and trained.preflight and note not in trained.preflight.warnings:
+            trained.preflight.warnings.append(note)
         if split == "test":
             test_forwards, test_seconds = forwards, time.perf_counter() - clock
     return rows, test_forwards, test_seconds

@@ -160,6 +160,6 @@ def cost(case: Case) -> None:
                 )
     examples = case.plan.dataset.splits["test"]
     asked = sum(len(case.method.views(example)) for example in examples)
-    rows, forwards = evaluate((trained.student, trained.encoder), case.method, examples, "test", 4, PlainIo())
+    rows, forwards, _ = evaluate((trained.student, trained.encoder), case.method, examples, "test", 4, PlainIo())
     if forwards != asked or len(rows) != len(examples):
         raise Broken(f"{len(examples)} test examples in {asked} views were billed as {forwards} forwards")

@@ -1,0 +1,181 @@
+"""Questions of one image that share it: the same answers as one by one, and when it is given up."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import families
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from harness import models
+from harness.api import Example
+from harness.config import RunConfig, RungConfig, parse
+from harness.evaluate import batches_of, evaluate
+from harness.io import PlainIo
+from harness.launch import launch
+from harness.prefix import Asker, by_image
+from harness.store import Store
+from methods.zero_shot import ZeroShot
+
+SHARING = [family for family in families.FAMILIES if family != "paligemma"]
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[models.OptionScorer, models.Encoder]]:
+    """A family's scorer and encoder, built once."""
+    root, built = tmp_path_factory.mktemp("prefix"), {}
+
+    def of(family: str, **more: Any) -> tuple[models.OptionScorer, models.Encoder]:
+        name = family + "-".join(more)
+        if name not in built:
+            rung = RungConfig(name="S", model=str(families.build(family, root / name, **more)))
+            encoder = models.load_encoder(rung)
+            built[name] = models.OptionScorer(models.load_vlm(rung), encoder.letters).eval(), encoder
+        return built[name]
+
+    return of
+
+
+class Picture:
+    """An image that is the same where its colour and size are, and counts how often it is drawn."""
+
+    drawn = 0
+
+    def __init__(self, colour: str, width: int) -> None:
+        self.key = colour, width
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Picture) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __call__(self) -> Image.Image:
+        Picture.drawn += 1
+        return Image.new("RGB", (self.key[1], 64), self.key[0])
+
+
+def questions() -> list[Example]:
+    """Five of a red picture, three of a wider blue one, one of a green one, in no order; two or three options."""
+    rng = random.Random(0)
+    found = []
+    for colour, width, count in (("red", 64, 5), ("blue", 96, 3), ("green", 64, 1)):
+        for k in range(count):
+            options = ("red", "green", "blue")[: 2 + k % 2]
+            question = "what colour is it ?" + " it is what it is" * (k // 2)
+            name = f"{colour}{k}"
+            found.append(Example(name, colour, Picture(colour, width), question, "", options, 0, "c", "test"))
+    rng.shuffle(found)
+    return found
+
+
+def scores(model: tuple[models.OptionScorer, models.Encoder], share: bool, size: int = 64) -> tuple[Any, int, str]:
+    Picture.drawn = 0
+    rows, forwards, note = evaluate(model, ZeroShot(), questions(), "test", size, PlainIo(), share)
+    assert [row["id"] for row in rows] == [example.id for example in questions()]
+    assert forwards == 9
+    return rows, Picture.drawn, note
+
+
+@pytest.mark.parametrize("family", SHARING)
+def test_a_family_answers_alike_with_a_shared_image(family: str, loaded: Any) -> None:
+    alone, drawn_alone, _ = scores(loaded(family), share=False)
+    together, drawn, note = scores(loaded(family), share=True)
+    assert note == ""
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one["scores"], other["scores"], atol=1e-4, rtol=0)
+        assert one["chosen"] == other["chosen"]
+    assert drawn_alone == 9
+    assert drawn == 3 + 4  # one an image, and four asked both ways
+    again, _, _ = scores(loaded(family), share=True, size=4)  # five of one image are cut, images mixed otherwise
+    for one, other in zip(alone, again, strict=True):
+        np.testing.assert_allclose(one["scores"], other["scores"], atol=1e-4, rtol=0)
+
+
+def test_an_image_that_sees_the_question_is_not_shared(loaded: Any) -> None:
+    """PaliGemma's image tokens look at the whole prompt: the check finds it, the answers stay right."""
+    alone, _, _ = scores(loaded("paligemma"), share=False)
+    together, _, note = scores(loaded("paligemma"), share=True)
+    assert "PaliGemmaForConditionalGeneration can't share" in note
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one["scores"], other["scores"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
+def test_options_of_several_tokens(family: str, loaded: Any) -> None:
+    """Each letter is two tokens: the second stands behind the question, which stands behind the shared beginning."""
+    model = loaded(family, vocabulary=families.pieces)
+    assert {len(tokens) for spelled in model[0].spelled for tokens in spelled} == {2}
+    alone, _, _ = scores(model, share=False)
+    together, _, note = scores(model, share=True)
+    assert note == ""
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one["scores"], other["scores"], atol=1e-4, rtol=0)
+
+
+def test_a_wrong_answer_is_found(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that errs in the shared way only: the check gives it up, and the answers are those one by one."""
+    model = loaded("internvl")
+    right = scores(model, share=False)[0]
+    true = models.OptionScorer.branched
+    monkeypatch.setattr(models.OptionScorer, "branched", lambda *args: true(*args) * 1.01)
+    found, _, note = scores(model, share=True)
+    assert "its answers differ by" in note
+    for one, other in zip(right, found, strict=True):
+        np.testing.assert_allclose(one["scores"], other["scores"], atol=1e-5, rtol=0)
+
+    def broken(*args: Any) -> None:
+        raise NotImplementedError("no cache here")
+
+    monkeypatch.setattr(models.OptionScorer, "branched", broken)
+    assert "(no cache here)" in scores(model, share=True)[2]
+
+
+def test_shifted_options_share_all_before_them(loaded: Any) -> None:
+    """Four views of one question: one beginning, which ends where the first option differs."""
+    scorer, encoder = loaded("qwen2_5_vl")
+    asked = replace(questions()[0], options=("red", "green", "blue", "white"))
+    views = [asked.reordered([(k + shift) % 4 for k in range(4)]) for shift in range(4)]
+    (branches,) = Asker(scorer, encoder, torch.device("cpu"))._branches(views, [[0, 1, 2, 3]])
+    tokenizer = encoder.processor.tokenizer
+    assert tokenizer.decode(branches.tails[0]).startswith("red B")
+    assert tokenizer.decode(branches.tails[1]).startswith("green B")
+
+
+def test_examples_of_an_image_are_in_one_batch() -> None:
+    """By image, then by length: 5 + 3 + 1 examples in batches of 6."""
+    asked = questions()
+    assert sorted(map(len, by_image(asked))) == [1, 3, 5]
+    batches = batches_of(asked, 6)
+    assert sorted(i for batch in batches for i in batch) == list(range(9))
+    assert all(len(batch) <= 6 for batch in batches)
+    where = {asked[i].group: b for b, batch in enumerate(batches) for i in batch}
+    assert all(where[asked[i].group] == b for b, batch in enumerate(batches) for i in batch)
+    # Two ranks have every example once; more questions of an image than a batch holds are cut.
+    ranks = [i for rank in range(2) for batch in batches_of(asked, 2, rank, 2) for i in batch]
+    assert sorted(ranks) == list(range(9))
+    assert max(len(batch) for batch in batches_of(asked, 2)) == 2
+
+
+def test_the_flag_of_a_run(tmp_path: Path, toy: str, toy_ladder: str) -> None:
+    """On and off are two runs that come to the same answers."""
+    store, runs = Store(tmp_path), []
+    for share in (True, False):
+        table = {"method": "zero_shot", "benchmark": "toy", "plugins": [toy], "ladder": toy_ladder,
+                 "cluster": {"workers": 0}, "evaluate": {"share_prefix": share, "resamples": 100}}  # fmt: skip
+        (record,) = launch([parse(RunConfig, table, "test")], store, "test", lambda *_: None, lambda _: None)
+        assert record.status == "done"
+        assert record.preflight is not None
+        assert record.preflight.warnings == []
+        runs.append(record)
+    assert runs[0].run_id != runs[1].run_id
+    on, off = (store.predictions(record.run_id) for record in runs)
+    assert on["id"].tolist() == off["id"].tolist()
+    np.testing.assert_allclose(np.stack(on["scores"]), np.stack(off["scores"]), atol=1e-4)
