@@ -274,7 +274,7 @@ def _train(planned: Plan, store: Store, report: Watch) -> Record:
         if (done := results.finished(store, planned.run_id)) is not None:
             return done
         if cluster.workers > 1:
-            rayrun.execute([(planned.run_id, planned.config)], store, cluster, report, "trial")
+            rayrun.execute([(planned.run_id, planned.config)], store, cluster, report, "trial", halt=lambda: None)
             return store.read(planned.run_id)
         device = torch.device("cuda" if cluster.gpus_per_worker else "cpu")
         try:
