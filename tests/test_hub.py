@@ -13,14 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Features, Image, Value
 from PIL import Image as Pillow
-from standins import NATURALBENCH, png
+from standins import MHALUBENCH, NATURALBENCH, png
 
 from benchmarks import hub
 from benchmarks.hallusionbench import HallusionBench
 from benchmarks.mfc_bench import MFCBench
+from benchmarks.mhalubench import MHaluBench
 from benchmarks.naturalbench import NaturalBench
 from benchmarks.pope import POPE
-from harness.api import Benchmark, Example
+from harness.api import Benchmark, ConfigError, DataError, Example
 
 COMMIT = "0123456789" * 4
 TEXT, NUMBER = Value("string"), Value("int64")
@@ -160,3 +161,34 @@ def test_another_configuration_of_one_repository(tmp_path: Path) -> None:
     examples = list(MFCBench(None, part="ooc", repo="owner/name", repo_revision=COMMIT).load("test"))
     assert [e.options[e.gold] for e in examples] == ["No", "Yes", "Yes", "Yes"]
     assert examples == list(MFCBench(None, part="ooc", repo="owner/name", repo_revision=COMMIT).load("test"))
+
+
+def test_a_repository_of_plain_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No hub here: what is asked of it is checked, and a folder stands in for its answer."""
+    import huggingface_hub
+
+    local = MHaluBench(MHALUBENCH.write(tmp_path / "local"))
+    asked: list[Any] = []
+
+    def fetch(repo: str, **how: Any) -> str:
+        asked.append((repo, how["repo_type"], how["revision"], how["allow_patterns"]))
+        return str(MHALUBENCH.write(how["local_dir"]))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    examples = list(MHaluBench(repo="openkg/MHaluBench").load("test"))
+    commit = "c2807056487c969e35bd65b99ea899c9b37d0285"
+    assert asked == [("openkg/MHaluBench", "dataset", commit, ["MHaluBench_*.json", "data/*"])]
+    assert told(examples) == told(list(local.load("test")))
+    assert isinstance(examples[0].image, Path)
+    assert examples[0].image.is_relative_to(tmp_path / "cache")
+
+    def unreachable(repo: str, **how: Any) -> str:
+        raise ConnectionError("no network\nand more")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(DataError, match=r"^a/b@01234567: can't be loaded \(ConnectionError: no network\)$"):
+        list(MHaluBench(repo="a/b", repo_revision=COMMIT).load("test"))
+    with pytest.raises(ConfigError, match="expected the 40 hex digits of a commit of a/b"):
+        list(MHaluBench(repo="a/b", repo_revision="main").load("test"))
+    with pytest.raises(ConfigError, match="not both"):
+        list(MHaluBench(tmp_path / "local", repo="a/b").load("test"))
