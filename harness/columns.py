@@ -93,7 +93,7 @@ def _distilled(
     if baseline is row or baseline is teacher:
         return found
     if not (seeds := joint.shared_seeds([mine, direct, theirs], row.metric)):
-        return found.model_copy(update={"why": "no seed and examples in common with the directly tuned student"})
+        return found.model_copy(update={"why": f"can't be paired with teacher and tuned student in {row.metric}"})
     points, draws = zip(*(joint.of_seeds(side, seeds, row.metric) for side in (mine, direct, theirs)), strict=True)
     drawn = [drawn_ns for drawn_ns in draws if drawn_ns is not None]
     closed = distil.gap_closed_of(np.stack(points), np.stack(drawn) if len(drawn) == 3 else None, mine.groups)
