@@ -93,7 +93,7 @@ def teachers(store: Store) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--examples", type=int, default=512, help="The training split and the budget: one pass.")
+    parser.add_argument("--examples", type=int, default=1024, help="The training split and the budget: one pass.")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--head", type=int, help="With RAY_ADDRESS: the process of that cluster's head, counted too.")
     parser.add_argument("--out", type=Path, default=RESULTS / "sweep_cache.json")
@@ -113,7 +113,7 @@ def main() -> None:
     assert figures["shared"]["frozen_forwards"] == arguments.examples
     figures["load_after"] = round(os.getloadavg()[0], 1)
     print(f"{figures['times_fewer_cpu_seconds']} times fewer CPU-seconds")
-    keep(arguments.out, "offline_kd", figures | head)
+    keep(arguments.out, f"{arguments.examples} examples", figures | head)
 
 
 if __name__ == "__main__":
