@@ -34,7 +34,7 @@ def show() -> None:
     tables = [benchmark for benchmark, results in ablation.tables.items() if any(r.figures for r in results)]
     if not tables:
         st.info("None of its runs has finished: run the command again.", icon=":material/inbox:")
-        st.code(f"hkdbench ablate {ablation.method} --store {stores.store().url}", language="bash")
+        st.code(f"hkdbench ablate {ablation.method} --store {stores.store().url}", language=None)
         return
     with middle:
         benchmark = st.selectbox("Benchmark", tables, key="benchmark", bind="query-params")

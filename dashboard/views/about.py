@@ -43,7 +43,7 @@ def _all(kind: str) -> None:
     frames.shown(frame, f"all-{kind}", kind, links={first: ("about", "which", {"what": kind})})
     if kind == "Methods":
         st.info(what_is.RECONSTRUCTION, icon=":material/info:")
-    st.caption("Plugins add their own: `hkdbench dashboard --plugin FILE.py`.")
+    st.caption("Plugins add their own: hkdbench dashboard --plugin FILE.py.")
 
 
 # -------------------------------------------------------------------------------------------- method
@@ -59,11 +59,11 @@ def _method(name: str) -> None:
     _docstring(found["text"])
     _frame("Stages, on a ladder L > M > S with student S", found["stages"])
     _frame("Settings", what_is.settings(found))
-    st.caption("Set one with `--set settings.NAME=VALUE`, or under `settings` in a run's or suite's file.")
+    st.caption("Set one with --set settings.NAME=VALUE, or under settings in a run's or suite's file.")
     _frame("Other names", found["presets"])
     _frame("Ablations: what is switched off", found["ablations"])
     if len(found["ablations"]):
-        st.code(f"hkdbench ablate {name}", language="bash")
+        st.code(f"hkdbench ablate {name}", language=None)
     runs = [run for run in stores.runs() if run.method == name and run.kind == "run"]
     st.caption(f"{len(runs)} runs of it in this store.")
 
@@ -115,7 +115,7 @@ def _benchmark(name: str) -> None:
         st.markdown(plain(f"{found['obtain']}."))
         if started.data_dir(name) is None:
             st.caption("To see its pictures here:")
-            st.code(started.command(name), language="bash")
+            st.code(started.command(name), language=None)
     for line in found.get("controls", ()):
         st.warning(plain(f"A control says: {line}"), icon=":material/warning:")
     _power(name, sizes.get("test"))

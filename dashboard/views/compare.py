@@ -148,9 +148,7 @@ def _told(found: Comparison, a: Row, b: Row) -> None:
 
 def _by_category(found: Comparison) -> None:
     st.subheader("Where the difference lies", anchor=False)
-    parts: list[tuple[str, int, Difference, float | None]] = [
-        ("all examples", found.examples, found.difference, None)
-    ]
+    parts: list[tuple[str, int, Difference, float | None]] = [("all examples", found.examples, found.difference, None)]
     parts += [(c.name, c.examples, c.difference, c.p_holm) for c in found.categories]
     reach = max(abs(end) for _, _, d, _ in parts for end in (d.value, d.low, d.high) if end is not None) or 1.0
     drawn = "A − B in points"

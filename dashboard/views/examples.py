@@ -157,7 +157,7 @@ def _cards(
 def _how_to_see(record: Record, trouble: str) -> None:
     """Why there are no pictures, and how to get them."""
     st.warning(plain(f"Answers only, without pictures and texts: {trouble}."), icon=":material/hide_image:")
-    st.code(started.command(record.benchmark), language="bash")
+    st.code(started.command(record.benchmark), language=None)
     if obtain := where_to_get(record.benchmark):
         st.caption(plain(f"Where to get them: {obtain}."))
 

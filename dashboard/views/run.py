@@ -355,4 +355,4 @@ def _verify(record: Record) -> None:
         and started.data_dir(record.benchmark) is None
     ):
         st.markdown("With the benchmark's files at hand more can be checked:")
-        st.code(started.command(record.benchmark), language="bash")
+        st.code(started.command(record.benchmark), language=None)
