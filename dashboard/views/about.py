@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import frames, started, stores, what_is
+from dashboard import choices, frames, started, stores, what_is
 from dashboard.texts import plain
 from harness import registry
 from harness.rows import Filters
@@ -16,16 +16,12 @@ from harness.rows import Filters
 def show() -> None:
     """The page."""
     st.title("Benchmarks & methods")
-    known = {"Methods": sorted(registry.methods()), "Benchmarks": sorted(registry.benchmarks())}
+    known = {"Benchmarks": sorted(registry.benchmarks()), "Methods": sorted(registry.methods())}
     left, right = st.columns([1, 3])
     with left:
-        kind = st.segmented_control(
-            "What", list(known), default="Benchmarks", key="what", bind="query-params", required=True
-        )
+        kind = choices.few("What", list(known), "what")
     with right:
-        name = st.selectbox(
-            "Which", known[kind], index=None, placeholder="All of them", key="which", bind="query-params"
-        )
+        name = choices.maybe("Which", known[kind], "which", "All of them")
     if name is None:
         _all(kind)
     elif kind == "Methods":

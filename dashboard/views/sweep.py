@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, frames, pages, stores, trials
+from dashboard import charts, choices, frames, pages, stores, trials
 from dashboard.texts import plain
 from harness.entries import Entry
 from harness.record import Record
@@ -71,14 +71,14 @@ def _choose(runs: Sequence[Entry]) -> list[Entry]:
     first = known[0] if known and known[0].startswith("sweep") else ANY
     options = [ANY, *known]
     with columns[0]:
-        tag = st.selectbox("Sweep or other tag", options, index=options.index(first), key="tag", bind="query-params")
+        tag = choices.one("Sweep or other tag", options, "tag", first)
     runs = [e for e in runs if tag in (ANY, *e.tags)]
     with columns[1]:
-        benchmark = st.selectbox("Benchmark", sorted({e.benchmark for e in runs}), key="benchmark", bind="query-params")
+        benchmark = choices.one("Benchmark", sorted({e.benchmark for e in runs}), "benchmark")
     runs = [e for e in runs if e.benchmark == benchmark]
     methods = sorted({e.method for e in runs}, key=lambda m: (-len({e.row for e in runs if e.method == m}), m))
     with columns[2]:
-        method = st.selectbox("Method", methods, key="method", bind="query-params")
+        method = choices.one("Method", methods, "method")
     return sorted((e for e in runs if e.method == method), key=lambda e: e.finished)[-MOST:]
 
 
@@ -91,11 +91,9 @@ def _records(run_ids: tuple[str, ...], key: str) -> list[Record]:
 def _figure(records: Sequence[Record], splits: list[str]) -> tuple[str, str]:
     left, right = st.columns([1, 2])
     with left:
-        split = st.segmented_control(
-            "Split", splits, default=splits[0], key="split", bind="query-params", required=True
-        )
+        split = choices.few("Split", splits, "split")
     with right:
-        metric = st.selectbox("Figure", trials.metrics(records, split), key="metric", bind="query-params")
+        metric = choices.one("Figure", trials.metrics(records, split), "metric")
     if split in ("test", "ood"):
         st.caption("Settings are chosen on validation: a choice made on this split no longer tells how good it is.")
     return split, metric
