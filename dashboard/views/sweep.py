@@ -32,12 +32,13 @@ def show() -> None:
         return
     chosen = _choose(runs)
     records = _records(tuple(e.run_id for e in chosen), stores.listing().key)
-    splits = [s for s in ("validation", "test", "ood") if any(s in r.metrics for r in records)]
+    searched, confirming = trials.parted(records)
+    splits = [s for s in ("validation", "test", "ood") if any(s in r.metrics for r in searched)]
     if not splits:
         st.info("None of these runs has finished yet.", icon=":material/inbox:")
         return
-    split, metric = _figure(records, splits)
-    frame = trials.of(records, split, metric)
+    split, metric = _figure(searched, splits)
+    frame = trials.of(searched, split, metric)
     names = trials.settings(frame)
     done = frame[frame["value"].notna()]
     if len(done) < 2 or not names:
@@ -48,6 +49,8 @@ def show() -> None:
         return
     title = _title(split, metric)
     _told(frame, metric, title)
+    if confirming:
+        _confirmed(confirming, metric)
     important = trials.importance(frame)
     ordered = important["setting"].tolist() or names
     ordered += [name for name in names if name not in ordered]
@@ -115,6 +118,16 @@ def _told(frame: pd.DataFrame, metric: str, title: str) -> None:
     st.markdown(plain(said))
     pages.link("run", best["run"], run=best["run"])
     st.caption("The best of many trials looks better than it is: confirm it with fresh seeds on test.")
+
+
+def _confirmed(records: Sequence[Record], metric: str) -> None:
+    """The best trials, run again from fresh seeds."""
+    st.subheader("Confirmed from fresh seeds", anchor=False)
+    found = trials.confirmed(records, metric)
+    forms = dict.fromkeys(found.columns[3:], "{:.2f}")
+    frames.shown(
+        found, "confirmed", f"{metric} of the best trials from fresh seeds", forms, {"run": ("run", "run", {})}
+    )
 
 
 # ------------------------------------------------------------------------------------------- charts
