@@ -52,6 +52,32 @@ def maybe(label: str, options: Sequence[str], key: str, otherwise: str) -> str |
     return chosen
 
 
+def few(label: str, options: Sequence[str], key: str) -> str:
+    """A choice of one of a few, all of them in sight; without a word in the URL the first."""
+    asked = st.query_params.get(key)
+    st.session_state[_name(key)] = asked if asked in options else options[0]
+    args = (key, options[0])
+    chosen = st.segmented_control(label, options, key=_name(key), on_change=_told, args=args, required=True)
+    return str(chosen or options[0])
+
+
+def sections(names: Sequence[str], key: str) -> Sequence[Any]:
+    """Tabs, of which the one that is looked at is `open`; without a word in the URL the first."""
+    asked = st.query_params.get(key)
+    st.session_state[_name(key)] = asked if asked in names else names[0]
+    opened: Sequence[Any] = st.tabs(names, key=_name(key), on_change=_told, args=(key, names[0]))
+    return opened
+
+
+def span(label: str, key: str, most: int, step: int) -> tuple[int, int]:
+    """A part of 0 to `most`, both ends in it; in the URL as `10-80`."""
+    least, _, largest = st.query_params.get(key, "").partition("-")
+    asked = (int(least), int(largest)) if least.isdecimal() and largest.isdecimal() else (0, most)
+    st.session_state[_name(key)] = asked if asked[0] <= asked[1] <= most else (0, most)
+    low, high = st.slider(label, 0, most, step=step, key=_name(key), on_change=_told, args=(key, (0, most)))
+    return int(low), int(high)
+
+
 def several(label: str, options: Sequence[Any], key: str, usual: Sequence[Any] = (), **more: Any) -> tuple[Any, ...]:
     """A choice of any number; without a word in the URL those of `usual`."""
     asked = st.query_params.get_all(key)
@@ -108,6 +134,8 @@ def _told(key: str, usual: Any) -> None:
         st.query_params.pop("page", None)
     if chosen == usual or chosen is None:
         st.query_params.pop(key, None)
+    elif isinstance(chosen, tuple):
+        st.query_params[key] = "-".join(map(str, chosen))
     elif isinstance(chosen, list):
         st.query_params[key] = [str(one) for one in chosen] or [""]
     else:

@@ -178,4 +178,4 @@ def nothing(said: str, *commands: str) -> None:
     st.info(plain(said), icon=":material/inbox:")
     if commands:
         st.markdown("Fill it with")
-        st.code("\n".join(commands), language="bash")
+        st.code("\n".join(commands), language=None)

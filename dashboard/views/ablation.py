@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import ablations, charts, frames, pages, stores
+from dashboard import ablations, charts, choices, frames, pages, stores
 from dashboard.texts import plain
 from harness import ablate
 from harness.ablation_page import READING
@@ -29,17 +29,17 @@ def show() -> None:
         return
     left, middle, right = st.columns([2, 2, 2])
     with left:
-        name = st.selectbox("Ablation", names, key="ablation", bind="query-params")
+        name = choices.one("Ablation", names, "ablation")
     ablation = ablate.load(stores.store(), name)
     tables = [benchmark for benchmark, results in ablation.tables.items() if any(r.figures for r in results)]
     if not tables:
         st.info("None of its runs has finished: run the command again.", icon=":material/inbox:")
-        st.code(f"hkdbench ablate {ablation.method} --store {stores.store().url}", language="bash")
+        st.code(f"hkdbench ablate {ablation.method} --store {stores.store().url}", language=None)
         return
     with middle:
-        benchmark = st.selectbox("Benchmark", tables, key="benchmark", bind="query-params")
+        benchmark = choices.one("Benchmark", tables, "benchmark")
     with right:
-        figure = st.selectbox("Figure", ablations.figures(ablation, benchmark), key="figure", bind="query-params")
+        figure = choices.one("Figure", ablations.figures(ablation, benchmark), "figure")
     frame = ablations.frame(ablation, benchmark, figure)
     full = frame[frame["part"] == "full"].iloc[0]
     own = "" if pd.isna(full["own"]) else ": " + _with_bounds("{:.1f}", full["own"], full["own low"], full["own high"])

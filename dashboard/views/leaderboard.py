@@ -205,7 +205,10 @@ def _downloads(rows: Sequence[Row], name: str) -> None:
 
 def _notes(found: Table, rows: Sequence[Row]) -> None:
     heading = grids.parts(found.rows)[0][0]
+    hidden = len(found.rows) - len(rows)
     said = [f"{heading}.", grids.legend(found.rows)]
+    if hidden:
+        said.insert(0, f"{len(rows):,} of {len(found.rows):,} rows are shown: filters hide {hidden:,}.")
     said += [f"{note[0].upper()}{note[1:]}." for note in grids.footnotes(found.rows) if not _of_row(note, rows)]
     st.caption("  \n".join(plain(line) for line in said))
 

@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, frames, one_run, pages, started, stores, what_is
+from dashboard import charts, choices, frames, one_run, pages, started, stores, what_is
 from dashboard.texts import plain
 from harness.cells import count, short
 from harness.errors import StoreError
@@ -33,14 +33,7 @@ def show() -> None:
     st.title("Run")
     if not stores.any_runs():
         return
-    run_id = st.selectbox(
-        "Run",
-        list(stores.listing().stamps),
-        index=None,
-        placeholder="Type a part of its id",
-        key="run",
-        bind="query-params",
-    )
+    run_id = choices.maybe("Run", list(stores.listing().stamps), "run", "Type a part of its id")
     if run_id is None:
         _latest()
         return
@@ -49,7 +42,7 @@ def show() -> None:
         st.error(plain(f"This run is broken: {record.message}"), icon=":material/error:")
         return
     _head(record)
-    opened = st.tabs(SECTIONS, key="section", bind="query-params")
+    opened = choices.sections(SECTIONS, "section")
     drawn = (_figures, _curves, _training, _cost, _provenance)
     for tab, draw in zip(opened, drawn, strict=True):
         if tab.open:
@@ -108,7 +101,7 @@ def _figures(record: Record) -> None:
     if not splits:
         st.info(f"No figures: the run is {record.status}.", icon=":material/inbox:")
         return
-    split = st.segmented_control("Split", splits, default=splits[0], key="split", bind="query-params", required=True)
+    split = choices.few("Split", splits, "split")
     try:
         predictions = stores.predictions(record.run_id, split)
     except StoreError as error:
@@ -355,4 +348,4 @@ def _verify(record: Record) -> None:
         and started.data_dir(record.benchmark) is None
     ):
         st.markdown("With the benchmark's files at hand more can be checked:")
-        st.code(started.command(record.benchmark), language="bash")
+        st.code(started.command(record.benchmark), language=None)

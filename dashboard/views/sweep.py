@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, frames, pages, stores, trials
+from dashboard import charts, choices, frames, pages, stores, trials
 from dashboard.texts import plain
 from harness.entries import Entry
 from harness.record import Record
@@ -32,12 +32,13 @@ def show() -> None:
         return
     chosen = _choose(runs)
     records = _records(tuple(e.run_id for e in chosen), stores.listing().key)
-    splits = [s for s in ("validation", "test", "ood") if any(s in r.metrics for r in records)]
+    searched, confirming = trials.parted(records)
+    splits = [s for s in ("validation", "test", "ood") if any(s in r.metrics for r in searched)]
     if not splits:
         st.info("None of these runs has finished yet.", icon=":material/inbox:")
         return
-    split, metric = _figure(records, splits)
-    frame = trials.of(records, split, metric)
+    split, metric = _figure(searched, splits)
+    frame = trials.of(searched, split, metric)
     names = trials.settings(frame)
     done = frame[frame["value"].notna()]
     if len(done) < 2 or not names:
@@ -48,6 +49,8 @@ def show() -> None:
         return
     title = _title(split, metric)
     _told(frame, metric, title)
+    if confirming:
+        _confirmed(confirming, metric)
     important = trials.importance(frame)
     ordered = important["setting"].tolist() or names
     ordered += [name for name in names if name not in ordered]
@@ -71,14 +74,14 @@ def _choose(runs: Sequence[Entry]) -> list[Entry]:
     first = known[0] if known and known[0].startswith("sweep") else ANY
     options = [ANY, *known]
     with columns[0]:
-        tag = st.selectbox("Sweep or other tag", options, index=options.index(first), key="tag", bind="query-params")
+        tag = choices.one("Sweep or other tag", options, "tag", first)
     runs = [e for e in runs if tag in (ANY, *e.tags)]
     with columns[1]:
-        benchmark = st.selectbox("Benchmark", sorted({e.benchmark for e in runs}), key="benchmark", bind="query-params")
+        benchmark = choices.one("Benchmark", sorted({e.benchmark for e in runs}), "benchmark")
     runs = [e for e in runs if e.benchmark == benchmark]
     methods = sorted({e.method for e in runs}, key=lambda m: (-len({e.row for e in runs if e.method == m}), m))
     with columns[2]:
-        method = st.selectbox("Method", methods, key="method", bind="query-params")
+        method = choices.one("Method", methods, "method")
     return sorted((e for e in runs if e.method == method), key=lambda e: e.finished)[-MOST:]
 
 
@@ -91,11 +94,9 @@ def _records(run_ids: tuple[str, ...], key: str) -> list[Record]:
 def _figure(records: Sequence[Record], splits: list[str]) -> tuple[str, str]:
     left, right = st.columns([1, 2])
     with left:
-        split = st.segmented_control(
-            "Split", splits, default=splits[0], key="split", bind="query-params", required=True
-        )
+        split = choices.few("Split", splits, "split")
     with right:
-        metric = st.selectbox("Figure", trials.metrics(records, split), key="metric", bind="query-params")
+        metric = choices.one("Figure", trials.metrics(records, split), "metric")
     if split in ("test", "ood"):
         st.caption("Settings are chosen on validation: a choice made on this split no longer tells how good it is.")
     return split, metric
@@ -117,6 +118,16 @@ def _told(frame: pd.DataFrame, metric: str, title: str) -> None:
     st.markdown(plain(said))
     pages.link("run", best["run"], run=best["run"])
     st.caption("The best of many trials looks better than it is: confirm it with fresh seeds on test.")
+
+
+def _confirmed(records: Sequence[Record], metric: str) -> None:
+    """The best trials, run again from fresh seeds."""
+    st.subheader("Confirmed from fresh seeds", anchor=False)
+    found = trials.confirmed(records, metric)
+    forms = dict.fromkeys(found.columns[3:], "{:.2f}")
+    frames.shown(
+        found, "confirmed", f"{metric} of the best trials from fresh seeds", forms, {"run": ("run", "run", {})}
+    )
 
 
 # ------------------------------------------------------------------------------------------- charts

@@ -177,6 +177,8 @@ def test_a_store_that_is_not_there_or_cannot_be_read_says_what_to_do(
     with serving(tmp_path / "none") as url:
         visitor = visitor_of(url)
         for page in PAGES:
+            if page.name == "about":  # what is installed is told without a store
+                continue
             visitor.open("/" + page.path)
             assert re.search(r"hkdbench (demo|ablate|sweep|run|suite)\b.* --store", visitor.text()), page.name
         visitor.shot("empty")

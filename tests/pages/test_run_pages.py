@@ -23,14 +23,17 @@ TUNED = "finetune-S-scenes_factuality-s0-166ec765b2"
 pytestmark = pytest.mark.browser
 
 
+def says(visitor: Visitor, *parts: str) -> None:
+    """Waits until the page says all of this."""
+    visitor.until(lambda: all(part in visitor.text() for part in parts))
+
+
 # --------------------------------------------------------------------------------------------- run
 
 
 def test_a_run_has_figures_curves_costs_and_an_origin(visitor: Visitor) -> None:
     page = visitor.open(f"/run?run={HKD}")
-    said = visitor.text()
-    for part in ("hkd4vlm on scenes_factuality", "46.5 [43.4, 49.6]", "reconstruction", "Accuracy by category"):
-        assert part in said, part
+    says(visitor, "hkd4vlm on scenes_factuality", "46.5 [43.4, 49.6]", "reconstruction", "Accuracy by category")
     assert page.locator("canvas, svg.marks").count() >= 3  # categories, confusion, calibration
     visitor.shot("run_figures")
     page.get_by_role("tab", name="Curves").click()
@@ -105,6 +108,8 @@ def test_filters_of_examples_stand_in_the_url(visitor: Visitor) -> None:
     fewer = re.search(r"(\d+) of 1,000 examples", visitor.text())
     assert fewer
     assert int(fewer[1]) < int(counted[1])
+    page.go_back()
+    says(visitor, counted[0])
     visitor.open(f"/examples?run={HKD}&id=nothing-like-it")
     assert "loosen the filters" in visitor.text()
 
@@ -161,10 +166,7 @@ def test_an_ablation_is_a_forest_with_costs_beside(toy_served: str, visitor_of: 
 def test_trials_lead_to_their_runs(toy_served: str, visitor_of: Callable[..., Visitor]) -> None:
     visitor = visitor_of(toy_served)
     page = visitor.open("/sweep?tag=suite%3Atrial&method=parted")
-    said = visitor.text()
-    assert "5 trials" in said
-    for part in ("Best so far", "What the settings explain", "warmth", "Slices", "loud"):
-        assert part in said, part
+    says(visitor, "5 trials", "Best so far", "What the settings explain", "warmth", "Slices", "loud")
     assert page.locator("[data-testid=stVegaLiteChart]").count() == 5  # best so far, importance, parallel, two slices
     visitor.shot("sweep")
     page.get_by_role("link", name=re.compile("^parted-S-toy-s")).last.click()
@@ -182,8 +184,7 @@ def test_pictures_of_a_plugin_need_the_plugin(
     with serving(toy_store) as url:
         other = visitor_of(url)
         other.open("/examples").locator(".hkd-card").nth(7).wait_for()
-        assert "Answers only" in other.text()
-        other.page.get_by_text("hkdbench dashboard --plugin FILE.py").wait_for()
+        says(other, "Answers only", "hkdbench dashboard --plugin FILE.py")
         assert other.page.locator(".hkd-card img").count() == 0
         other.close()
 
@@ -193,11 +194,9 @@ def test_pictures_of_a_plugin_need_the_plugin(
 
 def test_methods_and_benchmarks_are_told(visitor: Visitor) -> None:
     page = visitor.open("/about?what=Methods&which=hkd4vlm")
-    for part in ("is a reconstruction", "p_m = softmax", "keep_verdicts", "topology = chain", "arXiv 2506.13038"):
-        page.get_by_text(part).first.wait_for()
+    says(visitor, "is a reconstruction", "p_m = softmax", "keep_verdicts", "topology = chain", "arXiv 2506.13038")
     visitor.open("/about?what=Benchmarks&which=scenes_factuality")
-    for part in ("Apache-2.0", "test 1,000", "Measured in this store", "With 1,000 test examples"):
-        page.get_by_text(part).first.wait_for()
+    says(visitor, "Apache-2.0", "test 1,000", "Measured in this store", "With 1,000 test examples")
     visitor.shot("about_benchmark")
     visitor.open("/about?what=Benchmarks&which=pope")
     page.get_by_text("hkdbench dashboard --data-dir pope=FOLDER").wait_for()
@@ -243,5 +242,5 @@ def test_a_run_in_progress_is_followed_without_the_page_running_again(
             ("/run", "hkdbench demo"),
         ):
             visitor.open(path)
-            assert command in visitor.text(), path
+            says(visitor, command)
         visitor.close()
