@@ -24,6 +24,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class LoraSettings(Settings):
+    """Low-rank adapters in a learner, whose own weights then stay as they are (see harness.lora)."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    """Adapters count alpha / rank times."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = ("all",)
+    """The layers that get one, by the last part of their names, like q_proj; all: every linear one but the output's."""
+
+
 class TrainConfig(Settings):
     """How every method is trained: the same for all methods that are compared."""
 
@@ -45,6 +56,13 @@ class TrainConfig(Settings):
     hardware has it."""
     precision_by_rung: dict[str, Literal["fp32", "bf16"]] = {}
     """Precision of single rungs, where it differs from `precision`."""
+    lora: LoraSettings | None = None
+    """Learners train low-rank adapters instead of all their weights: for a rung that doesn't fit otherwise."""
+    lora_by_rung: dict[str, LoraSettings] = {}
+    """The same of single rungs, where it differs from `lora`."""
+    gradient_checkpointing: bool = False
+    """Learners keep only what goes into each layer, and compute the rest anew in the backward pass: less memory, a
+    third more work."""
     cache: Literal["auto", "off"] = "off"
     """auto: a frozen model answers an example once, where its step shows it unchanged, and the runs of a store share
     such answers and the stages that only ready a teacher (see harness.teachers)."""
@@ -58,6 +76,10 @@ class TrainConfig(Settings):
     def precision_of(self, rung: str) -> str:
         """The precision in which a rung computes."""
         return self.precision_by_rung.get(rung, self.precision)
+
+    def lora_of(self, rung: str) -> LoraSettings | None:
+        """The adapters that a rung learns with; None: it trains all its weights."""
+        return self.lora_by_rung.get(rung, self.lora)
 
 
 class EvaluateConfig(Settings):

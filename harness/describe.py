@@ -196,19 +196,20 @@ def to_text(found: dict[str, Any]) -> str:
 def price(plan: Plan) -> dict[str, Any]:
     """What the plan will do and cost, estimated from the first examples without training.
 
-    FLOPs: 2 a parameter and token forward, twice that backward. Memory: 4 bytes a weight, 12 more for a
-    learner's gradient and AdamW state, 4 more for its best copy; activations aren't counted.
+    FLOPs: 2 a parameter and token forward, twice that backward (once, where adapters learn). Memory: see
+    `harness.memory`; `memory_bytes` is without activations, `peak_bytes` with them.
     """
     from harness import memory, models, vocabulary
     from harness.train import encoders
 
     by_rung = encoders(plan)
     sample = next(iter(plan.training.splits.values()))[:8]
-    tokens = {}
+    tokens, padded = {}, {}
     for name, encoder in by_rung.items():
         batch = encoder(sample)
         text, patches = models.token_counts(models.load_config(plan.rungs[name]), batch)
         tokens[name] = (text / len(sample), patches / len(sample))
+        padded[name] = (float(batch["input_ids"].shape[1]), patches / len(sample))
     stages: list[dict[str, Any]] = []
     for planned in plan.stages:
         examples = planned.steps * plan.config.train.batch_size
@@ -224,8 +225,8 @@ def price(plan: Plan) -> dict[str, Any]:
                 else f"{role.weights.stage}.{role.weights.role}",
                 "trainable": role.trainable,
                 "parameters": info.parameters,
-                "flops": forward * examples * (3 if role.trainable else 1),
-                "bytes": info.parameters * (memory.LEARNING if role.trainable else memory.FROZEN),
+                "flops": forward * examples * (ladders.training_passes(_adapts(plan, rung)) if role.trainable else 1),
+                "bytes": memory.of_role(plan, planned, name),
             }
         stages.append(
             {
@@ -234,6 +235,7 @@ def price(plan: Plan) -> dict[str, Any]:
                 "steps": planned.steps,
                 "examples": examples,
                 "roles": roles,
+                "peak_bytes": memory.peak(plan, planned, padded),
                 "mix": found.model_dump() if (found := vocabulary.mix(plan, planned, by_rung)) else None,
             }
         )
@@ -251,8 +253,13 @@ def price(plan: Plan) -> dict[str, Any]:
         "stages": stages,
         "train_flops": float(sum(r["flops"] for s in stages for r in s["roles"].values())),
         "memory_bytes": memory.most_held(plan),
-        "warnings": plan.warnings,
+        "peak_bytes": (most := max((s["peak_bytes"] for s in stages), default=plan.student_parameters * memory.FROZEN)),
+        "warnings": [*plan.warnings, *memory.too_large(plan, most)],
     }
+
+
+def _adapts(plan: Plan, rung: str) -> bool:
+    return plan.config.train.lora_of(rung) is not None
 
 
 def price_text(priced: dict[str, Any]) -> str:
@@ -282,8 +289,9 @@ def price_text(priced: dict[str, Any]) -> str:
     if not priced["stages"]:
         lines.append("  no training: the rung is scored as it is")
     lines.append(
-        f"  training {priced['train_flops'] / 1e12:.3f} TFLOP, weights and optimizer at most "
-        f"{priced['memory_bytes'] / 2**20:.0f} MiB a worker (estimated; activations not counted)"
+        f"  training {priced['train_flops'] / 1e12:.3f} TFLOP; memory a worker at most "
+        f"{priced['peak_bytes'] / 2**20:.0f} MiB, of which weights and optimizer {priced['memory_bytes'] / 2**20:.0f} "
+        "MiB (estimated)"
     )
     lines += [f"  warning: {warning}" for warning in priced["warnings"]]
     return "\n".join(lines)

@@ -167,3 +167,8 @@ def forward_flops(info: ModelInfo, text_tokens: float, patches: float) -> float:
     """
     text = info.parameters - info.vision_parameters - info.embedding_parameters
     return 2 * (text * text_tokens + info.vision_parameters * patches)
+
+
+def training_passes(adapters: bool) -> int:
+    """What a forward and a backward pass cost, in forward passes: the gradients of weights that stay are left out."""
+    return 2 if adapters else 3

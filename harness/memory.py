@@ -1,22 +1,44 @@
-"""How much memory a run needs, and how much there is."""
+"""How much memory a run needs, and how much there is.
+
+Weights, gradients and optimizer states are counted; what a forward pass keeps for the backward pass is estimated from
+the shapes in a model's configuration, for layers as nearly all of today's models have them: attention without a matrix
+of tokens by tokens, a gated MLP in the language model and a plain one in the vision tower.
+"""
 
 from __future__ import annotations
 
-import psutil
-import torch
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
+import psutil
+
+from harness.config import LoraSettings, RungConfig
 from harness.plan import Plan, PlannedStage, rung_of
+
+if TYPE_CHECKING:
+    import torch
 
 FROZEN, LEARNING = 4, 20
 """Bytes a weight: float32; and where it learns its gradient, AdamW's two moments and the best copy so far."""
 
+# ------------------------------------------------------------------------------------------- weights
+
 
 def held(plan: Plan, planned: PlannedStage) -> int:
     """Bytes of the stage's weights and optimizers on each worker, without activations."""
-    return sum(
-        plan.infos[rung_of(plan.stages, planned.stage, name)].parameters * (LEARNING if role.trainable else FROZEN)
-        for name, role in planned.stage.roles.items()
-    )
+    return sum(of_role(plan, planned, name) for name in planned.stage.roles)
+
+
+def of_role(plan: Plan, planned: PlannedStage, role: str) -> int:
+    """Bytes of a role's weights and optimizer."""
+    rung = rung_of(plan.stages, planned.stage, role)
+    weights = plan.infos[rung].parameters
+    if not planned.stage.roles[role].trainable:
+        return weights * FROZEN
+    lora = plan.config.train.lora_of(rung)
+    return weights * LEARNING if lora is None else weights * FROZEN + adapter_weights(plan.rungs[rung], lora) * LEARNING
 
 
 def most_held(plan: Plan) -> int:
@@ -24,9 +46,127 @@ def most_held(plan: Plan) -> int:
     return max((held(plan, planned) for planned in plan.stages), default=plan.student_parameters * FROZEN)
 
 
+@lru_cache(maxsize=64)
+def adapter_weights(rung: RungConfig, lora: LoraSettings) -> int:
+    """How many weights the adapters of a rung have: (in + out) x rank for each layer that gets one."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from harness.models import load_config
+
+    with torch.device("meta"):
+        vlm = AutoModelForImageTextToText.from_config(load_config(rung))
+    head = vlm.get_output_embeddings()
+    return sum(
+        (module.in_features + module.out_features) * lora.rank
+        for name, module in vlm.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and module is not head
+        and (lora.targets == ("all",) or name.rpartition(".")[2] in lora.targets)
+    )
+
+
+# --------------------------------------------------------------------------------------- activations
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a model, as its configuration says: layers, and numbers a token."""
+
+    layers: int
+    kept: int
+    """What a layer keeps of a token for the backward pass."""
+    through: int
+    """What goes into a layer."""
+
+
+def shapes(config: Any) -> tuple[Shape, Shape]:
+    """The language model's and the vision tower's."""
+    text, vision = config.get_text_config(), getattr(config, "vision_config", None)
+    wide, inner = text.hidden_size, text.intermediate_size
+    heads = text.num_attention_heads
+    attended = heads * (getattr(text, "head_dim", None) or wide // heads)
+    language = Shape(text.num_hidden_layers, 6 * wide + 5 * attended + 4 * inner, wide)
+    if vision is None:
+        return language, Shape(0, 0, 0)
+    seen: int = getattr(vision, "embed_dim", None) or vision.hidden_size
+    hidden: int = getattr(vision, "intermediate_size", None) or int(seen * getattr(vision, "mlp_ratio", 4))
+    layers: int = getattr(vision, "depth", None) or vision.num_hidden_layers
+    return language, Shape(layers, 8 * seen + 2 * hidden, seen)
+
+
+def activations(config: Any, tokens: float, patches: float, examples: int, learns: bool, checkpointing: bool) -> int:
+    """Bytes that a forward pass of `examples` keeps, `tokens` and `patches` each.
+
+    A frozen model keeps no more than one layer's. With checkpointing only what goes into each layer is kept, and one
+    layer's whole, which is computed anew.
+    """
+    numbers = 0.0
+    for shape, count in zip(shapes(config), (tokens, patches), strict=True):
+        if not shape.layers:
+            continue
+        whole = shape.kept if not learns or checkpointing else shape.kept * shape.layers
+        numbers += count * (whole + (shape.through * shape.layers if learns and checkpointing else 0))
+    logits = 3 * config.get_text_config().vocab_size if learns else config.get_text_config().vocab_size
+    return int(4 * examples * (numbers + logits))
+
+
+def peak(plan: Plan, planned: PlannedStage, tokens: Mapping[str, tuple[float, float]]) -> int:
+    """Bytes that a stage needs on each worker at its highest, the libraries' own left out.
+
+    `tokens`: by rung the tokens and patches of an example. The learners' activations are there together until the
+    backward pass; a frozen model's are gone before the next one's.
+    """
+    from harness.models import load_config
+
+    train, workers = plan.config.train, max(plan.config.cluster.workers, 1)
+    size = train.micro_batch_size or -(-train.batch_size // workers)
+    learning, passing = 0, 0
+    for name, role in planned.stage.roles.items():
+        rung = rung_of(plan.stages, planned.stage, name)
+        config = load_config(plan.rungs[rung])
+        own = activations(config, *tokens[rung], size, role.trainable, train.gradient_checkpointing)
+        if role.trainable:
+            learning += own
+        else:
+            passing = max(passing, own)
+    return held(plan, planned) + learning + passing
+
+
+def too_large(plan: Plan, needed: int) -> list[str]:
+    """A warning where `needed` bytes a worker are more than this machine has, with what to change; else none."""
+    import torch
+
+    gpu = plan.config.cluster.gpus_per_worker > 0 and torch.cuda.is_available()
+    workers = 1 if gpu else max(plan.config.cluster.workers, 1)
+    room = free(torch.device("cuda" if gpu else "cpu")) // workers
+    if needed <= room:
+        return []
+    return [
+        f"it needs some {needed / 2**30:.1f} GiB a worker, and {room / 2**30:.1f} GiB are free here; change one or "
+        f"more of: {'; '.join(mends(plan))}"
+    ]
+
+
+def mends(plan: Plan) -> list[str]:
+    """What makes a run need less memory, of what it doesn't do yet."""
+    train, found = plan.config.train, []
+    if train.micro_batch_size == 0 or train.micro_batch_size > 1:
+        found.append("train.micro_batch_size = 1 (or a few), the same numbers in more passes")
+    if not train.gradient_checkpointing:
+        found.append("train.gradient_checkpointing = true, a third more work")
+    if train.lora is None and not train.lora_by_rung:
+        found.append("train.lora = {rank = 16}, adapters instead of all weights")
+    if plan.config.cluster.shard_above is None and train.lora is None:
+        found.append("cluster.shard_above, models cut over the workers")
+    return [*found, "smaller rungs"]
+
+
 def free(device: torch.device) -> int:
     """Bytes that can still be had on the device."""
     if device.type == "cuda":
+        import torch
+
         available, _ = torch.cuda.mem_get_info(device)
         return int(available)
     return int(psutil.virtual_memory().available)

@@ -16,6 +16,9 @@ from harness.api import Benchmark, From, Method, Split, Stage
 from harness.config import RunConfig, RungConfig
 from harness.errors import ConfigError, near
 
+CODE = ("api", "blind", "data", "encoding", "models", "step", "teachers", "train", "evaluate", "prefix", "lora")
+"""The harness's files whose change may change a run's numbers."""
+
 LEARNT_FROM: tuple[Split, ...] = ("train", "validation")
 """The splits that training reads."""
 
@@ -136,9 +139,10 @@ def make(config: RunConfig) -> Plan:
         raise ConfigError(
             f"unknown student {config.student!r} on ladder {ladder.name!r}: {near(config.student, rungs)}"
         )
-    for rung in config.train.lr_by_rung:
-        if rung not in rungs:
-            raise ConfigError(f"train.lr_by_rung: unknown rung {rung!r}: {near(rung, rungs)}")
+    for setting in ("lr_by_rung", "precision_by_rung", "lora_by_rung"):
+        for rung in getattr(config.train, setting):
+            if rung not in rungs:
+                raise ConfigError(f"train.{setting}: unknown rung {rung!r}: {near(rung, rungs)}")
     if config.train.batch_size < config.cluster.workers:
         raise ConfigError(
             f"train.batch_size = {config.train.batch_size} is less than cluster.workers = {config.cluster.workers}; "
@@ -148,6 +152,7 @@ def make(config: RunConfig) -> Plan:
     used = {w for s in stages for r in s.stage.roles.values() if isinstance(w := r.weights, str)} | {config.student}
     infos = {name: _inspect(rungs[name]) for name in rungs if name in used}
     for planned in stages:
+        _check_cut(planned.stage, stages, config, infos)
         if "vocab" in method.needs(planned.stage.name):
             _check_vocabularies(method, stages, planned.stage, rungs)
     dataset = load_data(config.benchmark, config.benchmark_settings, config.data_dir, config.skip_missing)
@@ -271,6 +276,22 @@ def _check_weights(where: str, weights: str | From, rungs: list[str], earlier: d
         )
 
 
+def _check_cut(
+    stage: Stage, planned: list[PlannedStage], config: RunConfig, infos: Mapping[str, ladders.ModelInfo]
+) -> None:
+    """Adapters don't go with weights that are cut over the workers."""
+    limit = config.cluster.shard_above
+    if limit is None or config.cluster.workers < 2:
+        return
+    for name, role in stage.roles.items():
+        rung = rung_of(planned, stage, name)
+        if role.trainable and config.train.lora_of(rung) and infos[rung].parameters > limit:
+            raise ConfigError(
+                f"train.lora for rung {rung!r}, which is cut over the workers (cluster.shard_above = {limit}): "
+                "expected one of the two; raise shard_above, or give adapters to other rungs alone (lora_by_rung)"
+            )
+
+
 def _check_vocabularies(
     method: Method, planned: list[PlannedStage], stage: Stage, rungs: dict[str, RungConfig]
 ) -> None:
@@ -288,7 +309,7 @@ def _check_vocabularies(
 def code_digest(*classes: type) -> str:
     """sha256 over the code whose change may change the numbers: the harness's own, and the plug-ins' files."""
     digest = hashlib.sha256()
-    for name in ("api", "blind", "data", "encoding", "models", "step", "teachers", "train", "evaluate", "prefix"):
+    for name in CODE:
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     for cls in classes:
         digest.update(registry.source_digest(cls).encode())

@@ -60,8 +60,8 @@ def check(plan: Plan, encoders: Mapping[str, models.Encoder], shown: Shown, seco
     if needed > room:
         raise ConfigError(
             f"the run needs {needed / 2**30:.1f} GiB for weights and optimizers alone, {io.device} has "
-            f"{room / 2**30:.1f} GiB free; take smaller rungs, fewer workers a machine, or a method with fewer models "
-            "at once (`hkdbench plan` says what each needs)"
+            f"{room / 2**30:.1f} GiB free; take smaller rungs, adapters (train.lora = {{rank = 16}}), fewer workers a "
+            "machine, or a method with fewer models at once (`hkdbench plan` says what each needs)"
         )
     sample, warnings = _sample(plan, shown, second), list(plan.warnings)
     rungs: dict[str, RungCheck] = {}

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from harness import models
+from harness import lora, models
 from harness.api import Example, Need, Stage, View
 from harness.checkpoint import part_of, under
 from harness.io import Io, cut_like, whole
-from harness.ladders import forward_flops
+from harness.ladders import forward_flops, training_passes
 from harness.plan import Plan
 from harness.record import RoleCost
 from harness.results import TrainingError
@@ -52,12 +52,21 @@ class LiveRole:
         self.scorer = models.OptionScorer(models.load_vlm(plan.rungs[rung]), encoder.letters, precision)
         if weights is not None:
             self.scorer.vlm.load_state_dict(weights)
+        train = plan.config.train
+        self.lora = train.lora_of(rung) if trainable else None
+        """Its adapters' settings: they alone learn."""
+        if self.lora is not None:
+            lora.insert(self.scorer.vlm, self.lora, rung)
+        if trainable and train.gradient_checkpointing:
+            self.scorer.vlm.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         limit = plan.config.cluster.shard_above
         self.cut = io.world > 1 and limit is not None and plan.infos[rung].parameters > limit
         """Whether the weights are cut over the ranks: every rank must then make the same forward passes."""
         if self.cut:
             io.cut(self.scorer.train(trainable).requires_grad_(trainable))
-        self.scorer.to(io.device).train(trainable).requires_grad_(trainable)
+        self.scorer.to(io.device).train(trainable)
+        if self.lora is None:
+            self.scorer.requires_grad_(trainable)
         self.module = io.wrap(self.scorer) if trainable and not self.cut else self.scorer
         self.adapter: nn.Module | None = None
         self.remembered: dict[int, Tensor] = {}
@@ -92,8 +101,11 @@ class LiveRole:
 
     def forward(self, batch: models.Batch, needs: Collection[Need]) -> models.Outputs:
         start = time.perf_counter()
-        with torch.set_grad_enabled(self.trainable):
+        # Weights that are cut are put together in a pass, and used later: not in inference mode.
+        with torch.inference_mode(not self.trainable and not self.cut), torch.set_grad_enabled(self.trainable):
             outputs: models.Outputs = self.module(batch, needs)
+        if not self.trainable:
+            outputs = {what: tensor.clone() for what, tensor in outputs.items()}  # fit for a loss's backward pass
         flops = forward_flops(self.info, *models.token_counts(self.scorer.vlm.config, batch))
         self.bill(len(outputs["options"]), flops, time.perf_counter() - start, trained=self.trainable)
         return outputs
@@ -111,7 +123,7 @@ class LiveRole:
         more = {
             "forwards": c.forwards + examples,
             "trained": c.trained + (examples if trained else 0),
-            "flops": c.flops + flops * (3 if trained else 1),
+            "flops": c.flops + flops * (training_passes(self.lora is not None) if trained else 1),
             "seconds": c.seconds + seconds,
         }
         self.cost = c.model_copy(update=more)
@@ -148,8 +160,21 @@ class LiveRole:
             self.scorer.set_requires_gradient_sync(now)  # type: ignore[operator]
 
     def weights(self) -> State:
-        """A copy of the weights on the CPU; tied tensors stay one each by name. Where they're cut, for all ranks."""
-        return {k: whole(v.detach()).to("cpu", copy=True) for k, v in self.scorer.vlm.state_dict().items()}
+        """A copy of the weights on the CPU; tied tensors stay one each by name. Where they're cut, for all ranks.
+
+        Of a role that learns with adapters these alone.
+        """
+        found = self.scorer.vlm.state_dict() if self.lora is None else lora.adapters(self.scorer.vlm)
+        return {k: whole(v.detach()).to("cpu", copy=True) for k, v in found.items()}
+
+    def outcome(self) -> State:
+        """The weights that it leaves to others: a learner's best, adapters merged."""
+        if not self.trainable:
+            return self.weights()
+        if self.lora is None:
+            return self.best
+        lora.load_adapters(self.scorer.vlm, self.best)
+        return lora.merged(self.scorer.vlm)
 
     def keep_if_best(self, value: float) -> None:
         """Of two equal ones the later is kept: it has learned longer."""
@@ -166,8 +191,11 @@ class LiveRole:
         return saved | {n: p.detach() for n, p in self.parameters.items() if n.startswith("adapter/")}
 
     def restore(self, saved: State, best_value: float) -> None:
-        current = self.scorer.vlm.state_dict()
-        self.scorer.vlm.load_state_dict({k: cut_like(v, current[k]) for k, v in part_of(saved, "weights").items()})
+        current, kept = self.scorer.vlm.state_dict(), part_of(saved, "weights")
+        if self.lora is None:
+            self.scorer.vlm.load_state_dict({k: cut_like(v, current[k]) for k, v in kept.items()})
+        else:
+            lora.load_adapters(self.scorer.vlm, kept)
         with torch.no_grad():
             for name, tensor in part_of(saved, "adapter").items():
                 self.parameters[f"adapter/{name}"].copy_(tensor)

@@ -124,7 +124,7 @@ class _Run:
                 return
             learners = self._train(index, planned, saved)
             if self.io.rank == 0:
-                tensors = {f"{name}/{k}": t for name, role in learners.items() for k, t in role.best.items()}
+                tensors = {f"{name}/{k}": t for name, role in learners.items() for k, t in role.outcome().items()}
                 rows = [row for row in self.history if row["stage"] == planned.stage.name]
                 state = {"stage": self.stages[-1].model_dump(), "history": rows}
                 about = {"method": self.plan.method.name, "stage": planned.stage.name, "seed": self.plan.config.seed}
@@ -324,7 +324,7 @@ class _Run:
                 From(stage.name, name) == r.weights for later in plan.stages for r in later.stage.roles.values()
             )
             if wanted or (index == len(plan.stages) - 1 and name == plan.method.student):
-                self.outputs[key] = role.best if role.trainable else role.weights()
+                self.outputs[key] = role.outcome()
         self.stages.append(
             StageRecord(
                 name=stage.name,

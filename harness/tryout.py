@@ -26,7 +26,7 @@ class Rung:
     """A rung's model with its processor, to be tried. Everything raises `ModelError`, naming rung and folder."""
 
     def __init__(self, name: str, plan: Plan, encoder: models.Encoder, device: torch.device) -> None:
-        precision = plan.config.train.precision
+        precision = plan.config.train.precision_of(name)
         self.where = f"model {name!r} ({plan.rungs[name].model})"
         self.encoder, self.device, self.largest_repeat = encoder, device, LARGEST_REPEAT[precision]
         self.vlm: Any = models.load_vlm(plan.rungs[name])

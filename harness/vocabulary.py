@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from harness.encoding import Encoder
 from harness.errors import ConfigError, ModelError
-from harness.models import load_config
 from harness.plan import Plan, PlannedStage, rung_of
 from harness.record import Mix
+
+if TYPE_CHECKING:
+    from harness.encoding import Encoder
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ def prove(tokens: Mapping[str, Mapping[str, int]], rows: Mapping[str, int], wher
 
 def mix(plan: Plan, planned: PlannedStage, encoders: Mapping[str, Encoder]) -> Mix | None:
     """What the stage's models are compared over, and how they are related; None where there is only one rung."""
+    from harness.models import load_config  # with torch, which plans and texts do without
+
     stage = planned.stage
     rungs = list(dict.fromkeys(rung_of(plan.stages, stage, role) for role in stage.roles))
     if len(rungs) < 2:

@@ -1,0 +1,151 @@
+"""A step of distillation over the vocabulary beside TRL's: 151,936 tokens, sequences of 1,000, one answer token each.
+
+    pip install --no-deps trl; python -m benches.kd_step
+
+Same weights, batch, objective (forward KL at the answer, temperature 1), AdamW, each in a process of its own.
+**ours**: `OptionScorer`, the output layer at the answer alone, for student and teacher. **gkd**: the `compute_loss` of
+`trl.experimental.gkd.GKDTrainer`, TRL's trainer that learns from given answers. **chunked**: the `_compute_loss` of
+`trl.DistillationTrainer` on a given completion; its trainer generates the completion first, which isn't counted. Both
+without what the trainers around them cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benches.common import RESULTS, header, keep
+from harness import models
+from harness.config import RungConfig
+from tests import families
+
+ROWS, TOKENS = 151_936, 1_000
+WAYS = ("ours", "chunked", "gkd")
+
+
+def answers(way: str, student: Any, teacher: Any, ids: Tensor, answer: Tensor) -> Callable[[], Tensor]:
+    """What computes the loss."""
+    mask, longer = torch.ones_like(ids), torch.cat([ids, answer], 1)
+    if way == "ours":
+        batch = {"input_ids": ids, "attention_mask": mask, "options": torch.ones(len(ids), 2, dtype=torch.bool)}
+        pupil, master = (models.OptionScorer(vlm, [[(1,)], [(2,)]]) for vlm in (student, teacher))
+
+        def own() -> Tensor:
+            with torch.inference_mode():
+                taught = master(batch, ("vocab",))["vocab"]
+            target = taught.clone().log_softmax(-1)
+            learned = pupil(batch, ("vocab",))["vocab"].log_softmax(-1)
+            return (target.exp() * (target - learned)).sum(-1).mean()
+
+        return own
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    if way == "gkd":
+        from trl.experimental.gkd import GKDTrainer
+
+        labels = torch.full_like(longer, -100)
+        labels[:, -1:] = answer
+        trainer = SimpleNamespace(teacher_model=teacher, beta=0.0, generalized_jsd_loss=GKDTrainer.generalized_jsd_loss)
+        inputs = {"input_ids": longer, "attention_mask": torch.ones_like(longer), "labels": labels}
+        return lambda: GKDTrainer.compute_loss(trainer, student, inputs)
+    from trl import DistillationTrainer
+
+    given = {"prompt_ids": ids, "prompt_mask": mask, "completion_ids": answer,
+             "completion_mask": torch.ones_like(answer)}  # fmt: skip
+    trainer = SimpleNamespace(
+        teacher_model=teacher, beta=0.0, temperature=1.0, _is_vlm=True, model_kwarg_keys={"logits_to_keep"},
+        accelerator=SimpleNamespace(unwrap_model=lambda model: model),
+        _forward_redirection=lambda wrapper, inner, method, *args, **more: method(*args, **more),
+    )  # fmt: skip
+    trainer._get_last_hidden_state = lambda *args, **more: DistillationTrainer._get_last_hidden_state(
+        trainer, *args, **more
+    )
+    return lambda: DistillationTrainer._compute_loss(trainer, student, given, None)[0]
+
+
+def one(way: str, folder: Path, size: int, steps: int) -> dict[str, Any]:
+    """A few steps one way: the first loss, seconds a step, and the peak of memory above what was there before."""
+    torch.set_num_threads(1)
+    rungs = [RungConfig(name=name, model=str(folder / name)) for name in ("S", "L")]
+    student, teacher = (models.load_vlm(rung) for rung in rungs)
+    student.train()
+    teacher.eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(100, ROWS - 100, (size, TOKENS), generator=generator)
+    loss_of = answers(way, student, teacher, ids, torch.full((size, 1), 77))
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4, fused=True)
+    before, losses, wall, cpu = memory("VmRSS"), [], [], []
+    for _ in range(steps):
+        start, work = time.perf_counter(), time.process_time()
+        loss = loss_of()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        wall.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - work)
+        losses.append(float(loss.detach()))
+    return {
+        "losses": losses,
+        "wall_s": round(statistics.median(wall), 3),
+        "cpu_s": round(statistics.median(cpu), 3),
+        "samples_per_cpu_s": round(size / statistics.median(cpu), 3),
+        "peak_mib": round((memory("VmHWM") - before) / 2**20),
+    }
+
+
+def memory(name: str) -> int:
+    """Bytes of this process, now (VmRSS) or at the most (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=1, help="Sequences a batch.")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--one", choices=WAYS)
+    parser.add_argument("--folder", type=Path)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(one(arguments.one, arguments.folder, arguments.size, arguments.steps)))
+        return
+    import trl
+
+    found: dict[str, Any] = header() | {"trl": trl.__version__, "vocabulary": ROWS, "tokens": TOKENS}
+    found |= {key: getattr(arguments, key) for key in ("size", "steps", "width")}
+    with TemporaryDirectory() as folder:
+        for name, seed, width in (("L", 0, arguments.width + 32), ("S", 1, arguments.width)):
+            families.build("qwen2_5_vl", Path(folder) / name, seed, width=width, rows=ROWS)
+        for way in WAYS:
+            command = [sys.executable, "-m", "benches.kd_step", "--one", way, "--folder", folder]
+            command += [f"--{key}={getattr(arguments, key)}" for key in ("size", "steps", "width")]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found[way] = json.loads(done.stdout.splitlines()[-1])
+            print(way, found[way], flush=True)
+    ours = found["ours"]
+    for way in WAYS[1:]:
+        peer = found[way]
+        found[f"against_{way}"] = {
+            "faster_cpu": round(peer["cpu_s"] / ours["cpu_s"], 2),
+            "memory": round(ours["peak_mib"] / peer["peak_mib"], 3),
+            "losses_apart": max(abs(a - b) for a, b in zip(ours["losses"], peer["losses"], strict=True)),
+        }
+    print({key: value for key, value in found.items() if key.startswith("against")})
+    keep(RESULTS / "kd_step.json", "step", found)
+
+
+if __name__ == "__main__":
+    main()
