@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from harness.api import Split
 from harness.errors import ConfigError, near
@@ -108,7 +108,7 @@ class ClusterConfig(Settings):
     shard_above: int | None = Field(None, ge=0)
     """A model of more parameters than this is cut over a run's workers (FSDP2): each holds its part of weights,
     gradients and optimizer state. None: each worker holds every model whole (DDP)."""
-    resources: dict[str, float] = {}
+    resources: dict[str, PositiveFloat] = {}
     """What else a worker takes from its node, as Ray names it: memory (bytes), "accelerator_type:H100" (0.001), ..."""
     placement: Literal["PACK", "SPREAD"] = "PACK"
     """Workers on few nodes, or on many."""

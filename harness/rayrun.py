@@ -130,7 +130,7 @@ def connect() -> None:
             "and Python version, and RAY_AUTH_MODE (token or disabled) as it was started with"
         ) from None
     finally:
-        if main:
+        if main and terminated is not None:
             signal.signal(signal.SIGTERM, terminated)  # Ray's own would end the process at once
 
 
@@ -173,13 +173,13 @@ def check_fits(cluster: ClusterConfig) -> int:
     import ray
 
     need, have = needs(cluster), ray.cluster_resources()
-    advice = "lower --workers or what a worker takes (cluster), or join a larger cluster with RAY_ADDRESS"
+    larger = "or join a larger cluster with RAY_ADDRESS"
     for kind, amount in need.items():
         wanted = cluster.workers * amount
         if wanted > have.get(kind, 0):
             raise ConfigError(
                 f"cluster.workers = {cluster.workers} needs {wanted:g} {_named(kind)}, the cluster has "
-                f"{have.get(kind, 0):g}; {advice}"
+                f"{have.get(kind, 0):g}; lower --workers or {_setting(kind)}, {larger}"
             )
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     fit = room(nodes, need)
@@ -187,7 +187,7 @@ def check_fits(cluster: ClusterConfig) -> int:
         each = ", ".join(f"{amount:g} {_named(kind)}" for kind, amount in need.items())
         raise ConfigError(
             f"cluster.workers = {cluster.workers} workers of {each} each: the cluster's {len(nodes)} nodes have room "
-            f"for {fit}; {advice}"
+            f"for {fit}; lower --workers or what each needs, {larger}"
         )
     return fit // cluster.workers
 
@@ -230,6 +230,10 @@ def _unshared(store: str, node: str) -> str:
         f"store {store!r} is not seen by node {node}: runs and checkpoints written there would be lost; give --store a "
         "folder that all nodes mount, or a bucket (s3://bucket/prefix)"
     )
+
+
+def _setting(kind: str) -> str:
+    return f"cluster.{kind.lower()}s_per_worker" if kind in ("CPU", "GPU") else "cluster.resources"
 
 
 def _named(kind: str) -> str:
@@ -287,7 +291,11 @@ def execute(
     scratch = store.place.scratch / ".work" / f".ray-{name}-{os.getpid()}"
     scratch.mkdir(parents=True, exist_ok=True)
     if isinstance(store.place, LocalPlace):
-        check_shared(scratch, store.url)
+        try:
+            check_shared(scratch, store.url)
+        except StoreError:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
     trainer = TorchTrainer(
         _work,
         train_loop_config={
