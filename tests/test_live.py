@@ -115,7 +115,8 @@ def test_what_a_killed_run_leaves_says_where_it_was(toy_run: list[str], tmp_path
     child = subprocess.Popen(args, cwd=root, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     store = Store(tmp_path)
     try:
-        for _ in range(600):
+        end = time.monotonic() + 400
+        while time.monotonic() < end and child.poll() is None:
             found = live.running(store)
             if found and isinstance(found[0], live.Now) and found[0].points:
                 break

@@ -24,6 +24,7 @@ SETTINGS = {
     "client.showErrorDetails": "type",
     "client.showErrorLinks": "false",
     "client.toolbarMode": "minimal",
+    "global.disableWidgetStateDuplicationWarning": "true",  # the URL says what a widget shows, see dashboard.choices
     "logger.level": "warning",
     "runner.magicEnabled": "false",
     "server.enableCORS": "true",

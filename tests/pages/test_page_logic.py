@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +105,37 @@ def test_a_damaged_ablation_is_told(opened: Open, tmp_path: Path) -> None:
     runs.add(Store(tmp_path), "kd", 4)
     (tmp_path / "trial.json").write_text('{"lines": [')
     assert "is damaged" in told(opened("ablation"))
+
+
+_ALL = """
+import sys
+from streamlit.testing.v1 import AppTest
+RUN = "hkd4vlm-S-scenes_factuality-s0-e20610a443"
+
+views = [("run", {"run": RUN}), ("run", {"run": RUN, "section": "Provenance"}), ("examples", {"run": RUN}),
+         ("sweep", {}), ("ablation", {}), ("about", {}), ("about", {"what": "Methods", "which": "hkd4vlm"}),
+         ("live", {}), ("about", {"which": "scenes_factuality"}), ("leaderboard", {}), ("trade_off", {}),
+         ("compare", {})]
+for name, params in views:
+    app = AppTest.from_string(f"import dashboard.views.{name} as page\\npage.show()", default_timeout=300)
+    for key, value in params.items():
+        app.query_params[key] = value
+    app.run()
+    assert not app.exception, (name, app.exception)
+    if params.get("section"):
+        (verify,) = [button for button in app.button if button.label == "Verify"]
+        verify.click().run()
+        assert any("nothing changed" in text.value for text in app.markdown)
+print(sorted({"torch", "ray", "transformers"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.slow
+def test_what_the_pages_do_loads_neither_torch_nor_ray(root: Path) -> None:
+    environment = os.environ | {"HKDBENCH_STORE": str(root / "results" / "scenes")}
+    done = subprocess.run([sys.executable, "-c", _ALL], cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == "[]\n"
 
 
 def test_folders_of_files_are_checked_before_it_starts(cli: Callable[..., Any], tmp_path: Path) -> None:

@@ -153,9 +153,16 @@ def toy_served(toy_store: Path, toy: str) -> Iterator[str]:
 def test_an_ablation_is_a_forest_with_costs_beside(toy_served: str, visitor_of: Callable[..., Visitor]) -> None:
     visitor = visitor_of(toy_served)
     page = visitor.open("/ablation")
-    for part in ("The full method, parted, 1 seed", "(Holm, 0.05)", "-warmth", "warmth = 0.0", "finetune (S)",
-                 "majority", "Left out: colder", "training, TFLOP (change)"):  # fmt: skip
-        page.get_by_text(part).first.wait_for()
+    says(
+        visitor,
+        "The full method, parted, 1 seed",
+        "(Holm, 0.05)",
+        "-warmth",
+        "warmth = 0.0",
+        "finetune (S)",
+        "majority",
+    )
+    says(visitor, "Left out: colder", "training, TFLOP (change)")
     assert "Difference to the full method in test/accuracy, points" in page.content()
     visitor.shot("ablation")
     with page.expect_download() as download:
