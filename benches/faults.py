@@ -1,12 +1,13 @@
 """What accidents cost: processes and nodes are killed at random points until every run of a suite is done.
 
-    python -m benches.faults                             both parts, kept in benches/results/faults.json
+    python -m benches.faults                             all parts, kept in benches/results/faults.json
     python -m benches.faults --only driver --kills 5 --out try.json
 
 driver  The process that trains (`--workers 0`) is killed again and again, the same suite is started again each time.
         It is a fork of this one, so that a start costs no imports: what is killed is a process all the same.
 nodes   On a Ray cluster of a head without CPUs and two nodes of one CPU, a suite is run by two workers a run; workers
-        and whole nodes are killed (a lost node is replaced), and once the head with the driver.
+        and whole nodes are killed (another node joins), and once the head with the driver.
+elastic The same with `cluster.min_workers = 1`: a node is lost for good, and what is left finishes the suite.
 
 Counted after every accident, and at the end against the same suite undisturbed: finished runs that are lost or have
 changed, finished runs that were begun again, records that can't be read, answers or losses that differ.
@@ -19,11 +20,13 @@ import json
 import os
 import random
 import signal
+import socket
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,13 +41,13 @@ SUITE = {
     "name": "faults",
     "seeds": [0, 1],
     "benchmarks": ["scenes_factuality"],
-    "benchmark_settings": {"scenes_factuality": {"train": 120, "validation": 12, "test": 24, "ood": 8}},
-    "train": {"examples": 96, "batch_size": 8, "validations": 3},
-    "evaluate": {"resamples": 200},
+    "benchmark_settings": {"scenes_factuality": {"train": 64, "validation": 8, "test": 12, "ood": 4}},
+    "train": {"examples": 48, "batch_size": 8, "validations": 3},
+    "evaluate": {"resamples": 100},
     "runs": [{"method": "hkd4vlm"}, {"method": "finetune"}, {"method": "offline_kd"}],
     "cluster": {"workers": 0},
 }
-"""Six runs; hkd4vlm's two stages have six steps and three checkpoints each."""
+"""Six runs; hkd4vlm's two stages have three steps each, and a checkpoint after each step."""
 
 
 @dataclass
@@ -170,6 +173,7 @@ def drivers(folder: Path, runs: Sequence[RunConfig], kills: int, seed: int) -> d
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
                 hits += 1
+                print(f"kill {hits}, campaign {campaigns}", file=sys.stderr, flush=True)
             watch.begun += os.fdopen(reader).read().split()
             watch.look()
             if ended:
@@ -205,70 +209,92 @@ def wait_for(child: int, seconds: float) -> bool:
 # -------------------------------------------------------------------------------------------------- the cluster
 
 
+@dataclass
 class Nodes:
-    """A head without CPUs and nodes of one CPU each, all on this machine."""
+    """A head without CPUs, and nodes of one CPU each, all on this machine: each a `ray start` with its children."""
 
-    def __init__(self, nodes: int) -> None:
-        from ray.cluster_utils import Cluster
+    folder: str
+    address: str
+    head: subprocess.Popen[bytes]
+    nodes: list[subprocess.Popen[bytes]]
 
-        self.folder = tempfile.TemporaryDirectory(prefix="hkd-", ignore_cleanup_errors=True)
-        self.cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 0, "include_dashboard": False, "_temp_dir": self.folder.name},
-        )
-        self.nodes = [self._add() for _ in range(nodes)]
-
-    def _add(self) -> Any:
-        return self.cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
-
-    @property
-    def address(self) -> str:
-        return str(self.cluster.address)
-
-    def replace(self, index: int) -> None:
-        """Kill a node's processes, and start another node."""
-        self.cluster.remove_node(self.nodes.pop(index), allow_graceful=False)
-        self.nodes.append(self._add())
-
-    def end(self) -> None:
-        self.cluster.shutdown()
-        self.folder.cleanup()
+    def workers(self) -> list[psutil.Process]:
+        """The processes that train, on all nodes."""
+        found = []
+        for node in self.nodes:
+            for process in psutil.Process(node.pid).children(recursive=True):
+                with suppress(psutil.Error):
+                    if "RayTrainWorker" in " ".join(process.cmdline()):
+                        found.append(process)
+        return found
 
 
 @contextmanager
 def nodes(count: int) -> Iterator[Nodes]:
-    started = Nodes(count)
-    try:
-        yield started
-    finally:
-        started.end()
+    with tempfile.TemporaryDirectory(prefix="hkd-", ignore_cleanup_errors=True) as folder:
+        (port,) = free_ports(1)
+        rest = ["--head", "--num-cpus=0", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"]
+        rest += [f"--ray-client-server-port={free_ports(1)[0]}", "--node-ip-address=127.0.0.1"]
+        cluster = Nodes(folder, f"127.0.0.1:{port}", start(folder, *rest), [])
+        try:
+            for _ in range(count):
+                cluster.nodes.append(start(folder, "--num-cpus=1", f"--address={cluster.address}"))
+            yield cluster
+        finally:
+            for process in (*cluster.nodes, cluster.head):
+                kill(process)
 
 
-def workers_of(nodes: Nodes) -> list[psutil.Process]:
-    """The processes that train, on all nodes."""
-    found = []
-    for node in nodes.nodes:
-        (raylet,) = (p[0].process.pid for name, p in node.all_processes.items() if name == "raylet")
-        for process in psutil.Process(raylet).children(recursive=True):
-            try:
-                if "RayTrainWorker" in " ".join(process.cmdline()):
-                    found.append(process)
-            except psutil.Error:
-                continue
-    return found
+def start(folder: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """`ray start`, as often as it takes: on a busy machine Ray gives up after 30 s."""
+    for _ in range(5):
+        names = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
+        ports = [f"--{name}={port}" for name, port in zip(names, free_ports(len(names)), strict=True)]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments, *ports]
+        said = Path(folder) / f"said-{time.monotonic_ns()}"
+        with open(said, "w") as out:
+            env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+            process = subprocess.Popen(
+                [*command, "--object-store-memory=100000000"], stdout=out, stderr=out, env=env, start_new_session=True
+            )
+        while process.poll() is None:
+            if "Ray runtime started" in said.read_text():
+                return process
+            time.sleep(0.2)
+    raise RuntimeError(f"ray start {' '.join(arguments)} failed five times: {said.read_text()[-500:]}")
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its descendants at once."""
+    family = []
+    if process.poll() is None:
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for one in family:
+        with suppress(psutil.Error):
+            one.kill()
+    process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody has."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 def on_nodes(folder: Path, suite: dict[str, Any], accidents: Sequence[str], seed: int) -> dict[str, Any]:
     """The suite by two workers a run, and the accidents in turn: worker, node, head."""
-    import subprocess
-
     draw = random.Random(f"nodes/{seed}")
+    folder.mkdir()
     file = folder / "suite.json"
     file.write_text(json.dumps(suite))
     watch = Watch(Store(folder / "store"))
     command = [sys.executable, "-m", "benches.faults", "--drive", str(file), "--store", str(watch.store.root)]
     suffered: list[dict[str, Any]] = []
     waiting, began, clock = list(accidents), 0, time.monotonic()
+    seen: set[Path] = set()
     while True:
         with nodes(2) as cluster:
             env = {**os.environ, "RAY_ADDRESS": cluster.address}
@@ -276,22 +302,26 @@ def on_nodes(folder: Path, suite: dict[str, Any], accidents: Sequence[str], seed
             began += 1
             headless = False
             while driver.poll() is None:
-                workers = workers_of(cluster)
-                if waiting and len(workers) == 2:
-                    time.sleep(draw.uniform(4, 16))  # Ray takes some seconds to begin, a run takes some too
+                saved = set(watch.store.root.glob(".work/*/checkpoint-*"))
+                if waiting and saved - seen:  # the work goes on since the last one: time for the next
+                    time.sleep(draw.uniform(0, 3))
                     kind = waiting.pop(0)
                     if driver.poll() is not None:
                         break
                     match kind:
                         case "worker":
-                            victims = [w for w in workers_of(cluster) if w.is_running()]
+                            victims = [w for w in cluster.workers() if w.is_running()]
                             if victims:
                                 draw.choice(victims).kill()
                         case "node":
-                            cluster.replace(draw.randrange(2))
+                            kill(cluster.nodes.pop(draw.randrange(2)))
+                            cluster.nodes.append(start(cluster.folder, "--num-cpus=1", f"--address={cluster.address}"))
+                        case "lost":
+                            kill(cluster.nodes.pop(draw.randrange(2)))
                         case "head":
                             driver.kill()
                             headless = True
+                    seen |= saved
                     suffered.append({"kind": kind, "second": round(time.monotonic() - clock, 1)})
                     print(f"{suffered[-1]}", file=sys.stderr, flush=True)
                     watch.look()
@@ -316,6 +346,7 @@ def on_nodes(folder: Path, suite: dict[str, Any], accidents: Sequence[str], seed
         "losses_apart": apart,
         **{k: v for k, v in asdict(watch.damage).items() if k in ("lost", "repeated", "broken")},
         "unfinished": sum(r.status != "done" for r in runs),
+        "workers_at_the_end": [r.provenance.workers for r in runs],
     }
 
 
@@ -339,7 +370,7 @@ def drive(file: Path, store: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What accidents cost.")
-    parser.add_argument("--only", choices=["driver", "nodes"])
+    parser.add_argument("--only", choices=["driver", "nodes", "elastic"])
     parser.add_argument("--kills", type=int, default=50, help="of the driver")
     parser.add_argument("--small", action="store_true", help="two runs instead of six under the driver's kills")
     parser.add_argument("--accidents", default="worker,node,worker,head,node", help="on the cluster, in this order")
@@ -361,13 +392,14 @@ def main() -> None:
             runs = configs(SUITE)
             figures = drivers(Path(folder), runs[:2] if options.small else runs, options.kills, options.seed)
             report(options.out, "driver", figures, where)
-        if options.only in (None, "nodes"):
-            where = header()
-            suite = SUITE | {"cluster": {"workers": 2, "max_failures": 20}, "seeds": [0]}
-            suite["train"] = {"examples": 800, "batch_size": 8, "validations": 10}
-            report(
-                options.out, "nodes", on_nodes(Path(folder), suite, options.accidents.split(","), options.seed), where
-            )
+        for part, accidents in (("nodes", options.accidents.split(",")), ("elastic", ["lost"])):
+            if options.only in (None, part):
+                where = header()
+                cluster = {"workers": 2, "max_failures": 20} | ({"min_workers": 1} if part == "elastic" else {})
+                suite = SUITE | {"cluster": cluster, "seeds": [0]}
+                suite["train"] = {"examples": 400, "batch_size": 8, "validations": 10}
+                figures = on_nodes(Path(folder) / part, suite, accidents, options.seed)
+                report(options.out, part, figures, where)
 
 
 def report(out: Path, part: str, figures: dict[str, Any], where: dict[str, Any]) -> None:

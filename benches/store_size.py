@@ -143,13 +143,15 @@ def median(taken: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(one[name] for one in taken) for name in taken[0]}
 
 
-def measure(root: Path, examples: int, repeats: int) -> dict[str, Any]:
-    """Compact the generated store, then time its rankings."""
+def measure(root: Path, examples: int, repeats: int, compacted: bool = False) -> dict[str, Any]:
+    """Compact the generated store (unless it is), then time its rankings."""
     at = ["--store", str(root)]
     cache = root / ".catalogue" / "cache"
-    shutil.rmtree(root / ".catalogue", ignore_errors=True)
-    timed(["rank", "--help"])
-    figures: dict[str, Any] = {"compact": timed(["store", "compact", *at])}
+    figures: dict[str, Any] = {}
+    if not compacted:
+        shutil.rmtree(root / ".catalogue", ignore_errors=True)
+        timed(["rank", "--help"])
+        figures["compact"] = timed(["store", "compact", *at])
     figures["catalogue_mib"] = round(sum(f.stat().st_size for f in (root / ".catalogue").glob("*.*")) / 2**20, 1)
 
     def cold(*more: str) -> dict[str, float]:
@@ -182,7 +184,7 @@ def growth(results: Mapping[str, Any], examples: int) -> dict[str, Any]:
         return {}
     (few, least), (many, most) = points[0], points[-1]
     found: dict[str, Any] = {"from": few, "to": many, "runs_times": many / few}
-    for name in MEASURED:
+    for name in (name for name in MEASURED if name in least and name in most):
         found[name] = {
             unit: {
                 "times": round(most[name][unit] / least[name][unit], 2),
@@ -203,6 +205,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="Where the store is made; default: a temporary folder.")
     parser.add_argument("--keep", action="store_true", help="Leave the store there.")
+    parser.add_argument("--compacted", action="store_true", help="With --store: it is compacted; that isn't timed.")
     parser.add_argument("--store", type=Path, help="Measure this one, made with the same --runs and --keep.")
     parser.add_argument("--out", type=Path, default=RESULTS / "store_size.json")
     arguments = parser.parse_args()
@@ -223,7 +226,9 @@ def main() -> None:
         if len(runs) != arguments.runs:
             raise SystemExit(f"{root} has {len(runs)} runs: expected {arguments.runs}")
         size = sum(file.stat().st_size for folder in runs for file in folder.iterdir())
-        figures |= {"folders_mib": round(size / 2**20, 1)} | measure(root, arguments.examples, arguments.repeats)
+        figures |= {"folders_mib": round(size / 2**20, 1)} | measure(
+            root, arguments.examples, arguments.repeats, arguments.compacted
+        )
     finally:
         shutil.rmtree(_compiled()["PYTHONPYCACHEPREFIX"])
         if not arguments.keep:

@@ -4,9 +4,9 @@
     python -m benches.sweep_cache --examples 128 --out try.json
 
 The same 16 trials of `offline_kd` (temperature x alpha x divergence) twice, each time as one `hkdbench sweep` on a
-cluster of its own: with `train.cache` = off every trial tunes its teacher and forwards it live; with auto one trial
-tunes it, and each example is forwarded once in all. CPU-seconds are those of the command's whole process tree, Ray's
-own processes included, sampled every half second. Target: at least 3 times fewer.
+cluster of its own (or that of RAY_ADDRESS): with `train.cache` = off every trial tunes its teacher and forwards it
+live; with auto one trial tunes it, and each example is forwarded once in all. CPU-seconds are those of the command's
+whole process tree, Ray's own processes included, sampled every half second. Target: at least 3 times fewer.
 """
 
 from __future__ import annotations
@@ -46,22 +46,30 @@ student = "S"
 """
 
 
-def spent(command: list[str]) -> tuple[float, float]:
-    """CPU-seconds of a command with all its descendants, and its wall seconds. Raises where it fails."""
-    clock, seen = time.monotonic(), {}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    root = psutil.Process(process.pid)
-    while process.poll() is None:
+def look(roots: list[int], seen: dict[tuple[int, float], float]) -> None:
+    """Note the CPU-seconds so far of these processes and their descendants."""
+    for pid in roots:
         try:
-            for one in [root, *root.children(recursive=True)]:
+            for one in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
                 times = one.cpu_times()
                 seen[one.pid, one.create_time()] = times.user + times.system
         except psutil.Error:
-            pass
+            continue
+
+
+def spent(command: list[str], head: int | None) -> tuple[float, float]:
+    """CPU-seconds of a command with its descendants (and the head's), and its wall seconds. Ends where it fails."""
+    roots = [] if head is None else [head]
+    before: dict[tuple[int, float], float] = {}
+    look(roots, before)
+    clock, seen = time.monotonic(), dict(before)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        look([process.pid, *roots], seen)
         time.sleep(0.5)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return sum(seen.values()), time.monotonic() - clock
+    return sum(seen.values()) - sum(before.values()), time.monotonic() - clock
 
 
 def teachers(store: Store) -> dict[str, Any]:
@@ -85,8 +93,9 @@ def teachers(store: Store) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--examples", type=int, default=512, help="The training split and the budget: one pass.")
+    parser.add_argument("--examples", type=int, default=1024, help="The training split and the budget: one pass.")
     parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--head", type=int, help="With RAY_ADDRESS: the process of that cluster's head, counted too.")
     parser.add_argument("--out", type=Path, default=RESULTS / "sweep_cache.json")
     arguments = parser.parse_args()
     figures: dict[str, Any] = {"examples": arguments.examples, "target": TARGET}
@@ -97,14 +106,14 @@ def main() -> None:
         for arm, cache in (("shared", "auto"), ("alone", "off")):
             root = Path(folder) / arm
             command = [sys.executable, "-m", "harness", "sweep", str(file), "--store", str(root), "--json"]
-            cpu, wall = spent([*command, "--set", f"train.cache={cache}"])
+            cpu, wall = spent([*command, "--set", f"train.cache={cache}"], arguments.head)
             figures[arm] = {"cpu_s": round(cpu, 1), "wall_s": round(wall, 1)} | teachers(Store(root))
             print(arm, json.dumps(figures[arm]), flush=True)
     figures["times_fewer_cpu_seconds"] = round(figures["alone"]["cpu_s"] / figures["shared"]["cpu_s"], 2)
     assert figures["shared"]["frozen_forwards"] == arguments.examples
     figures["load_after"] = round(os.getloadavg()[0], 1)
     print(f"{figures['times_fewer_cpu_seconds']} times fewer CPU-seconds")
-    keep(arguments.out, "offline_kd", figures | head)
+    keep(arguments.out, f"{arguments.examples} examples", figures | head)
 
 
 if __name__ == "__main__":

@@ -39,16 +39,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "sweep_memory.json")
     arguments = parser.parse_args()
     head, clock, process = header(), time.monotonic(), psutil.Process()
-    seen: list[float] = []
-
-    def note(trials: Any, trial: Any, state: str, result: Any = None) -> None:
-        if state == "done":
-            seen.append(process.memory_info().rss / 2**20)
-
     rates = {"train.lr": {"choice": [1e-6 * (k + 1) for k in range(arguments.trials)]}}
-    with patch("harness.tuning._trial", trivial), patch("harness.tuning._tell", note):
-        done, _ = timed(config("finetune", rates, trials=arguments.trials))
+    with patch("harness.tuning._trial", trivial):
+        sweep = config("finetune", rates, trials=arguments.trials)
+        done, news = timed(sweep, lambda: process.memory_info().rss / 2**20)
     assert [trial.status for trial in done] == ["done"] * arguments.trials
+    seen = [one["at"] for one in news if one["state"] == "done"]
     counted = seen[arguments.warm :]
     figures = {
         "trials": len(seen),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,13 @@ def config(method: str, space: dict[str, Any], **fields: Any) -> SweepConfig:
     return found
 
 
-def timed(sweep: SweepConfig) -> tuple[list[Trial], list[dict[str, Any]]]:
-    """The trials of its one search, and their news, each with the time `at` which it came (seconds)."""
+def timed(sweep: SweepConfig, note: Callable[[], float] = time.monotonic) -> tuple[list[Trial], list[dict[str, Any]]]:
+    """The trials of its one search, and their news, each with what `note` said `at` that moment (seconds)."""
     news: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         search, store = Search(sweep, 0, BENCHMARK), Store(Path(folder) / "store")
         store.check_writable()
         trials = tuning.run(
-            search, points(search), store, Path(folder) / "sweep", lambda n: news.append({**n, "at": time.monotonic()})
+            search, points(search), store, Path(folder) / "sweep", lambda n: news.append({**n, "at": note()})
         )
     return trials, news

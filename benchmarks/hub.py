@@ -3,14 +3,15 @@
 A benchmark that is published so takes its rows from `rows_of`: from `--data-dir` where it holds Parquet
 files, or from the repository named by the settings `repo` and `repo_revision`. Both go through
 `datasets.load_dataset`, which keeps an Arrow copy in the user's cache (`HF_DATASETS_CACHE`). An image
-column gives `ColumnImage`s: each reads its one cell when asked.
+column gives `ColumnImage`s: each reads its one cell when asked. A repository of plain files is fetched as a folder
+(`downloaded`).
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -69,6 +70,31 @@ def source_of(benchmark: Benchmark, repo: str, revision: str, split: str, config
             f"{benchmark.name} reads published files: give their folder with --data-dir, or a Hugging Face "
             "repository with --set benchmark_settings.repo=OWNER/NAME and .repo_revision=COMMIT"
         )
+    _pinned(benchmark, repo, revision)
+    return Source(repo, revision, config, split)
+
+
+def downloaded(benchmark: Benchmark, repo: str, revision: str, patterns: Sequence[str]) -> Path:
+    """The folder of the files of a repository that isn't a table, fetched once into the user's cache.
+
+    `patterns` name the files that are wanted, like `data/*`. Raises `ConfigError` for a repository without its
+    commit, `DataError` in one line where it can't be had.
+    """
+    import datasets
+    from huggingface_hub import snapshot_download
+
+    _pinned(benchmark, repo, revision)
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "hkdbench" / f"{repo.replace('/', '--')}-{revision}"
+    try:
+        found = snapshot_download(
+            repo, repo_type="dataset", revision=revision, allow_patterns=list(patterns), local_dir=folder
+        )
+    except Exception as error:  # of several libraries
+        raise DataError(f"{repo}@{revision[:8]}: can't be loaded ({_reason(error)})") from None
+    return Path(found)
+
+
+def _pinned(benchmark: Benchmark, repo: str, revision: str) -> None:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ConfigError(f"{benchmark.name}: repo = {repo!r}, expected OWNER/NAME")
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
@@ -76,7 +102,11 @@ def source_of(benchmark: Benchmark, repo: str, revision: str, split: str, config
             f"{benchmark.name}: repo_revision = {revision!r}, expected the 40 hex digits of a commit of {repo}: "
             "a branch would not name the same data tomorrow"
         )
-    return Source(repo, revision, config, split)
+
+
+def _reason(error: Exception) -> str:
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return f"{type(error).__name__}: {said}"
 
 
 def rows_of(source: Source) -> Iterator[tuple[str, Row]]:
@@ -119,8 +149,7 @@ def _open(source: Source) -> Any:
     except DataError:
         raise
     except Exception as error:  # a dozen types, of four libraries
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise DataError(f"{source}: can't be loaded ({type(error).__name__}: {reason})") from None
+        raise DataError(f"{source}: can't be loaded ({_reason(error)})") from None
     finally:
         if not bars:
             datasets.enable_progress_bars()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from benchmarks.answers import by_category, macro_figures
+from benchmarks.hub import downloaded
 from benchmarks.reading import Row, choice, data_folder, draw, image_in, items, listed, shown, text
 from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Figures, Scorer, Split
 
@@ -45,6 +46,10 @@ class MHaluBench(Benchmark):
     train: bool = False
     """Also offer train and validation splits of claims from `MHaluBench_train.json` without the benchmark's images, a
     tenth of its images (drawn by name) for validation. Their labels were made by a model and screened by people."""
+    repo: str = ""
+    """A Hugging Face repository to fetch instead of `--data-dir`: openkg/MHaluBench."""
+    repo_revision: str = "c2807056487c969e35bd65b99ea899c9b37d0285"
+    """The commit of the repository."""
 
     name: ClassVar[str] = "mhalubench"
     task: ClassVar[Literal["hallucination", "factuality"]] = "hallucination"
@@ -57,7 +62,10 @@ class MHaluBench(Benchmark):
     )
     homepage: ClassVar[str] = "https://github.com/zjunlp/EasyDetect"
     positive: ClassVar[str] = "Yes"
-    obtain: ClassVar[str] = "download the Hugging Face data set openkg/MHaluBench at revision c280705 as a folder"
+    obtain: ClassVar[str] = (
+        "the Hugging Face data set openkg/MHaluBench at revision c280705: a downloaded folder, or --set "
+        "benchmark_settings.repo=...; images that it lacks come from COCO and TextVQA"
+    )
     needs_data_dir: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -68,7 +76,14 @@ class MHaluBench(Benchmark):
 
     def load(self, split: Split) -> Iterator[Example]:
         """The claims or segments of a split in the published order; the category is the kind of task."""
-        folder = data_folder(self, split)
+        if split not in self.splits:
+            raise ConfigError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}")
+        if self.repo and self.data_dir is not None:
+            raise ConfigError("mhalubench: give --data-dir or benchmark_settings.repo, not both")
+        if self.repo:
+            folder = downloaded(self, self.repo, self.repo_revision, ("MHaluBench_*.json", "data/*"))
+        else:
+            folder = data_folder(self, split)
         images = {name: part for part in reversed(FOLDERS) for name in _names(folder / part)}
         tested = folder / f"MHaluBench_val-{self.version}.json"
         if split == "test":

@@ -30,6 +30,16 @@ def ink() -> str:
     return "#e8eaed" if dark() else "#1b1f24"
 
 
+def strong() -> str:
+    """The colour of what is measured."""
+    return SKY if dark() else BLUE
+
+
+def soft() -> str:
+    """The colour of its interval, where it stands beside."""
+    return "#3f8fc2" if dark() else SKY
+
+
 def paper() -> str:
     """The colour of the page."""
     return "#14171a" if dark() else "#ffffff"

@@ -1,7 +1,7 @@
 """The pages there are, and links between them. A page is imported when it is first opened.
 
-What a page shows stands in its URL: widgets with a `key` and `bind="query-params"` put their values there and take
-them from there, so a link opens the same view, and back and forward go through views.
+What a page shows stands in its URL (`dashboard.choices` keeps widgets and URL together), so that a link opens the same
+view, and back and forward go through views.
 """
 
 from __future__ import annotations

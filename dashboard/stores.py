@@ -130,7 +130,7 @@ def predictions(run_id: str, split: str) -> pd.DataFrame:
 
 @st.cache_data(max_entries=8, show_spinner="Reading the answers…")
 def _predictions(run_id: str, stamp: str, split: str) -> pd.DataFrame:
-    return store().predictions(run_id, split)  # type: ignore[arg-type]
+    return store().predictions(run_id, split)
 
 
 def verified(run_id: str, data_dir: Path | None) -> Report:
@@ -178,4 +178,4 @@ def nothing(said: str, *commands: str) -> None:
     st.info(plain(said), icon=":material/inbox:")
     if commands:
         st.markdown("Fill it with")
-        st.code("\n".join(commands), language="bash")
+        st.code("\n".join(commands), language=None)

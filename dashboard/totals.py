@@ -11,7 +11,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import boards
+from dashboard import boards, choices
 from dashboard.boards import Shown
 from dashboard.table import Cell, Column, Line, Link, table
 from dashboard.texts import plain
@@ -82,12 +82,7 @@ def show(ranking: Ranking, shown: Shown, columns_at: Any, download_at: Any) -> N
     with columns_at:
         st.caption("Every benchmark has its column here.")
     with st.expander("Weights of the benchmarks", icon=":material/balance:"), st.container(horizontal=True):
-        weights = {
-            name: st.number_input(
-                plain(name), 0.0, MOST_WEIGHT, 1.0, 0.5, key=f"weight {name}", bind="query-params", width=220
-            )
-            for name in tables
-        }
+        weights = {name: choices.number(plain(name), f"weight {name}", 1.0, MOST_WEIGHT, width=220) for name in tables}
     if not any(weights.values()):
         st.info("All weights are 0: give one benchmark some weight.", icon=":material/balance:")
         return

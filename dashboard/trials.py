@@ -27,6 +27,30 @@ def tags(runs: Sequence[Entry]) -> list[str]:
     return sorted(found, key=lambda tag: (not tag.startswith("sweep"), tag))
 
 
+def parted(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """The trials, and the runs that confirm the best of them with fresh seeds: a sweep tags both. Without such tags
+    all runs are trials."""
+    confirming = [r for r in records if {"finalist", "winner"} & set(r.tags)]
+    searched = [r for r in records if r not in confirming]
+    tagged = [r for r in searched if "trial" in r.tags]
+    return (tagged if tagged and confirming else searched), confirming
+
+
+def confirmed(records: Sequence[Record], metric: str) -> pd.DataFrame:
+    """The confirming runs, the winner's first: run, as, seed, and the figure on validation and test with its bounds."""
+    factor = 1 if metric in ("nll", "brier") or ":" in metric else 100
+    rows = []
+    for record in sorted(records, key=lambda r: ("winner" not in r.tags, r.provenance.finished)):
+        row: list[Any] = [record.run_id, "winner" if "winner" in record.tags else "finalist", str(record.seed)]
+        for split in ("validation", "test"):
+            found = record.metrics.get(split, {}).get(metric)
+            numbers = (found.value, found.low, found.high) if found else (None, None, None)
+            row += [None if n is None else factor * n for n in numbers]
+        rows.append(row)
+    bounds = [f"{split}{end}" for split in ("validation", "test") for end in ("", " low", " high")]
+    return pd.DataFrame(rows, columns=["run", "as", "seed", *bounds])
+
+
 def of(records: Sequence[Record], split: str, metric: str) -> pd.DataFrame:
     """A line a trial in the order of their ends: run, number from 1, status, seed, finished, value, low, high
     (per cent for a share), best (the best value so far), and a column for each setting that varies.

@@ -17,6 +17,10 @@ Stated = dict[str, dict[str, Interval]]
 """The figures that records state for the split that is ranked, by run and metric."""
 
 
+TUNED = "finetune"
+"""The method whose rows are teachers and directly tuned students, see `harness.columns`."""
+
+
 @dataclass(frozen=True)
 class Group:
     """The runs of a row."""
@@ -126,6 +130,11 @@ def asked_for(group: Group, filters: Filters) -> bool:
     if filters.method not in (None, one.method) or filters.budget not in (None, one.budget):
         return False
     return filters.fits_size(one.student, next((m.parameters for m in group.members if m.parameters), None))
+
+
+def tuned(everyone: Sequence[Group], asked: Sequence[Group]) -> list[Group]:
+    """The directly tuned rows that weren't asked for: rows that were are held against them."""
+    return [group for group in everyone if group.members[0].method == TUNED and group not in asked]
 
 
 def restricts(filters: Filters) -> bool:

@@ -144,7 +144,8 @@ def degrees_of_freedom(images: float, between: float, groups: int, seeds: int) -
 
     1 / df = 1 / ((S - 1) total / between) + 1 / ((C - 1) total / images). The ratios stand as they are, where Welch
     and Satterthwaite square them: with three seeds and a variance mostly theirs, squares cover 92 % where this
-    covers 94 (and 95 to 96 elsewhere). With two seeds it is the root of the first ratio.
+    covers 94 (and 95 to 96 elsewhere). With two seeds it is the root of the first ratio: rows then cover 98 %, more
+    than need be, but with the ratio to the power of 0.7 (97 %) two equal rows were told apart in 5.8 % of tables.
     benches/stats_simulation.py shows what that is worth.
     """
     return float(_degrees_of_freedom(np.array([images]), np.array([between]), groups, seeds)[0])

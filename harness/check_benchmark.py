@@ -126,7 +126,8 @@ def _attributes(benchmark: Benchmark) -> Iterator[Finding]:
     if not set(cls.splits) & {"test", "ood", "validation"}:
         yield _fail("class", f"splits are {cls.splits!r}: none of them is scored; add a test split")
     if not {"train", "validation"} <= set(cls.splits):
-        yield _warn("class", "no train and validation split: only zero_shot and imported answers can be scored")
+        what = "zero_shot, imported answers and what learns elsewhere (train_on)"
+        yield _warn("class", f"no train and validation split: only {what} can be scored")
 
 
 def _splits_of(benchmark: Benchmark) -> list[Split]:

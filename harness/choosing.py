@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness import describe, plan, provenance, results, stats
 from harness.config import RunConfig
-from harness.errors import StoreError
+from harness.errors import StoreError, UserError
 from harness.record import Interval, Record
 from harness.store import Store
 from harness.sweep import (
@@ -84,7 +84,7 @@ def run(sweep: SweepConfig, store: Store, watch: Watch, launch: Launch) -> Resul
                 watch({"search": name, **news})
 
             trials = tuple(tuning.run(search, listed[name], store, folder, see))
-            _close_stopped(search, trials, store)
+            _close(search, trials, store)
             found = Outcome(method=method.method, student=method.student, benchmark=search.benchmark, trials=trials)
             result.searches[name] = found
             _save(result, store)
@@ -106,9 +106,12 @@ def _first(search: Search, listed: Sequence[Point] | None) -> Point:
     return point
 
 
-def _close_stopped(search: Search, trials: Sequence[Trial], store: Store) -> None:
-    """A stopped trial's last run gets its record, and its working state goes."""
+def _close(search: Search, trials: Sequence[Trial], store: Store) -> None:
+    """The last run of a trial that was stopped, or lost its workers, gets its record; a stopped one's work goes."""
     for trial in trials:
+        if trial.status == "failed":
+            with suppress(UserError):  # where there can't even be a plan, there is no run
+                _close_lost(search, trial, store)
         if trial.status != "stopped" or not trial.validations:
             continue
         first = plan.make(search.trial(trial.point, search.sweep.seeds[0]))
@@ -121,6 +124,14 @@ def _close_stopped(search: Search, trials: Sequence[Trial], store: Store) -> Non
             )
             store.write(results.interrupted(planned, provenance.now(), planned.config.cluster.workers, why))
             shutil.rmtree(store.work(planned.run_id), ignore_errors=True)
+
+
+def _close_lost(search: Search, trial: Trial, store: Store) -> None:
+    plans = [plan.make(search.trial(trial.point, seed)) for seed in search.sweep.seeds]
+    open_ = next((planned for planned in plans if store.status(planned.run_id) != "done"), None)
+    if open_ is not None and store.status(open_.run_id) is None:
+        error = RuntimeError(trial.error or "its trial failed")
+        store.write(results.failed(open_, error, provenance.now(), open_.config.cluster.workers))
 
 
 # ------------------------------------------------------------------------------------------ the finalists
@@ -149,7 +160,7 @@ def _confirmed(search: Search, found: Outcome, store: Store, launch: Launch) -> 
     winner = _finalist(trial, last, sweep)
     figures = {}
     if all(record.status == "done" for record in last):
-        for split in last[0].metrics:
+        for split in (s for s in confirm.splits if s in last[0].metrics):
             frames = [store.predictions(record.run_id, split) for record in last]
             options = last[0].data.options if last[0].data else None
             figures[split] = {sweep.metric: stats.across_seeds(frames, options, sweep.metric, sweep.evaluate.resamples)}

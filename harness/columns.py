@@ -12,14 +12,13 @@ from dataclasses import asdict
 
 import numpy as np
 
-from harness import distil, joint, material, power, stats
+from harness import distil, joint, power
+from harness.ask import TUNED
 from harness.joint import Evidence, matches
 from harness.material import Examples
 from harness.metrics import LOWER_IS_BETTER
 from harness.record import Interval
 from harness.rows import COSTS, Distilled, Filters, Power, Row
-
-TUNED = "finetune"
 
 Evidences = Mapping[tuple[str, ...], Evidence]
 """The evidence of rows, by their run ids."""
@@ -39,12 +38,13 @@ def with_pareto(rows: Sequence[Row]) -> list[Row]:
 
 
 def with_distil(
-    rows: Sequence[Row], evidence: Evidences, examples: Mapping[str, Examples], filters: Filters
+    rows: Sequence[Row], beside: Sequence[Row], evidence: Evidences, examples: Mapping[str, Examples], filters: Filters
 ) -> list[Row]:
-    """The runs of a table with what distillation did, where there is a teacher. Rows are in order, best first."""
+    """The runs of a table with what distillation did, where there is a teacher: among them, or of those `beside`."""
+    everyone = joint.best_first([*rows, *beside])
     result = []
     for row in rows:
-        teacher, baseline = _teacher(row, rows, filters.teacher), _baseline(row, rows, filters.baseline)
+        teacher, baseline = _teacher(row, everyone, filters.teacher), _baseline(row, everyone, filters.baseline)
         if row.kind == "run" and teacher is not None and teacher is not row and row.figure is not None:
             sides = [evidence.get(one.run_ids, Evidence()) if one else None for one in (row, teacher, baseline)]
             found = _distilled(row, teacher, baseline, sides, examples)
@@ -93,7 +93,7 @@ def _distilled(
     if baseline is row or baseline is teacher:
         return found
     if not (seeds := joint.shared_seeds([mine, direct, theirs], row.metric)):
-        return found.model_copy(update={"why": "no seed and examples in common with the directly tuned student"})
+        return found.model_copy(update={"why": f"can't be paired with teacher and tuned student in {row.metric}"})
     points, draws = zip(*(joint.of_seeds(side, seeds, row.metric) for side in (mine, direct, theirs)), strict=True)
     drawn = [drawn_ns for drawn_ns in draws if drawn_ns is not None]
     closed = distil.gap_closed_of(np.stack(points), np.stack(drawn) if len(drawn) == 3 else None, mine.groups)
@@ -105,14 +105,10 @@ def _shares(a: Evidence, b: Evidence, seeds: Sequence[int], examples: Examples) 
     assert a.choices is not None
     assert b.choices is not None
     chosen_a, chosen_b = (side.choices[[side.seeds.index(s) for s in seeds]] for side in (a, b))  # type: ignore[index]
-    marks = np.concatenate([is_so(chosen_a, chosen_b, examples.gold_n) for is_so in distil.MARKS.values()])
-    drawn = material.draw_marks(examples, marks)
     found = {}
-    for number, name in enumerate(distil.MARKS):
-        at = slice(number * len(seeds), (number + 1) * len(seeds))
-        draws_ns = None if drawn.draws_rn is None else drawn.draws_rn[at].T
-        key = "agreement" if name == "same" else name
-        found[key] = stats.seeds_interval(drawn.points_r[at], draws_ns, examples.groups)
+    for name, is_so in distil.MARKS.items():
+        of_examples = distil.share(is_so(chosen_a, chosen_b, examples.gold_n), *examples.grouped)
+        found["agreement" if name == "same" else name] = of_examples
     return found
 
 

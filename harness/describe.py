@@ -264,8 +264,6 @@ def _adapts(plan: Plan, rung: str) -> bool:
 
 def price_text(priced: dict[str, Any]) -> str:
     """`price`'s answer for a person."""
-    from harness.vocabulary import mix_text
-
     lines = [
         priced["run_id"],
         f"  student {priced['student']}, {priced['parameters']:,} parameters",
@@ -299,6 +297,17 @@ def price_text(priced: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def mix_text(mix: Mix) -> str:
+    """The mix in a line."""
+    kinds = sorted(set(mix.families.values()))
+    of = f"{kinds[0]} models" if len(kinds) == 1 else "models of " + ", ".join(kinds)
+    if mix.over == "vocabulary":
+        cut = ", ".join(f"{name} {rows:,}" for name, rows in mix.rows.items())
+        return f"{of}, compared over {mix.tokens:,} tokens (rows of the output layers: {cut})"
+    spelled = "" if mix.tokenizers == "one" else ", each tokenizer with its own spellings of the letters"
+    return f"{of}, compared over the options{spelled}"
+
+
 # ------------------------------------------------------------------------------------------- records
 
 
@@ -320,7 +329,12 @@ def record_text(record: Record) -> str:
         best = ", ".join(f"{n} {v:.3f}" for n, v in stage.best.items())
         lines.append(
             f"  stage {stage.name}: {stage.steps} steps, {stage.examples} examples; {roles}; validation {best}"
+            + ("; taken over from another run" if stage.taken_over else "")
         )
+        if stage.mix:
+            lines.append(f"    {mix_text(stage.mix)}")
+    if record.preflight:
+        lines += [f"  warning: {warning}" for warning in record.preflight.warnings]
     for split, figures in record.metrics.items():
         lines.append(f"  {split}")
         lines += [f"    {name:28} {_interval(value)}" for name, value in figures.items()]
@@ -336,6 +350,8 @@ def record_text(record: Record) -> str:
         lines += [
             f"    {name:20} {r.forwards:8} forwards  {r.trained:8} trained  "
             f"{r.flops / 1e12:9.3f} TFLOP  {r.seconds:7.1f} s"
+            + (f"  {r.recalled} recalled" if r.recalled else "")
+            + (f", {r.shared} answers from another run" if r.shared else "")
             for name, r in c.roles.items()
         ]
     p = record.provenance

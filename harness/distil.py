@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.bootstrap import aligned, covariance, resampled, spread, t_quantile
+from harness.bootstrap import aligned, covariance, group_numbers, resampled, spread, t_quantile
 from harness.errors import DataError
-from harness.metrics import NO_ANSWER, Floats
+from harness.metrics import Floats, Ints
 from harness.record import Interval
-from harness.stats import RESAMPLES, across_seeds
+from harness.stats import RESAMPLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,9 +105,9 @@ def _crossing(outside: Callable[[float], float], start: float, side: int) -> flo
 # ------------------------------------------------------------------------------- whose errors they are
 
 
-def agreement(a: Runs, b: Runs, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+def agreement(a: Runs, b: Runs) -> Interval:
     """The share of examples on which two rows choose the same option, over their common seeds."""
-    return _shares(a, b, ["same"], resamples, seed)["same"]
+    return _shares(a, b, ["same"])["same"]
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,9 @@ class Errors:
     """Only the other is wrong."""
 
 
-def errors(row: Runs, other: Runs, resamples: int = RESAMPLES, seed: int = 0) -> Errors:
+def errors(row: Runs, other: Runs) -> Errors:
     """The errors of a row beside those of its teacher, or of the directly tuned student, over their common seeds."""
-    return Errors(**_shares(row, other, ERRORS, resamples, seed))
+    return Errors(**_shares(row, other, ERRORS))
 
 
 Answers = NDArray[np.integer[Any]]
@@ -142,21 +142,33 @@ MARKS: Mapping[str, Callable[[Answers, Answers, Answers], NDArray[np.bool_]]] = 
 ERRORS = ("inherited", "copied", "introduced", "fixed")
 
 
-def _shares(a: Runs, b: Runs, names: Sequence[str], resamples: int, seed: int) -> dict[str, Interval]:
-    """How often each of `MARKS` is so: the mean over seeds, with its interval."""
+def _shares(a: Runs, b: Runs, names: Sequence[str]) -> dict[str, Interval]:
+    """How often each of `MARKS` is so, see `share`."""
     seeds = sorted(set(a) & set(b))
     if not seeds:
         raise DataError(f"no seed in common: one side has {sorted(a)}, the other {sorted(b)}")
     frames = aligned([runs[s] for runs in (a, b) for s in seeds])
-    pairs = list(zip(frames[: len(seeds)], frames[len(seeds) :], strict=True))
-    result = {}
-    for name in names:
-        marked = []
-        for one, other in pairs:
-            so_n = MARKS[name](one["chosen"].to_numpy(), other["chosen"].to_numpy(), one["gold"].to_numpy())
-            marked.append(one.assign(gold=0, chosen=np.where(so_n, 0, NO_ANSWER)))
-        result[name] = across_seeds(marked, None, "accuracy", resamples, seed)
-    return result
+    chosen_sn = np.stack([frame["chosen"].to_numpy() for frame in frames])
+    gold_n, grouped = frames[0]["gold"].to_numpy(), group_numbers(frames[0]["group"])
+    ours_sn, theirs_sn = chosen_sn[: len(seeds)], chosen_sn[len(seeds) :]
+    return {name: share(MARKS[name](ours_sn, theirs_sn, gold_n), *grouped) for name in names}
+
+
+def share(marked_sn: NDArray[np.bool_], group_n: Ints, groups: int) -> Interval:
+    """The share of marked examples, mean over seeds, with its 95 % interval over groups and seeds.
+
+    A share is a mean, so its covariance over resamples of groups is known without any: of the groups' sums of what is
+    off the seed's share. Then as `bootstrap.Spread`, with Student's t. No interval where there is one group.
+    """
+    count = marked_sn.shape[1]
+    point_s = marked_sn.mean(axis=1)
+    value = float(point_s.mean())
+    if groups < 2:
+        return Interval(value=value)
+    off_sc = np.stack([np.bincount(group_n, of_seed, groups) for of_seed in marked_sn - point_s[:, None]])
+    found = spread(point_s, off_sc @ off_sc.T / count**2, groups)
+    half = float(t_quantile(0.975, found.df) * np.sqrt(found.total))
+    return Interval(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
 
 
 # ---------------------------------------------------------------------------------------- at what price

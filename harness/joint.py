@@ -153,11 +153,7 @@ def matches(row: Row, name: str) -> bool:
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
     """Best first, with ranks."""
-
-    def order(row: Row) -> tuple[bool, float, str, str]:
-        return row.figure is None, _badness(row), row.label, row.student
-
-    ordered = sorted(rows, key=order)
+    ordered = best_first(rows)
     places: dict[float, int] = {}
     counted = [row for row in ordered if row.kind == "run" and row.figure is not None]
     for place, row in enumerate(counted, 1):
@@ -168,11 +164,11 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
+def best_first(rows: Sequence[Row]) -> list[Row]:
+    """Rows by their figure; those without one last."""
+    return sorted(rows, key=lambda row: (row.figure is None, _badness(row), row.label, row.student))
+
+
 def _badness(row: Row) -> float:
     sign = 1 if row.metric.rpartition(":")[2] in LOWER_IS_BETTER else -1
     return sign * (row.figure or 0.0)
-
-
-def stack(columns: Sequence[Floats]) -> Floats:
-    """Draws of S runs, each (n,), as (n, S); a run's lie side by side."""
-    return np.stack(columns).T

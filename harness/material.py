@@ -154,12 +154,6 @@ def draw_all(
     return result
 
 
-def draw_marks(examples: Examples, marked_rn: NDArray[np.bool_]) -> Drawn:
-    """The share of examples that are marked, of R sets of marks (R, N)."""
-    marks = np.where(marked_rn, 0, NO_ANSWER).astype(np.int16)
-    return _draw(examples.grouped, np.zeros(marks.shape[1], dtype=np.int64), marks, 1, ["accuracy"])["accuracy"]
-
-
 def _draw(
     grouped: tuple[Ints, int], gold_n: Ints, chosen_rn: NDArray[np.int16], labels: int | None, metrics: Sequence[str]
 ) -> dict[str, Drawn]:

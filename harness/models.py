@@ -133,7 +133,8 @@ class OptionScorer(nn.Module):
     def _behind(self, cache: Any, ids: Tensor, mask: Tensor, whose_b: Tensor) -> dict[str, Any]:
         """Inputs for tokens behind what the cache holds; row b goes on from row `whose_b[b]` of the prompts."""
         known: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache, "use_cache": True}
-        if (deltas_b1 := getattr(self.vlm.model, "rope_deltas", None)) is not None:  # Qwen's places in three dimensions
+        # Qwen counts places in three dimensions, and leaves it to whoever goes on to count from the last.
+        if (deltas_b1 := getattr(getattr(self.vlm, "model", None), "rope_deltas", None)) is not None:
             places = (mask.cumsum(1) - 1)[:, -ids.shape[1] :] + deltas_b1[whose_b]
             known["position_ids"] = places.expand(3, -1, -1)
         return known

@@ -127,11 +127,13 @@ def told_apart_by(found: Noise, difference: float) -> Told:
     """`detectable` and `needed` in one, for a difference that was measured with this noise."""
     least = detectable(found)
     images, seeds = found.measured_groups, found.measured_seeds
+    if difference == 0:
+        return Told(difference, least, None, None, None, None)
     if abs(difference) >= least:
         return Told(difference, least, images, seeds, 0, 0)
     enough = needed(found, difference)
-    more = None if enough.groups is None else enough.groups - images
-    return Told(difference, least, enough.groups, enough.seeds, more, enough.seeds and enough.seeds - seeds)
+    more = [None if n is None else max(1, n - now) for n, now in ((enough.groups, images), (enough.seeds, seeds))]
+    return Told(difference, least, enough.groups, enough.seeds, *more)
 
 
 def _fewest(enough: Callable[[int], bool], most: int) -> int | None:

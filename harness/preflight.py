@@ -26,8 +26,8 @@ from harness.record import Preflight, RungCheck
 from harness.step import LiveRole, MicroStep, Place
 from harness.tryout import Rung
 
-EXAMPLES = 4
-"""How many are tried, beside the one with the longest prompt."""
+EXAMPLES = 8
+"""At most so many are tried, beside the one with the longest prompt: a micro-batch where that is smaller."""
 
 Shown = Callable[[int, Example], Example]
 """The training example at a position as its step shows it."""
@@ -90,7 +90,7 @@ def check(plan: Plan, encoders: Mapping[str, models.Encoder], shown: Shown, seco
         losses=losses,
         memory_bytes=needed,
         memory_free=room,
-        warnings=warnings,
+        warnings=list(dict.fromkeys(warnings)),
     )
 
 
@@ -100,7 +100,8 @@ def _sample(plan: Plan, shown: Shown, second: Second) -> _Sample:
     longest = max(scored, key=lambda e: len(e.question) + len(e.context) + len(e.claim) + sum(map(len, e.options)))
     if not plan.stages:
         return _Sample([], scored[:EXAMPLES], None, longest)
-    size = min(EXAMPLES, plan.config.train.batch_size)
+    c = plan.config.train
+    size = min(EXAMPLES, c.batch_size, c.micro_batch_size or c.batch_size)
     batch = data.batch_at(plan.training.splits["train"], plan.config.seed, 0, size)
     positions = [at for at, _ in batch]
     first = [shown(at, example) for at, example in batch]
@@ -148,7 +149,7 @@ class _Rehearsed(MicroStep):
         if (role, view) not in self._outputs:
             outputs = self._ready.get((role, view), self._ready[role, "first"])
             self._outputs[role, view] = {
-                what: self._give(f"the {what} of role {role!r}", tensor) for what, tensor in outputs.items()
+                what: self._give(f"the {what} of role {role!r}", tensor.clone()) for what, tensor in outputs.items()
             }
         return self._outputs[role, view]
 
@@ -200,7 +201,10 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
         torch.stack([value_b.sum() for value_b in terms.values()]).sum().backward()
         for (role, _), outputs in leaves.items():
             if any(t.grad is not None and not torch.isfinite(t.grad).all() for t in outputs.values()):
-                raise place.error(f"preflight: the loss of role {role!r} has a gradient that is not finite")
+                raise place.error(
+                    "a gradient is not finite though the loss is; lower train.lr or the method's weights "
+                    f"(preflight, role {role!r})"
+                )
         if not silent:
             return means
     raise place.error(

@@ -46,6 +46,8 @@ class Progress:
         if todo:
             self._say(f"{len(todo)} to run")
             self._total = self._bars.add_task("runs", total=len(todo))
+        for warning in dict.fromkeys(warning for plan in todo for warning in plan.warnings):
+            self._say(f"warning: {warning}")
 
     def watch(self, event: dict[str, Any]) -> None:
         """One event of a run, or a `note` about all of them."""

@@ -95,7 +95,8 @@ def _answer(store: Store, filters: Filters, memory: Memory) -> Ranking:
         stamps = [(run.run_id, run.stamp) for group in everyone for run in group.members]
         one = memory.table(data_key, stamps) if not filters.aggregate else None
         if one is None:
-            one, evidence = tabling.make_table(view, data_key, groups, filters, figures)
+            beside = ask.tuned(everyone, groups) if "distil" in filters.columns else []
+            one, evidence = tabling.make_table(view, data_key, groups, filters, figures, beside)
             memory.keep_table(data_key, stamps, one)
             if filters.aggregate:
                 evidences.append(tabling.of_metric(evidence, one.metric))

@@ -4,8 +4,8 @@ Starting a `TorchTrainer` costs seconds, a small run may cost less: so one train
 workers form lanes of `cluster.workers` ranks; each lane takes the next run from a board (a Ray actor), trains
 and scores it, and writes its record. A lost worker makes Ray Train start the group again: every lane then
 goes on with the run it had, from the newest checkpoint. With `cluster.min_workers` the new group may be smaller:
-it then has fewer lanes or, where not one is left whole, a lane of fewer ranks. This is the only module that
-imports ray.
+it then has fewer lanes or, where not one is left whole, a lane of fewer ranks. Only this module and
+`harness.tuning` import ray.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from dataclasses import replace
 from html import escape
 from typing import TypeVar
 
-from harness.cells import difference, percent, short
+from harness.cells import count, difference, percent, short
 from harness.grids import Grid, grids, has_own_unit, legend, overall_grid, parts
 from harness.record import Interval
 from harness.rows import Overall, Row
@@ -27,6 +27,7 @@ th, td { padding: .2rem .6rem; text-align: left; vertical-align: top }
 th { border-bottom: 1.5px solid #1a1a1a } td.right, th.right { text-align: right; white-space: nowrap }
 tr.control td { color: #666 } tr.baseline td { font-weight: 600 }
 .wide { overflow-x: auto } .notes { color: #444; font-size: .9rem }
+.plots { display: flex; flex-wrap: wrap; gap: 0 1.5rem }
 svg { display: block; margin: 1rem 0; max-width: 100% } svg text { font: 12px system-ui, sans-serif; fill: #1a1a1a }
 """.strip()
 
@@ -62,7 +63,8 @@ def to_html(
         out += [f"<h2>{escape(heading)}</h2>", plot(part)]
         for grid in grids(part, columns):
             out += _table(grid)
-        out += [trade_off(part, cost, name) for cost, name in _COSTS.items()] if "cost" in columns else []
+        if "cost" in columns:
+            out += ['<div class="plots">', *(trade_off(part, cost, name) for cost, name in _COSTS.items()), "</div>"]
     if overall:
         together = overall_grid(overall)
         out += [f"<h2>{escape(together.title)}</h2>", *_table(replace(together, title=""))]
@@ -149,18 +151,23 @@ def plot(part: Sequence[Row]) -> str:
 
 
 def trade_off(part: Sequence[Row], cost: str, name: str) -> str:
-    """The figures of the runs against a cost, as SVG, the Pareto front joined; empty where all cost the same."""
+    """The figures of the runs, with intervals, against a cost, as SVG; the Pareto front is joined, and named.
+
+    Empty where all cost the same.
+    """
     runs = [row for row in part if row.kind == "run" and row.figure is not None and getattr(row, cost) is not None]
     prices = [float(getattr(row, cost)) for row in runs]
     if len(set(prices)) < 2:
         return ""
     metric, own_unit = part[0].metric, has_own_unit(part[0].metric)
-    figures = [row.values[metric].value for row in runs]
+    figures = [row.values[metric] for row in runs]
+    lows = [found.value if found.low is None else found.low for found in figures]
+    highs = [found.value if found.high is None else found.high for found in figures]
     logarithmic = min(prices) > 0 and max(prices) > 20 * min(prices)
-    width, height, left, below = 520, 300, 70, 44
+    width, height, left, below = 560, 320, 60, 44
 
     def scaled(value: float, least: float, most: float) -> float:
-        margin = 0.05 * (most - least) or 0.01
+        margin = 0.06 * (most - least) or 0.01
         return (value - least + margin) / (most - least + 2 * margin)
 
     def x(price: float) -> float:
@@ -170,29 +177,43 @@ def trade_off(part: Sequence[Row], cost: str, name: str) -> str:
         return left + (width - left - 10) * scaled(price, *ends)
 
     def y(figure: float) -> float:
-        return (height - below) * (1 - scaled(figure, min(figures), max(figures)))
+        return 20 + (height - below - 20) * (1 - scaled(figure, min(lows), max(highs)))
 
     axis = metric if own_unit else f"{metric}, %"
     out = [
         f'<svg role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
         f' xmlns="http://www.w3.org/2000/svg"><title>{escape(f"{metric} against {name}")}</title>'
-        f'<path d="M{left} 0V{height - below}H{width}" fill="none" stroke="#888"/>'
+        f'<path d="M{left} 16V{height - below}H{width}" fill="none" stroke="#888"/>'
     ]
-    for value in dict.fromkeys((min(figures), max(figures))):
+    for step in range(4):
+        value = min(lows) + (max(highs) - min(lows)) * step / 3
         said = percent(Interval(value=value), own_unit=own_unit)
         out += [f'<text x="{left - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{said}</text>']
     for price in (min(prices), max(prices)):
-        out += [f'<text x="{x(price):.1f}" y="{height - 28}" text-anchor="middle">{short(price)}</text>']
-    front = sorted((price, figure) for row, price, figure in zip(runs, prices, figures, strict=True)
-                   if cost in row.pareto)  # fmt: skip
+        said = count(int(price)) if cost == "parameters" else short(price)
+        out += [f'<text x="{x(price):.1f}" y="{height - 28}" text-anchor="middle">{said}</text>']
+    points = list(zip(runs, prices, figures, lows, highs, strict=True))
+    front = sorted((price, found.value) for row, price, found, _, _ in points if cost in row.pareto)
     steps = " ".join(f"{x(price):.1f},{y(figure):.1f}" for price, figure in front)
     out += [f'<polyline points="{steps}" fill="none" stroke="#b5542b" stroke-width="1.5"/>']
-    for row, price, figure in zip(runs, prices, figures, strict=True):
-        said = f"{row.label} {row.student}: {percent(row.values[metric], own_unit=own_unit)}, {short(price)}"
-        colour = "#b5542b" if cost in row.pareto else "#1f5fa8"
-        out += [f'<g><title>{escape(said)}</title><circle cx="{x(price):.1f}" cy="{y(figure):.1f}" r="4"']
-        out += [f' fill="{colour}"/></g>']
+    for row, price, found, low, high in points:
+        ours, at = cost in row.pareto, x(price)
+        who = f"{row.label} {row.student}"
+        said = f"{who}: {percent(found, own_unit=own_unit)}, {short(price)}"
+        colour = "#b5542b" if ours else "#1f5fa8"
+        out += [
+            f'<g><title>{escape(said)}</title><path d="M{at:.1f} {y(low):.1f}V{y(high):.1f}" stroke="{colour}"/>'
+            f'<circle cx="{at:.1f}" cy="{y(found.value):.1f}" r="4" fill="{colour}"/>'
+        ]
+        if ours:
+            end = at > (left + width) / 2
+            clipped = who if len(who) <= 30 else f"{who[:29]}…"
+            out += [
+                f'<text x="{at + (-7 if end else 7):.1f}" y="{y(found.value) - 5:.1f}"'
+                f' text-anchor="{"end" if end else "start"}">{escape(clipped)}</text>'
+            ]
+        out += ["</g>"]
     scale = ", logarithmic" if logarithmic else ""
     out += [f'<text x="{(left + width) / 2}" y="{height - 8}" text-anchor="middle">{escape(name + scale)}</text>']
-    out += [f'<text x="{left + 6}" y="12">{escape(axis)}; the front is joined</text></svg>']
+    out += [f'<text x="4" y="12">{escape(axis)}; the front is joined</text></svg>']
     return "".join(out)

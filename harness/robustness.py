@@ -281,9 +281,10 @@ def to_text(record: Record) -> str:
     lines.append("")
     for name, value in summary.items():
         if name.startswith(("order_", "paraphrase_", "damaged_")):
-            lines.append(f"{name:24} {percent(value)}")
+            lines.append(f"{name:24} {f'{value.value:.2f}' if name.endswith('_alpha') else percent(value)}")
     lines += [
         f"{'parse_failures':24} {percent(summary['parse_failures'])}",
-        "In per cent, 95 % intervals over images.",
+        "In per cent, 95 % intervals over images. consistency: answered alike in all forms; right: right in all;",
+        "alpha: Krippendorff's, agreement beyond chance: 1 where all forms agree, 0 where they do by chance.",
     ]
     return "\n".join(lines)

@@ -149,11 +149,12 @@ class LiveRole:
         moved = [p for p in self.parameters.values() if p.grad is not None]
         if not self.cut:
             return nn.utils.clip_grad_norm_(moved, clip)
-        kinds = [[p.grad for p in moved if isinstance(p, DTensor) == cut] for cut in (True, False)]
-        norms = [whole(nn.utils.get_total_norm(grads)) for grads in kinds if grads]
-        norm = torch.stack(norms).norm()
-        for cut in (True, False):
-            nn.utils.clip_grads_with_norm_([p for p in moved if isinstance(p, DTensor) == cut], clip, norm)
+        # An adapter's parameters aren't cut: the two kinds can't be taken together.
+        kinds = [[p for p in moved if isinstance(p, DTensor) == cut] for cut in (True, False)]
+        norms = [whole(nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None])) for kind in kinds if kind]
+        norm: Tensor = torch.stack(norms).norm()
+        for kind in kinds:
+            nn.utils.clip_grads_with_norm_(kind, clip, norm)
         return norm
 
     def exchange(self, now: bool) -> None:

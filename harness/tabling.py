@@ -32,20 +32,23 @@ def make_table(
     groups: Sequence[Group],
     filters: Filters,
     figures: Stated,
+    beside: Sequence[Group] = (),
 ) -> tuple[Table, Evidences]:
     """The table of these groups, best first, and what its rows rest on.
 
-    `figures` are needed for a metric that only records state.
+    `figures` are needed for a metric that only records state. Those `beside` aren't in the table, but may be the
+    teachers of rows that are.
     """
-    lines = _lines(view, data_key, groups, filters, figures)
+    lines = _lines(view, data_key, [*groups, *beside], filters, figures)
     sizes = view.sizes(data_key)
-    pairs = [_row(data_key, group, filters, figures, lines, sizes) for group in groups]
+    pairs = [_row(data_key, group, filters, figures, lines, sizes) for group in [*groups, *beside]]
     evidence = {row.run_ids: of_row for row, of_row in pairs}
-    rows = _with_figures([row for row, _ in pairs], [of_row for _, of_row in pairs])
-    rows = joint.judged(rows, [of_row for _, of_row in pairs], filters.baseline)
+    everyone = _with_figures([row for row, _ in pairs], [of_row for _, of_row in pairs])
+    rows, others = everyone[: len(groups)], everyone[len(groups) :]
+    rows = joint.judged(rows, [evidence[row.run_ids] for row in rows], filters.baseline)
     rows = columns.with_pareto(_flagged(rows))
     if "distil" in filters.columns:
-        rows = columns.with_distil(rows, evidence, view.examples(data_key), filters)
+        rows = columns.with_distil(rows, others, evidence, view.examples(data_key), filters)
     if "power" in filters.columns:
         rows = columns.with_power(rows, evidence)
     budgets = {row.budget for row in rows if row.kind == "run" and row.budget}
@@ -260,7 +263,7 @@ def _evidence(used: Sequence[Entry], lines: dict[str, Line], sizes: dict[str, Si
     draws: dict[str, Floats | None] = {}
     for name in names:
         columns = [drawn for line in of_runs if (drawn := line.draws.get(name)) is not None]
-        draws[name] = joint.stack(columns) if len(columns) == len(of_runs) else None
+        draws[name] = np.stack(columns).T if len(columns) == len(of_runs) else None  # a run's lie side by side
     points = {name: np.array([line.points[name] for line in of_runs]) for name in names}
     chosen = [line.chosen_n for line in of_runs if line.chosen_n is not None]
     return Evidence(

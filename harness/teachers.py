@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from harness import data, models, provenance
-from harness.api import Example, Stage
+from harness.api import Example, Need, Stage
 from harness.cache import Cache, Found, Kind, key_of
 from harness.io import Io
 from harness.models import ABSENT
@@ -38,6 +38,7 @@ Answers = dict[str, Tensor]
 SHARD_BATCHES = 16
 """Batches a shard of answers: what one process computes while others wait for it."""
 PATIENCE_SECONDS = 60.0
+VOCAB: frozenset[Need] = frozenset({"vocab"})
 
 # ------------------------------------------------------------------------------------------- what is asked
 
@@ -108,7 +109,7 @@ def _forwarded(role: LiveRole, examples: Sequence[Example], batch_size: int, io:
     for number, start in enumerate(range(0, len(examples), batch_size)):
         if number % io.world == io.rank:
             batch = role.encoder(examples[start : start + batch_size])
-            outputs = role.forward({k: v.to(io.device) for k, v in batch.items()}, ("vocab",))
+            outputs = role.forward({k: v.to(io.device) for k, v in batch.items()}, VOCAB)
             mine[start] = outputs["options"].cpu(), outputs["vocab"].logsumexp(-1).cpu()
     whole: Mapping[int, tuple[Tensor, Tensor]] = {start: t for part in io.gather(mine) for start, t in part.items()}
     options = torch.full((len(examples), max(len(example.options) for example in examples)), ABSENT)
@@ -240,7 +241,7 @@ def _weights(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -74,7 +74,7 @@ def train(
         run.costs = {k: RoleCost(**c) for k, c in state["costs"].items()}
         run.seconds = defaultdict(float, state["seconds"])
         run.resumed = state["resumed"] + 1
-        run.preflight = Preflight(**state["preflight"])
+        run.preflight = Preflight(**found) if (found := state["preflight"]) else None
     else:
         run.preflight = preflight.check(plan, by_rung, partial(shown, plan), partial(second_view, plan), io)
     for index, planned in enumerate(plan.stages):
@@ -372,7 +372,7 @@ class _Run:
                 "costs": {k: c.model_dump() for k, c in self.costs.items()},
                 "seconds": dict(self.seconds),
                 "resumed": self.resumed,
-                "preflight": self.preflight.model_dump() if self.preflight else {},
+                "preflight": self.preflight.model_dump() if self.preflight else None,
             }
             folder = checkpoint.save(self.work, stage, step, Checkpoint(tensors, state))
             if self.kept:

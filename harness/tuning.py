@@ -42,6 +42,7 @@ def run(search: Search, points: list[Point] | None, store: Store, folder: Path, 
     Raises `ConfigError` when the cluster can't hold one trial, and `KeyboardInterrupt`.
     """
     rayrun.connect()
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints boxes whatever it is told
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the search here, not after the trials under way
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1"
@@ -58,6 +59,7 @@ def run(search: Search, points: list[Point] | None, store: Store, folder: Path, 
     def trial(config: dict[str, Any]) -> None:
         body(config)
 
+    resources: dict[str, float]
     if alone:
         resources = {"cpu": cluster.cpus_per_worker, **({"gpu": 1} if cluster.gpus_per_worker else {})}
     else:  # 0 CPUs are refused: a sliver of the head node instead
@@ -272,7 +274,7 @@ def _train(planned: Plan, store: Store, report: Watch) -> Record:
         if (done := results.finished(store, planned.run_id)) is not None:
             return done
         if cluster.workers > 1:
-            rayrun.execute([(planned.run_id, planned.config)], store, cluster, report, "trial")
+            rayrun.execute([(planned.run_id, planned.config)], store, cluster, report, "trial", halt=lambda: None)
             return store.read(planned.run_id)
         device = torch.device("cuda" if cluster.gpus_per_worker else "cpu")
         try:

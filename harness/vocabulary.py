@@ -73,14 +73,3 @@ def mix(plan: Plan, planned: PlannedStage, encoders: Mapping[str, Encoder]) -> M
     rows = {name: config.get_text_config().vocab_size for name, config in configs.items()}
     proof = prove(tokens, rows, f"method {plan.method.name!r}, stage {stage.name!r}")
     return Mix(over="vocabulary", tokenizers="one", families=families, tokens=proof.tokens, rows=dict(proof.rows))
-
-
-def mix_text(mix: Mix) -> str:
-    """The mix in a line."""
-    kinds = sorted(set(mix.families.values()))
-    of = f"{kinds[0]} models" if len(kinds) == 1 else "models of " + ", ".join(kinds)
-    if mix.over == "vocabulary":
-        cut = ", ".join(f"{name} {rows:,}" for name, rows in mix.rows.items())
-        return f"{of}, compared over {mix.tokens:,} tokens (rows of the output layers: {cut})"
-    spelled = "" if mix.tokenizers == "one" else ", each tokenizer with its own spellings of the letters"
-    return f"{of}, compared over the options{spelled}"

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from harness import plan, stats
+from harness.catalogue import compact
 from harness.config import RunConfig, parse
 from harness.errors import StoreError
+from harness.rank import table
 from harness.record import Cost, Data, Provenance, Record
 from harness.stats import Difference
 from harness.store import PredictionRow, Store, predictions_frame
@@ -191,3 +193,36 @@ def test_the_bare_loop_does_the_same_steps(
     _, bare = overhead.bare_loop(planned, overhead.CLOCKS["wall"])
     assert overhead.furthest(ours, bare) < 1e-5
     assert overhead.furthest(ours, start) > 1e-2
+
+
+def test_the_generated_store_is_ranked(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(root))
+    store_size = importlib.import_module("benches.store_size")
+    store_size.generate(tmp_path / "store", 20, 60, 2)  # 2 benchmarks x 2 settings x 5 seeds
+    store = Store(tmp_path / "store")
+    before = table(store)
+    assert {(row.benchmark, row.label) for row in before} == {
+        (f"bench0{b}", f"method{m} alpha=0") for b in range(2) for m in range(2)
+    }
+    assert {(row.seeds, row.examples, row.groups) for row in before} == {(tuple(range(5)), 60, 30)}
+    compact(store)
+    assert table(store) == before
+    # No two runs have the same answers.
+    assert len({tuple(store.predictions(run_id)["chosen"]) for run_id in store.ids()}) == 20
+
+
+def test_what_a_larger_store_would_take(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(root))
+    store_size = importlib.import_module("benches.store_size")
+
+    def measured(runs: int, cpu: float) -> dict[str, Any]:
+        each = {"cpu_s": cpu, "peak_gib": 0.5}
+        return {"runs": runs, "examples": 10} | {name: each for name in store_size.MEASURED}
+
+    found = store_size.growth({"a": measured(1000, 1.0), "b": measured(10_000, 4.0), "growth": {}}, 10)
+    assert (found["from"], found["to"], found["runs_times"]) == (1000, 10_000, 10)
+    assert found["cold"] == {  # 1 s, and 3 s more for 9,000 runs more: 33 s more for 99,000
+        "cpu_s": {"times": 4.0, "hundred_thousand": 34.0},
+        "peak_gib": {"times": 1.0, "hundred_thousand": 0.5},
+    }
+    assert store_size.growth({"a": measured(1000, 1.0)}, 10) == {}

@@ -59,3 +59,16 @@ def test_what_is_stale(benchmark_pages: ModuleType, tmp_path: Path, monkeypatch:
     assert benchmark_pages.stale(tmp_path) == ["a.md", "b.md", "gone.md"]
     benchmark_pages.write(tmp_path)
     assert benchmark_pages.stale(tmp_path) == []
+
+
+def test_the_page_of_controls_is_up_to_date(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes from the committed records, and says that words alone give nothing away."""
+    monkeypatch.syspath_prepend(str(root))
+    monkeypatch.chdir(root)
+    text = importlib.import_module("benches.controls_page").page(Path("results/controls"))
+    assert text == (root / "docs" / "controls.md").read_text(encoding="utf-8"), (
+        "run python -m benches.controls_page results/controls"
+    )
+    assert text.count("No flag: no control's interval lies above chance.") == 2
+    assert text.count("finetune/text_only") == text.count("finetune/shuffled_image") == 2
+    assert text.count("order_consistency") == 2

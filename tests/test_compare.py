@@ -45,6 +45,9 @@ def test_rows_over_their_seeds(store: Store) -> None:
     assert [p.id for p in found.parted] == ["e5", "e6", "e7", "e4"]
     assert found.parted[0] == Parted("e5", "i5", "count", 1, (1, 1), (0, 0))
     text = to_text(found)
+    assert found.power is not None
+    assert found.power.difference == found.difference.value
+    assert "8 images and 2 seeds show a difference of" in text
     assert "toy, test split: 8 examples about 8 images, 2 seeds" in text
     assert "accuracy: A 100.0, B 56.2" in text
     assert "  e4  count  gold no  A 2 of 2 right  B 1 of 2 right" in text

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Cli
 
-from harness import blind, plan
+from harness import blind, plan, results, stats
 from harness.api import Example
 from harness.config import RunConfig
 from harness.controls import control_names, control_runs, flag, flags
@@ -241,3 +242,25 @@ def test_no_data() -> None:
         control_runs("toy", "factuality", [], {"test": examples([0])}, DATA, PROVENANCE)
     with pytest.raises(DataError, match="no predictions"):
         control_runs("toy", "factuality", [0], {"test": []}, DATA, PROVENANCE)
+
+
+def test_controls_are_scored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One summary a control and split, that of the record."""
+    sizes = {"train": 8, "validation": 4, "test": 8, "ood": 4}
+    config = RunConfig(method="zero_shot", benchmark="scenes_factuality", benchmark_settings=sizes, student="S")
+    made, scored = plan.make(config), 0
+    real = stats.summarise
+
+    def counted(*args: Any, **options: Any) -> dict[str, Interval]:
+        nonlocal scored
+        scored += 1
+        return real(*args, **options)
+
+    for module in (stats, results):
+        monkeypatch.setattr(module, "summarise", counted)
+    store = Store(tmp_path)
+    results.ensure_controls(made, store)
+    records = [store.read(run_id) for run_id in store.ids()]
+    assert scored == sum(len(record.metrics) for record in records) == 2 * 3
+    results.ensure_controls(made, store)
+    assert scored == 6

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 
 from harness import distil, stats
 from harness.errors import DataError
@@ -101,3 +102,20 @@ def test_pareto() -> None:
     assert distil.pareto([0.5, 0.5], [1, 1]) == [True, True]
     with pytest.raises(DataError, match="2 scores but 1 costs"):
         distil.pareto([0.5, 0.5], [1])
+
+
+def test_the_interval_of_a_share_is_that_of_a_mean() -> None:
+    """One seed: the t-interval of the images' shares, as scipy has it. Several: nearly that of the bootstrap."""
+    rng = np.random.default_rng(3)
+    marked_n = rng.random(80) < 0.3
+    group_n = np.repeat(np.arange(40), 2)
+    found = distil.share(marked_n[None], group_n, 40)
+    wanted = ttest_1samp(marked_n.reshape(40, 2).mean(1), 0).confidence_interval()
+    assert (found.value, found.low, found.high) == pytest.approx((marked_n.mean(), wanted.low, wanted.high))
+    hard_n = rng.random(400)
+    runs = {s: chosen((hard_n + rng.normal(0, 0.3, 400) > 0.6).astype(int).tolist()) for s in range(3)}
+    perfect = {s: chosen([0] * 400) for s in range(3)}
+    agreed, drawn = distil.agreement(runs, perfect), stats.across_seeds(list(runs.values()), None)
+    assert (agreed.value, agreed.low, agreed.high) == pytest.approx((drawn.value, drawn.low, drawn.high), abs=0.005)
+    assert distil.share(marked_n[None], np.zeros(80, dtype=np.int64), 1).low is None
+    assert distil.share(np.ones((2, 80), dtype=bool), group_n, 40).high == 1

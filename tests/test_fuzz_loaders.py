@@ -194,8 +194,9 @@ def refused(benchmark: Benchmark, folder: Path) -> str:
 
 
 def _is_data(file: str) -> bool:
-    """Not a module, nor what `datasets` keeps for itself."""
-    return file.endswith(("passwd", "secret.png", ".jpg", ".csv", ".json")) and "cache" not in file
+    """Not part of a package, nor what `datasets` keeps for itself."""
+    own = "cache" in file or "site-packages" in file
+    return file.endswith(("passwd", "secret.png", ".jpg", ".csv", ".json")) and not own
 
 
 # ------------------------------------------------------------------------------------------- the tests

@@ -114,5 +114,6 @@ def test_the_wheel_holds_the_four_packages_and_the_weights(root: Path, project: 
     expected = {str(p.relative_to(root)) for package in packages for p in (root / package).glob("*.py")}
     weights = root / "harness" / "weights"
     expected |= {str(p.relative_to(root)) for p in weights.rglob("*") if p.is_file()}
+    expected |= {"dashboard/table.js", "dashboard/table.css"}
     assert expected <= shipped
     assert {name.split("/")[0] for name in shipped} == {*tops, wheel.name.split("-py3")[0] + ".dist-info"}

@@ -94,7 +94,7 @@ def edit(file: Path, **values: Any) -> None:
 
 
 def test_it_costs_little_and_draws_nothing(toy: str, toy_ladder: str) -> None:
-    """Three stages of three tiny models; the generators stand where they stood."""
+    """The stages of three tiny models; the generators stand where they stood."""
     made = plan.make(parse(RunConfig, table(toy, method="hkd4vlm", ladder=toy_ladder), "test"))
     encoders = train.encoders(made)
     state, clock = torch.get_rng_state(), time.process_time()
@@ -103,7 +103,7 @@ def test_it_costs_little_and_draws_nothing(toy: str, toy_ladder: str) -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert set(found.rungs) == {"L", "M", "S"}
     assert found.rungs["S"].image_tokens == (16, 16)
-    assert found.examples == 5
+    assert found.examples == 9
     assert {key.split(".")[0] for key in found.losses} == {p.stage.name for p in made.stages}
     assert found.memory_bytes < found.memory_free  # type: ignore[operator]
     assert check(made, encoders).losses == found.losses
@@ -292,13 +292,13 @@ def test_a_model_that_answers_by_chance(toy: str, copied: Path) -> None:
         ({"weight": 0.0}, "the loss of student is zero on the first examples, so there is nothing to learn"),
         ({"weight": 0.0, "late": True}, "the loss of student is zero on the first examples"),
         ({"weight": float("inf")}, r"loss term student.ce is not finite on the first examples \(progress 0\)"),
-        ({"weight": 1e-30, "power": 0.5, "late": True}, "the loss of role 'student' has a gradient that is not finite"),
+        ({"weight": 1.0, "power": 0.5, "late": True}, "a gradient is not finite though the loss is; .*role 'student'"),
     ],
 )
 def test_a_loss_that_teaches_nothing(settings: dict[str, Any], says: str, toy: str, qwen: Path, tmp_path: Path) -> None:
     (tmp_path / "idle.py").write_text(METHODS)
     plugins = [toy, str(tmp_path / "idle.py")]
-    with pytest.raises(TrainingError, match=f"method 'idle', stage 'only', step 0: preflight: {says}"):
+    with pytest.raises(TrainingError, match=f"method 'idle', stage 'only', step 0: (preflight: )?{says}"):
         checked(toy, qwen, method="idle", settings=settings, plugins=plugins)
 
 

@@ -143,7 +143,7 @@ def test_an_address_that_leads_nowhere_is_one_line_at_once(
 def test_a_run_that_no_worker_could_record_fails_with_the_reason(
     cli: Cli, toy_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def give_up(runs: Any, store: Path, cluster: Any, watch: Callable[[dict[str, Any]], None], name: str) -> None:
+    def give_up(runs: Any, store: Any, cluster: Any, watch: Callable[[dict[str, Any]], None], *rest: Any) -> None:
         for run_id, _ in runs:
             watch({"run_id": run_id, "status": "failed", "error": "Ray Train gave up: no room"})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -134,6 +135,14 @@ def test_what_is_refused_says_what_mends_it(fields: dict[str, Any], message: str
         sweeping.check(with_space(space, **fields) if space else config(**fields))
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_only_two_modules_import_ray(root: Path) -> None:
+    importing = re.compile(r"^\s*(import ray|from ray)\b", re.MULTILINE)
+    found = {
+        p.relative_to(root).as_posix() for p in (root / "harness").rglob("*.py") if importing.search(p.read_text())
+    }
+    assert found == {"harness/rayrun.py", "harness/tuning.py"}
 
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).parent.parent / "sweeps").glob("*.toml")), ids=lambda p: p.stem)
@@ -299,15 +308,21 @@ class TestCluster:
         toy_sweep: Any,
         tmp_path: Path,
     ) -> None:
-        """Optuna suggests; one setting always kills its worker, another once, the third never."""
+        """Optuna suggests (once, always, never, never): one setting kills its worker once, one every time."""
         (tmp_path / "there").touch()
         space = '"settings.marker" = { choice = ["", "once", "there"] }'
-        head = 'trials = 6\nsearch = "tpe"\nconfirm = { top = 1, seeds = [0] }\ncluster = { max_failures = 1 }'
+        head = (
+            'trials = 4\nseed = 1\nsearch = "tpe"\nconfirm = { top = 1, seeds = [0] }\ncluster = { max_failures = 1 }'
+        )
         said = ended(start("sweep", toy_sweep("accident", space, head), "--store", "store", "--json"))
         assert said.code == 1
         assert "Traceback" not in said.err
         (found,) = said.json["searches"].values()
-        by_marker = {t["point"]["settings.marker"]: t for t in found["trials"]}
-        assert len(found["trials"]) == 6
-        assert {m: t["status"] for m, t in by_marker.items()} == {m: "done" if m else "failed" for m in by_marker}
+        trials = [(t["point"]["settings.marker"], t["status"]) for t in found["trials"]]
+        assert trials == [("once", "done"), ("", "failed"), ("there", "done"), ("there", "done")]
+        assert "lost its worker 2 times" in found["trials"][1]["error"]
         assert found["winner"]["point"]["settings.marker"] in ("once", "there")
+        store = Store(tmp_path / "store")
+        records = {r.settings["marker"]: r for r in runs_of(store, "trial")}
+        assert {marker: r.status for marker, r in records.items()} == dict(trials)
+        assert records["once"].provenance.resumed == 1

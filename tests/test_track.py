@@ -38,4 +38,6 @@ def test_a_run_in_tensorboards_form(cli: Cli, toy_run: list[str], tmp_path: Path
     ]
     figures = {tag: value for tag, _, value in found}
     assert figures["test/accuracy"] == pytest.approx(record["metrics"]["test"]["accuracy"]["value"])
-    assert cli(*args).json == record  # tracked or not, it is the same run: it is there already
+    said = cli(*args)
+    assert said.code == 0, said.err
+    assert said.json == record  # tracked or not, it is the same run: it is there already

@@ -60,6 +60,13 @@ def losses(result: train.Trained) -> list[float]:
     return [row["value"] for row in result.history if row["term"].startswith("loss/")]
 
 
+def apart(a: Weights, b: Weights) -> float:
+    """The length of the difference, relative to that of `a`, over all weights together."""
+    assert a.keys() == b.keys()
+    between, length = (torch.cat([t.flatten() for t in part]) for part in ([a[k] - b[k] for k in a], list(a.values())))
+    return float(between.norm() / length.norm())
+
+
 def furthest(a: Weights, b: Weights) -> float:
     return max(float((a[key] - b[key]).abs().max()) for key in a)
 
@@ -137,7 +144,7 @@ def _rank(rank: int, world: int, configs: dict[str, RunConfig], folder: Path) ->
 
 CUT = {
     "cluster": {"workers": 0, "shard_above": 0},
-    "train": {"examples": 48, "batch_size": 8, "micro_batch_size": 2, "validation_examples": 7},
+    "train": {"examples": 48, "batch_size": 8, "micro_batch_size": 2, "lr": 5e-4, "validation_examples": 7},
     "evaluate": {"batch_size": 3},  # the ranks' validation batches: two, and one
 }
 
@@ -148,7 +155,6 @@ SHARED: dict[str, dict[str, Any]] = {
     "levels": {"method": "hkd4vlm", "settings": {"ternary": "levels"}},  # with an adapter
     "views": {"method": "hkd4vlm", "settings": {"ternary": "views"}},  # two passes of one role
     # Every model cut over the ranks (FSDP2), which must have equally many examples; with micro-batches and an adapter.
-    "cut": {"method": "hkd4vlm", **CUT},
     "cut, resumed": {"method": "hkd4vlm", **CUT, "settings": {"ternary": "levels"}},
     "cut, views": {"method": "hkd4vlm", **CUT, "settings": {"ternary": "views"}},
     "cut, frozen": {"method": "feature_kd", **CUT},
@@ -178,9 +184,9 @@ def test_two_ranks_equal_one(shared: tuple[dict[str, RunConfig], Path], tmp_path
     both = torch.load(folder / f"{name} 0.pt", weights_only=True)
     assert losses(result) == pytest.approx(both["losses"], rel=1e-3)
     if name.startswith("cut"):
-        assert losses(result) == pytest.approx(both["losses"], abs=1e-5)
+        assert losses(result) == pytest.approx(both["losses"], rel=1e-5, abs=1e-5)
         assert both["resumed"] == (name == "cut, resumed")
-        assert furthest(dict(result.student.vlm.state_dict()), both["weights"]) < 1e-5
+        assert apart(dict(result.student.vlm.state_dict()), both["weights"]) < 1e-4  # whole again
     for role, cost in result.costs.items():  # the bill is that of all ranks together
         assert both["bill"][role]["forwards"] == cost.forwards
         assert both["bill"][role]["trained"] == cost.trained

@@ -11,7 +11,7 @@ import families
 import pytest
 import torch
 
-from harness import data, models, plan, vocabulary
+from harness import data, describe, models, plan, vocabulary
 from harness.config import RunConfig, RungConfig, parse
 from harness.encoding import Encoder
 from harness.errors import ConfigError, ModelError
@@ -42,6 +42,9 @@ def config(toy: str, ladder: str, **settings: Any) -> RunConfig:
 def test_equal_tokens_are_proved_whatever_the_padding() -> None:
     proof = vocabulary.prove({"7B": TOKENS, "3B": dict(reversed(TOKENS.items()))}, {"7B": 8, "3B": 3}, "here")
     assert (proof.tokens, proof.rows) == (3, {"7B": 8, "3B": 3})
+    tokens, rows = {f"t{i}": i for i in range(151_665)}, {"7B": 152_064, "3B": 151_936}  # Qwen2.5-VL's
+    proof = vocabulary.prove({"7B": tokens, "3B": tokens}, rows, "here")
+    assert (proof.tokens, proof.rows) == (151_665, rows)
 
 
 @pytest.mark.parametrize(
@@ -88,11 +91,11 @@ def test_one_tokenizer_with_different_padding(toy: str, tmp_path: Path) -> None:
     mix = record.stages[1].mix
     assert mix is not None
     assert (mix.over, mix.tokenizers, mix.tokens, mix.rows) == ("vocabulary", "one", 55, {"L": 83, "S": 67})
-    assert vocabulary.mix_text(mix) == (
+    assert describe.mix_text(mix) == (
         "qwen2_5_vl models, compared over 55 tokens (rows of the output layers: L 83, S 67)"
     )
     # The loss before the first step, from both models' logits of the 55 tokens.
-    batch = [e for _, e in data.batch_at(made.training.splits["train"], 0, 0, 4)]
+    batch = [e for _, e in data.batch_at(made.training.splits["train"], 0, 0, 8)]
     logs = {}
     for name in ("L", "S"):
         rung = RungConfig(name=name, model=str(tmp_path / name))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import ablations, charts, frames, pages, stores
+from dashboard import ablations, charts, choices, frames, pages, stores
 from dashboard.texts import plain
 from harness import ablate
 from harness.ablation_page import READING
@@ -29,17 +29,17 @@ def show() -> None:
         return
     left, middle, right = st.columns([2, 2, 2])
     with left:
-        name = st.selectbox("Ablation", names, key="ablation", bind="query-params")
+        name = choices.one("Ablation", names, "ablation")
     ablation = ablate.load(stores.store(), name)
     tables = [benchmark for benchmark, results in ablation.tables.items() if any(r.figures for r in results)]
     if not tables:
         st.info("None of its runs has finished: run the command again.", icon=":material/inbox:")
-        st.code(f"hkdbench ablate {ablation.method} --store {stores.store().url}", language="bash")
+        st.code(f"hkdbench ablate {ablation.method} --store {stores.store().url}", language=None)
         return
     with middle:
-        benchmark = st.selectbox("Benchmark", tables, key="benchmark", bind="query-params")
+        benchmark = choices.one("Benchmark", tables, "benchmark")
     with right:
-        figure = st.selectbox("Figure", ablations.figures(ablation, benchmark), key="figure", bind="query-params")
+        figure = choices.one("Figure", ablations.figures(ablation, benchmark), "figure")
     frame = ablations.frame(ablation, benchmark, figure)
     full = frame[frame["part"] == "full"].iloc[0]
     own = "" if pd.isna(full["own"]) else ": " + _with_bounds("{:.1f}", full["own"], full["own low"], full["own high"])
@@ -64,7 +64,7 @@ def _forest(frame: pd.DataFrame, figure: str) -> None:
         rows = rows.sort_values("value", kind="stable").copy()
         if part != "control" and not told:
             st.caption(
-                f"Differences with 95 % intervals, and p after Holm's correction. Blue circles: {ablations.SURELY}; "
+                f"Differences with 95 % intervals, and p after Holm's correction. Circles in blue: {ablations.SURELY}; "
                 "grey diamonds: not told apart."
             )
             told = True
@@ -92,7 +92,7 @@ def _forest(frame: pd.DataFrame, figure: str) -> None:
 def _differences(rows: pd.DataFrame, figure: str, order: list[str]) -> Any:
     kinds = [ablations.SURELY, ablations.UNSURE, ablations.UNTESTED]
     colour = alt.Color(
-        "verdict:N", scale=alt.Scale(domain=kinds, range=[charts.BLUE, charts.GREY, charts.GREY]), legend=None
+        "verdict:N", scale=alt.Scale(domain=kinds, range=[charts.strong(), charts.GREY, charts.GREY]), legend=None
     )
     shape = alt.Shape("verdict:N", scale=alt.Scale(domain=kinds, range=["circle", "diamond", "cross"]), legend=None)
     low, high = float(np.nanmin(rows[["value", "low"]])), float(np.nanmax(rows[["value", "high"]]))
@@ -157,10 +157,10 @@ def _with_bounds(form: str, value: Any, low: Any, high: Any) -> str:
         return frames.MISSING
     if pd.isna(low) or pd.isna(high):
         return form.format(value)
-    return f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
+    return f"{form.format(value)}\u00a0[{form.format(low)},\u00a0{form.format(high)}]"
 
 
 def _with_change(form: str, value: float, change: float) -> str:
     if pd.isna(value):
         return frames.MISSING
-    return form.format(value) + ("" if pd.isna(change) or not change else f" ({change:+.2g})")
+    return form.format(value) + ("" if pd.isna(change) or abs(change) < 0.005 * abs(value) else f" ({change:+.2g})")

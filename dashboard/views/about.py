@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import frames, started, stores, what_is
+from dashboard import choices, frames, started, stores, what_is
 from dashboard.texts import plain
 from harness import registry
 from harness.rows import Filters
@@ -16,16 +16,12 @@ from harness.rows import Filters
 def show() -> None:
     """The page."""
     st.title("Benchmarks & methods")
-    known = {"Methods": sorted(registry.methods()), "Benchmarks": sorted(registry.benchmarks())}
+    known = {"Benchmarks": sorted(registry.benchmarks()), "Methods": sorted(registry.methods())}
     left, right = st.columns([1, 3])
     with left:
-        kind = st.segmented_control(
-            "What", list(known), default="Benchmarks", key="what", bind="query-params", required=True
-        )
+        kind = choices.few("What", list(known), "what")
     with right:
-        name = st.selectbox(
-            "Which", known[kind], index=None, placeholder="All of them", key="which", bind="query-params"
-        )
+        name = choices.maybe("Which", known[kind], "which", "All of them")
     if name is None:
         _all(kind)
     elif kind == "Methods":
@@ -43,7 +39,7 @@ def _all(kind: str) -> None:
     frames.shown(frame, f"all-{kind}", kind, links={first: ("about", "which", {"what": kind})})
     if kind == "Methods":
         st.info(what_is.RECONSTRUCTION, icon=":material/info:")
-    st.caption("Plugins add their own: `hkdbench dashboard --plugin FILE.py`.")
+    st.caption("Plugins add their own: hkdbench dashboard --plugin FILE.py.")
 
 
 # -------------------------------------------------------------------------------------------- method
@@ -59,11 +55,11 @@ def _method(name: str) -> None:
     _docstring(found["text"])
     _frame("Stages, on a ladder L > M > S with student S", found["stages"])
     _frame("Settings", what_is.settings(found))
-    st.caption("Set one with `--set settings.NAME=VALUE`, or under `settings` in a run's or suite's file.")
+    st.caption("Set one with --set settings.NAME=VALUE, or under settings in a run's or suite's file.")
     _frame("Other names", found["presets"])
     _frame("Ablations: what is switched off", found["ablations"])
     if len(found["ablations"]):
-        st.code(f"hkdbench ablate {name}", language="bash")
+        st.code(f"hkdbench ablate {name}", language=None)
     runs = [run for run in stores.runs() if run.method == name and run.kind == "run"]
     st.caption(f"{len(runs)} runs of it in this store.")
 
@@ -115,7 +111,7 @@ def _benchmark(name: str) -> None:
         st.markdown(plain(f"{found['obtain']}."))
         if started.data_dir(name) is None:
             st.caption("To see its pictures here:")
-            st.code(started.command(name), language="bash")
+            st.code(started.command(name), language=None)
     for line in found.get("controls", ()):
         st.warning(plain(f"A control says: {line}"), icon=":material/warning:")
     _power(name, sizes.get("test"))

@@ -18,8 +18,9 @@ from harness.record import Interval, Record
 from harness.rows import Filters, Row
 from harness.stats import Difference
 
-EVERY_SEED = "all they share"
-PER_PAGE = 50
+EVERY_SEED = "all"
+"""All seeds that both sides have."""
+PER_PAGE = 25
 MOST = 10_000
 """Examples that two sides part on of which the list knows."""
 
@@ -37,7 +38,7 @@ def show() -> None:
     at = st.columns([4, 5, 5, 2, 3, 2], vertical_alignment="bottom")
     names = list(data)
     with at[0]:
-        benchmark = _kept("Benchmark", names, "benchmark", _of_sides(names, data))
+        benchmark = choices.one("Benchmark", names, "benchmark", _of_sides(names, data))
     key = data[benchmark]
     with at[5]:
         split = choices.split_of([run for run in runs if run.data_key == key])
@@ -67,18 +68,6 @@ def show() -> None:
 
 
 # ----------------------------------------------------------------------------------- who is compared
-
-
-def _kept(label: str, options: Sequence[str], key: str, otherwise: str) -> str:
-    """A choice that the URL has the last word on: `otherwise` where it says nothing that there is."""
-    asked = st.query_params.get(key)
-    st.session_state[f"chosen {key}"] = asked if asked in options else otherwise
-
-    def changed() -> None:
-        st.query_params[key] = st.session_state[f"chosen {key}"]
-
-    chosen: str = st.selectbox(label, options, key=f"chosen {key}", on_change=changed)
-    return chosen
 
 
 def _of_sides(names: Sequence[str], data: dict[str, tuple[str, str, str]]) -> str:
@@ -147,7 +136,7 @@ def _told(found: Comparison, a: Row, b: Row) -> None:
 
 def _by_category(found: Comparison) -> None:
     st.subheader("Where the difference lies", anchor=False)
-    parts = [("all examples", found.examples, found.difference, None)]
+    parts: list[tuple[str, int, Difference, float | None]] = [("all examples", found.examples, found.difference, None)]
     parts += [(c.name, c.examples, c.difference, c.p_holm) for c in found.categories]
     reach = max(abs(end) for _, _, d, _ in parts for end in (d.value, d.low, d.high) if end is not None) or 1.0
     drawn = "A − B in points"
@@ -216,8 +205,7 @@ def _parted(found: Comparison, a: Row, b: Row) -> None:
     st.caption(f"{len(kept):,} of {found.parted_in_all:,} examples that they part on{known}; the clearest come first.")
     if not kept:
         return
-    pages = -(-len(kept) // PER_PAGE)
-    page = st.pagination(pages, key="page", bind="query-params") if pages > 1 else 1
+    page = choices.turned(-(-len(kept) // PER_PAGE))
     columns = [
         Column("id", "example", "left", help="Opens it with the answers of both"),
         Column("category", "category", "left"),

@@ -42,7 +42,7 @@ def show() -> None:
     record = stores.record(chosen[0])
     assert not isinstance(record, Problem)
     splits = one_run.splits(record)
-    split = st.segmented_control("Split", splits, default=splits[0], key="split", bind="query-params", required=True)
+    split = choices.few("Split", splits, "split")
     frames = {run_id: stores.predictions(run_id, split) for run_id in chosen}
     if empty := [run_id for run_id, frame in frames.items() if not len(frame)]:
         st.info(plain(f"{', '.join(empty)} has no answers to {split}: choose another split."), icon=":material/inbox:")
@@ -72,35 +72,28 @@ def _choose(by_data: Mapping[str, list[Entry]]) -> list[str]:
     of_asked = next((name for name, runs in by_data.items() if any(e.run_id in asked[:1] for e in runs)), names[0])
     left, right = st.columns([1, 3])
     with left:
-        data = st.selectbox("Benchmark", names, index=names.index(of_asked), key="data", bind="query-params")
+        data = choices.one("Benchmark", names, "data", of_asked)
     ids = [e.run_id for e in by_data[data]]
     first = next((e.run_id for e in by_data[data] if e.kind == "run"), ids[0])
+    if asked and not set(asked) & set(ids):  # runs of the data that were looked at before
+        st.query_params.pop("run")
     with right:
-        return list(
-            st.multiselect(
-                "Runs",
-                ids,
-                default=[first],
-                max_selections=MOST_RUNS,
-                key="run",
-                bind="query-params",
-                help=f"Up to {MOST_RUNS}; the confidence filter and the order go by the first.",
-            )
-        )
+        told = f"Up to {MOST_RUNS}; the confidence filter and the order go by the first."
+        return list(choices.several("Runs", ids, "run", [first], max_selections=MOST_RUNS, help=told))
 
 
 def _filtered(whole: pd.DataFrame) -> pd.DataFrame:
     columns = st.columns([2, 2, 2, 2, 2])
     with columns[0]:
-        show_ = st.selectbox("Show", answers.SHOW, key="show", bind="query-params")
+        show_ = choices.one("Show", answers.SHOW, "show")
     with columns[1]:
-        categories = st.multiselect("Category", sorted(whole["category"].unique()), key="category", bind="query-params")
+        categories = choices.several("Category", sorted(whole["category"].unique()), "category")
     with columns[2]:
-        sure = st.slider("Confidence of the first run, %", 0, 100, (0, 100), step=5, key="sure", bind="query-params")
+        sure = choices.span("Confidence of the first run, %", "sure", 100, 5)
     with columns[3]:
-        order = st.selectbox("Order", answers.ORDERS, key="order", bind="query-params")
+        order = choices.one("Order", answers.ORDERS, "order")
     with columns[4]:
-        words = st.text_input("Id contains", key="id", bind="query-params").split()
+        words = choices.words("Id contains", "id").split()
     return answers.sift(whole, show_, categories, (float(sure[0]), float(sure[1])), words, order)
 
 
@@ -141,8 +134,7 @@ def _cards(
         _how_to_see(record, trouble)
     st.html(_style())
     place = st.container()
-    count = answers.pages(found, A_PAGE)
-    number = st.pagination(count, key="page", bind="query-params") if count > 1 else 1
+    number = choices.turned(answers.pages(found, A_PAGE))
     options = record.data.options if record.data else None
     with place:
         for _, row in answers.page(found, number, A_PAGE).iterrows():
@@ -157,7 +149,7 @@ def _cards(
 def _how_to_see(record: Record, trouble: str) -> None:
     """Why there are no pictures, and how to get them."""
     st.warning(plain(f"Answers only, without pictures and texts: {trouble}."), icon=":material/hide_image:")
-    st.code(started.command(record.benchmark), language="bash")
+    st.code(started.command(record.benchmark), language=None)
     if obtain := where_to_get(record.benchmark):
         st.caption(plain(f"Where to get them: {obtain}."))
 

@@ -51,10 +51,8 @@ def show() -> None:
         )
     filters = filters.model_copy(update={"metric": metric.removeprefix(f"{filters.protocol}:")})
     with third:
-        search = st.text_input(
-            "Search", key="q", bind="query-params", placeholder="method, setting or student", icon=":material/search:"
-        )
-        shown = Shown(shown.methods, shown.students, shown.budgets, search or "", shown.controls)
+        search = choices.words("Search", "q", placeholder="method, setting or student", icon=":material/search:")
+        shown = Shown(shown.methods, shown.students, shown.budgets, search, shown.controls)
     if key is None:
         totals.show(
             choices.ranked(filters.model_copy(update={"aggregate": AGGREGATES})), shown, columns_at, download_at
@@ -79,7 +77,7 @@ def _one(filters: Filters, key: DataKey, shown: Shown, columns_at: object, downl
     with columns_at:  # type: ignore[attr-defined]
         usual = [name for name in boards.USUAL if name in measures] + (["budget"] if len(found.budgets) > 1 else [])
         optional = boards.optional(measures)
-        picked = st.multiselect("Columns shown", optional, usual, key="columns", bind="query-params")
+        picked = choices.several("Columns shown", optional, "columns", usual)
     always = ("rank", "method", "student", "score", *(("difference",) if pinned and not missing else ()))
     columns = [measure for name, measure in measures.items() if name in always or name in picked]
     sort, descending = _sorting(measures)
@@ -133,7 +131,7 @@ def _filters(runs: Sequence[Entry], key: DataKey | None) -> tuple[Filters, Shown
         budgets=choices.several(
             "Budget (training examples)", sorted({run.budget for run in trained if run.budget is not None}), "budget"
         ),
-        controls=st.toggle("Show controls", True, key="controls", bind="query-params"),
+        controls=choices.switch("Show controls", "controls", True),
     )
     split = choices.split_of(runs)
     protocols = sorted({name.partition(":")[0] for name in stores.stated(key, split) if ":" in name})
@@ -180,19 +178,10 @@ def _pin(name: str) -> None:
 
 def _paged(count: int) -> int:
     """The page of rows that is looked at, from 0; its buttons, where there is more than one."""
-    pages = -(-count // PER_PAGE)
-    asked = st.query_params.get("page", "1")
-    page = min(max(int(asked) if asked.isdecimal() and len(asked) < 7 else 1, 1), pages)
-    if pages > 1:
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.button("Previous", disabled=page == 1, on_click=_turn, args=(page - 1,), icon=":material/chevron_left:")
-            st.markdown(f"Rows {(page - 1) * PER_PAGE + 1:,} to {min(page * PER_PAGE, count):,} of {count:,}")
-            st.button("Next", disabled=page == pages, on_click=_turn, args=(page + 1,), icon=":material/chevron_right:")
-    return page - 1
-
-
-def _turn(page: int) -> None:
-    st.query_params["page"] = str(page)
+    page = choices.turned(-(-count // PER_PAGE)) - 1
+    if count > PER_PAGE:
+        st.caption(f"Rows {page * PER_PAGE + 1:,} to {min((page + 1) * PER_PAGE, count):,} of {count:,}")
+    return page
 
 
 # -------------------------------------------------------------------------------------- what is beside it
@@ -216,7 +205,10 @@ def _downloads(rows: Sequence[Row], name: str) -> None:
 
 def _notes(found: Table, rows: Sequence[Row]) -> None:
     heading = grids.parts(found.rows)[0][0]
+    hidden = len(found.rows) - len(rows)
     said = [f"{heading}.", grids.legend(found.rows)]
+    if hidden:
+        said.insert(0, f"{len(rows):,} of {len(found.rows):,} rows are shown: filters hide {hidden:,}.")
     said += [f"{note[0].upper()}{note[1:]}." for note in grids.footnotes(found.rows) if not _of_row(note, rows)]
     st.caption("  \n".join(plain(line) for line in said))
 

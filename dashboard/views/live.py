@@ -7,7 +7,7 @@ import time
 import pandas as pd
 import streamlit as st
 
-from dashboard import frames, stores
+from dashboard import choices, frames, stores
 from dashboard.texts import plain
 from dashboard.views.run import charts_of
 from harness import live
@@ -21,7 +21,7 @@ SHOWN = 20
 def show() -> None:
     """The page."""
     st.title("Live")
-    going = st.toggle(f"Look again every {SECONDS} seconds", value=True, key="refresh", bind="query-params")
+    going = choices.switch(f"Look again every {SECONDS} seconds", "refresh", True)
     st.fragment(_now, run_every=SECONDS if going else None)()
 
 

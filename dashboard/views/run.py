@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, frames, one_run, pages, started, stores, what_is
+from dashboard import charts, choices, frames, one_run, pages, started, stores, what_is
 from dashboard.texts import plain
 from harness.cells import count, short
 from harness.errors import StoreError
@@ -33,14 +33,7 @@ def show() -> None:
     st.title("Run")
     if not stores.any_runs():
         return
-    run_id = st.selectbox(
-        "Run",
-        list(stores.listing().stamps),
-        index=None,
-        placeholder="Type a part of its id",
-        key="run",
-        bind="query-params",
-    )
+    run_id = choices.maybe("Run", list(stores.listing().stamps), "run", "Type a part of its id")
     if run_id is None:
         _latest()
         return
@@ -49,7 +42,7 @@ def show() -> None:
         st.error(plain(f"This run is broken: {record.message}"), icon=":material/error:")
         return
     _head(record)
-    opened = st.tabs(SECTIONS, key="section", bind="query-params")
+    opened = choices.sections(SECTIONS, "section")
     drawn = (_figures, _curves, _training, _cost, _provenance)
     for tab, draw in zip(opened, drawn, strict=True):
         if tab.open:
@@ -108,7 +101,7 @@ def _figures(record: Record) -> None:
     if not splits:
         st.info(f"No figures: the run is {record.status}.", icon=":material/inbox:")
         return
-    split = st.segmented_control("Split", splits, default=splits[0], key="split", bind="query-params", required=True)
+    split = choices.few("Split", splits, "split")
     try:
         predictions = stores.predictions(record.run_id, split)
     except StoreError as error:
@@ -195,11 +188,11 @@ def _calibration(predictions: pd.DataFrame) -> None:
     tips = [alt.Tooltip(f"{c}:Q", format=".1f") for c in ("confidence", "accuracy", "low", "high")] + ["examples:Q"]
     base = alt.Chart(frame).encode(x=x, tooltip=tips)
     title = "accuracy, %"
-    bars = base.mark_rule(color=charts.BLUE, strokeWidth=2).encode(
+    bars = base.mark_rule(color=charts.strong(), strokeWidth=2).encode(
         y=alt.Y("low:Q", title=title, scale=alt.Scale(domain=[0, 100])), y2="high:Q"
     )
     size = alt.Size("examples:Q", scale=alt.Scale(range=[30, 500]), legend=None)
-    points = base.mark_circle(color=charts.BLUE, opacity=0.85).encode(y=alt.Y("accuracy:Q", title=title), size=size)
+    points = base.mark_circle(color=charts.strong(), opacity=0.85).encode(y=alt.Y("accuracy:Q", title=title), size=size)
     ideal = alt.Chart(pd.DataFrame({"confidence": [0, 100], "accuracy": [0, 100]}))
     line = ideal.mark_line(strokeDash=[4, 4], color=charts.faint()).encode(x="confidence:Q", y="accuracy:Q")
     told = "; ".join(f"sure {r.confidence:.0f}, right {r.accuracy:.0f}" for r in frame.itertuples(index=False))
@@ -349,10 +342,10 @@ def _verify(record: Record) -> None:
         report = stores.verified(record.run_id, started.data_dir(record.benchmark))
     st.markdown(f"**{VERIFIED[report.state]}**")
     frame = pd.DataFrame([(f.state, f.check, f.detail) for f in report.findings], columns=["state", "check", "what"])
-    st.dataframe(frame, hide_index=True, height="content")
+    frames.shown(frame, "findings", "What was checked")
     if (
         any(f.check in ("data", "golds") for f in report.of("unverified"))
         and started.data_dir(record.benchmark) is None
     ):
         st.markdown("With the benchmark's files at hand more can be checked:")
-        st.code(started.command(record.benchmark), language="bash")
+        st.code(started.command(record.benchmark), language=None)

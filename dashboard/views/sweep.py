@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, frames, pages, stores, trials
+from dashboard import charts, choices, frames, pages, stores, trials
 from dashboard.texts import plain
 from harness.entries import Entry
 from harness.record import Record
@@ -32,12 +32,13 @@ def show() -> None:
         return
     chosen = _choose(runs)
     records = _records(tuple(e.run_id for e in chosen), stores.listing().key)
-    splits = [s for s in ("validation", "test", "ood") if any(s in r.metrics for r in records)]
+    searched, confirming = trials.parted(records)
+    splits = [s for s in ("validation", "test", "ood") if any(s in r.metrics for r in searched)]
     if not splits:
         st.info("None of these runs has finished yet.", icon=":material/inbox:")
         return
-    split, metric = _figure(records, splits)
-    frame = trials.of(records, split, metric)
+    split, metric = _figure(searched, splits)
+    frame = trials.of(searched, split, metric)
     names = trials.settings(frame)
     done = frame[frame["value"].notna()]
     if len(done) < 2 or not names:
@@ -48,6 +49,8 @@ def show() -> None:
         return
     title = _title(split, metric)
     _told(frame, metric, title)
+    if confirming:
+        _confirmed(confirming, metric)
     important = trials.importance(frame)
     ordered = important["setting"].tolist() or names
     ordered += [name for name in names if name not in ordered]
@@ -71,14 +74,14 @@ def _choose(runs: Sequence[Entry]) -> list[Entry]:
     first = known[0] if known and known[0].startswith("sweep") else ANY
     options = [ANY, *known]
     with columns[0]:
-        tag = st.selectbox("Sweep or other tag", options, index=options.index(first), key="tag", bind="query-params")
+        tag = choices.one("Sweep or other tag", options, "tag", first)
     runs = [e for e in runs if tag in (ANY, *e.tags)]
     with columns[1]:
-        benchmark = st.selectbox("Benchmark", sorted({e.benchmark for e in runs}), key="benchmark", bind="query-params")
+        benchmark = choices.one("Benchmark", sorted({e.benchmark for e in runs}), "benchmark")
     runs = [e for e in runs if e.benchmark == benchmark]
     methods = sorted({e.method for e in runs}, key=lambda m: (-len({e.row for e in runs if e.method == m}), m))
     with columns[2]:
-        method = st.selectbox("Method", methods, key="method", bind="query-params")
+        method = choices.one("Method", methods, "method")
     return sorted((e for e in runs if e.method == method), key=lambda e: e.finished)[-MOST:]
 
 
@@ -91,11 +94,9 @@ def _records(run_ids: tuple[str, ...], key: str) -> list[Record]:
 def _figure(records: Sequence[Record], splits: list[str]) -> tuple[str, str]:
     left, right = st.columns([1, 2])
     with left:
-        split = st.segmented_control(
-            "Split", splits, default=splits[0], key="split", bind="query-params", required=True
-        )
+        split = choices.few("Split", splits, "split")
     with right:
-        metric = st.selectbox("Figure", trials.metrics(records, split), key="metric", bind="query-params")
+        metric = choices.one("Figure", trials.metrics(records, split), "metric")
     if split in ("test", "ood"):
         st.caption("Settings are chosen on validation: a choice made on this split no longer tells how good it is.")
     return split, metric
@@ -119,6 +120,16 @@ def _told(frame: pd.DataFrame, metric: str, title: str) -> None:
     st.caption("The best of many trials looks better than it is: confirm it with fresh seeds on test.")
 
 
+def _confirmed(records: Sequence[Record], metric: str) -> None:
+    """The best trials, run again from fresh seeds."""
+    st.subheader("Confirmed from fresh seeds", anchor=False)
+    found = trials.confirmed(records, metric)
+    forms = dict.fromkeys(found.columns[3:], "{:.2f}")
+    frames.shown(
+        found, "confirmed", f"{metric} of the best trials from fresh seeds", forms, {"run": ("run", "run", {})}
+    )
+
+
 # ------------------------------------------------------------------------------------------- charts
 
 
@@ -137,8 +148,10 @@ def _best_so_far(frame: pd.DataFrame, metric: str, title: str) -> None:
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
     tips = ["run:N", "number:Q", *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("value", "low", "high"))]
     click = alt.selection_point(name="trial", fields=["run"], on="click")
-    bars = base.mark_rule(color=charts.SKY, strokeWidth=1.5).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q")
-    points = base.mark_circle(color=charts.BLUE, size=60, opacity=0.9, cursor="pointer").encode(x=x, y=y, tooltip=tips)
+    bars = base.mark_rule(color=charts.soft(), strokeWidth=1.5).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q")
+    points = base.mark_circle(color=charts.strong(), size=60, opacity=0.9, cursor="pointer").encode(
+        x=x, y=y, tooltip=tips
+    )
     line = base.mark_line(interpolate="step-after", color=charts.ORANGE, strokeWidth=2.5).encode(x=x, y="best:Q")
     chart = alt.layer(bars, line, points.add_params(click)).properties(height=300)
     told = f"{title} of {len(done)} trials in order; the best at the end is {frame['best'].iloc[-1]:.4g}"
@@ -154,7 +167,7 @@ def _importance(found: pd.DataFrame) -> None:
     shown = found.head(10).assign(mark=["above luck" if s > u else "luck" for s, u in
                                         zip(found["share"], found["luck"], strict=True)][:10])  # fmt: skip
     order = shown["setting"].tolist()
-    scale = alt.Scale(domain=["above luck", "luck"], range=[charts.BLUE, charts.GREY])
+    scale = alt.Scale(domain=["above luck", "luck"], range=[charts.strong(), charts.GREY])
     base = alt.Chart(shown).encode(
         y=alt.Y("setting:N", title=None, sort=order),
         tooltip=["setting:N", alt.Tooltip("share:Q", format=".1f"), alt.Tooltip("luck:Q", format=".1f"), "values:Q"],
@@ -233,8 +246,8 @@ def _slice(done: pd.DataFrame, name: str, title: str) -> None:
         x = alt.X("setting:N", title=name, axis=alt.Axis(labelAngle=0, labelLimit=110))
     base = alt.Chart(part).encode(x=x)
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
-    bars = base.mark_rule(color=charts.SKY, strokeWidth=1.5).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
-    points = base.mark_circle(color=charts.BLUE, size=55, opacity=0.85).encode(
+    bars = base.mark_rule(color=charts.soft(), strokeWidth=1.5).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+    points = base.mark_circle(color=charts.strong(), size=55, opacity=0.85).encode(
         y=y, tooltip=["run:N", "setting", alt.Tooltip("value:Q", format=".2f")]
     )
     charts.draw(alt.layer(bars, points).properties(height=230), f"{title} by {name} for {len(part)} trials")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,7 +28,7 @@ def _opened(store: str | None) -> Cache:
 @cache_app.command("ls")
 def ls_(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """List the entries, a line each, the one used last at the end."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"key": e.key, "kind": e.kind, "bytes": e.bytes, "used": e.used, "about": e.about()}
         for e in _opened(store).entries()
     ]

@@ -94,13 +94,13 @@ def dashboard_(
 
 def _folders(given: list[str] | None) -> dict[str, str]:
     """The folders by benchmark. Raises `ConfigError`."""
-    from harness import registry
-    from harness.errors import ConfigError
-
     folders = {}
     for one in given or ():
         name, _, folder = one.partition("=")
         if not (name and folder and Path(folder).expanduser().is_dir()):
+            from harness import registry
+            from harness.errors import ConfigError
+
             known = ", ".join(sorted(registry.benchmarks()))
             raise ConfigError(
                 f"--data-dir {one!r}: expected BENCHMARK=FOLDER with a folder that is there; known: {known}"
@@ -111,7 +111,8 @@ def _folders(given: list[str] | None) -> dict[str, str]:
 
 def _specs(plugins: list[str] | None) -> list[str]:
     """The plugins, tried here, so that one that fails is named at once; files by their whole path."""
-    load_plugins(plugins)
+    if plugins:
+        load_plugins(plugins)
     return [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins or ()]
 
 

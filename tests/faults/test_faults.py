@@ -19,6 +19,7 @@ import torch
 
 from harness import checkpoint, plan, runner, train
 from harness.config import RunConfig, parse
+from harness.errors import StoreError
 from harness.io import PlainIo
 from harness.plan import Plan
 from harness.store import Store
@@ -123,6 +124,21 @@ def test_a_disk_that_fills_up_in_a_checkpoint(
     students = [(s.root / planned.run_id / "student" / "model.safetensors").read_bytes() for s in (store, whole)]
     assert students[0] == students[1]
     assert not work.exists()
+
+
+def test_a_store_that_disappears_is_one_error(planned: Plan, tmp_path: Path) -> None:
+    """In the middle of a run: what can't be written is said, as for any store that isn't one."""
+    store = Store(tmp_path / "store")
+
+    def vanish(event: dict[str, Any]) -> None:
+        if event["stage"] == "tcrd" and store.root.is_dir():
+            shutil.rmtree(store.root)
+            store.root.write_text("not a folder any more")
+
+    with pytest.raises(
+        StoreError, match=r"run hkd4vlm-.* can't be written to .*store': .*; mend that, or choose another"
+    ):
+        runner.execute(planned, PlainIo(vanish), store)
 
 
 def test_a_checkpoint_of_a_bucket_is_fetched_by_another_machine(

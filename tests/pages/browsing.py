@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,16 @@ class Visitor:
         app.wait_for()
         self.page.wait_for_timeout(150)  # a click is on its way to the server
         self.page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
-        self.page.wait_for_function("!document.querySelector('[data-stale=true]')")
+        self.page.wait_for_function("!document.querySelector('[data-stale=true], [data-testid=stSkeleton]')")
         self.page.wait_for_function(_DRAWN)
         assert not self.page.locator("[data-testid=stException]").count(), self.page.inner_text("body")
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Waits until something holds: a page answers a click after a while."""
+        end = time.monotonic() + SECONDS
+        while not condition():
+            assert time.monotonic() < end, f"not so within {SECONDS} s:\n{self.text()}"
+            self.page.wait_for_timeout(50)
 
     def shot(self, name: str) -> Path:
         """Keeps a picture of the whole page among the artefacts."""
@@ -119,7 +126,7 @@ class Visitor:
     def text(self) -> str:
         """All text that is shown, that of tables last."""
         tables = self.page.locator(".hkd-root")
-        return "\n".join([self.page.inner_text("body"), *tables.all_inner_texts()])
+        return "\n".join([self.page.inner_text("body"), *tables.all_inner_texts()]).replace("\u2060", "")
 
     def close(self) -> None:
         """Closes the window, before its server ends; what was complained of fails the test."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from browsing import CHROMIUM, FLAGS, ROOT, Visitor, serving
+from streamlit.testing.v1 import AppTest
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +64,33 @@ def visitor_of(browser: Any) -> Iterator[Callable[..., Visitor]]:
     yield opened
     for window in windows:
         window.close()
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AppTest]]:
+    """Runs a page's script on the store in `tmp_path`: `opened("leaderboard", q="x")`."""
+    import streamlit as st
+
+    monkeypatch.setenv("HKDBENCH_STORE", str(tmp_path))
+    st.cache_resource.clear()
+    st.cache_data.clear()
+
+    def page(name: str) -> None:
+        from importlib import import_module
+
+        from dashboard import stores
+
+        with stores.mistakes_told():
+            import_module(f"dashboard.views.{name}").show()
+
+    def run(name: str, **params: str) -> AppTest:
+        app = AppTest.from_function(page, args=(name,), default_timeout=120)
+        for key, value in params.items():
+            app.query_params[key] = value
+        app.run()
+        assert not app.exception
+        return app
+
+    yield run
+    st.cache_resource.clear()
+    st.cache_data.clear()

@@ -288,6 +288,19 @@ def test_trials_stand_in_the_order_of_their_ends_with_the_best_so_far() -> None:
     assert lower["value"].isna().all()
 
 
+def test_runs_that_confirm_are_no_trials() -> None:
+    tagged = [trial(1, 0.5, alpha=1.0), trial(2, 0.6, alpha=2.0), trial(3, 0.4, alpha=2.0), trial(4, 0.45, alpha=1.0)]
+    for record, tag in zip(tagged, ("trial", "trial", "finalist", "winner"), strict=True):
+        record.tags.append(tag)  # type: ignore[attr-defined]
+    searched, confirming = trials.parted(tagged)  # type: ignore[arg-type]
+    assert [r.run_id for r in searched] == ["t1", "t2"]
+    found = trials.confirmed(confirming, "accuracy")
+    assert found[["run", "as"]].values.tolist() == [["t4", "winner"], ["t3", "finalist"]]
+    assert found["validation"].tolist() == pytest.approx([45, 40])
+    assert found["test"].isna().all()
+    assert trials.parted(searched)[0] == searched
+
+
 def test_importance_finds_the_setting_that_matters() -> None:
     rng = np.random.default_rng(0)
     found = [

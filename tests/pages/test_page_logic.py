@@ -48,7 +48,9 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
 
 def told(app: AppTest) -> str:
     kinds: tuple[Any, ...] = (app.markdown, app.caption, app.info, app.warning, app.error, app.code)
-    return "\n".join(str(element.value).replace("\\", "").replace("\u2060", "") for elements in kinds for element in elements)
+    return "\n".join(
+        str(element.value).replace("\\", "").replace("\u2060", "") for elements in kinds for element in elements
+    )
 
 
 def test_a_failed_run_says_why_and_a_broken_one_that_it_is(opened: Open, tmp_path: Path) -> None:
@@ -102,9 +104,7 @@ def test_a_damaged_ablation_is_told(opened: Open, tmp_path: Path) -> None:
     assert "is damaged" in told(opened("ablation"))
 
 
-def test_folders_of_files_are_checked_before_it_starts(
-    cli: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_folders_of_files_are_checked_before_it_starts(cli: Callable[..., Any], tmp_path: Path) -> None:
     for given in ("nlvr", "nlvr=", f"nlvr={tmp_path / 'gone'}", f"={tmp_path}"):
         said = cli("dashboard", "--store", tmp_path, "--data-dir", given)
         assert said.code == 2

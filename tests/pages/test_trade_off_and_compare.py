@@ -18,38 +18,14 @@ def test_a_point_of_the_trade_off_leads_to_its_run(visitor: Visitor) -> None:
     page = visitor.open("/trade-off?benchmark=scenes_hallucination&cost=TFLOPs")
     assert re.search(r"\d of \d rows are on the front, cheapest first: zero_shot", visitor.text())
     chart = page.get_by_test_id("stVegaLiteChart")
-    chart.locator("canvas, svg").first.wait_for()
+    chart.locator("svg path[aria-roledescription=point]").first.wait_for()
     visitor.shot("trade_off_tflops")
-    box = chart.locator("canvas, svg").first.bounding_box()
-    assert box is not None
-    found = page.evaluate("() => document.querySelector('[data-testid=stVegaLiteChart] canvas') ? 'canvas' : 'svg'")
-    if found == "svg":
-        chart.locator("svg .mark-symbol path[aria-roledescription=point]").last.click()
-    else:
-        _click_a_point(page, box)
+    chart.locator("svg path[aria-roledescription=point]").last.click()
     page.wait_for_url("**/run?run=*")
     visitor.settle()
     page.go_back()
     page.wait_for_url("**/trade-off?*cost=TFLOPs*")
     visitor.settle()
-
-
-_BLUE_DOT = """() => {
-  const c = document.querySelector('[data-testid=stVegaLiteChart] canvas'), r = c.width / c.clientWidth;
-  const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
-  const blue = (x, y) => { const k = 4 * (y * c.width + x);
-    return data[k] < 40 && data[k + 1] > 80 && data[k + 1] < 150 && data[k + 2] > 150 && data[k + 3] > 200; };
-  const size = Math.round(3 * r), around = [-size, 0, size];
-  for (let x = Math.round(c.width / 2); x < c.width - size; x++)
-    for (let y = Math.round(50 * r); y < c.height - size; y++)
-      if (around.every((i) => around.every((j) => blue(x + i, y + j)))) return [x / r, y / r];
-}"""
-
-
-def _click_a_point(page: object, box: dict[str, float]) -> None:
-    """Clicks the first blue dot of the canvas that is as large as a point."""
-    place = page.evaluate(_BLUE_DOT)  # type: ignore[attr-defined]
-    page.mouse.click(box["x"] + place[0], box["y"] + place[1])  # type: ignore[attr-defined]
 
 
 def test_compare_says_what_the_command_says(visitor: Visitor, scenes_store: Path) -> None:
@@ -76,12 +52,10 @@ def test_sides_and_seeds_are_chosen_on_the_page(visitor: Visitor, scenes_store: 
     page = visitor.open("/compare?benchmark=scenes_factuality&seed=1")
     assert "one seed" in visitor.text()
     assert "McNemar" in visitor.text()
-    page.get_by_role("combobox", name="B").click()
+    page.get_by_role("combobox", name="B", exact=True).click()
     page.get_by_role("option", name="zero_shot (S)").click()
     page.wait_for_url("**b=zero_shot-S-scenes_factuality-*")
-    visitor.settle()
-    assert "B, zero_shot (S)" in visitor.text()
+    visitor.until(lambda: "B, zero_shot (S)" in visitor.text())
     page.go_back()
     page.wait_for_url(lambda url: "zero_shot" not in url)
-    visitor.settle()
-    page.get_by_text("B, zero_shot (S)").wait_for(state="detached")
+    visitor.until(lambda: "B, zero_shot (S)" not in visitor.text())
