@@ -11,6 +11,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.profiler import record_function as span  # free where nobody profiles: see harness.profile
 
 from harness import lora, models
 from harness.api import Example, Need, Stage, View
@@ -102,7 +103,8 @@ class LiveRole:
     def forward(self, batch: models.Batch, needs: Collection[Need]) -> models.Outputs:
         start = time.perf_counter()
         # Weights that are cut are put together in a pass, and used later: not in inference mode.
-        with torch.inference_mode(not self.trainable and not self.cut), torch.set_grad_enabled(self.trainable):
+        idle = not self.trainable and not self.cut
+        with span("hkdbench:language"), torch.inference_mode(idle), torch.set_grad_enabled(self.trainable):
             outputs: models.Outputs = self.module(batch, needs)
         if not self.trainable:
             outputs = {what: tensor.clone() for what, tensor in outputs.items()}  # fit for a loss's backward pass
@@ -135,11 +137,12 @@ class LiveRole:
 
     def update(self, factor: float, clip: float) -> Tensor:
         """One optimizer step at `factor` of the peak learning rate; the gradient's norm before it is clipped."""
-        norm = self._clip(clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.peak_lr * factor
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        with span("hkdbench:optimizer"):
+            norm = self._clip(clip)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.peak_lr * factor
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
         return norm
 
     def _clip(self, clip: float) -> Tensor:
@@ -292,7 +295,8 @@ class MicroStep:
     def _encoded(self, encoder: models.Encoder, view: View) -> models.Batch:
         key = encoder.fingerprint, view
         if key not in self._inputs:
-            batch = encoder(self.examples if view == "first" else self._second_view())
+            with span("hkdbench:data"):
+                batch = encoder(self.examples if view == "first" else self._second_view())
             self._inputs[key] = {k: v.to(self._device, non_blocking=True) for k, v in batch.items()}
         return self._inputs[key]
 

@@ -31,7 +31,7 @@ from harness.io import Io
 from harness.plan import Plan, PlannedStage, for_stage, rung_of
 from harness.record import Preflight, RoleCost, RoleRecord, StageRecord
 from harness.results import TrainingError
-from harness.step import Asked, LiveRole, MicroStep, Place, State, bill_backward, check_alike, total
+from harness.step import Asked, LiveRole, MicroStep, Place, State, bill_backward, check_alike, span, total
 
 __all__ = ["Trained", "TrainingError", "encoders", "train"]
 
@@ -238,7 +238,8 @@ class _Run:
         place, needs = Place(plan.method.name, stage.name, step), plan.method.needs(stage.name)
         asked: list[Asked] = []
         for number, chunk in enumerate(chunks):
-            examples = [shown(plan, at, example) for at, example in chunk]
+            with span("hkdbench:data"):
+                examples = [shown(plan, at, example) for at, example in chunk]
             second = partial(second_view, plan, [at for at, _ in chunk], examples)
             micro = MicroStep(place, stage, progress, examples, second, roles, needs, io.device)
             last = number == len(chunks) - 1
@@ -249,10 +250,12 @@ class _Run:
                     for role in learners.values():
                         for module in role.wrapped:
                             stack.enter_context(module.no_sync())
-                terms = micro.terms(plan.method.loss(micro), learners)
+                with span("hkdbench:loss"):
+                    terms = micro.terms(plan.method.loss(micro), learners)
                 asked.append(micro.asked)
                 if last:
-                    check_alike(place, io, stage, asked)
+                    with span("hkdbench:communication"):
+                        check_alike(place, io, stage, asked)
                 loss = torch.stack([term.sum() for term in terms.values()]).sum() / train.batch_size
                 if not torch.isfinite(loss):
                     bad = ", ".join(f"{r}.{t}" for (r, t), v in terms.items() if not torch.isfinite(v).all())
@@ -260,7 +263,8 @@ class _Run:
                         f"the loss is not finite ({bad or 'sum'}); lower train.lr or the method's weights"
                     )
                 start = time.perf_counter()
-                (loss * io.world).backward()  # DDP averages over the ranks; the loss is already a global mean
+                with span("hkdbench:backward"):
+                    (loss * io.world).backward()  # DDP averages over the ranks; the loss is already a global mean
                 bill_backward(learners, time.perf_counter() - start)
             for key, term in terms.items():
                 value = term.detach().sum()
@@ -268,7 +272,8 @@ class _Run:
 
     def _log(self, stage: str, step: int, steps: int, sums: dict[tuple[str, str], Tensor], count: int) -> None:
         keys = sorted(sums)
-        values = self.io.sum(torch.stack([sums[key] for key in keys])) / count
+        with span("hkdbench:communication"):
+            values = self.io.sum(torch.stack([sums[key] for key in keys])) / count
         latest = {}
         for (role, term), value in zip(keys, values.tolist(), strict=True):
             self._note(stage, step, steps, role, f"loss/{term}", value)

@@ -17,7 +17,7 @@ from harness import __version__
 
 # Importing a file registers its verbs; in the order of --help.
 from harness.cli import look, train, ablate, sweep, results, compare, verify, submission, store, cache  # noqa: F401
-from harness.cli import score, checks, authors, models, dashboard  # noqa: F401
+from harness.cli import score, checks, authors, models, dashboard, profile  # noqa: F401
 from harness.cli.common import app, say
 from harness.errors import UserError
 

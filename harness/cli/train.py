@@ -52,7 +52,7 @@ def plan_(
     """Check a run and print its stages, roles, sizes and price. Trains nothing."""
     from harness import describe, plan
 
-    config = _run_config(file, method, benchmark, ladder, student, seed, workers, data_dir, skip_missing, plugin, set_)
+    config = run_config(file, method, benchmark, ladder, student, seed, workers, data_dir, skip_missing, plugin, set_)
     priced = describe.price(plan.make(config))
     if as_json:
         print_json(priced)
@@ -77,7 +77,7 @@ def run_(
     as_json: JsonOption = False,
 ) -> None:
     """Train and score one method on one benchmark, from one seed. A finished run isn't repeated."""
-    config = _run_config(file, method, benchmark, ladder, student, seed, workers, data_dir, skip_missing, plugin, set_)
+    config = run_config(file, method, benchmark, ladder, student, seed, workers, data_dir, skip_missing, plugin, set_)
     from harness.store import Store
 
     records = launched([config], Store(store), config.method)
@@ -140,7 +140,7 @@ def _suite_configs(
     return suite.run_configs(), suite.name
 
 
-def _run_config(
+def run_config(
     file: Path | None,
     method: str | None,
     benchmark: str | None,
