@@ -2,6 +2,8 @@
 PYTHON ?= python3
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
+# Test files at a time.
+JOBS ?= 2
 
 BIN := .venv/bin
 # Byte code is compiled on first import instead: most of the installed files are never imported.
@@ -13,7 +15,7 @@ demo: .venv/base.stamp
 	$(BIN)/hkdbench demo
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_FLAGS)
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check .
