@@ -99,7 +99,7 @@ def test_it_costs_little_and_draws_nothing(toy: str, toy_ladder: str) -> None:
     encoders = train.encoders(made)
     state, clock = torch.get_rng_state(), time.process_time()
     found = check(made, encoders)
-    assert time.process_time() - clock < 2  # 0.3 s where nothing else runs
+    assert time.process_time() - clock < 2  # measured: half a second
     assert torch.equal(torch.get_rng_state(), state)
     assert set(found.rungs) == {"L", "M", "S"}
     assert found.rungs["S"].image_tokens == (16, 16)
