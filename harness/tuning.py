@@ -114,7 +114,7 @@ def _outcome(number: int, result: Any, sweep: SweepConfig) -> Trial:
         trouble = f"lost its worker {sweep.cluster.max_failures + 1} times: " if "status" not in last else ""
         text = str(result.error).strip().splitlines()
         return Trial(
-            number=number, point=point, status="failed", error=f"{trouble}{text[-1] if text else 'unknown'}"[:500]
+            number=number, point=point, status="failed", error=f"{trouble}{text[-1] if text else 'unknown'}"[:200]
         )
     return Trial(
         number=number,
