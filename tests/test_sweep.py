@@ -291,7 +291,11 @@ class TestCluster:
 
         asha = 'stop = "asha"\nreduction = 2\n' + head
         file = toy_sweep("finetune", space, asha + "{ cpus_per_worker = 2 }")
-        said = ended(start("sweep", file, "--store", "one", "--set", "train.validations=6", "--json"))
+        said = ended(
+            start(
+                "sweep", file, "--store", "one", "--set", "train.validations=6", "--set", "train.examples=960", "--json"
+            )
+        )
         assert said.code == 0, said.err
         (found,) = said.json["searches"].values()
         assert [trial["status"] for trial in found["trials"]] == ["done", "stopped"]
