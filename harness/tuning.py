@@ -9,6 +9,7 @@ restores the search from Tune's state, its searcher's and scheduler's included.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,7 @@ def run(search: Search, points: list[Point] | None, store: Store, folder: Path, 
     import ray
     from ray import tune
 
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's trouble is told in one line, below
     sweep, cluster = search.sweep, search.sweep.cluster
     lanes = rayrun.check_fits(cluster)
     alone = cluster.workers == 1
@@ -114,7 +116,7 @@ def _outcome(number: int, result: Any, sweep: SweepConfig) -> Trial:
         trouble = f"lost its worker {sweep.cluster.max_failures + 1} times: " if "status" not in last else ""
         text = str(result.error).strip().splitlines()
         return Trial(
-            number=number, point=point, status="failed", error=f"{trouble}{text[-1] if text else 'unknown'}"[:500]
+            number=number, point=point, status="failed", error=f"{trouble}{text[-1] if text else 'unknown'}"[:200]
         )
     return Trial(
         number=number,
