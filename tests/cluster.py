@@ -59,7 +59,7 @@ def head(cpus: int, jobs: bool = False, python: str | Path = sys.executable,
 
 def _started(process: subprocess.Popen[bytes], said: Path) -> bool:
     """Wait for what `ray start` says at the end; False where it gave up."""
-    deadline = time.monotonic() + 400
+    deadline = time.monotonic() + 180
     while process.poll() is None and time.monotonic() < deadline:
         if "Ray runtime started" in said.read_text():
             return True
