@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function as span
 
 from harness import checkpoint, data, memory, models, preflight, teachers, vocabulary
 from harness.api import Example, From, Stage
@@ -32,7 +33,7 @@ from harness.io import Io
 from harness.plan import Plan, PlannedStage, for_stage, rung_of
 from harness.record import Preflight, RoleCost, RoleRecord, StageRecord
 from harness.results import TrainingError
-from harness.step import Asked, LiveRole, MicroStep, Place, State, bill_backward, check_alike, span, total
+from harness.step import Asked, LiveRole, MicroStep, Place, State, bill_backward, check_alike, total
 
 __all__ = ["Trained", "TrainingError", "encoders", "train"]
 
