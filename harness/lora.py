@@ -31,7 +31,8 @@ def insert(vlm: nn.Module, lora: LoraSettings, rung: str) -> None:
             f"train.lora for rung {rung!r} needs peft, which isn't installed: pip install hkdbench[adapters]"
         ) from None
     targets = "all-linear" if lora.targets == ("all",) else list(lora.targets)
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
+    alpha: Any = lora.alpha  # peft says int, and takes any number
+    config = LoraConfig(r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=targets)
     try:
         inject_adapter_in_model(config, vlm)
     except ValueError as error:

@@ -162,6 +162,13 @@ def mends(plan: Plan) -> list[str]:
     return [*found, "smaller rungs"]
 
 
+def exhausted(error: RuntimeError) -> bool:
+    """Whether an error says that memory ran out: torch has a class for a GPU's alone."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def free(device: torch.device) -> int:
     """Bytes that can still be had on the device."""
     if device.type == "cuda":

@@ -96,7 +96,7 @@ class _Watch:
         spans = [
             (event.name.removeprefix(PREFIX), event.time_range.start, event.time_range.end)
             for event in self.running.events() or ()
-            if event.name.startswith(PREFIX) and event.device_type == torch.autograd.DeviceType.CPU
+            if event.name.startswith(PREFIX) and "CPU" in str(event.device_type)
         ]
         own = {part: 0.0 for part in PARTS} | exclusive(spans)
         own["other"] = max(seconds * 1e6 - sum(own.values()), 0.0)
@@ -146,7 +146,7 @@ def _towers_named() -> Iterator[None]:
             tower.register_forward_hook(after, always_call=True)
         return vlm
 
-    models.load_vlm = loaded
+    models.load_vlm = loaded  # type: ignore[assignment]
     try:
         yield
     finally:

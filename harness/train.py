@@ -21,17 +21,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function as span
 
-from harness import checkpoint, data, models, preflight, teachers, vocabulary
+from harness import checkpoint, data, memory, models, preflight, teachers, vocabulary
 from harness.api import Example, From, Stage
 from harness.cache import Cache, Found
 from harness.checkpoint import Checkpoint, part_of, under
+from harness.errors import first_line
 from harness.evaluate import score
 from harness.io import Io
 from harness.plan import Plan, PlannedStage, for_stage, rung_of
 from harness.record import Preflight, RoleCost, RoleRecord, StageRecord
 from harness.results import TrainingError
-from harness.step import Asked, LiveRole, MicroStep, Place, State, bill_backward, check_alike, span, total
+from harness.step import Asked, LiveRole, MicroStep, Place, State, bill_backward, check_alike, total
 
 __all__ = ["Trained", "TrainingError", "encoders", "train"]
 
@@ -175,7 +177,15 @@ class _Run:
         for step in range(first, planned.steps):
             progress = step / planned.steps
             position = planned.position + step * train.batch_size
-            self._step(stage, step, progress, position, roles, learners, sums)
+            try:
+                self._step(stage, step, progress, position, roles, learners, sums)
+            except RuntimeError as error:
+                if memory.exhausted(error):
+                    raise Place(plan.method.name, stage.name, step).error(
+                        f"out of memory on {self.io.device}: {first_line(error)}; change one or more of: "
+                        f"{'; '.join(memory.mends(plan))}"
+                    ) from None
+                raise
             counted += 1
             factor = _lr_factor(step, planned.steps, train.warmup)
             norms = torch.stack([role.update(factor, train.clip) for role in learners.values()])

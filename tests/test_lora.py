@@ -18,6 +18,7 @@ from harness import lora, memory, models, plan, train
 from harness.config import LoraSettings, RunConfig, RungConfig, parse
 from harness.errors import ConfigError
 from harness.io import PlainIo, silent
+from harness.results import TrainingError
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +249,17 @@ def test_plan_says_what_to_change(folder: Path, toy: str, monkeypatch: pytest.Mo
         assert mend in warning
     adapted = describe.price(plan.make(config(folder, toy, lora={}, gradient_checkpointing=True)))
     assert "train.lora" not in adapted["warnings"][0]
+
+
+def test_out_of_memory_says_what_to_change(
+    folder: Path, toy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU torch's allocator says it; here a layer asks for a petabyte in the first step."""
+    made = plan.make(config(folder, toy))
+    monkeypatch.setattr(train.preflight, "check", lambda *_: None)
+    monkeypatch.setattr(models.OptionScorer, "forward", lambda *_: {"options": torch.empty(2**50)})
+    with pytest.raises(TrainingError, match=r"step 0: out of memory on cpu: .*tried to allocate.*micro_batch_size"):
+        train.train(made, PlainIo(), tmp_path)
 
 
 @pytest.fixture(autouse=True)
