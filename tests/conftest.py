@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from common import ROOT, SHARED, Cli, Said, present
 
 # Ray turns authentication on when a token lies in the home folder: say explicitly that tests use none.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -18,18 +16,6 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 collect_ignore = ["plugin_package"]  # a package of its own: its tests run where it is installed
-
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("HKDBENCH_SHARED", ROOT.parent / "shared"))
-"""Published data sets and the golden figures of their own scoring scripts."""
-
-
-def _present(path: Path) -> Path:
-    if not path.exists():
-        if os.environ.get("CI"):
-            pytest.fail(f"{path} is missing, and CI must have it")
-        pytest.skip(f"{path} isn't here: set HKDBENCH_SHARED to the folder that holds it")
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -41,19 +27,19 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The figures that the authors' scoring scripts give."""
-    return _present(SHARED / "golden")
+    return present(SHARED / "golden")
 
 
 @pytest.fixture(scope="session")
 def published() -> Callable[[str], Path]:
     """The folder with a benchmark's published files, by name."""
-    return lambda name: _present(SHARED / "data" / name)
+    return lambda name: present(SHARED / "data" / name)
 
 
 @pytest.fixture(scope="session")
 def nlvr_dir() -> Path:
     """The published NLVR files."""
-    return _present(SHARED / "data" / "nlvr")
+    return present(SHARED / "data" / "nlvr")
 
 
 @pytest.fixture(scope="session")
@@ -76,20 +62,6 @@ def toy_ladder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "ladder.toml")
 
 
-@dataclass(frozen=True)
-class Said:
-    """What a command answered."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Standard output, which must be one JSON document and nothing else."""
-        return json.loads(self.out)
-
-
 @pytest.fixture(autouse=True)
 def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plugins that other tests have loaded are not there, and what this one loads is gone after it."""
@@ -97,9 +69,6 @@ def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for known in ("_plugins", "_problems"):
         monkeypatch.setattr(registry, known, {})
-
-
-Cli = Callable[..., Said]
 
 
 @pytest.fixture

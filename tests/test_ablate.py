@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli
+from common import Cli
 
 from harness import ablate, ablation_page, registry, stats
 from harness.ablate import Ablation, Line

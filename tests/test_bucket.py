@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from conftest import Cli
+from common import Cli
 from runs import add, answers, record
 
 from harness import ablate, upkeep

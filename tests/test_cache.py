@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Cli
+from common import Cli
 
 from harness import plan, registry, teachers, train
 from harness.api import Example

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli
+from common import Cli
 from PIL import Image
 
 from harness.api import Answer, Benchmark, DataError, Example, Split

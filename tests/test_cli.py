@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import Cli, Said
+from common import Cli, Said
 
 from harness import __version__
 from harness.store import Store

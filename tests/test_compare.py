@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from common import Cli
 from runs import DATA, add
 
 from harness import rank

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from common import Cli
 
 from harness import registry
 from harness.contract import CHECKS, Broken, Case, check_method

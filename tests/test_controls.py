@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Cli
+from common import Cli
 
 from harness import blind, plan, results, stats
 from harness.api import Example

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Cli
+from common import Cli
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SHARED, _present
+from common import SHARED, present
 from standins import (
     CHALLENGE_FACTUALITY,
     CHALLENGE_HALLUCINATION,
@@ -47,7 +47,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def published(name: str) -> Path:
-    return _present(SHARED / "data" / name)
+    return present(SHARED / "data" / name)
 
 
 def answers(examples: Sequence[Example], right: Sequence[bool]) -> list[Answer]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli
+from common import Cli
 from runs import DATA, add
 
 from harness import aggregate, distil, power

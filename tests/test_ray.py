@@ -18,7 +18,7 @@ import cluster
 import pandas as pd
 import psutil
 import pytest
-from conftest import Cli, Said
+from common import Cli, Said
 
 from harness import rayrun
 from harness.rayrun import Board

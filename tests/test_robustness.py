@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Cli
+from common import Cli
 from PIL import Image
 
 from harness import corruptions, robustness

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from common import Cli
 
 from harness import registry
 from harness.contract import check_method

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import Cli
+from common import Cli
 from damage import damaged
 
 from harness.errors import DataError

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from conftest import Cli
+from common import Cli
 
 from harness import archive, arrival, submission
 from harness import store as store_module

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import Cli
+from common import Cli
 from test_ray import CLUSTER, Start, address, ended, start  # noqa: F401
 
 from harness import sweep as sweeping

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli
+from common import Cli
 
 from harness import describe, plan, runner
 from harness.config import RunConfig, SuiteConfig, parse

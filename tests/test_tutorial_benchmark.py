@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from common import Cli
 
 from harness import plan
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from common import Cli
 
 from harness import registry
 

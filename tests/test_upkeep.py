@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import Cli
+from common import Cli
 from runs import add, answers, provenance, record
 
 from harness import manifest, upkeep

@@ -1,0 +1,41 @@
+"""What tests import from each other: a command's answer, and where published data lie. Fixtures are in conftest.py."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("HKDBENCH_SHARED", ROOT.parent / "shared"))
+"""Published data sets and the golden figures of their own scoring scripts."""
+
+
+def present(path: Path) -> Path:
+    if not path.exists():
+        if os.environ.get("CI"):
+            pytest.fail(f"{path} is missing, and CI must have it")
+        pytest.skip(f"{path} isn't here: set HKDBENCH_SHARED to the folder that holds it")
+    return path
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output, which must be one JSON document and nothing else."""
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Said]
