@@ -65,16 +65,16 @@ def load_adapters(vlm: nn.Module, weights: dict[str, Tensor]) -> None:
 @torch.no_grad()
 def merged(vlm: nn.Module) -> dict[str, Tensor]:
     """The weights, on the CPU, of the model without adapters that answers as this one does."""
-    deltas: dict[str, Any] = {
-        f"{name}.weight": module.get_delta_weight(NAME)
-        for name, module in vlm.named_modules()
-        if hasattr(module, "get_delta_weight")
+    adapted: dict[str, Any] = {
+        f"{name}.weight": module for name, module in vlm.named_modules() if hasattr(module, "get_delta_weight")
     }
     whole = {}
     for name, tensor in vlm.state_dict().items():
         if not _of_adapter(name):
             own = name.replace(".base_layer.", ".")
-            whole[own] = (tensor + deltas[own] if own in deltas else tensor).to("cpu", copy=True)
+            whole[own] = (tensor + adapted[own].get_delta_weight(NAME) if own in adapted else tensor).to(
+                "cpu", copy=True
+            )
     return whole
 
 

@@ -130,7 +130,15 @@ def peak(plan: Plan, planned: PlannedStage, tokens: Mapping[str, tuple[float, fl
             learning += own
         else:
             passing = max(passing, own)
-    return held(plan, planned) + learning + passing
+    return max(held(plan, planned) + learning + passing, handed_on(plan, planned))
+
+
+def handed_on(plan: Plan, planned: PlannedStage) -> int:
+    """Bytes at a stage's end: frozen weights as they were; a learner's, what it leaves, and the checkpoint of that."""
+    return sum(
+        plan.infos[rung_of(plan.stages, planned.stage, name)].parameters * FROZEN * (4 if role.trainable else 1)
+        for name, role in planned.stage.roles.items()
+    )
 
 
 def too_large(plan: Plan, needed: int) -> list[str]:
