@@ -320,6 +320,8 @@ class HalfAsked(Kept):
 
     def pull(self, step: Step, role: str) -> dict[str, Tensor]:
         live = step._live[role]  # type: ignore[attr-defined]
+        if not hasattr(live, "encoder"):  # the preflight's, which answers without a model
+            return super().pull(step, role)
         outputs = live.forward(step._encoded(live.encoder, "first"), frozenset())  # type: ignore[attr-defined]
         outputs = live.forward(step._encoded(live.encoder, "first"), frozenset())  # type: ignore[attr-defined]
         return {"kd": outputs["options"].softmax(-1).square().sum(-1)}

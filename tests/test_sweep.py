@@ -284,10 +284,12 @@ class TestCluster:
     def test_one_trial_at_a_time_where_no_more_fit(self, start: Start, toy_sweep: Any, tmp_path: Path) -> None:  # noqa: F811
         """Two CPUs, and each trial needs both: a group of two workers; or one worker, and the worst is stopped."""
         space = '"train.lr" = { choice = [0.003, 1e-7] }'
-        head = 'trials = 2\nsearch = "grid"\nconfirm = { top = 0 }\ncluster = '
-        said = ended(start("sweep", toy_sweep("finetune", space, head + "{ workers = 2 }"), "--store", "two", "--json"))
+        one = "trials = 1\nconfirm = { top = 0 }\ncluster = { workers = 2 }"
+        said = ended(start("sweep", toy_sweep("finetune", space, one), "--store", "two", "--json"))
         assert said.code == 0, said.err
-        assert [r.provenance.workers for r in runs_of(Store(tmp_path / "two"), "trial")] == [2, 2]
+        assert [r.provenance.workers for r in runs_of(Store(tmp_path / "two"), "trial")] == [2]
+
+        head = 'trials = 2\nsearch = "grid"\nconfirm = { top = 0 }\ncluster = '
 
         asha = 'stop = "asha"\nreduction = 2\n' + head
         file = toy_sweep("finetune", space, asha + "{ cpus_per_worker = 2 }")

@@ -261,7 +261,7 @@ class Parted(_Tuned):
 
     name = "parted"
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "-warmth": {"warmth": 0.0},
+        "-warmth": {"warmth": 1e-3},
         "louder": {"loud": True},
         "colder": {"warmth": -1.0},
     }

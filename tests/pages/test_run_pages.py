@@ -158,7 +158,7 @@ def test_an_ablation_is_a_forest_with_costs_beside(toy_served: str, visitor_of: 
         "The full method, parted, 1 seed",
         "(Holm, 0.05)",
         "-warmth",
-        "warmth = 0.0",
+        "warmth = 0.001",
         "finetune (S)",
         "majority",
     )
