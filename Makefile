@@ -15,7 +15,7 @@ demo: .venv/base.stamp
 	$(BIN)/hkdbench demo
 
 test: .venv/dev.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check .
