@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness import describe, plan, provenance, results, stats
+from harness import plan, provenance, results, stats
 from harness.config import RunConfig
 from harness.errors import StoreError, UserError
 from harness.record import Interval, Record
@@ -188,11 +188,13 @@ def price(sweep: SweepConfig) -> list[dict[str, Any]]:
     and stages that only ready a teacher. With `train.cache` = auto it is paid once a seed (`least_flops`), unless
     the space itself changes it.
     """
+    from harness.price import of as priced_alone
+
     rows = []
     for search in sweep.searches():
         listed = points(search) or [_first(search, None)]
         priced = [plan.make(search.trial(point, sweep.seeds[0])) for point in listed[:PRICED]]
-        costs = [(describe.price(one), one) for one in priced]
+        costs = [(priced_alone(one), one) for one in priced]
         whole = fmean(cost["train_flops"] for cost, _ in costs)
         shared = fmean(_shared(cost, one) for cost, one in costs)
         seeds, fresh = len(sweep.seeds), len(sweep.confirm.seeds)

@@ -1,4 +1,4 @@
-"""Texts about what there is: methods, benchmarks, ladders, a plan's price, a run's record."""
+"""Texts about what there is: methods, benchmarks, ladders, a run's record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any, Literal
 from harness import controls, ladders, registry
 from harness.api import Benchmark, Method
 from harness.errors import ConfigError, UserError, near
-from harness.plan import Plan, rung_of
 from harness.record import Interval, Mix, Record
 from harness.store import Store
 
@@ -190,111 +189,7 @@ def to_text(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-# -------------------------------------------------------------------------------------------- price
-
-
-def price(plan: Plan) -> dict[str, Any]:
-    """What the plan will do and cost, estimated from the first examples without training.
-
-    FLOPs: 2 a parameter and token forward, twice that backward (once, where adapters learn). Memory: see
-    `harness.memory`; `memory_bytes` is without activations, `peak_bytes` with them.
-    """
-    from harness import memory, models, vocabulary
-    from harness.train import encoders
-
-    by_rung = encoders(plan)
-    sample = next(iter(plan.training.splits.values()))[:8]
-    tokens, padded = {}, {}
-    for name, encoder in by_rung.items():
-        batch = encoder(sample)
-        text, patches = models.token_counts(models.load_config(plan.rungs[name]), batch)
-        tokens[name] = (text / len(sample), patches / len(sample))
-        padded[name] = (float(batch["input_ids"].shape[1]), patches / len(sample))
-    stages: list[dict[str, Any]] = []
-    for planned in plan.stages:
-        examples = planned.steps * plan.config.train.batch_size
-        roles = {}
-        for name, role in planned.stage.roles.items():
-            rung = rung_of(plan.stages, planned.stage, name)
-            info = plan.infos[rung]
-            forward = ladders.forward_flops(info, *tokens[rung])
-            roles[name] = {
-                "rung": rung,
-                "weights": role.weights
-                if isinstance(role.weights, str)
-                else f"{role.weights.stage}.{role.weights.role}",
-                "trainable": role.trainable,
-                "parameters": info.parameters,
-                "flops": forward * examples * (ladders.training_passes(_adapts(plan, rung)) if role.trainable else 1),
-                "bytes": memory.of_role(plan, planned, name),
-            }
-        stages.append(
-            {
-                "name": planned.stage.name,
-                "share": planned.stage.share,
-                "steps": planned.steps,
-                "examples": examples,
-                "roles": roles,
-                "peak_bytes": memory.peak(plan, planned, padded),
-                "mix": found.model_dump() if (found := vocabulary.mix(plan, planned, by_rung)) else None,
-            }
-        )
-    return {
-        "run_id": plan.run_id,
-        "method": plan.config.method,
-        "benchmark": plan.config.benchmark,
-        "student": plan.config.student,
-        "parameters": plan.student_parameters,
-        "data": plan.dataset.sizes,
-        "skipped": plan.dataset.skipped,
-        "trained_on": {"benchmark": plan.training.benchmark.name, "data": plan.training.sizes}
-        if plan.training is not plan.dataset
-        else None,
-        "stages": stages,
-        "train_flops": float(sum(r["flops"] for s in stages for r in s["roles"].values())),
-        "memory_bytes": memory.most_held(plan),
-        "peak_bytes": (most := max((s["peak_bytes"] for s in stages), default=plan.student_parameters * memory.FROZEN)),
-        "warnings": [*plan.warnings, *memory.too_large(plan, most)],
-    }
-
-
-def _adapts(plan: Plan, rung: str) -> bool:
-    return plan.config.train.lora_of(rung) is not None
-
-
-def price_text(priced: dict[str, Any]) -> str:
-    """`price`'s answer for a person."""
-    lines = [
-        priced["run_id"],
-        f"  student {priced['student']}, {priced['parameters']:,} parameters",
-        "  data: " + ", ".join(f"{split} {size}" for split, size in priced["data"].items()),
-    ]
-    if priced["skipped"]:
-        lines.append("  left out, image missing: " + ", ".join(f"{s} {n}" for s, n in priced["skipped"].items()))
-    if other := priced["trained_on"]:
-        sizes = ", ".join(f"{split} {size}" for split, size in other["data"].items())
-        lines.append(f"  learns from {other['benchmark']}: {sizes}")
-    for stage in priced["stages"]:
-        lines.append(
-            f"  stage {stage['name']}: {stage['steps']} steps, {stage['examples']} examples, share {stage['share']:g}"
-        )
-        for name, role in stage["roles"].items():
-            learns = "learns" if role["trainable"] else "frozen"
-            lines.append(
-                f"    {name:12} {role['rung']:4} from {role['weights']:16} {learns}  "
-                f"{role['parameters']:>13,} parameters  {role['flops'] / 1e12:10.3f} TFLOP"
-            )
-        if stage["mix"]:
-            lines.append(f"    {mix_text(Mix(**stage['mix']))}")
-    if not priced["stages"]:
-        lines.append("  no training: the rung is scored as it is")
-    lines.append(
-        f"  training {priced['train_flops'] / 1e12:.3f} TFLOP; memory a worker at most "
-        f"{priced['peak_bytes'] / 2**20:.0f} MiB, of which weights and optimizer {priced['memory_bytes'] / 2**20:.0f} "
-        "MiB (estimated)"
-    )
-    lines += [f"  warning: {warning}" for warning in priced["warnings"]]
-    return "\n".join(lines)
+# ------------------------------------------------------------------------------------------- records
 
 
 def mix_text(mix: Mix) -> str:
@@ -306,9 +201,6 @@ def mix_text(mix: Mix) -> str:
         return f"{of}, compared over {mix.tokens:,} tokens (rows of the output layers: {cut})"
     spelled = "" if mix.tokenizers == "one" else ", each tokenizer with its own spellings of the letters"
     return f"{of}, compared over the options{spelled}"
-
-
-# ------------------------------------------------------------------------------------------- records
 
 
 def record_text(record: Record) -> str:

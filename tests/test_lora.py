@@ -205,11 +205,11 @@ import resource, sys, json
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from harness import plan, train, describe, provenance
+from harness import plan, train, price, provenance
 from harness.config import RunConfig, parse
 from harness.io import PlainIo
 made = plan.make(parse(RunConfig, json.loads(sys.argv[1]), "test"))
-said = describe.price(made)
+said = price.of(made)
 base = []
 def high():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024
@@ -242,13 +242,13 @@ def test_plan_predicts_the_peak(toy: str, tmp_path: Path) -> None:
 
 
 def test_plan_says_what_to_change(folder: Path, toy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness import describe
+    from harness import price
 
     monkeypatch.setattr(memory, "free", lambda _: 1000)
-    (warning,) = describe.price(plan.make(config(folder, toy)))["warnings"]
+    (warning,) = price.of(plan.make(config(folder, toy)))["warnings"]
     for mend in ("micro_batch_size", "gradient_checkpointing", "train.lora", "shard_above", "smaller rungs"):
         assert mend in warning
-    adapted = describe.price(plan.make(config(folder, toy, lora={}, gradient_checkpointing=True)))
+    adapted = price.of(plan.make(config(folder, toy, lora={}, gradient_checkpointing=True)))
     assert "train.lora" not in adapted["warnings"][0]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness import describe, plan, runner
+from harness import plan, price, runner
 from harness.config import RunConfig, SuiteConfig, parse
 from harness.errors import ConfigError, ModelError
 from harness.io import PlainIo
@@ -199,7 +199,7 @@ def test_the_price_is_what_is_billed(make: Make, tmp_path: Path, method: str) ->
     planned = make(method)
     priced = {
         f"{stage['name']}.{name}": role["flops"]
-        for stage in describe.price(planned)["stages"]
+        for stage in price.of(planned)["stages"]
         for name, role in stage["roles"].items()
     }
     billed = runner.execute(planned, PlainIo(), Store(tmp_path)).cost.roles
@@ -210,11 +210,11 @@ def test_the_price_is_what_is_billed(make: Make, tmp_path: Path, method: str) ->
 
 def test_memory_is_weights_and_optimizer(make: Make) -> None:
     """4 bytes a frozen weight; a learner has weight, gradient, two moments and a best copy: 20."""
-    priced = describe.price(make("offline_kd"))
+    priced = price.of(make("offline_kd"))
     sizes = {name: info.parameters for name, info in make("offline_kd").infos.items()}
     assert priced["memory_bytes"] == max(20 * sizes["L"], 4 * sizes["L"] + 20 * sizes["S"])
 
 
 def test_zero_shot_has_no_price(make: Make) -> None:
-    priced = describe.price(make("zero_shot"))
+    priced = price.of(make("zero_shot"))
     assert (priced["stages"], priced["train_flops"]) == ([], 0)

@@ -120,13 +120,13 @@ def _numbers(seeds: str) -> list[int]:
 
 def _dry_run(suite: SuiteConfig, kept: list[Variant], left_out: dict[str, str], as_json: bool) -> None:
     """Price one run of each line: its other seeds cost the same."""
-    from harness import describe, plan
+    from harness import plan, price
     from harness.ablate import configs
 
     one_seed = suite.model_copy(update={"seeds": suite.seeds[:1]})
     rows = []
     for variant in kept:
-        priced = [describe.price(plan.make(config))["train_flops"] for config in configs(one_seed, [variant])]
+        priced = [price.of(plan.make(config))["train_flops"] for config in configs(one_seed, [variant])]
         runs = len(priced) * len(suite.seeds)
         rows.append({"label": variant.label, "runs": runs, "train_flops": sum(priced) * len(suite.seeds)})
     if as_json:

@@ -50,14 +50,14 @@ def plan_(
     as_json: JsonOption = False,
 ) -> None:
     """Check a run and print its stages, roles, sizes and price. Trains nothing."""
-    from harness import describe, plan
+    from harness import plan, price
 
     config = run_config(file, method, benchmark, ladder, student, seed, workers, data_dir, skip_missing, plugin, set_)
-    priced = describe.price(plan.make(config))
+    priced = price.of(plan.make(config))
     if as_json:
         print_json(priced)
     else:
-        print(describe.price_text(priced))
+        print(price.to_text(priced))
 
 
 @app.command("run")
@@ -191,9 +191,9 @@ def _run_suite(configs: list[RunConfig], name: str, root: str | None, as_json: b
 
 
 def _dry_run(configs: list[RunConfig], as_json: bool) -> None:
-    from harness import describe, plan
+    from harness import plan, price
 
-    rows = [describe.price(plan.make(config)) for config in configs]
+    rows = [price.of(plan.make(config)) for config in configs]
     if as_json:
         print_json(rows)
         return
