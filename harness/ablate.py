@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -321,17 +320,8 @@ def check_name(name: str) -> None:
 def save(ablation: Ablation, store: Store, markdown: str) -> None:
     """Write `<name>.json` and `<name>.md` into the store, each whole or not at all. Raises `StoreError`."""
     check_name(ablation.name)
-    scratch = store.place.scratch
     for suffix, text in ((".json", ablation.model_dump_json(indent=1) + "\n"), (".md", markdown)):
-        part = scratch / f".tmp-{ablation.name}{suffix}-{uuid4().hex[:8]}"
-        try:
-            scratch.mkdir(parents=True, exist_ok=True)
-            part.write_text(text, encoding="utf-8")
-            store.place.put(part, f"{ablation.name}{suffix}")
-        except StoreError:
-            raise
-        except OSError as error:
-            raise StoreError(f"store {store.url!r} can't be written: {error.strerror or error}") from None
+        store.write_text(f"{ablation.name}{suffix}", text)
 
 
 def load(store: Store, name: str) -> Ablation:

@@ -18,13 +18,13 @@ def percent(value: Interval | None, bounds: bool = True, own_unit: bool = False)
     return f"{text} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
 
 
-def plain(value: Interval | None) -> str:
+def plain(value: Interval | None, digits: int = 2) -> str:
     """A number as it is, with its interval where it has one."""
     if value is None:
         return "-"
     if value.low is None or value.high is None:
-        return f"{value.value:.2f}"
-    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
+        return f"{value.value:.{digits}f}"
+    return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
 
 
 def difference(delta: Delta | None, baseline: bool) -> str:

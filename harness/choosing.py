@@ -8,20 +8,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from statistics import fmean
 from typing import Any
-from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness import plan, provenance, results, stats
+from harness.cells import plain
 from harness.config import RunConfig
 from harness.errors import StoreError, UserError
-from harness.record import Interval, Record
+from harness.record import Record
 from harness.store import Store
 from harness.sweep import (
     Finalist,
@@ -241,7 +240,7 @@ def _claim(sweep: SweepConfig, code: dict[str, str], store: Store) -> None:
     try:
         there = json.loads(store.place.read(name))
     except FileNotFoundError:
-        _put(store, name, json.dumps(mine, indent=1))
+        store.write_text(name, json.dumps(mine, indent=1))
         return
     except (OSError, ValueError) as error:
         raise StoreError(f"sweep {sweep.name!r}: {name} in {store.url!r} can't be read: {error}; delete it") from None
@@ -266,21 +265,7 @@ def _load(sweep: SweepConfig, store: Store) -> Result:
 
 
 def _save(result: Result, store: Store) -> None:
-    _put(store, f"{SWEEPS}/{result.name}.result.json", result.model_dump_json(indent=1))
-
-
-def _put(store: Store, name: str, text: str) -> None:
-    folder = store.place.scratch / SWEEPS
-    temporary = folder / f".tmp-{os.getpid()}-{uuid4().hex[:8]}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        store.place.put(temporary, name)
-    except OSError as error:
-        raise StoreError(f"{name} can't be written to {store.url!r}: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    store.write_text(f"{SWEEPS}/{result.name}.result.json", result.model_dump_json(indent=1))
 
 
 # ------------------------------------------------------------------------------------------------- texts
@@ -300,11 +285,5 @@ def to_text(result: Result) -> str:
         if found.winner is not None:
             lines.append(f"  winner: trial {found.winner.number}: {told(found.winner.point)}")
             for split, figures in found.figures.items():
-                lines += [f"    {split:10} {metric} {_interval(value)}" for metric, value in figures.items()]
+                lines += [f"    {split:10} {metric} {plain(value, 4)}" for metric, value in figures.items()]
     return "\n".join(lines)
-
-
-def _interval(value: Interval) -> str:
-    if value.low is None or value.high is None:
-        return f"{value.value:.4f}"
-    return f"{value.value:.4f} [{value.low:.4f}, {value.high:.4f}]"

@@ -173,6 +173,7 @@ class LocalPlace:
 
     def put(self, file: Path, name: str) -> None:
         final = self.root / name
+        final.parent.mkdir(parents=True, exist_ok=True)
         with open(file, "rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(file, final)

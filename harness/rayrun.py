@@ -199,12 +199,16 @@ def missing_room(cluster: ClusterConfig, workers: int) -> str:
     states = [group["state"] for group in ray.util.placement_group_table().values()]
     if not {"PENDING", "RESCHEDULING"} & set(states):
         return ""
-    free, have = ray.available_resources(), ray.cluster_resources()
-    wants = ", ".join(
-        f"{workers * amount:g} {_named(kind)} ({free.get(kind, 0):g} of {have.get(kind, 0):g} free)"
-        for kind, amount in needs(cluster).items()
+    wants = {kind: workers * amount for kind, amount in needs(cluster).items()}
+    return _waiting(wants, ray.available_resources(), ray.cluster_resources())
+
+
+def _waiting(wants: Resources, free: Resources, have: Resources) -> str:
+    """`waiting for 4 CPUs (1 of 8 free), 2 GPUs (0 of 2 free)`."""
+    return "waiting for " + ", ".join(
+        f"{amount:g} {_named(kind)} ({free.get(kind, 0):g} of {have.get(kind, 0):g} free)"
+        for kind, amount in wants.items()
     )
-    return f"waiting for {wants}"
 
 
 def check_shared(folder: Path, store: str) -> None:
@@ -252,10 +256,9 @@ def free_lanes(cluster: ClusterConfig, watch: Watch) -> int:
             return lanes
         if time.monotonic() - said >= NOTE_SECONDS:
             said = time.monotonic()
-            for kind, amount in need.items():
-                if free.get(kind, 0) < (wanted := cluster.workers * amount):
-                    of = f"{free.get(kind, 0):g} of {have.get(kind, 0):g} free"
-                    watch({"note": f"waiting for {wanted:g} {_named(kind)} ({of})"})
+            wants = {kind: cluster.workers * amount for kind, amount in need.items()}
+            short = {kind: wanted for kind, wanted in wants.items() if free.get(kind, 0) < wanted}
+            watch({"note": _waiting(short, free, have)})
         time.sleep(1)
 
 

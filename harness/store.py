@@ -22,6 +22,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -116,6 +117,21 @@ class Store:
         self.place.check_writable()
         for name in self.leftovers():
             self.place.remove(name)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Put a text file beside the runs, whole or not at all, replacing what is there. Raises `StoreError`."""
+        part = self.place.scratch / f".tmp-{Path(name).name}-{uuid4().hex[:8]}"
+        try:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(text, encoding="utf-8")
+            self.place.put(part, name)
+        except StoreError:
+            raise
+        except OSError as error:
+            raise StoreError(f"{name} can't be written to {self.url!r}: {error.strerror or error}") from None
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
     def leftovers(self) -> list[str]:
         """The temporary files and folders of writers that were killed, a day ago or longer."""

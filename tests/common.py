@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+
+from harness.config import RungConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("HKDBENCH_SHARED", ROOT.parent / "shared"))
@@ -39,3 +42,11 @@ class Said:
 
 
 Cli = Callable[..., Said]
+
+
+def rung(folder: Path) -> RungConfig:
+    return RungConfig(name="S", model=str(folder))
+
+
+def picture(colour: str) -> Callable[[], Image.Image]:
+    return lambda: Image.new("RGB", (64, 64), colour)

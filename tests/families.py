@@ -212,26 +212,25 @@ def _internvl(size: Size, token: Callable[[str], int]) -> Made:
 
 
 def _idefics3(size: Size, token: Callable[[str], int]) -> Made:
-    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil as Images
 
-    config = hf.Idefics3Config(
-        vision_config=_tower(image_size=32, patch_size=8),
-        text_config=hf.LlamaConfig(**_text(size), pad_token_id=token("<pad>")),
-        image_token_id=token("<image>"), scale_factor=2, pad_token_id=token("<pad>"),
-    )  # fmt: skip
-    images = Idefics3ImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
-    return config, images, lambda _: {"image_seq_len": 4}
+    return _shuffled(hf.Idefics3Config, Images, size, token)
 
 
 def _smolvlm(size: Size, token: Callable[[str], int]) -> Made:
-    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil as Images
 
-    config = hf.SmolVLMConfig(
+    return _shuffled(hf.SmolVLMConfig, Images, size, token)
+
+
+def _shuffled(config_class: Any, images_class: Any, size: Size, token: Callable[[str], int]) -> Made:
+    """Idefics3 and what came of it: a tower whose pixels are shuffled before a Llama."""
+    config = config_class(
         vision_config=_tower(image_size=32, patch_size=8),
         text_config=hf.LlamaConfig(**_text(size), pad_token_id=token("<pad>")),
         image_token_id=token("<image>"), scale_factor=2, pad_token_id=token("<pad>"),
     )  # fmt: skip
-    images = SmolVLMImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
+    images = images_class(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
     return config, images, lambda _: {"image_seq_len": 4}
 
 

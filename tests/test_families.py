@@ -13,12 +13,12 @@ from typing import Any
 import families
 import pytest
 import torch
-from PIL import Image
+from common import picture, rung
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness import ladders, models
 from harness.api import Example
-from harness.config import RunConfig, RungConfig, parse
+from harness.config import RunConfig, parse
 from harness.launch import launch
 from harness.store import Store
 
@@ -49,14 +49,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return built if built.is_dir() else families.build(family, built, rows=ROWS)
 
     return of
-
-
-def rung(folder: Path) -> RungConfig:
-    return RungConfig(name="S", model=str(folder))
-
-
-def picture(colour: str) -> Callable[[], Image.Image]:
-    return lambda: Image.new("RGB", (64, 64), colour)
 
 
 def examples() -> list[Example]:

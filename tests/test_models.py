@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from PIL import Image
+from common import picture, rung
 from safetensors.torch import load_file, save_file
 
 from harness import encoding, ladders, models
@@ -32,14 +32,6 @@ def folder(toy_ladder: str) -> Path:
 def copied(folder: Path, tmp_path: Path) -> Path:
     """The same, to be damaged."""
     return Path(shutil.copytree(folder, tmp_path / "S"))
-
-
-def rung(folder: Path) -> RungConfig:
-    return RungConfig(name="S", model=str(folder))
-
-
-def picture(colour: str) -> Callable[[], Image.Image]:
-    return lambda: Image.new("RGB", (64, 64), colour)
 
 
 def examples() -> list[Example]:
