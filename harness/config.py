@@ -184,13 +184,10 @@ class SuiteRun(Settings):
     control: Literal["text_only", "shuffled_image"] | None = None
 
 
-class SuiteConfig(Settings):
-    """Methods x benchmarks x seeds, at one budget."""
+class ManyRuns(Settings):
+    """What the runs of a suite or of a sweep have in common."""
 
-    name: str
-    seeds: tuple[int, ...] = Field(min_length=1)
     benchmarks: tuple[str, ...] = Field(min_length=1)
-    runs: tuple[SuiteRun, ...] = Field(min_length=1)
     benchmark_settings: dict[str, dict[str, Any]] = {}
     data_dir: Folder | None = None
     skip_missing: bool = False
@@ -201,8 +198,22 @@ class SuiteConfig(Settings):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     cluster: ClusterConfig = ClusterConfig()
-    track: TrackConfig = TrackConfig()
     plugins: tuple[str, ...] = ()
+
+    def shared(self, benchmark: str) -> dict[str, Any]:
+        """What a `RunConfig` on the benchmark takes over."""
+        own = {"benchmark": benchmark, "benchmark_settings": self.benchmark_settings.get(benchmark, {})}
+        names = ManyRuns.model_fields.keys() - {"benchmarks", "benchmark_settings"}
+        return own | {name: getattr(self, name) for name in names}
+
+
+class SuiteConfig(ManyRuns):
+    """Methods x benchmarks x seeds, at one budget."""
+
+    name: str
+    seeds: tuple[int, ...] = Field(min_length=1)
+    runs: tuple[SuiteRun, ...] = Field(min_length=1)
+    track: TrackConfig = TrackConfig()
 
     def run_configs(self) -> list[RunConfig]:
         """One `RunConfig` a method, benchmark and seed; seeds outermost, so that early results are whole."""
@@ -219,25 +230,17 @@ class SuiteConfig(Settings):
                 )
         return [
             RunConfig(
-                method=run.method,
-                settings=run.settings,
-                benchmark=benchmark,
-                benchmark_settings=self.benchmark_settings.get(benchmark, {}),
-                data_dir=self.data_dir,
-                skip_missing=self.skip_missing,
-                train_on=self.train_on,
-                train_on_settings=self.train_on_settings,
-                train_on_data_dir=self.train_on_data_dir,
-                ladder=self.ladder,
-                student=run.student,
-                seed=seed,
-                train=parse(TrainConfig, self.train.model_dump() | run.train, f"runs: {run.method}: train"),
-                evaluate=self.evaluate,
-                cluster=self.cluster,
-                track=self.track,
-                plugins=self.plugins,
-                tags=(*run.tags, f"suite:{self.name}"),
-                control=run.control,
+                **self.shared(benchmark)
+                | {
+                    "method": run.method,
+                    "settings": run.settings,
+                    "student": run.student,
+                    "seed": seed,
+                    "train": parse(TrainConfig, self.train.model_dump() | run.train, f"runs: {run.method}: train"),
+                    "track": self.track,
+                    "tags": (*run.tags, f"suite:{self.name}"),
+                    "control": run.control,
+                }
             )
             for seed in self.seeds
             for benchmark in self.benchmarks
@@ -268,15 +271,19 @@ def overlay(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text
-        *parents, last = key.strip().split(".")
-        inner = result
-        for parent in parents:
-            child = inner.get(parent, {})
-            if not isinstance(child, Mapping):
-                raise ConfigError(f"--set {assignment!r}: {parent!r} is a value, not a table")
-            inner[parent] = inner = dict(child)
-        inner[last] = value
+        put(result, key.strip(), value, f"--set {assignment!r}")
     return result
+
+
+def put(table: dict[str, Any], name: str, value: Any, where: str) -> None:
+    """Set `a.b` in a table; the tables inside are copied, not changed. Raises `ConfigError` where one is a value."""
+    *parents, last = name.split(".")
+    for parent in parents:
+        child = table.get(parent, {})
+        if not isinstance(child, Mapping):
+            raise ConfigError(f"{where}: {parent!r} is a value, not a table")
+        table[parent] = table = dict(child)
+    table[last] = value
 
 
 def parse(model: type[T], table: Mapping[str, Any], source: str) -> T:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness import registry
 from harness.api import Split
-from harness.config import ClusterConfig, EvaluateConfig, Folder, RunConfig, RungConfig, Settings, TrainConfig, parse
+from harness.config import ManyRuns, RunConfig, Settings, TrainConfig, parse, put
 from harness.errors import ConfigError, near
 from harness.record import Interval
 
@@ -130,7 +130,7 @@ class Confirm(Settings):
     """What the winner is scored on."""
 
 
-class SweepConfig(Settings):
+class SweepConfig(ManyRuns):
     """Methods x benchmarks, each searched with the same number of trials."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)
@@ -150,20 +150,8 @@ class SweepConfig(Settings):
     """The figure of the validation split that decides. While training it is always the accuracy."""
     seeds: tuple[int, ...] = Field((100,), min_length=1)
     """A trial is trained from each; its score is the mean."""
-    benchmarks: tuple[str, ...] = Field(min_length=1)
     methods: tuple[SweepMethod, ...] = Field(min_length=1)
     confirm: Confirm = Confirm()
-    benchmark_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    data_dir: Folder | None = None
-    skip_missing: bool = False
-    train_on: str | None = None
-    train_on_settings: dict[str, Any] = Field(default_factory=dict)
-    train_on_data_dir: Folder | None = None
-    ladder: str | tuple[RungConfig, ...] = "tiny"
-    train: TrainConfig = TrainConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
-    cluster: ClusterConfig = ClusterConfig()
-    plugins: tuple[str, ...] = ()
 
     def searches(self) -> list[Search]:
         """One a method and benchmark."""
@@ -192,32 +180,21 @@ class Search:
     def run(self, point: Mapping[str, Value], seed: int, splits: Sequence[Split], *tags: str) -> RunConfig:
         """The run with these settings, scored on these splits. Raises `ConfigError`."""
         s, m = self.sweep, self.method
-        table: dict[str, Any] = {"settings": dict(m.settings), "train": s.train.model_dump() | m.train}
-        for name, value in point.items():
-            *parents, last = name.split(".")
-            inner = table
-            for parent in parents:
-                inner[parent] = inner = dict(inner.get(parent, {}))
-            inner[last] = value
+        table: dict[str, Any] = {"settings": m.settings, "train": s.train.model_dump() | m.train}
         where = f"sweep {s.name!r}: {m.method} with {told(point)}"
+        for name, value in point.items():
+            put(table, name, value, where)
         return RunConfig(
-            method=m.method,
-            settings=table["settings"],
-            benchmark=self.benchmark,
-            benchmark_settings=s.benchmark_settings.get(self.benchmark, {}),
-            data_dir=s.data_dir,
-            skip_missing=s.skip_missing,
-            train_on=s.train_on,
-            train_on_settings=s.train_on_settings,
-            train_on_data_dir=s.train_on_data_dir,
-            ladder=s.ladder,
-            student=m.student,
-            seed=seed,
-            train=parse(TrainConfig, table["train"], where),
-            evaluate=s.evaluate.model_copy(update={"splits": tuple(splits)}),
-            cluster=s.cluster,
-            plugins=s.plugins,
-            tags=(f"sweep:{s.name}", *tags),
+            **s.shared(self.benchmark)
+            | {
+                "method": m.method,
+                "settings": table["settings"],
+                "student": m.student,
+                "seed": seed,
+                "train": parse(TrainConfig, table["train"], where),
+                "evaluate": s.evaluate.model_copy(update={"splits": tuple(splits)}),
+                "tags": (f"sweep:{s.name}", *tags),
+            }
         )
 
     def trial(self, point: Mapping[str, Value], seed: int) -> RunConfig:
