@@ -71,6 +71,12 @@ def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(registry, known, {})
 
 
+@pytest.fixture(autouse=True)
+def own_main(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamlit's AppTest leaves its page as `__main__`, which a process spawned by a later test would run again."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Runs `hkdbench ARGS...` in this process; an error that isn't told in words fails the test."""
