@@ -95,7 +95,8 @@ def headline(table: Table) -> str:
     elif len(first) == 1:
         said += f": told apart from all {len(runs) - 1} others."
     else:
-        others = ", ".join(named(row) for row in first[1:4]) + (", …" if len(first) > 4 else "")
+        others = ", ".join(named(row) for row in first[1:4])
+        others += f" and {len(first) - 4} more" if len(first) > 4 else ""
         said += f", but the data don't tell it apart from {len(first) - 1} of {len(runs) - 1}: {others}."
     floor = floor_of(table)
     if floor is not None:

@@ -53,6 +53,7 @@ def draw(chart: Any, alt_text: str, key: str | None = None, **options: Any) -> A
     shown = (
         chart.configure_axis(labelLimit=320, titleFontWeight="normal", labelColor=text, titleColor=text)
         .configure_legend(labelColor=text, titleColor=text, labelLimit=320)
+        .configure_range(category=PALETTE)
         .configure_view(stroke=None)
     )
     return st.altair_chart(shown, width="stretch", key=key, alt=alt_text, **options)

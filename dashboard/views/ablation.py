@@ -19,7 +19,7 @@ PARTS = {"ablation": "without a part", "rival": "other methods", "control": "con
 
 def show() -> None:
     """The page."""
-    st.title("Ablation")
+    st.title("Ablation", anchor=False)
     names = ablations.names(stores.store())
     if not names:
         stores.nothing(

@@ -15,7 +15,7 @@ from harness.rows import Filters
 
 def show() -> None:
     """The page."""
-    st.title("Benchmarks & methods")
+    st.title("Benchmarks & methods", anchor=False)
     known = {"Benchmarks": sorted(registry.benchmarks()), "Methods": sorted(registry.methods())}
     left, right = st.columns([1, 3])
     with left:

@@ -27,7 +27,7 @@ MOST = 10_000
 
 def show() -> None:
     """The page."""
-    st.header("Compare", anchor=False)
+    st.title("Compare", anchor=False)
     if not stores.any_runs():
         return
     runs = stores.runs()

@@ -28,7 +28,7 @@ LONGEST = 1200
 
 def show() -> None:
     """The page."""
-    st.title("Examples")
+    st.title("Examples", anchor=False)
     if not stores.any_runs():
         return
     by_data = _by_data()

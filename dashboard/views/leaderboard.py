@@ -25,7 +25,7 @@ FORMATS = {
 
 def show() -> None:
     """The page."""
-    st.header("Leaderboard", anchor=False)
+    st.title("Leaderboard", anchor=False)
     if not stores.any_runs():
         return
     runs = stores.runs()

@@ -20,7 +20,7 @@ SHOWN = 20
 
 def show() -> None:
     """The page."""
-    st.title("Live")
+    st.title("Live", anchor=False)
     going = choices.switch(f"Look again every {SECONDS} seconds", "refresh", True)
     st.fragment(_now, run_every=SECONDS if going else None)()
 

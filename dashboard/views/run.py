@@ -30,7 +30,7 @@ VERIFIED = {
 
 def show() -> None:
     """The page."""
-    st.title("Run")
+    st.title("Run", anchor=False)
     if not stores.any_runs():
         return
     run_id = choices.maybe("Run", list(stores.listing().stamps), "run", "Type a part of its id")
@@ -116,7 +116,7 @@ def _figures(record: Record) -> None:
         with left:
             _calibration(predictions)
     with right:
-        st.subheader("All figures")
+        st.subheader("All figures", anchor=False)
         forms = dict.fromkeys(("value", "low", "high"), "{:.2f}")
         frames.shown(one_run.figures(record, split), f"figures-{split}", f"All figures on {split}", forms)
         st.caption("With 95 % intervals by bootstrap over images, where they can be had.")
@@ -126,7 +126,7 @@ def _by_category(record: Record, split: str, predictions: pd.DataFrame | None) -
     frame = one_run.categories(record, split, predictions)
     if not len(frame):
         return
-    st.subheader("Accuracy by category")
+    st.subheader("Accuracy by category", anchor=False)
     chance = record.metrics[split].get("chance")
     frame["name"] = [f"{c} ({n:,})" if n else c for c, n in zip(frame["category"], frame["examples"], strict=True)]
     y = alt.Y("name:N", title=None, sort=None)
@@ -154,7 +154,7 @@ def _reference(at: float, name: str) -> Any:
 
 
 def _confusion(predictions: pd.DataFrame, options: list[str] | None) -> None:
-    st.subheader("What was chosen where what was right")
+    st.subheader("What was chosen where what was right", anchor=False)
     frame = one_run.confusion(predictions, options)
     order = list(dict.fromkeys(frame["gold"]))
     chosen = list(dict.fromkeys(frame["chosen"]))
@@ -179,7 +179,7 @@ def _confusion(predictions: pd.DataFrame, options: list[str] | None) -> None:
 
 
 def _calibration(predictions: pd.DataFrame) -> None:
-    st.subheader("Is it as sure as it is right?")
+    st.subheader("Is it as sure as it is right?", anchor=False)
     frame = one_run.calibrated(predictions)
     if not len(frame):
         st.caption("Its answers came without scores: there is no confidence to compare.")
@@ -272,7 +272,7 @@ def _curve(frame: pd.DataFrame, term: str, roles: list[str], of_stages: list[tup
 
 
 def _training(record: Record) -> None:
-    st.subheader("Stages and their roles")
+    st.subheader("Stages and their roles", anchor=False)
     frame = one_run.stages(record)
     if len(frame):
         frames.shown(
@@ -282,14 +282,14 @@ def _training(record: Record) -> None:
         st.caption("None: the rung, or whatever answered, was scored as it is.")
     left, right = st.columns(2, gap="large")
     with left:
-        st.subheader("Settings of the method")
+        st.subheader("Settings of the method", anchor=False)
         frame = one_run.settings(record)
         if len(frame):
             frames.shown(frame, "settings", "Settings of the method")
         else:
             st.caption("It has none.")
     with right:
-        st.subheader("Training, evaluation, data")
+        st.subheader("Training, evaluation, data", anchor=False)
         frames.shown(one_run.training(record), "training", "Training, evaluation, data")
 
 
@@ -322,7 +322,7 @@ def _cost(record: Record) -> None:
 
 def _provenance(record: Record) -> None:
     _verify(record)
-    st.subheader("Where the numbers come from")
+    st.subheader("Where the numbers come from", anchor=False)
     frame = pd.DataFrame(one_run.provenance(record), columns=["what", "value"])
     frames.shown(frame, "provenance", "Where the numbers come from")
     for line in one_run.leaks(record):
@@ -334,7 +334,7 @@ def _provenance(record: Record) -> None:
 
 def _verify(record: Record) -> None:
     """The button, and what `hkdbench verify` finds."""
-    st.subheader("Does it still hold?")
+    st.subheader("Does it still hold?", anchor=False)
     st.caption("Every figure is computed anew from the predictions; hashes, golds, ids and sums are compared.")
     if not st.button("Verify", icon=":material/fact_check:", key=f"verify-{record.run_id}"):
         return

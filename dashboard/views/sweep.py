@@ -23,7 +23,7 @@ TABLED = 100
 
 def show() -> None:
     """The page."""
-    st.title("Sweep")
+    st.title("Sweep", anchor=False)
     if not stores.any_runs():
         return
     runs = [e for e in stores.runs() if e.kind == "run" and e.student]

@@ -42,7 +42,7 @@ class Point:
 
 def show() -> None:
     """The page."""
-    st.header("Trade-off", anchor=False)
+    st.title("Trade-off", anchor=False)
     if not stores.any_runs():
         return
     runs = stores.runs()

@@ -16,8 +16,6 @@ from harness.cli.common import PluginOption, StoreOption, app, load_plugins, say
 PORT = 8501
 """The first port that is tried."""
 BLUE, SKY = "#0072B2", "#56B4E9"
-OKABE_ITO = (BLUE, "#E69F00", "#009E73", "#CC79A7", SKY, "#D55E00", "#B8A800", "#666666")
-"""Colours that the colour-blind tell apart; yellow and black replaced by what is readable on white and on black."""
 
 SETTINGS = {
     "browser.gatherUsageStats": "false",
@@ -35,7 +33,6 @@ SETTINGS = {
     "server.runOnSave": "false",
     "server.showEmailPrompt": "false",
     "theme.baseFontSize": "15",
-    "theme.chartCategoricalColors": "[" + ",".join(f'"{colour}"' for colour in OKABE_ITO) + "]",
     "theme.headingFontSizes": '["1.7rem","1.4rem","1.2rem","1.1rem","1rem","0.9rem"]',
     "theme.paddingTop": "0.75rem",
     "theme.showWidgetBorder": "true",
