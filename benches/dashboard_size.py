@@ -3,8 +3,9 @@
     python -m benches.dashboard_size --runs 10000 --examples 1000 [--folder DIR]
 
 The store is `benches.store_size`'s, compacted. `cold`: from the address being opened to the first row of the table
-being there, with a server that was just started and no ranking kept from before. `warm`: the same in a new window of a
-server that has shown the page. `filter`: from Enter in the search field to the table with those rows; `columns`: from
+being there, with a server that was just started and no ranking kept from before, in a browser that has loaded nothing
+yet. `warm`: the same in a new window of that browser; `other_browser`: in one that has loaded nothing, of a server
+that has shown the page. `filter`: from Enter in the search field to the table with those rows; `columns`: from
 a click on a column's head to the table in that order. `other_benchmark`: the first look at another benchmark's table.
 Medians of `--repeats`, in seconds. `peak_gib` is the server's largest resident memory. `cpu_s` beside them is the
 server's own CPU time, which is what to compare on a machine that others use too.
@@ -84,16 +85,21 @@ def once(browser: Any, store: Path) -> dict[str, dict[str, float]]:
     figures: dict[str, dict[str, float]] = {}
     with dashboard(store) as (url, server):
 
-        def first_paint() -> Any:
-            page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+        def fresh() -> Any:
+            return browser.new_context(viewport={"width": 1280, "height": 900})
+
+        def first_paint(context: Any) -> Any:
+            page = context.new_page()
             page.set_default_timeout(MINUTES)
             page.goto(f"{url}/?benchmark=bench00")
             page.locator(ROW).first.wait_for()
             return page
 
-        figures["cold"] = taken(server, lambda: first_paint().context.close())
-        figures["warm"] = taken(server, lambda: first_paint().context.close())
-        page = first_paint()
+        first = fresh()
+        figures["cold"] = taken(server, lambda: first_paint(first))
+        figures["warm"] = taken(server, lambda: first_paint(first))
+        figures["other_browser"] = taken(server, lambda: first_paint(fresh()).context.close())
+        page = first_paint(first)
         whole = page.locator(ROW).count()
 
         def search(text: str, until: Callable[[int], bool]) -> None:
