@@ -14,8 +14,6 @@ from sklearn.metrics import accuracy_score, f1_score
 from harness.errors import DataError
 from harness.metrics import accuracy, category_accuracy, macro_f1, micro_f1, tally
 
-GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "stats_multiclass.json"
-
 # Four examples, three labels. Label 0: gold twice, chosen once, right once -> F1 = 2/3. Label 1: gold
 # twice, chosen three times, right twice -> F1 = 4/5. Label 2 never occurs.
 GOLD, CHOSEN = [0, 0, 1, 1], [0, 1, 1, 1]
@@ -55,11 +53,10 @@ def test_equal_to_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     assert micro_f1(gold, chosen) == pytest.approx(expected)
 
 
-@pytest.mark.skipif(not GOLDEN.exists(), reason="the golden vectors lie beside the checkout")
-def test_golden_vectors() -> None:
-    golden = json.loads(GOLDEN.read_text())
-    for name, case in golden["predictions"].items():
-        gold, chosen, scores = case["y_true"], case["y_pred"], golden["scores"][name]
+def test_golden_vectors(golden: Path) -> None:
+    known = json.loads((golden / "stats_multiclass.json").read_text())
+    for name, case in known["predictions"].items():
+        gold, chosen, scores = case["y_true"], case["y_pred"], known["scores"][name]
         assert accuracy(gold, chosen) == pytest.approx(scores["accuracy"], rel=1e-9)
         assert macro_f1(gold, chosen) == pytest.approx(scores["macro_f1"], rel=1e-9)
         assert micro_f1(gold, chosen) == pytest.approx(scores["micro_f1"], rel=1e-9)

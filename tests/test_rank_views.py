@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from common import Cli
+from common import Cli, lacking
 from runs import DATA, add
 
 from harness import stats
@@ -191,7 +191,7 @@ def test_latex_is_sound(evil: list[Row], tmp_path: Path) -> None:
     assert not set(plain) & set('#~"|<>')
     engine = next((name for name in ("pdflatex", "tectonic") if shutil.which(name)), None)
     if engine is None:
-        pytest.skip("the structure is checked; no pdflatex or tectonic here to compile it")
+        lacking("the structure is checked; no pdflatex (Debian: texlive-latex-recommended) or tectonic to compile it")
     document = "\n".join(
         [
             r"\documentclass{article}\usepackage{booktabs}\usepackage[T1]{fontenc}\begin{document}",

@@ -16,9 +16,6 @@ from harness import bootstrap, stats
 from harness.errors import ConfigError, DataError
 from harness.metrics import Floats
 
-GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "stats_bootstrap.json"
-golden_vectors = pytest.mark.skipif(not GOLDEN.exists(), reason="the golden vectors lie beside the checkout")
-
 
 def frame(group: Any, gold: Any, chosen: Any, category: Any = "object") -> pd.DataFrame:
     ids = [f"e{k}" for k in range(len(gold))]
@@ -45,11 +42,10 @@ def difference(
     return float(found.point_s[0] - found.point_s[1]), found.drawn_ns[:, 0] - found.drawn_ns[:, 1]
 
 
-@golden_vectors
 @pytest.mark.parametrize("name", ["clusters_120", "clusters_30", "all_clusters_size_1"])
-def test_golden_accuracy_difference(name: str) -> None:
-    golden = json.loads(GOLDEN.read_text())
-    case, scores = golden["predictions"][name], golden["scores"][name]
+def test_golden_accuracy_difference(golden: Path, name: str) -> None:
+    known = json.loads((golden / "stats_bootstrap.json").read_text())
+    case, scores = known["predictions"][name], known["scores"][name]
     ones = np.ones(len(case["cluster"]), dtype=int)
     a, b = (frame(case["cluster"], ones, case[f"correct_{side}"]) for side in "AB")
     options = {"resamples": case["n_resamples"], "seed": case["seed"]}
@@ -71,10 +67,9 @@ def test_golden_accuracy_difference(name: str) -> None:
         assert [summary.low, summary.high] == pytest.approx(scores[f"ci95_accuracy_{side}"], rel=1e-9)
 
 
-@golden_vectors
-def test_golden_macro_f1_difference() -> None:
-    golden = json.loads(GOLDEN.read_text())
-    case, scores = golden["predictions"]["macro_f1_difference"], golden["scores"]["macro_f1_difference"]
+def test_golden_macro_f1_difference(golden: Path) -> None:
+    known = json.loads((golden / "stats_bootstrap.json").read_text())
+    case, scores = known["predictions"]["macro_f1_difference"], known["scores"]["macro_f1_difference"]
     a, b = (frame(case["cluster"], case["y"], case[f"pred_{side}"]) for side in "AB")
     value, drawn_n = difference(b, a, list("xyz"), "macro_f1", resamples=case["n_resamples"], seed=case["seed"])
     assert value == pytest.approx(scores["difference_B_minus_A"], rel=1e-9)
@@ -82,20 +77,18 @@ def test_golden_macro_f1_difference() -> None:
     assert [plain.low, plain.high] == pytest.approx(scores["ci95_percentile"], rel=1e-9)
 
 
-@golden_vectors
-def test_golden_mcnemar() -> None:
-    golden = json.loads(GOLDEN.with_name("stats_mcnemar.json").read_text())
-    for table in golden["scores"]["tables"]:
+def test_golden_mcnemar(golden: Path) -> None:
+    known = json.loads((golden / "stats_mcnemar.json").read_text())
+    for table in known["scores"]["tables"]:
         b, c = table["b"], table["c"]
         right_a, right_b = [1] * b + [0] * c + [1, 0], [0] * b + [1] * c + [1, 0]
         assert stats.mcnemar(right_a, right_b) == (b, c, pytest.approx(table["p_exact_two_sided"], rel=1e-9))
 
 
-@golden_vectors
-def test_golden_holm() -> None:
-    golden = json.loads(GOLDEN.with_name("stats_holm.json").read_text())
-    for name, p in golden["predictions"].items():
-        expected = golden["scores"][name]["holm"]
+def test_golden_holm(golden: Path) -> None:
+    known = json.loads((golden / "stats_holm.json").read_text())
+    for name, p in known["predictions"].items():
+        expected = known["scores"][name]["holm"]
         assert stats.holm(p) == pytest.approx(expected["adjusted"], rel=1e-9)
         assert [q <= 0.05 for q in stats.holm(p)] == expected["reject_at_0_05"]
     assert stats.holm([]) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 from browsing import CHROMIUM, FLAGS, ROOT, Visitor, serving
+from common import lacking
 from streamlit.testing.v1 import AppTest
 
 
@@ -32,10 +32,7 @@ def served(scenes_store: Path) -> Iterator[str]:
 def browser() -> Iterator[Any]:
     """Chromium. CI must have it; elsewhere the tests that need it are skipped."""
     if not CHROMIUM.exists():
-        told = f"{CHROMIUM} is missing: install Chromium (Debian: apt-get install chromium) or set HKDBENCH_CHROMIUM"
-        if os.environ.get("CI"):
-            pytest.fail(told)
-        pytest.skip(told)
+        lacking(f"{CHROMIUM} is missing: install Chromium (Debian: apt-get install chromium) or set HKDBENCH_CHROMIUM")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
