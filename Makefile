@@ -6,7 +6,9 @@ PYTEST_FLAGS ?=
 JOBS ?= 2
 
 BIN := .venv/bin
-# Byte code is compiled on first import instead: most of the installed files are never imported.
+# Byte code is compiled on first import instead, as most of the installed files are never imported, and it is kept:
+# where the environment forbids that, every one of Ray's processes would compile all that it imports, 3 s each.
+export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(PIP_FLAGS)
 
 .PHONY: demo test check format
