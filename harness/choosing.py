@@ -36,7 +36,7 @@ from harness.sweep import (
 )
 
 SWEEPS = ".sweeps"
-ELSEWHERE = {"cluster", "data_dir", "train_on_data_dir", "plugins"}
+ELSEWHERE = {"cluster", "data_dir", "train_on_data_dir", "plugins", "track"}
 """Where a sweep takes place is no part of what it is."""
 PRICED = 32
 """At most so many trials of a search are priced; the others are taken to cost as much on average."""

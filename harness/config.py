@@ -129,6 +129,10 @@ class TrackConfig(Settings):
 
     tensorboard: Folder | None = None
     """A folder for TensorBoard's event files, a folder a run in it."""
+    mlflow: str | None = None
+    """The address of an MLflow tracking server, e.g. http://host:5000; runs go to its experiment `hkdbench`."""
+    wandb: str | None = None
+    """A project of Weights & Biases; `wandb login` or its environment variables say whose."""
 
 
 class RungConfig(Settings):
@@ -198,6 +202,7 @@ class ManyRuns(Settings):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     cluster: ClusterConfig = ClusterConfig()
+    track: TrackConfig = TrackConfig()
     plugins: tuple[str, ...] = ()
 
     def shared(self, benchmark: str) -> dict[str, Any]:
@@ -213,7 +218,6 @@ class SuiteConfig(ManyRuns):
     name: str
     seeds: tuple[int, ...] = Field(min_length=1)
     runs: tuple[SuiteRun, ...] = Field(min_length=1)
-    track: TrackConfig = TrackConfig()
 
     def run_configs(self) -> list[RunConfig]:
         """One `RunConfig` a method, benchmark and seed; seeds outermost, so that early results are whole."""
@@ -237,7 +241,6 @@ class SuiteConfig(ManyRuns):
                     "student": run.student,
                     "seed": seed,
                     "train": parse(TrainConfig, self.train.model_dump() | run.train, f"runs: {run.method}: train"),
-                    "track": self.track,
                     "tags": (*run.tags, f"suite:{self.name}"),
                     "control": run.control,
                 }

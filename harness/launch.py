@@ -7,7 +7,7 @@ from typing import Any
 
 from harness import plan as planning
 from harness import provenance, results
-from harness.config import RunConfig
+from harness.config import RunConfig, TrackConfig
 from harness.plan import Plan
 from harness.record import Record
 from harness.store import Store
@@ -34,7 +34,7 @@ def launch(
     todo = [p for p in plans if results.finished(store, p.run_id) is None]
     for one in {(p.config.benchmark, p.dataset.fingerprint): p for p in plans}.values():
         results.ensure_controls(one, store)
-    track = tracker(plans[0].config.track.tensorboard, store) if plans else lambda event: None
+    track = tracker(configs[0].track if configs else TrackConfig(), store, {p.run_id: p.config for p in plans}, watch)
     begin(plans, todo)
     begun: set[str] = set()
     by_id = {p.run_id: p for p in plans}

@@ -26,6 +26,7 @@ from harness.plan import Plan
 from harness.record import Record
 from harness.store import Store
 from harness.sweep import Dimension, Point, Search, SweepConfig, Trial, learning, student_validations
+from harness.track import tracker
 
 Watch = Callable[[dict[str, Any]], None]
 """Takes a trial's news: `trial` (from 1), `point`, and `state` with `score`, `seconds` (of its runs) and `wall`."""
@@ -275,12 +276,20 @@ def _train(planned: Plan, store: Store, report: Watch) -> Record:
     with cache_of(store, cluster).alone("runs", key_of({"run": planned.run_id})):
         if (done := results.finished(store, planned.run_id)) is not None:
             return done
+        track = tracker(planned.config.track, store, {planned.run_id: planned.config}, lambda note: None)
+
+        def see(event: dict[str, Any]) -> None:
+            track({"run_id": planned.run_id, **event})
+            report(event)
+
         if cluster.workers > 1:
-            rayrun.execute([(planned.run_id, planned.config)], store, cluster, report, "trial", halt=lambda: None)
+            rayrun.execute([(planned.run_id, planned.config)], store, cluster, see, "trial", halt=lambda: None)
             return store.read(planned.run_id)
         device = torch.device("cuda" if cluster.gpus_per_worker else "cpu")
         try:
-            return runner.execute(planned, PlainIo(report, device), store)
+            record = runner.execute(planned, PlainIo(see, device), store)
+            track({"run_id": planned.run_id, "status": record.status})
+            return record
         finally:
             runner.release_memory()
 
