@@ -107,6 +107,9 @@ def connect() -> None:
     # "local" said outright: else Ray joins whatever cluster another process of this machine has started.
     address = os.environ.get("RAY_ADDRESS") or "local"
     check_address(address)
+    own = address == "local"
+    if own:  # nobody looks at its tasks, which would fill the head's memory: some KiB each, a few each second
+        os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     import ray
 
     if ray.is_initialized():
@@ -118,12 +121,13 @@ def connect() -> None:
     try:
         ray.init(
             address=address,
+            include_dashboard=False if own else None,
             logging_level=logging.ERROR,
             log_to_driver=bool(os.environ.get("HKDBENCH_WORKER_LOGS")),
             runtime_env={"env_vars": {"PYTHONPATH": paths, "TOKENIZERS_PARALLELISM": "false"}},
         )
     except Exception as error:
-        if address == "local":
+        if own:
             raise
         raise ConfigError(
             f"RAY_ADDRESS = {address!r}: can't join the cluster: {first_line(error)}; expected a head of the same Ray "
