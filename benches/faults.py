@@ -298,7 +298,8 @@ def on_nodes(folder: Path, suite: dict[str, Any], accidents: Sequence[str], seed
     while True:
         with nodes(2) as cluster:
             env = {**os.environ, "RAY_ADDRESS": cluster.address}
-            driver = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            with open(folder / "driver.err", "w") as err:
+                driver = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=err, text=True)
             began += 1
             headless = False
             while driver.poll() is None:
@@ -331,7 +332,8 @@ def on_nodes(folder: Path, suite: dict[str, Any], accidents: Sequence[str], seed
             watch.look()
         if not headless:
             break
-    assert driver.returncode == 0, f"the suite failed ({driver.returncode})"
+    if driver.returncode:
+        raise SystemExit(f"the suite failed ({driver.returncode}): {(folder / 'driver.err').read_text()[-2000:]}")
     whole = Store(folder / "whole")
     launch_in(whole, configs(suite | {"cluster": {"workers": 0}}))
     watch.look()

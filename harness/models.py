@@ -235,6 +235,12 @@ def width(config: Any) -> int:
     return size
 
 
+def vocabulary(config: Any) -> int:
+    """How many logits the output layer of a transformers configuration's language model gives."""
+    size: int = config.get_text_config().vocab_size
+    return size
+
+
 def load_vlm(rung: RungConfig) -> nn.Module:
     """The rung's model in float32 on the CPU, without dropout state. Raises `ModelError`."""
     quiet()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
@@ -70,8 +70,8 @@ class LiveRole:
             self.scorer.requires_grad_(trainable)
         self.module = io.wrap(self.scorer) if trainable and not self.cut else self.scorer
         self.adapter: nn.Module | None = None
-        self.remembered: dict[int, Tensor] = {}
-        """Option logits (K,) of examples that a frozen role was asked about before, by their identity."""
+        self.remembered: dict[int, models.Outputs] = {}
+        """What a frozen role answered about examples before, by their identity: rows of `models.Outputs`."""
         self.info = plan.infos[rung]
         self.cost = RoleCost()
         self.best_value = -1.0
@@ -282,15 +282,16 @@ class MicroStep:
         if len(new) == len(known):
             return None
         live.recall(len(known) - len(new))
-        fresh = iter(())
+        fresh: Iterator[models.Outputs] = iter(())
         if new:
             batch = {k: v.to(self._device) for k, v in live.encoder(new).items()}
-            fresh = iter(live.forward(batch, ())["options"])
+            outputs = live.forward(batch, self._needs)
+            fresh = ({what: tensor[at] for what, tensor in outputs.items()} for at in range(len(new)))
+        rows = [next(fresh) if found is None else found for found in known]
         options_bk = torch.full(self.options_bk.shape, models.ABSENT, device=self._device)
-        for row, example, found in zip(options_bk, self.examples, known, strict=True):
-            size = len(example.options)
-            row[:size] = (next(fresh) if found is None else found)[:size]
-        return {"options": options_bk}
+        for row_k, example, row in zip(options_bk, self.examples, rows, strict=True):
+            row_k[: len(example.options)] = row["options"][: len(example.options)]
+        return {"options": options_bk} | {what: torch.stack([row[what] for row in rows]) for what in self._needs}
 
     def _encoded(self, encoder: models.Encoder, view: View) -> models.Batch:
         key = encoder.fingerprint, view

@@ -17,6 +17,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,16 @@ from harness.plan import Plan, PlannedStage, for_stage
 from harness.step import LiveRole
 
 Answers = dict[str, Tensor]
-"""By source of weights the option logits (N, K) of `asked`'s examples, on the CPU; absent options at -1e4."""
+"""As `source/what`: by source of weights the option logits (N, K) of `Asked.examples`, absent options at -1e4, and what
+`Asked.needs` names beside them, on the CPU."""
 
 SHARD_BATCHES = 16
 """Batches a shard of answers: what one process computes while others wait for it."""
 PATIENCE_SECONDS = 60.0
-VOCAB: frozenset[Need] = frozenset({"vocab"})
+KEPT: frozenset[Need] = frozenset({"hidden", "vocab"})
+"""What is kept beside option logits; visual tokens are too many."""
+VOCAB_BYTES = 64 * 2**20
+"""The logits of whole vocabularies (N, V) are kept up to this size: a run holds them in memory and in checkpoints."""
 
 # ------------------------------------------------------------------------------------------- what is asked
 
@@ -53,36 +58,62 @@ def source(plan: Plan, stage: Stage, role: str) -> str:
     return f"{weights.stage}.{weights.role}" if learned else source(plan, earlier, weights.role)
 
 
-def asked(plan: Plan, shown: Callable[[Plan, int, Example], Example]) -> dict[str, list[Example]]:
-    """For each source of frozen weights the training examples that it is asked about unchanged.
+@dataclass(frozen=True)
+class Asked:
+    """What frozen weights are asked in a run: about which examples, and what beside option logits."""
+
+    examples: list[Example]
+    needs: frozenset[Need]
+
+    def fitting(self, vocabulary: int) -> frozenset[Need]:
+        """What of `needs` is kept of a model with so many tokens.
+
+        All the vocabulary's logits or none: the largest few would do at temperature 1, but not where it is high.
+        """
+        fits = len(self.examples) * vocabulary * 4 <= VOCAB_BYTES
+        return self.needs if fits else self.needs - {"vocab"}
+
+
+def asked(plan: Plan, shown: Callable[[Plan, int, Example], Example]) -> dict[str, Asked]:
+    """By source of frozen weights what it is asked about training examples that are shown unchanged.
 
     `shown` gives the example at a position as its step shows it: the same object, where nothing changes it.
-    Stages that need more than option logits don't count.
+    Stages that need more than `KEPT` don't count.
     """
     train, size = plan.training.splits["train"], plan.config.train.batch_size
-    found: dict[str, set[str]] = defaultdict(set)
+    examples: dict[str, set[str]] = defaultdict(set)
+    wanted: dict[str, frozenset[Need]] = defaultdict(frozenset)
     for planned in plan.stages:
         stage, seen = planned.stage, for_stage(plan, planned.stage)
         frozen = {source(plan, stage, name) for name, role in stage.roles.items() if not role.trainable}
-        if frozen and not seen.method.needs(stage.name):
+        if frozen and seen.method.needs(stage.name) <= KEPT:
             order = data.batch_at(train, plan.config.seed, planned.position, planned.steps * size)
             unchanged = {example.id for at, example in order if shown(seen, at, example) is example}
             for name in frozen:
-                found[name] |= unchanged
-    return {name: [e for e in train if e.id in ids] for name, ids in found.items()}
+                examples[name] |= unchanged
+                wanted[name] |= seen.method.needs(stage.name)
+    return {name: Asked([e for e in train if e.id in ids], wanted[name]) for name, ids in examples.items()}
 
 
 # ------------------------------------------------------------------------------------------------ answers
 
 
-def answers(role: LiveRole, examples: Sequence[Example], batch_size: int, io: Io, cache: Cache | None = None) -> Tensor:
-    """The role's option logits (N, K) for the examples, shard by shard: from the cache, or forwarded and put there.
+def answers(
+    role: LiveRole,
+    examples: Sequence[Example],
+    needs: frozenset[Need],
+    batch_size: int,
+    io: Io,
+    cache: Cache | None = None,
+) -> dict[str, Tensor]:
+    """The role's option logits (N, K) for the examples and what it `needs` beside them, by name.
 
-    The batches of a shard are shared among the ranks. What the cache gave is noted in the role's bill.
+    Shard by shard: from the cache, or forwarded and put there. The batches of a shard are shared among the ranks. What
+    the cache gave is noted in the role's bill.
     """
-    of_model = _model(role, batch_size, io) if cache else {}
+    of_model = _model(role, batch_size, io) | {"needs": sorted(needs)} if cache else {}
     size = SHARD_BATCHES * batch_size
-    parts = []
+    parts: list[Mapping[str, Tensor]] = []
     for start in range(0, len(examples), size):
         shard = examples[start : start + size]
         key = key_of(of_model | {"examples": [content(example) for example in shard]}) if cache else ""
@@ -91,31 +122,38 @@ def answers(role: LiveRole, examples: Sequence[Example], batch_size: int, io: Io
             with turn(cache, "answers", key, io):
                 found = _kept(cache, "answers", key, io)  # another process may have made it while this one waited
                 if found is None:
-                    options, total = _forwarded(role, shard, batch_size, io)
+                    parts.append(_forwarded(role, shard, needs, batch_size, io))
                     if cache and io.rank == 0:
                         about = {"rung": role.rung, "precision": role.scorer.precision, "examples": len(shard)}
-                        cache.put("answers", key, {"options": options, "logsumexp": total}, about, {})
-                    parts.append(options)
+                        cache.put("answers", key, parts[-1], about, {})
                     continue
         role.recall(0, shared=len(shard) if io.rank == 0 else 0)
-        parts.append(found.tensors["options"])
-    width = max(part.shape[1] for part in parts)
-    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1]), value=ABSENT) for part in parts])
+        parts.append(found.tensors)
+    return {what: _together([part[what] for part in parts]) for what in ("options", *sorted(needs))}
 
 
-def _forwarded(role: LiveRole, examples: Sequence[Example], batch_size: int, io: Io) -> tuple[Tensor, Tensor]:
-    """Option logits (n, k), and the logsumexp of all the vocabulary's (n,), from which probabilities follow."""
+def _forwarded(
+    role: LiveRole, examples: Sequence[Example], needs: frozenset[Need], batch_size: int, io: Io
+) -> dict[str, Tensor]:
+    """Option logits (n, k), what is needed, and the logsumexp of all the vocabulary's (n,): probabilities follow."""
     mine = {}
     for number, start in enumerate(range(0, len(examples), batch_size)):
         if number % io.world == io.rank:
             batch = role.encoder(examples[start : start + batch_size])
-            outputs = role.forward({k: v.to(io.device) for k, v in batch.items()}, VOCAB)
-            mine[start] = outputs["options"].cpu(), outputs["vocab"].logsumexp(-1).cpu()
-    whole: Mapping[int, tuple[Tensor, Tensor]] = {start: t for part in io.gather(mine) for start, t in part.items()}
-    options = torch.full((len(examples), max(len(example.options) for example in examples)), ABSENT)
-    for start, (rows, _) in whole.items():
-        options[start : start + len(rows), : rows.shape[1]] = rows
-    return options, torch.cat([whole[start][1] for start in sorted(whole)])
+            outputs = role.forward({k: v.to(io.device) for k, v in batch.items()}, needs | {"vocab"})
+            kept = {what: outputs[what].cpu() for what in ("options", *sorted(needs))}
+            mine[start] = kept | {"logsumexp": outputs["vocab"].logsumexp(-1).cpu()}
+    whole: Mapping[int, dict[str, Tensor]] = {start: kept for part in io.gather(mine) for start, kept in part.items()}
+    batches = [whole[start] for start in sorted(whole)]
+    return {what: _together([batch[what] for batch in batches]) for what in batches[0]}
+
+
+def _together(parts: Sequence[Tensor]) -> Tensor:
+    """One after another; rows of fewer options are filled up with absent ones."""
+    if parts[0].dim() == 1:
+        return torch.cat(list(parts))
+    width = max(part.shape[1] for part in parts)
+    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1]), value=ABSENT) for part in parts])
 
 
 # ------------------------------------------------------------------------------------------------- stages

@@ -215,14 +215,21 @@ class _Run:
     def _remember(self, name: str, role: LiveRole, stage: Stage) -> None:
         """Give a frozen role the answers that its weights gave before, or will be asked for."""
         source = teachers.source(self.plan, stage, name)
-        examples = self.asked.get(source, [])
-        if not examples or self.plan.method.needs(stage.name):
+        asked = self.asked.get(source)
+        if not asked or not asked.examples:
             return
-        if source not in self.answers:
+        needs = asked.fitting(models.vocabulary(role.scorer.vlm.config))
+        if not self.plan.method.needs(stage.name) <= needs:
+            return
+        if f"{source}/options" not in self.answers:
             size = self.plan.config.evaluate.batch_size
-            self.answers[source] = teachers.answers(role, examples, size, self.io, self.cache)
-        rows = self.answers[source].to(self.io.device)
-        role.remembered = {id(example): row for example, row in zip(examples, rows, strict=True)}
+            found = teachers.answers(role, asked.examples, needs, size, self.io, self.cache)
+            self.answers |= under(source, found)
+        rows = {what: tensor.to(self.io.device) for what, tensor in part_of(self.answers, source).items()}
+        role.remembered = {
+            id(example): {what: tensor[at] for what, tensor in rows.items()}
+            for at, example in enumerate(asked.examples)
+        }
 
     def _adapters(self, stage: Stage, roles: Mapping[str, LiveRole]) -> Mapping[str, nn.Module]:
         """The method's own modules of the stage, the same on all ranks whatever else was drawn."""

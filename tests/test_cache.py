@@ -118,17 +118,17 @@ def test_one_process_makes_an_entry_and_a_killed_one_lets_go(cache: Cache, root:
 
 @pytest.fixture
 def make(toy: str, toy_ladder: str) -> Make:
-    """A plan of a small cached run of offline_kd on the toy benchmark."""
+    """A plan of a small cached run on the toy benchmark, of offline_kd where nothing else is said."""
 
-    def made(seed: int = 0, **settings: Any) -> Plan:
+    def made(seed: int = 0, method: str = "offline_kd", cache: str = "auto", **settings: Any) -> Plan:
         registry.load_plugin(toy)
         table = {
-            "method": "offline_kd",
+            "method": method,
             "settings": settings,
             "benchmark": "toy",
             "ladder": toy_ladder,
             "seed": seed,
-            "train": {"examples": 48, "batch_size": 8, "lr": 3e-3, "validations": 2, "cache": "auto"},
+            "train": {"examples": 48, "batch_size": 8, "lr": 3e-3, "validations": 2, "cache": cache},
         }
         return plan.make(parse(RunConfig, table, "test"))
 
@@ -162,6 +162,32 @@ def test_runs_share_teachers_and_answers_bit_for_bit(make: Make, cache: Cache, t
     third = train.train(make(temperature=4.0), PlainIo(), tmp_path / "third", cache)
     assert bill(third) == {"teacher": (48, 48, 0), "distil": (48, 0, 0)}
     assert third.history == alone.history
+
+
+@pytest.mark.parametrize(("method", "settings"), [("feature_kd", {}), ("offline_kd", {"support": "vocab"})])
+def test_hidden_states_and_the_vocabularys_logits_are_shared_too(
+    make: Make, cache: Cache, tmp_path: Path, method: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = train.train(make(method=method, cache="off", temperature=4.0, **settings), PlainIo(), tmp_path / "live")
+    assert bill(live)["distil"] == (48, 0, 0)
+    train.train(make(method=method, temperature=1.0, **settings), PlainIo(), tmp_path / "first", cache)
+    second = train.train(make(method=method, temperature=4.0, **settings), PlainIo(), tmp_path / "second", cache)
+    assert bill(second)["distil"] == (0, 0, 48)
+    terms = [[row["value"] for row in t.history if row["stage"] == "distil"] for t in (live, second)]
+    assert terms[1] == pytest.approx(terms[0], rel=1e-4)
+    train.train(
+        make(method=method, temperature=2.0), PlainIo(), tmp_path / "options", cache
+    )  # asks for less or as much
+    if "support" in settings:
+        monkeypatch.setattr(teachers, "VOCAB_BYTES", 1)
+        large = train.train(make(method=method, temperature=4.0, **settings), PlainIo(), tmp_path / "large", cache)
+        assert bill(large)["distil"] == (48, 0, 0)
+
+
+def test_visual_tokens_are_too_many_to_keep(make: Make, cache: Cache, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        result = train.train(make(method="relation_kd"), PlainIo(), tmp_path / name, cache)
+        assert bill(result)["distil"] == (48, 0, 0)
 
 
 def test_what_a_stage_depends_on_is_part_of_its_key(make: Make) -> None:
