@@ -358,7 +358,8 @@ def distance(a: Store, b: Store, run_id: str) -> float:
         frame[frame["term"].str.startswith("loss/")]["value"].to_numpy()
         for frame in (store.history(run_id) for store in (a, b))
     ]
-    return float((abs(losses[0] - losses[1]) / abs(losses[1])).max())
+    apart = abs(losses[0] - losses[1])
+    return float((apart / abs(losses[1]).clip(min=1e-3)).max())  # a term may be 0 in both
 
 
 def drive(file: Path, store: Path) -> None:
