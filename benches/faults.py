@@ -217,6 +217,13 @@ class Nodes:
     address: str
     head: subprocess.Popen[bytes]
     nodes: list[subprocess.Popen[bytes]]
+    joined: int = 0
+
+    def join(self) -> None:
+        """One more node, at a loopback address of its own: a driver then belongs to the head's node, which stays."""
+        self.joined += 1
+        at = f"--node-ip-address=127.0.0.{self.joined + 1}"
+        self.nodes.append(start(self.folder, "--num-cpus=1", f"--address={self.address}", at))
 
     def workers(self) -> list[psutil.Process]:
         """The processes that train, on all nodes."""
@@ -238,7 +245,7 @@ def nodes(count: int) -> Iterator[Nodes]:
         cluster = Nodes(folder, f"127.0.0.1:{port}", start(folder, *rest), [])
         try:
             for _ in range(count):
-                cluster.nodes.append(start(folder, "--num-cpus=1", f"--address={cluster.address}"))
+                cluster.join()
             yield cluster
         finally:
             for process in (*cluster.nodes, cluster.head):
@@ -316,7 +323,7 @@ def on_nodes(folder: Path, suite: dict[str, Any], accidents: Sequence[str], seed
                                 draw.choice(victims).kill()
                         case "node":
                             kill(cluster.nodes.pop(draw.randrange(2)))
-                            cluster.nodes.append(start(cluster.folder, "--num-cpus=1", f"--address={cluster.address}"))
+                            cluster.join()
                         case "lost":
                             kill(cluster.nodes.pop(draw.randrange(2)))
                         case "head":

@@ -134,9 +134,9 @@ def peak(plan: Plan, planned: PlannedStage, tokens: Mapping[str, tuple[float, fl
 
 
 def handed_on(plan: Plan, planned: PlannedStage) -> int:
-    """Bytes at a stage's end: frozen weights as they were; a learner's, what it leaves, and the checkpoint of that."""
+    """Bytes at a stage's end: frozen weights as they were; a learner's, what it leaves, and the next model's."""
     return sum(
-        plan.infos[rung_of(plan.stages, planned.stage, name)].parameters * FROZEN * (4 if role.trainable else 1)
+        plan.infos[rung_of(plan.stages, planned.stage, name)].parameters * FROZEN * (3 if role.trainable else 1)
         for name, role in planned.stage.roles.items()
     )
 

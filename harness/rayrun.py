@@ -225,7 +225,11 @@ def check_shared(folder: Path, store: str) -> None:
         return
     look = ray.remote(num_cpus=0)(_sees)
     for node in nodes:
-        if not ray.get(look.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(str(folder))):
+        try:
+            seen = ray.get(look.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(str(folder)))
+        except ray.exceptions.RayError:  # the node is lost meanwhile: whoever takes its place looks too
+            continue
+        if not seen:
             raise StoreError(_unshared(store, node["NodeManagerAddress"]))
 
 
@@ -284,6 +288,7 @@ def execute(
     from ray.train import FailureConfig, ScalingConfig, UserCallback
     from ray.train import RunConfig as TrainRunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
     class Losses(UserCallback):  # type: ignore[misc]
         """Tells the board whose workers died, before the group starts again."""
@@ -294,7 +299,8 @@ def execute(
     lanes = min(check_fits(cluster), free_lanes(cluster, watch), len(runs))
     workers = lanes * cluster.workers
     waiting = [(run_id, config.model_dump(mode="json")) for run_id, config in runs]
-    board = ray.remote(num_cpus=0)(Board).remote(waiting)
+    beside = On(ray.get_runtime_context().get_node_id(), soft=False)  # else it may be lost with another node
+    board = ray.remote(num_cpus=0, scheduling_strategy=beside)(Board).remote(waiting)
     scratch = store.place.scratch / ".work" / f".ray-{name}-{os.getpid()}"
     scratch.mkdir(parents=True, exist_ok=True)
     if isinstance(store.place, LocalPlace):

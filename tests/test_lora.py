@@ -230,11 +230,12 @@ print(json.dumps({"said": said["peak_bytes"], "held": said["memory_bytes"], "mea
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_plan_predicts_the_peak(toy: str, tmp_path: Path) -> None:
-    """Within 25 % of what a run of a model of 22 million weights takes."""
+@pytest.mark.parametrize(("batch_size", "adapters"), [(32, None), (4, {"rank": 4})], ids=["all weights", "adapters"])
+def test_plan_predicts_the_peak(batch_size: int, adapters: dict[str, int] | None, toy: str, tmp_path: Path) -> None:
+    """Within 25 % of what a run of a model of 19 million weights takes."""
     ladder = families.ladder(tmp_path, S={"family": "internvl", "width": 512, "layers": 8})
     table = config(tmp_path, toy).model_dump(mode="json") | {"method": "finetune", "ladder": ladder}
-    table["train"] |= {"examples": 64, "batch_size": 32, "validations": 1}
+    table["train"] |= {"examples": 2 * batch_size, "batch_size": batch_size, "validations": 1, "lora": adapters}
     done = subprocess.run([sys.executable, "-c", MEASURE, json.dumps(table), str(tmp_path / "work")],
                           capture_output=True, text=True, check=True)  # fmt: skip
     found = json.loads(done.stdout.splitlines()[-1])
