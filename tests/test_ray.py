@@ -21,6 +21,7 @@ import pytest
 from common import Cli, Said
 
 from harness import rayrun
+from harness.errors import StoreError
 from harness.rayrun import Board
 from harness.record import Record
 from harness.store import Store
@@ -116,6 +117,31 @@ def test_a_worker_fits_one_node() -> None:
     assert rayrun.room(nodes, {"CPU": 2}) == 3  # one CPU of the second node is left over
     assert rayrun.room(nodes, {"CPU": 1, "GPU": 1}) == 1
     assert rayrun.room(nodes, {"CPU": 1, "memory": 1}) == 0
+
+
+def test_a_node_that_is_lost_while_it_is_asked_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every node must see the store's folder, but one that is gone by then can't be asked."""
+    import ray
+
+    class Look:
+        def options(self, **_: object) -> Look:
+            return self
+
+        def remote(self, folder: str) -> bool:
+            return (tmp_path / "shared") == Path(folder)
+
+    def lost(seen: bool) -> bool:
+        raise ray.exceptions.NodeDiedError("lost")
+
+    nodes = [{"Alive": True, "NodeID": number * 56, "NodeManagerAddress": f"192.0.2.{number}"} for number in "12"]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray, "remote", lambda **_: lambda function: Look())
+    monkeypatch.setattr(ray, "get", lambda seen: seen)
+    rayrun.check_shared(tmp_path / "shared", "runs")
+    with pytest.raises(StoreError, match=r"store 'runs' is not seen by node 192\.0\.2\.1: "):
+        rayrun.check_shared(tmp_path / "other", "runs")
+    monkeypatch.setattr(ray, "get", lost)
+    rayrun.check_shared(tmp_path / "other", "runs")
 
 
 @pytest.mark.parametrize(
