@@ -7,12 +7,16 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from harness.api import Benchmark, DataError, Example, Split
+
+T = TypeVar("T")
 
 MAX_OPTIONS = 26
 """Options are lettered A to Z."""
@@ -130,3 +134,28 @@ def _order(n: int, seed: int, epoch: int) -> list[int]:
             _orders.clear()
         _orders[key] = random.Random(f"order/{seed}/{epoch}").sample(range(n), n)
     return _orders[key]
+
+
+class Ahead(Iterator[T]):
+    """What `make` makes of each of `positions`, in order: the next one in a thread, while the current one is used.
+
+    `begin` is called in the thread first. An error of `make` is raised where its position's turn comes.
+    """
+
+    def __init__(self, make: Callable[[int], T], positions: Sequence[int], begin: Callable[[], object]) -> None:
+        self.make, self.positions = make, iter(positions)
+        self.thread = ThreadPoolExecutor(1, "hkdbench-data", begin)
+        self.coming = self._submitted()
+
+    def _submitted(self) -> Future[T] | None:
+        for position in self.positions:
+            return self.thread.submit(self.make, position)
+        self.thread.shutdown(wait=False)
+        return None
+
+    def __next__(self) -> T:
+        if self.coming is None:
+            raise StopIteration
+        found = self.coming.result()
+        self.coming = self._submitted()
+        return found

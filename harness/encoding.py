@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -53,6 +54,8 @@ class Encoder:
         if any(len(tokens) > 1 for spelled in self.letters for tokens in spelled):
             processor.tokenizer.padding_side = "left"  # what follows the question must stand right behind it
         self._checked = 0
+        self._one_at_a_time = Lock()
+        """The loop encodes ahead in a thread; a tokenizer that two use at once may refuse."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -96,6 +99,10 @@ class Encoder:
 
         Raises `ModelError` where the tokenizer has no way to spell a letter in use, or spells two alike.
         """
+        with self._one_at_a_time:
+            return self._encoded(examples)
+
+    def _encoded(self, examples: Sequence[Example]) -> Batch:
         sizes = torch.tensor([len(example.options) for example in examples])
         self.check_letters(int(sizes.max()))
         texts = [self.text(example) for example in examples]

@@ -94,6 +94,16 @@ def train(
     )
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What one forward pass of a step is given: examples as they are shown, their positions, and model inputs."""
+
+    positions: list[int]
+    examples: list[Example]
+    inputs: Mapping[str, models.Batch]
+    """By the encoder's fingerprint."""
+
+
 class _Run:
     def __init__(self, plan: Plan, io: Io, work: Path, encoders: dict[str, models.Encoder],
                  outputs: dict[str, State], cache: Cache | None,
@@ -171,14 +181,20 @@ class _Run:
             torch.set_rng_state(saved.tensors["rng"])
         marks = {math.ceil(planned.steps * k / train.validations) for k in range(1, train.validations + 1)}
         every = max(planned.steps // POINTS_A_STAGE, 1)
+        used = [role.encoder for role in roles.values() if not role.remembered]
+        positions = [planned.position + step * train.batch_size for step in range(first, planned.steps)]
+        ahead = data.Ahead(
+            partial(self._parts, used), positions, partial(torch.set_num_threads, torch.get_num_threads())
+        )
         sums: dict[tuple[str, str], Tensor] = {}
         counted = 0
         clock = time.perf_counter()
         for step in range(first, planned.steps):
             progress = step / planned.steps
-            position = planned.position + step * train.batch_size
             try:
-                self._step(stage, step, progress, position, roles, learners, sums)
+                with span("hkdbench:data"):
+                    parts = next(ahead)
+                self._step(stage, step, progress, parts, roles, learners, sums)
             except RuntimeError as error:
                 if memory.exhausted(error):
                     raise Place(plan.method.name, stage.name, step).error(
@@ -244,22 +260,30 @@ class _Run:
             )
         return adapters
 
-    def _step(self, stage: Stage, step: int, progress: float, position: int, roles: Mapping[str, LiveRole],
-              learners: Mapping[str, LiveRole], sums: dict[tuple[str, str], Tensor]) -> None:  # fmt: skip
-        """Forward and backward of this rank's part of one global batch; loss sums by role and term."""
+    def _parts(self, used: Sequence[models.Encoder], position: int) -> list[_Part]:
+        """This rank's part of the global batch at a position, in micro-batches, encoded for the roles that see it."""
         plan, io, train = self.plan, self.io, self.plan.config.train
         batch = data.batch_at(plan.training.splits["train"], plan.config.seed, position, train.batch_size)
         mine = [batch[i] for i in range(len(batch)) if i % io.world == io.rank]
-        size = train.micro_batch_size or len(mine)
-        chunks = [mine[i : i + size] for i in range(0, len(mine), size)]
+        size = train.micro_batch_size or max(len(mine), 1)
+        found = []
+        for chunk in (mine[i : i + size] for i in range(0, len(mine), size)):
+            examples = [shown(plan, at, example) for at, example in chunk]
+            by_print = {encoder.fingerprint: encoder for encoder in used}
+            inputs = {name: encoder(examples) for name, encoder in by_print.items()}
+            found.append(_Part([at for at, _ in chunk], examples, inputs))
+        return found
+
+    def _step(self, stage: Stage, step: int, progress: float, parts: Sequence[_Part], roles: Mapping[str, LiveRole],
+              learners: Mapping[str, LiveRole], sums: dict[tuple[str, str], Tensor]) -> None:  # fmt: skip
+        """Forward and backward of this rank's part of one global batch; loss sums by role and term."""
+        plan, io, train = self.plan, self.io, self.plan.config.train
         place, needs = Place(plan.method.name, stage.name, step), plan.method.needs(stage.name)
         asked: list[Asked] = []
-        for number, chunk in enumerate(chunks):
-            with span("hkdbench:data"):
-                examples = [shown(plan, at, example) for at, example in chunk]
-            second = partial(second_view, plan, [at for at, _ in chunk], examples)
-            micro = MicroStep(place, stage, progress, examples, second, roles, needs, io.device)
-            last = number == len(chunks) - 1
+        for number, part in enumerate(parts):
+            second = partial(second_view, plan, part.positions, part.examples)
+            micro = MicroStep(place, stage, progress, part.examples, second, roles, needs, io.device, part.inputs)
+            last = number == len(parts) - 1
             for role in learners.values():
                 role.exchange(last)
             with ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -319,7 +320,8 @@ CACHED = {"train": {"examples": 96, "cache": "auto"}}
         ("assistant", {"dense": True}, {"assist_M.L": 48, "distil.L": 0, "distil.M": 48}),
         # A stage has half of the budget, and each example once: nothing repeats.
         ("hkd4vlm", {"augmentation": False}, {"tcrd.anchor": 48}),
-        ("feature_kd", {}, {"distil.teacher": 96}),  # more than option logits
+        ("feature_kd", {}, {"distil.teacher": 48}),
+        ("relation_kd", {}, {"distil.teacher": 96}),  # visual tokens aren't kept
     ],
 )
 def test_a_frozen_teacher_answers_an_example_once(
@@ -472,6 +474,21 @@ def test_a_breach_says_where_it_is_and_what_mends_it(make: Make, tmp_path: Path,
     planned = make("breach", settings={"how": how}, train={"micro_batch_size": 5})
     with pytest.raises(train.TrainingError, match=rf"method 'breach', stage 'only', step 0: {BREACHES[how]}"):
         train.train(planned, PlainIo(), tmp_path)
+
+
+def test_what_is_made_ahead_comes_in_order_and_an_error_at_its_turn() -> None:
+    made: list[tuple[int, bool]] = []
+
+    def make(position: int) -> int:
+        made.append((position, threading.current_thread() is threading.main_thread()))
+        return 60 // position
+
+    ahead = data.Ahead(make, [1, 2, 0, 3], lambda: None)
+    assert [next(ahead), next(ahead)] == [60, 30]
+    with pytest.raises(ZeroDivisionError):
+        next(ahead)
+    assert made == [(1, False), (2, False), (0, False)]
+    assert list(data.Ahead(make, [4, 5], lambda: None)) == [15, 12]
 
 
 def test_order_depends_on_seed_and_position_only() -> None:
