@@ -36,6 +36,12 @@ _DRAWN = """() => [...document.querySelectorAll('[data-testid=stBidiComponentIso
     (e) => [e, ...e.querySelectorAll('*')].some((one) => one.shadowRoot?.querySelector('.hkd-root')))"""
 
 
+def scenes_run(start: str) -> str:
+    """The id of the committed run of `results/scenes` that starts so."""
+    (found,) = (folder.name for folder in (ROOT / "results" / "scenes").glob(f"{start}-*"))
+    return found
+
+
 @contextmanager
 def serving(store: Path | str, *options: str) -> Iterator[str]:
     """`hkdbench dashboard` on a store, in a process of its own; its URL."""

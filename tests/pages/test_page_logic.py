@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import runs
+from browsing import scenes_run
 from streamlit.testing.v1 import AppTest
 
 from harness.record import Failure
@@ -110,7 +111,7 @@ def test_a_damaged_ablation_is_told(opened: Open, tmp_path: Path) -> None:
 _ALL = """
 import sys
 from streamlit.testing.v1 import AppTest
-RUN = "hkd4vlm-S-scenes_factuality-s0-e20610a443"
+RUN = sys.argv[1]
 
 views = [("run", {"run": RUN}), ("run", {"run": RUN, "section": "Provenance"}), ("examples", {"run": RUN}),
          ("sweep", {}), ("ablation", {}), ("about", {}), ("about", {"what": "Methods", "which": "hkd4vlm"}),
@@ -133,7 +134,8 @@ print(sorted({"torch", "ray", "transformers"} & set(sys.modules)))
 @pytest.mark.slow
 def test_what_the_pages_do_loads_neither_torch_nor_ray(root: Path) -> None:
     environment = os.environ | {"HKDBENCH_STORE": str(root / "results" / "scenes")}
-    done = subprocess.run([sys.executable, "-c", _ALL], cwd=root, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", _ALL, scenes_run("hkd4vlm-S-scenes_factuality-s0")]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout == "[]\n"
 

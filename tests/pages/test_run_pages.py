@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browsing import ROOT, SECONDS, Visitor, serving
+from browsing import ROOT, SECONDS, Visitor, scenes_run, serving
 
 from harness import live
+from harness.cells import percent
 from harness.store import Store
 
-HKD = "hkd4vlm-S-scenes_factuality-s0-e20610a443"
-TUNED = "finetune-S-scenes_factuality-s0-166ec765b2"
+HKD = scenes_run("hkd4vlm-S-scenes_factuality-s0")
+TUNED = scenes_run("finetune-S-scenes_factuality-s0")
 
 pytestmark = pytest.mark.browser
 
@@ -33,7 +34,8 @@ def says(visitor: Visitor, *parts: str) -> None:
 
 def test_a_run_has_figures_curves_costs_and_an_origin(visitor: Visitor) -> None:
     page = visitor.open(f"/run?run={HKD}")
-    says(visitor, "hkd4vlm on scenes_factuality", "46.5 [43.4, 49.6]", "reconstruction", "Accuracy by category")
+    accuracy = Store(ROOT / "results" / "scenes").read(HKD).metrics["test"]["accuracy"]
+    says(visitor, "hkd4vlm on scenes_factuality", percent(accuracy), "reconstruction", "Accuracy by category")
     assert page.locator("canvas, svg.marks").count() >= 3  # categories, confusion, calibration
     visitor.shot("run_figures")
     page.get_by_role("tab", name="Curves").click()
