@@ -34,7 +34,11 @@ def head(cpus: int, jobs: bool = False, python: str | Path = sys.executable,
          env: Mapping[str, str] | None = None) -> Iterator[Head]:  # fmt: skip
     """A cluster of one node with so many CPUs, whatever the machine has."""
     folder = tempfile.mkdtemp(prefix="hkdray")  # a short path: it holds sockets
-    spoken = {**(os.environ if env is None else env), "PYTHONUNBUFFERED": "1", "RAY_task_events_report_interval_ms": "0"}
+    spoken = {
+        **(os.environ if env is None else env),
+        "PYTHONUNBUFFERED": "1",
+        "RAY_task_events_report_interval_ms": "0",
+    }
     process = None
     try:
         for _ in range(5):  # on a very busy machine Ray gives up starting after 30 s
