@@ -51,8 +51,9 @@ All methods see the same training examples in the same order, and the student le
 The weights that are scored are those that did best on the validation split. The generated benchmarks are drawn from a
 seed of their own (2): no setting, lesson or weight was chosen with a look at these pictures. The settings come from
 trials on other pictures (`suites/tuning.toml`, records in `results/tuning`): six for each method that trains a student,
-of which the best mean of both validation accuracies was taken. `hkd4vlm` had one choice more: three of its augmentations
-are off, from an earlier trial. On NLVR the same settings are used. A method's training cost includes its teachers.
+of which the best mean of both validation accuracies was taken. `hkd4vlm` had one choice more: three of its
+augmentations are off, from an earlier trial. On NLVR the same settings are used. A method's training cost includes its
+teachers. Where L is hardly above S, each tuned directly, there is little that a teacher can hand on.
 """
 
 READING = f"""\
@@ -175,7 +176,8 @@ def comparisons(
 ) -> Iterator[Comparison]:
     """The differences of all pairs that the tables hold. Two settings of one method give two pairs.
 
-    Rows are paired that saw the same data and were trained alike (the `train` settings of their runs).
+    Rows are paired that saw the same data and were trained alike (the `train` settings of their runs, but for their
+    learning rates).
     """
     for one, other in pairs:
         found: dict[tuple[str, str], dict[tuple[Split, str], Difference]] = {}
@@ -241,7 +243,9 @@ def _rows_of(rows: Sequence[Row], who: Who) -> list[Row]:
 
 
 def _budget(row: Row, records: Mapping[str, Record]) -> object:
-    return records[row.run_ids[0]].config.get("train")
+    """How a row's runs were trained, learning rates apart: each method may have its own."""
+    train = records[row.run_ids[0]].config.get("train", {})
+    return {name: value for name, value in train.items() if name not in ("lr", "lr_by_rung")}
 
 
 def _name(row: Row) -> str:

@@ -42,7 +42,7 @@ def test_compare_says_what_the_command_says(visitor: Visitor, scenes_store: Path
         assert f"{100 * category.difference.value:+.1f}" in text
     assert f"{100 * found.errors.introduced.value:.1f}" in text
     visitor.shot("compare_rows")
-    page.get_by_role("link", name=found.parted[0].id).click()
+    page.get_by_role("link", name=found.parted[0].id, exact=True).click()
     page.wait_for_url("**/examples?run=*")
     assert page.url.count("run=") == 2
     assert f"id={found.parted[0].id}" in page.url
