@@ -329,10 +329,12 @@ def test_records_of_schema_1_are_lifted(store: Store) -> None:
     assert store.problems()[0].message == "record.json is damaged: it doesn't fit its schema 1"
 
 
-def test_the_committed_results_are_of_schema_1_and_read(root: Path) -> None:
-    folder = next((root / "results" / "nlvr").glob("finetune-S-*"))
-    assert '"schema_version": 1' in (folder / "record.json").read_text()
-    assert Store(root / "results" / "nlvr").read(folder.name).budget == 4096
+@pytest.mark.parametrize("name", ["controls", "nlvr", "scenes", "tuning"])
+def test_the_committed_results_are_read(root: Path, name: str) -> None:
+    committed = Store(root / "results" / name)
+    assert committed.problems() == []
+    budgets = {record.budget for record in committed.records() if record.kind == "run" and record.stages}
+    assert budgets == {4096}
 
 
 def test_figures_that_only_records_state(store: Store) -> None:
