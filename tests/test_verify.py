@@ -103,7 +103,7 @@ def test_protocols_need_the_data(root: Path, nlvr_dir: Path) -> None:
     run_id = next(name for name in old.ids() if name.startswith("zero_shot"))
     without = verify(old, run_id)
     assert states(without)["data"] == states(without)["figures"] == "unverified"
-    assert any("test official:accuracy" in f.detail for f in without.of("unverified"))
+    assert any("official:accuracy" in f.detail for f in without.of("unverified"))
     whole = verify(old, run_id, nlvr_dir)
     assert states(whole)["data"] == states(whole)["figures"] == states(whole)["golds"] == "ok"
 
