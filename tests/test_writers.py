@@ -40,6 +40,7 @@ def work(store: Store, number: int, turn: int, acknowledged: Path) -> None:
 def one_turn(store: Store, turn: int, acknowledged: Path) -> list[int]:
     """Forks all writers (two of them compact instead), kills half of them unless it is the last turn; exit codes."""
     rng = random.Random(turn)
+    doomed = set(rng.sample(range(PROCESSES), PROCESSES // 2)) if turn < TURNS - 1 else set()
     children = []
     for number in range(PROCESSES):
         if (child := os.fork()) == 0:
@@ -50,10 +51,9 @@ def one_turn(store: Store, turn: int, acknowledged: Path) -> list[int]:
             finally:
                 os._exit(code)
         children.append(child)
-    doomed = rng.sample(children, PROCESSES // 2) if turn < TURNS - 1 else []
-    for child in sorted(doomed, reverse=True):  # the last began last: on a fast machine the first are done by now
-        time.sleep(rng.random() * 0.001)
-        os.kill(child, signal.SIGKILL)  # one that has ended already is not yet collected: no harm
+        if number in doomed:  # while it writes: it takes longer than that
+            time.sleep(rng.random() * 0.01)
+            os.kill(child, signal.SIGKILL)
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
