@@ -34,6 +34,7 @@ from harness.sweep import (
     student_validations,
     told,
 )
+from harness.track import tracker
 
 SWEEPS = ".sweeps"
 ELSEWHERE = {"cluster", "data_dir", "train_on_data_dir", "plugins", "track"}
@@ -67,6 +68,7 @@ def run(sweep: SweepConfig, store: Store, watch: Watch, launch: Launch) -> Resul
     listed = {search.name: points(search) for search in searches}
     first = {search.name: _first(search, listed[search.name]) for search in searches}
     plans = {search.name: plan.make(search.trial(first[search.name], sweep.seeds[0])) for search in searches}
+    tracker(sweep.track, store, {}, watch)  # what it lacks is told here, not by every trial
     store.check_writable()
     _claim(sweep, {name: planned.code for name, planned in plans.items()}, store)
     result = _load(sweep, store)

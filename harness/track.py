@@ -6,6 +6,7 @@ stays the record: nothing reads back what is written here, and a tracker that fa
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +46,12 @@ def tracker(
     missing.
     """
     openers: dict[str, Open] = {}
-    if track.tensorboard is not None:
-        openers["tensorboard"] = _tensorboard(track.tensorboard)
-    if track.mlflow is not None:
-        openers["mlflow"] = _mlflow(track.mlflow)
-    if track.wandb is not None:
-        openers["wandb"] = _wandb(track.wandb)
+    for name, (opened, library, mend) in TRACKERS.items():
+        if (where := getattr(track, name)) is not None:
+            try:
+                openers[name] = opened(where)
+            except ImportError:
+                raise ConfigError(f"track.{name} needs {library}, which isn't installed: {mend}") from None
     logs: dict[tuple[str, str], Log] = {}
 
     def see(event: Event) -> None:
@@ -87,16 +88,9 @@ def _write(log: Log, event: Event, store: Store) -> None:
 # ---------------------------------------------------------------------------------------------- trackers
 
 
-def _missing(option: str, library: str, extra: str) -> ConfigError:
-    return ConfigError(f"track.{option} needs {library}, which isn't installed: {extra}")
-
-
 def _tensorboard(folder: Path) -> Open:
     """Event files, a folder a run under `folder`."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise _missing("tensorboard", "tensorboardX", "it comes with Ray Train; pip install tensorboardX") from None
+    from tensorboardX import SummaryWriter
 
     @dataclass(frozen=True)
     class Board:
@@ -114,12 +108,8 @@ def _tensorboard(folder: Path) -> Open:
 
 def _mlflow(uri: str) -> Open:
     """Runs of the experiment `hkdbench` of a tracking server, with the configuration as parameters."""
-    try:
-        from mlflow.entities import Metric, Param
-        from mlflow.tracking import MlflowClient
-    except ImportError:
-        raise _missing("mlflow", "mlflow-skinny", "pip install 'hkdbench[mlflow]'") from None
-    import time
+    from mlflow.entities import Metric, Param
+    from mlflow.tracking import MlflowClient
 
     @dataclass(frozen=True)
     class Run:
@@ -148,10 +138,7 @@ def _mlflow(uri: str) -> Open:
 
 def _wandb(project: str) -> Open:
     """Runs of a project, where `wandb login` or `WANDB_MODE=offline` say that they go; the id is the run's own."""
-    try:
-        import wandb
-    except ImportError:
-        raise _missing("wandb", "wandb", "pip install 'hkdbench[wandb]'") from None
+    import wandb
 
     @dataclass(frozen=True)
     class Run:
@@ -177,3 +164,11 @@ def _wandb(project: str) -> Open:
         )
 
     return begin
+
+
+TRACKERS: dict[str, tuple[Callable[[Any], Open], str, str]] = {
+    "tensorboard": (_tensorboard, "tensorboardX", "it comes with Ray Train; pip install tensorboardX"),
+    "mlflow": (_mlflow, "mlflow-skinny", "pip install 'hkdbench[mlflow]'"),
+    "wandb": (_wandb, "wandb", "pip install 'hkdbench[wandb]'"),
+}
+"""By the field of `TrackConfig`: what makes its logs, the library that this takes, and how to get that."""

@@ -128,3 +128,19 @@ def test_a_library_that_is_missing_is_named(
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ConfigError, match=rf"track\.{name} needs .*hkdbench\[{name}\]"):
         tracker(TrackConfig(**{name: "x"}), Store(tmp_path), {}, lambda note: None)
+
+
+def test_a_sweep_without_its_trackers_library_is_refused_at_once(
+    cli: Cli, toy: str, toy_ladder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by each of its trials: nothing is written, no cluster started."""
+    (tmp_path / "sweep.toml").write_text(
+        f'name = "x"\ntrials = 2\nbenchmarks = ["toy"]\nladder = "{toy_ladder}"\nplugins = ["{toy}"]\n'
+        'train = { examples = 16, batch_size = 8 }\n[[methods]]\nmethod = "finetune"\n'
+        '[methods.space]\n"train.lr" = { choice = [0.001, 0.003] }\n'
+    )
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    said = cli("sweep", tmp_path / "sweep.toml", "--store", tmp_path / "store", "--set", "track.wandb=x")
+    assert said.code == 2
+    assert "track.wandb needs wandb, which isn't installed: pip install 'hkdbench[wandb]'" in said.err
+    assert not (tmp_path / "store").exists()
