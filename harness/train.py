@@ -181,7 +181,7 @@ class _Run:
             torch.set_rng_state(saved.tensors["rng"])
         marks = {math.ceil(planned.steps * k / train.validations) for k in range(1, train.validations + 1)}
         every = max(planned.steps // POINTS_A_STAGE, 1)
-        used = [role.encoder for role in roles.values() if not role.remembered]
+        used = {role.encoder.fingerprint: role.encoder for role in roles.values() if not role.remembered}
         positions = [planned.position + step * train.batch_size for step in range(first, planned.steps)]
         ahead = data.Ahead(
             partial(self._parts, used), positions, partial(torch.set_num_threads, torch.get_num_threads())
@@ -260,17 +260,16 @@ class _Run:
             )
         return adapters
 
-    def _parts(self, used: Sequence[models.Encoder], position: int) -> list[_Part]:
-        """This rank's part of the global batch at a position, in micro-batches, encoded for the roles that see it."""
+    def _parts(self, used: Mapping[str, models.Encoder], position: int) -> list[_Part]:
+        """This rank's part of the global batch at a position, in micro-batches, encoded by the encoders in use."""
         plan, io, train = self.plan, self.io, self.plan.config.train
         batch = data.batch_at(plan.training.splits["train"], plan.config.seed, position, train.batch_size)
         mine = [batch[i] for i in range(len(batch)) if i % io.world == io.rank]
-        size = train.micro_batch_size or max(len(mine), 1)
+        size = train.micro_batch_size or len(mine)
         found = []
         for chunk in (mine[i : i + size] for i in range(0, len(mine), size)):
             examples = [shown(plan, at, example) for at, example in chunk]
-            by_print = {encoder.fingerprint: encoder for encoder in used}
-            inputs = {name: encoder(examples) for name, encoder in by_print.items()}
+            inputs = {fingerprint: encoder(examples) for fingerprint, encoder in used.items()}
             found.append(_Part([at for at, _ in chunk], examples, inputs))
         return found
 
