@@ -95,7 +95,7 @@ class Board:
 
 
 def _kernels() -> dict[str, str]:
-    """How many kernels a worker's oneDNN keeps: by default 1,024, some 200 MB for batches of many lengths."""
+    """How many kernels a worker's oneDNN keeps: by default 1,024, which batches of many lengths fill."""
     name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
     return {name: os.environ.get(name, "64")}
 
