@@ -44,6 +44,13 @@ class TrainConfig(Settings):
     """Examples an optimizer step, over all workers."""
     micro_batch_size: int = Field(0, ge=0)
     """Examples a forward pass of one worker; 0: the worker's whole part of the batch."""
+    questions_per_image: int = Field(1, ge=1)
+    """So many questions of one image stand together in the training order. This changes which examples share a batch:
+    runs with different values see the examples in different orders, and don't compare methods alone."""
+    share_prefix: bool = True
+    """With `questions_per_image` above 1 those of a forward pass share their image and the common beginning of their
+    prompts, where the model allows that (see harness.prefix): the same losses and gradients but for rounding. Off:
+    each question passes by itself."""
     lr: float = Field(5e-4, gt=0)
     """Peak learning rate (AdamW, linear warm-up, cosine to 0 in each stage)."""
     lr_by_rung: dict[str, float] = {}
@@ -72,6 +79,11 @@ class TrainConfig(Settings):
     """Validations a stage, evenly spaced; a checkpoint is written at each, the best weights are kept."""
     validation_examples: int = Field(300, ge=1)
     """At most so many validation examples are scored while training."""
+
+    @property
+    def shares(self) -> bool:
+        """Whether questions of one image are to share it in training."""
+        return self.share_prefix and self.questions_per_image > 1
 
     def precision_of(self, rung: str) -> str:
         """The precision in which a rung computes."""

@@ -7,7 +7,7 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -112,28 +112,64 @@ def _file_of(example: Example) -> Path | None:
     return path if isinstance(path, Path) else None
 
 
-def batch_at(examples: Sequence[Example], seed: int, position: int, size: int) -> list[tuple[int, Example]]:
+def batch_at(
+    examples: Sequence[Example], seed: int, position: int, size: int, together: int = 1
+) -> list[tuple[int, Example]]:
     """The `size` examples that are seen from `position` on, each with its position.
 
     The order is that of reshuffled epochs and depends on the seed and the position alone: every method
     sees the same examples in the same order, a resumed run goes on where it was, and the workers cut one
-    global batch among them.
+    global batch among them. Up to `together` questions of one image follow each other.
     """
     positions = range(position, position + size)
-    orders = {epoch: _order(len(examples), seed, epoch) for epoch in {p // len(examples) for p in positions}}
+    orders = {epoch: _order(examples, seed, epoch, together) for epoch in {p // len(examples) for p in positions}}
     return [(p, examples[orders[p // len(examples)][p % len(examples)]]) for p in positions]
 
 
-_orders: dict[tuple[int, int, int], list[int]] = {}
+def share_of(batch: Sequence[T], rank: int, world: int, together: int = 1) -> Sequence[T]:
+    """What a rank takes of a global batch: each `world`-th, or a stretch where an image's questions stand together."""
+    if together == 1:
+        return batch[rank::world]
+    return batch[len(batch) * rank // world : len(batch) * (rank + 1) // world]
 
 
-def _order(n: int, seed: int, epoch: int) -> list[int]:
-    key = (n, seed, epoch)
-    if key not in _orders:
+_orders: dict[tuple[int, int, int, int], tuple[Sequence[Example], list[int]]] = {}
+
+
+def _order(examples: Sequence[Example], seed: int, epoch: int, together: int) -> list[int]:
+    key = (id(examples), seed, epoch, together)
+    known = _orders.get(key)
+    if known is None or known[0] is not examples:
         if len(_orders) > 16:
             _orders.clear()
-        _orders[key] = random.Random(f"order/{seed}/{epoch}").sample(range(n), n)
-    return _orders[key]
+        rng = random.Random(f"order/{seed}/{epoch}")
+        known = _orders[key] = examples, _shuffled(examples, together, rng)
+    return known[1]
+
+
+def _shuffled(examples: Sequence[Example], together: int, rng: random.Random) -> list[int]:
+    """Every example's number once; up to `together` of one image beside each other, other ones in each epoch."""
+    if together == 1:
+        return rng.sample(range(len(examples)), len(examples))
+    families = (rng.sample(family, len(family)) for family in by_image(examples))
+    chunks = [family[at : at + together] for family in families for at in range(0, len(family), together)]
+    return [i for chunk in rng.sample(chunks, len(chunks)) for i in chunk]
+
+
+def by_image(examples: Sequence[Example]) -> list[list[int]]:
+    """The examples' numbers by image, in the order in which the images come first."""
+    families: dict[Hashable, list[int]] = {}
+    for i, example in enumerate(examples):
+        families.setdefault(_image(example), []).append(i)
+    return list(families.values())
+
+
+def _image(example: Example) -> Hashable:
+    try:
+        hash(example.image)
+    except TypeError:  # a callable with fields that can't be hashed
+        return id(example.image)
+    return example.image
 
 
 class Ahead(Iterator[T]):

@@ -51,7 +51,7 @@ class Encoder:
         self.processor, self.name = processor, name
         _give_template(processor, name)
         self.letters = [spellings(processor.tokenizer, letter) for letter in string.ascii_uppercase]
-        if any(len(tokens) > 1 for spelled in self.letters for tokens in spelled):
+        if not self.one_token_each:
             processor.tokenizer.padding_side = "left"  # what follows the question must stand right behind it
         self._checked = 0
         self._one_at_a_time = Lock()
@@ -93,6 +93,18 @@ class Encoder:
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
         return text
+
+    @cached_property
+    def one_token_each(self) -> bool:
+        """Whether every way to spell a letter is a single token."""
+        return all(len(tokens) == 1 for spelled in self.letters for tokens in spelled)
+
+    def prompts(self, examples: Sequence[Example]) -> list[list[int]]:
+        """The tokens of each prompt as the tokenizer alone makes them: one sign where the image's go."""
+        with self._one_at_a_time:
+            texts = [self.text(example) for example in examples]
+            ids: list[list[int]] = self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return ids
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Inputs of B examples: what the model's processor gives, and `options` bool (B, K).

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from harness.api import Example, Method
+from harness.data import by_image
 from harness.io import Io
 from harness.models import Batch, Encoder, OptionScorer
-from harness.prefix import Asker, by_image
+from harness.prefix import Asker
 
 Scoring = tuple[OptionScorer, Encoder]
 

@@ -22,6 +22,8 @@ from harness.errors import ModelError, first_line
 
 __all__ = [
     "ABSENT",
+    "BEGINNING",
+    "PARENTS",
     "Batch",
     "Encoder",
     "OptionScorer",
@@ -37,6 +39,10 @@ __all__ = [
 
 ABSENT = -1e4
 """The logit of an option that an example doesn't have: probability 0, finite log."""
+
+PARENTS, BEGINNING = "parents", "beginning/"
+"""What makes a batch a packed one: which beginning each row stands behind, and before the names of what the processor
+gave of the beginnings."""
 
 Outputs = dict[str, Tensor]
 """`options` (B, K), and what was needed beside it: `hidden` (B, d), `vision` (B, N, d), `vocab` (B, V)."""
@@ -54,31 +60,58 @@ class OptionScorer(nn.Module):
         self.register_buffer("letters", padded, persistent=False)
 
     def forward(self, batch: Batch, needs: Collection[Need] = ()) -> Outputs:
-        inputs = {key: value for key, value in batch.items() if key != "options"}
-        options_bk = batch["options"]
+        """What is asked of each row of `batch`: input_ids, attention_mask, options, and what else the model takes.
+
+        Row b of a packed batch (padded right) stands behind row `parents[b]` of its beginnings (padded left), which
+        pass through the model once for all rows; see `harness.prefix`. Where options are several tokens its rows must
+        have one length.
+        """
+        own_bt, options_bk = batch["attention_mask"], batch["options"]
         tree = _tree(self.spelled[: options_bk.shape[1]])
         # The last attended token of each row: its own last one under right padding, the common last under left.
-        mask = inputs["attention_mask"]
-        last_b = mask.shape[1] - 1 - mask.flip(1).argmax(1)
+        last_b = own_bt.shape[1] - 1 - own_bt.flip(1).argmax(1)
         kept, row_b = last_b.unique(return_inverse=True)
-        narrow_precision = torch.autocast(mask.device.type, torch.bfloat16, enabled=self.precision == "bf16")
-        with _caught(self.vlm, needs, row_b if len(kept) > 1 else None) as caught, narrow_precision:
-            given = self.vlm(**inputs, logits_to_keep=kept, use_cache=tree is not None)
+        narrow_precision = torch.autocast(own_bt.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        outputs: Outputs = {}
+        parents_b: Tensor | None = None
+        if PARENTS in batch:
+            parents_b = batch[PARENTS]
+            with narrow_precision:
+                inputs, outputs = self._begun(batch, needs)
+        else:
+            inputs = {key: value for key, value in batch.items() if key != "options"} | {"use_cache": tree is not None}
+        wanted = [need for need in needs if need not in outputs]
+        with _caught(self.vlm, wanted, row_b if len(kept) > 1 else None) as caught, narrow_precision:
+            given = self.vlm(**inputs, logits_to_keep=kept)
         logits_bv = given.logits[:, 0].float()
         if tree is None:
             logits_bk = self._letters(logits_bv, options_bk)
         else:
             with narrow_precision:
-                logits_brlv = self._continued(given.past_key_values, mask, tree)
+                logits_brlv = self._continued(given.past_key_values, inputs["attention_mask"], tree, parents_b)
             logits_bk = tree.scores(logits_bv, logits_brlv)
-        outputs: Outputs = {"options": logits_bk.masked_fill(~options_bk, ABSENT)}
-        if "hidden" in needs:
+        outputs["options"] = logits_bk.masked_fill(~options_bk, ABSENT)
+        if "hidden" in wanted:
             outputs["hidden"] = caught["hidden"][:, 0].float()
-        if "vision" in needs:
-            outputs["vision"] = _visual_tokens(self.vlm, caught["embeddings"], inputs["input_ids"]).float()
-        if "vocab" in needs:
+        if "vision" in wanted:
+            outputs["vision"] = _visual_tokens(self.vlm, caught["embeddings"], batch["input_ids"]).float()
+        if "vocab" in wanted:
             outputs["vocab"] = logits_bv
         return outputs
+
+    def _begun(self, batch: Batch, needs: Collection[Need]) -> tuple[dict[str, Any], Outputs]:
+        """What the model is given of a packed batch once its beginnings have passed; and what was needed of these."""
+        prefix, parents_b = beginnings(batch), batch[PARENTS]
+        with _caught(self.vlm, [need for need in needs if need == "vision"], None) as caught:
+            cache = self.vlm(**prefix, logits_to_keep=1, use_cache=True).past_key_values
+        if cache is None:
+            raise ModelError(f"{type(self.vlm).__name__} keeps no cache of the prompt")
+        cache.batch_select_indices(parents_b)
+        mask = torch.cat([prefix["attention_mask"][parents_b], batch["attention_mask"]], 1)
+        seen: Outputs = {}
+        if "vision" in needs:
+            seen["vision"] = _visual_tokens(self.vlm, caught["embeddings"], prefix["input_ids"]).float()[parents_b]
+        return self._behind(cache, batch["input_ids"], mask, parents_b), seen
 
     def _letters(self, logits_bv: Tensor, options_bk: Tensor) -> Tensor:
         """The logits (B, K) of letters that are single tokens."""
@@ -86,32 +119,6 @@ class OptionScorer(nn.Module):
         # Several spellings of one letter: the log of their summed probability.
         spelled_bks = logits_bv[:, letters.clamp(min=0)].masked_fill(letters < 0, float("-inf"))
         return spelled_bks.logsumexp(-1)
-
-    def branched(self, prefix: Batch, parents_b: Tensor, batch: Batch) -> Tensor:
-        """The option logits (B, K) of questions that go on from a beginning which several of them share.
-
-        Row b of `batch` (input_ids, attention_mask, options; padded right) stands behind row `parents_b[b]` of
-        `prefix` (what the processor gives, padded left), which passes through the model once for all. Where options
-        are several tokens all rows must have one length. See `harness.prefix`.
-        """
-        mask_bt, options_bk = batch["attention_mask"], batch["options"]
-        tree = _tree(self.spelled[: options_bk.shape[1]])
-        last_b = mask_bt.sum(1) - 1
-        kept, row_b = last_b.unique(return_inverse=True)
-        with torch.autocast(mask_bt.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            cache = self.vlm(**prefix, logits_to_keep=1, use_cache=True).past_key_values
-            if cache is None:
-                raise ModelError(f"{type(self.vlm).__name__} keeps no cache of the prompt")
-            cache.batch_select_indices(parents_b)
-            mask = torch.cat([prefix["attention_mask"][parents_b], mask_bt], 1)
-            known = self._behind(cache, batch["input_ids"], mask, parents_b)
-            with _caught(self.vlm, (), row_b if len(kept) > 1 else None):
-                logits_bv = self.vlm(**known, logits_to_keep=kept).logits[:, 0].float()
-            if tree is None:
-                logits_bk = self._letters(logits_bv, options_bk)
-            else:
-                logits_bk = tree.scores(logits_bv, self._continued(cache, mask, tree, parents_b))
-        return logits_bk.masked_fill(~options_bk, ABSENT)
 
     def _continued(self, cache: Any, mask_bt: Tensor, tree: _Tree, parents_b: Tensor | None = None) -> Tensor:
         """The logits (B, R, L, V) after each token of the tree's R branches, behind the prompt in the cache."""
@@ -281,8 +288,16 @@ def load_config(rung: RungConfig) -> Any:
     return AutoConfig.from_pretrained(ladders.snapshot(rung), trust_remote_code=False)
 
 
+def beginnings(batch: Batch) -> Batch:
+    """Of a packed batch what its rows stand behind, as the processor gave it."""
+    return {key.removeprefix(BEGINNING): value for key, value in batch.items() if key.startswith(BEGINNING)}
+
+
 def token_counts(config: Any, batch: Batch) -> tuple[float, float]:
     """Attended text tokens and image patches of the whole batch; `config` is the model's."""
+    if PARENTS in batch:
+        begun, patches = token_counts(config, beginnings(batch))
+        return begun + float(batch["attention_mask"].sum()), patches
     tokens = float(batch["attention_mask"].sum())
     vision = getattr(config, "vision_config", None)
     size = getattr(vision, "patch_size", None)

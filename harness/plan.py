@@ -105,6 +105,13 @@ class Plan:
             for name in self.infos
             if (rung := self.rungs[name]).revision is None and not Path(rung.model).is_dir()
         ]
+        train = self.config.train
+        if self.stages and train.shares and train.gradient_checkpointing:
+            found.append(
+                "train.gradient_checkpointing leaves no cache behind the beginning that questions of an image share: "
+                "each passes by itself in learners, though train.questions_per_image is "
+                f"{train.questions_per_image}; turn it off: sharing saves memory too"
+            )
         for planned in self.stages:
             stage = planned.stage
             if student not in stage.roles:

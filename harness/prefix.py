@@ -6,20 +6,24 @@ the questions, which go on from there. That is exact but for rounding, for model
 
 Whether a model is one shows in the first questions: they are also asked one by one. Where tokens or answers differ
 (PaliGemma's image tokens see the question), all are asked one by one, and a note says why.
+
+Training shares too (`encoded`), where an image's questions stand together in its order: gradients pass through the
+common beginning. The preflight asks the first questions both ways.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from harness.api import Example
+from harness.data import by_image
 from harness.encoding import Batch, Encoder
 from harness.errors import first_line
-from harness.models import OptionScorer, image_token
+from harness.models import BEGINNING, PARENTS, OptionScorer
 
 LARGEST_APART = {"fp32": 1e-4, "bf16": 0.1}
 """The largest difference of an option's log-probability that rounding explains."""
@@ -45,7 +49,7 @@ class Asker:
         """Of each example the log-probabilities (K,), float32, on the CPU, `batch_size` at a time."""
         logs: dict[int, Tensor] = {}
         families = [f for f in by_image(examples) if len(f) > 1] if self.share else []
-        for part in _parts(self._branches(examples, families), batch_size):
+        for part in _parts(_branches(self.encoder, examples, families), batch_size):
             found = self._together(examples, part)
             if found is None:
                 break
@@ -57,26 +61,13 @@ class Asker:
         return [logs[i][: len(example.options)] for i, example in enumerate(examples)]
 
     def _one_by_one(self, examples: Sequence[Example]) -> list[Tensor]:
-        batch = {key: value.to(self.device) for key, value in self.encoder(examples).items()}
-        return list(self.scorer(batch)["options"].log_softmax(-1).cpu())
-
-    def _branches(self, examples: Sequence[Example], families: Sequence[Sequence[int]]) -> Iterator[Branches]:
-        """What goes on from a common beginning, family by family, with a length each where the model needs that."""
-        single = all(len(tokens) == 1 for spelled in self.scorer.spelled for tokens in spelled)
-        for family in families:
-            texts = [self.encoder.text(examples[i]) for i in family]
-            raw = self.encoder.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
-            common = min(_common(raw), *(len(ids) - 1 for ids in raw))
-            tails = [ids[common:] for ids in raw]
-            for length in [None] if single else sorted({len(tail) for tail in tails}):
-                chosen = [k for k, tail in enumerate(tails) if length in (None, len(tail))]
-                yield Branches([family[k] for k in chosen], [tails[k] for k in chosen], length)
+        return self._asked(self.encoder(examples))
 
     def _together(self, examples: Sequence[Example], part: Sequence[Branches]) -> list[Tensor] | None:
         """The answers of the part's rows in order; None where the model turns out not to support this."""
         asked = [examples[row] for branches in part for row in branches.rows]
         try:
-            logs = self._branched([examples[branches.rows[0]] for branches in part], part, asked)
+            logs = self._branched(examples, part)
         except Exception as error:
             if self.checked:  # it worked before: this is something else
                 raise
@@ -92,31 +83,12 @@ class Asker:
             self.checked = True
         return self._one_by_one(asked) if logs is None else logs
 
-    def _branched(
-        self, firsts: Sequence[Example], part: Sequence[Branches], asked: Sequence[Example]
-    ) -> list[Tensor] | None:
-        encoded = self.encoder(firsts)
-        begun = [_beginning(encoded, b, branches.tails[0]) for b, branches in enumerate(part)]
-        lengths = [found[0] for found in begun if found is not None]
-        if len(lengths) < len(part):
-            return None
-        pad = self.encoder.processor.tokenizer.pad_token_id or 0
-        prefix = _cut(encoded, lengths, pad)
-        image = image_token(self.scorer.vlm.config)
-        if (prefix["input_ids"] == image).sum() != (encoded["input_ids"] == image).sum():
-            return None  # the prompts differ before the image
-        ends = [found[1] for found in begun if found is not None]
-        tails = [tail + end for branches, end in zip(part, ends, strict=True) for tail in branches.tails]
-        parents = [b for b, branches in enumerate(part) for _ in branches.rows]
-        width, sizes = max(map(len, tails)), torch.tensor([len(example.options) for example in asked])
-        batch = {
-            "input_ids": torch.tensor([tail + [pad] * (width - len(tail)) for tail in tails]),
-            "attention_mask": (torch.arange(width) < torch.tensor([len(tail) for tail in tails])[:, None]).long(),
-            "options": torch.arange(int(sizes.max())) < sizes[:, None],
-        }
-        self.encoder.check_letters(int(sizes.max()))
-        prefix, batch = ({k: v.to(self.device) for k, v in some.items()} for some in (prefix, batch))
-        logits_bk = self.scorer.branched(prefix, torch.tensor(parents, device=self.device), batch)
+    def _branched(self, examples: Sequence[Example], part: Sequence[Branches]) -> list[Tensor] | None:
+        batch = _packed(self.encoder, examples, part)
+        return None if batch is None else self._asked(batch)
+
+    def _asked(self, batch: Batch) -> list[Tensor]:
+        logits_bk = self.scorer({key: value.to(self.device) for key, value in batch.items()})["options"]
         return list(logits_bk.log_softmax(-1).cpu())
 
     def _apart(self, asked: Sequence[Example], logs: Sequence[Tensor]) -> str:
@@ -150,20 +122,55 @@ class Branches:
     """Of every tail, where the model needs one length: options of several tokens stand right behind it."""
 
 
-def by_image(examples: Sequence[Example]) -> list[list[int]]:
-    """The examples' numbers by image, in the order in which the images come first."""
-    families: dict[Hashable, list[int]] = {}
-    for i, example in enumerate(examples):
-        families.setdefault(_image(example), []).append(i)
-    return list(families.values())
+def encoded(encoder: Encoder, examples: Sequence[Example], share: bool) -> Batch:
+    """Inputs of B examples; with `share` a packed batch, where some have an image in common and it can be made.
+
+    Options of several tokens are not shared here: they want rows of one length.
+    """
+    families = by_image(examples) if share and encoder.one_token_each else []
+    if not 0 < len(families) < len(examples):
+        return encoder(examples)
+    part = list(_branches(encoder, examples, families))
+    batch = _packed(encoder, examples, part)
+    if batch is None:
+        return encoder(examples)
+    rows = torch.tensor([row for branches in part for row in branches.rows]).argsort()
+    return {key: value if key.startswith(BEGINNING) else value[rows] for key, value in batch.items()}
 
 
-def _image(example: Example) -> Hashable:
-    try:
-        hash(example.image)
-    except TypeError:  # a callable with fields that can't be hashed
-        return id(example.image)
-    return example.image
+def _branches(encoder: Encoder, examples: Sequence[Example], families: Sequence[Sequence[int]]) -> Iterator[Branches]:
+    """What goes on from a common beginning, family by family, with a length each where the model needs that."""
+    for family in families:
+        raw = encoder.prompts([examples[i] for i in family])
+        common = min(_common(raw), *(len(ids) - 1 for ids in raw))
+        tails = [ids[common:] for ids in raw]
+        for length in [None] if encoder.one_token_each else sorted({len(tail) for tail in tails}):
+            chosen = [k for k, tail in enumerate(tails) if length in (None, len(tail))]
+            yield Branches([family[k] for k in chosen], [tails[k] for k in chosen], length)
+
+
+def _packed(encoder: Encoder, examples: Sequence[Example], part: Sequence[Branches]) -> Batch | None:
+    """The part's questions in order behind their beginnings, as `OptionScorer` takes them.
+
+    None where the processor makes other tokens of a prompt's end than its tokenizer, as it does where prompts differ
+    before their image, which is one token to the tokenizer and many to the model.
+    """
+    whole = encoder([examples[branches.rows[0]] for branches in part])
+    begun = [_beginning(whole, b, branches.tails[0]) for b, branches in enumerate(part)]
+    lengths = [found[0] for found in begun if found is not None]
+    if len(lengths) < len(part):
+        return None
+    ends = [found[1] for found in begun if found is not None]
+    tails = [tail + end for branches, end in zip(part, ends, strict=True) for tail in branches.tails]
+    pad, width = encoder.processor.tokenizer.pad_token_id or 0, max(map(len, tails))
+    sizes = torch.tensor([len(examples[row].options) for branches in part for row in branches.rows])
+    encoder.check_letters(int(sizes.max()))
+    return {BEGINNING + key: value for key, value in _cut(whole, lengths, pad).items()} | {
+        PARENTS: torch.tensor([b for b, branches in enumerate(part) for _ in branches.rows]),
+        "input_ids": torch.tensor([tail + [pad] * (width - len(tail)) for tail in tails]),
+        "attention_mask": (torch.arange(width) < torch.tensor([len(tail) for tail in tails])[:, None]).long(),
+        "options": torch.arange(int(sizes.max())) < sizes[:, None],
+    }
 
 
 def _parts(families: Iterator[Branches], batch_size: int) -> Iterator[list[Branches]]:

@@ -48,6 +48,8 @@ class _Sample:
     second: Sequence[Example] | None
     """None: the method has no other form of them."""
     longest: Example
+    families: Sequence[Example]
+    """Questions of which several are of one image; empty: none are to share it."""
 
 
 def check(plan: Plan, encoders: Mapping[str, models.Encoder], shown: Shown, second: Second, io: Io) -> Preflight:
@@ -75,6 +77,10 @@ def check(plan: Plan, encoders: Mapping[str, models.Encoder], shown: Shown, seco
             _check_options(encoder, plan, sample, warnings)
             tried = Rung(name, plan, encoder, io.device)
             rungs[name] = tried.check(sample.longest, sample.first)
+            if sample.families:
+                alone = tried.why_alone(sample.families)
+                rungs[name] = rungs[name].model_copy(update={"shares_image": not alone})
+                warnings += [alone] if alone else []
             widths[name] = models.width(tried.vlm.config)
             needs = _needs(plan, name)
             answers[name, "first"] = tried.answers(sample.first, needs)
@@ -99,14 +105,17 @@ def _sample(plan: Plan, shown: Shown, second: Second) -> _Sample:
     scored = [example for split in plan.dataset.splits.values() for example in split]
     longest = max(scored, key=lambda e: len(e.question) + len(e.context) + len(e.claim) + sum(map(len, e.options)))
     if not plan.stages:
-        return _Sample([], scored[:EXAMPLES], None, longest)
+        return _Sample([], scored[:EXAMPLES], None, longest, [])
     c = plan.config.train
     size = min(EXAMPLES, c.batch_size, c.micro_batch_size or c.batch_size)
-    batch = data.batch_at(plan.training.splits["train"], plan.config.seed, 0, size)
+    train = plan.training.splits["train"]
+    batch = data.batch_at(train, plan.config.seed, 0, size, c.questions_per_image)
     positions = [at for at, _ in batch]
     first = [shown(at, example) for at, example in batch]
     other = second(positions, first) if type(plan.method).second_view is not Method.second_view else None
-    return _Sample(positions, first, other, longest)
+    several = [f for f in data.by_image(train) if len(f) > 1][:2] if c.shares else []
+    families = [train[i] for family in several for i in family[: EXAMPLES // 2]]
+    return _Sample(positions, first, other, longest, families)
 
 
 def _needs(plan: Plan, rung: str) -> frozenset[Need]:

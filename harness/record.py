@@ -155,6 +155,8 @@ class RungCheck(_Model):
     """How many tokens the model was made for (None: its configuration doesn't say)."""
     repeat: float
     """KL of the answer to one question, asked in two batches of different length: 0 but for rounding."""
+    shares_image: bool = False
+    """Whether training passes an image through the model once for its questions (`train.questions_per_image`)."""
 
 
 class Preflight(_Model):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.profiler import record_function as span  # free where nobody profiles: see harness.profile
 
-from harness import lora, models
+from harness import lora, models, prefix
 from harness.api import Example, Need, Stage, View
 from harness.checkpoint import part_of, under
 from harness.io import Io, cut_like, whole
@@ -222,11 +222,13 @@ class MicroStep:
 
     def __init__(self, place: Place, stage: Stage, progress: float, examples: Sequence[Example],
                  second: Callable[[], Sequence[Example]], live: Mapping[str, LiveRole], needs: frozenset[Need],
-                 device: torch.device, inputs: Mapping[str, models.Batch] | None = None) -> None:  # fmt: skip
-        """`inputs`: what is encoded already of the first view, by the encoder's fingerprint."""
+                 device: torch.device, inputs: Mapping[str, models.Batch] | None = None,
+                 sharing: Collection[str] = ()) -> None:  # fmt: skip
+        """`inputs`: what is encoded already of the first view, by the encoder's fingerprint. `sharing`: the encoders
+        whose questions of one image share it."""
         self.stage, self.roles, self.progress, self.examples = stage.name, stage.roles, progress, tuple(examples)
         self._place, self._second, self._live, self._needs, self._device = place, second, live, needs, device
-        self._encoded_before = inputs or {}
+        self._encoded_before, self._sharing = inputs or {}, sharing
         self._inputs: dict[tuple[str, View], models.Batch] = {}
         self._outputs: dict[tuple[str, View], models.Outputs] = {}
         self._given: list[tuple[str, Tensor, int]] = []
@@ -286,8 +288,7 @@ class MicroStep:
         live.recall(len(known) - len(new))
         fresh: Iterator[models.Outputs] = iter(())
         if new:
-            batch = {k: v.to(self._device) for k, v in live.encoder(new).items()}
-            outputs = live.forward(batch, self._needs)
+            outputs = live.forward(self._made(live.encoder, new), self._needs)
             fresh = ({what: tensor[at] for what, tensor in outputs.items()} for at in range(len(new)))
         rows = [next(fresh) if found is None else found for found in known]
         options_bk = torch.full(self.options_bk.shape, models.ABSENT, device=self._device)
@@ -300,9 +301,15 @@ class MicroStep:
         if key not in self._inputs:
             ready = self._encoded_before.get(encoder.fingerprint) if view == "first" else None
             with span("hkdbench:data"):
-                batch = ready or encoder(self.examples if view == "first" else self._second_view())
-            self._inputs[key] = {k: v.to(self._device, non_blocking=True) for k, v in batch.items()}
+                examples = self.examples if view == "first" else self._second_view()
+                self._inputs[key] = self._made(encoder, examples, ready)
         return self._inputs[key]
+
+    def _made(
+        self, encoder: models.Encoder, examples: Sequence[Example], ready: models.Batch | None = None
+    ) -> models.Batch:
+        batch = ready or prefix.encoded(encoder, examples, encoder.fingerprint in self._sharing)
+        return {k: v.to(self._device, non_blocking=True) for k, v in batch.items()}
 
     def _second_view(self) -> Sequence[Example]:
         views = self._second()

@@ -87,7 +87,8 @@ def asked(plan: Plan, shown: Callable[[Plan, int, Example], Example]) -> dict[st
         stage, seen = planned.stage, for_stage(plan, planned.stage)
         frozen = {source(plan, stage, name) for name, role in stage.roles.items() if not role.trainable}
         if frozen and seen.method.needs(stage.name) <= KEPT:
-            order = data.batch_at(train, plan.config.seed, planned.position, planned.steps * size)
+            together = plan.config.train.questions_per_image
+            order = data.batch_at(train, plan.config.seed, planned.position, planned.steps * size, together)
             unchanged = {example.id for at, example in order if shown(seen, at, example) is example}
             for name in frozen:
                 examples[name] |= unchanged

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function as span
 
-from harness import checkpoint, data, memory, models, preflight, teachers, vocabulary
+from harness import checkpoint, data, memory, models, prefix, preflight, teachers, vocabulary
 from harness.api import Example, From, Stage
 from harness.cache import Cache, Found
 from harness.checkpoint import Checkpoint, part_of, under
@@ -183,8 +183,10 @@ class _Run:
         every = max(planned.steps // POINTS_A_STAGE, 1)
         used = {role.encoder.fingerprint: role.encoder for role in roles.values() if not role.remembered}
         positions = [planned.position + step * train.batch_size for step in range(first, planned.steps)]
+        alone = {role.encoder.fingerprint for role in roles.values() if not self._shares(role)}
+        sharing = frozenset(role.encoder.fingerprint for role in roles.values()) - alone
         ahead = data.Ahead(
-            partial(self._parts, used), positions, partial(torch.set_num_threads, torch.get_num_threads())
+            partial(self._parts, used, sharing), positions, partial(torch.set_num_threads, torch.get_num_threads())
         )
         sums: dict[tuple[str, str], Tensor] = {}
         counted = 0
@@ -194,7 +196,7 @@ class _Run:
             try:
                 with span("hkdbench:data"):
                     parts = next(ahead)
-                self._step(stage, step, progress, parts, roles, learners, sums)
+                self._step(stage, step, progress, parts, roles, learners, sharing, sums)
             except RuntimeError as error:
                 if memory.exhausted(error):
                     raise Place(plan.method.name, stage.name, step).error(
@@ -260,28 +262,39 @@ class _Run:
             )
         return adapters
 
-    def _parts(self, used: Mapping[str, models.Encoder], position: int) -> list[_Part]:
+    def _shares(self, role: LiveRole) -> bool:
+        """Whether questions of one image share it: ranks that have a model in common must make as many passes."""
+        train, found = self.plan.config.train, self.preflight
+        if not train.shares or role.cut or (role.trainable and train.gradient_checkpointing):
+            return False
+        return found is not None and found.rungs[role.rung].shares_image
+
+    def _parts(self, used: Mapping[str, models.Encoder], sharing: frozenset[str], position: int) -> list[_Part]:
         """This rank's part of the global batch at a position, in micro-batches, encoded by the encoders in use."""
         plan, io, train = self.plan, self.io, self.plan.config.train
-        batch = data.batch_at(plan.training.splits["train"], plan.config.seed, position, train.batch_size)
-        mine = [batch[i] for i in range(len(batch)) if i % io.world == io.rank]
+        together = train.questions_per_image
+        batch = data.batch_at(plan.training.splits["train"], plan.config.seed, position, train.batch_size, together)
+        mine = data.share_of(batch, io.rank, io.world, together)
         size = train.micro_batch_size or len(mine)
         found = []
         for chunk in (mine[i : i + size] for i in range(0, len(mine), size)):
             examples = [shown(plan, at, example) for at, example in chunk]
-            inputs = {fingerprint: encoder(examples) for fingerprint, encoder in used.items()}
+            inputs = {f: prefix.encoded(encoder, examples, f in sharing) for f, encoder in used.items()}
             found.append(_Part([at for at, _ in chunk], examples, inputs))
         return found
 
     def _step(self, stage: Stage, step: int, progress: float, parts: Sequence[_Part], roles: Mapping[str, LiveRole],
-              learners: Mapping[str, LiveRole], sums: dict[tuple[str, str], Tensor]) -> None:  # fmt: skip
+              learners: Mapping[str, LiveRole], sharing: frozenset[str],
+              sums: dict[tuple[str, str], Tensor]) -> None:  # fmt: skip
         """Forward and backward of this rank's part of one global batch; loss sums by role and term."""
         plan, io, train = self.plan, self.io, self.plan.config.train
         place, needs = Place(plan.method.name, stage.name, step), plan.method.needs(stage.name)
         asked: list[Asked] = []
         for number, part in enumerate(parts):
             second = partial(second_view, plan, part.positions, part.examples)
-            micro = MicroStep(place, stage, progress, part.examples, second, roles, needs, io.device, part.inputs)
+            micro = MicroStep(
+                place, stage, progress, part.examples, second, roles, needs, io.device, part.inputs, sharing
+            )
             last = number == len(parts) - 1
             for role in learners.values():
                 role.exchange(last)

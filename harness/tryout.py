@@ -16,6 +16,7 @@ from harness import models
 from harness.api import Example, Need
 from harness.errors import ModelError, UserError, first_line
 from harness.plan import Plan
+from harness.prefix import Asker
 from harness.record import RungCheck
 
 LARGEST_REPEAT = {"fp32": 1e-3, "bf16": 5e-2}
@@ -64,6 +65,17 @@ class Rung:
         if "vocab" in outputs:
             outputs["vocab"] = self.encoder.real(outputs["vocab"])
         return outputs
+
+    def why_alone(self, examples: Sequence[Example]) -> str:
+        """Why questions of one image can't share it in training; empty: the model answers alike where they do."""
+        if not self.encoder.one_token_each:
+            return (
+                f"{self.where}: its tokenizer has no single token for each letter, so each question of an image passes "
+                "by itself in training (train.questions_per_image)"
+            )
+        asker = Asker(self.scorer, self.encoder, self.device)
+        asker(examples, len(examples))
+        return f"{self.where}: {asker.note}" if asker.note else ""
 
     def _encoded(self, examples: Sequence[Example]) -> models.Batch:
         try:

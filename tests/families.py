@@ -7,6 +7,7 @@ byte pairs trained on a few sentences in which letters have no token of their ow
 from __future__ import annotations
 
 import json
+import random
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from typing import Any
 
 import torch
 import transformers as hf
+from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as cores
 from tokenizers.trainers import BpeTrainer
 
+from harness.api import Example
 from harness.encoding import quiet
 
 WORDS = "what colour is it the picture ? . : , red green blue Answer with letter user assistant model Claim Context"
@@ -339,3 +342,39 @@ def ladder(folder: Path, **rungs: dict[str, Any]) -> str:
     file = folder / "ladder.toml"
     file.write_text("\n".join(lines))
     return str(file)
+
+
+# ------------------------------------------------------------------------- several questions an image
+
+
+class Picture:
+    """An image that is the same where its colour and size are, and counts how often it is drawn."""
+
+    drawn = 0
+
+    def __init__(self, colour: str, width: int) -> None:
+        self.key = colour, width
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Picture) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __call__(self) -> Image.Image:
+        Picture.drawn += 1
+        return Image.new("RGB", (self.key[1], 64), self.key[0])
+
+
+def questions() -> list[Example]:
+    """Five of a red picture, three of a wider blue one, one of a green one, in no order; two or three options."""
+    rng = random.Random(0)
+    found = []
+    for colour, width, count in (("red", 64, 5), ("blue", 96, 3), ("green", 64, 1)):
+        for k in range(count):
+            options = ("red", "green", "blue")[: 2 + k % 2]
+            question = "what colour is it ?" + " it is what it is" * (k // 2)
+            name = f"{colour}{k}"
+            found.append(Example(name, colour, Picture(colour, width), question, "", options, 0, "c", "test"))
+    rng.shuffle(found)
+    return found

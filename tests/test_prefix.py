@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +10,14 @@ from typing import Any
 import families
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from harness import models
-from harness.api import Example
 from harness.config import RunConfig, RungConfig, parse
+from harness.data import by_image
 from harness.evaluate import batches_of, evaluate
 from harness.io import PlainIo
 from harness.launch import launch
-from harness.prefix import Asker, by_image
+from harness.prefix import _branches
 from harness.store import Store
 from methods.zero_shot import ZeroShot
 
@@ -43,45 +40,12 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[mode
     return of
 
 
-class Picture:
-    """An image that is the same where its colour and size are, and counts how often it is drawn."""
-
-    drawn = 0
-
-    def __init__(self, colour: str, width: int) -> None:
-        self.key = colour, width
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Picture) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __call__(self) -> Image.Image:
-        Picture.drawn += 1
-        return Image.new("RGB", (self.key[1], 64), self.key[0])
-
-
-def questions() -> list[Example]:
-    """Five of a red picture, three of a wider blue one, one of a green one, in no order; two or three options."""
-    rng = random.Random(0)
-    found = []
-    for colour, width, count in (("red", 64, 5), ("blue", 96, 3), ("green", 64, 1)):
-        for k in range(count):
-            options = ("red", "green", "blue")[: 2 + k % 2]
-            question = "what colour is it ?" + " it is what it is" * (k // 2)
-            name = f"{colour}{k}"
-            found.append(Example(name, colour, Picture(colour, width), question, "", options, 0, "c", "test"))
-    rng.shuffle(found)
-    return found
-
-
 def scores(model: tuple[models.OptionScorer, models.Encoder], share: bool, size: int = 64) -> tuple[Any, int, str]:
-    Picture.drawn = 0
-    rows, forwards, note = evaluate(model, ZeroShot(), questions(), "test", size, PlainIo(), share)
-    assert [row["id"] for row in rows] == [example.id for example in questions()]
+    families.Picture.drawn = 0
+    rows, forwards, note = evaluate(model, ZeroShot(), families.questions(), "test", size, PlainIo(), share)
+    assert [row["id"] for row in rows] == [example.id for example in families.questions()]
     assert forwards == 9
-    return rows, Picture.drawn, note
+    return rows, families.Picture.drawn, note
 
 
 @pytest.mark.parametrize("family", SHARING)
@@ -124,8 +88,13 @@ def test_a_wrong_answer_is_found(loaded: Any, monkeypatch: pytest.MonkeyPatch) -
     """A model that errs in the shared way only: the check gives it up, and the answers are those one by one."""
     model = loaded("internvl")
     right = scores(model, share=False)[0]
-    true = models.OptionScorer.branched
-    monkeypatch.setattr(models.OptionScorer, "branched", lambda *args: true(*args) * 1.01)
+    true = models.OptionScorer._begun
+
+    def erring(*args: Any) -> tuple[dict[str, Any], models.Outputs]:
+        given, seen = true(*args)
+        return given | {"input_ids": given["input_ids"].roll(1, 1)}, seen
+
+    monkeypatch.setattr(models.OptionScorer, "_begun", erring)
     found, _, note = scores(model, share=True)
     assert "its answers differ by" in note
     for one, other in zip(right, found, strict=True):
@@ -134,16 +103,16 @@ def test_a_wrong_answer_is_found(loaded: Any, monkeypatch: pytest.MonkeyPatch) -
     def broken(*args: Any) -> None:
         raise NotImplementedError("no cache here")
 
-    monkeypatch.setattr(models.OptionScorer, "branched", broken)
+    monkeypatch.setattr(models.OptionScorer, "_begun", broken)
     assert "(no cache here)" in scores(model, share=True)[2]
 
 
 def test_shifted_options_share_all_before_them(loaded: Any) -> None:
     """Four views of one question: one beginning, which ends where the first option differs."""
-    scorer, encoder = loaded("qwen2_5_vl")
-    asked = replace(questions()[0], options=("red", "green", "blue", "white"))
+    _, encoder = loaded("qwen2_5_vl")
+    asked = replace(families.questions()[0], options=("red", "green", "blue", "white"))
     views = [asked.reordered([(k + shift) % 4 for k in range(4)]) for shift in range(4)]
-    (branches,) = Asker(scorer, encoder, torch.device("cpu"))._branches(views, [[0, 1, 2, 3]])
+    (branches,) = _branches(encoder, views, [[0, 1, 2, 3]])
     tokenizer = encoder.processor.tokenizer
     assert tokenizer.decode(branches.tails[0]).startswith("red B")
     assert tokenizer.decode(branches.tails[1]).startswith("green B")
@@ -151,7 +120,7 @@ def test_shifted_options_share_all_before_them(loaded: Any) -> None:
 
 def test_examples_of_an_image_are_in_one_batch() -> None:
     """By image, then by length: 5 + 3 + 1 examples in batches of 6."""
-    asked = questions()
+    asked = families.questions()
     assert sorted(map(len, by_image(asked))) == [1, 3, 5]
     batches = batches_of(asked, 6)
     assert sorted(i for batch in batches for i in batch) == list(range(9))

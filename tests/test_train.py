@@ -161,6 +161,8 @@ SHARED: dict[str, dict[str, Any]] = {
     "cut, frozen": {"method": "feature_kd", **CUT},
     "cut, unevenly": {"method": "finetune", "cluster": {"workers": 0, "shard_above": 0}},
     "cache": {"method": "offline_kd", "train": {"cache": "auto"}, "evaluate": {"batch_size": 4}},
+    # A rank has one image's four questions of a step, the other another's, or the same: it then passes once more.
+    "packed": {"method": "offline_kd", "train": {"examples": 64, "batch_size": 8, "questions_per_image": 4}},
     "breach": {"method": "breach", "settings": {"how": "rank"}},
 }
 
@@ -192,7 +194,10 @@ def test_two_ranks_equal_one(shared: tuple[dict[str, RunConfig], Path], tmp_path
     for role, cost in result.costs.items():  # the bill is that of all ranks together
         assert both["bill"][role]["forwards"] == cost.forwards
         assert both["bill"][role]["trained"] == cost.trained
-        assert both["bill"][role]["flops"] == pytest.approx(cost.flops)
+        if name == "packed":
+            assert both["bill"][role]["flops"] >= cost.flops
+        else:
+            assert both["bill"][role]["flops"] == pytest.approx(cost.flops)
 
 
 @pytest.mark.slow
