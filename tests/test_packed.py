@@ -195,7 +195,7 @@ def run(config: RunConfig, store: Store) -> tuple[Record, list[float]]:
     [
         ("offline_kd", {}),
         ("hkd4vlm", {"micro_batch_size": 4}),  # images that are changed, second views
-        ("relation_kd", {}),  # visual tokens
+        ("relation_kd", {"lora": {"rank": 2}}),  # visual tokens; adapters learn
         ("offline_kd", {"cache": "auto"}),
     ],
 )
@@ -206,8 +206,7 @@ def test_a_run_is_the_same_with_and_without(method: str, more: dict[str, Any], c
     together, losses = run(configure(method, **more), store)
     alone, expected = run(configure(method, share_prefix=False, **more), store)
     assert together.run_id != alone.run_id != plan.make(configure(method, questions_per_image=1, **more)).run_id
-    print(max(abs(a-b)/max(abs(b),1e-3) for a,b in zip(losses,expected)), len(losses), losses)
-    assert losses == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    assert losses == pytest.approx(expected, rel=1e-4, abs=1e-5)
     assert together.preflight is not None
     assert together.preflight.warnings == []
     assert all(check.shares_image for check in together.preflight.rungs.values())
