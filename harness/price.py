@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import describe, ladders, memory, models, vocabulary
+from harness import data, describe, ladders, memory, models, prefix, vocabulary
+from harness.api import Example
 from harness.plan import Plan, rung_of
 from harness.record import Mix
 from harness.train import encoders
@@ -14,16 +15,19 @@ def of(plan: Plan) -> dict[str, Any]:
     """What the plan will do and cost, estimated from the first examples without training.
 
     FLOPs: 2 a parameter and token forward, twice that backward (once, where adapters learn). Memory: see
-    `harness.memory`; `memory_bytes` is without activations, `peak_bytes` with them.
+    `harness.memory`; `memory_bytes` is without activations, `peak_bytes` with them. Where questions of an image share
+    it the FLOPs are those of models that can, and the memory is that of each question by itself.
     """
     by_rung = encoders(plan)
-    sample = next(iter(plan.training.splits.values()))[:8]
+    share = bool(plan.stages) and plan.config.train.shares and not plan.config.train.gradient_checkpointing
+    sample = _first_step(plan) if share else next(iter(plan.training.splits.values()))[:8]
     tokens, padded = {}, {}
     for name, encoder in by_rung.items():
-        batch = encoder(sample)
-        text, patches = models.token_counts(models.load_config(plan.rungs[name]), batch)
+        config, batch = models.load_config(plan.rungs[name]), encoder(sample[:8])
+        each = models.token_counts(config, batch)[1] / len(sample[:8])
+        padded[name] = (float(batch["input_ids"].shape[1]), each)
+        text, patches = models.token_counts(config, prefix.encoded(encoder, sample, share) if share else batch)
         tokens[name] = (text / len(sample), patches / len(sample))
-        padded[name] = (float(batch["input_ids"].shape[1]), patches / len(sample))
     stages: list[dict[str, Any]] = []
     for planned in plan.stages:
         examples = planned.steps * plan.config.train.batch_size
@@ -70,6 +74,16 @@ def of(plan: Plan) -> dict[str, Any]:
         "peak_bytes": (most := max((s["peak_bytes"] for s in stages), default=plan.student_parameters * memory.FROZEN)),
         "warnings": [*plan.warnings, *memory.too_large(plan, most)],
     }
+
+
+def _first_step(plan: Plan) -> list[Example]:
+    """What one worker's first forward pass is shown, before any method changes it."""
+    train, workers = plan.config.train, max(plan.config.cluster.workers, 1)
+    batch = data.batch_at(
+        plan.training.splits["train"], plan.config.seed, 0, train.batch_size, train.questions_per_image
+    )
+    mine = data.share_of(batch, 0, workers, train.questions_per_image)
+    return [example for _, example in mine[: train.micro_batch_size or len(mine)]]
 
 
 def _adapts(plan: Plan, rung: str) -> bool:

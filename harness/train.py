@@ -28,7 +28,7 @@ from harness.api import Example, From, Stage
 from harness.cache import Cache, Found
 from harness.checkpoint import Checkpoint, part_of, under
 from harness.errors import first_line
-from harness.evaluate import score
+from harness.evaluate import batches_of, score
 from harness.io import Io
 from harness.plan import Plan, PlannedStage, for_stage, rung_of
 from harness.record import Preflight, RoleCost, RoleRecord, StageRecord
@@ -119,7 +119,9 @@ class _Run:
         self.answers: teachers.Answers = {}
         caches = plan.config.train.cache == "auto"
         self.asked = teachers.asked(plan, shown) if caches else {}
-        self._validation: dict[str, list[tuple[list[Example], models.Batch]]] = {}
+        self.sharing: frozenset[str] = frozenset()
+        """Of the stage: the encoders whose models pass an image through once for its questions."""
+        self._validation: dict[tuple[str, bool], list[tuple[list[Example], models.Batch]]] = {}
 
     def stage(self, index: int, planned: PlannedStage, saved: Checkpoint | None) -> None:
         """Train one stage, from `saved` where it holds this stage's middle; or take over another run's outcome."""
@@ -183,10 +185,9 @@ class _Run:
         every = max(planned.steps // POINTS_A_STAGE, 1)
         used = {role.encoder.fingerprint: role.encoder for role in roles.values() if not role.remembered}
         positions = [planned.position + step * train.batch_size for step in range(first, planned.steps)]
-        alone = {role.encoder.fingerprint for role in roles.values() if not self._shares(role)}
-        sharing = frozenset(role.encoder.fingerprint for role in roles.values()) - alone
+        self.sharing = self._sharing(roles)
         ahead = data.Ahead(
-            partial(self._parts, used, sharing), positions, partial(torch.set_num_threads, torch.get_num_threads())
+            partial(self._parts, used), positions, partial(torch.set_num_threads, torch.get_num_threads())
         )
         sums: dict[tuple[str, str], Tensor] = {}
         counted = 0
@@ -196,7 +197,7 @@ class _Run:
             try:
                 with span("hkdbench:data"):
                     parts = next(ahead)
-                self._step(stage, step, progress, parts, roles, learners, sharing, sums)
+                self._step(stage, step, progress, parts, roles, learners, sums)
             except RuntimeError as error:
                 if memory.exhausted(error):
                     raise Place(plan.method.name, stage.name, step).error(
@@ -262,14 +263,22 @@ class _Run:
             )
         return adapters
 
-    def _shares(self, role: LiveRole) -> bool:
-        """Whether questions of one image share it: ranks that have a model in common must make as many passes."""
+    def _sharing(self, roles: Mapping[str, LiveRole]) -> frozenset[str]:
+        """The encoders all of whose models can pass an image once for its questions, by fingerprint."""
         train, found = self.plan.config.train, self.preflight
-        if not train.shares or role.cut or (role.trainable and train.gradient_checkpointing):
-            return False
-        return found is not None and found.rungs[role.rung].shares_image
+        alone = {
+            role.encoder.fingerprint
+            for role in roles.values()
+            if not (train.shares and found is not None and found.rungs[role.rung].shares_image)
+            or (role.trainable and train.gradient_checkpointing)
+            or role.cut  # ranks must make the same passes, and may have other images
+        }
+        return frozenset(role.encoder.fingerprint for role in roles.values()) - alone
 
-    def _parts(self, used: Mapping[str, models.Encoder], sharing: frozenset[str], position: int) -> list[_Part]:
+    def _encoded(self, encoder: models.Encoder, examples: Sequence[Example]) -> models.Batch:
+        return prefix.encoded(encoder, examples, encoder.fingerprint in self.sharing)
+
+    def _parts(self, used: Mapping[str, models.Encoder], position: int) -> list[_Part]:
         """This rank's part of the global batch at a position, in micro-batches, encoded by the encoders in use."""
         plan, io, train = self.plan, self.io, self.plan.config.train
         together = train.questions_per_image
@@ -279,13 +288,12 @@ class _Run:
         found = []
         for chunk in (mine[i : i + size] for i in range(0, len(mine), size)):
             examples = [shown(plan, at, example) for at, example in chunk]
-            inputs = {f: prefix.encoded(encoder, examples, f in sharing) for f, encoder in used.items()}
+            inputs = {fingerprint: self._encoded(encoder, examples) for fingerprint, encoder in used.items()}
             found.append(_Part([at for at, _ in chunk], examples, inputs))
         return found
 
     def _step(self, stage: Stage, step: int, progress: float, parts: Sequence[_Part], roles: Mapping[str, LiveRole],
-              learners: Mapping[str, LiveRole], sharing: frozenset[str],
-              sums: dict[tuple[str, str], Tensor]) -> None:  # fmt: skip
+              learners: Mapping[str, LiveRole], sums: dict[tuple[str, str], Tensor]) -> None:  # fmt: skip
         """Forward and backward of this rank's part of one global batch; loss sums by role and term."""
         plan, io, train = self.plan, self.io, self.plan.config.train
         place, needs = Place(plan.method.name, stage.name, step), plan.method.needs(stage.name)
@@ -293,7 +301,7 @@ class _Run:
         for number, part in enumerate(parts):
             second = partial(second_view, plan, part.positions, part.examples)
             micro = MicroStep(
-                place, stage, progress, part.examples, second, roles, needs, io.device, part.inputs, sharing
+                place, stage, progress, part.examples, second, roles, needs, io.device, part.inputs, self.sharing
             )
             last = number == len(parts) - 1
             for role in learners.values():
@@ -361,14 +369,17 @@ class _Run:
 
     def _validation_batches(self, encoder: models.Encoder) -> list[tuple[list[Example], models.Batch]]:
         """This rank's part of the validation examples, encoded once."""
-        key = encoder.fingerprint
+        key = encoder.fingerprint, encoder.fingerprint in self.sharing
         if key not in self._validation:
-            config = self.plan.config
+            config, io = self.plan.config, self.io
             examples = self.plan.training.splits["validation"][: config.train.validation_examples]
-            mine = examples[self.io.rank :: self.io.world]
             size = config.evaluate.batch_size
-            chunks = [mine[i : i + size] for i in range(0, len(mine), size)]
-            self._validation[key] = [(chunk, encoder(chunk)) for chunk in chunks]
+            if encoder.fingerprint in self.sharing:
+                chunks = [[examples[i] for i in part] for part in batches_of(examples, size, io.rank, io.world)]
+            else:
+                mine = examples[io.rank :: io.world]
+                chunks = [mine[i : i + size] for i in range(0, len(mine), size)]
+            self._validation[key] = [(chunk, self._encoded(encoder, chunk)) for chunk in chunks]
         return self._validation[key]
 
     def _close(self, index: int, planned: PlannedStage, roles: Mapping[str, LiveRole]) -> None:

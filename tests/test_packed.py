@@ -16,7 +16,7 @@ from common import rung
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from harness import data, models, plan, train
+from harness import data, models, plan, price, train
 from harness.api import Example, Need
 from harness.config import RunConfig, parse
 from harness.io import PlainIo
@@ -254,6 +254,15 @@ def test_a_model_that_cannot_share_says_so_and_trains(family: str, more: dict[st
     assert any(why in warning and "model 'S'" in warning for warning in record.preflight.warnings)
     assert not record.preflight.rungs["S"].shares_image
     assert losses == run(configure("finetune", ladder, share_prefix=False, **short), store)[1]
+
+
+def test_the_price_is_what_is_billed(configure: Configure, tmp_path: Path) -> None:
+    """Each step has eight questions of one image: what `plan` counts of the first holds of all."""
+    config = configure("offline_kd", questions_per_image=8)
+    priced = price.of(plan.make(config))["train_flops"]
+    record, _ = run(config, Store(tmp_path))
+    assert priced == pytest.approx(sum(cost.flops for cost in record.cost.roles.values()), rel=0.02)
+    assert priced < 0.5 * price.of(plan.make(configure("offline_kd", questions_per_image=1)))["train_flops"]
 
 
 def test_gradient_checkpointing_leaves_nothing_to_share(configure: Configure) -> None:
