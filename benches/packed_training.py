@@ -1,9 +1,9 @@
 """What training saves where questions of one image pass it and the beginning of their prompts through the model once.
 
-    python -m benches.packed_training --steps 4 --repeats 3
+    python -m benches.packed_training --questions 18
 
-A POPE-shaped training split, 18 questions of yes or no an image of 256 tokens, in the order that keeps an image's
-questions together (`train.questions_per_image` = 18). **shared**: a batch as training packs it. **alone**: the same
+A POPE-shaped training split, 18 questions of yes or no an image of 256 tokens, in the order that keeps `questions` of
+an image together (`train.questions_per_image`). **shared**: a batch as training packs it. **alone**: the same
 batch, each question with its image, as trainers usually give it. Encoding, forward and backward pass and AdamW, all
 weights learn; each repeat in a process of its own, the two in turn.
 
@@ -35,17 +35,17 @@ QUESTIONS = 18
 WAYS = ("shared", "alone")
 
 
-def one(way: str, folder: Path, size: int, steps: int) -> dict[str, Any]:
+def one(way: str, folder: Path, size: int, steps: int, questions: int) -> dict[str, Any]:
     """So many steps one way, and one before that isn't timed: losses, CPU seconds a step, the peak of memory."""
     torch.set_num_threads(1)
     rung = RungConfig(name="S", model=str(folder))
     encoder = models.load_encoder(rung)
     scorer = models.OptionScorer(models.load_vlm(rung), encoder.letters).train()
     optimizer = torch.optim.AdamW(scorer.parameters(), lr=1e-4, fused=True)
-    examples = polled(max(2 * size // QUESTIONS, 2), QUESTIONS)
+    examples = polled(2 * size // questions, QUESTIONS)
     before, losses, encoding, learning, walls, tokens = memory("VmRSS"), [], [], [], [], []
     for step in range(steps + 1):
-        shown = [e for _, e in data.batch_at(examples, 0, step * size, size, QUESTIONS)]
+        shown = [e for _, e in data.batch_at(examples, 0, step * size, size, questions)]
         golds_b = torch.tensor([(step + k) % 2 for k in range(size)])  # all are yes: something to learn
         wall, start = time.perf_counter(), time.process_time()
         batch = prefix.encoded(encoder, shown, share=way == "shared")
@@ -81,6 +81,7 @@ def middle(repeats: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=36, help="Questions a batch.")
+    parser.add_argument("--questions", type=int, default=18, help="Of an image that stand together.")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--width", type=int, default=128)
@@ -89,17 +90,17 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(one(arguments.one, arguments.folder, arguments.size, arguments.steps)))
+        print(json.dumps(one(arguments.one, arguments.folder, arguments.size, arguments.steps, arguments.questions)))
         return
-    settings = {key: getattr(arguments, key) for key in ("size", "steps", "repeats", "width", "layers")}
-    found: dict[str, Any] = header() | {"questions_an_image": QUESTIONS} | settings
+    settings = {key: getattr(arguments, key) for key in ("questions", "size", "steps", "repeats", "width", "layers")}
+    found: dict[str, Any] = header() | settings
     done: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     with TemporaryDirectory() as folder:
         build(Path(folder), arguments.width, arguments.layers)
         for repeat in range(arguments.repeats):
             for way in WAYS if repeat % 2 == 0 else WAYS[::-1]:
                 command = [sys.executable, "-m", "benches.packed_training", "--one", way, "--folder", folder]
-                command += [f"--{key}={settings[key]}" for key in ("size", "steps")]
+                command += [f"--{key}={settings[key]}" for key in ("questions", "size", "steps")]
                 said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
                 done[way].append(json.loads(said.splitlines()[-1]))
     shared, alone = (middle(done[way]) for way in WAYS)
@@ -111,7 +112,7 @@ def main() -> None:
         "losses_apart": max(abs(a - b) for a, b in zip(shared["losses"], alone["losses"], strict=True)),
     }
     print(json.dumps(found, indent=1))
-    keep(RESULTS / "packed_training.json", "pope", found)
+    keep(RESULTS / "packed_training.json", f"questions_{arguments.questions}", found)
 
 
 if __name__ == "__main__":

@@ -113,8 +113,8 @@ def _sample(plan: Plan, shown: Shown, second: Second) -> _Sample:
     positions = [at for at, _ in batch]
     first = [shown(at, example) for at, example in batch]
     other = second(positions, first) if type(plan.method).second_view is not Method.second_view else None
-    several = [f for f in data.by_image(train) if len(f) > 1][:2] if c.shares else []
-    families = [train[i] for family in several for i in family[: EXAMPLES // 2]]
+    several = [family for family in data.by_image(train) if len(family) > 1] if c.shares and size > 1 else []
+    families = [train[i] for family in several[:2] for i in family[: max(size // 2, 2)]][:size]
     return _Sample(positions, first, other, longest, families)
 
 
