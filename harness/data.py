@@ -113,16 +113,24 @@ def _file_of(example: Example) -> Path | None:
 
 
 def batch_at(
-    examples: Sequence[Example], seed: int, position: int, size: int, together: int = 1
+    examples: Sequence[Example],
+    seed: int,
+    position: int,
+    size: int,
+    together: int = 1,
+    pictured: Sequence[Example] | None = None,
 ) -> list[tuple[int, Example]]:
     """The `size` examples that are seen from `position` on, each with its position.
 
     The order is that of reshuffled epochs and depends on the seed and the position alone: every method
     sees the same examples in the same order, a resumed run goes on where it was, and the workers cut one
-    global batch among them. Up to `together` questions of one image follow each other.
+    global batch among them. Up to `together` questions of one image follow each other; `pictured` are the
+    same examples with their own images, where a control has taken these.
     """
     positions = range(position, position + size)
-    orders = {epoch: _order(examples, seed, epoch, together) for epoch in {p // len(examples) for p in positions}}
+    orders = {
+        epoch: _order(pictured or examples, seed, epoch, together) for epoch in {p // len(examples) for p in positions}
+    }
     return [(p, examples[orders[p // len(examples)][p % len(examples)]]) for p in positions]
 
 

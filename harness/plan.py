@@ -12,7 +12,7 @@ from typing import Any
 
 import harness
 from harness import blind, data, ladders, registry
-from harness.api import Benchmark, From, Method, Split, Stage
+from harness.api import Benchmark, Example, From, Method, Split, Stage
 from harness.config import RunConfig, RungConfig
 from harness.errors import ConfigError, near
 
@@ -94,6 +94,11 @@ class Plan:
     @property
     def student_parameters(self) -> int:
         return self.infos[self.config.student].parameters
+
+    def batch_at(self, position: int, size: int) -> list[tuple[int, Example]]:
+        """So many training examples from a position on, each with its position; see `harness.data.batch_at`."""
+        train, learned, c = self.training.splits["train"], self.learned.splits["train"], self.config
+        return data.batch_at(train, c.seed, position, size, c.train.questions_per_image, learned)
 
     @cached_property
     def warnings(self) -> list[str]:

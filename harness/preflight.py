@@ -109,7 +109,7 @@ def _sample(plan: Plan, shown: Shown, second: Second) -> _Sample:
     c = plan.config.train
     size = min(EXAMPLES, c.batch_size, c.micro_batch_size or c.batch_size)
     train = plan.training.splits["train"]
-    batch = data.batch_at(train, plan.config.seed, 0, size, c.questions_per_image)
+    batch = plan.batch_at(0, size)
     positions = [at for at, _ in batch]
     first = [shown(at, example) for at, example in batch]
     other = second(positions, first) if type(plan.method).second_view is not Method.second_view else None

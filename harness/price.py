@@ -79,10 +79,7 @@ def of(plan: Plan) -> dict[str, Any]:
 def _first_step(plan: Plan) -> list[Example]:
     """What one worker's first forward pass is shown, before any method changes it."""
     train, workers = plan.config.train, max(plan.config.cluster.workers, 1)
-    batch = data.batch_at(
-        plan.training.splits["train"], plan.config.seed, 0, train.batch_size, train.questions_per_image
-    )
-    mine = data.share_of(batch, 0, workers, train.questions_per_image)
+    mine = data.share_of(plan.batch_at(0, train.batch_size), 0, workers, train.questions_per_image)
     return [example for _, example in mine[: train.micro_batch_size or len(mine)]]
 
 

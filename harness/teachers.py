@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import data, models, provenance
+from harness import models, provenance
 from harness.api import Example, Need, Stage
 from harness.cache import Cache, Found, Kind, key_of
 from harness.io import Io
@@ -87,8 +87,7 @@ def asked(plan: Plan, shown: Callable[[Plan, int, Example], Example]) -> dict[st
         stage, seen = planned.stage, for_stage(plan, planned.stage)
         frozen = {source(plan, stage, name) for name, role in stage.roles.items() if not role.trainable}
         if frozen and seen.method.needs(stage.name) <= KEPT:
-            together = plan.config.train.questions_per_image
-            order = data.batch_at(train, plan.config.seed, planned.position, planned.steps * size, together)
+            order = plan.batch_at(planned.position, planned.steps * size)
             unchanged = {example.id for at, example in order if shown(seen, at, example) is example}
             for name in frozen:
                 examples[name] |= unchanged

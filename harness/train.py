@@ -281,9 +281,8 @@ class _Run:
     def _parts(self, used: Mapping[str, models.Encoder], position: int) -> list[_Part]:
         """This rank's part of the global batch at a position, in micro-batches, encoded by the encoders in use."""
         plan, io, train = self.plan, self.io, self.plan.config.train
-        together = train.questions_per_image
-        batch = data.batch_at(plan.training.splits["train"], plan.config.seed, position, train.batch_size, together)
-        mine = data.share_of(batch, io.rank, io.world, together)
+        batch = plan.batch_at(position, train.batch_size)
+        mine = data.share_of(batch, io.rank, io.world, train.questions_per_image)
         size = train.micro_batch_size or len(mine)
         found = []
         for chunk in (mine[i : i + size] for i in range(0, len(mine), size)):

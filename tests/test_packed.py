@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from harness import data, models, plan, price, train
 from harness.api import Example, Need
+from harness.blind import without_image
 from harness.config import RunConfig, parse
 from harness.io import PlainIo
 from harness.launch import launch
@@ -152,6 +153,14 @@ def test_questions_of_an_image_stand_together() -> None:
     # Positions alone decide.
     pieces = [e for at in range(0, 22, 4) for _, e in data.batch_at(examples, 5, at, 4, 2)]
     assert pieces[:22] == [*ordered(examples, 2), *ordered(examples, 2, 1)]
+
+
+def test_a_control_sees_the_order_of_its_run() -> None:
+    """Its images are all grey: those that it doesn't see say which questions stand together."""
+    examples = asked(4, 3, 2)
+    blind = without_image(examples)
+    seen = [e.id for _, e in data.batch_at(blind, 5, 0, 9, 2, pictured=examples)]
+    assert seen == [e.id for e in ordered(examples, 2)]
 
 
 def test_ranks_cut_a_batch_into_stretches() -> None:
