@@ -188,6 +188,13 @@ class RunConfig(Settings):
     then a control, which says what the words alone give away."""
 
 
+SAME_IN_A_SUITE = {
+    "examples": "the student budget is the same for all runs of a suite",
+    "questions_per_image": "all runs of a suite see the examples in one order",
+}
+"""What a line's training can't have otherwise, and why."""
+
+
 class SuiteRun(Settings):
     """One line of a suite: a method with its settings, for every benchmark and seed of the suite."""
 
@@ -195,7 +202,7 @@ class SuiteRun(Settings):
     student: str = "S"
     settings: dict[str, Any] = {}
     train: dict[str, Any] = {}
-    """What this line's training has otherwise than the suite's, like its own tuned `lr`; not the budget."""
+    """What this line's training has otherwise than the suite's, like its own tuned `lr`; not its budget or order."""
     tags: tuple[str, ...] = ()
     control: Literal["text_only", "shuffled_image"] | None = None
 
@@ -239,11 +246,11 @@ class SuiteConfig(ManyRuns):
                 f"benchmarks ({', '.join(self.benchmarks)})"
             )
         for run in self.runs:
-            if "examples" in run.train:
-                raise ConfigError(
-                    f"runs: {run.method}: train.examples = {run.train['examples']!r}: the student budget is the same "
-                    "for all runs of a suite; set it in the suite's [train]"
-                )
+            for name, why in SAME_IN_A_SUITE.items():
+                if name in run.train:
+                    raise ConfigError(
+                        f"runs: {run.method}: train.{name} = {run.train[name]!r}: {why}; set it in the suite's [train]"
+                    )
         return [
             RunConfig(
                 **self.shared(benchmark)

@@ -46,6 +46,9 @@ def test_a_line_of_a_suite_has_its_own_learning_rate_but_not_its_own_budget() ->
     assert one.train.examples == two.train.examples == 96
     with pytest.raises(ConfigError, match="the student budget is the same"):
         parse(SuiteConfig, table | {"runs": [{"method": "finetune", "train": {"examples": 9}}]}, "t").run_configs()
+    runs = [{"method": "finetune", "train": {"questions_per_image": 9}}]
+    with pytest.raises(ConfigError, match="train.questions_per_image = 9: all runs of a suite see the examples in one"):
+        parse(SuiteConfig, table | {"runs": runs}, "t").run_configs()
     with pytest.raises(ConfigError, match="runs: finetune: train: unknown setting 'lrr': did you mean 'lr'"):
         parse(SuiteConfig, table | {"runs": [{"method": "finetune", "train": {"lrr": 9}}]}, "t").run_configs()
 
