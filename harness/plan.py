@@ -117,6 +117,13 @@ class Plan:
                 "each passes by itself in learners, though train.questions_per_image is "
                 f"{train.questions_per_image}; turn it off: sharing saves memory too"
             )
+        seen = self.learned.splits.get("train", [])
+        if self.stages and train.questions_per_image > 1 and len(data.by_image(seen)) == len(seen):
+            found.append(
+                f"train.questions_per_image is {train.questions_per_image}, but no image of "
+                f"{self.training.benchmark.name!r} has two questions to train on: nothing is shared, and the order is "
+                "another than with 1"
+            )
         for planned in self.stages:
             stage = planned.stage
             if student not in stage.roles:

@@ -278,3 +278,10 @@ def test_gradient_checkpointing_leaves_nothing_to_share(configure: Configure) ->
     (told,) = plan.make(configure("finetune", gradient_checkpointing=True)).warnings
     assert told.startswith("train.gradient_checkpointing leaves no cache")
     assert plan.make(configure("finetune", gradient_checkpointing=True, share_prefix=False)).warnings == []
+
+
+def test_images_of_one_question_each_are_told(configure: Configure) -> None:
+    table = configure("finetune").model_dump() | {"benchmark": "scenes_factuality", "plugins": ()}
+    small = {"train": 8, "validation": 4, "test": 4, "ood": 4}
+    (told,) = plan.make(parse(RunConfig, table | {"benchmark_settings": small}, "test")).warnings
+    assert "no image of 'scenes_factuality' has two questions to train on" in told
