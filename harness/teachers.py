@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import models, provenance
+from harness import data, models, prefix, provenance
 from harness.api import Example, Need, Stage
 from harness.cache import Cache, Found, Kind, key_of
 from harness.io import Io
@@ -92,6 +92,8 @@ def asked(plan: Plan, shown: Callable[[Plan, int, Example], Example]) -> dict[st
             for name in frozen:
                 examples[name] |= unchanged
                 wanted[name] |= seen.method.needs(stage.name)
+    if plan.config.train.shares:  # those of an image beside each other: they are answered together
+        train = [train[i] for family in data.by_image(train) for i in family]
     return {name: Asked([e for e in train if e.id in ids], wanted[name]) for name, ids in examples.items()}
 
 
@@ -105,13 +107,14 @@ def answers(
     batch_size: int,
     io: Io,
     cache: Cache | None = None,
+    share: bool = False,
 ) -> dict[str, Tensor]:
     """The role's option logits (N, K) for the examples and what it `needs` beside them, by name.
 
     Shard by shard: from the cache, or forwarded and put there. The batches of a shard are shared among the ranks. What
-    the cache gave is noted in the role's bill.
+    the cache gave is noted in the role's bill. With `share` questions of an image pass it once (see `harness.prefix`).
     """
-    of_model = _model(role, batch_size, io) | {"needs": sorted(needs)} if cache else {}
+    of_model = _model(role, batch_size, io) | {"needs": sorted(needs), "share": share} if cache else {}
     size = SHARD_BATCHES * batch_size
     parts: list[Mapping[str, Tensor]] = []
     for start in range(0, len(examples), size):
@@ -122,7 +125,7 @@ def answers(
             with turn(cache, "answers", key, io):
                 found = _kept(cache, "answers", key, io)  # another process may have made it while this one waited
                 if found is None:
-                    parts.append(_forwarded(role, shard, needs, batch_size, io))
+                    parts.append(_forwarded(role, shard, needs, batch_size, io, share))
                     if cache and io.rank == 0:
                         about = {"rung": role.rung, "precision": role.scorer.precision, "examples": len(shard)}
                         cache.put("answers", key, parts[-1], about, {})
@@ -133,13 +136,13 @@ def answers(
 
 
 def _forwarded(
-    role: LiveRole, examples: Sequence[Example], needs: frozenset[Need], batch_size: int, io: Io
+    role: LiveRole, examples: Sequence[Example], needs: frozenset[Need], batch_size: int, io: Io, share: bool
 ) -> dict[str, Tensor]:
     """Option logits (n, k), what is needed, and the logsumexp of all the vocabulary's (n,): probabilities follow."""
     mine = {}
     for number, start in enumerate(range(0, len(examples), batch_size)):
         if number % io.world == io.rank:
-            batch = role.encoder(examples[start : start + batch_size])
+            batch = prefix.encoded(role.encoder, examples[start : start + batch_size], share)
             outputs = role.forward({k: v.to(io.device) for k, v in batch.items()}, needs | {"vocab"})
             kept = {what: outputs[what].cpu() for what in ("options", *sorted(needs))}
             mine[start] = kept | {"logsumexp": outputs["vocab"].logsumexp(-1).cpu()}
@@ -285,4 +288,5 @@ def _weights(state: Mapping[str, Tensor]) -> str:
 
 @lru_cache(maxsize=1)
 def _source_of_models() -> str:
-    return hashlib.sha256(Path(models.__file__).read_bytes()).hexdigest()
+    files = (Path(__file__).with_name(name) for name in ("models.py", "prefix.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

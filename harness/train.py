@@ -169,6 +169,7 @@ class _Run:
                 f"train.batch_size = {train.batch_size} over {self.io.world} workers: with cluster.shard_above every "
                 "worker must have as many examples as the others; choose a multiple"
             )
+        self.sharing = self._sharing(roles)
         for name, role in roles.items():
             if not role.trainable and not role.cut:  # ranks that recall an answer would leave the others waiting
                 self._remember(name, role, stage)
@@ -185,7 +186,6 @@ class _Run:
         every = max(planned.steps // POINTS_A_STAGE, 1)
         used = {role.encoder.fingerprint: role.encoder for role in roles.values() if not role.remembered}
         positions = [planned.position + step * train.batch_size for step in range(first, planned.steps)]
-        self.sharing = self._sharing(roles)
         ahead = data.Ahead(
             partial(self._parts, used), positions, partial(torch.set_num_threads, torch.get_num_threads())
         )
@@ -241,8 +241,8 @@ class _Run:
         if not self.plan.method.needs(stage.name) <= needs:
             return
         if f"{source}/options" not in self.answers:
-            size = self.plan.config.evaluate.batch_size
-            found = teachers.answers(role, asked.examples, needs, size, self.io, self.cache)
+            size, share = self.plan.config.evaluate.batch_size, role.encoder.fingerprint in self.sharing
+            found = teachers.answers(role, asked.examples, needs, size, self.io, self.cache, share)
             self.answers |= under(source, found)
         rows = {what: tensor.to(self.io.device) for what, tensor in part_of(self.answers, source).items()}
         role.remembered = {
