@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import data, models, prefix, provenance
+from harness import data, prefix, provenance
 from harness.api import Example, Need, Stage
 from harness.cache import Cache, Found, Kind, key_of
 from harness.io import Io
