@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,16 +38,21 @@ ROWS, TOKENS = 151_936, 1_000
 WAYS = ("ours", "chunked", "gkd")
 
 
-def answers(way: str, student: Any, teacher: Any, ids: Tensor, answer: Tensor) -> Callable[[], Tensor]:
-    """What computes the loss."""
-    mask, longer = torch.ones_like(ids), torch.cat([ids, answer], 1)
+def answers(
+    way: str, student: Any, teacher: Any, inputs: Mapping[str, Tensor], answer: Tensor, precision: str = "fp32"
+) -> Callable[[], Tensor]:
+    """What computes the loss. `inputs`: of the prompts, padded left, as a model takes them; `answer`: (B, 1)."""
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    longer = torch.cat([ids, answer], 1)
     if way == "ours":
-        batch = {"input_ids": ids, "attention_mask": mask, "options": torch.ones(len(ids), 2, dtype=torch.bool)}
-        pupil, master = (models.OptionScorer(vlm, [[(1,)], [(2,)]]) for vlm in (student, teacher))
+        batch = {**inputs, "options": torch.ones(len(ids), 2, dtype=torch.bool, device=ids.device)}
+        pupil, master = (models.OptionScorer(vlm, [[(1,)], [(2,)]], precision) for vlm in (student, teacher))
+        for scorer in (pupil, master):
+            scorer.letters = scorer.letters.to(ids.device)  # type: ignore[assignment,operator]
 
         def own() -> Tensor:
             with torch.inference_mode():
-                taught = master(batch, ("vocab",))["vocab"]
+                taught = master(batch, ("vocab",))["vocab"][:, :ROWS]
             target = taught.clone().log_softmax(-1)
             learned = pupil(batch, ("vocab",))["vocab"].log_softmax(-1)
             return (target.exp() * (target - learned)).sum(-1).mean()
@@ -64,8 +69,10 @@ def answers(way: str, student: Any, teacher: Any, ids: Tensor, answer: Tensor) -
         return lambda: GKDTrainer.compute_loss(trainer, student, inputs)
     from trl import DistillationTrainer
 
-    given = {"prompt_ids": ids, "prompt_mask": mask, "completion_ids": answer,
+    given = {**inputs, "prompt_ids": ids, "prompt_mask": mask, "completion_ids": answer,
              "completion_mask": torch.ones_like(answer)}  # fmt: skip
+    if "mm_token_type_ids" in given:  # of the whole sequence
+        given["mm_token_type_ids"] = torch.nn.functional.pad(given["mm_token_type_ids"], (0, 1))
     trainer = SimpleNamespace(
         teacher_model=teacher, beta=0.0, temperature=1.0, _is_vlm=True, model_kwarg_keys={"logits_to_keep"},
         accelerator=SimpleNamespace(unwrap_model=lambda model: model),
@@ -74,7 +81,13 @@ def answers(way: str, student: Any, teacher: Any, ids: Tensor, answer: Tensor) -
     plain = inspect.unwrap(DistillationTrainer._get_last_hidden_state)  # without the clock around it
     trainer._get_last_hidden_state = partial(plain, trainer)
     compute = inspect.unwrap(DistillationTrainer._compute_loss)
-    return lambda: compute(trainer, student, given, None)[0]
+
+    def theirs() -> Tensor:
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            loss: Tensor = compute(trainer, student, given, None)[0]
+        return loss
+
+    return theirs
 
 
 def one(way: str, folder: Path, size: int, steps: int) -> dict[str, Any]:
@@ -86,7 +99,8 @@ def one(way: str, folder: Path, size: int, steps: int) -> dict[str, Any]:
     teacher.eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(100, ROWS - 100, (size, TOKENS), generator=generator)
-    loss_of = answers(way, student, teacher, ids, torch.full((size, 1), 77))
+    prompts = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    loss_of = answers(way, student, teacher, prompts, torch.full((size, 1), 77))
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4, fused=True)
     before, losses, wall, cpu = memory("VmRSS"), [], [], []
     for _ in range(steps):
