@@ -2,11 +2,10 @@
 
     pip install --no-deps trl; python -m benches.kd_step
 
-Same weights, batch, objective (forward KL at the answer, temperature 1), AdamW, each in a process of its own.
-**ours**: `OptionScorer`, the output layer at the answer alone, for student and teacher. **gkd**: the `compute_loss` of
-`trl.experimental.gkd.GKDTrainer`, TRL's trainer that learns from given answers. **chunked**: the `_compute_loss` of
-`trl.DistillationTrainer` on a given completion; its trainer generates the completion first, which isn't counted. Both
-without what the trainers around them cost.
+Same weights, prompts, objective (forward KL at the answer, temperature 1), AdamW, each in a process of its own.
+**ours**: `OptionScorer`, the output layer at the answer alone, for student and teacher. **trainer**: a step of
+`trl.DistillationTrainer` itself, which first generates the answer (one token). **chunked**: its `_compute_loss` alone,
+on a given answer. **gkd**: the `compute_loss` of `trl.experimental.gkd.GKDTrainer`, which learns from given answers.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import argparse
 import inspect
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -35,7 +35,7 @@ from harness.config import RungConfig
 from tests import families
 
 ROWS, TOKENS = 151_936, 1_000
-WAYS = ("ours", "chunked", "gkd")
+WAYS = ("ours", "trainer", "chunked", "gkd")
 
 
 def answers(
@@ -97,9 +97,10 @@ def one(way: str, folder: Path, size: int, steps: int) -> dict[str, Any]:
     student, teacher = (models.load_vlm(rung) for rung in rungs)
     student.train()
     teacher.eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(100, ROWS - 100, (size, TOKENS), generator=generator)
-    prompts = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    processor = models.load_encoder(rungs[0]).processor
+    asked, prompts = questions(processor, size)
+    if way == "trainer":
+        return trainer_steps(student, teacher, processor, asked, steps)
     loss_of = answers(way, student, teacher, prompts, torch.full((size, 1), 77))
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4, fused=True)
     before, losses, wall, cpu = memory("VmRSS"), [], [], []
@@ -112,6 +113,11 @@ def one(way: str, folder: Path, size: int, steps: int) -> dict[str, Any]:
         wall.append(time.perf_counter() - start)
         cpu.append(time.process_time() - work)
         losses.append(float(loss.detach()))
+    return figures(losses, wall, cpu, size, before)
+
+
+def figures(losses: list[float], wall: list[float], cpu: list[float], size: int, before: int) -> dict[str, Any]:
+    """Medians of steps that took `wall` and `cpu` seconds, and the peak of memory above `before`."""
     return {
         "losses": losses,
         "wall_s": round(statistics.median(wall), 3),
@@ -119,6 +125,58 @@ def one(way: str, folder: Path, size: int, steps: int) -> dict[str, Any]:
         "samples_per_cpu_s": round(size / statistics.median(cpu), 3),
         "peak_mib": round((memory("VmHWM") - before) / 2**20),
     }
+
+
+def questions(processor: Any, size: int) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """So many prompts of 1,000 tokens, as conversations and as a model takes them."""
+    words, rng = families.WORDS.split(), random.Random(0)
+
+    def tokens(count: int) -> tuple[dict[str, Any], list[int]]:
+        said = {"role": "user", "content": [{"type": "text", "text": " ".join(rng.choices(words, k=count))}]}
+        text = processor.apply_chat_template([said], add_generation_prompt=True, tokenize=False)
+        return {"prompt": [said]}, processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    around = len(tokens(100)[1]) - 100
+    both = [tokens(TOKENS - around) for _ in range(size)]
+    ids = torch.tensor([ids for _, ids in both])
+    return [asked for asked, _ in both], {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def trainer_steps(
+    student: Any, teacher: Any, processor: Any, asked: list[dict[str, Any]], steps: int
+) -> dict[str, Any]:
+    """The same steps by TRL's trainer."""
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import DistillationConfig, DistillationTrainer
+
+    losses, wall, cpu, began = [], [], [], [0.0, 0.0]
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            began[:] = time.perf_counter(), time.process_time()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            wall.append(time.perf_counter() - began[0])
+            cpu.append(time.process_time() - began[1])
+
+        def on_log(self, *_: Any, logs: dict[str, Any], **__: Any) -> None:
+            losses.extend(float(logs[key]) for key in ("loss",) if key in logs)
+
+    with TemporaryDirectory() as out:
+        settings = DistillationConfig(
+            out, per_device_train_batch_size=len(asked), max_steps=steps, max_completion_length=1, beta=0.0,
+            temperature=1.0, learning_rate=1e-4, lr_scheduler_type="constant", weight_decay=0.01, max_grad_norm=0.0,
+            bf16=False, use_cpu=True, gradient_checkpointing=False, report_to=[], save_strategy="no", logging_steps=1,
+            disable_tqdm=True,
+        )  # fmt: skip
+        trainer = DistillationTrainer(
+            student, teacher, args=settings, train_dataset=Dataset.from_list(asked), processing_class=processor,
+            callbacks=[Clock()],
+        )  # fmt: skip
+        before = memory("VmRSS")
+        trainer.train()
+    return figures(losses[:steps], wall, cpu, len(asked), before)
 
 
 def memory(name: str) -> int:
