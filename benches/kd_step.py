@@ -2,11 +2,10 @@
 
     pip install --no-deps trl; python -m benches.kd_step
 
-Same weights, batch, objective (forward KL at the answer, temperature 1), AdamW, each in a process of its own.
-**ours**: `OptionScorer`, the output layer at the answer alone, for student and teacher. **gkd**: the `compute_loss` of
-`trl.experimental.gkd.GKDTrainer`, TRL's trainer that learns from given answers. **chunked**: the `_compute_loss` of
-`trl.DistillationTrainer` on a given completion; its trainer generates the completion first, which isn't counted. Both
-without what the trainers around them cost.
+Same weights, prompts, objective (forward KL at the answer, temperature 1), AdamW, each in a process of its own.
+**ours**: `OptionScorer`, the output layer at the answer alone, for student and teacher. **trainer**: a step of
+`trl.DistillationTrainer` itself, which first generates the answer (one token). **chunked**: its `_compute_loss` alone,
+on a given answer. **gkd**: the `compute_loss` of `trl.experimental.gkd.GKDTrainer`, which learns from given answers.
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ import argparse
 import inspect
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,19 +35,24 @@ from harness.config import RungConfig
 from tests import families
 
 ROWS, TOKENS = 151_936, 1_000
-WAYS = ("ours", "chunked", "gkd")
+WAYS = ("ours", "trainer", "chunked", "gkd")
 
 
-def answers(way: str, student: Any, teacher: Any, ids: Tensor, answer: Tensor) -> Callable[[], Tensor]:
-    """What computes the loss."""
-    mask, longer = torch.ones_like(ids), torch.cat([ids, answer], 1)
+def answers(
+    way: str, student: Any, teacher: Any, inputs: Mapping[str, Tensor], answer: Tensor, precision: str = "fp32"
+) -> Callable[[], Tensor]:
+    """What computes the loss. `inputs`: of the prompts, padded left, as a model takes them; `answer`: (B, 1)."""
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    longer = torch.cat([ids, answer], 1)
     if way == "ours":
-        batch = {"input_ids": ids, "attention_mask": mask, "options": torch.ones(len(ids), 2, dtype=torch.bool)}
-        pupil, master = (models.OptionScorer(vlm, [[(1,)], [(2,)]]) for vlm in (student, teacher))
+        batch = {**inputs, "options": torch.ones(len(ids), 2, dtype=torch.bool, device=ids.device)}
+        pupil, master = (models.OptionScorer(vlm, [[(1,)], [(2,)]], precision) for vlm in (student, teacher))
+        for scorer in (pupil, master):
+            scorer.letters = scorer.letters.to(ids.device)  # type: ignore[assignment,operator]
 
         def own() -> Tensor:
             with torch.inference_mode():
-                taught = master(batch, ("vocab",))["vocab"]
+                taught = master(batch, ("vocab",))["vocab"][:, :ROWS]
             target = taught.clone().log_softmax(-1)
             learned = pupil(batch, ("vocab",))["vocab"].log_softmax(-1)
             return (target.exp() * (target - learned)).sum(-1).mean()
@@ -64,8 +69,10 @@ def answers(way: str, student: Any, teacher: Any, ids: Tensor, answer: Tensor) -
         return lambda: GKDTrainer.compute_loss(trainer, student, inputs)
     from trl import DistillationTrainer
 
-    given = {"prompt_ids": ids, "prompt_mask": mask, "completion_ids": answer,
+    given = {**inputs, "prompt_ids": ids, "prompt_mask": mask, "completion_ids": answer,
              "completion_mask": torch.ones_like(answer)}  # fmt: skip
+    if "mm_token_type_ids" in given:  # of the whole sequence
+        given["mm_token_type_ids"] = torch.nn.functional.pad(given["mm_token_type_ids"], (0, 1))
     trainer = SimpleNamespace(
         teacher_model=teacher, beta=0.0, temperature=1.0, _is_vlm=True, model_kwarg_keys={"logits_to_keep"},
         accelerator=SimpleNamespace(unwrap_model=lambda model: model),
@@ -74,7 +81,13 @@ def answers(way: str, student: Any, teacher: Any, ids: Tensor, answer: Tensor) -
     plain = inspect.unwrap(DistillationTrainer._get_last_hidden_state)  # without the clock around it
     trainer._get_last_hidden_state = partial(plain, trainer)
     compute = inspect.unwrap(DistillationTrainer._compute_loss)
-    return lambda: compute(trainer, student, given, None)[0]
+
+    def theirs() -> Tensor:
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            loss: Tensor = compute(trainer, student, given, None)[0]
+        return loss
+
+    return theirs
 
 
 def one(way: str, folder: Path, size: int, steps: int) -> dict[str, Any]:
@@ -84,9 +97,11 @@ def one(way: str, folder: Path, size: int, steps: int) -> dict[str, Any]:
     student, teacher = (models.load_vlm(rung) for rung in rungs)
     student.train()
     teacher.eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(100, ROWS - 100, (size, TOKENS), generator=generator)
-    loss_of = answers(way, student, teacher, ids, torch.full((size, 1), 77))
+    processor = models.load_encoder(rungs[0]).processor
+    asked, prompts = questions(processor, size)
+    if way == "trainer":
+        return trainer_steps(student, teacher, processor, asked, steps)
+    loss_of = answers(way, student, teacher, prompts, torch.full((size, 1), 77))
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4, fused=True)
     before, losses, wall, cpu = memory("VmRSS"), [], [], []
     for _ in range(steps):
@@ -98,6 +113,11 @@ def one(way: str, folder: Path, size: int, steps: int) -> dict[str, Any]:
         wall.append(time.perf_counter() - start)
         cpu.append(time.process_time() - work)
         losses.append(float(loss.detach()))
+    return figures(losses, wall, cpu, size, before)
+
+
+def figures(losses: list[float], wall: list[float], cpu: list[float], size: int, before: int) -> dict[str, Any]:
+    """Medians of steps that took `wall` and `cpu` seconds, and the peak of memory above `before`."""
     return {
         "losses": losses,
         "wall_s": round(statistics.median(wall), 3),
@@ -105,6 +125,58 @@ def one(way: str, folder: Path, size: int, steps: int) -> dict[str, Any]:
         "samples_per_cpu_s": round(size / statistics.median(cpu), 3),
         "peak_mib": round((memory("VmHWM") - before) / 2**20),
     }
+
+
+def questions(processor: Any, size: int) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """So many prompts of 1,000 tokens, as conversations and as a model takes them."""
+    words, rng = families.WORDS.split(), random.Random(0)
+
+    def tokens(count: int) -> tuple[dict[str, Any], list[int]]:
+        said = {"role": "user", "content": [{"type": "text", "text": " ".join(rng.choices(words, k=count))}]}
+        text = processor.apply_chat_template([said], add_generation_prompt=True, tokenize=False)
+        return {"prompt": [said]}, processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    around = len(tokens(100)[1]) - 100
+    both = [tokens(TOKENS - around) for _ in range(size)]
+    ids = torch.tensor([ids for _, ids in both])
+    return [asked for asked, _ in both], {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def trainer_steps(
+    student: Any, teacher: Any, processor: Any, asked: list[dict[str, Any]], steps: int
+) -> dict[str, Any]:
+    """The same steps by TRL's trainer."""
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import DistillationConfig, DistillationTrainer
+
+    losses, wall, cpu, began = [], [], [], [0.0, 0.0]
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            began[:] = time.perf_counter(), time.process_time()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            wall.append(time.perf_counter() - began[0])
+            cpu.append(time.process_time() - began[1])
+
+        def on_log(self, *_: Any, logs: dict[str, Any], **__: Any) -> None:
+            losses.extend(float(logs[key]) for key in ("loss",) if key in logs)
+
+    with TemporaryDirectory() as out:
+        settings = DistillationConfig(
+            out, per_device_train_batch_size=len(asked), max_steps=steps, max_completion_length=1, beta=0.0,
+            temperature=1.0, learning_rate=1e-4, lr_scheduler_type="constant", weight_decay=0.01, max_grad_norm=0.0,
+            bf16=False, use_cpu=True, gradient_checkpointing=False, report_to=[], save_strategy="no", logging_steps=1,
+            disable_tqdm=True,
+        )  # fmt: skip
+        trainer = DistillationTrainer(
+            student, teacher, args=settings, train_dataset=Dataset.from_list(asked), processing_class=processor,
+            callbacks=[Clock()],
+        )  # fmt: skip
+        before = memory("VmRSS")
+        trainer.train()
+    return figures(losses[:steps], wall, cpu, len(asked), before)
 
 
 def memory(name: str) -> int:

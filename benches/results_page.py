@@ -49,7 +49,7 @@ unknown, and the choices here are ours. So what follows says nothing about the p
 
 All methods see the same training examples in the same order, and the student learns from the same number of them.
 The weights that are scored are those that did best on the validation split. The generated benchmarks are drawn from a
-seed of their own (2): no setting, lesson or weight was chosen with a look at these pictures. The settings come from
+seed of their own (3): no setting, lesson or weight was chosen with a look at these pictures. The settings come from
 trials on other pictures (`suites/tuning.toml`, records in `results/tuning`): six for each method that trains a student,
 of which the best mean of both validation accuracies was taken. `hkd4vlm` had one choice more: three of its
 augmentations are off, from an earlier trial. On NLVR the same settings are used. A method's training cost includes its

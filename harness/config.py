@@ -14,6 +14,9 @@ from harness.errors import ConfigError, near
 
 T = TypeVar("T", bound="Settings")
 
+Storage = Literal["fp32", "bf16", "nf4"]
+"""How weights that don't learn are kept: float32, bfloat16, or four bits (see harness.quantise)."""
+
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
 """A folder by its whole path: a run's workers have another working directory."""
 
@@ -33,6 +36,8 @@ class LoraSettings(Settings):
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: tuple[str, ...] = ("all",)
     """The layers that get one, by the last part of their names, like q_proj; all: every linear one but the output's."""
+    weights: Storage = "fp32"
+    """How the learner's own weights are kept. nf4: QLoRA (arXiv 2305.14314)."""
 
 
 class TrainConfig(Settings):
@@ -67,6 +72,8 @@ class TrainConfig(Settings):
     """Learners train low-rank adapters instead of all their weights: for a rung that doesn't fit otherwise."""
     lora_by_rung: dict[str, LoraSettings] = {}
     """The same of single rungs, where it differs from `lora`."""
+    frozen_weights: Storage = "fp32"
+    """How models that don't learn in a stage are kept: in bf16 they take half the memory, in nf4 a seventh."""
     gradient_checkpointing: bool = False
     """Learners keep only what goes into each layer, and compute the rest anew in the backward pass: less memory, a
     third more work."""
@@ -92,6 +99,20 @@ class TrainConfig(Settings):
     def lora_of(self, rung: str) -> LoraSettings | None:
         """The adapters that a rung learns with; None: it trains all its weights."""
         return self.lora_by_rung.get(rung, self.lora)
+
+    def storage_of(self, rung: str, learns: bool) -> Storage:
+        """How a rung's own weights are kept in a role."""
+        if not learns:
+            return self.frozen_weights
+        lora = self.lora_of(rung)
+        return lora.weights if lora else "fp32"
+
+    @model_validator(mode="after")
+    def _computes_as_it_keeps(self) -> TrainConfig:
+        kept = [lora.weights for lora in (self.lora, *self.lora_by_rung.values()) if lora]
+        if "bf16" in (self.frozen_weights, *kept) and "fp32" in (self.precision, *self.precision_by_rung.values()):
+            raise ValueError("weights kept in bf16 need precision = 'bf16', in which they are used")
+        return self
 
 
 class EvaluateConfig(Settings):
@@ -120,6 +141,9 @@ class ClusterConfig(Settings):
     shard_above: int | None = Field(None, ge=0)
     """A model of more parameters than this is cut over a run's workers (FSDP2): each holds its part of weights,
     gradients and optimizer state. None: each worker holds every model whole (DDP)."""
+    offload_frozen: bool = False
+    """Models that don't learn in a stage stay in the machine's memory and pass through the GPU a layer at a time: for a
+    teacher that doesn't fit beside its student. The same numbers, slower."""
     resources: dict[str, PositiveFloat] = {}
     """What else a worker takes from its node, as Ray names it: memory (bytes), "accelerator_type:H100" (0.001), ..."""
     placement: Literal["PACK", "SPREAD"] = "PACK"

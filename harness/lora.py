@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness import quantise
 from harness.config import LoraSettings
 from harness.errors import ConfigError, first_line
 
@@ -42,6 +43,8 @@ def insert(vlm: nn.Module, lora: LoraSettings, rung: str) -> None:
         ) from None
     for name, parameter in vlm.named_parameters():
         parameter.requires_grad_(_of_adapter(name))
+        if _of_adapter(name):
+            parameter.data = parameter.data.float()  # peft makes them as the layer's own weights are kept
 
 
 def linear_names(vlm: nn.Module, left_out: Collection[str] = ("lm_head",)) -> list[str]:
@@ -69,7 +72,7 @@ def merged(vlm: nn.Module) -> dict[str, Tensor]:
         f"{name}.weight": module for name, module in vlm.named_modules() if hasattr(module, "get_delta_weight")
     }
     whole = {}
-    for name, tensor in vlm.state_dict().items():
+    for name, tensor in quantise.plain(vlm).items():
         if not _of_adapter(name):
             own = name.replace(".base_layer.", ".")
             whole[own] = (tensor + adapted[own].get_delta_weight(NAME) if own in adapted else tensor).to(

@@ -10,18 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import psutil
 
-from harness.config import LoraSettings, RungConfig
+from harness.config import LoraSettings, RungConfig, Storage
 from harness.plan import Plan, PlannedStage, rung_of
 
 if TYPE_CHECKING:
     import torch
 
-FROZEN, LEARNING = 4, 20
-"""Bytes a weight: float32; and where it learns its gradient, AdamW's two moments and the best copy so far."""
+FROZEN, LEARNING = 4, 16
+"""Bytes a weight: float32; and where it learns its gradient and AdamW's two moments."""
+BEST = 4
+"""Bytes a weight that learns of the best copy so far, which is in the machine's memory, not a GPU's."""
+NF4 = 0.5 + 1 / 64
+"""Bytes a weight in four bits, with a byte of scale for each 64."""
 
 # ------------------------------------------------------------------------------------------- weights
 
@@ -34,11 +38,40 @@ def held(plan: Plan, planned: PlannedStage) -> int:
 def of_role(plan: Plan, planned: PlannedStage, role: str) -> int:
     """Bytes of a role's weights and optimizer."""
     rung = rung_of(plan.stages, planned.stage, role)
+    trainable, train, cluster = planned.stage.roles[role].trainable, plan.config.train, plan.config.cluster
+    if not trainable and cluster.offload_frozen and cluster.gpus_per_worker:
+        return layers(plan.rungs[rung]).largest * FROZEN
+    lora = train.lora_of(rung) if trainable else None
+    learning = LEARNING + (0 if cluster.gpus_per_worker else BEST)
+    if trainable and lora is None:
+        return plan.infos[rung].parameters * learning
+    own = stored(plan, rung, train.storage_of(rung, trainable))
+    return own if lora is None else own + adapter_weights(plan.rungs[rung], lora) * learning
+
+
+def stored(plan: Plan, rung: str, kept: Storage) -> int:
+    """Bytes of a rung's own weights where they don't learn."""
     weights = plan.infos[rung].parameters
-    if not planned.stage.roles[role].trainable:
-        return weights * FROZEN
-    lora = plan.config.train.lora_of(rung)
-    return weights * LEARNING if lora is None else weights * FROZEN + adapter_weights(plan.rungs[rung], lora) * LEARNING
+    if kept != "nf4":
+        return weights * (2 if kept == "bf16" else FROZEN)
+    narrow = sum(inputs * outputs for _, inputs, outputs in layers(plan.rungs[rung]).linear if inputs % 64 == 0)
+    return int(narrow * NF4) + (weights - narrow) * FROZEN
+
+
+def learns(plan: Plan, rung: str) -> set[bool]:
+    """Whether the rung learns, in each of its roles."""
+    return {
+        role.trainable
+        for planned in plan.stages
+        for name, role in planned.stage.roles.items()
+        if rung_of(plan.stages, planned.stage, name) == rung
+    }
+
+
+def storage(plan: Plan, rung: str) -> Storage:
+    """How the rung's own weights are kept in that of its roles that keeps them most exactly."""
+    kept = {plan.config.train.storage_of(rung, flag) for flag in learns(plan, rung)}
+    return next((one for one in get_args(Storage) if one in kept), "fp32")
 
 
 def most_held(plan: Plan) -> int:
@@ -46,23 +79,37 @@ def most_held(plan: Plan) -> int:
     return max((held(plan, planned) for planned in plan.stages), default=plan.student_parameters * FROZEN)
 
 
+@dataclass(frozen=True)
+class Layers:
+    """Of a model, without its weights."""
+
+    linear: list[tuple[str, int, int]]
+    """Of each linear layer but the output's the last part of its name, inputs and outputs."""
+    largest: int
+    """Weights of the largest layer."""
+
+
 @lru_cache(maxsize=64)
-def adapter_weights(rung: RungConfig, lora: LoraSettings) -> int:
-    """How many weights the adapters of a rung have: (in + out) x rank for each layer that gets one."""
+def layers(rung: RungConfig) -> Layers:
+    """The layers of the rung's model."""
     import torch
     from transformers import AutoModelForImageTextToText
 
     from harness.models import load_config
+    from harness.quantise import linears
 
     with torch.device("meta"):
         vlm = AutoModelForImageTextToText.from_config(load_config(rung))
-    head = vlm.get_output_embeddings()
+    found = [(n.rpartition(".")[2], m.in_features, m.out_features) for n, m in linears(vlm).items()]
+    return Layers(found, max(sum(p.numel() for p in m.parameters(recurse=False)) for m in vlm.modules()))
+
+
+def adapter_weights(rung: RungConfig, lora: LoraSettings) -> int:
+    """How many weights the adapters of a rung have: (in + out) x rank for each layer that gets one."""
     return sum(
-        (module.in_features + module.out_features) * lora.rank
-        for name, module in vlm.named_modules()
-        if isinstance(module, torch.nn.Linear)
-        and module is not head
-        and (lora.targets == ("all",) or name.rpartition(".")[2] in lora.targets)
+        (inputs + outputs) * lora.rank
+        for name, inputs, outputs in layers(rung).linear
+        if lora.targets == ("all",) or name in lora.targets
     )
 
 
@@ -95,11 +142,13 @@ def shapes(config: Any) -> tuple[Shape, Shape]:
     return language, Shape(layers, 8 * seen + 2 * hidden, seen)
 
 
-def activations(config: Any, tokens: float, patches: float, examples: int, learns: bool, checkpointing: bool) -> int:
+def activations(
+    config: Any, tokens: float, patches: float, examples: int, learns: bool, checkpointing: bool, width: int = 4
+) -> int:
     """Bytes that a forward pass of `examples` keeps, `tokens` and `patches` each.
 
     A frozen model keeps no more than one layer's. With checkpointing only what goes into each layer is kept, and one
-    layer's whole, which is computed anew.
+    layer's whole, which is computed anew. `width`: bytes a number.
     """
     numbers = 0.0
     for shape, count in zip(shapes(config), (tokens, patches), strict=True):
@@ -108,33 +157,42 @@ def activations(config: Any, tokens: float, patches: float, examples: int, learn
         whole = shape.kept if not learns or checkpointing else shape.kept * shape.layers
         numbers += count * (whole + (shape.through * shape.layers if learns and checkpointing else 0))
     logits = 3 * config.get_text_config().vocab_size if learns else config.get_text_config().vocab_size
-    return int(4 * examples * (numbers + logits))
+    return int(examples * (width * numbers + 4 * logits))
 
 
 def peak(plan: Plan, planned: PlannedStage, tokens: Mapping[str, tuple[float, float]]) -> int:
     """Bytes that a stage needs on each worker at its highest, the libraries' own left out.
 
     `tokens`: by rung the tokens and patches of an example. The learners' activations are there together until the
-    backward pass; a frozen model's are gone before the next one's.
+    backward pass, in which gradients take their place; a frozen model's are gone before the next one's. In bf16
+    activations take half, and float32 weights that are multiplied have a copy in bfloat16.
     """
     from harness.models import load_config
 
     train, workers = plan.config.train, max(plan.config.cluster.workers, 1)
     size = train.micro_batch_size or -(-train.batch_size // workers)
-    learning, passing = 0, 0
+    learning = passing = gradients = 0
     for name, role in planned.stage.roles.items():
         rung = rung_of(plan.stages, planned.stage, name)
         config = load_config(plan.rungs[rung])
-        own = activations(config, *tokens[rung], size, role.trainable, train.gradient_checkpointing)
+        narrow = train.precision_of(rung) == "bf16"
+        own = activations(config, *tokens[rung], size, role.trainable, train.gradient_checkpointing, 2 if narrow else 4)
+        if narrow and train.storage_of(rung, role.trainable) == "fp32":
+            own += 2 * plan.infos[rung].parameters
         if role.trainable:
             learning += own
+            lora = train.lora_of(rung)
+            gradients += 4 * (adapter_weights(plan.rungs[rung], lora) if lora else plan.infos[rung].parameters)
         else:
             passing = max(passing, own)
-    return max(held(plan, planned) + learning + passing, handed_on(plan, planned))
+    return max(held(plan, planned) - gradients + max(gradients, learning + passing), handed_on(plan, planned))
 
 
 def handed_on(plan: Plan, planned: PlannedStage) -> int:
-    """Bytes at a stage's end: frozen weights as they were; a learner's, what it leaves, and the next model's."""
+    """Bytes in the machine's memory at a stage's end.
+
+    Frozen weights as they were; a learner's, what it leaves, and the next model's.
+    """
     return sum(
         plan.infos[rung_of(plan.stages, planned.stage, name)].parameters * FROZEN * (3 if role.trainable else 1)
         for name, role in planned.stage.roles.items()
@@ -165,6 +223,10 @@ def mends(plan: Plan) -> list[str]:
         found.append("train.gradient_checkpointing = true, a third more work")
     if train.lora is None and not train.lora_by_rung:
         found.append("train.lora = {rank = 16}, adapters instead of all weights")
+    if train.frozen_weights == "fp32" and any(
+        not role.trainable for p in plan.stages for role in p.stage.roles.values()
+    ):
+        found.append("train.frozen_weights = 'nf4' (or 'bf16'), frozen models in a seventh (half) of their memory")
     if plan.config.cluster.shard_above is None and train.lora is None:
         found.append("cluster.shard_above, models cut over the workers")
     return [*found, "smaller rungs"]

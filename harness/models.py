@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import ladders
+from harness import ladders, windows
 from harness.api import Need
 from harness.config import RungConfig
 from harness.encoding import Batch, Encoder, Spelling, load_encoder, quiet
@@ -248,8 +248,8 @@ def vocabulary(config: Any) -> int:
     return size
 
 
-def load_vlm(rung: RungConfig) -> nn.Module:
-    """The rung's model in float32 on the CPU, without dropout state. Raises `ModelError`."""
+def load_vlm(rung: RungConfig, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The rung's model on the CPU, without dropout state. Raises `ModelError`."""
     quiet()
     from transformers import AutoModelForImageTextToText
 
@@ -257,7 +257,7 @@ def load_vlm(rung: RungConfig) -> nn.Module:
     try:
         model, loaded = AutoModelForImageTextToText.from_pretrained(
             ladders.snapshot(rung),
-            dtype=torch.float32,
+            dtype=dtype,
             attn_implementation=rung.attention,
             trust_remote_code=False,
             output_loading_info=True,
@@ -277,6 +277,7 @@ def load_vlm(rung: RungConfig) -> nn.Module:
             "would be random; expected a whole checkpoint of the class that config.json names: copy it again"
         )
     vlm: nn.Module = model
+    windows.together(vlm)
     return vlm
 
 

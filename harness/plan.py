@@ -16,7 +16,21 @@ from harness.api import Benchmark, Example, From, Method, Split, Stage
 from harness.config import RunConfig, RungConfig
 from harness.errors import ConfigError, near
 
-CODE = ("api", "blind", "data", "encoding", "models", "step", "teachers", "train", "evaluate", "prefix", "lora")
+CODE = (
+    "api",
+    "blind",
+    "data",
+    "encoding",
+    "models",
+    "step",
+    "teachers",
+    "train",
+    "evaluate",
+    "prefix",
+    "lora",
+    "quantise",
+    "windows",
+)
 """The harness's files whose change may change a run's numbers."""
 
 LEARNT_FROM: tuple[Split, ...] = ("train", "validation")
@@ -172,6 +186,7 @@ def make(config: RunConfig) -> Plan:
     infos = {name: _inspect(rungs[name]) for name in rungs if name in used}
     for planned in stages:
         _check_cut(planned.stage, stages, config, infos)
+        _check_offloaded(planned.stage, config)
         if "vocab" in method.needs(planned.stage.name):
             _check_vocabularies(method, stages, planned.stage, rungs)
     dataset = load_data(config.benchmark, config.benchmark_settings, config.data_dir, config.skip_missing)
@@ -292,6 +307,16 @@ def _check_weights(where: str, weights: str | From, rungs: list[str], earlier: d
         raise ConfigError(
             f"{where}: stage {weights.stage!r} has no role {weights.role!r}: "
             f"{near(weights.role, earlier[weights.stage].roles)}"
+        )
+
+
+def _check_offloaded(stage: Stage, config: RunConfig) -> None:
+    """Four bits are made on the device: nothing is gained where they are brought there anew each time."""
+    frozen = [name for name, role in stage.roles.items() if not role.trainable]
+    if frozen and config.cluster.offload_frozen and config.train.frozen_weights == "nf4":
+        raise ConfigError(
+            "cluster.offload_frozen with train.frozen_weights = 'nf4': expected one of the two; frozen models in four "
+            "bits stay on the device, or take frozen_weights = 'bf16'"
         )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.profiler import record_function as span  # free where nobody profiles: see harness.profile
 
-from harness import lora, models, prefix
+from harness import lora, models, prefix, quantise
 from harness.api import Example, Need, Stage, View
 from harness.checkpoint import part_of, under
 from harness.io import Io, cut_like, whole
@@ -50,10 +50,17 @@ class LiveRole:
                  trainable: bool) -> None:  # fmt: skip
         self.name, self.rung, self.trainable, self.encoder = name, rung, trainable, encoder
         precision = plan.config.train.precision_of(rung)
-        self.scorer = models.OptionScorer(models.load_vlm(plan.rungs[rung]), encoder.letters, precision)
+        train = plan.config.train
+        self.kept = train.storage_of(rung, trainable)
+        """How its own weights are kept."""
+        self.began, self.of = weights, plan.rungs[rung]
+        self.scorer = models.OptionScorer(
+            models.load_vlm(self.of, quantise.dtype(self.kept)), encoder.letters, precision
+        )
         if weights is not None:
             self.scorer.vlm.load_state_dict(weights)
-        train = plan.config.train
+        if self.kept == "nf4":
+            quantise.four_bits(self.scorer.vlm, precision, rung)
         self.lora = train.lora_of(rung) if trainable else None
         """Its adapters' settings: they alone learn."""
         if self.lora is not None:
@@ -65,7 +72,11 @@ class LiveRole:
         """Whether the weights are cut over the ranks: every rank must then make the same forward passes."""
         if self.cut:
             io.cut(self.scorer.train(trainable).requires_grad_(trainable))
-        self.scorer.to(io.device).train(trainable)
+        if plan.config.cluster.offload_frozen and not trainable and not self.cut:
+            quantise.offload(self.scorer, io.device)
+        else:
+            self.scorer.to(io.device)
+        self.scorer.train(trainable)
         if self.lora is None:
             self.scorer.requires_grad_(trainable)
         self.module = io.wrap(self.scorer) if trainable and not self.cut else self.scorer
@@ -173,7 +184,7 @@ class LiveRole:
     def outcome(self) -> State:
         """The weights that it leaves to others: a learner's best, adapters merged."""
         if not self.trainable:
-            return self.weights()
+            return self.began or dict(models.load_vlm(self.of).state_dict())
         if self.lora is None:
             return self.best
         lora.load_adapters(self.scorer.vlm, self.best)

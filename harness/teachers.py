@@ -254,7 +254,8 @@ def content(example: Example) -> str:
 def _model(role: LiveRole, batch_size: int, io: Io) -> dict[str, Any]:
     """What a frozen model's answers depend on beside the examples."""
     return _surroundings(io) | {
-        "weights": _weights(role.scorer.vlm.state_dict()),
+        "weights": role.info.digest if role.began is None else _weights(role.began),
+        "kept": role.kept,
         "processor": role.encoder.fingerprint,
         "letters": role.encoder.letters,
         "attention": getattr(role.scorer.vlm.config, "_attn_implementation", None),

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import models
+from harness import memory, models, quantise
 from harness.api import Example, Need
 from harness.errors import ModelError, UserError, first_line
 from harness.plan import Plan
@@ -30,8 +30,15 @@ class Rung:
         precision = plan.config.train.precision_of(name)
         self.where = f"model {name!r} ({plan.rungs[name].model})"
         self.encoder, self.device, self.largest_repeat = encoder, device, LARGEST_REPEAT[precision]
-        self.vlm: Any = models.load_vlm(plan.rungs[name])
-        self.scorer = models.OptionScorer(self.vlm, encoder.letters, precision).to(device).eval()
+        kept = memory.storage(plan, name)
+        self.vlm: Any = models.load_vlm(plan.rungs[name], quantise.dtype(kept))
+        if kept == "nf4":
+            quantise.four_bits(self.vlm, precision, name)
+        self.scorer = models.OptionScorer(self.vlm, encoder.letters, precision).eval()
+        if plan.config.cluster.offload_frozen and True not in memory.learns(plan, name):
+            quantise.offload(self.scorer, device)
+        else:
+            self.scorer.to(device)
         self.positions = _positions(self.vlm.config)
 
     @torch.no_grad()

@@ -305,18 +305,21 @@ def build(
     rows: int | None = None,
     vocabulary: Callable[[Signs, str], Tokenizer] = words,
     more: str = "",
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Path:
     """Writes an untrained model of the family with its processor, as a hub's folder holds them; gives the folder.
 
-    `rows`: of the output layer, more than there are tokens where it is padded. `more`: further words.
+    `rows`: of the output layer, more than there are tokens where it is padded. `more`: further words. `device`: where
+    the weights are drawn.
     """
     quiet()
     make, signs, processor = FAMILIES[family]
     tokenizer = _tokenizer(vocabulary(signs, more), signs)
     config, images, extra = make(Size(width, layers, rows or len(tokenizer)), tokenizer.convert_tokens_to_ids)
     torch.manual_seed(seed)
-    with torch.random.fork_rng():
-        model = hf.AutoModelForImageTextToText.from_config(config)
+    with torch.random.fork_rng(), torch.device(device):
+        model = hf.AutoModelForImageTextToText.from_config(config, dtype=dtype)
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim > 1:  # larger than usual: else all answers are nearly alike

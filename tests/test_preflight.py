@@ -269,8 +269,8 @@ def test_a_model_that_answers_by_chance(toy: str, copied: Path) -> None:
     made = plan.make(parse(RunConfig, table(toy, copied, method="zero_shot"), "test"))
     whole = models.load_vlm
 
-    def noisy(rung: RungConfig) -> torch.nn.Module:
-        vlm: Any = whole(rung)
+    def noisy(rung: RungConfig, dtype: torch.dtype) -> torch.nn.Module:
+        vlm: Any = whole(rung, dtype)
         drop = torch.nn.Dropout(0.5)
         vlm.get_decoder().layers[0].register_forward_hook(
             lambda module, args, output: torch.nn.functional.dropout(output, drop.p, training=True)
