@@ -288,6 +288,8 @@ class _Run:
         for chunk in (mine[i : i + size] for i in range(0, len(mine), size)):
             examples = [shown(plan, at, example) for at, example in chunk]
             inputs = {fingerprint: self._encoded(encoder, examples) for fingerprint, encoder in used.items()}
+            if io.device.type == "cuda":  # pinned, they are copied while the device works
+                inputs = {of: {k: v.pin_memory() for k, v in batch.items()} for of, batch in inputs.items()}
             found.append(_Part([at for at, _ in chunk], examples, inputs))
         return found
 
