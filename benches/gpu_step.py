@@ -24,7 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -35,22 +35,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benches import kd_step
+from benches import kd_step, qwen
 from benches.common import header, keep
 from harness import ladders, models, plan, price, quantise, train
 from harness.api import Benchmark, Example, Ladder, Method, Role, Split, Stage, Step
 from harness.config import RunConfig, RungConfig, parse
 from harness.io import PlainIo
-from tests import families
 
 WAYS = ("trl", "ours", "apart", "nf4", "offload", "run")
 WORDS = ("what", "colour", "is", "it", "the", "picture", "red", "green", "blue", "letter")
-TEXT = {
-    "S": {"hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12, "num_key_value_heads": 2},
-    "L": {"hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28, "num_key_value_heads": 4},
-}
 SMALL = {"words": 40, "side": 112}
-ROWS = {"S": 151_936, "L": 152_064}
+TOWER = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
+LAYERS = {"num_hidden_layers": 28}
+S = {"hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12, "num_key_value_heads": 2} | LAYERS
+L = {"hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28, "num_key_value_heads": 4} | LAYERS
+SHAPES = {
+    "L": qwen.Shape(L, (16, 24, 24), 152_064, TOWER, tied=False),
+    "S": qwen.Shape(S, (16, 24, 24), 151_936, TOWER, tied=True),
+}
+TINY = {"L": qwen.small(128, 2, 1008, 64, 2, 112), "S": qwen.small(64, 2, 1000, 64, 2, 112)}
 
 
 # ------------------------------------------------------------------------------ a benchmark and a method
@@ -113,51 +116,6 @@ class FrozenTeacher(Method):
         return {"student": {"kd": (target.exp() * (target - step.vocab("student").log_softmax(-1))).sum(-1)}}
 
 
-# ---------------------------------------------------------------------------------------------- the models
-
-
-def make(rung: str, tiny: bool) -> Callable[[families.Size, Callable[[str], int]], families.Made]:
-    """The configuration and image processor of a rung."""
-    import transformers as hf
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
-    text = TEXT[rung] | {"num_hidden_layers": 28, "max_position_embeddings": 4096, "vocab_size": ROWS[rung]}
-    section, vision = [16, 24, 24], {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
-    if tiny:
-        wide = {"S": 64, "L": 128}[rung]
-        text |= {"hidden_size": wide, "intermediate_size": 2 * wide, "num_attention_heads": 2,
-                 "num_key_value_heads": 1, "num_hidden_layers": 2, "vocab_size": 1000 + 8 * len(rung)}  # fmt: skip
-        section, vision = [wide // 16, wide // 16, wide // 8], {"depth": 2, "hidden_size": 64, "intermediate_size": 64,
-                                                               "num_heads": 2}  # fmt: skip
-
-    def made(_: families.Size, token: Callable[[str], int]) -> families.Made:
-        rope = {"rope_parameters": {"rope_type": "default", "mrope_section": section, "rope_theta": 1e6}}
-        config = hf.Qwen2_5_VLConfig(
-            vision_config=vision | {"patch_size": 14, "out_hidden_size": text["hidden_size"],
-                                    "fullatt_block_indexes": [vision["depth"] - 1], "window_size": 112},
-            text_config=text | rope, tie_word_embeddings=rung == "S", **families._qwen_ids(token),
-        )  # fmt: skip
-        side = 112**2 if tiny else 448**2
-        images = Qwen2VLImageProcessorPil(
-            size={"shortest_edge": side, "longest_edge": side}, patch_size=14, merge_size=2
-        )
-        return config, images, lambda _: {}
-
-    return made
-
-
-def build(folder: Path, tiny: bool, device: str) -> Path:
-    """A ladder of both models with random weights; gives its file."""
-    families.FAMILIES |= {r: (make(r, tiny), families._QWEN, "Qwen2_5_VLProcessor") for r in TEXT}
-    for rung in ("L", "S"):
-        families.build(rung, folder / rung, device=device, dtype=torch.bfloat16)
-        for file in (folder / rung).glob("tokenizer_config.json"):
-            file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": 4096}))
-    ladder = folder / "ladder.toml"
-    ladder.write_text('name = "wide"\n' + "".join(f'[[rungs]]\nname = "{r}"\nmodel = "{r}"\n' for r in ("L", "S")))
-    return ladder
-
-
 # ------------------------------------------------------------------------------------------------ a way
 
 
@@ -177,7 +135,7 @@ def one(way: str, folder: Path, size: int, steps: int, checkpointing: bool, tiny
         teacher.to(device)
     if way in ("trl", "apart"):  # as transformers loads them
         for vlm in (student, teacher):
-            vlm.config.vision_config._attn_implementation = "sdpa"  # type: ignore[union-attr]
+            qwen.apart(vlm)
     student.to(device).train()
     teacher.eval().requires_grad_(False)
     if checkpointing:
@@ -292,7 +250,7 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         if not (folder / "ladder.toml").is_file():
-            build(folder, arguments.tiny, arguments.device)
+            qwen.build(folder, TINY if arguments.tiny else SHAPES, arguments.device, torch.bfloat16)
         name = torch.cuda.get_device_name() if arguments.device == "cuda" else arguments.device
         product_tflops = None if arguments.tiny else round(product(arguments.device))
         keep(arguments.out, "card", header() | {"device": name, "matrix_product_tflop_per_s": product_tflops})

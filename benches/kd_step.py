@@ -27,8 +27,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from benches import qwen
 from benches.common import RESULTS, header, keep
 from harness import models
 from harness.config import RungConfig
@@ -52,9 +54,9 @@ def answers(
 
         def own() -> Tensor:
             with torch.inference_mode():
-                taught = master(batch, ("vocab",))["vocab"][:, :ROWS]
-            target = taught.clone().log_softmax(-1)
+                taught = master(batch, ("vocab",))["vocab"]
             learned = pupil(batch, ("vocab",))["vocab"].log_softmax(-1)
+            target = taught[:, : learned.shape[1]].clone().log_softmax(-1)  # without the teacher's larger padding
             return (target.exp() * (target - learned)).sum(-1).mean()
 
         return own
@@ -90,15 +92,17 @@ def answers(
     return theirs
 
 
-def one(way: str, folder: Path, size: int, steps: int) -> dict[str, Any]:
+def one(way: str, folder: Path, size: int, steps: int, side: int) -> dict[str, Any]:
     """A few steps one way: the first loss, seconds a step, and the peak of memory above what was there before."""
     torch.set_num_threads(1)
     rungs = [RungConfig(name=name, model=str(folder / name)) for name in ("S", "L")]
     student, teacher = (models.load_vlm(rung) for rung in rungs)
+    if way != "ours":
+        qwen.apart(student), qwen.apart(teacher)
     student.train()
     teacher.eval().requires_grad_(False)
     processor = models.load_encoder(rungs[0]).processor
-    asked, prompts = questions(processor, size)
+    asked, prompts = questions(processor, size, side)
     if way == "trainer":
         return trainer_steps(student, teacher, processor, asked, steps)
     loss_of = answers(way, student, teacher, prompts, torch.full((size, 1), 77))
@@ -127,19 +131,24 @@ def figures(losses: list[float], wall: list[float], cpu: list[float], size: int,
     }
 
 
-def questions(processor: Any, size: int) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """So many prompts of 1,000 tokens, as conversations and as a model takes them."""
+def questions(processor: Any, size: int, side: int) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """So many prompts of 1,000 tokens, as conversations and as a model takes them; with an image, if it has a side."""
     words, rng = families.WORDS.split(), random.Random(0)
+    image = Image.radial_gradient("L").resize((side, side)).convert("RGB") if side else None
+    seen: list[dict[str, str]] = [{"type": "image"}] if side else []
 
-    def tokens(count: int) -> tuple[dict[str, Any], list[int]]:
-        said = {"role": "user", "content": [{"type": "text", "text": " ".join(rng.choices(words, k=count))}]}
-        text = processor.apply_chat_template([said], add_generation_prompt=True, tokenize=False)
-        return {"prompt": [said]}, processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    def said(count: int) -> dict[str, Any]:
+        return {"role": "user", "content": [*seen, {"type": "text", "text": " ".join(rng.choices(words, k=count))}]}
 
-    around = len(tokens(100)[1]) - 100
-    both = [tokens(TOKENS - around) for _ in range(size)]
-    ids = torch.tensor([ids for _, ids in both])
-    return [asked for asked, _ in both], {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    def taken(asked: list[dict[str, Any]]) -> dict[str, Tensor]:
+        texts = [processor.apply_chat_template([one], add_generation_prompt=True, tokenize=False) for one in asked]
+        images = {"images": [[image]] * len(asked)} if side else {}
+        return dict(processor(text=texts, **images, return_tensors="pt"))
+
+    around = taken([said(100)])["input_ids"].shape[1] - 100
+    asked = [said(TOKENS - around) for _ in range(size)]
+    more = {"images": [image]} if side else {}
+    return [{"prompt": [one], **more} for one in asked], taken(asked)
 
 
 def trainer_steps(
@@ -190,27 +199,31 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1, help="Sequences a batch.")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--side", type=int, default=448, help="Of the image in a prompt; 0: words alone.")
     parser.add_argument("--one", choices=WAYS)
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(one(arguments.one, arguments.folder, arguments.size, arguments.steps)))
+        print(json.dumps(one(arguments.one, arguments.folder, arguments.size, arguments.steps, arguments.side)))
         return
     import trl
 
     found: dict[str, Any] = header() | {"trl": trl.__version__, "vocabulary": ROWS, "tokens": TOKENS}
-    found |= {key: getattr(arguments, key) for key in ("size", "steps", "width")}
+    keys = ("size", "steps", "width", "side")
+    found |= {key: getattr(arguments, key) for key in keys}
+    side, ways = arguments.side or 56, [way for way in WAYS if way != "gkd" or not arguments.side]  # it takes no images
     with TemporaryDirectory() as folder:
-        for name, seed, width in (("L", 0, arguments.width + 32), ("S", 1, arguments.width)):
-            families.build("qwen2_5_vl", Path(folder) / name, seed, width=width, rows=ROWS)
-        for way in WAYS:
+        wide = {"L": 2 * arguments.width, "S": arguments.width}
+        shapes = {name: qwen.small(width, 2, ROWS, 64, 8, side) for name, width in wide.items()}
+        qwen.build(Path(folder), shapes)
+        for way in ways:
             command = [sys.executable, "-m", "benches.kd_step", "--one", way, "--folder", folder]
-            command += [f"--{key}={getattr(arguments, key)}" for key in ("size", "steps", "width")]
+            command += [f"--{key}={getattr(arguments, key)}" for key in keys]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found[way] = json.loads(done.stdout.splitlines()[-1])
             print(way, found[way], flush=True)
     ours = found["ours"]
-    for way in WAYS[1:]:
+    for way in ways[1:]:
         peer = found[way]
         found[f"against_{way}"] = {
             "faster_cpu": round(peer["cpu_s"] / ours["cpu_s"], 2),
@@ -218,7 +231,7 @@ def main() -> None:
             "losses_apart": max(abs(a - b) for a, b in zip(ours["losses"], peer["losses"], strict=True)),
         }
     print({key: value for key, value in found.items() if key.startswith("against")})
-    keep(RESULTS / "kd_step.json", "step", found)
+    keep(RESULTS / "kd_step.json", "images" if arguments.side else "words", found)
 
 
 if __name__ == "__main__":

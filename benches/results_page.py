@@ -55,11 +55,11 @@ of which the best mean of both validation accuracies was taken. `hkd4vlm` had on
 augmentations are off, from an earlier trial. On NLVR the same settings are used. A method's training cost includes its
 teachers.
 
-On scenes_factuality no method lifts S above its direct tuning. It isn't for want of a teacher (L is far above S), nor of
-examples: with four times the budget, on other pictures and two seeds, S ends at 53 to 54 % of the validation split by
-`finetune`, `offline_kd` and `hkd4vlm` alike, while their L ends at 65 to 68 % (`suites/budget.toml`, records in
-`results/budget`). It is S itself that doesn't get further: two facts about named things, each to be looked up, with 0.13
-million weights.
+On scenes_factuality no method lifts S above its direct tuning. It isn't for want of a teacher (L is far above S), nor
+of examples: with four times the budget, on other pictures and two seeds, S ends at 53 to 54 % of the validation split
+by `finetune`, `offline_kd` and `hkd4vlm` alike, while their L ends at 65 to 68 % (`suites/budget.toml`, records in
+`results/budget`). It is S itself that doesn't get further: two facts about named things, each to be looked up, with
+0.13 million weights.
 """
 
 READING = f"""\
