@@ -289,5 +289,5 @@ def _weights(state: Mapping[str, Tensor]) -> str:
 
 @lru_cache(maxsize=1)
 def _source_of_models() -> str:
-    files = (Path(__file__).with_name(name) for name in ("models.py", "prefix.py"))
+    files = (Path(__file__).with_name(name) for name in ("models.py", "prefix.py", "quantise.py", "windows.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
