@@ -1,11 +1,13 @@
-"""A step of distillation over the vocabulary beside TRL's: 151,936 tokens, sequences of 1,000, one answer token each.
+"""A step of distillation over the vocabulary beside TRL's: 151,936 tokens, one answer token a prompt.
 
-    pip install --no-deps trl; python -m benches.kd_step
+    pip install --no-deps trl; python -m benches.kd_step [--side 0] [--shared --size 18]
 
-Same weights, prompts, objective (forward KL at the answer, temperature 1), AdamW, each in a process of its own.
-**ours**: `OptionScorer`, the output layer at the answer alone, for student and teacher. **trainer**: a step of
-`trl.DistillationTrainer` itself, which first generates the answer (one token). **chunked**: its `_compute_loss` alone,
-on a given answer. **gkd**: the `compute_loss` of `trl.experimental.gkd.GKDTrainer`, which learns from given answers.
+Prompts of 1,000 tokens, with an image or (`--side 0`) without; or (`--shared`) short ones about one image. Same weights,
+prompts, objective (forward KL at the answer, temperature 1), AdamW, each in a process of its own. **ours**:
+`OptionScorer`, the output layer at the answer alone, for student and teacher. **trainer**: a step of
+`trl.DistillationTrainer` itself, which first generates the answer (one token) and encodes its prompts. **chunked**: its
+`_compute_loss` alone, on a given answer. **gkd**: the `compute_loss` of `trl.experimental.gkd.GKDTrainer`, which learns
+from given answers, and takes no images.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,8 +35,10 @@ from torch import Tensor
 
 from benches import qwen
 from benches.common import RESULTS, header, keep
-from harness import models
+from harness import models, prefix
+from harness.api import Example
 from harness.config import RungConfig
+from harness.models import Batch
 from tests import families
 
 ROWS, TOKENS = 151_936, 1_000
@@ -41,13 +46,13 @@ WAYS = ("ours", "trainer", "chunked", "gkd")
 
 
 def answers(
-    way: str, student: Any, teacher: Any, inputs: Mapping[str, Tensor], answer: Tensor, precision: str = "fp32"
+    way: str, student: Any, teacher: Any, inputs: Batch, answer: Tensor, precision: str = "fp32"
 ) -> Callable[[], Tensor]:
     """What computes the loss. `inputs`: of the prompts, padded left, as a model takes them; `answer`: (B, 1)."""
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     longer = torch.cat([ids, answer], 1)
     if way == "ours":
-        batch = {**inputs, "options": torch.ones(len(ids), 2, dtype=torch.bool, device=ids.device)}
+        batch = inputs | {"options": torch.ones(len(ids), 2, dtype=torch.bool, device=ids.device)}
         pupil, master = (models.OptionScorer(vlm, [[(1,)], [(2,)]], precision) for vlm in (student, teacher))
         for scorer in (pupil, master):
             scorer.letters = scorer.letters.to(ids.device)  # type: ignore[assignment,operator]
@@ -92,7 +97,7 @@ def answers(
     return theirs
 
 
-def one(way: str, folder: Path, size: int, steps: int, side: int) -> dict[str, Any]:
+def one(way: str, folder: Path, size: int, steps: int, side: int, shared: bool) -> dict[str, Any]:
     """A few steps one way: the first loss, seconds a step, and the peak of memory above what was there before."""
     torch.set_num_threads(1)
     rungs = [RungConfig(name=name, model=str(folder / name)) for name in ("S", "L")]
@@ -101,11 +106,11 @@ def one(way: str, folder: Path, size: int, steps: int, side: int) -> dict[str, A
         qwen.apart(student), qwen.apart(teacher)
     student.train()
     teacher.eval().requires_grad_(False)
-    processor = models.load_encoder(rungs[0]).processor
-    asked, prompts = questions(processor, size, side)
+    encoder = models.load_encoder(rungs[0])
+    asked, plain, own = questions(encoder, size, side, shared)
     if way == "trainer":
-        return trainer_steps(student, teacher, processor, asked, steps)
-    loss_of = answers(way, student, teacher, prompts, torch.full((size, 1), 77))
+        return trainer_steps(student, teacher, encoder.processor, asked, steps)
+    loss_of = answers(way, student, teacher, own if way == "ours" else plain, torch.full((size, 1), 77))
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4, fused=True)
     before, losses, wall, cpu = memory("VmRSS"), [], [], []
     for _ in range(steps):
@@ -131,24 +136,37 @@ def figures(losses: list[float], wall: list[float], cpu: list[float], size: int,
     }
 
 
-def questions(processor: Any, size: int, side: int) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """So many prompts of 1,000 tokens, as conversations and as a model takes them; with an image, if it has a side."""
+def questions(encoder: models.Encoder, size: int, side: int, shared: bool) -> tuple[list[dict[str, Any]], Batch, Batch]:
+    """Prompts of one length: as conversations, as a model takes them, and as ours takes them.
+
+    Of 1,000 tokens each, with an image of their own if it has a side; or `shared`: 20 words about one image.
+    """
     words, rng = families.WORDS.split(), random.Random(0)
     image = Image.radial_gradient("L").resize((side, side)).convert("RGB") if side else None
-    seen: list[dict[str, str]] = [{"type": "image"}] if side else []
 
-    def said(count: int) -> dict[str, Any]:
-        return {"role": "user", "content": [*seen, {"type": "text", "text": " ".join(rng.choices(words, k=count))}]}
+    def example(number: int, count: int) -> Example:
+        text = " ".join(rng.choices(words, k=count))
+        return Example(str(number), "", lambda: image, text, "", ("red", "green"), 0, "", "")  # type: ignore[arg-type,return-value]
 
-    def taken(asked: list[dict[str, Any]]) -> dict[str, Tensor]:
-        texts = [processor.apply_chat_template([one], add_generation_prompt=True, tokenize=False) for one in asked]
+    def said(one: Example) -> dict[str, Any]:
+        seen = [{"type": "image"}] if side else []
+        return {"role": "user", "content": [*seen, {"type": "text", "text": one.prompt()}]}
+
+    def taken(asked: list[Example]) -> Batch:
+        texts = [
+            encoder.processor.apply_chat_template([said(one)], add_generation_prompt=True, tokenize=False)
+            for one in asked
+        ]
         images = {"images": [[image]] * len(asked)} if side else {}
-        return dict(processor(text=texts, **images, return_tensors="pt"))
+        return dict(encoder.processor(text=texts, **images, return_tensors="pt"))
 
-    around = taken([said(100)])["input_ids"].shape[1] - 100
-    asked = [said(TOKENS - around) for _ in range(size)]
-    more = {"images": [image]} if side else {}
-    return [{"prompt": [one], **more} for one in asked], taken(asked)
+    around = taken([example(0, 100)])["input_ids"].shape[1] - 100
+    asked = [example(i, 20 if shared else TOKENS - around) for i in range(size)]
+    if shared:
+        asked = [replace(one, image=asked[0].image) for one in asked]
+    plain, more = taken(asked), {"images": [image]} if side else {}
+    rows = [{"prompt": [said(one)], **more} for one in asked]
+    return rows, plain, prefix.encoded(encoder, asked, share=True) if shared else plain
 
 
 def trainer_steps(
@@ -200,11 +218,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--side", type=int, default=448, help="Of the image in a prompt; 0: words alone.")
+    parser.add_argument("--shared", action="store_true", help="All prompts are short, and about one image.")
     parser.add_argument("--one", choices=WAYS)
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(one(arguments.one, arguments.folder, arguments.size, arguments.steps, arguments.side)))
+        print(
+            json.dumps(
+                one(arguments.one, arguments.folder, arguments.size, arguments.steps, arguments.side, arguments.shared)
+            )
+        )
         return
     import trl
 
@@ -218,7 +241,7 @@ def main() -> None:
         qwen.build(Path(folder), shapes)
         for way in ways:
             command = [sys.executable, "-m", "benches.kd_step", "--one", way, "--folder", folder]
-            command += [f"--{key}={getattr(arguments, key)}" for key in keys]
+            command += [f"--{key}={getattr(arguments, key)}" for key in keys] + ["--shared"] * arguments.shared
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found[way] = json.loads(done.stdout.splitlines()[-1])
             print(way, found[way], flush=True)
@@ -231,7 +254,8 @@ def main() -> None:
             "losses_apart": max(abs(a - b) for a, b in zip(ours["losses"], peer["losses"], strict=True)),
         }
     print({key: value for key, value in found.items() if key.startswith("against")})
-    keep(RESULTS / "kd_step.json", "images" if arguments.side else "words", found)
+    part = "shared" if arguments.shared else "images" if arguments.side else "words"
+    keep(RESULTS / "kd_step.json", part, found)
 
 
 if __name__ == "__main__":
