@@ -2,12 +2,12 @@
 
     pip install --no-deps trl; python -m benches.kd_step [--side 0] [--shared --size 18]
 
-Prompts of 1,000 tokens, with an image or (`--side 0`) without; or (`--shared`) short ones about one image. Same weights,
-prompts, objective (forward KL at the answer, temperature 1), AdamW, each in a process of its own. **ours**:
-`OptionScorer`, the output layer at the answer alone, for student and teacher. **trainer**: a step of
-`trl.DistillationTrainer` itself, which first generates the answer (one token) and encodes its prompts. **chunked**: its
-`_compute_loss` alone, on a given answer. **gkd**: the `compute_loss` of `trl.experimental.gkd.GKDTrainer`, which learns
-from given answers, and takes no images.
+Prompts of 1,000 tokens, with an image or (`--side 0`) without; or (`--shared`) claims of 20 words about one image and
+one context (of `--context` words). Same weights, prompts, objective (forward KL at the answer, temperature 1), AdamW,
+each in a process of its own. **ours**: `OptionScorer`, the output layer at the answer alone, for student and teacher.
+**trainer**: a step of `trl.DistillationTrainer` itself, which first generates the answer (one token) and encodes its
+prompts. **chunked**: its `_compute_loss` alone, on a given answer. **gkd**: the `compute_loss` of
+`trl.experimental.gkd.GKDTrainer`, which learns from given answers, and takes no images.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def answers(
     return theirs
 
 
-def one(way: str, folder: Path, size: int, steps: int, side: int, shared: bool) -> dict[str, Any]:
+def one(way: str, folder: Path, size: int, steps: int, side: int, shared: bool, context: int) -> dict[str, Any]:
     """A few steps one way: the first loss, seconds a step, and the peak of memory above what was there before."""
     torch.set_num_threads(1)
     rungs = [RungConfig(name=name, model=str(folder / name)) for name in ("S", "L")]
@@ -107,7 +107,7 @@ def one(way: str, folder: Path, size: int, steps: int, side: int, shared: bool) 
     student.train()
     teacher.eval().requires_grad_(False)
     encoder = models.load_encoder(rungs[0])
-    asked, plain, own = questions(encoder, size, side, shared)
+    asked, plain, own = questions(encoder, size, side, shared, context)
     if way == "trainer":
         return trainer_steps(student, teacher, encoder.processor, asked, steps)
     loss_of = answers(way, student, teacher, own if way == "ours" else plain, torch.full((size, 1), 77))
@@ -136,17 +136,20 @@ def figures(losses: list[float], wall: list[float], cpu: list[float], size: int,
     }
 
 
-def questions(encoder: models.Encoder, size: int, side: int, shared: bool) -> tuple[list[dict[str, Any]], Batch, Batch]:
+def questions(
+    encoder: models.Encoder, size: int, side: int, shared: bool, context: int
+) -> tuple[list[dict[str, Any]], Batch, Batch]:
     """Prompts of one length: as conversations, as a model takes them, and as ours takes them.
 
-    Of 1,000 tokens each, with an image of their own if it has a side; or `shared`: 20 words about one image.
+    Of 1,000 tokens each, with an image of their own if it has a side; or `shared`: claims of 20 words about one image,
+    behind a context of so many words.
     """
     words, rng = families.WORDS.split(), random.Random(0)
     image = Image.radial_gradient("L").resize((side, side)).convert("RGB") if side else None
 
     def example(number: int, count: int) -> Example:
         text = " ".join(rng.choices(words, k=count))
-        return Example(str(number), "", lambda: image, text, "", ("red", "green"), 0, "", "")  # type: ignore[arg-type,return-value]
+        return Example(str(number), "", lambda: image, "what is it ?", text, ("red", "green"), 0, "", "")  # type: ignore[arg-type,return-value]
 
     def said(one: Example) -> dict[str, Any]:
         seen = [{"type": "image"}] if side else []
@@ -163,7 +166,8 @@ def questions(encoder: models.Encoder, size: int, side: int, shared: bool) -> tu
     around = taken([example(0, 100)])["input_ids"].shape[1] - 100
     asked = [example(i, 20 if shared else TOKENS - around) for i in range(size)]
     if shared:
-        asked = [replace(one, image=asked[0].image) for one in asked]
+        common = " ".join(rng.choices(words, k=context))
+        asked = [replace(one, image=asked[0].image, context=common) for one in asked]
     plain, more = taken(asked), {"images": [image]} if side else {}
     rows = [{"prompt": [said(one)], **more} for one in asked]
     return rows, plain, prefix.encoded(encoder, asked, share=True) if shared else plain
@@ -219,20 +223,29 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--side", type=int, default=448, help="Of the image in a prompt; 0: words alone.")
     parser.add_argument("--shared", action="store_true", help="All prompts are short, and about one image.")
+    parser.add_argument("--context", type=int, default=0, help="Words that the shared prompts begin with.")
     parser.add_argument("--one", choices=WAYS)
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     if arguments.one:
         print(
             json.dumps(
-                one(arguments.one, arguments.folder, arguments.size, arguments.steps, arguments.side, arguments.shared)
+                one(
+                    arguments.one,
+                    arguments.folder,
+                    arguments.size,
+                    arguments.steps,
+                    arguments.side,
+                    arguments.shared,
+                    arguments.context,
+                )
             )
         )
         return
     import trl
 
     found: dict[str, Any] = header() | {"trl": trl.__version__, "vocabulary": ROWS, "tokens": TOKENS}
-    keys = ("size", "steps", "width", "side")
+    keys = ("size", "steps", "width", "side", "context")
     found |= {key: getattr(arguments, key) for key in keys}
     side, ways = arguments.side or 56, [way for way in WAYS if way != "gkd" or not arguments.side]  # it takes no images
     with TemporaryDirectory() as folder:
@@ -254,7 +267,13 @@ def main() -> None:
             "losses_apart": max(abs(a - b) for a, b in zip(ours["losses"], peer["losses"], strict=True)),
         }
     print({key: value for key, value in found.items() if key.startswith("against")})
-    part = "shared" if arguments.shared else "images" if arguments.side else "words"
+    part = (
+        ("shared_context" if arguments.context else "shared")
+        if arguments.shared
+        else "images"
+        if arguments.side
+        else "words"
+    )
     keep(RESULTS / "kd_step.json", part, found)
 
 
