@@ -56,6 +56,7 @@ def _windowed(parts: list[Tensor], count: int, scaling: float, dropout: float) -
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what a frozen model's pass made is used in a learner's, too
 def _by_length(lengths: tuple[int, ...], device: torch.device) -> list[tuple[Tensor, int]]:
     """For each length that occurs, the places of its windows, and how many they are."""
     starts = torch.tensor((0, *lengths)).cumsum(0)[:-1]

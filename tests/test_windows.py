@@ -60,6 +60,18 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
+def test_a_frozen_pass_leaves_nothing_that_a_learner_cannot_use() -> None:
+    """A frozen model in inference mode meets windows of these lengths first, then a learner."""
+    windows._by_length.cache_clear()
+    q, ends = torch.randn(1, 2, sum(LENGTHS), 4), torch.tensor((0, *LENGTHS)).cumsum(0)
+    with torch.inference_mode():
+        frozen, _ = windows.attend(torch.nn.Module(), q, q, q, None, scaling=1.0, cu_seq_lens_q=ends)
+    found, _ = windows.attend(torch.nn.Module(), q.requires_grad_(), q, q, None, scaling=1.0, cu_seq_lens_q=ends)
+    found.sum().backward()
+    assert q.grad is not None
+    assert torch.equal(found, frozen)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_tower_answers_as_before(
     family: str, tmp_path: Path, calls: list[int], monkeypatch: pytest.MonkeyPatch
