@@ -125,10 +125,8 @@ def one(way: str, folder: Path, size: int, steps: int, checkpointing: bool, tiny
     rungs = {name: RungConfig(name=name, model=str(folder / name)) for name in ("S", "L")}
     encoder = models.load_encoder(rungs["S"])
     batch = {k: v.to(device) for k, v in encoder(examples).items() if k != "options"}
-    kept: Any = "nf4" if way == "nf4" else "bf16"
-    student, teacher = models.load_vlm(rungs["S"]), models.load_vlm(rungs["L"], quantise.dtype(kept))
-    if way == "nf4":
-        quantise.four_bits(teacher, "bf16", "L")
+    student = models.load_vlm(rungs["S"])
+    teacher = quantise.load(rungs["L"], "nf4" if way == "nf4" else "bf16", "bf16")
     if way == "offload":
         quantise.offload(teacher, torch.device(device))
     else:

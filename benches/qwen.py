@@ -34,11 +34,10 @@ class Shape:
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
         rope = {"rope_parameters": {"rope_type": "default", "mrope_section": [*self.section], "rope_theta": 1e6}}
-        wide, depth, area = self.text["hidden_size"], self.vision["depth"], self.side**2
-        whole = [at for at in range(depth) if at % 8 == 7 or at == depth - 1]
+        wide, area, last = self.text["hidden_size"], self.side**2, self.vision["depth"] - 1
         config = hf.Qwen2_5_VLConfig(
             vision_config={**self.vision, "patch_size": 14, "out_hidden_size": wide, "window_size": 112,
-                           "fullatt_block_indexes": whole},
+                           "fullatt_block_indexes": [last]},  # published: every eighth
             text_config={**self.text, "max_position_embeddings": 4096, "vocab_size": self.rows, **rope},
             tie_word_embeddings=self.tied, **families._qwen_ids(token),
         )  # fmt: skip

@@ -24,8 +24,8 @@ FROZEN, LEARNING = 4, 16
 """Bytes a weight: float32; and where it learns its gradient and AdamW's two moments."""
 BEST = 4
 """Bytes a weight that learns of the best copy so far, which is in the machine's memory, not a GPU's."""
-NF4 = 0.5 + 1 / 64
-"""Bytes a weight in four bits, with a byte of scale for each 64."""
+BYTES: dict[Storage, float] = {"fp32": FROZEN, "bf16": 2, "nf4": 0.5 + 1 / 64}
+"""Bytes a weight that doesn't learn; in four bits with a byte of scale for each 64."""
 
 # ------------------------------------------------------------------------------------------- weights
 
@@ -40,7 +40,7 @@ def of_role(plan: Plan, planned: PlannedStage, role: str) -> int:
     rung = rung_of(plan.stages, planned.stage, role)
     trainable, train, cluster = planned.stage.roles[role].trainable, plan.config.train, plan.config.cluster
     if not trainable and cluster.offload_frozen and cluster.gpus_per_worker:
-        return layers(plan.rungs[rung]).largest * FROZEN
+        return int(layers(plan.rungs[rung]).largest * BYTES[train.frozen_weights])
     lora = train.lora_of(rung) if trainable else None
     learning = LEARNING + (0 if cluster.gpus_per_worker else BEST)
     if trainable and lora is None:
@@ -53,9 +53,9 @@ def stored(plan: Plan, rung: str, kept: Storage) -> int:
     """Bytes of a rung's own weights where they don't learn."""
     weights = plan.infos[rung].parameters
     if kept != "nf4":
-        return weights * (2 if kept == "bf16" else FROZEN)
-    narrow = sum(inputs * outputs for _, inputs, outputs in layers(plan.rungs[rung]).linear if inputs % 64 == 0)
-    return int(narrow * NF4) + (weights - narrow) * FROZEN
+        return int(weights * BYTES[kept])
+    narrow = layers(plan.rungs[rung]).narrowed
+    return int(narrow * BYTES["nf4"]) + (weights - narrow) * FROZEN
 
 
 def learns(plan: Plan, rung: str) -> set[bool]:
@@ -87,6 +87,8 @@ class Layers:
     """Of each linear layer but the output's the last part of its name, inputs and outputs."""
     largest: int
     """Weights of the largest layer."""
+    narrowed: int
+    """Weights that four bits can keep."""
 
 
 @lru_cache(maxsize=64)
@@ -96,12 +98,16 @@ def layers(rung: RungConfig) -> Layers:
     from transformers import AutoModelForImageTextToText
 
     from harness.models import load_config
-    from harness.quantise import linears
+    from harness.quantise import linears, narrows
 
     with torch.device("meta"):
         vlm = AutoModelForImageTextToText.from_config(load_config(rung))
-    found = [(n.rpartition(".")[2], m.in_features, m.out_features) for n, m in linears(vlm).items()]
-    return Layers(found, max(sum(p.numel() for p in m.parameters(recurse=False)) for m in vlm.modules()))
+    linear = linears(vlm)
+    return Layers(
+        linear=[(n.rpartition(".")[2], m.in_features, m.out_features) for n, m in linear.items()],
+        largest=max(sum(p.numel() for p in m.parameters(recurse=False)) for m in vlm.modules()),
+        narrowed=sum(m.weight.numel() for m in linear.values() if narrows(m)),
+    )
 
 
 def adapter_weights(rung: RungConfig, lora: LoraSettings) -> int:

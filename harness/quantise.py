@@ -8,15 +8,30 @@ narrow weights stood for it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from harness.config import Storage
+from harness import models
+from harness.config import RungConfig, Storage
 from harness.errors import ConfigError
 
 BLOCK = 64
 """Weights that have a scale in common. On a CPU bitsandbytes mistakes blocks that go over more than one row."""
+
+
+def load(rung: RungConfig, kept: Storage, precision: str, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """The rung's model on the CPU, kept so, with other weights than its own where these are given.
+
+    Raises `ModelError` or `ConfigError`.
+    """
+    vlm = models.load_vlm(rung, dtype(kept))
+    if weights is not None:
+        vlm.load_state_dict(weights)
+    if kept == "nf4":
+        four_bits(vlm, precision, rung.name)
+    return vlm
 
 
 def dtype(kept: Storage) -> torch.dtype:
@@ -38,7 +53,7 @@ def four_bits(vlm: nn.Module, precision: str, rung: str) -> None:
         ) from None
     compute = torch.bfloat16 if precision == "bf16" else torch.float32
     for name, whole in linears(vlm).items():
-        if whole.in_features % BLOCK:
+        if not narrows(whole):
             continue
         bias = whole.bias is not None
         narrow = Linear4bit(whole.in_features, whole.out_features, bias, compute, quant_type="nf4", device="meta")
@@ -53,6 +68,11 @@ def linears(vlm: nn.Module) -> dict[str, nn.Linear]:
     """The linear layers by name, without the output's and those that aren't plain ones."""
     head = vlm.get_output_embeddings()  # type: ignore[operator]
     return {name: m for name, m in vlm.named_modules() if type(m) is nn.Linear and m is not head}
+
+
+def narrows(layer: nn.Linear) -> bool:
+    """Whether four bits can keep the layer."""
+    return layer.in_features % BLOCK == 0
 
 
 @torch.no_grad()

@@ -54,13 +54,8 @@ class LiveRole:
         self.kept = train.storage_of(rung, trainable)
         """How its own weights are kept."""
         self.began, self.of = weights, plan.rungs[rung]
-        self.scorer = models.OptionScorer(
-            models.load_vlm(self.of, quantise.dtype(self.kept)), encoder.letters, precision
-        )
-        if weights is not None:
-            self.scorer.vlm.load_state_dict(weights)
-        if self.kept == "nf4":
-            quantise.four_bits(self.scorer.vlm, precision, rung)
+        vlm = quantise.load(self.of, self.kept, precision, weights)
+        self.scorer = models.OptionScorer(vlm, encoder.letters, precision)
         self.lora = train.lora_of(rung) if trainable else None
         """Its adapters' settings: they alone learn."""
         if self.lora is not None:

@@ -30,10 +30,7 @@ class Rung:
         precision = plan.config.train.precision_of(name)
         self.where = f"model {name!r} ({plan.rungs[name].model})"
         self.encoder, self.device, self.largest_repeat = encoder, device, LARGEST_REPEAT[precision]
-        kept = memory.storage(plan, name)
-        self.vlm: Any = models.load_vlm(plan.rungs[name], quantise.dtype(kept))
-        if kept == "nf4":
-            quantise.four_bits(self.vlm, precision, name)
+        self.vlm: Any = quantise.load(plan.rungs[name], memory.storage(plan, name), precision)
         self.scorer = models.OptionScorer(self.vlm, encoder.letters, precision).eval()
         if plan.config.cluster.offload_frozen and True not in memory.learns(plan, name):
             quantise.offload(self.scorer, device)

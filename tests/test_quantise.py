@@ -26,9 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scorer(folder: Path, kept: Storage = "fp32") -> models.OptionScorer:
     rung = RungConfig(name="L", model=str(folder / "L"))
-    found = models.OptionScorer(models.load_vlm(rung, quantise.dtype(kept)), models.load_encoder(rung).letters)
-    if kept == "nf4":
-        quantise.four_bits(found.vlm, "fp32", "L")
+    found = models.OptionScorer(quantise.load(rung, kept, "fp32"), models.load_encoder(rung).letters)
     return found.to("cpu").eval()
 
 
