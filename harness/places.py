@@ -1,7 +1,7 @@
 """Where a store's files lie: a local folder (`LocalPlace`), or a bucket behind fsspec (`harness.bucket`).
 
 A place knows names below its root ("run-1/record.json") and how to make a run's folder appear whole or not at
-all. Locally that is one rename of a folder that was filled and flushed beside it.
+all. Locally that is one rename of a folder that was filled and flushed beside it, by one writer at a time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 from uuid import uuid4
@@ -22,6 +23,9 @@ STALE_SECONDS = 24 * 3600.0
 RECORD = "record.json"
 JOB_FOLDER = "working_dir_files"
 """Where Ray keeps the working directories of its jobs."""
+LOCK = ".lock"
+"""Held by the process that moves a run into a local store just now; the file stays."""
+LOCK_SECONDS = 60.0
 CATALOGUE = ".catalogue"
 """The folder of the compacted catalogue, see `harness.catalogue`."""
 
@@ -145,31 +149,32 @@ class LocalPlace:
         return {name: f"{run_id}/{name}" for name in found}
 
     def publish(self, folder: Path, run_id: str) -> None:
-        final = self.root / run_id
+        final, aside = self.root / run_id, self.root / f".tmp-{run_id}-{uuid4().hex[:8]}"
         flush(folder)
-        for _ in range(100):
-            try:
-                os.rename(folder, final)
-            except OSError:  # the name is taken (each platform has its own error for that), or a real fault
-                if not final.exists():
-                    raise
-            else:
-                _flush_folder(self.root)
-                return
+        with self._alone():
             if _is_done(final):
                 if _same_files(folder, final):
                     return
                 raise StoreError(already_done(run_id, self.url))
-            aside = self.root / f".tmp-{run_id}-{uuid4().hex[:8]}"
-            try:
+            if final.exists():
                 os.rename(final, aside)
-            except FileNotFoundError:  # another writer was faster
-                continue
-            if _is_done(aside):  # it became done after we looked: put it back, then meet it as such
-                self.publish(aside, run_id)
-            else:
-                shutil.rmtree(aside, ignore_errors=True)
-        raise StoreError(f"run {run_id}: other writers keep replacing it; run it once at a time")
+            os.rename(folder, final)
+            _flush_folder(self.root)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One writer at a time looks at a run and replaces it; the system lets go of a killed one's lock."""
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(self.root / LOCK, timeout=LOCK_SECONDS, mode=0o666):  # other users write here, too
+                yield
+        except Timeout:
+            raise StoreError(
+                f"store {self.url!r}: another process has held its {LOCK} for {LOCK_SECONDS:.0f} s; a run is moved in "
+                "less than one: stop that process (or delete the file, where its machine is gone) and run again"
+            ) from None
 
     def put(self, file: Path, name: str) -> None:
         final = self.root / name

@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
+from harness import places
 from harness import store as store_module
 from harness.errors import StoreError
+from harness.places import LOCK
 from harness.record import Interval, Provenance, Record
 from harness.store import (
     HISTORY,
@@ -54,7 +57,7 @@ def predictions(chosen: int = 1) -> pd.DataFrame:
 
 
 def names(root: Path) -> list[str]:
-    return sorted(path.name for path in root.iterdir())
+    return sorted(path.name for path in root.iterdir() if path.name != LOCK)
 
 
 @pytest.fixture
@@ -114,7 +117,7 @@ def test_a_killed_write_leaves_no_run(store: Store, monkeypatch: pytest.MonkeyPa
         patched.setattr(store_module.shutil, "rmtree", lambda *_, **__: None)  # the dead don't clean up
         with pytest.raises(KeyboardInterrupt):
             store.write(record(), predictions())
-    (leftover,) = store.root.iterdir()
+    (leftover,) = store.root.glob(".tmp-*")
     assert leftover.name.startswith(".tmp-run-1-")
     assert (store.ids(), list(store.scan())) == ([], [])
     store.check_writable()
@@ -134,24 +137,40 @@ def test_a_disk_that_fails_leaves_nothing(store: Store, monkeypatch: pytest.Monk
     assert names(store.root) == []
 
 
-def test_a_run_that_became_done_meanwhile_is_put_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A writer sees a failed run; before it moves that aside, another writer finishes the run."""
+def test_a_writer_waits_for_the_one_before(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One has seen a failed run and is about to replace it: who comes now must not get in between."""
     store.write(record(status="failed"))
-    rename, raced = os.rename, False
+    rename, said = os.rename, []
 
-    def racing(old: Path, new: Path) -> None:
-        nonlocal raced
-        if Path(old).name == "run-1" and not raced:
-            raced = True
-            store.write(record(), predictions())
+    def second() -> None:
+        with pytest.raises(StoreError, match="already done"):
+            store.write(record(seed=2), predictions())
+        said.append("refused")
+
+    thread = threading.Thread(target=second)
+
+    def slow(old: Path, new: Path) -> None:
+        if Path(old).name == "run-1":  # it goes aside
+            thread.start()
+            thread.join(0.5)
+            said.append("moved aside")
         rename(old, new)
 
-    monkeypatch.setattr(store_module.os, "rename", racing)
-    with pytest.raises(StoreError, match="already done"):
-        store.write(record(status="interrupted"))
-    assert raced
-    assert store.status("run-1") == "done"
+    monkeypatch.setattr(store_module.os, "rename", slow)
+    store.write(record(seed=1), predictions())
+    thread.join()
+    assert said == ["moved aside", "refused"]
+    assert store.read("run-1").seed == 1
     assert names(store.root) == ["run-1"]
+
+
+def test_a_lock_that_is_never_let_go(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write(record())
+    monkeypatch.setattr(places, "LOCK_SECONDS", 0.1)
+    with FileLock(store.root / LOCK), pytest.raises(StoreError, match=r"another process has held its \.lock for 0 s"):
+        store.write(record("run-2"))
+    assert names(store.root) == ["run-1"]
+    store.write(record("run-2"))
 
 
 def test_many_writers_one_winner(store: Store) -> None:
