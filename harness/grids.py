@@ -101,7 +101,7 @@ def overall_grid(overall: Sequence[Overall]) -> Grid[Overall]:
 
 
 def columns(part: Sequence[Row]) -> list[Column[Row]]:
-    """The columns of one table. Budgets, places and differences have one only where there is something to say."""
+    """The columns of one table. What would say the same in every row, or nothing, has none."""
     metric = part[0].metric
     shown = list(SHOWN if metric in SHOWN else (metric, *SHOWN))
     delta = any(row.delta for row in part)
@@ -124,6 +124,8 @@ def columns(part: Sequence[Row]) -> list[Column[Row]]:
         found += [Column("difference", "right", lambda row: difference(row.delta, row.baseline))]
     if len(budgets) > 1:
         found += [Column("budget", "right", lambda row: "-" if row.budget is None else f"{row.budget:,}")]
+    if len({f"{row.forwards_per_answer:.3g}" for row in part if row.kind == "run" and row.forwards_per_answer}) > 1:
+        found += [Column("forwards", "right", _of_run(lambda row: short(row.forwards_per_answer)))]
     return [
         *found,
         Column("TFLOPs", "right", _of_run(lambda row: short(row.train_tflops))),

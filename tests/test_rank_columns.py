@@ -110,6 +110,18 @@ def test_cost_columns(store: Store) -> None:
     assert ranking(store) == before
 
 
+def test_unequal_forwards_are_shown(store: Store) -> None:
+    """A row that is asked three times an answer says so without being asked; equal ones, or none, don't."""
+    assert "forwards" not in to_text(ranking(store, Filters(benchmark="toy")).rows)
+    cost = price(2, 1).model_copy(update={"test_forwards": 3 * 8})
+    add(store, "shifted", 5, cost=cost)
+    add(store, "shifted", status="failed", run_id="failed-0", settings={"alpha": 3})
+    head, *lines = to_text(ranking(store, Filters(benchmark="toy")).rows).splitlines()[2:]
+    column = head.index("forwards")
+    forwards = {line.split()[3]: line[column : column + 8].strip() for line in lines if " S " in line}
+    assert (forwards["shifted"], forwards["finetune"]) == ("3", "1")
+
+
 def test_pareto_fronts(store: Store) -> None:
     """L has all right and costs 8; S tuned has 3/8 for 1; S distilled has 6/8 for 9, more than L costs."""
     found = rows(store)
