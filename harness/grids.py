@@ -124,7 +124,7 @@ def columns(part: Sequence[Row]) -> list[Column[Row]]:
         found += [Column("difference", "right", lambda row: difference(row.delta, row.baseline))]
     if len(budgets) > 1:
         found += [Column("budget", "right", lambda row: "-" if row.budget is None else f"{row.budget:,}")]
-    if len({f"{row.forwards_per_answer:.3g}" for row in part if row.kind == "run" and row.forwards_per_answer}) > 1:
+    if unequal_forwards(part):
         found += [Column("forwards", "right", _of_run(lambda row: short(row.forwards_per_answer)))]
     return [
         *found,
@@ -132,6 +132,11 @@ def columns(part: Sequence[Row]) -> list[Column[Row]]:
         Column("train s", "right", _of_run(lambda row: short(row.train_seconds))),
         Column("params", "right", _of_run(lambda row: count(row.parameters))),
     ]
+
+
+def unequal_forwards(rows: Iterable[Row]) -> bool:
+    """Whether an answer costs some of the runs more forwards than others."""
+    return len({short(row.forwards_per_answer) for row in rows if row.kind == "run" and row.forwards_per_answer}) > 1
 
 
 def _who() -> list[Column[Row]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -29,10 +28,8 @@ def write(folder: Path, truths: list[dict[str, Any]] = TRUTHS, queries: list[dic
     return folder
 
 
-def test_the_published_files_load_whole_and_fast(published: Callable[[str], Path]) -> None:
-    begun = time.process_time()
+def test_the_published_files_load_whole(published: Callable[[str], Path]) -> None:
     examples = list(AMBER(published("amber")).load("test"))
-    assert time.process_time() - begun < 4
     assert Counter(e.category for e in examples) == {
         "existence": 4924,
         "state": 4764,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,11 +37,9 @@ def write(folder: Path, rows: list[dict[str, Any]], name: str = "coco_pope_rando
     return folder
 
 
-def test_the_published_files_load_whole_and_fast(published: Callable[[str], Path]) -> None:
+def test_the_published_files_load_whole(published: Callable[[str], Path]) -> None:
     folder = published("pope")
-    begun = time.process_time()
     examples = list(POPE(folder).load("test"))
-    assert time.process_time() - begun < 2
     assert Counter((e.category, e.options[e.gold]) for e in examples) == {
         (variant, said): 1500 for variant in VARIANTS for said in ("Yes", "No")
     }

@@ -75,7 +75,9 @@ def _one(filters: Filters, key: DataKey, shown: Shown, columns_at: object, downl
     st.markdown(plain(boards.headline(found)))
     measures = boards.measures(found)
     with columns_at:  # type: ignore[attr-defined]
-        usual = [name for name in boards.USUAL if name in measures] + (["budget"] if len(found.budgets) > 1 else [])
+        usual = [name for name in boards.USUAL if name in measures]
+        unequal = {"budget": len(found.budgets) > 1, "forwards": grids.unequal_forwards(found.rows)}
+        usual += [name for name, shown_too in unequal.items() if shown_too]
         optional = boards.optional(measures)
         picked = choices.several("Columns shown", optional, "columns", usual)
     always = ("rank", "method", "student", "score", *(("difference",) if pinned and not missing else ()))
