@@ -2,8 +2,8 @@
 
 `Curriculum.lesson(index, progress)` is pure data: a picture, the words that each cell of its grid shows (for
 aligning image tokens with words), and questions as (topic, prompt, one-word answer). Prompts end in `?` or in
-`Answer:`; the longer ones have the layout of the benchmarks, but other tasks: single claims, no captions with
-options, no conjunctions. The seeds are a space of their own, so no lesson repeats a benchmark's picture.
+`Answer:`; the longer ones have the layout of the benchmarks, but are made by changing words where these change
+the picture. The seeds are a space of their own, so no lesson repeats a benchmark's picture.
 """
 
 from __future__ import annotations

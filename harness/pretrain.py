@@ -2,7 +2,7 @@
 
 Two things let these small models check a claim at all (docs/tiny_ladder.md has the trials):
 1. Image tokens are first aligned with words: each occupied cell's token is classified against the language
-   model's own, tied, embeddings of its words. A tenth of that loss stays to the end.
+   model's own, tied, embeddings of its words. 0.3 of that loss stays to the end.
 2. A picture is encoded once and answers many questions. They are packed in one row behind the image tokens,
    and each sees only the image and itself.
 
