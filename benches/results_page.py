@@ -33,6 +33,11 @@ PAIRS: tuple[tuple[Who, Who], ...] = (
     (("offline_kd", "S"), ("finetune", "S")),
     (("finetune", "L"), ("finetune", "S")),
     (("hkd4vlm", "S"), ("finetune", "L")),
+    (("hkd4vlm", "S"), ("hkd4vlm", "S")),
+    (("hkd4vlm", "M"), ("finetune", "M")),
+    (("hkd4vlm", "M"), ("offline_kd", "M")),
+    (("offline_kd", "M"), ("finetune", "M")),
+    (("hkd4vlm", "M"), ("hkd4vlm", "M")),
 )
 METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 SPLITS: tuple[Split, ...] = ("test", "ood")
@@ -182,14 +187,19 @@ def comparisons(
 ) -> Iterator[Comparison]:
     """The differences of all pairs that the tables hold. Two settings of one method give two pairs.
 
+    Of a method beside itself, its settings are paired: the better one on test is A.
+
     Rows are paired that saw the same data and were trained alike (the `train` settings of their runs, but for their
     learning rates).
     """
+    places = _several(_name(row) for rows in tables.values() for row in rows)
     for one, other in pairs:
         found: dict[tuple[str, str], dict[tuple[Split, str], Difference]] = {}
         for split, rows in tables.items():
             for a in _rows_of(rows, one):
                 for b in _rows_of(rows, other):
+                    if one == other and places.index(_name(a)) >= places.index(_name(b)):
+                        continue
                     if a.data_key == b.data_key and _budget(a, records) == _budget(b, records):
                         differences = found.setdefault((_name(a), _name(b)), {})
                         differences |= {(split, m): difference(store, a, b, split, m, records) for m in METRICS}

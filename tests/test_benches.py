@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -125,6 +126,14 @@ def test_only_runs_of_one_budget_are_paired(results_page: ModuleType, store: Sto
     page = results_page.page([Path("results/toy")])
     pairs = [line for line in page.splitlines() if "| finetune (S) | test | accuracy |" in line]
     assert [line.split(" | ")[0] for line in pairs if "hkd4vlm" in line] == ["| hkd4vlm train.examples=64 (S)"]
+
+
+def test_settings_of_one_method_are_paired_once(results_page: ModuleType, store: Store) -> None:
+    for seed in (0, 1):
+        add(store, "hkd4vlm", range(5), seed, run_id=f"less-{seed}", settings={"msi": False})
+    page = results_page.page([Path("results/toy")])
+    lines = [line for line in page.splitlines() if re.match(r"\| hkd4vlm .*\| hkd4vlm .*\| test \| accuracy", line)]
+    assert [line.split(" | ")[4] for line in lines] == ["+37.5"]  # 8 of 8 against 5, the better one first
 
 
 @pytest.mark.parametrize(
