@@ -57,8 +57,8 @@ The weights that are scored are those that did best on the validation split. The
 seed of their own (3): no setting, lesson or weight was chosen with a look at these pictures. The settings come from
 trials on other pictures (`suites/tuning.toml`, records in `results/tuning`): six for each method that trains a student,
 of which the best mean of both validation accuracies was taken. `hkd4vlm` had one choice more: three of its
-augmentations are off, from an earlier trial. On NLVR, and for M, the same settings are used. A method's training cost includes its
-teachers.
+augmentations are off, from an earlier trial. On NLVR, and for M, the same settings are used. A method's training cost
+includes its teachers.
 
 On scenes_factuality no method lifts S above its direct tuning. It isn't for want of a teacher (L is far above S), nor
 of examples: with four times the budget, on other pictures and two seeds, S comes to 54 to 56 % of 300 validation
