@@ -28,6 +28,7 @@ from harness import archive, arrival, submission
 from harness import store as store_module
 from harness.archive import MANIFEST
 from harness.errors import DataError, StoreError, UserError
+from harness.places import LOCK
 from harness.store import PREDICTIONS, Store
 from harness.verify import verify
 
@@ -78,7 +79,7 @@ def forged(path: Path, files: Mapping[str, bytes], run_id: str, other: Mapping[s
 
 
 def tree(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != LOCK}
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -36,9 +37,11 @@ _DRAWN = """() => [...document.querySelectorAll('[data-testid=stBidiComponentIso
     (e) => [e, ...e.querySelectorAll('*')].some((one) => one.shadowRoot?.querySelector('.hkd-root')))"""
 
 
-def scenes_run(start: str) -> str:
-    """The id of the committed run of `results/scenes` that starts so."""
-    (found,) = (folder.name for folder in (ROOT / "results" / "scenes").glob(f"{start}-*"))
+def scenes_run(start: str, **settings: Any) -> str:
+    """The id of the committed run of `results/scenes` that starts so and has these settings."""
+    records = (json.loads(path.read_text()) for path in (ROOT / "results" / "scenes").glob(f"{start}-*/record.json"))
+    (found,) = (record["run_id"] for record in records if settings.items() <= record["settings"].items())
+    assert isinstance(found, str)
     return found
 
 

@@ -134,7 +134,7 @@ print(sorted({"torch", "ray", "transformers"} & set(sys.modules)))
 @pytest.mark.slow
 def test_what_the_pages_do_loads_neither_torch_nor_ray(root: Path) -> None:
     environment = os.environ | {"HKDBENCH_STORE": str(root / "results" / "scenes")}
-    command = [sys.executable, "-c", _ALL, scenes_run("hkd4vlm-S-scenes_factuality-s0")]
+    command = [sys.executable, "-c", _ALL, scenes_run("hkd4vlm-S-scenes_factuality-s0", ppod=True)]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout == "[]\n"

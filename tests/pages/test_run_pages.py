@@ -18,7 +18,7 @@ from harness import live
 from harness.cells import percent
 from harness.store import Store
 
-HKD = scenes_run("hkd4vlm-S-scenes_factuality-s0")
+HKD = scenes_run("hkd4vlm-S-scenes_factuality-s0", ppod=True)
 TUNED = scenes_run("finetune-S-scenes_factuality-s0")
 
 pytestmark = pytest.mark.browser

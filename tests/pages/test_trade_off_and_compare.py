@@ -16,7 +16,7 @@ pytestmark = pytest.mark.browser
 
 def test_a_point_of_the_trade_off_leads_to_its_run(visitor: Visitor) -> None:
     page = visitor.open("/trade-off?benchmark=scenes_hallucination&cost=TFLOPs")
-    assert re.search(r"\d of \d rows are on the front, cheapest first: zero_shot", visitor.text())
+    assert re.search(r"\d+ of \d+ rows are on the front, cheapest first: zero_shot", visitor.text())
     chart = page.get_by_test_id("stVegaLiteChart")
     chart.locator("svg path[aria-roledescription=point]").first.wait_for()
     visitor.shot("trade_off_tflops")
@@ -30,7 +30,7 @@ def test_a_point_of_the_trade_off_leads_to_its_run(visitor: Visitor) -> None:
 
 def test_compare_says_what_the_command_says(visitor: Visitor, scenes_store: Path) -> None:
     store = Store(scenes_store)
-    one, other = compare.sides(store, "hkd4vlm", "finetune@S", benchmark="scenes_hallucination")
+    one, other = compare.sides(store, "hkd4vlm@S ppod_weight=3.0", "finetune@S", benchmark="scenes_hallucination")
     found = compare.compare(store, one, other)
     d = found.difference
     page = visitor.open(f"/compare?a={one.runs[0]}&b={other.runs[0]}")
