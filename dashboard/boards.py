@@ -193,7 +193,7 @@ def measures(table: Table) -> dict[str, Measure]:
             "train time", "train s", lambda row: row.train_seconds, "Seconds of a run's training, teachers included"
         ),
         "forwards": cost(
-            "forwards", "forwards / answer", lambda row: row.forwards_per_answer, "Forwards of the student an answer"
+            "forwards", "forwards", lambda row: row.forwards_per_answer, "Forwards of the student an answer"
         ),
         "ms": cost("ms", "ms / answer", lambda row: row.ms_per_example, "Milliseconds an answer on the test split"),
         "memory": cost("memory", "memory (MiB)", lambda row: row.peak_memory_mib, "The most that a run's process took"),
