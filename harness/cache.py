@@ -28,6 +28,7 @@ from uuid import uuid4
 from harness.errors import StoreError
 
 if TYPE_CHECKING:
+    from filelock import FileLock
     from torch import Tensor
 
     from harness.config import ClusterConfig
@@ -86,13 +87,13 @@ class Lock:
     """A file that this process holds; without one there is nothing to hold."""
 
     path: Path | None = None
-    number: int = -1
+    held: FileLock | None = None
 
     def release(self) -> None:
         """Let the next one have it."""
-        if self.path is not None:
+        if self.path is not None and self.held is not None:
             self.path.unlink(missing_ok=True)  # while it is held: who waits sees that its file is gone
-            os.close(self.number)
+            self.held.release()
 
 
 @dataclass(frozen=True)
@@ -148,32 +149,18 @@ class Cache:
 
     def acquire(self, kind: Kind, key: str, seconds: float) -> Lock | None:
         """The right to make an entry; None where another living process has held it for so many seconds."""
+        from filelock import FileLock, Timeout
+
+        path = self._folder(kind, key) / f"{key}.lock"
+        lock = FileLock(path, poll_interval=POLL_SECONDS, thread_local=False, fallback_to_soft=False)
         try:
-            import fcntl
-        except ImportError:  # without flock two processes may make one entry; either is right
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=seconds if seconds < math.inf else -1)
+        except Timeout:
+            return None
+        except OSError:  # no locks there, or nothing can be written: two processes may make it, either is right
             return Lock()
-        path, deadline = self._folder(kind, key) / f"{key}.lock", time.monotonic() + seconds
-        while True:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                number = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            except OSError:  # nothing can be written there, the entry neither
-                return Lock()
-            try:
-                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(number).st_ino == path.stat().st_ino:
-                    return Lock(path, number)
-            except FileNotFoundError:  # its holder has removed it meanwhile
-                pass
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    os.close(number)
-                    return None
-                time.sleep(POLL_SECONDS)
-            except OSError:  # a filesystem without locks
-                os.close(number)
-                return Lock()
-            os.close(number)
+        return Lock(path, lock)
 
     @contextmanager
     def alone(self, kind: Kind, key: str) -> Iterator[None]:
