@@ -83,7 +83,8 @@ def test_the_committed_suite_has_the_budget_of_the_results(root: Path) -> None:
     for key in ("benchmarks", "benchmark_settings", "train"):
         assert made[key] == results[key]
     assert len(made["seeds"]) >= 5
-    assert all(run in made["runs"] for run in results["runs"] if run["student"] == "S")
+    distilled = {("offline_kd", "M"), ("hkd4vlm", "M")}  # what the ablation leaves to the results
+    assert all(run in made["runs"] for run in results["runs"] if (run["method"], run["student"]) not in distilled)
     full = next(run for run in made["runs"] if run["method"] == "hkd4vlm")
     assert full in results["runs"]
     ablations = registry.methods()["hkd4vlm"].load().ablations
