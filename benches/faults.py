@@ -3,7 +3,8 @@
     python -m benches.faults                             all parts, kept in benches/results/faults.json
     python -m benches.faults --only driver --kills 5 --out try.json
 
-driver  The process that trains (`--workers 0`) is killed again and again, the same suite is started again each time.
+driver  The process that trains (`--workers 0`) is killed again and again, the same suite is started again each time:
+        at any time, and aimed at the short moments in which a run is written, or its working state dropped.
         It is a fork of this one, so that a start costs no imports: what is killed is a process all the same.
 nodes   On a Ray cluster of a head without CPUs and two nodes of one CPU, a suite is run by two workers a run; workers
         and whole nodes are killed (another node joins), and once the head with the driver.
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -36,6 +38,7 @@ import psutil
 from benches.common import RESULTS, header, keep
 from harness.config import RunConfig, SuiteConfig
 from harness.store import Store
+from harness.upkeep import DAY, delete, rubbish
 
 SUITE = {
     "name": "faults",
@@ -63,7 +66,7 @@ class Damage:
     different: int = 0
     """Runs whose answers or losses aren't those of the undisturbed suite."""
     left: int = 0
-    """Working states and temporary folders that nobody needs any more."""
+    """Working states and temporary folders that `hkdbench gc` would not delete, eight days later."""
 
 
 @dataclass
@@ -89,13 +92,19 @@ class Watch:
         self.done = now
 
     def compare(self, undisturbed: Store) -> None:
-        """At the end: the same runs, answers and losses; nothing left over."""
+        """At the end: the same runs, answers and losses; nothing left over that would stay.
+
+        What a writer was at when it was killed lies there until nobody can be at it any more: it is made old here.
+        """
         self.look()
         expected = [r.run_id for r in undisturbed.records() if r.kind == "run"]
         self.damage.different += sum(not same(self.store, undisturbed, run_id) for run_id in expected)
-        root = self.store.root
+        root, later = self.store.root, time.time() - 8 * DAY
+        for path in root.rglob("*"):
+            os.utime(path, (later, later))
+        delete(self.store, rubbish(self.store))
         work = [path for path in (root / ".work").glob("*") if not path.name.startswith(".ray-")]
-        self.damage.left += len(work) + len(self.store.leftovers()) + len(list(root.glob(".tmp-*")))
+        self.damage.left += len(work) + len(list(root.glob(".tmp-*")))
 
 
 def same(a: Store, b: Store, run_id: str) -> bool:
@@ -155,6 +164,7 @@ def drivers(folder: Path, runs: Sequence[RunConfig], kills: int, seed: int) -> d
     _, status = os.waitpid(child, 0)
     assert status == 0, "the undisturbed suite failed"
     seconds = time.monotonic() - begun
+    hit: Counter[str] = Counter()
     hits, campaigns, starts, damage = 0, 0, 0, Damage()
     while hits < kills:
         watch = Watch(Store(folder / f"campaign-{campaigns}"))
@@ -166,10 +176,12 @@ def drivers(folder: Path, runs: Sequence[RunConfig], kills: int, seed: int) -> d
                     store, runs, lambda run_id: os.write(pipe, f"{run_id}\n".encode()) and None
                 )
             )
-            # Long enough to finish something now and then, too short to finish all.
-            patience = draw.uniform(0, seconds * 0.7) if hits < kills else float("inf")
-            ended = wait_for(child, patience)
+            moment = MOMENTS[hits % len(MOMENTS)] if hits < kills else None
+            # At any time: long enough to finish something now and then, too short to finish all.
+            patience = draw.uniform(0, seconds * 0.7) if moment == "any time" else float("inf")
+            ended = wait_for(child, patience, lambda root=watch.store.root, moment=moment: at(root, moment))  # type: ignore[misc]
             if not ended:
+                hit[str(moment)] += 1
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
                 hits += 1
@@ -183,6 +195,7 @@ def drivers(folder: Path, runs: Sequence[RunConfig], kills: int, seed: int) -> d
     resumed = sum(r.provenance.resumed for c in range(campaigns) for r in Store(folder / f"campaign-{c}").records())
     return {
         "kills": hits,
+        "killed_when": dict(hit),
         "campaigns": campaigns,
         "starts": starts,
         "runs_finished": campaigns * len(runs),
@@ -192,18 +205,33 @@ def drivers(folder: Path, runs: Sequence[RunConfig], kills: int, seed: int) -> d
     }
 
 
-def wait_for(child: int, seconds: float) -> bool:
-    """Whether the process ends by itself in that time. Raises where it fails."""
-    deadline = time.monotonic() + seconds
+MOMENTS = ("any time", "a run is written", "a run is done")
+"""When a driver is killed, in turn: the last is before its working state is dropped."""
+
+
+def at(root: Path, moment: str | None) -> set[Path]:
+    """What shows that it is that moment just now (or was, when a driver was killed)."""
+    match moment:
+        case "a run is written":
+            return {path.parent for path in root.glob(".tmp-*/*")}
+        case "a run is done":
+            return {work for work in (root / ".work").glob("[!.]*") if (root / work.name / "record.json").exists()}
+        case _:
+            return set()
+
+
+def wait_for(child: int, seconds: float, signs: Callable[[], set[Path]]) -> bool:
+    """Whether the process ends by itself in that time and before a new sign. Raises where it fails."""
+    deadline, before = time.monotonic() + seconds, signs()
     while True:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
             if status:
                 raise RuntimeError(f"the suite failed (status {status})")
             return True
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or signs() - before:
             return False
-        time.sleep(0.01)
+        time.sleep(0.001)
 
 
 # -------------------------------------------------------------------------------------------------- the cluster
