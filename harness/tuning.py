@@ -177,6 +177,7 @@ def _tell(trials: Sequence[Any], trial: Any, state: str, result: Mapping[str, An
                 "seconds": last.get("seconds"),
                 "wall": last.get("time_total_s"),
                 "error": last.get("error"),
+                "note": last.get("note"),
             }
         )
 
@@ -237,6 +238,7 @@ def _trial(told: dict[str, Any], config: dict[str, Any]) -> None:
     point = point_of(config)
     scores: list[float] = []
     runs: list[str] = []
+    notes: list[str] = []
     seconds, validations, error = 0.0, 0, None
     for seed in sweep.seeds:
         try:
@@ -244,7 +246,7 @@ def _trial(told: dict[str, Any], config: dict[str, Any]) -> None:
         except UserError as problem:
             error = first_line(problem)
             break
-        record = _train(planned, store, _reporter(planned, scores))
+        record = _train(planned, store, _reporter(planned, scores), lambda event: notes.append(event["note"]))
         runs.append(planned.run_id)
         seconds += record.cost.total_seconds
         if record.status != "done":
@@ -260,12 +262,13 @@ def _trial(told: dict[str, Any], config: dict[str, Any]) -> None:
             "runs": runs,
             "seconds": seconds,
             "error": error or "",
+            "note": "; ".join(dict.fromkeys(notes)),
         }
     )
 
 
-def _train(planned: Plan, store: Store, report: Watch) -> Record:
-    """The run's record: trained here, or by a worker group of its own."""
+def _train(planned: Plan, store: Store, report: Watch, note: Watch) -> Record:
+    """The run's record: trained here, or by a worker group of its own. `note` is told of a tracker that fails."""
     import torch
 
     from harness import runner
@@ -276,7 +279,7 @@ def _train(planned: Plan, store: Store, report: Watch) -> Record:
     with cache_of(store, cluster).alone("runs", key_of({"run": planned.run_id})):
         if (done := results.finished(store, planned.run_id)) is not None:
             return done
-        track = tracker(planned.config.track, store, {planned.run_id: planned.config}, lambda note: None)
+        track = tracker(planned.config.track, store, {planned.run_id: planned.config}, note)
 
         def see(event: dict[str, Any]) -> None:
             track({"run_id": planned.run_id, **event})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,14 +51,18 @@ def toy() -> str:
 
 @pytest.fixture(scope="session")
 def toy_ladder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A ladder file L > M > S of untrained tiny models, which is all that tests of the machinery need."""
+    """A ladder file L > M > S of untrained models, tiny and shallow, which is all that tests of the machinery need."""
     from harness import tiny
 
+    depths = {"L": (2, 2), "M": (1, 2), "S": (1, 1)}  # of the vision tower and of the language model
     folder = tmp_path_factory.mktemp("ladder")
     words = ["what", "colour", "is", "it", "?", "red", "green", "blue"]
-    for rung in ("L", "M", "S"):
-        tiny.save(*tiny.build(rung, words, seed=0), folder / rung)
-    rungs = "".join(f'[[rungs]]\nname = "{rung}"\nmodel = "{rung}"\n' for rung in ("L", "M", "S"))
+    for rung, (vision, text) in depths.items():
+        size = replace(tiny.SIZES[rung], vision_layers=vision, text_layers=text)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(tiny.SIZES, rung, size)
+            tiny.save(*tiny.build(rung, words, seed=0), folder / rung)
+    rungs = "".join(f'[[rungs]]\nname = "{rung}"\nmodel = "{rung}"\n' for rung in depths)
     (folder / "ladder.toml").write_text(f'name = "toy"\n{rungs}')
     return str(folder / "ladder.toml")
 

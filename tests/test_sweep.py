@@ -315,12 +315,17 @@ class TestCluster:
         toy_sweep: Any,
         tmp_path: Path,
     ) -> None:
-        """Optuna suggests (once, always, never, never): one setting kills its worker once, one every time."""
+        """Optuna suggests (once, always, never, never): one setting kills its worker once, one every time.
+
+        Nor does a tracker that fails: the trial goes on without it and says so.
+        """
         (tmp_path / "there").touch()
         space = '"settings.marker" = { choice = ["", "once", "there"] }'
         head = 'trials = 4\nseed = 1\nsearch = "tpe"\nconfirm = { top = 0 }\ncluster = { max_failures = 1 }'
-        said = ended(start("sweep", toy_sweep("accident", space, head), "--store", "store", "--json"))
+        track = ["--set", f"track.tensorboard={tmp_path / 'there'}"]  # a file
+        said = ended(start("sweep", toy_sweep("accident", space, head), "--store", "store", "--json", *track))
         assert said.code == 1
+        assert said.err.count("track.tensorboard failed, and is left out from here on: ") == 3
         assert "Traceback" not in said.err
         (found,) = said.json["searches"].values()
         trials = [(t["point"]["settings.marker"], t["status"]) for t in found["trials"]]

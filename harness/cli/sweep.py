@@ -76,6 +76,8 @@ def _watcher(config: SweepConfig) -> Any:
         trouble = f"  {news['error']}" if news.get("error") else ""
         place = f"{news['search']}  trial {news['trial']}/{config.trials}"
         say(f"{news['state']:7}  {place}  {told(news['point'])}{score}{trouble}")
+        if news.get("note"):
+            say(f"note     {place}  {news['note']}")
 
     return watch
 
