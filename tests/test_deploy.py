@@ -125,14 +125,17 @@ def test_kuberays_manifests(root: Path, pins: dict[str, str], name: str, kind: s
 
 
 def test_the_slurm_script_starts_a_cluster_and_hands_on_the_exit_code(root: Path, tmp_path: Path) -> None:
-    """With stand-ins for Slurm and Ray that write down how they are called."""
+    """With stand-ins for Slurm and Ray that write down how they are called; a node is there once it was started."""
+    calls = tmp_path / "calls"
     tools = {
         "scontrol": "echo node1; echo node2",
         "srun": 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',
         "hostname": "echo 192.0.2.7",
-        "ray": f'echo "ray $*" >> {tmp_path}/calls; [ "$1" = status ] && echo " 1 node_a" && echo " 1 node_b"; exit 0',
+        "ray": f'[ "$1" = start ] && echo "ray $*" >> {calls} && exit; '
+        f'grep -q "start --head" {calls} && echo " 1 node_a" || exit; '
+        f'grep -q "start --block" {calls} && echo " 1 node_b"; exit 0',
         "python": f'[ "$1" = -c ] && echo secret && exit; '
-        f'echo "$RAY_ADDRESS $RAY_AUTH_MODE $RAY_AUTH_TOKEN $*" >> {tmp_path}/calls; exit 130',
+        f'echo "$RAY_ADDRESS $RAY_AUTH_MODE $RAY_AUTH_TOKEN $*" >> {calls}; exit 130',
     }
     for name, body in tools.items():
         (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
@@ -145,14 +148,13 @@ def test_the_slurm_script_starts_a_cluster_and_hands_on_the_exit_code(root: Path
         command, env=env | {"SLURM_JOB_NODELIST": "node[1-2]"}, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 130, done.stderr
-    calls = (tmp_path / "calls").read_text().splitlines()
-    heads = [call for call in calls if call.startswith("ray start --head")]
-    (other,) = (call for call in calls if call.startswith("ray start") and call not in heads)
-    assert len(heads) == 1
-    assert "--port=24567" in heads[0]
-    assert "--num-cpus=8" in heads[0]
+    head, other, harness = calls.read_text().splitlines()
+    assert head.startswith("ray start --head ")
+    assert "--port=24567" in head
+    assert "--num-cpus=8" in head
+    assert other.startswith("ray start --block ")
     assert "--address=192.0.2.7:24567" in other
-    assert calls[-1] == "192.0.2.7:24567 token secret -m harness suite suites/demo.toml --store runs"
+    assert harness == "192.0.2.7:24567 token secret -m harness suite suites/demo.toml --store runs"
 
 
 # ------------------------------------------------------------------------------------------- what is uploaded
