@@ -182,8 +182,9 @@ def main() -> None:
             "cost_cpu": compared(shifted, once, "cpu_s"),
         }
     print(json.dumps({"pope": found, "msi": msi}, indent=1))
-    keep(RESULTS / "shared_prefix.json", "pope", started | vars(arguments) | found)
-    keep(RESULTS / "shared_prefix.json", "msi", started | vars(arguments) | msi)
+    size = f" {arguments.layers}x{arguments.width}" if (arguments.layers, arguments.width) != (2, 128) else ""
+    for part, figures in (("pope", found), ("msi", msi)):
+        keep(RESULTS / "shared_prefix.json", part + size, started | vars(arguments) | figures)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def launch(
 
     def halt() -> None:
         for p in todo:
-            if p.run_id in begun and store.status(p.run_id) is None:
+            under_way = p.run_id in begun or store.work(p.run_id).exists()  # a worker may be ahead of its word here
+            if under_way and store.status(p.run_id) is None:
                 store.write(results.interrupted(p, started, p.config.cluster.workers))
 
     def see(event: Event) -> None:

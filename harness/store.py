@@ -240,10 +240,11 @@ class Store:
     def settled(self, run_id: str) -> Record | Problem | None:
         """A listed run, looked at twice where it is being replaced this very moment; None: it was deleted."""
         loaded = self.load(run_id)
-        if isinstance(loaded, Problem) and not self.place.exists(run_id):
-            time.sleep(0.05)
+        if isinstance(loaded, Problem):
             if not self.place.exists(run_id):
-                return None
+                time.sleep(0.05)
+                if not self.place.exists(run_id):
+                    return None
             loaded = self.load(run_id)
         return loaded
 

@@ -10,11 +10,16 @@ from pathlib import Path
 
 import pytest
 from common import ROOT, SHARED, Cli, Said, present
+from hypothesis import HealthCheck, settings
 
 # Ray turns authentication on when a token lies in the home folder: say explicitly that tests use none.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# On a busy machine an example may take any time.
+settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 collect_ignore = ["plugin_package"]  # a package of its own: its tests run where it is installed
 

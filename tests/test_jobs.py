@@ -42,7 +42,9 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkout(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project beside what must not be uploaded: more than Ray takes (100 MiB)."""
     folder = tmp_path_factory.mktemp("checkout") / "hkdbench"
-    shutil.copytree(root, folder, ignore=shutil.ignore_patterns(".*_cache", "__pycache__", ".venv", ".git", "runs"))
+    shutil.copytree(
+        root, folder, ignore=shutil.ignore_patterns(".*_cache", "__pycache__", ".venv", ".git", "runs", ".hypothesis")
+    )
     for name in (".venv/lib", ".git", "runs"):
         (folder / name).mkdir(parents=True)
         (folder / name / "large").write_bytes(os.urandom(1 << 20) * 60)
@@ -53,8 +55,20 @@ def checkout(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def head(bare_python: Path) -> Iterator[cluster.Head]:
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "RAY_ADDRESS", "VIRTUAL_ENV")}
     env |= {"PATH": f"{bare_python.parent}{os.pathsep}{env['PATH']}", "RAY_AUTH_MODE": "disabled"}
+    env["RAY_JOB_STOP_WAIT_TIME_S"] = "60"  # as in deploy/: it kills after 3 s else, which a busy machine may pause
     with cluster.head(cpus=1, jobs=True, python=bare_python, env=env) as started:
+        wait("the head's job agent", lambda: accepts(started))
         yield started
+
+
+def accepts(head: cluster.Head) -> bool:
+    """Whether the head takes a job: its agent may start a little later than itself."""
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return bool(JobSubmissionClient(head.jobs).submit_job(entrypoint="true"))
+    except RuntimeError:
+        return False
 
 
 def submit(head: cluster.Head, checkout: Path, name: str, *args: object) -> subprocess.Popen[str]:

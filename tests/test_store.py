@@ -164,6 +164,30 @@ def test_a_writer_waits_for_the_one_before(store: Store, monkeypatch: pytest.Mon
     assert names(store.root) == ["run-1"]
 
 
+@pytest.mark.parametrize("slowly", [False, True])
+def test_a_reader_between_the_two_moves_of_a_writer_looks_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, slowly: bool
+) -> None:
+    """It finds no folder; the new one is there when it looks for that, or a moment later."""
+    store.write(record())
+    folder, aside = store.root / record().run_id, store.root / ".tmp-aside"
+    folder.rename(aside)
+    real, looks = Store.load, []
+
+    def load(self: Store, run_id: str) -> Any:
+        looks.append(run_id)
+        found = real(self, run_id)
+        if len(looks) == 1 and not slowly:
+            aside.rename(folder)
+        return found
+
+    monkeypatch.setattr(Store, "load", load)
+    monkeypatch.setattr(store_module.time, "sleep", lambda _: aside.rename(folder))
+    found = store.settled(record().run_id)
+    assert isinstance(found, Record)
+    assert len(looks) == 2
+
+
 def test_a_lock_that_is_never_let_go(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write(record())
     monkeypatch.setattr(places, "LOCK_SECONDS", 0.1)

@@ -36,13 +36,12 @@ def test_a_run_has_figures_curves_costs_and_an_origin(visitor: Visitor) -> None:
     page = visitor.open(f"/run?run={HKD}")
     accuracy = Store(ROOT / "results" / "scenes").read(HKD).metrics["test"]["accuracy"]
     says(visitor, "hkd4vlm on scenes_factuality", percent(accuracy), "reconstruction", "Accuracy by category")
-    assert page.locator("canvas, svg.marks").count() >= 3  # categories, confusion, calibration
+    visitor.until(lambda: page.locator("canvas, svg.marks").count() >= 3)  # categories, confusion, calibration
     visitor.shot("run_figures")
     page.get_by_role("tab", name="Curves").click()
-    visitor.settle()
-    assert "section=Curves" in page.url
+    page.wait_for_url("**section=Curves*")
     charts = page.locator("[data-testid=stVegaLiteChart]")
-    assert charts.count() == 6  # every named loss term and the validation accuracy
+    visitor.until(lambda: charts.count() == 6)  # every named loss term and the validation accuracy
     visitor.shot("run_curves")
     page.get_by_role("tab", name="Training").click()
     page.get_by_text("ppod.student").first.wait_for()
@@ -83,8 +82,8 @@ def test_examples_show_pictures_texts_and_answers(visitor: Visitor) -> None:
     first = cards.first.inner_text()
     for part in ("test-0", "Context", "Claim", "right answer", "hkd4vlm", "finetune S s0", "%", "chosen"):
         assert part in first, part
-    loaded = page.locator(".hkd-card img").evaluate_all("all => all.every(i => i.complete && i.naturalWidth == 256)")
-    assert loaded
+    loaded = "all => all.every(image => image.complete && image.naturalWidth == 256)"
+    visitor.until(lambda: page.locator(".hkd-card img").evaluate_all(loaded))
     visitor.shot("examples")
     page.get_by_role("button", name="Next page").click()
     page.wait_for_url("**page=2*")

@@ -19,13 +19,13 @@ def test_a_point_of_the_trade_off_leads_to_its_run(visitor: Visitor) -> None:
     assert re.search(r"\d+ of \d+ rows are on the front, cheapest first: zero_shot", visitor.text())
     chart = page.get_by_test_id("stVegaLiteChart")
     chart.locator("svg path[aria-roledescription=point]").first.wait_for()
-    visitor.shot("trade_off_tflops")
     chart.locator("svg path[aria-roledescription=point]").last.click()
     page.wait_for_url("**/run?run=*")
     visitor.settle()
     page.go_back()
     page.wait_for_url("**/trade-off?*cost=TFLOPs*")
     visitor.settle()
+    visitor.shot("trade_off_tflops")
 
 
 def test_compare_says_what_the_command_says(visitor: Visitor, scenes_store: Path) -> None:
