@@ -165,8 +165,8 @@ def drivers(folder: Path, runs: Sequence[RunConfig], kills: int, seed: int) -> d
     assert status == 0, "the undisturbed suite failed"
     seconds = time.monotonic() - begun
     hit: Counter[str] = Counter()
-    hits, campaigns, starts, damage = 0, 0, 0, Damage()
-    while hits < kills:
+    campaigns, starts, damage = 0, 0, Damage()
+    while hit.total() < kills:
         watch = Watch(Store(folder / f"campaign-{campaigns}"))
         campaigns += 1
         while True:
@@ -176,16 +176,15 @@ def drivers(folder: Path, runs: Sequence[RunConfig], kills: int, seed: int) -> d
                     store, runs, lambda run_id: os.write(pipe, f"{run_id}\n".encode()) and None
                 )
             )
-            moment = MOMENTS[hits % len(MOMENTS)] if hits < kills else None
+            moment = MOMENTS[hit.total() % len(MOMENTS)] if hit.total() < kills else "never"
             # At any time: long enough to finish something now and then, too short to finish all.
             patience = draw.uniform(0, seconds * 0.7) if moment == "any time" else float("inf")
             ended = wait_for(child, patience, lambda root=watch.store.root, moment=moment: at(root, moment))  # type: ignore[misc]
             if not ended:
-                hit[str(moment)] += 1
+                hit[moment] += 1
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
-                hits += 1
-                print(f"kill {hits}, campaign {campaigns}", file=sys.stderr, flush=True)
+                print(f"kill {hit.total()}, campaign {campaigns}", file=sys.stderr, flush=True)
             watch.begun += os.fdopen(reader).read().split()
             watch.look()
             if ended:
@@ -194,7 +193,7 @@ def drivers(folder: Path, runs: Sequence[RunConfig], kills: int, seed: int) -> d
         damage = Damage(**{k: v + getattr(watch.damage, k) for k, v in asdict(damage).items()})
     resumed = sum(r.provenance.resumed for c in range(campaigns) for r in Store(folder / f"campaign-{c}").records())
     return {
-        "kills": hits,
+        "kills": hit.total(),
         "killed_when": dict(hit),
         "campaigns": campaigns,
         "starts": starts,
@@ -209,7 +208,7 @@ MOMENTS = ("any time", "a run is written", "a run is done")
 """When a driver is killed, in turn: the last is before its working state is dropped."""
 
 
-def at(root: Path, moment: str | None) -> set[Path]:
+def at(root: Path, moment: str) -> set[Path]:
     """What shows that it is that moment just now (or was, when a driver was killed)."""
     match moment:
         case "a run is written":

@@ -159,7 +159,7 @@ def test_an_address_that_leads_nowhere_is_one_line_at_once(
     monkeypatch.setenv("RAY_ADDRESS", address)
     begun = time.monotonic()
     said = cli("run", *toy_run, "--workers", 1, "--store", tmp_path)
-    assert time.monotonic() - begun < 100  # Ray itself tries for minutes
+    assert time.monotonic() - begun < 30
     assert (said.code, said.out) == (2, "")
     assert says in said.err
     (line,) = (line for line in said.err.splitlines() if line.startswith("error: "))

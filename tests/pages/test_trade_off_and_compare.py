@@ -25,6 +25,7 @@ def test_a_point_of_the_trade_off_leads_to_its_run(visitor: Visitor) -> None:
     page.go_back()
     page.wait_for_url("**/trade-off?*cost=TFLOPs*")
     visitor.settle()
+    chart.locator("svg path[aria-roledescription=point]").first.wait_for()
     visitor.shot("trade_off_tflops")
 
 
