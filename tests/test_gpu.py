@@ -99,6 +99,31 @@ def test_lean_settings(
     assert sum(losses(lean)) == pytest.approx(sum(losses(plain)), rel=0.2)
 
 
+@pytest.mark.parametrize(
+    ("cluster", "more"),
+    [
+        ({}, {}),
+        ({}, {"micro_batch_size": 4}),
+        ({"offload_frozen": True}, {"frozen_weights": "bf16", "precision": "bf16"}),
+        ({}, {"frozen_weights": "nf4"}),
+        ({}, {"lora": {"rank": 4, "weights": "nf4"}, "frozen_weights": "nf4"}),
+    ],
+)
+def test_questions_share_their_image(
+    cluster: dict[str, Any], more: dict[str, Any], config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    """The early losses of each question by itself, for less work, however the weights are kept."""
+    together, alone = (
+        trained(config(cluster=cluster, questions_per_image=4, share_prefix=share, **more), tmp_path / str(share))
+        for share in (True, False)
+    )
+    assert together.preflight is not None
+    assert all(check.shares_image for check in together.preflight.rungs.values())
+    assert all(cost.flops < alone.costs[name].flops for name, cost in together.costs.items())
+    assert losses(together)[:4] == pytest.approx(losses(alone)[:4], rel=0.05 if "precision" in more else 1e-3)
+    assert losses(together) == pytest.approx(losses(alone), rel=0.05, abs=0.02)
+
+
 def test_offloading_takes_less(config: Callable[..., RunConfig], tmp_path: Path) -> None:
     """A frozen model away from the GPU leaves room there for about its weights."""
     from harness.step import LiveRole
