@@ -69,12 +69,16 @@ class Board:
         run_id, config = self.taken[lane]
         return run_id, config, self.losses.get(run_id, 0)
 
-    def lose(self, ranks: list[int]) -> None:
-        """These workers are gone: it counts once for the run that their lane had, not for the others."""
+    def lose(self, ranks: list[int]) -> bool:
+        """These workers are gone: it counts once for the run that their lane had, not for the others.
+
+        Whether any run is left.
+        """
         for lane in sorted({rank // self.ranks for rank in ranks}):
             if lane in self.taken:
                 run_id, _ = self.taken[lane]
                 self.losses[run_id] = self.losses.get(run_id, 0) + 1
+        return bool(self.waiting or self.taken)
 
     def finish(self, lane: int, status: str, error: str | None = None) -> None:
         """The lane's run has ended; `error` where its worker could not even write a record."""
@@ -300,7 +304,8 @@ def execute(
         """Tells the board whose workers died, before the group starts again."""
 
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-            ray.get(board.lose.remote(sorted(worker_exceptions)))
+            if not ray.get(board.lose.remote(sorted(worker_exceptions))):
+                raise RuntimeError("no run is left")  # else Ray Train would start a group for nothing
 
     lanes = min(check_fits(cluster), free_lanes(cluster, watch), len(runs))
     workers = lanes * cluster.workers

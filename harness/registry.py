@@ -15,12 +15,14 @@ import importlib
 import importlib.util
 import inspect
 import json
+import os
 import sys
 import tomllib
 import traceback
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -131,22 +133,43 @@ def _from_tables(kind: Kind) -> Iterator[Entry[Any]]:
     ours = _checkout_table(_GROUPS[kind])
     for name, target in sorted(ours.items()):
         yield _entry(kind, name, DISTRIBUTION, target)
-    for point in sorted(entry_points(group=_GROUPS[kind])):
-        owner = point.dist.name if point.dist else "an unnamed package"
+    for name, owner, target in _installed(_GROUPS[kind], tuple((path, _changed(path)) for path in sys.path)):
         if not (ours and owner == DISTRIBUTION):
-            yield _entry(kind, point.name, owner, point.value)
+            yield _entry(kind, name, owner, target)
+
+
+@lru_cache(maxsize=8)
+def _installed(group: str, state: tuple[tuple[str, int], ...]) -> list[tuple[str, str, str]]:
+    """Name, package and target of all installed entry points; asked again when a folder of `sys.path` has changed."""
+    points = sorted(entry_points(group=group))
+    return [(point.name, point.dist.name if point.dist else "an unnamed package", point.value) for point in points]
 
 
 def _checkout_table(group: str) -> dict[str, str]:
     """The entry points in the `pyproject.toml` beside this package; empty when there is none of ours."""
-    path = Path(__file__).resolve().parent.parent / "pyproject.toml"
-    if not path.is_file():
-        return {}
-    project = tomllib.loads(path.read_text(encoding="utf-8")).get("project", {})
+    path = str(Path(__file__).resolve().parent.parent / "pyproject.toml")
+    project = _project(path, _changed(path))
     if project.get("name") != DISTRIBUTION:
         return {}
     table: dict[str, str] = project.get("entry-points", {}).get(group, {})
     return table
+
+
+@lru_cache(maxsize=8)
+def _project(path: str, state: int) -> dict[str, Any]:
+    """The `[project]` table of a file; read again when it has changed."""
+    if not Path(path).is_file():
+        return {}
+    table: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("project", {})
+    return table
+
+
+def _changed(path: str) -> int:
+    """When a file or folder was changed; 0 where there is none."""
+    try:
+        return os.stat(path or ".").st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _entry(kind: Kind, name: str, owner: str, target: str) -> Entry[Any]:
@@ -421,8 +444,10 @@ def _source_file(module: str) -> Path | None:
     return None
 
 
-def _imports(module: str, path: Path, source: bytes) -> Iterable[str]:
+@lru_cache(maxsize=512)
+def _imports(module: str, path: Path, source: bytes) -> list[str]:
     """Modules of the same top-level package that a source imports (names that are no module included)."""
+    found: list[str] = []
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     top = module.split(".")[0]
     for node in ast.walk(ast.parse(source)):
@@ -435,4 +460,5 @@ def _imports(module: str, path: Path, source: bytes) -> Iterable[str]:
                 parents = package.split(".")
                 base = ".".join([*parents[: len(parents) - node.level + 1], *([base] if base else [])])
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        yield from (name for name in names if name.split(".")[0] == top)
+        found += (name for name in names if name.split(".")[0] == top)
+    return found

@@ -75,6 +75,8 @@ def _keep(store: Store, run_id: str, folder: Path) -> None:
 def release_memory() -> None:
     """Give what a run held back to the system: a worker that takes many runs in turn would grow with each."""
     gc.collect()
+    if not gc.get_freeze_count():
+        gc.freeze()  # what the libraries have made stays for good: looking through it takes 0.25 s each time
     with suppress(OSError, AttributeError):  # glibc only
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -85,6 +85,14 @@ class Exam(Toy):
 
 
 @dataclass(frozen=True)
+class Torn(Toy):
+    """A picture of the test split can't be read."""
+
+    name = "torn"
+    fault: str = "corrupt"
+
+
+@dataclass(frozen=True)
 class _Breaking(Method):
     summary = "breaks the contract"
 

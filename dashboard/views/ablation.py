@@ -20,6 +20,7 @@ PARTS = {"ablation": "without a part", "rival": "other methods", "control": "con
 def show() -> None:
     """The page."""
     st.title("Ablation", anchor=False)
+    stores.listing()  # what can't be read says so
     names = ablations.names(stores.store())
     if not names:
         stores.nothing(

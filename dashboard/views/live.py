@@ -21,6 +21,7 @@ SHOWN = 20
 def show() -> None:
     """The page."""
     st.title("Live", anchor=False)
+    stores.listing()  # what can't be read says so
     going = choices.switch(f"Look again every {SECONDS} seconds", "refresh", True)
     st.fragment(_now, run_every=SECONDS if going else None)()
 

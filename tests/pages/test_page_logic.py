@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import runs
 from browsing import scenes_run
 from streamlit.testing.v1 import AppTest
 
+from dashboard.pages import PAGES
 from harness.record import Failure
 from harness.store import Store
 
@@ -55,6 +57,20 @@ def told(app: AppTest) -> str:
     return "\n".join(
         str(element.value).replace("\\", "").replace("\u2060", "") for elements in kinds for element in elements
     )
+
+
+@pytest.mark.parametrize("page", [page.name for page in PAGES if page.name != "about"])  # which needs no store
+def test_a_store_without_runs_says_what_to_do(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "empty").mkdir()
+    for store in ("empty", "none"):
+        monkeypatch.setenv("HKDBENCH_STORE", str(tmp_path / store))
+        assert re.search(r"hkdbench (demo|ablate|sweep|run|suite)\b.* --store", told(opened(page))), store
+    assert not (tmp_path / "none").exists()
+    monkeypatch.setenv("HKDBENCH_STORE", str(tmp_path / "file"))
+    assert "choose another with --store or HKDBENCH_STORE" in told(opened(page))
 
 
 def test_a_failed_run_says_why_and_a_broken_one_that_it_is(opened: Open, tmp_path: Path) -> None:
