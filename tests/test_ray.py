@@ -256,6 +256,7 @@ class TestCluster:
         write_suite(tmp_path / "suite.toml", head, [{"method": "accident", "settings": {"marker": marker}}])
         said = ended(start("suite", "suite.toml", "--store", tmp_path / "two", "--workers", 2, "--json"))
         assert said.code == 1, said.err
+        assert "Traceback" not in said.err
         assert cli("suite", tmp_path / "suite.toml", "--store", tmp_path / "one", "--workers", 0).code == 1
 
         one, both = Store(tmp_path / "one"), Store(tmp_path / "two")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import subprocess
@@ -122,6 +123,27 @@ def test_an_installed_package_without_its_pyproject_uses_the_metadata(
     # Somebody else's pyproject.toml in the same place isn't ours.
     write(tmp_path / "pyproject.toml", '[project]\nname = "other"\n')
     assert "acme" in registry.methods()
+
+
+def test_what_is_installed_meanwhile_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is installed is read once, and again after a change."""
+    monkeypatch.setattr(registry, "__file__", str(tmp_path / "harness" / "registry.py"))
+    site, project = tmp_path / "site", tmp_path / "pyproject.toml"
+    ours = '[project]\nname = "hkdbench"\n[project.entry-points."hkdbench.methods"]\n{} = "acme_methods:Acme"\n'
+
+    def names(**mtimes: int) -> set[str]:
+        for path, mtime in ((site, mtimes.get("site")), (project, mtimes.get("project"))):
+            if mtime:  # a clock's tick may be longer than a test
+                os.utime(path, ns=(mtime, mtime))
+        return {name for name in registry.methods() if name.startswith("acme")}
+
+    install(site, "acme", "[hkdbench.methods]\nacme_one = acme_methods:Acme\n")
+    write(project, ours.format("acme_two"))
+    assert names(site=10**18, project=10**18) == {"acme_one", "acme_two"}
+    install(site, "acme_more", "[hkdbench.methods]\nacme_three = acme_methods:Acme\n")
+    assert names(site=2 * 10**18) == {"acme_one", "acme_two", "acme_three"}
+    write(project, ours.format("acme_four"))
+    assert names(project=2 * 10**18) == {"acme_one", "acme_four", "acme_three"}
 
 
 def test_a_checkout_and_its_own_metadata_are_one_list(tmp_path: Path) -> None:

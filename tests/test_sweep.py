@@ -295,7 +295,7 @@ class TestCluster:
         file = toy_sweep("finetune", space, asha + "{ cpus_per_worker = 2 }")
         said = ended(
             start(
-                "sweep", file, "--store", "one", "--set", "train.validations=6", "--set", "train.examples=960", "--json"
+                "sweep", file, "--store", "one", "--set", "train.validations=6", "--set", "train.examples=480", "--json"
             )
         )
         assert said.code == 0, said.err
