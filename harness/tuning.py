@@ -4,11 +4,13 @@ A trial of one worker is trained in the Tune actor itself, which takes one trial
 costs seconds. A trial of several workers holds no more than a sliver of the head node while a Ray Train group of its
 own (`rayrun.execute`) has the CPUs; as many trials run at a time as whole groups fit, so none waits for what another
 trial holds. Trials go on from the run's own checkpoint after a lost worker; after a killed driver the same command
-restores the search from Tune's state, its searcher's and scheduler's included.
+restores the search from Tune's state, its searcher's and scheduler's included. Where that state is damaged the search
+begins anew; trials that are finished in the store are not trained again.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -21,7 +23,7 @@ from typing import Any
 
 from harness import rayrun, results
 from harness.cache import cache_of, key_of
-from harness.errors import UserError, first_line
+from harness.errors import StoreError, UserError, first_line
 from harness.plan import Plan
 from harness.record import Record
 from harness.store import Store
@@ -29,7 +31,12 @@ from harness.sweep import Dimension, Point, Search, SweepConfig, Trial, learning
 from harness.track import tracker
 
 Watch = Callable[[dict[str, Any]], None]
-"""Takes a trial's news: `trial` (from 1), `point`, and `state` with `score`, `seconds` (of its runs) and `wall`."""
+"""Takes a trial's news: `trial` (from 1), `point`, and `state` with `score`, `seconds` (of its runs) and `wall`; or a
+`note` on the search alone."""
+
+LISTED = ("basic-variant-state-{}.json",)
+SUGGESTED = ("search_gen_state-{}.json", "searcher-state-{}.pkl")
+"""What Tune keeps of a search beside its trials: of points listed beforehand, of those that Optuna suggests."""
 
 FAILED = 0.0
 """The score that the searcher is told of a trial that failed: as bad as can be."""
@@ -69,10 +76,15 @@ def run(search: Search, points: list[Point] | None, store: Store, folder: Path, 
         resources = {"node:__internal_head__": 0.01}
     trainable = tune.with_resources(trial, resources)
     storage, name = folder / "tune", search.name
+    tuner = None
     if tune.Tuner.can_restore(str(storage / name)):
-        tuner = tune.Tuner.restore(str(storage / name), trainable, resume_unfinished=True, restart_errored=True)
-    else:
-        shutil.rmtree(storage / name, ignore_errors=True)  # a search that was killed before it could be taken up
+        try:
+            check_state(storage / name, LISTED if points is not None else SUGGESTED)
+            tuner = tune.Tuner.restore(str(storage / name), trainable, resume_unfinished=True, restart_errored=True)
+        except Exception as error:  # whatever reading half a file raises: its driver was killed while it wrote
+            watch({"note": f"begins anew, as its state can't be read: {first_line(error)}; finished runs are kept"})
+    if tuner is None:
+        shutil.rmtree(storage / name, ignore_errors=True)
         tuner = tune.Tuner(
             trainable,
             param_space={"point": tune.grid_search(points)} if points is not None else None,
@@ -102,7 +114,21 @@ def run(search: Search, points: list[Point] | None, store: Store, folder: Path, 
         raise
     finally:
         _watching.clear()
+    expected = sweep.trials if points is None else len(points)
+    if len(found) != expected:
+        raise StoreError(f"search {name} ended with {len(found)} of {expected} trials: delete {folder} and start again")
     return [_outcome(number, result, sweep) for number, result in enumerate(found, 1)]
+
+
+def check_state(folder: Path, kinds: Sequence[str]) -> None:
+    """Raises where a file of the newest state that Tune wrote is missing or damaged: Tune would search nothing then."""
+    import ray.cloudpickle as pickle
+
+    newest = max(folder.glob("experiment_state-*.json"))
+    json.loads(newest.read_text())
+    session = newest.stem.removeprefix("experiment_state-")
+    for kind in kinds:
+        pickle.loads((folder / kind.format(session)).read_bytes())
 
 
 def _folder_of(trial: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import time
 from collections import Counter
@@ -261,8 +262,8 @@ class TestCluster:
         (tmp_path / "free" / "go").touch()
         (tmp_path / "held").mkdir()
         space = '"settings.folder" = { choice = ["free", "held"] }\n"train.lr" = { choice = [0.001, 0.003] }'
-        file = toy_sweep("slow", space, 'trials = 4\nsearch = "grid"\nconfirm = { top = 0 }')
-        driver = start("sweep", file, "--store", "store", "--json")
+        sweep = toy_sweep("slow", space, 'trials = 4\nsearch = "grid"\nconfirm = { top = 0 }')
+        driver = start("sweep", sweep, "--store", "store", "--json")
         store, deadline = Store(tmp_path / "store"), time.monotonic() + 400
         while len(list((tmp_path / "held").glob("pid-*"))) < 1 or len(runs_of(store, "trial")) < 2:
             assert driver.poll() is None, driver.communicate()
@@ -271,8 +272,10 @@ class TestCluster:
         os.kill(driver.pid, signal.SIGKILL)
         driver.communicate()
         first = {r.run_id: r.provenance.started for r in runs_of(store, "trial")}
+        state = tmp_path / "store" / ".sweeps" / "toy"
+        shutil.copytree(state, tmp_path / "state")
         (tmp_path / "held" / "go").touch()
-        said = ended(start("sweep", file, "--store", "store", "--json"))
+        said = ended(start("sweep", sweep, "--store", "store", "--json"))
         assert said.code == 0, said.err
         trials = runs_of(store, "trial")
         assert len(trials) == 4
@@ -280,6 +283,19 @@ class TestCluster:
         assert max(r.provenance.resumed for r in trials) == 1  # the one that waited goes on from its checkpoint
         (found,) = said.json["searches"].values()
         assert [trial["status"] for trial in found["trials"]] == ["done"] * 4
+
+        # A driver that is killed while Tune writes its state: the search begins anew, with the same points.
+        (tmp_path / "state").rename(state)
+        (kept,) = state.rglob("experiment_state-*.json")
+        kept.write_bytes(kept.read_bytes()[:-100])
+        (tmp_path / "store" / ".sweeps" / "toy.result.json").unlink()
+        again = ended(start("sweep", sweep, "--store", "store", "--json"))
+        assert "begins anew, as its state can't be read: " in again.err
+        assert "begins anew" not in said.err
+        assert again.json == said.json
+        assert {r.run_id: r.provenance.started for r in runs_of(store, "trial")} == {
+            r.run_id: r.provenance.started for r in trials
+        }
 
     def test_one_trial_at_a_time_where_no_more_fit(self, start: Start, toy_sweep: Any, tmp_path: Path) -> None:  # noqa: F811
         """Two CPUs, and each trial needs both: a group of two workers; or one worker, and the worst is stopped."""
@@ -293,12 +309,17 @@ class TestCluster:
 
         asha = 'stop = "asha"\nreduction = 2\n' + head
         file = toy_sweep("finetune", space, asha + "{ cpus_per_worker = 2 }")
+        state = tmp_path / "one" / ".sweeps" / "toy" / "tune" / "1-finetune-S-toy" / "tuner.pkl"
+        state.parent.mkdir(parents=True)
+        state.write_bytes(b"\x80\x05\x95")  # what a driver leaves that is killed as it begins
         said = ended(
             start(
                 "sweep", file, "--store", "one", "--set", "train.validations=6", "--set", "train.examples=480", "--json"
             )
         )
         assert said.code == 0, said.err
+        assert "note     1-finetune-S-toy  begins anew, as its state can't be read: " in said.err
+        assert "Traceback" not in said.err
         (found,) = said.json["searches"].values()
         assert [trial["status"] for trial in found["trials"]] == ["done", "stopped"]
         assert found["trials"][1]["validations"] < 6

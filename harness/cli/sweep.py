@@ -70,6 +70,9 @@ def _watcher(config: SweepConfig) -> Any:
 
     def watch(news: dict[str, Any]) -> None:
         """A line as a trial begins and ends: no control characters, so that a job's log reads well."""
+        if "trial" not in news:
+            say(f"note     {news['search']}  {news['note']}")
+            return
         if news["state"] == "validated":
             return
         score = "" if news.get("score") is None else f"  {news['score']:.4f}"
