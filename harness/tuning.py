@@ -124,9 +124,11 @@ def check_state(folder: Path, kinds: Sequence[str]) -> None:
     """Raises where a file of the newest state that Tune wrote is missing or damaged: Tune would search nothing then."""
     import ray.cloudpickle as pickle
 
-    newest = max(folder.glob("experiment_state-*.json"))
-    json.loads(newest.read_text())
-    session = newest.stem.removeprefix("experiment_state-")
+    kept = sorted(folder.glob("experiment_state-*.json"))
+    if not kept:
+        raise FileNotFoundError("it was stopped before any was kept")
+    json.loads(kept[-1].read_text())
+    session = kept[-1].stem.removeprefix("experiment_state-")
     for kind in kinds:
         pickle.loads((folder / kind.format(session)).read_bytes())
 

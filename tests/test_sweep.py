@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import shutil
 import signal
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from common import Cli
 from test_ray import CLUSTER, Start, address, ended, start  # noqa: F401
 
 from harness import sweep as sweeping
+from harness import tuning
 from harness.config import parse, read_toml
 from harness.errors import ConfigError
 from harness.record import Record
@@ -187,6 +190,35 @@ def test_a_dry_run_prints_space_and_price(cli: Cli, toy_sweep: Any, tmp_path: Pa
     assert "settings.alpha               uniform 0 to 3" in text
     assert "14 runs" in text
     assert not (tmp_path / "store").exists()
+
+
+def test_half_a_state_is_none(tmp_path: Path) -> None:
+    """As its driver leaves it that is killed while Tune copies the files: the newest session's alone count."""
+    check = partial(tuning.check_state, tmp_path)
+    with pytest.raises(FileNotFoundError, match="it was stopped before any was kept"):
+        check(tuning.SUGGESTED)
+    (tmp_path / "experiment_state-2026-01-01.json").write_text('{"trial_')
+    newest = {
+        "experiment_state-2026-01-02.json": b'{"trial_data": []}',
+        "search_gen_state-2026-01-02.json": pickle.dumps({"searcher": [1, 2]}),
+        "searcher-state-2026-01-02.pkl": pickle.dumps([1.0, 2.0]),
+        "basic-variant-state-2026-01-02.json": pickle.dumps({}),
+    }
+    for name, content in newest.items():
+        (tmp_path / name).write_bytes(content)
+    for kinds in (tuning.SUGGESTED, tuning.LISTED):
+        check(kinds)
+    for name, content in newest.items():
+        kinds = tuning.LISTED if name.startswith("basic") else tuning.SUGGESTED
+        (tmp_path / name).write_bytes(content[:-1])
+        with pytest.raises((EOFError, ValueError, pickle.UnpicklingError)):
+            check(kinds)
+        if not name.startswith("experiment"):
+            (tmp_path / name).unlink()
+            with pytest.raises(FileNotFoundError):
+                check(kinds)
+        (tmp_path / name).write_bytes(content)
+    check(tuning.SUGGESTED)
 
 
 def runs_of(store: Store, tag: str) -> list[Record]:
