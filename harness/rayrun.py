@@ -10,6 +10,7 @@ it then has fewer lanes or, where not one is left whole, a lane of fewer ranks. 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import shutil
@@ -146,6 +147,7 @@ def connect() -> None:
     finally:
         if main and terminated is not None:
             signal.signal(signal.SIGTERM, terminated)  # Ray's own would end the process at once
+    atexit.register(ray.shutdown)  # what Ray itself does at the end begins with half a second of sleep
 
 
 def check_address(address: str) -> None:
