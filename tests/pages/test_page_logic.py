@@ -59,6 +59,10 @@ def told(app: AppTest) -> str:
     )
 
 
+FILLS = dict.fromkeys(("sweep", "examples", "run"), "hkdbench demo") | {"ablation": "hkdbench ablate"}
+"""By page, the command that gives it something to show."""
+
+
 @pytest.mark.parametrize("page", [page.name for page in PAGES if page.name != "about"])  # which needs no store
 def test_a_store_without_runs_says_what_to_do(
     opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
@@ -67,7 +71,10 @@ def test_a_store_without_runs_says_what_to_do(
     (tmp_path / "empty").mkdir()
     for store in ("empty", "none"):
         monkeypatch.setenv("HKDBENCH_STORE", str(tmp_path / store))
-        assert re.search(r"hkdbench (demo|ablate|sweep|run|suite)\b.* --store", told(opened(page))), store
+        said = told(opened(page))
+        assert re.search(r"hkdbench (demo|ablate|sweep|run|suite)\b.* --store", said), store
+        if page in FILLS:
+            assert FILLS[page] in said, store
     assert not (tmp_path / "none").exists()
     monkeypatch.setenv("HKDBENCH_STORE", str(tmp_path / "file"))
     assert "choose another with --store or HKDBENCH_STORE" in told(opened(page))
