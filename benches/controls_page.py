@@ -13,7 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness import controls, rank, robustness
+from harness.evaluation import controls, robustness
+from harness.leaderboard import leaderboard
 from harness.record import Record
 from harness.store import Store
 
@@ -55,7 +56,7 @@ def page(root: Path) -> str:
 
 def _of(store: Store, benchmark: str, records: list[Record]) -> Iterator[str]:
     yield f"## {benchmark}"
-    yield rank.to_markdown(rank.table(store, benchmark)).strip()
+    yield leaderboard.to_markdown(leaderboard.table(store, benchmark)).strip()
     yield "\n".join(f"- {line}" for line in controls.flags(store, benchmark)) or QUIET
     for record in _asked(records):
         if record.benchmark == benchmark:

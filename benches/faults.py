@@ -38,7 +38,7 @@ import psutil
 from benches.common import RESULTS, header, keep
 from harness.config import RunConfig, SuiteConfig
 from harness.store import Store
-from harness.upkeep import DAY, delete, rubbish
+from harness.store.maintenance import DAY, delete, rubbish
 
 SUITE = {
     "name": "faults",
@@ -128,7 +128,7 @@ def configs(suite: dict[str, Any]) -> list[RunConfig]:
 
 def launch_in(store: Store, runs: Sequence[RunConfig], say: Callable[[str], None] = lambda _: None) -> None:
     """All runs, in this process."""
-    from harness.launch import launch
+    from harness.execution.launch import launch
 
     def watch(event: dict[str, Any]) -> None:
         if event.get("stage") == "load":
@@ -424,7 +424,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="hkd-") as folder:
         if options.only in (None, "driver"):
             where = header()
-            import harness.runner  # noqa: F401  imported once, before the forks that need it
+            import harness.execution.run  # noqa: F401  imported once, before the forks that need it
 
             runs = configs(SUITE)
             figures = drivers(Path(folder), runs[:2] if options.small else runs, options.kills, options.seed)

@@ -7,9 +7,9 @@ student in float32 under bfloat16 autocast, teacher in bfloat16, random weights.
 
 - **trl**: the `_compute_loss` of `trl.DistillationTrainer` on given completions (see benches/kd_step.py), models as
   transformers loads them, without what its trainer around it costs;
-- **ours**: `OptionScorer`; **apart**: the same without `harness.windows`;
+- **ours**: `OptionScorer`; **apart**: the same without `harness.models.window_attention`;
 - **nf4**, **offload**: ours, the teacher in four bits or in the machine's memory;
-- **run**: `harness.train` itself, with data, validation and checkpoint around its steps. Seconds a step are those
+- **run**: `harness.train.loop` itself, with data, validation and checkpoint around its steps. Seconds a step are those
   between two of its reports; `said_gib` is the peak that `hkdbench plan` predicts.
 
 FLOPs are 2 a weight and token or patch that it sees, once for the teacher, three times for the student; what
@@ -37,10 +37,12 @@ from torch import Tensor
 
 from benches import kd_step, qwen
 from benches.common import header, keep
-from harness import ladders, models, plan, price, quantise, train
 from harness.api import Benchmark, Example, Ladder, Method, Role, Split, Stage, Step
 from harness.config import RunConfig, RungConfig, parse
-from harness.io import PlainIo
+from harness.models import ladders, quantization, scorer
+from harness.models.distributed import PlainIo
+from harness.planning import cost, plan
+from harness.train import loop
 
 WAYS = ("trl", "ours", "apart", "nf4", "offload", "run")
 WORDS = ("what", "colour", "is", "it", "the", "picture", "red", "green", "blue", "letter")
@@ -123,12 +125,12 @@ def one(way: str, folder: Path, size: int, steps: int, checkpointing: bool, tiny
     """A few steps one way: the first loss, seconds a step, the peak of the device's memory."""
     examples = list(LongPrompts(**(SMALL if tiny else {})).load("train"))[:size]
     rungs = {name: RungConfig(name=name, model=str(folder / name)) for name in ("S", "L")}
-    encoder = models.load_encoder(rungs["S"])
+    encoder = scorer.load_encoder(rungs["S"])
     batch = {k: v.to(device) for k, v in encoder(examples).items() if k != "options"}
-    student = models.load_vlm(rungs["S"])
-    teacher = quantise.load(rungs["L"], "nf4" if way == "nf4" else "bf16", "bf16")
+    student = scorer.load_vlm(rungs["S"])
+    teacher = quantization.load(rungs["L"], "nf4" if way == "nf4" else "bf16", "bf16")
     if way == "offload":
-        quantise.offload(teacher, torch.device(device))
+        quantization.offload(teacher, torch.device(device))
     else:
         teacher.to(device)
     if way in ("trl", "apart"):  # as transformers loads them
@@ -175,7 +177,7 @@ def run(folder: Path, size: int, steps: int, checkpointing: bool, tiny: bool, de
         "evaluate": {"batch_size": 8},
     }  # fmt: skip
     made = plan.make(parse(RunConfig, table, "bench"))
-    said = price.of(made)["peak_bytes"]
+    said = cost.of(made)["peak_bytes"]
     stamps: list[float] = []
 
     def report(event: dict[str, Any]) -> None:
@@ -183,8 +185,8 @@ def run(folder: Path, size: int, steps: int, checkpointing: bool, tiny: bool, de
             stamps.append(now(device))
 
     with TemporaryDirectory() as work:
-        found = train.train(made, PlainIo(report, torch.device(device)), Path(work))
-    encoder = models.load_encoder(made.rungs["S"])
+        found = loop.train(made, PlainIo(report, torch.device(device)), Path(work))
+    encoder = scorer.load_encoder(made.rungs["S"])
     batch = encoder(made.training.splits["train"][:size])
     seconds = statistics.median(b - a for a, b in pairwise(stamps[1:]))
     assert found.preflight is not None
@@ -199,7 +201,7 @@ def figures(
 ) -> dict[str, Any]:
     """Speed and memory of steps that take so many seconds."""
     infos = {name: ladders.inspect(rung) for name, rung in rungs.items()}
-    tokens, patches = models.token_counts(models.load_config(rungs["S"]), dict(batch))
+    tokens, patches = scorer.token_counts(scorer.load_config(rungs["S"]), dict(batch))
     flops = {name: ladders.forward_flops(info, tokens, patches) for name, info in infos.items()}
     work = 3 * flops["S"] + flops["L"]
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else 0

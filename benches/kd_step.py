@@ -35,10 +35,11 @@ from torch import Tensor
 
 from benches import qwen
 from benches.common import RESULTS, header, keep
-from harness import models, prefix
 from harness.api import Example
 from harness.config import RungConfig
-from harness.models import Batch
+from harness.models import scorer as models
+from harness.models import shared_prefix
+from harness.models.scorer import Batch
 from tests import families
 
 ROWS, TOKENS = 151_936, 1_000
@@ -170,7 +171,7 @@ def questions(
         asked = [replace(one, image=asked[0].image, context=common) for one in asked]
     plain, more = taken(asked), {"images": [image]} if side else {}
     rows = [{"prompt": [said(one)], **more} for one in asked]
-    return rows, plain, prefix.encoded(encoder, asked, share=True) if shared else plain
+    return rows, plain, shared_prefix.encoded(encoder, asked, share=True) if shared else plain
 
 
 def trainer_steps(

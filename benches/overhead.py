@@ -3,7 +3,7 @@
     python -m benches.overhead                       all three parts, kept in benches/results/overhead.json
     python -m benches.overhead --only loop --steps 8 --repeats 2 --out try.json
 
-loop   `harness.train` against a plain PyTorch loop that does the same steps, in one process, in turn. Both are
+loop   `harness.train.loop` against a plain PyTorch loop that does the same steps, in one process, in turn. Both are
        timed from the first step to the last: loading, validation and checkpoints are in neither.
 run    With a cluster up: the wall time of `hkdbench run`, less what the run says its work took.
 suite  With a cluster up: the same for the runs of a `hkdbench suite`, which one worker group takes in turn.
@@ -32,14 +32,15 @@ import torch
 from torch import Tensor, nn
 
 from benches.common import RESULTS, header, keep
-from harness import models, plan
 from harness.api import Example
 from harness.config import RunConfig
-from harness.io import PlainIo
-from harness.plan import Plan
+from harness.models import scorer
+from harness.models.distributed import PlainIo
+from harness.planning import plan
+from harness.planning.plan import Plan
 from harness.record import Record
 from harness.store import Store
-from harness.train import train
+from harness.train.loop import train
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = {"loop": 1.05, "run": 15.0, "suite": 3.0}
@@ -62,8 +63,8 @@ def bare_loop(planned: Plan, clock: Clock) -> tuple[float, Weights]:
     """
     config = planned.config.train
     rung = planned.rungs[planned.config.student]
-    encode = models.load_encoder(rung)
-    model = models.OptionScorer(models.load_vlm(rung), encode.letters).train()
+    encode = scorer.load_encoder(rung)
+    model = scorer.OptionScorer(scorer.load_vlm(rung), encode.letters).train()
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -108,8 +109,8 @@ def shuffled(examples: list[Example], seed: int, size: int) -> Iterator[list[Exa
 
 
 def harness_loop(planned: Plan, clock: Clock) -> tuple[float, Weights]:
-    """The same by `harness.train`: the seconds that it bills as training, and the final weights."""
-    timed = patch("harness.train.time", SimpleNamespace(perf_counter=clock))
+    """The same by `harness.train.loop`: the seconds that it bills as training, and the final weights."""
+    timed = patch("harness.train.loop.time", SimpleNamespace(perf_counter=clock))
     with timed, tempfile.TemporaryDirectory() as work:
         trained = train(planned, PlainIo(), Path(work))
     return trained.seconds["train"], dict(trained.student.vlm.state_dict())

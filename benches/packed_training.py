@@ -28,8 +28,10 @@ from torch.nn.functional import cross_entropy
 from benches.common import RESULTS, header, keep
 from benches.kd_step import memory
 from benches.shared_prefix import build, polled
-from harness import data, models, prefix
 from harness.config import RungConfig
+from harness.data import dataset
+from harness.models import scorer as models
+from harness.models import shared_prefix
 
 QUESTIONS = 18
 WAYS = ("shared", "alone")
@@ -45,10 +47,10 @@ def one(way: str, folder: Path, size: int, steps: int, questions: int) -> dict[s
     examples = polled(2 * size // questions, QUESTIONS)
     before, losses, encoding, learning, walls, tokens = memory("VmRSS"), [], [], [], [], []
     for step in range(steps + 1):
-        shown = [e for _, e in data.batch_at(examples, 0, step * size, size, questions)]
+        shown = [e for _, e in dataset.batch_at(examples, 0, step * size, size, questions)]
         golds_b = torch.tensor([(step + k) % 2 for k in range(size)])  # all are yes: something to learn
         wall, start = time.perf_counter(), time.process_time()
-        batch = prefix.encoded(encoder, shown, share=way == "shared")
+        batch = shared_prefix.encoded(encoder, shown, share=way == "shared")
         encoded = time.process_time()
         loss = cross_entropy(scorer(batch)["options"], golds_b)
         loss.backward()

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from harness import rank, stats
 from harness.api import Split
-from harness.cells import percent
 from harness.errors import StoreError, UserError
-from harness.rank import Row
+from harness.leaderboard import leaderboard
+from harness.leaderboard.leaderboard import Row
 from harness.record import Interval, Record
-from harness.stats import Difference
+from harness.report.format import percent
+from harness.stats import inference
+from harness.stats.inference import Difference
 from harness.store import Store
 
 Who = tuple[str, str]
@@ -74,7 +75,7 @@ options) and is asked in the same way does as well, S as M. docs/ablation.md tak
 READING = f"""\
 A minus B in percentage points, paired by seed and example: the mean over the seeds. Intervals (95 %) and p
 (two-sided) come from {RESAMPLES:,} bootstrap resamples over images, and from the spread between seeds with Student's t
-(`harness/bootstrap.py`); the smallest p that they can show is 0.0002. Nothing is corrected for the number of
+(`harness/stats/bootstrap.py`); the smallest p that they can show is 0.0002. Nothing is corrected for the number of
 comparisons. Settings that all rows of a method share are left out."""
 
 
@@ -93,9 +94,9 @@ def _of_store(root: Path) -> Iterator[str]:
     for benchmark in sorted({record.benchmark for record in records.values()}):
         yield f"## {benchmark}"
         scored = {split for r in records.values() if r.benchmark == benchmark for split in r.metrics}
-        tables = {split: rank.table(store, benchmark, split=split) for split in SPLITS if split in scored}
+        tables = {split: leaderboard.table(store, benchmark, split=split) for split in SPLITS if split in scored}
         for rows in tables.values():
-            yield rank.to_markdown(rows).strip()
+            yield leaderboard.to_markdown(rows).strip()
         if protocol := _protocol_table(tables.get("test", []), records):
             yield protocol
         if compared := list(comparisons(store, tables, records)):
@@ -219,7 +220,7 @@ def difference(store: Store, a: Row, b: Row, split: Split, metric: str, records:
         {seed: store.predictions(run_id, split) for seed, run_id in zip(row.seeds, row.run_ids, strict=True)}
         for row in (a, b)
     )
-    return stats.paired_difference(predictions_a, predictions_b, data.options if data else None, metric, RESAMPLES)
+    return inference.paired_difference(predictions_a, predictions_b, data.options if data else None, metric, RESAMPLES)
 
 
 def verdict(difference: Difference) -> str:
@@ -303,7 +304,7 @@ def ladder_table(root: Path, floor: float = 0.05, ceiling: float = 0.97) -> str:
     records = _finished(store, root)
     lines, said = [], []
     for benchmark in sorted({r.benchmark for r in records.values()}):
-        rows = rank.table(store, benchmark)
+        rows = leaderboard.table(store, benchmark)
         rungs = [row for rung in ("S", "M", "L") for row in _rows_of(rows, ("finetune", rung))]
         for row in rungs:
             parameters = f"{row.parameters:,}" if row.parameters else "-"

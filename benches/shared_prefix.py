@@ -28,12 +28,12 @@ import transformers as hf
 from PIL import Image
 
 from benches.common import RESULTS, header, keep
-from harness import models
 from harness.api import Example, Method
 from harness.config import RungConfig
-from harness.evaluate import evaluate
-from harness.io import PlainIo
-from methods.hkd4vlm import HKD4VLM
+from harness.evaluation.predict import evaluate
+from harness.models import scorer as models
+from harness.models.distributed import PlainIo
+from methods.hkd4vlm.method import HKD4VLM
 from methods.zero_shot import ZeroShot
 from tests import families
 

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from scipy.stats import beta, norm
 
 from benches.common import RESULTS, header, keep
-from harness import stats
-from harness.bootstrap import Resampled, resampled_sums
-from harness.metrics import Floats
-from harness.ranking import Standing, standings_of
 from harness.record import Interval
+from harness.stats import inference
+from harness.stats.bootstrap import Resampled, resampled_sums
+from harness.stats.metrics import Floats
+from harness.stats.rank_intervals import Standing, standings_of
 
 Bools = NDArray[np.bool_]
 RESAMPLES = 400
@@ -117,11 +117,11 @@ def coverage(trials: int) -> Iterator[tuple[str, dict[str, Any]]]:
             both, s = accuracies(right, trial), world.seeds
             assert both.drawn_ns is not None
             off_s, off_ns = both.point_s[:s] - both.point_s[s:], both.drawn_ns[:, :s] - both.drawn_ns[:, s:]
-            row = stats.seeds_interval(both.point_s[s:], both.drawn_ns[:, s:], world.groups, trial)
+            row = inference.seeds_interval(both.point_s[s:], both.drawn_ns[:, s:], world.groups, trial)
             held["accuracy"] += holds(row, worse)
             if world.seeds == 1:
-                held["plain"] += holds(stats.interval(float(both.point_s[1]), both.drawn_ns[:, 1]), worse)
-            found = stats.seeds_difference(off_s, off_ns, tuple(range(s)), world.groups, trial)
+                held["plain"] += holds(inference.interval(float(both.point_s[1]), both.drawn_ns[:, 1]), worse)
+            found = inference.seeds_difference(off_s, off_ns, tuple(range(s)), world.groups, trial)
             held["difference"] += holds(found, better - worse)
             widths.append((found.high or 0) - (found.low or 0))
         shares = {key: share(count, trials) for key, count in held.items()}
@@ -133,11 +133,11 @@ def _macro_f1(trials: int) -> dict[str, Any]:
     world, rng, held = WORLDS["3 seeds, as on our benchmarks"], np.random.default_rng([7, 100]), 0
     for trial in range(trials):
         runs = tables(simulate(world, [world.ability(0.7)], rng)[0], rng)[0]
-        held += holds(stats.across_seeds(list(runs.values()), list("abc"), "macro_f1", RESAMPLES, trial), 0.7)
+        held += holds(inference.across_seeds(list(runs.values()), list("abc"), "macro_f1", RESAMPLES, trial), 0.7)
     return {"world": asdict(world), "macro_f1": share(held, trials)}
 
 
-def holds(found: Interval | stats.Difference, truth: float) -> bool:
+def holds(found: Interval | inference.Difference, truth: float) -> bool:
     assert found.low is not None
     assert found.high is not None
     return found.low <= truth <= found.high

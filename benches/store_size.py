@@ -34,9 +34,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benches.common import RESULTS, header, keep
-from harness.frames import PREDICTIONS
-from harness.metrics import Floats, Ints
 from harness.record import Cost, Data, Interval, Provenance, Record
+from harness.stats.metrics import Floats, Ints
+from harness.store.schemas import PREDICTIONS
 
 COLUMNS = ("--columns", "cost,distil,power", "--teacher", "method1 alpha=0", "--baseline", "method0 alpha=0")
 SEEDS, OPTIONS, PER_IMAGE = 5, 4, 2

@@ -40,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     head, clock, process = header(), time.monotonic(), psutil.Process()
     rates = {"train.lr": {"choice": [1e-6 * (k + 1) for k in range(arguments.trials)]}}
-    with patch("harness.tuning._trial", trivial):
+    with patch("harness.experiments.ray_tune._trial", trivial):
         sweep = config("finetune", rates, trials=arguments.trials)
         done, news = timed(sweep, lambda: process.memory_info().rss / 2**20)
     assert [trial.status for trial in done] == ["done"] * arguments.trials

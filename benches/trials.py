@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import sweep as sweeping
-from harness import tuning
 from harness.config import parse
+from harness.experiments import ray_tune
+from harness.experiments import sweep as sweeping
+from harness.experiments.sweep import Search, SweepConfig, Trial, points
 from harness.store import Store
-from harness.sweep import Search, SweepConfig, Trial, points
 
 BENCHMARK = "scenes_factuality"
 SMALL = {BENCHMARK: {"train": 64, "validation": 16, "test": 8, "ood": 8}}
@@ -40,7 +40,7 @@ def timed(sweep: SweepConfig, note: Callable[[], float] = time.monotonic) -> tup
     with tempfile.TemporaryDirectory() as folder:
         search, store = Search(sweep, 0, BENCHMARK), Store(Path(folder) / "store")
         store.check_writable()
-        trials = tuning.run(
+        trials = ray_tune.run(
             search, points(search), store, Path(folder) / "sweep", lambda n: news.append({**n, "at": note()})
         )
     return trials, news

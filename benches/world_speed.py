@@ -10,8 +10,8 @@ import resource
 import sys
 import time
 
-from benchmarks.scenes_factuality import ScenesFactuality
-from benchmarks.scenes_hallucination import ScenesHallucination
+from benchmarks.scenes.factuality import ScenesFactuality
+from benchmarks.scenes.hallucination import ScenesHallucination
 
 
 def main(count: int) -> None:

@@ -16,15 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from benchmarks.answers import (
-    YES_NO,
-    by_category,
-    either_word,
-    exact_word,
-    gold_verdict,
-    strict_figures,
-)
-from benchmarks.reading import choice, data_folder, image_in, integer, items, new_id, text
+from benchmarks.shared.annotations import choice, data_folder, image_in, integer, items, new_id, text
+from benchmarks.shared.yes_no import YES_NO, by_category, either_word, exact_word, gold_verdict, strict_figures
 from harness.api import Answer, Benchmark, DataError, Example, Figures, Scorer, Split
 
 TYPES = {

@@ -21,9 +21,9 @@ from typing import ClassVar, Literal, NamedTuple
 
 from PIL import Image
 
-from benchmarks.answers import YES_NO, Parser, either_word, gold_verdict, strict_figures, yes_inside
-from benchmarks.hub import image_of, rows_of, source_of
-from benchmarks.reading import Row, choice, data_folder, image_in, integer, items, new_id, text
+from benchmarks.shared.annotations import Row, choice, data_folder, image_in, integer, items, new_id, text
+from benchmarks.shared.hf_datasets import image_of, rows_of, source_of
+from benchmarks.shared.yes_no import YES_NO, Parser, either_word, gold_verdict, strict_figures, yes_inside
 from harness.api import Answer, Benchmark, DataError, Example, Figures, ImageSource, Scorer, Split
 
 FILE = "HallusionBench.json"

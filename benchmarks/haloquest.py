@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from benchmarks.reading import choice, data_folder, draw, image_in, integer, items, new_id, text
+from benchmarks.shared.annotations import choice, data_folder, draw, image_in, integer, items, new_id, text
 from harness.api import Benchmark, Example, Split
 
 KINDS = ("false premises", "insufficient context", "visual challenge")

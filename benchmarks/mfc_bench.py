@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from benchmarks.hub import image_of, rows_of, source_of
-from benchmarks.reading import Row, new_id, shown, text
+from benchmarks.shared.annotations import Row, new_id, shown, text
+from benchmarks.shared.hf_datasets import image_of, rows_of, source_of
 from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Figures, Scorer, Split
 
 OPTIONS = ("Yes", "No")

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from benchmarks.answers import by_category, macro_figures
-from benchmarks.hub import downloaded
-from benchmarks.reading import Row, choice, data_folder, draw, image_in, items, listed, shown, text
+from benchmarks.shared.annotations import Row, choice, data_folder, draw, image_in, items, listed, shown, text
+from benchmarks.shared.hf_datasets import downloaded
+from benchmarks.shared.yes_no import by_category, macro_figures
 from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Figures, Scorer, Split
 
 LABELS = ("hallucination", "non-hallucination")

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from benchmarks.answers import macro_figures, picked, without_signs
-from benchmarks.reading import choice, data_folder, image_in, items, listed, shown, text
+from benchmarks.shared.annotations import choice, data_folder, image_in, items, listed, shown, text
+from benchmarks.shared.yes_no import macro_figures, picked, without_signs
 from harness.api import Answer, Benchmark, DataError, Example, Figures, Scorer, Split
 
 CLASSES = ("original", "textual_veracity_distortion", "visual_veracity_distortion", "mismatch")

@@ -20,9 +20,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from benchmarks.answers import picked
-from benchmarks.hub import image_of, rows_of, source_of
-from benchmarks.reading import choice, integer, new_id, text
+from benchmarks.shared.annotations import choice, integer, new_id, text
+from benchmarks.shared.hf_datasets import image_of, rows_of, source_of
+from benchmarks.shared.yes_no import picked
 from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Figures, Scorer, Split
 
 TYPES = ("yes_no", "multiple_choice")

@@ -26,7 +26,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from PIL import Image
 from pydantic import Field
 
-from benchmarks.reading import Row, choice, data_folder, image_in, items, new_id, shown, text
+from benchmarks.shared.annotations import Row, choice, data_folder, image_in, items, new_id, shown, text
 from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Figures, Scorer, Split
 
 ORDERS = 6

@@ -9,7 +9,7 @@ absent: any, frequent ones, or ones that often go with what is there.
 An id is `{variant}/{question_id}`; a file of predictions for a single variant may leave the variant out.
 
 The protocols give the figures of each variant (`random/accuracy`) and, where the original pools, of all.
-Theirs differ in what a text is taken for (see benchmarks/answers.py) and in what becomes of the unread.
+Theirs differ in what a text is taken for (see benchmarks/shared/yes_no.py) and in what becomes of the unread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from benchmarks.answers import (
+from benchmarks.shared.annotations import Row, choice, data_folder, image_in, integer, items, new_id, text
+from benchmarks.shared.hf_datasets import image_of, rows_of, source_of
+from benchmarks.shared.yes_no import (
     YES_NO,
     bare_word,
     by_category,
@@ -29,8 +31,6 @@ from benchmarks.answers import (
     ratio,
     strict_figures,
 )
-from benchmarks.hub import image_of, rows_of, source_of
-from benchmarks.reading import Row, choice, data_folder, image_in, integer, items, new_id, text
 from harness.api import Answer, Benchmark, Example, Figures, ImageSource, Scorer, Split
 
 VARIANTS = ("random", "popular", "adversarial")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from benchmarks.reading import data_folder, draw, image_in, read_table, shown, text
+from benchmarks.shared.annotations import data_folder, draw, image_in, read_table, shown, text
 from harness.api import Answer, Benchmark, DataError, Example, Figures, Scorer, Split
 
 Part = Literal["replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "add_obj", "add_att"]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from benchmarks.reading import choice, data_folder, image_in, integer, items, new_id, text
+from benchmarks.shared.annotations import choice, data_folder, image_in, integer, items, new_id, text
 from harness.api import Answer, Benchmark, DataError, Example, Figures, Scorer, Split
 
 LABELS = ("true", "miscaptioned", "out-of-context")

@@ -10,9 +10,7 @@ from pathlib import Path
 import pandas  # noqa: F401
 from streamlit.web.cli import main
 
-import dashboard.boards  # noqa: F401
-import harness.rank
-import harness.tabling  # noqa: F401
+import dashboard.data.leaderboard  # noqa: F401
 
 if __name__ == "__main__":
     sys.argv[1:] = ["run", str(Path(__file__).with_name("app.py")), *sys.argv[1:]]

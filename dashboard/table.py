@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from dashboard import pages
+from dashboard import navigation
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _line(line: Line) -> dict[str, Any]:
     for cell in line.cells:
         plain = {name: value for name, value in asdict(cell).items() if value not in ("", None, False, ())}
         if cell.links:
-            plain["links"] = [asdict(one) | {"href": pages.href(one.page, **one.params)} for one in cell.links]
+            plain["links"] = [asdict(one) | {"href": navigation.href(one.page, **one.params)} for one in cell.links]
         cells.append(plain)
     return {"cells": cells, "quiet": line.quiet, "band": line.band, "marked": line.marked}
 

@@ -15,7 +15,7 @@ from harness.errors import ConfigError, near
 T = TypeVar("T", bound="Settings")
 
 Storage = Literal["fp32", "bf16", "nf4"]
-"""How weights that don't learn are kept: float32, bfloat16, or four bits (see harness.quantise)."""
+"""How weights that don't learn are kept: float32, bfloat16, or four bits (see harness.models.quantization)."""
 
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
 """A folder by its whole path: a run's workers have another working directory."""
@@ -28,7 +28,7 @@ class Settings(BaseModel):
 
 
 class LoraSettings(Settings):
-    """Low-rank adapters in a learner, whose own weights then stay as they are (see harness.lora)."""
+    """Low-rank adapters in a learner, whose own weights then stay as they are (see harness.models.lora)."""
 
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0)
@@ -54,8 +54,8 @@ class TrainConfig(Settings):
     runs with different values see the examples in different orders, and don't compare methods alone."""
     share_prefix: bool = True
     """With `questions_per_image` above 1 those of a forward pass share their image and the common beginning of their
-    prompts, where the model allows that (see harness.prefix): the same losses and gradients but for rounding. Off:
-    each question passes by itself."""
+    prompts, where the model allows that (see harness.models.shared_prefix): the same losses and gradients but for
+    rounding. Off: each question passes by itself."""
     lr: float = Field(5e-4, gt=0)
     """Peak learning rate (AdamW, linear warm-up, cosine to 0 in each stage)."""
     lr_by_rung: dict[str, float] = {}
@@ -79,7 +79,7 @@ class TrainConfig(Settings):
     third more work."""
     cache: Literal["auto", "off"] = "off"
     """auto: a frozen model answers an example once, where its step shows it unchanged, and the runs of a store share
-    such answers and the stages that only ready a teacher (see harness.teachers)."""
+    such answers and the stages that only ready a teacher (see harness.train.teacher_cache)."""
     clip: float = Field(1.0, gt=0)
     """Largest gradient norm of a role."""
     validations: int = Field(4, ge=1)
@@ -123,7 +123,7 @@ class EvaluateConfig(Settings):
     batch_size: int = Field(64, ge=1)
     share_prefix: bool = True
     """Questions of one image pass it and the beginning of their prompts through the model once, where the model
-    allows that (see harness.prefix); off: each by itself."""
+    allows that (see harness.models.shared_prefix); off: each by itself."""
     resamples: int = Field(2000, ge=100)
     """Bootstrap resamples behind the intervals."""
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.metrics import Floats, macro_f1, weighted_f1
+from harness.stats.metrics import Floats, macro_f1, weighted_f1
 
 Sets = Sequence[Collection[Any]]
 

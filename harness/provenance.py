@@ -46,7 +46,7 @@ def static() -> dict[str, Any]:
 def scoring_digest() -> str:
     """sha256 over the code that makes figures and intervals of predictions."""
     digest = hashlib.sha256()
-    for name in ("bootstrap.py", "calibration.py", "metrics.py", "stats.py"):
+    for name in ("stats/bootstrap.py", "stats/calibration.py", "stats/metrics.py", "stats/inference.py"):
         digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()
 

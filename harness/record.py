@@ -7,12 +7,17 @@ the predictions.
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.errors import first_line
 
 SCHEMA_VERSION = 2
-"""Older records are lifted when they are read, see `harness.migrate`."""
+"""Older records are lifted when they are read, see `parse_record`."""
 
 Status = Literal["done", "failed", "interrupted"]
 
@@ -39,7 +44,7 @@ class RoleRecord(_Model):
 
 
 class Mix(_Model):
-    """How the models of a stage are compared, see `harness.vocabulary`."""
+    """How the models of a stage are compared, see `harness.models.vocabulary`."""
 
     over: Literal["options", "vocabulary"]
     tokenizers: Literal["one", "several"]
@@ -109,7 +114,7 @@ class Data(_Model):
     """By split: examples left out because their image was missing."""
     leaks: dict[str, dict[str, int]] | None = None
     """What splits share exactly, by pair (`train/test`) and kind (text, image, both): how many examples of the
-    second have a duplicate in the first. See `harness.leaks.exact`; None: not looked for."""
+    second have a duplicate in the first. See `harness.data.leakage.exact`; None: not looked for."""
 
 
 class TrainedOn(_Model):
@@ -145,7 +150,7 @@ class Provenance(_Model):
 
 
 class RungCheck(_Model):
-    """What a rung showed of itself before training, see `harness.preflight`."""
+    """What a rung showed of itself before training, see `harness.train.preflight`."""
 
     image_tokens: tuple[int, int]
     """The fewest and the most of an example."""
@@ -184,7 +189,7 @@ class Failure(_Model):
 
 
 class Seal(_Model):
-    """Checksums, see `harness.seal`. A record without one is older than they are."""
+    """Checksums, see `harness.store.checksums`. A record without one is older than they are."""
 
     record: str
     """sha256 of record.json with this very sum left empty."""
@@ -209,7 +214,7 @@ class Record(_Model):
     run_id: str
     kind: Literal["run", "control", "robustness"] = "run"
     """`control`: what can be scored without a model (majority, random, ...) or without the image (text_only, ...).
-    `robustness`: a run's student asked again in other ways, see `harness.robustness`; it is never ranked."""
+    `robustness`: a run's student asked again in other ways, see `harness.evaluation.robustness`; it is never ranked."""
     status: Status
     benchmark: str
     task: str
@@ -227,7 +232,7 @@ class Record(_Model):
     """The whole canonical run configuration: feeding it back gives the same run. A control has the parts that
     its figures depend on."""
     identity: dict[str, Any] = {}
-    """What the run id is the hash of (see `harness.plan.Plan`); empty for controls and older records."""
+    """What the run id is the hash of (see `harness.planning.plan.Plan`); empty for controls and older records."""
     stages: list[StageRecord] = []
     metrics: dict[str, dict[str, Interval]] = {}
     """By split (validation, test, ood), then by metric: accuracy, macro_f1, micro_f1, and
@@ -241,3 +246,51 @@ class Record(_Model):
     error: Failure | None = None
     seal: Seal | None = None
     """Set by the store, which writes the files that it covers."""
+
+
+# Reading older records
+
+Raw = dict[str, Any]
+
+_VERSION = re.compile(r'"schema_version":\s*(\d+)')
+
+
+def _budget(raw: Raw) -> Raw:
+    """1 to 2: the budget, which stood only in the configuration, got a field of its own."""
+    untrained = raw.get("kind") == "control" or (raw.get("status") == "done" and not raw.get("stages"))
+    return raw | {"budget": 0 if untrained else raw.get("config", {}).get("train", {}).get("examples")}
+
+
+STEPS: dict[int, Callable[[Raw], Raw]] = {1: _budget}
+"""By the version that a step starts from."""
+
+
+def parse_record(text: str) -> Record | str:
+    """The record of a `record.json`, or what is wrong with it in one line."""
+    found = _VERSION.search(text)
+    version = int(found[1]) if found else SCHEMA_VERSION
+    if version > SCHEMA_VERSION:
+        return f"record.json has schema {version}, this version reads 1 to {SCHEMA_VERSION}: update hkdbench"
+    try:
+        if version == SCHEMA_VERSION:
+            return Record.model_validate_json(text)
+        return Record.model_validate(_lifted(json.loads(text), version))
+    except ValidationError as error:
+        return f"record.json is damaged: {first_fault(error)}"
+    except ValueError as error:
+        return f"record.json is damaged: Invalid JSON: {first_line(error)}"
+    except (KeyError, TypeError, AttributeError):
+        return f"record.json is damaged: it doesn't fit its schema {version}"
+
+
+def _lifted(raw: Raw, version: int) -> Raw:
+    for step in range(version, SCHEMA_VERSION):
+        raw = STEPS[step](raw) | {"schema_version": step + 1}
+    return raw
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where a document first breaks its schema, and how."""
+    item = error.errors()[0]
+    where = ".".join(map(str, item["loc"]))
+    return f"{where}: {item['msg']}" if where else str(item["msg"])

@@ -12,8 +12,8 @@ import re
 from dataclasses import replace
 
 from harness.api import Example
+from methods.hkd4vlm.msi import fixed_options
 from methods.image import Distorted
-from methods.msi import fixed_options
 
 PARAPHRASES = (
     "{question}",

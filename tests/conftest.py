@@ -59,7 +59,7 @@ def toy() -> str:
 @pytest.fixture(scope="session")
 def toy_ladder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A ladder file L > M > S of untrained models, tiny and shallow, which is all that tests of the machinery need."""
-    from harness import tiny
+    from harness.models import tiny
 
     depths = {"L": (2, 2), "M": (1, 2), "S": (1, 1)}  # of the vision tower and of the language model
     folder = tmp_path_factory.mktemp("ladder")
@@ -127,7 +127,7 @@ def toy_suite(toy: str, toy_ladder: str) -> str:
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with a small real run (the tiny S tuned in 4 steps) and its controls. Copy it to change it."""
     from harness.config import RunConfig, parse
-    from harness.launch import launch
+    from harness.execution.launch import launch
     from harness.store import Store
 
     root = tmp_path_factory.mktemp("small") / "runs"

@@ -22,7 +22,7 @@ from tokenizers import models as cores
 from tokenizers.trainers import BpeTrainer
 
 from harness.api import Example
-from harness.encoding import quiet
+from harness.models.encoding import quiet
 
 WORDS = "what colour is it the picture ? . : , red green blue Answer with letter user assistant model Claim Context"
 SENTENCES = ["what colour is it ? A. red B. green C. blue Answer with the letter."] * 4

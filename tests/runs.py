@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness import stats
 from harness.record import Cost, Data, Provenance, Record
+from harness.stats import inference
 from harness.store import PredictionRow, Store, predictions_frame
 
 GOLD = [0, 1, 0, 1, 0, 1, 0, 1]
@@ -38,7 +38,7 @@ def record(method: str = "finetune", seed: int = 0, frame: pd.DataFrame | None =
     settings, train = fields.pop("settings", {}), fields.pop("train", {})
     metrics = {}
     for split in frame["split"].unique() if frame is not None else ():
-        metrics[split] = stats.summarise(frame[frame["split"] == split], DATA.options, 100)
+        metrics[split] = inference.summarise(frame[frame["split"] == split], DATA.options, 100)
     base: dict[str, Any] = {
         "run_id": f"{method}-{fields.get('student', 'S')}-{seed}",
         "status": "done",

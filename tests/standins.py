@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from benchmarks.amber import AMBER
-from benchmarks.challenge_factuality import ChallengeFactuality
-from benchmarks.challenge_hallucination import ChallengeHallucination
+from benchmarks.challenge.factuality import ChallengeFactuality
+from benchmarks.challenge.hallucination import ChallengeHallucination
 from benchmarks.hallusionbench import HallusionBench
 from benchmarks.haloquest import HaloQuest
 from benchmarks.mfc_bench import MFCBench

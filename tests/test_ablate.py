@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from common import Cli
 
-from harness import ablate, ablation_page, registry, stats
-from harness.ablate import Ablation, Line
+from harness import registry
 from harness.config import SuiteConfig, SuiteRun, parse
 from harness.errors import ConfigError, StoreError
+from harness.experiments import ablation as ablate
+from harness.experiments.ablation import Ablation, Line
 from harness.record import Cost, Data, Provenance, Record
+from harness.report import ablation as ablation_page
+from harness.stats import inference
 from harness.store import PredictionRow, Store, predictions_frame
 
 DATA = Data(revision="1", fingerprint="a" * 64, sizes={"train": 8, "test": 8}, options=["no", "yes"])
@@ -114,7 +117,7 @@ def add(store: Store, run_id: str, right: Sequence[int], seed: int, flops: float
         data=DATA,
         cost=Cost(train_flops=flops, test_forwards=8 * views),
         provenance=PROVENANCE,
-        metrics={"test": stats.summarise(frame, DATA.options, 100)},
+        metrics={"test": inference.summarise(frame, DATA.options, 100)},
     )
     store.write(record, frame)
     return run_id
@@ -169,7 +172,7 @@ def test_differences_costs_and_holm(planned: tuple[Ablation, Store]) -> None:
     ps = [r.figures["test/accuracy"].p for r in (heart, hat, rival)]
     holm = [r.figures["test/accuracy"].p_holm for r in (heart, hat, rival)]
     assert None not in ps
-    assert holm == pytest.approx(stats.holm([p for p in ps if p is not None]))
+    assert holm == pytest.approx(inference.holm([p for p in ps if p is not None]))
     assert holm[0] == pytest.approx(min(1, 3 * ps[0]))  # type: ignore[operator]
 
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from harness.api import DataError, Example
 from methods.augment import PARAPHRASES, augment
-from methods.hkd4vlm import HKD4VLM
+from methods.hkd4vlm.method import HKD4VLM
 from methods.image import Distorted
 
 NO = "No hallucination"

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from harness import plan, stats
-from harness.catalogue import compact
 from harness.config import RunConfig, parse
 from harness.errors import StoreError
-from harness.rank import table
+from harness.leaderboard.leaderboard import table
+from harness.planning import plan
 from harness.record import Cost, Data, Provenance, Record
-from harness.stats import Difference
+from harness.stats import inference
+from harness.stats.inference import Difference
 from harness.store import PredictionRow, Store, predictions_frame
+from harness.store.catalog import compact
 
 DATA = Data(revision="1", fingerprint="a" * 64, sizes={"train": 8, "test": 8}, options=["no", "yes"])
 PROVENANCE = Provenance(
@@ -61,7 +62,7 @@ def add(store: Store, method: str, right: Sequence[int], seed: int, student: str
         "data": DATA,
         "cost": Cost(train_flops=1e12, train_seconds=10, test_forwards=8),
         "provenance": PROVENANCE,
-        "metrics": {"test": stats.summarise(frame, DATA.options, 100)},
+        "metrics": {"test": inference.summarise(frame, DATA.options, 100)},
     }
     store.write(Record(**base | fields), frame)
 
@@ -104,7 +105,7 @@ def test_the_page_holds_the_differences(results_page: ModuleType, store: Store) 
 
 def p_of(store: Store, a: str, b: str) -> float:
     of_a, of_b = ({seed: store.predictions(f"{name}-{seed}") for seed in (0, 1)} for name in (a, b))
-    p = stats.paired_difference(of_a, of_b, DATA.options, "accuracy", 10_000).p
+    p = inference.paired_difference(of_a, of_b, DATA.options, "accuracy", 10_000).p
     assert p is not None
     return p
 
@@ -197,7 +198,7 @@ def test_the_bare_loop_does_the_same_steps(
         "train": {"examples": 240, "batch_size": 8, "lr": 3e-3, "validations": 1, "validation_examples": 1},
     }
     planned = plan.make(parse(RunConfig, table, "test"))
-    start = overhead.models.load_vlm(planned.rungs["S"]).state_dict()
+    start = overhead.scorer.load_vlm(planned.rungs["S"]).state_dict()
     _, ours = overhead.harness_loop(planned, overhead.CLOCKS["wall"])
     _, bare = overhead.bare_loop(planned, overhead.CLOCKS["wall"])
     assert overhead.furthest(ours, bare) < 1e-5

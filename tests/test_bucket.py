@@ -12,12 +12,12 @@ import pytest
 from common import Cli
 from runs import add, answers, record
 
-from harness import ablate, upkeep
-from harness.bucket import Bucket
-from harness.catalogue import compact
 from harness.errors import StoreError
-from harness.rank import table
-from harness.store import Store
+from harness.experiments import ablation as ablate
+from harness.leaderboard.leaderboard import table
+from harness.store import Store, maintenance
+from harness.store.catalog import compact
+from harness.store.object_storage import Bucket
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +100,10 @@ def test_the_record_comes_last(store: Store, monkeypatch: pytest.MonkeyPatch) ->
     assert left.startswith("finetune-S-0/")
     assert left.endswith("/predictions.parquet")
     assert (store.ids(), store.problems(), store.leftovers()) == ([], [], [])
-    monkeypatch.setattr("harness.bucket._age", lambda _: 25 * 3600.0)
+    monkeypatch.setattr("harness.store.object_storage._age", lambda _: 25 * 3600.0)
     assert store.leftovers() == [left]
-    assert [one.name for one in upkeep.rubbish(store)] == [left]
-    upkeep.delete(store, upkeep.rubbish(store))
+    assert [one.name for one in maintenance.rubbish(store)] == [left]
+    maintenance.delete(store, maintenance.rubbish(store))
     assert names(store) == []
 
 
@@ -119,7 +119,7 @@ def test_a_done_run_never_changes(store: Store, monkeypatch: pytest.MonkeyPatch)
     add(store, "other", status="failed")
     add(store, "other", 5)
     assert store.status("other-S-0") == "done"
-    monkeypatch.setattr("harness.bucket._age", lambda _: 25 * 3600.0)
+    monkeypatch.setattr("harness.store.object_storage._age", lambda _: 25 * 3600.0)
     assert store.leftovers() == []
 
 
@@ -154,14 +154,14 @@ def test_stores_are_merged_across_places(store: Store, tmp_path: Path) -> None:
     (tmp_path / "weights" / "config.json").write_text("{}")
     local.write(record("kept", 0), student=tmp_path / "weights")
     add(local, "a", 6)
-    assert upkeep.merge(store, local).copied == ["a-S-0", "kept-S-0"]
+    assert maintenance.merge(store, local).copied == ["a-S-0", "kept-S-0"]
     back = Store(tmp_path / "back")
-    upkeep.merge(back, store)
+    maintenance.merge(back, store)
     for run_id in local.ids():
         for name in local.place.files(run_id):
             assert (back.root / run_id / name).read_bytes() == (local.root / run_id / name).read_bytes()
     assert (back.root / "kept-S-0" / "student" / "config.json").exists()
-    assert upkeep.merge(store, back).same == ["a-S-0", "kept-S-0"]
+    assert maintenance.merge(store, back).same == ["a-S-0", "kept-S-0"]
 
 
 def test_trouble_is_told_in_a_line(s3: str, monkeypatch: pytest.MonkeyPatch, cli: Cli, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import agreement, calibration, metrics, multilabel
+from harness import multilabel
 from harness.errors import DataError
-from harness.stats import resampled_sums
+from harness.stats import agreement, calibration, metrics
+from harness.stats.inference import resampled_sums
 
 
 def close(value: float | None) -> Any:

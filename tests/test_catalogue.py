@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from runs import DATA, add, answers
 
-from harness import catalogue, manifest, material, stats, tabling
-from harness.catalogue import View, compact
-from harness.places import LocalPlace
-from harness.rank import Filters, Ranking, ranking, table
+from harness.leaderboard import build
+from harness.leaderboard.leaderboard import Filters, Ranking, ranking, table
 from harness.record import SCHEMA_VERSION, Interval
-from harness.store import Store
+from harness.stats import inference, replicates
+from harness.store import Store, catalog, manifest
+from harness.store.catalog import View, compact
+from harness.store.local import LocalPlace
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_draws_are_those_of_the_bootstrap(filled: Store) -> None:
             if not row.values:
                 continue
             frames = [filled.predictions(run_id, "test") for run_id in row.run_ids]
-            expected = stats.across_seeds(frames, DATA.options, metric)
+            expected = inference.across_seeds(frames, DATA.options, metric)
             found = row.values[metric]
             assert [found.value, found.low, found.high] == pytest.approx(
                 [expected.value, expected.low, expected.high], abs=1e-7
@@ -98,17 +99,17 @@ def test_draws_of_many_runs_at_once(groups: int, labels: int, known: bool) -> No
         )
     )
     chosen_rn = rng.integers(-1, labels, (5, 60)).astype(np.int16)
-    canon = material.Canon()
+    canon = replicates.Canon()
     import pyarrow as pa
 
     key, _ = canon.take(pa.Table.from_pandas(frame.assign(chosen=chosen_rn[0]), preserve_index=False))
-    drawn = material.draw_all(canon.sets[key], chosen_rn, labels if known else None, stats.METRICS)
+    drawn = replicates.draw_all(canon.sets[key], chosen_rn, labels if known else None, inference.METRICS)
     names = [str(k) for k in range(labels)] if known else None
     for r, chosen in enumerate(chosen_rn):
-        alone = stats.summarise(frame.assign(chosen=chosen), names)
+        alone = inference.summarise(frame.assign(chosen=chosen), names)
         for metric, of_runs in drawn.items():
             draws = None if of_runs.draws_rn is None else of_runs.draws_rn[r]
-            found = stats.interval(float(of_runs.points_r[r]), draws)
+            found = inference.interval(float(of_runs.points_r[r]), draws)
             wanted = alone[metric]
             assert [found.value, found.low, found.high] == pytest.approx(
                 [wanted.value, wanted.low, wanted.high], abs=1e-7
@@ -116,24 +117,24 @@ def test_draws_of_many_runs_at_once(groups: int, labels: int, known: bool) -> No
 
 
 def test_packing_loses_nothing() -> None:
-    golds_n = np.full(material.RESAMPLES, 7)
-    right_rn = np.random.default_rng(0).integers(0, 8, (3, material.RESAMPLES))
+    golds_n = np.full(replicates.RESAMPLES, 7)
+    right_rn = np.random.default_rng(0).integers(0, 8, (3, replicates.RESAMPLES))
     draws_rn = right_rn / golds_n
-    packed = [material.pack("accuracy", draws_n, golds_n) for draws_n in draws_rn]
-    assert (material.unpack("accuracy", packed, golds_n) == draws_rn).all()
-    rounded_rn = material.kept("macro_f1", draws_rn)
-    packed = [material.pack("macro_f1", draws_n, golds_n) for draws_n in rounded_rn]
-    assert (material.unpack("macro_f1", packed, golds_n) == rounded_rn).all()
+    packed = [replicates.pack("accuracy", draws_n, golds_n) for draws_n in draws_rn]
+    assert (replicates.unpack("accuracy", packed, golds_n) == draws_rn).all()
+    rounded_rn = replicates.kept("macro_f1", draws_rn)
+    packed = [replicates.pack("macro_f1", draws_n, golds_n) for draws_n in rounded_rn]
+    assert (replicates.unpack("macro_f1", packed, golds_n) == rounded_rn).all()
     for chosen in ([-1, 0, 127], [-1, 0, 128]):
-        one = material.pack_choices(np.array(chosen, dtype=np.int16))
-        assert material.unpack_choices([one], 3).tolist() == [chosen]
+        one = replicates.pack_choices(np.array(chosen, dtype=np.int16))
+        assert replicates.unpack_choices([one], 3).tolist() == [chosen]
 
 
 def test_runs_in_another_order_are_brought_into_one(store: Store) -> None:
     add(store, "a", [0, 1, 2], 0)
     add(store, "a", [5, 6], 1, order=[3, 1, 0, 7, 6, 5, 4, 2])
     (row,) = table(store)
-    expected = stats.across_seeds([store.predictions(f"a-S-{seed}") for seed in (0, 1)], DATA.options)
+    expected = inference.across_seeds([store.predictions(f"a-S-{seed}") for seed in (0, 1)], DATA.options)
     assert row.values["accuracy"] == expected
     compact(store)
     assert table(store) == [row]
@@ -200,7 +201,7 @@ def test_tables_without_changes_keep_their_files(filled: Store) -> None:
 
 
 def test_large_files_are_left_alone(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "SMALL", 3)
+    monkeypatch.setattr(catalog, "SMALL", 3)
     compact(filled)
     before = table(filled)
     add(filled, "finetune", 8, seed=7)
@@ -250,7 +251,7 @@ def test_a_damaged_or_foreign_catalogue_is_left_aside(filled: Store) -> None:
 def test_a_state_swept_under_a_reader(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader took the manifest; before it opens the files, a newer state takes their place."""
     compact(filled)
-    real, raced = catalogue.read, False
+    real, raced = catalog.read, False
 
     def racing(store: Store, name: str, *args: Any, **options: Any) -> Any:
         nonlocal raced
@@ -260,7 +261,7 @@ def test_a_state_swept_under_a_reader(filled: Store, monkeypatch: pytest.MonkeyP
             (filled.root / ".catalogue" / name).unlink()
         return real(store, name, *args, **options)
 
-    monkeypatch.setattr(catalogue, "read", racing)
+    monkeypatch.setattr(catalog, "read", racing)
     assert View(filled).kept.num_rows == 8
     assert raced
 
@@ -270,13 +271,13 @@ def test_a_state_swept_under_a_reader(filled: Store, monkeypatch: pytest.MonkeyP
 
 def test_answers_are_kept_until_something_changes(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[str] = []
-    real = tabling.make_table
+    real = build.make_table
 
     def counted(view: Any, data_key: Any, *args: Any) -> Any:
         computed.append(data_key[2][0])
         return real(view, data_key, *args)
 
-    monkeypatch.setattr(tabling, "make_table", counted)
+    monkeypatch.setattr(build, "make_table", counted)
     ranking(filled)
     ranking(filled)
     assert computed == ["a", "b"] * 2  # not compacted: nothing is kept
@@ -302,7 +303,7 @@ def test_a_store_that_may_only_be_read(filled: Store, monkeypatch: pytest.Monkey
     def refused(*_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("harness.recall.os.replace", refused)
+    monkeypatch.setattr("harness.leaderboard.cache.os.replace", refused)
     assert isinstance(ranking(filled), Ranking)
 
 

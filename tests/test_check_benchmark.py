@@ -12,9 +12,9 @@ import pytest
 from common import Cli
 from PIL import Image
 
-from harness import check_benchmark
 from harness.api import Answer, Benchmark, DataError, Example, Split
-from harness.check_benchmark import assert_sound, check, to_text
+from harness.authoring import benchmark_checks
+from harness.authoring.benchmark_checks import assert_sound, check, to_text
 from harness.registry import make_benchmark
 
 
@@ -67,7 +67,7 @@ def texts(benchmark: Benchmark, level: str) -> str:
 
 
 def test_a_sound_benchmark_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_benchmark, "SLOW_IMAGE", float("inf"))
+    monkeypatch.setattr(benchmark_checks, "SLOW_IMAGE", float("inf"))
     assert_sound(Sound())
     found = check(Sound())
     assert {f.level for f in found} == {"ok"}

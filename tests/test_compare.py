@@ -8,9 +8,9 @@ import pytest
 from common import Cli
 from runs import DATA, add
 
-from harness import rank
-from harness.compare import Parted, compare, sides, to_json, to_text
 from harness.errors import ConfigError, DataError, StoreError
+from harness.leaderboard import leaderboard
+from harness.leaderboard.compare import Parted, compare, sides, to_json, to_text
 from harness.store import Store
 
 
@@ -125,11 +125,11 @@ def test_the_verb(store: Store, cli: Cli) -> None:
 
 def test_the_ranking_has_places(store: Store, tmp_path: Path) -> None:
     """8 of 8 and 2 of 8 differ on six images (p 1/32, by Holm 3/32): too few to tell. All eight (1/128) are enough."""
-    assert {(row.rank_low, row.rank_high, row.tier) for row in rank.table(store)} == {(1, 3, (1,))}
+    assert {(row.rank_low, row.rank_high, row.tier) for row in leaderboard.table(store)} == {(1, 3, (1,))}
     two = Store(tmp_path / "two")
     add(two, "finetune", 0)
     add(two, "offline_kd", 8)
-    best, worst = rank.table(two)
+    best, worst = leaderboard.table(two)
     assert (best.method, best.rank_low, best.rank_high, best.tier) == ("offline_kd", 1, 1, (1,))
     assert (worst.method, worst.rank_low, worst.rank_high, worst.tier) == ("finetune", 2, 2, (2,))
-    assert "rows that share a tier aren't told apart" in rank.to_text([best, worst])
+    assert "rows that share a tier aren't told apart" in leaderboard.to_text([best, worst])

@@ -9,7 +9,7 @@ import pytest
 from common import Cli
 
 from harness import registry
-from harness.contract import CHECKS, Broken, Case, check_method
+from harness.authoring.method_checks import CHECKS, Broken, Case, check_method
 from harness.errors import UserError
 
 BROKEN_METHODS = str(Path(__file__).with_name("broken_methods.py"))

@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 from common import Cli
 
-from harness import blind, plan, results, stats
 from harness.api import Example
 from harness.config import RunConfig
-from harness.controls import control_names, control_runs, flag, flags
+from harness.data import image_controls
 from harness.errors import DataError
-from harness.rank import table
+from harness.evaluation import scoring
+from harness.evaluation.controls import control_names, control_runs, flag, flags
+from harness.leaderboard.leaderboard import table
+from harness.planning import plan
 from harness.record import Data, Interval, Provenance, Record
-from harness.stats import summarise
+from harness.stats import inference
+from harness.stats.inference import summarise
 from harness.store import Store
 
 PROVENANCE = Provenance(package="0", code="c0de", started="2026-01-01T00:00:00Z", finished="2026-01-01T00:00:00Z")
@@ -114,26 +117,26 @@ def test_without_a_train_split_the_majority_is_that_of_the_scored_split() -> Non
 
 def test_text_only_shows_grey_and_leaves_the_questions() -> None:
     given = examples([0, 1])
-    shown = blind.without_image(given)
+    shown = image_controls.without_image(given)
     assert [replace(e, image=b"") for e in shown] == given
     assert set(np.asarray(shown[0].load_image()).ravel()) == {128}
-    assert pickle.loads(pickle.dumps(shown[0].image)) is blind.grey  # workers get it
+    assert pickle.loads(pickle.dumps(shown[0].image)) is image_controls.grey  # workers get it
 
 
 def test_shuffled_images_are_those_of_another_group() -> None:
     """Three groups of two images each: every example gets an image of one other group, each image is used once."""
     given = [replace(e, group=f"g{k // 2}", image=bytes([k])) for k, e in enumerate(examples([0] * 6))]
     owner = {e.image: e.group for e in given}
-    shown = blind.other_images(given, "0/test")
-    assert shown == blind.other_images(given, "0/test")
+    shown = image_controls.other_images(given, "0/test")
+    assert shown == image_controls.other_images(given, "0/test")
     assert [replace(s, image=g.image) for s, g in zip(shown, given, strict=True)] == given
     assert sorted(s.image for s in shown) == sorted(owner)  # type: ignore[type-var]
     assert all(owner[s.image] != s.group for s in shown)
     for group in ("g0", "g1", "g2"):
         assert len({owner[s.image] for s in shown if s.group == group}) == 1
-    assert any(shown != blind.other_images(given, f"{seed}/test") for seed in range(1, 9))
+    assert any(shown != image_controls.other_images(given, f"{seed}/test") for seed in range(1, 9))
     with pytest.raises(DataError, match="one group"):
-        blind.other_images(given[:2], "0/test")
+        image_controls.other_images(given[:2], "0/test")
 
 
 def test_a_run_without_images_is_a_control_beside_its_run(cli: Cli, toy_run: list[str], tmp_path: Path) -> None:
@@ -249,18 +252,18 @@ def test_controls_are_scored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     sizes = {"train": 8, "validation": 4, "test": 8, "ood": 4}
     config = RunConfig(method="zero_shot", benchmark="scenes_factuality", benchmark_settings=sizes, student="S")
     made, scored = plan.make(config), 0
-    real = stats.summarise
+    real = inference.summarise
 
     def counted(*args: Any, **options: Any) -> dict[str, Interval]:
         nonlocal scored
         scored += 1
         return real(*args, **options)
 
-    for module in (stats, results):
+    for module in (inference, scoring):
         monkeypatch.setattr(module, "summarise", counted)
     store = Store(tmp_path)
-    results.ensure_controls(made, store)
+    scoring.ensure_controls(made, store)
     records = [store.read(run_id) for run_id in store.ids()]
     assert scored == sum(len(record.metrics) for record in records) == 2 * 3
-    results.ensure_controls(made, store)
+    scoring.ensure_controls(made, store)
     assert scored == 6

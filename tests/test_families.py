@@ -16,10 +16,11 @@ import torch
 from common import picture, rung
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness import ladders, models
 from harness.api import Example
 from harness.config import RunConfig, parse
-from harness.launch import launch
+from harness.execution.launch import launch
+from harness.models import ladders
+from harness.models import scorer as models
 from harness.store import Store
 
 FAMILIES = list(families.FAMILIES)

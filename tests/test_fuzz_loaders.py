@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from standins import MFC_BENCH, NATURALBENCH, STAND_INS, VERITE_, Key, Row, StandIn, encoded
 
-from benchmarks import hub
-from benchmarks.reading import MAX_TEXT, image_in, read_rows
-from harness import data, registry
+from benchmarks.shared import hf_datasets
+from benchmarks.shared.annotations import MAX_TEXT, image_in, read_rows
+from harness import registry
 from harness.api import Benchmark, DataError
+from harness.data import dataset
 
 T = TypeVar("T")
 
@@ -181,9 +182,9 @@ def opened() -> Iterator[list[str]]:
 
 def refused(benchmark: Benchmark, folder: Path) -> str:
     """What the loader says of the folder; it must be a `DataError` in one line, and no other file may be opened."""
-    hub._open.cache_clear()
+    hf_datasets._open.cache_clear()
     with opened() as files, pytest.raises(DataError) as error:
-        data.load(benchmark)
+        dataset.load(benchmark)
     outside = [f for f in files if not Path(f).resolve().is_relative_to(folder.resolve()) and _is_data(f)]
     assert not outside
     said = str(error.value)
@@ -205,7 +206,7 @@ def _is_data(file: str) -> bool:
 @pytest.mark.parametrize("stand_in", STAND_INS, ids=lambda s: s.name)
 def test_the_whole_data_set_loads(stand_in: StandIn, tmp_path: Path) -> None:
     benchmark = stand_in.make(stand_in.write(tmp_path))
-    examples = [e for split in data.load(benchmark).splits.values() for e in split]
+    examples = [e for split in dataset.load(benchmark).splits.values() for e in split]
     assert len(examples) >= 4
     assert all(e.load_image().mode == "RGB" for e in examples)
 
@@ -260,10 +261,10 @@ def test_a_link_out_of_the_folder_is_not_followed(stand_in: StandIn, tmp_path: P
 @pytest.mark.parametrize("stand_in", [s for s in STAND_INS if s.images], ids=lambda s: s.name)
 def test_missing_images_are_counted_or_skipped(stand_in: StandIn, tmp_path: Path) -> None:
     benchmark = stand_in.make(stand_in.write(tmp_path))
-    whole = data.load(benchmark)
+    whole = dataset.load(benchmark)
     (tmp_path / stand_in.pictures[0]).unlink()
     assert f"first {tmp_path / stand_in.pictures[0]} of example" in refused(benchmark, tmp_path)
-    left = data.load(benchmark, skip_missing=True)
+    left = dataset.load(benchmark, skip_missing=True)
     assert sum(left.skipped.values()) == sum(whole.sizes.values()) - sum(left.sizes.values()) > 0
 
 
@@ -316,7 +317,7 @@ def test_any_value_anywhere_loads_or_gives_a_reason(value: Any, pick: int, tmp_p
     places = [*stand_in.texts, *stand_in.choices, *stand_in.images]
     _set(rows[pick % len(rows)], places[pick % len(places)], value)
     stand_in.write(tmp_path, encoded(stand_in.layout, rows))
-    found = attempt(lambda: data.load(stand_in.make(tmp_path), skip_missing=True))
+    found = attempt(lambda: dataset.load(stand_in.make(tmp_path), skip_missing=True))
     if isinstance(found, str):
         assert len(found.splitlines()) == 1
     else:  # what was let through is text that a tokenizer can take

@@ -10,12 +10,13 @@ import families
 import pytest
 import torch
 
-from harness import plan, train
 from harness.config import RunConfig, parse
-from harness.io import PlainIo, device
-from harness.launch import launch
-from harness.results import TrainingError
+from harness.evaluation.scoring import TrainingError
+from harness.execution.launch import launch
+from harness.models.distributed import PlainIo, device
+from harness.planning import plan
 from harness.store import Store
+from harness.train import loop
 
 pytestmark = pytest.mark.gpu
 
@@ -40,12 +41,12 @@ def config(ladder: str, toy: str) -> Callable[..., RunConfig]:
     return of
 
 
-def losses(found: train.Trained) -> list[float]:
+def losses(found: loop.Trained) -> list[float]:
     return [row["value"] for row in found.history if row["term"].startswith("loss/")]
 
 
-def trained(config: RunConfig, work: Path) -> train.Trained:
-    return train.train(plan.make(config), PlainIo(device=device(config.cluster.gpus_per_worker)), work)
+def trained(config: RunConfig, work: Path) -> loop.Trained:
+    return loop.train(plan.make(config), PlainIo(device=device(config.cluster.gpus_per_worker)), work)
 
 
 def test_a_run_is_that_of_the_cpu(config: Callable[..., RunConfig], tmp_path: Path) -> None:
@@ -72,8 +73,8 @@ def test_a_stopped_run_goes_on(config: Callable[..., RunConfig], tmp_path: Path)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train.train(made, PlainIo(stop, device(1)), tmp_path / "stopped")
-    again = train.train(made, PlainIo(device=device(1)), tmp_path / "stopped")
+        loop.train(made, PlainIo(stop, device(1)), tmp_path / "stopped")
+    again = loop.train(made, PlainIo(device=device(1)), tmp_path / "stopped")
     assert again.resumed == 1
     assert losses(again) == pytest.approx(losses(straight), rel=1e-3)
 
@@ -126,13 +127,13 @@ def test_questions_share_their_image(
 
 def test_offloading_takes_less(config: Callable[..., RunConfig], tmp_path: Path) -> None:
     """A frozen model away from the GPU leaves room there for about its weights."""
-    from harness.step import LiveRole
+    from harness.train.step import LiveRole
 
     made, found = plan.make(config()), {}
     for away in (False, True):
         cluster = made.config.cluster.model_copy(update={"offload_frozen": away})
         one = plan.make(made.config.model_copy(update={"cluster": cluster}))
-        encoder = train.encoders(one)["L"]
+        encoder = loop.encoders(one)["L"]
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()
         role = LiveRole("teacher", "L", one, PlainIo(device=device(1)), encoder, None, trainable=False)
@@ -147,9 +148,9 @@ def test_offloading_takes_less(config: Callable[..., RunConfig], tmp_path: Path)
 def test_out_of_memory_is_told(
     config: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness import models
+    from harness.models import scorer
 
-    monkeypatch.setattr(train.preflight, "check", lambda *_: None)
-    monkeypatch.setattr(models.OptionScorer, "forward", lambda *_: {"options": torch.empty(2**50, device="cuda")})
+    monkeypatch.setattr(loop.preflight, "check", lambda *_: None)
+    monkeypatch.setattr(scorer.OptionScorer, "forward", lambda *_: {"options": torch.empty(2**50, device="cuda")})
     with pytest.raises(TrainingError, match=r"step 0: out of memory on cuda: .*micro_batch_size"):
         trained(config(), tmp_path)

@@ -15,12 +15,12 @@ from datasets import ClassLabel, Features, Image, Value
 from PIL import Image as Pillow
 from standins import MHALUBENCH, NATURALBENCH, png
 
-from benchmarks import hub
 from benchmarks.hallusionbench import HallusionBench
 from benchmarks.mfc_bench import MFCBench
 from benchmarks.mhalubench import MHaluBench
 from benchmarks.naturalbench import NaturalBench
 from benchmarks.pope import POPE
+from benchmarks.shared import hf_datasets
 from harness.api import Benchmark, ConfigError, DataError, Example
 
 COMMIT = "0123456789" * 4
@@ -35,7 +35,7 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The repository `owner/name` lies in the working folder, where `datasets` looks before it asks the hub."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
-    hub._open.cache_clear()
+    hf_datasets._open.cache_clear()
 
 
 def picture(number: int, folder: Path, by_path: bool) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def test_a_repository_and_its_folder_give_the_same(
     assert told(remote) == told(examples)
     assert opened == []
     for both in (examples, remote):
-        seen = [e.load_image().getpixel((0, 0))[0] for e in both if e.image.__class__ is hub.ColumnImage]
+        seen = [e.load_image().getpixel((0, 0))[0] for e in both if e.image.__class__ is hf_datasets.ColumnImage]
         assert seen == {"POPE": [1, 2, 3, 4], "HallusionBench": [1, 2, 3], "MFCBench": [0, 1, 2, 3]}.get(
             type(local).__name__, [0, 1, 0, 1, 2, 3, 2, 3]
         )

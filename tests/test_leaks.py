@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from harness import leaks, registry
+from harness import registry
 from harness.api import Benchmark, Example, ImageSource
-from harness.data import Dataset, load
+from harness.data import leakage
+from harness.data.dataset import Dataset, load
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def png(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def of(found: list[leaks.Shared]) -> dict[str, dict[str, int]]:
+def of(found: list[leakage.Shared]) -> dict[str, dict[str, int]]:
     return {f"{s.first}~{s.second}": {k: n for k, n in s.counts.items() if n} for s in found if any(s.counts.values())}
 
 
@@ -59,11 +60,11 @@ WORDS = [f"w{k}" for k in range(40)]
 
 
 def test_the_same_words() -> None:
-    assert leaks.normal("  The RED,  ring's\tﬁne! ") == leaks.normal("the red ring s fine")
+    assert leakage.normal("  The RED,  ring's\tﬁne! ") == leakage.normal("the red ring s fine")
     one, two = example("a", "", b""), example("a", "Claim.", b"", context="Context")
-    assert leaks.texts_in([one, two]) == ["is it true", "claim context"]
+    assert leakage.texts_in([one, two]) == ["is it true", "claim context"]
     captions = [replace(one, options=("a cat", "A dog!")), replace(one, options=("a fox", "a cat"))]
-    assert leaks.texts_in(captions) == ["is it true a dog a cat", "is it true a cat a fox"]
+    assert leakage.texts_in(captions) == ["is it true a dog a cat", "is it true a cat a fox"]
 
 
 @pytest.mark.parametrize(("length", "near"), [(12, 0), (24, 0), (25, 1), (40, 1)])
@@ -72,7 +73,7 @@ def test_one_changed_word_is_near_in_long_texts_only(length: int, near: int) -> 
     words = WORDS[:length]
     for at in (0, length // 2, length - 1):
         other = " ".join([*words[:at], "changed", *words[at + 1 :]])
-        found = leaks.find([("a", [example("1", " ".join(words), Blobs(1))]), ("b", [example("2", other, Blobs(2))])])
+        found = leakage.find([("a", [example("1", " ".join(words), Blobs(1))]), ("b", [example("2", other, Blobs(2))])])
         assert found[0].counts == {"text": 0, "image": 0, "both": 0, "near_text": near, "near_image": 0}
 
 
@@ -84,11 +85,11 @@ def test_what_is_near_is_so_by_definition() -> None:
         first = [f"w{k}" for k in rng.integers(0, 30, rng.integers(3, 60))]
         second = [word if rng.random() > 0.03 else f"w{rng.integers(0, 30)}" for word in first]
         texts = [" ".join(first), " ".join(second)]
-        for a, b in leaks._near_texts(texts, np.asarray([0, 1])):
+        for a, b in leakage._near_texts(texts, np.asarray([0, 1])):
             assert (a, b) == (0, 1)
             padded = [["^", "^", *words, "$", "$"] for words in (first, second)]
             ours, theirs = ({tuple(words[k : k + 3]) for k in range(len(words) - 2)} for words in padded)
-            assert len(ours & theirs) / len(ours | theirs) >= leaks.JACCARD
+            assert len(ours & theirs) / len(ours | theirs) >= leakage.JACCARD
             assert texts[0] != texts[1]
             pairs += 1
     assert pairs > 10
@@ -100,7 +101,7 @@ def test_most_pairs_at_the_threshold_are_found() -> None:
     texts = [[f"v{k}" for k in rng.integers(0, 5000, 30)] for _ in range(200)]
     others = [[*text[:10], "changed", *text[11:]] for text in texts]
     both = [" ".join(t) for t in texts + others]
-    found = set(leaks._near_texts(both, np.repeat([0, 1], 200)))
+    found = set(leakage._near_texts(both, np.repeat([0, 1], 200)))
     assert found <= {(k, k + 200) for k in range(200)}
     assert len(found) >= 190
 
@@ -130,11 +131,11 @@ def test_the_same_picture_again_is_found(change: Callable[[Image.Image], Image.I
     """60 pictures and what a re-upload makes of them: at least 9 of 10 are found, and no other pair."""
     first = [example(f"a{k}", f"one {k}", Blobs(k)) for k in range(60)]
     second = [example(f"b{k}", f"two {k}", png(change(Blobs(k)()))) for k in range(60)]
-    (shared,) = leaks.find([("a", first), ("b", second)])
+    (shared,) = leakage.find([("a", first), ("b", second)])
     assert shared.counts["near_image"] >= 54
     assert shared.counts["image"] == shared.counts["text"] == 0
     assert all(a[1:] == b[1:] for a, b in shared.shown["near_image"])
-    assert len(shared.shown["near_image"]) == leaks.SHOWN
+    assert len(shared.shown["near_image"]) == leakage.SHOWN
 
 
 def test_one_other_colour_is_another_picture() -> None:
@@ -142,8 +143,8 @@ def test_one_other_colour_is_another_picture() -> None:
     plain, other = (Image.new("RGB", (64, 64), (200, 200, 200)) for _ in range(2))
     plain.paste((200, 0, 0), (20, 20, 36, 36))
     other.paste((0, 106, 0), (20, 20, 36, 36))
-    assert bin(leaks.dhash(plain) ^ leaks.dhash(other)).count("1") <= leaks.BITS
-    found = leaks.find([("a", [example("1", "x", png(plain))]), ("b", [example("2", "y", png(other))])])
+    assert bin(leakage.dhash(plain) ^ leakage.dhash(other)).count("1") <= leakage.BITS
+    found = leakage.find([("a", [example("1", "x", png(plain))]), ("b", [example("2", "y", png(other))])])
     assert of(found) == {}
 
 
@@ -152,18 +153,18 @@ def test_hashes_within_three_bits_share_a_band(value: int, flipped: list[int]) -
     other = value
     for bit in flipped:
         other ^= 1 << bit
-    one, two = leaks.bands_of(np.asarray([value, other], dtype=np.uint64))
+    one, two = leakage.bands_of(np.asarray([value, other], dtype=np.uint64))
     assert (one == two).any()
 
 
 def test_blocks_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     first = [example(f"a{k}", f"one {k}", Blobs(k % 3)) for k in range(9)]
     second = [example(f"b{k}", f"two {k}", png(blurred(Blobs(k % 3)()))) for k in range(6)]
-    whole = leaks.find([("a", first), ("b", second)])
+    whole = leakage.find([("a", first), ("b", second)])
     assert whole[0].counts["near_image"] == 6  # each counts, though three pictures stand behind them
-    monkeypatch.setattr(leaks, "_PAIRS", 1)
-    monkeypatch.setattr(leaks, "SIDE", 1)  # blocks of one pair
-    assert leaks.find([("a", first), ("b", second)]) == whole
+    monkeypatch.setattr(leakage, "_PAIRS", 1)
+    monkeypatch.setattr(leakage, "SIDE", 1)  # blocks of one pair
+    assert leakage.find([("a", first), ("b", second)]) == whole
 
 
 # --------------------------------------------------------------------------------------- exact ones
@@ -184,26 +185,26 @@ def test_exact_duplicates_by_hand(tmp_path: Path) -> None:
         ood=[example("o1", "alone", Blobs(5))],
     )
     expected = {"train/test": {"text": 2, "image": 2, "both": 1}, "test/ood": {"text": 1}}
-    assert leaks.exact(data) == expected
-    found = leaks.find([(name, examples) for name, examples in data.splits.items()], near=False)
+    assert leakage.exact(data) == expected
+    found = leakage.find([(name, examples) for name, examples in data.splits.items()], near=False)
     assert of(found) == {pair.replace("/", "~"): counts for pair, counts in expected.items()}
     assert found[0].shown["both"] == [("t2", "e3")]
-    assert "test (4 examples) shares with train: 2 text, 2 image, 1 both" in leaks.to_text(found)
-    assert "1 of 3 pairs of splits share nothing" in leaks.to_text(found)
+    assert "test (4 examples) shares with train: 2 text, 2 image, 1 both" in leakage.to_text(found)
+    assert "1 of 3 pairs of splits share nothing" in leakage.to_text(found)
 
 
 def test_another_format_of_a_picture_is_found_by_its_pixels() -> None:
     image = Blobs(1)()
     data = dataset(train=[example("t", "x", png(image))], test=[example("e", "y", png(image, "BMP"))])
-    assert leaks.exact(data) == {}
-    assert of(leaks.find(list(data.splits.items()), near=False)) == {"train~test": {"image": 1}}
+    assert leakage.exact(data) == {}
+    assert of(leakage.find(list(data.splits.items()), near=False)) == {"train~test": {"image": 1}}
 
 
 def test_the_generated_benchmarks_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"train": 150, "validation": 50, "test": 150, "ood": 50}
     made = [load(registry.make_benchmark(f"scenes_{job}", sizes)) for job in ("factuality", "hallucination")]
-    assert all(leaks.exact(data) == {} for data in made)
-    assert of(leaks.find(leaks.sides(made))) == {}
+    assert all(leakage.exact(data) == {} for data in made)
+    assert of(leakage.find(leakage.sides(made))) == {}
 
 
 # ------------------------------------------------------------------------------------------ the verb
@@ -261,11 +262,11 @@ def test_what_two_benchmarks_share(tmp_path: Path) -> None:
     """Only pairs across the two: what `first` shares within itself is its own affair."""
     first = dataset(train=[example("a", "A red ring.", Blobs(1))], validation=[example("b", "a red ring", Blobs(2))])
     second = dataset(test=[example("c", "a RED ring", Blobs(2)), example("d", "alone", Blobs(3))])
-    assert leaks.exact_between(first, second) == {
+    assert leakage.exact_between(first, second) == {
         "train/test": {"text": 1},
         "validation/test": {"text": 1, "image": 1, "both": 1},
     }
-    assert leaks.exact_between(second, first) == {
+    assert leakage.exact_between(second, first) == {
         "test/train": {"text": 1},
         "test/validation": {"text": 1, "image": 1, "both": 1},
     }

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from harness import live
 from harness.config import RunConfig, parse
-from harness.launch import launch
-from harness.store import Problem, Store
+from harness.execution.launch import launch
+from harness.store import Problem, Store, live
 
 
 def config(toy: str, ladder: str, **train: Any) -> RunConfig:

@@ -26,9 +26,10 @@ from standins import (
     encoded,
 )
 
-from benchmarks import challenge_hallucination, mfc_bench, mhalubench, naturalbench, sugar_crepe, verite
-from benchmarks.challenge_factuality import ChallengeFactuality
-from benchmarks.challenge_hallucination import ChallengeHallucination
+from benchmarks import mfc_bench, mhalubench, naturalbench, sugar_crepe, verite
+from benchmarks.challenge import hallucination
+from benchmarks.challenge.factuality import ChallengeFactuality
+from benchmarks.challenge.hallucination import ChallengeHallucination
 from benchmarks.haloquest import HaloQuest
 from benchmarks.mfc_bench import MFCBench
 from benchmarks.mhalubench import MHaluBench
@@ -89,7 +90,7 @@ def test_challenge_parts_one_by_one(tmp_path: Path) -> None:
     assert scorer(answers(examples, right)) == {"exact_match": 7 / 8}
     assert ChallengeHallucination(folder).protocols() == {}
     with pytest.raises(DataError, match="no answers"):
-        challenge_hallucination.per_caption([])
+        hallucination.per_caption([])
 
 
 def test_several_hallucinated_parts_need_the_multi_label_form(tmp_path: Path) -> None:
@@ -465,9 +466,9 @@ def test_a_repository_goes_through_the_same_code(tmp_path: Path, monkeypatch: py
     """No hub here: what is asked of `datasets` is checked, and a table of a local folder stands in for its answer."""
     import datasets
 
-    from benchmarks import hub
+    from benchmarks.shared import hf_datasets
 
-    hub._open.cache_clear()
+    hf_datasets._open.cache_clear()
     NATURALBENCH.write(tmp_path)
     asked: list[Any] = []
 
@@ -481,7 +482,7 @@ def test_a_repository_goes_through_the_same_code(tmp_path: Path, monkeypatch: py
     commit = "21c415e3d60cdbabad4a02feaa2e4643789612f4"
     assert asked == [(("BaiqiL/NaturalBench", None), {"split": "train", "revision": commit})]
     assert examples[1].load_image().getpixel((0, 0)) == (1, 100, 200)
-    hub._open.cache_clear()
+    hf_datasets._open.cache_clear()
 
 
 def test_an_unreachable_repository_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,11 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness import lora, memory, models, plan, train
 from harness.config import LoraSettings, RunConfig, RungConfig, parse
 from harness.errors import ConfigError
-from harness.io import PlainIo, silent
-from harness.results import TrainingError
+from harness.evaluation.scoring import TrainingError
+from harness.models import lora
+from harness.models import scorer as models
+from harness.models.distributed import PlainIo, silent
+from harness.planning import memory, plan
+from harness.train import loop
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +86,7 @@ class _Stop(Exception):
 def test_a_run_with_adapters(folder: Path, toy: str, tmp_path: Path) -> None:
     """Linear layers alone move, checkpoints within a stage hold adapters only, a stopped run ends in the same bits."""
     made = plan.make(config(folder, toy, lora={"rank": 4}))
-    straight = train.train(made, PlainIo(), tmp_path / "straight")
+    straight = loop.train(made, PlainIo(), tmp_path / "straight")
     sizes: dict[str, set[str]] = {}
 
     def kept(checkpoint: Path) -> None:
@@ -99,8 +102,8 @@ def test_a_run_with_adapters(folder: Path, toy: str, tmp_path: Path) -> None:
 
     work = tmp_path / "stopped"
     with pytest.raises(_Stop):
-        train.train(made, PlainIo(stop), work, kept=kept)
-    resumed = train.train(made, PlainIo(silent), work, kept=kept)
+        loop.train(made, PlainIo(stop), work, kept=kept)
+    resumed = loop.train(made, PlainIo(silent), work, kept=kept)
     assert resumed.resumed == 1
     ends, again = straight.student.vlm.state_dict(), resumed.student.vlm.state_dict()
     assert all(torch.equal(ends[key], again[key]) for key in ends)
@@ -115,7 +118,7 @@ def test_a_run_with_adapters(folder: Path, toy: str, tmp_path: Path) -> None:
     losses = [r["value"] for r in straight.history if r["role"] == "student" and r["term"] == "loss/ce"]
     assert losses[-1] < losses[0]
     # The frozen weights' gradients are not computed, and not billed.
-    plain = train.train(plan.make(config(folder, toy)), PlainIo(), tmp_path / "plain")
+    plain = loop.train(plan.make(config(folder, toy)), PlainIo(), tmp_path / "plain")
     for name, cost in plain.costs.items():
         assert straight.costs[name].flops == pytest.approx(cost.flops * (2 / 3 if cost.trained else 1))
 
@@ -132,7 +135,7 @@ def test_wrong_settings(settings: dict[str, Any], message: str, folder: Path, to
     table = config(folder, toy).model_dump()
     wrong = {key: {**table[key], **value} for key, value in settings.items()}
     with pytest.raises(ConfigError, match=message):
-        train.train(plan.make(parse(RunConfig, table | wrong, "test")), PlainIo(), tmp_path)
+        loop.train(plan.make(parse(RunConfig, table | wrong, "test")), PlainIo(), tmp_path)
 
 
 # -------------------------------------------------------------------------------------------- step memory
@@ -175,7 +178,7 @@ def test_checkpointing_keeps_less_and_changes_nothing(folder: Path, scorer: mode
 
 def test_a_run_with_checkpointing_learns_the_same(folder: Path, toy: str, tmp_path: Path) -> None:
     plain, less = (
-        train.train(plan.make(config(folder, toy, gradient_checkpointing=on)), PlainIo(), tmp_path / str(on))
+        loop.train(plan.make(config(folder, toy, gradient_checkpointing=on)), PlainIo(), tmp_path / str(on))
         for on in (False, True)
     )
     for one, other in zip(plain.history, less.history, strict=True):
@@ -207,13 +210,13 @@ import torch
 torch.set_num_threads(1)
 from harness import plan, train, price, provenance
 from harness.config import RunConfig, parse
-from harness.io import PlainIo
+from harness.models.distributed import PlainIo
 made = plan.make(parse(RunConfig, json.loads(sys.argv[1]), "test"))
 said = price.of(made)
 base = []
 def high():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024
-import harness.step as step
+import harness.train.step as step
 opened = step.LiveRole.__init__
 def first(*args, **more):
     if not base:
@@ -243,7 +246,7 @@ def test_plan_predicts_the_peak(batch_size: int, adapters: dict[str, int] | None
 
 
 def test_plan_says_what_to_change(folder: Path, toy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness import price
+    from harness.planning import cost as price
 
     monkeypatch.setattr(memory, "free", lambda _: 1000)
     (warning,) = price.of(plan.make(config(folder, toy)))["warnings"]
@@ -258,10 +261,10 @@ def test_out_of_memory_says_what_to_change(
 ) -> None:
     """On a CPU torch's allocator says it; here a layer asks for a petabyte in the first step."""
     made = plan.make(config(folder, toy))
-    monkeypatch.setattr(train.preflight, "check", lambda *_: None)
+    monkeypatch.setattr(loop.preflight, "check", lambda *_: None)
     monkeypatch.setattr(models.OptionScorer, "forward", lambda *_: {"options": torch.empty(2**50)})
     with pytest.raises(TrainingError, match=r"step 0: out of memory on cpu: .*tried to allocate.*micro_batch_size"):
-        train.train(made, PlainIo(), tmp_path)
+        loop.train(made, PlainIo(), tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from harness import registry
 from harness.api import ConfigError, Example, From, Method, Role, Stage
-from harness.describe import field_docs
+from harness.report.describe import field_docs
 from methods.assistant import Assistant
 from methods.feature_kd import FeatureKD
 from methods.finetune import Finetune
-from methods.hkd4vlm import HKD4VLM
+from methods.hkd4vlm.method import HKD4VLM
 from methods.losses import divergence, relation_distance
 from methods.mutual import Mutual
 from methods.offline_kd import OfflineKD

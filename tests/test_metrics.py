@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
 from harness.errors import DataError
-from harness.metrics import accuracy, category_accuracy, macro_f1, micro_f1, tally
+from harness.stats.metrics import accuracy, category_accuracy, macro_f1, micro_f1, tally
 
 # Four examples, three labels. Label 0: gold twice, chosen once, right once -> F1 = 2/3. Label 1: gold
 # twice, chosen three times, right twice -> F1 = 4/5. Label 2 never occurs.

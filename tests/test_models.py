@@ -16,10 +16,11 @@ import transformers
 from common import picture, rung
 from safetensors.torch import load_file, save_file
 
-from harness import encoding, ladders, models
 from harness.api import Example
 from harness.config import RungConfig
 from harness.errors import ModelError
+from harness.models import encoding, ladders
+from harness.models import scorer as models
 
 
 @pytest.fixture(scope="module")

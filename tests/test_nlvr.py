@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.nlvr import NLVR, SquareImage, figures, official, score_predictions
-from harness import data
 from harness.api import Answer, ConfigError, DataError
+from harness.data import dataset
 
 SQUARE = {"type": "square", "size": 20, "color": "Black", "x_loc": 40, "y_loc": 80}
 CIRCLE = {"type": "circle", "size": 10, "color": "Yellow", "x_loc": 3, "y_loc": 5}
@@ -289,8 +289,8 @@ def test_missing_images_are_counted_or_skipped(small: Path) -> None:
     for k in (2, 4):
         (small / "dev" / "images" / "5" / f"dev-3-0-{k}.png").unlink()
     with pytest.raises(DataError, match=r"images of 2 of 6 examples are missing, first .*dev-3-0-2\.png of example"):
-        data.load(NLVR(small))
-    left = data.load(NLVR(small, layout="square"), skip_missing=True)
+        dataset.load(NLVR(small))
+    left = dataset.load(NLVR(small, layout="square"), skip_missing=True)
     assert (left.skipped, left.sizes) == ({"test": 2}, {"train": 12, "validation": 6, "test": 4})
 
 

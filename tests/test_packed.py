@@ -16,16 +16,20 @@ from common import rung
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from harness import data, models, plan, price, train
 from harness.api import Example, Need
-from harness.blind import without_image
 from harness.config import RunConfig, parse
-from harness.io import PlainIo
-from harness.launch import launch
-from harness.models import PARENTS
-from harness.prefix import encoded
+from harness.data import dataset
+from harness.data.image_controls import without_image
+from harness.execution.launch import launch
+from harness.models import scorer as models
+from harness.models.distributed import PlainIo
+from harness.models.scorer import PARENTS
+from harness.models.shared_prefix import encoded
+from harness.planning import cost as price
+from harness.planning import plan
 from harness.record import Record
 from harness.store import Store
+from harness.train import loop
 
 SHARING = [family for family in families.FAMILIES if family != "paligemma"]
 
@@ -129,7 +133,7 @@ def asked(*counts: int) -> list[Example]:
 
 def ordered(examples: Sequence[Example], together: int, epoch: int = 0) -> list[Example]:
     n = len(examples)
-    return [example for _, example in data.batch_at(examples, 5, epoch * n, n, together)]
+    return [example for _, example in dataset.batch_at(examples, 5, epoch * n, n, together)]
 
 
 def test_one_question_at_a_time_is_the_order_that_it_was() -> None:
@@ -151,7 +155,7 @@ def test_questions_of_an_image_stand_together() -> None:
     examples = asked(5, 1, 3, 2)
     assert sorted(len(list(part)) for _, part in groupby(ordered(examples, 9), lambda e: e.group)) == [1, 2, 3, 5]
     # Positions alone decide.
-    pieces = [e for at in range(0, 22, 4) for _, e in data.batch_at(examples, 5, at, 4, 2)]
+    pieces = [e for at in range(0, 22, 4) for _, e in dataset.batch_at(examples, 5, at, 4, 2)]
     assert pieces[:22] == [*ordered(examples, 2), *ordered(examples, 2, 1)]
 
 
@@ -159,17 +163,17 @@ def test_a_control_sees_the_order_of_its_run() -> None:
     """Its images are all grey: those that it doesn't see say which questions stand together."""
     examples = asked(4, 3, 2)
     blind = without_image(examples)
-    seen = [e.id for _, e in data.batch_at(blind, 5, 0, 9, 2, pictured=examples)]
+    seen = [e.id for _, e in dataset.batch_at(blind, 5, 0, 9, 2, pictured=examples)]
     assert seen == [e.id for e in ordered(examples, 2)]
 
 
 def test_ranks_cut_a_batch_into_stretches() -> None:
     """So that an image's questions stay on one; without, they take turns as they did."""
     batch = list(range(7))
-    assert [list(data.share_of(batch, rank, 2, together=3)) for rank in range(2)] == [[0, 1, 2], [3, 4, 5, 6]]
-    assert [list(data.share_of(batch, rank, 3)) for rank in range(3)] == [[0, 3, 6], [1, 4], [2, 5]]
+    assert [list(dataset.share_of(batch, rank, 2, together=3)) for rank in range(2)] == [[0, 1, 2], [3, 4, 5, 6]]
+    assert [list(dataset.share_of(batch, rank, 3)) for rank in range(3)] == [[0, 3, 6], [1, 4], [2, 5]]
     for world in range(1, 8):
-        parts = [data.share_of(batch, rank, world, together=2) for rank in range(world)]
+        parts = [dataset.share_of(batch, rank, world, together=2) for rank in range(world)]
         assert [i for part in parts for i in part] == batch
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -231,15 +235,15 @@ class Killed(Exception):
 
 def test_a_run_that_is_taken_up_again_ends_in_the_same_bits(configure: Configure, tmp_path: Path) -> None:
     planned = plan.make(configure("finetune"))
-    whole = train.train(planned, PlainIo(), tmp_path / "whole")
+    whole = loop.train(planned, PlainIo(), tmp_path / "whole")
 
     def report(event: dict[str, Any]) -> None:
         if event["step"] == 5 and "losses" in event:  # past the checkpoint at 3
             raise Killed
 
     with suppress(Killed):
-        train.train(planned, PlainIo(report), tmp_path / "cut")
-    again = train.train(planned, PlainIo(), tmp_path / "cut")
+        loop.train(planned, PlainIo(report), tmp_path / "cut")
+    again = loop.train(planned, PlainIo(), tmp_path / "cut")
     assert again.resumed == 1
     assert again.history == whole.history
     states = [result.student.vlm.state_dict() for result in (whole, again)]

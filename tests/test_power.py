@@ -8,9 +8,9 @@ import pytest
 from scipy.stats import t
 from statsmodels.stats.power import TTestPower
 
-from harness import power
 from harness.errors import DataError
-from harness.power import Noise
+from harness.stats import power
+from harness.stats.power import Noise
 
 
 def test_one_seed_is_the_power_of_a_paired_t_test() -> None:

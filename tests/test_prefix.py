@@ -11,13 +11,13 @@ import families
 import numpy as np
 import pytest
 
-from harness import models
 from harness.config import RunConfig, RungConfig, parse
-from harness.data import by_image
-from harness.evaluate import batches_of, evaluate
-from harness.io import PlainIo
-from harness.launch import launch
-from harness.prefix import _branches
+from harness.data.dataset import by_image
+from harness.evaluation.predict import batches_of, evaluate
+from harness.execution.launch import launch
+from harness.models import scorer
+from harness.models.distributed import PlainIo
+from harness.models.shared_prefix import _branches
 from harness.store import Store
 from methods.zero_shot import ZeroShot
 
@@ -25,22 +25,22 @@ SHARING = [family for family in families.FAMILIES if family != "paligemma"]
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[models.OptionScorer, models.Encoder]]:
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[scorer.OptionScorer, scorer.Encoder]]:
     """A family's scorer and encoder, built once."""
     root, built = tmp_path_factory.mktemp("prefix"), {}
 
-    def of(family: str, **more: Any) -> tuple[models.OptionScorer, models.Encoder]:
+    def of(family: str, **more: Any) -> tuple[scorer.OptionScorer, scorer.Encoder]:
         name = family + "-".join(more)
         if name not in built:
             rung = RungConfig(name="S", model=str(families.build(family, root / name, **more)))
-            encoder = models.load_encoder(rung)
-            built[name] = models.OptionScorer(models.load_vlm(rung), encoder.letters).eval(), encoder
+            encoder = scorer.load_encoder(rung)
+            built[name] = scorer.OptionScorer(scorer.load_vlm(rung), encoder.letters).eval(), encoder
         return built[name]
 
     return of
 
 
-def scores(model: tuple[models.OptionScorer, models.Encoder], share: bool, size: int = 64) -> tuple[Any, int, str]:
+def scores(model: tuple[scorer.OptionScorer, scorer.Encoder], share: bool, size: int = 64) -> tuple[Any, int, str]:
     families.Picture.drawn = 0
     rows, forwards, note = evaluate(model, ZeroShot(), families.questions(), "test", size, PlainIo(), share)
     assert [row["id"] for row in rows] == [example.id for example in families.questions()]
@@ -88,13 +88,13 @@ def test_a_wrong_answer_is_found(loaded: Any, monkeypatch: pytest.MonkeyPatch) -
     """A model that errs in the shared way only: the check gives it up, and the answers are those one by one."""
     model = loaded("internvl")
     right = scores(model, share=False)[0]
-    true = models.OptionScorer._begun
+    true = scorer.OptionScorer._begun
 
-    def erring(*args: Any) -> tuple[dict[str, Any], models.Outputs]:
+    def erring(*args: Any) -> tuple[dict[str, Any], scorer.Outputs]:
         given, seen = true(*args)
         return given | {"input_ids": given["input_ids"].roll(1, 1)}, seen
 
-    monkeypatch.setattr(models.OptionScorer, "_begun", erring)
+    monkeypatch.setattr(scorer.OptionScorer, "_begun", erring)
     found, _, note = scores(model, share=True)
     assert "its answers differ by" in note
     for one, other in zip(right, found, strict=True):
@@ -103,7 +103,7 @@ def test_a_wrong_answer_is_found(loaded: Any, monkeypatch: pytest.MonkeyPatch) -
     def broken(*args: Any) -> None:
         raise NotImplementedError("no cache here")
 
-    monkeypatch.setattr(models.OptionScorer, "_begun", broken)
+    monkeypatch.setattr(scorer.OptionScorer, "_begun", broken)
     assert "(no cache here)" in scores(model, share=True)[2]
 
 

@@ -16,15 +16,17 @@ from safetensors.torch import load_file, save_file
 from torch.nn.modules.module import register_module_forward_hook
 from transformers import PreTrainedModel
 
-from harness import memory, models, plan, preflight, train
 from harness.config import RunConfig, RungConfig, parse
-from harness.encoding import Encoder
 from harness.errors import ConfigError, ModelError
-from harness.io import PlainIo
-from harness.launch import launch
+from harness.evaluation.scoring import TrainingError
+from harness.execution.launch import launch
+from harness.models import scorer
+from harness.models.distributed import PlainIo
+from harness.models.encoding import Encoder
+from harness.planning import memory, plan
 from harness.record import Preflight
-from harness.results import TrainingError
 from harness.store import Store
+from harness.train import loop, preflight
 
 METHODS = '''
 from dataclasses import dataclass
@@ -83,8 +85,8 @@ def checked(toy: str, *rungs: Path, **changes: Any) -> Preflight:
 
 
 def check(made: plan.Plan, encoders: dict[str, Encoder] | None = None) -> Preflight:
-    shown, second = partial(train.shown, made), partial(train.second_view, made)
-    return preflight.check(made, encoders or train.encoders(made), shown, second, PlainIo())
+    shown, second = partial(loop.shown, made), partial(loop.second_view, made)
+    return preflight.check(made, encoders or loop.encoders(made), shown, second, PlainIo())
 
 
 def edit(file: Path, **values: Any) -> None:
@@ -97,7 +99,7 @@ def edit(file: Path, **values: Any) -> None:
 def test_it_costs_little_and_draws_nothing(toy: str, toy_ladder: str) -> None:
     """The stages of three tiny models; the generators stand where they stood."""
     made = plan.make(parse(RunConfig, table(toy, method="hkd4vlm", ladder=toy_ladder), "test"))
-    encoders = train.encoders(made)
+    encoders = loop.encoders(made)
     state, passes = torch.get_rng_state(), 0
 
     def count(module: torch.nn.Module, *_: object) -> None:
@@ -258,7 +260,7 @@ def test_image_tokens_and_features_must_be_as_many(toy: str, tmp_path: Path) -> 
 class Cut(Encoder):
     """A processor that cuts prompts to 30 tokens."""
 
-    def __call__(self, examples: Any) -> models.Batch:
+    def __call__(self, examples: Any) -> scorer.Batch:
         batch = super().__call__(examples)
         cut = {key: batch[key][:, :30] for key in ("input_ids", "attention_mask", "mm_token_type_ids")}
         return batch | cut
@@ -266,7 +268,7 @@ class Cut(Encoder):
 
 def test_a_prompt_that_is_cut_off(toy: str, qwen: Path) -> None:
     made = plan.make(parse(RunConfig, table(toy, qwen, method="zero_shot"), "test"))
-    processor = models.load_encoder(RungConfig(name="S", model=str(qwen))).processor
+    processor = scorer.load_encoder(RungConfig(name="S", model=str(qwen))).processor
     processor.tokenizer.padding_side = "right"
     with pytest.raises(ModelError, match="'S' .* is cut off before the answer's place .*take the truncation out"):
         check(made, {"S": Cut(processor, "S")})
@@ -275,7 +277,7 @@ def test_a_prompt_that_is_cut_off(toy: str, qwen: Path) -> None:
 def test_a_model_that_answers_by_chance(toy: str, copied: Path) -> None:
     """Dropout that stays on shows in the same question asked twice."""
     made = plan.make(parse(RunConfig, table(toy, copied, method="zero_shot"), "test"))
-    whole = models.load_vlm
+    whole = scorer.load_vlm
 
     def noisy(rung: RungConfig, dtype: torch.dtype) -> torch.nn.Module:
         vlm: Any = whole(rung, dtype)
@@ -286,7 +288,7 @@ def test_a_model_that_answers_by_chance(toy: str, copied: Path) -> None:
         return vlm  # type: ignore[no-any-return]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "load_vlm", noisy)
+        patch.setattr(scorer, "load_vlm", noisy)
         with pytest.raises(ModelError, match=r"asked the same question in two batches, it answers differently \(KL"):
             check(made)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.profile import PARTS, exclusive
+from harness.train.profiling import PARTS, exclusive
 
 
 def test_a_span_counts_without_what_is_in_it() -> None:

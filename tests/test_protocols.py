@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks import amber, answers, hallusionbench, mmfakebench, pope
+from benchmarks import amber, hallusionbench, mmfakebench, pope
+from benchmarks.shared import yes_no as answers
 from harness.api import Answer, Benchmark, DataError, Example
-from harness.predictions import read_choice
-from harness.results import answer
+from harness.evaluation.answer_files import read_choice
+from harness.evaluation.scoring import answer
 
 Read = Callable[[str], dict[str, Any]]
 

@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from harness import lora, memory, models, plan, quantise, train
 from harness.config import LoraSettings, RunConfig, RungConfig, Storage, parse
 from harness.errors import ConfigError
-from harness.io import PlainIo
+from harness.models import lora, quantization
+from harness.models import scorer as models
+from harness.models.distributed import PlainIo
+from harness.planning import memory, plan
+from harness.train import loop
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scorer(folder: Path, kept: Storage = "fp32") -> models.OptionScorer:
     rung = RungConfig(name="L", model=str(folder / "L"))
-    found = models.OptionScorer(quantise.load(rung, kept, "fp32"), models.load_encoder(rung).letters)
+    found = models.OptionScorer(quantization.load(rung, kept, "fp32"), models.load_encoder(rung).letters)
     return found.to("cpu").eval()
 
 
@@ -50,7 +53,7 @@ def test_four_bits_are_the_nearest_of_sixteen(folder: Path) -> None:
 
     before = dict(scorer(folder).vlm.named_modules())
     narrow = scorer(folder, "nf4")
-    found, levels = quantise.plain(narrow.vlm), get_4bit_type("nf4", device="cpu")
+    found, levels = quantization.plain(narrow.vlm), get_4bit_type("nf4", device="cpu")
     changed = kept = 0
     for name, module in before.items():
         if not isinstance(module, nn.Linear) or name == "lm_head":
@@ -100,7 +103,7 @@ def test_a_run_of_qlora_with_a_narrow_teacher(folder: Path, toy: str, tmp_path: 
     for kept in ("nf4", "fp32"):
         adapters = {"L": {"rank": 4, "weights": kept}}
         made = plan.make(config(folder, toy, lora_by_rung=adapters, frozen_weights=kept, lr=3e-4))
-        found = train.train(made, PlainIo(), tmp_path / kept)
+        found = loop.train(made, PlainIo(), tmp_path / kept)
         began, ends = models.load_vlm(made.rungs["S"]).state_dict(), found.student.vlm.state_dict()
         assert ends.keys() == began.keys()
         assert any(not torch.equal(ends[key], began[key]) for key in ends)
@@ -114,7 +117,7 @@ def test_offloaded_is_the_same_to_the_bit(folder: Path, toy: str, tmp_path: Path
     ends = []
     for away in (False, True):
         made = plan.make(config(folder, toy, cluster={"offload_frozen": away}))
-        found = train.train(made, PlainIo(), tmp_path / str(away))
+        found = loop.train(made, PlainIo(), tmp_path / str(away))
         ends.append((found.student.vlm.state_dict(), [row["value"] for row in found.history]))
     assert ends[0][1] == ends[1][1]
     assert all(torch.equal(ends[0][0][key], ends[1][0][key]) for key in ends[0][0])
@@ -124,7 +127,7 @@ def test_a_teacher_in_bfloat16_is_near(folder: Path, toy: str, tmp_path: Path) -
     values = []
     for kept in ("fp32", "bf16"):
         made = plan.make(config(folder, toy, precision="bf16", frozen_weights=kept))
-        found = train.train(made, PlainIo(), tmp_path / kept)
+        found = loop.train(made, PlainIo(), tmp_path / kept)
         values.append([r["value"] for r in found.history if r["term"] == "loss/kd"])
     assert values[0] != values[1]
     assert values[0][0] == pytest.approx(values[1][0], rel=0.1, abs=0.01)

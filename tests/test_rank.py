@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from harness import stats
 from harness.api import Example
-from harness.controls import control_runs
 from harness.errors import ConfigError
-from harness.rank import Row, table, to_csv, to_json, to_markdown, to_text
+from harness.evaluation.controls import control_runs
+from harness.leaderboard.leaderboard import Row, table, to_csv, to_json, to_markdown, to_text
 from harness.record import Cost, Data, Interval, Provenance, Record
+from harness.stats import inference
 from harness.store import PredictionRow, Store, predictions_frame
 
 DATA = Data(revision="1", fingerprint="a" * 64, sizes={"train": 8, "test": 8}, options=["no", "yes"])
@@ -63,7 +63,7 @@ def add(
         "provenance": provenance(),
     }
     done = status == "done"
-    base["metrics"] = {"test": stats.summarise(frame, DATA.options, 100)} if done else {}
+    base["metrics"] = {"test": inference.summarise(frame, DATA.options, 100)} if done else {}
     record = Record(**(base | fields))
     store.write(record, frame if done and predict else None)
 

@@ -13,14 +13,25 @@ import pytest
 from common import Cli
 from runs import DATA, add
 
-from harness import aggregate, distil, power
-from harness.catalogue import compact
-from harness.columns import with_pareto
 from harness.errors import ConfigError
-from harness.rank import Filters, Overall, Ranking, Row, ranking, to_html, to_json, to_latex, to_markdown, to_text
+from harness.leaderboard.extra_columns import with_pareto
+from harness.leaderboard.leaderboard import (
+    Filters,
+    Overall,
+    Ranking,
+    Row,
+    ranking,
+    to_html,
+    to_json,
+    to_latex,
+    to_markdown,
+    to_text,
+)
 from harness.record import Cost, RoleCost, RoleRecord, StageRecord
-from harness.spent import spent
+from harness.stats import aggregate, distillation, power
 from harness.store import Store
+from harness.store.catalog import compact
+from harness.store.spent import spent
 
 MIB = 2**20
 
@@ -147,7 +158,7 @@ def test_pareto_against_its_definition() -> None:
     wanted = [
         s is not None and c is not None and not beaten(k) for k, (s, c) in enumerate(zip(scores, costs, strict=True))
     ]
-    assert distil.pareto(scores, costs) == wanted == [True, True, True, False, False, False, False, True]
+    assert distillation.pareto(scores, costs) == wanted == [True, True, True, False, False, False, False, True]
 
 
 def test_a_smaller_error_is_on_the_front(store: Store) -> None:
@@ -172,12 +183,12 @@ def test_distillation_is_that_of_the_predictions(store: Store) -> None:
         {seed: store.predictions(f"{name}-{seed}", "test") for seed in (0, 1)}
         for name in ("offline_kd-S", "finetune-S", "finetune-L")
     )
-    wanted = distil.gap_closed(student, direct, teacher, DATA.options)
+    wanted = distillation.gap_closed(student, direct, teacher, DATA.options)
     assert (found.gap_closed, found.gap) == (wanted.closed, wanted.gap)
     assert found.gap_closed is not None
     assert found.gap_closed.value == pytest.approx((6 / 8 - 3 / 8) / (8 / 8 - 3 / 8))
-    assert found.agreement == distil.agreement(student, teacher)
-    errors = distil.errors(student, teacher)
+    assert found.agreement == distillation.agreement(student, teacher)
+    errors = distillation.errors(student, teacher)
     assert (found.inherited, found.copied) == (errors.inherited, errors.copied)
     assert (found.introduced, found.fixed) == (errors.introduced, errors.fixed)
     assert before["finetune@L"].distil is None  # the teacher itself

@@ -14,10 +14,10 @@ import pytest
 from common import Cli, lacking
 from runs import DATA, add
 
-from harness import stats
 from harness.errors import ConfigError
-from harness.rank import Filters, Row, table, tables, to_html, to_json, to_latex, to_text
+from harness.leaderboard.leaderboard import Filters, Row, table, tables, to_html, to_json, to_latex, to_text
 from harness.record import Interval
+from harness.stats import inference
 from harness.store import Store
 
 EVIL = "<script>alert(1)</script>"
@@ -101,7 +101,7 @@ def test_differences_to_a_baseline_are_paired(store: Store) -> None:
     assert delta is not None
     assert delta.value == pytest.approx(3 / 8)
     a, b = ({s: store.predictions(f"{m}-S-{s}") for s in (0, 1)} for m in ("hkd4vlm", "finetune"))
-    wanted = stats.paired_difference(a, b, DATA.options, resamples=stats.RESAMPLES)
+    wanted = inference.paired_difference(a, b, DATA.options, resamples=inference.RESAMPLES)
     assert (delta.low, delta.high, delta.p, delta.seeds) == (wanted.low, wanted.high, wanted.p, (0, 1))
     control = rows["majority@"].delta  # seed 0 alone is in common
     assert control is not None

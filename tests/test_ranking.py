@@ -14,10 +14,10 @@ from bencheval.evaluator import BenchmarkEvaluator
 from scipy.stats import trim_mean
 from statsmodels.stats.multitest import multipletests
 
-from harness import bootstrap, ranking, stats
-from harness.aggregate import aggregates
 from harness.errors import DataError
-from harness.ranking import Standing, standings
+from harness.stats import bootstrap, inference, rank_intervals
+from harness.stats.aggregate import aggregates
+from harness.stats.rank_intervals import Standing, standings
 
 
 def answers(right: int | list[bool], count: int = 100) -> pd.DataFrame:
@@ -61,7 +61,7 @@ def test_tiers_from_who_is_told_apart() -> None:
     def tiers(count: int, *apart: tuple[int, int]) -> list[tuple[int, ...]]:
         apart_kk = np.zeros((count, count), dtype=bool)
         apart_kk[tuple(zip(*apart, strict=True))] = True
-        return ranking._tiers(apart_kk)
+        return rank_intervals._tiers(apart_kk)
 
     assert tiers(4, (0, 3)) == [(1,), (1, 2), (1, 2), (2,)]
     assert tiers(4, (0, 2), (0, 3), (1, 3)) == [(1,), (1, 2), (2, 3), (3,)]
@@ -93,12 +93,14 @@ def test_the_smallest_p_is_mcnemars() -> None:
     for lucky in range(1, 9):
         a, b = [True] * 20, [False] * lucky + [True] * (20 - lucky)
         variance = np.var([0.0] * (20 - lucky) + [1.0] * lucky) / 20
-        assert ranking.smallest_p(lucky / 20, float(variance), 20, 20) == pytest.approx(stats.mcnemar(a, b)[2])
+        assert rank_intervals.smallest_p(lucky / 20, float(variance), 20, 20) == pytest.approx(
+            inference.mcnemar(a, b)[2]
+        )
 
 
 def test_holm_is_that_of_statsmodels() -> None:
     p = np.random.default_rng(0).beta(0.3, 2, 40)
-    assert stats.holm(p.tolist()) == pytest.approx(multipletests(p, method="holm")[1])
+    assert inference.holm(p.tolist()) == pytest.approx(multipletests(p, method="holm")[1])
 
 
 # ------------------------------------------------------------------------------------- over benchmarks
@@ -154,7 +156,7 @@ def test_a_row_that_lacks_a_benchmark_has_no_aggregate() -> None:
 def test_the_interval_of_a_mean_is_narrower_than_a_benchmarks() -> None:
     tables = {name: {"a": row(70, 70, 70)} for name in ("one", "two", "three", "four")}
     four = aggregates(tables, dict.fromkeys(tables))["a"].mean
-    one = stats.across_seeds(list(row(70, 70, 70).values()), None)
+    one = inference.across_seeds(list(row(70, 70, 70).values()), None)
     assert four is not None
     assert (four.high - four.low) / (one.high - one.low) == pytest.approx(0.5, abs=0.05)  # type: ignore[operator]
 

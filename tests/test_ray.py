@@ -20,9 +20,9 @@ import psutil
 import pytest
 from common import Cli, Said
 
-from harness import rayrun
 from harness.errors import StoreError
-from harness.rayrun import Board
+from harness.execution import ray_train
+from harness.execution.ray_train import Board
 from harness.record import Record
 from harness.store import Store
 
@@ -115,10 +115,10 @@ def test_a_smaller_group_takes_up_what_its_lost_lanes_had() -> None:
 
 def test_a_worker_fits_one_node() -> None:
     nodes = [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 3.0}, {"memory": 1.0}]
-    assert rayrun.room(nodes, {"CPU": 1}) == 7
-    assert rayrun.room(nodes, {"CPU": 2}) == 3  # one CPU of the second node is left over
-    assert rayrun.room(nodes, {"CPU": 1, "GPU": 1}) == 1
-    assert rayrun.room(nodes, {"CPU": 1, "memory": 1}) == 0
+    assert ray_train.room(nodes, {"CPU": 1}) == 7
+    assert ray_train.room(nodes, {"CPU": 2}) == 3  # one CPU of the second node is left over
+    assert ray_train.room(nodes, {"CPU": 1, "GPU": 1}) == 1
+    assert ray_train.room(nodes, {"CPU": 1, "memory": 1}) == 0
 
 
 def test_a_node_that_is_lost_while_it_is_asked_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -139,11 +139,11 @@ def test_a_node_that_is_lost_while_it_is_asked_is_no_error(monkeypatch: pytest.M
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
     monkeypatch.setattr(ray, "remote", lambda **_: lambda function: Look())
     monkeypatch.setattr(ray, "get", lambda seen: seen)
-    rayrun.check_shared(tmp_path / "shared", "runs")
+    ray_train.check_shared(tmp_path / "shared", "runs")
     with pytest.raises(StoreError, match=r"store 'runs' is not seen by node 192\.0\.2\.1: "):
-        rayrun.check_shared(tmp_path / "other", "runs")
+        ray_train.check_shared(tmp_path / "other", "runs")
     monkeypatch.setattr(ray, "get", lost)
-    rayrun.check_shared(tmp_path / "other", "runs")
+    ray_train.check_shared(tmp_path / "other", "runs")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_run_that_no_worker_could_record_fails_with_the_reason(
         for run_id, _ in runs:
             watch({"run_id": run_id, "status": "failed", "error": "Ray Train gave up: no room"})
 
-    monkeypatch.setattr(rayrun, "execute", give_up)
+    monkeypatch.setattr(ray_train, "execute", give_up)
     said = cli("run", *toy_run, "--workers", 1, "--store", tmp_path, "--json")
     assert said.code == 1
     assert said.json["status"] == "failed"
@@ -192,7 +192,7 @@ def test_ctrl_c_before_a_worker_is_heard_of_still_leaves_its_record(
             store.work(run_id).mkdir(parents=True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rayrun, "execute", interrupted)
+    monkeypatch.setattr(ray_train, "execute", interrupted)
     assert cli("run", *toy_run, "--workers", 1, "--store", tmp_path).code == 130
     assert [r.status for r in Store(tmp_path).records() if r.kind == "run"] == ["interrupted"]
 

@@ -12,9 +12,10 @@ import pytest
 from common import Cli
 from PIL import Image
 
-from harness import corruptions, robustness
 from harness.api import Example
-from harness.robustness import CLEAN, figures, variants
+from harness.data import corruptions
+from harness.evaluation import robustness
+from harness.evaluation.robustness import CLEAN, figures, variants
 from harness.store import Store
 
 

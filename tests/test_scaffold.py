@@ -11,7 +11,7 @@ import pytest
 from common import Cli
 
 from harness import registry
-from harness.contract import check_method
+from harness.authoring.method_checks import check_method
 
 
 def test_it_writes_a_method_that_keeps_the_contract_and_its_test(

@@ -16,7 +16,7 @@ from common import Cli
 from damage import damaged
 
 from harness.errors import DataError
-from harness.predictions import read, read_choice
+from harness.evaluation.answer_files import read, read_choice
 from harness.store import Store
 
 Scored = Callable[..., Any]

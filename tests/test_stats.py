@@ -12,9 +12,9 @@ import pytest
 from scipy.stats import norm, t, ttest_1samp
 from sklearn.metrics import f1_score
 
-from harness import bootstrap, stats
 from harness.errors import ConfigError, DataError
-from harness.metrics import Floats
+from harness.stats import bootstrap, inference
+from harness.stats.metrics import Floats
 
 
 def frame(group: Any, gold: Any, chosen: Any, category: Any = "object") -> pd.DataFrame:
@@ -52,17 +52,17 @@ def test_golden_accuracy_difference(golden: Path, name: str) -> None:
 
     value, drawn_n = difference(b, a, ["wrong", "right"], "accuracy", **options)
     assert value == pytest.approx(scores["difference_B_minus_A"], rel=1e-9)
-    plain = stats.interval(value, drawn_n)
+    plain = inference.interval(value, drawn_n)
     assert [plain.low, plain.high] == pytest.approx(scores["ci95_percentile"], rel=1e-9)
     assert bootstrap.two_sided_p(drawn_n) == pytest.approx(scores["p_two_sided"], rel=1e-9)
     # What is said of a difference is wider by what few images hide: t instead of the normal, C - 1 instead of C.
     count = len(set(case["cluster"]))
     wider = t.ppf(0.975, count - 1) / norm.ppf(0.975) * np.sqrt(count / (count - 1))
-    said = stats.paired_difference({0: b}, {0: a}, ["wrong", "right"], "accuracy", **options)
+    said = inference.paired_difference({0: b}, {0: a}, ["wrong", "right"], "accuracy", **options)
     assert [said.low, said.high] == pytest.approx([value + wider * (x - value) for x in (plain.low, plain.high)])
     assert said.p == pytest.approx(scores["p_two_sided"], abs=0.02)
     for side, answers in (("A", a), ("B", b)):
-        summary = stats.summarise(answers, ["wrong", "right"], **options)["accuracy"]
+        summary = inference.summarise(answers, ["wrong", "right"], **options)["accuracy"]
         assert summary.value == pytest.approx(scores[f"accuracy_{side}"], rel=1e-9)
         assert [summary.low, summary.high] == pytest.approx(scores[f"ci95_accuracy_{side}"], rel=1e-9)
 
@@ -73,7 +73,7 @@ def test_golden_macro_f1_difference(golden: Path) -> None:
     a, b = (frame(case["cluster"], case["y"], case[f"pred_{side}"]) for side in "AB")
     value, drawn_n = difference(b, a, list("xyz"), "macro_f1", resamples=case["n_resamples"], seed=case["seed"])
     assert value == pytest.approx(scores["difference_B_minus_A"], rel=1e-9)
-    plain = stats.interval(value, drawn_n)
+    plain = inference.interval(value, drawn_n)
     assert [plain.low, plain.high] == pytest.approx(scores["ci95_percentile"], rel=1e-9)
 
 
@@ -82,16 +82,16 @@ def test_golden_mcnemar(golden: Path) -> None:
     for table in known["scores"]["tables"]:
         b, c = table["b"], table["c"]
         right_a, right_b = [1] * b + [0] * c + [1, 0], [0] * b + [1] * c + [1, 0]
-        assert stats.mcnemar(right_a, right_b) == (b, c, pytest.approx(table["p_exact_two_sided"], rel=1e-9))
+        assert inference.mcnemar(right_a, right_b) == (b, c, pytest.approx(table["p_exact_two_sided"], rel=1e-9))
 
 
 def test_golden_holm(golden: Path) -> None:
     known = json.loads((golden / "stats_holm.json").read_text())
     for name, p in known["predictions"].items():
         expected = known["scores"][name]["holm"]
-        assert stats.holm(p) == pytest.approx(expected["adjusted"], rel=1e-9)
-        assert [q <= 0.05 for q in stats.holm(p)] == expected["reject_at_0_05"]
-    assert stats.holm([]) == []
+        assert inference.holm(p) == pytest.approx(expected["adjusted"], rel=1e-9)
+        assert [q <= 0.05 for q in inference.holm(p)] == expected["reject_at_0_05"]
+    assert inference.holm([]) == []
 
 
 # ---------------------------------------------------------------------------------- from the definition
@@ -108,7 +108,7 @@ def test_blocks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None
 def test_summary_equals_the_loop_over_resamples() -> None:
     answers = noisy(1)
     answers["category"] = np.where(answers["group"] < 9, "count", "object")
-    summary = stats.summarise(answers, None, resamples=40, seed=3)
+    summary = inference.summarise(answers, None, resamples=40, seed=3)
     drawn = np.random.default_rng(3).integers(0, 30, size=(40, 30))
     pooled = [pd.concat([answers[answers["group"] == g] for g in row]) for row in drawn]
     macro = [f1_score(p["gold"], p["chosen"], labels=range(3), average="macro", zero_division=0) for p in pooled]
@@ -134,7 +134,7 @@ def test_the_drawn_figures_of_seeds_share_their_groups() -> None:
 
 def test_a_sure_difference_has_the_smallest_p() -> None:
     gold, groups = [0] * 10, range(10)
-    found = stats.paired_difference(
+    found = inference.paired_difference(
         {0: frame(groups, gold, [0] * 10)}, {0: frame(groups, gold, [1] * 10)}, None, resamples=99
     )
     assert (found.value, found.low, found.high, found.p) == (1, 1, 1, 2 / 100)
@@ -142,7 +142,7 @@ def test_a_sure_difference_has_the_smallest_p() -> None:
 
 def test_no_difference_has_p_one() -> None:
     same = {s: noisy(s) for s in range(2)}
-    found = stats.paired_difference(same, same, None, resamples=50)
+    found = inference.paired_difference(same, same, None, resamples=50)
     assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
@@ -184,18 +184,21 @@ def test_p_by_hand() -> None:
 
 def test_one_group_has_no_interval() -> None:
     one = frame(["image"] * 3, [0, 1, 2], [0, 1, 1])
-    summary = stats.summarise(one, list("abc"))
+    summary = inference.summarise(one, list("abc"))
     assert summary["accuracy"].value == pytest.approx(2 / 3)
     assert summary["accuracy"].low is summary["accuracy"].high is None
-    assert stats.across_seeds([one, one], None).low is None
-    assert stats.paired_difference({0: one}, {0: one}, None).p is None
+    assert inference.across_seeds([one, one], None).low is None
+    assert inference.paired_difference({0: one}, {0: one}, None).p is None
 
 
 def test_one_seed_is_the_single_run_for_few_images() -> None:
     run = noisy(4)
     wider = t.ppf(0.975, 29) / norm.ppf(0.975) * np.sqrt(30 / 29)  # 30 images, see the golden differences
-    for metric in stats.METRICS:
-        single, plain = stats.across_seeds([run], None, metric, seed=1), stats.summarise(run, None, seed=1)[metric]
+    for metric in inference.METRICS:
+        single, plain = (
+            inference.across_seeds([run], None, metric, seed=1),
+            inference.summarise(run, None, seed=1)[metric],
+        )
         assert single.value == pytest.approx(plain.value)
         off = [wider * (bound - plain.value) for bound in (plain.low, plain.high) if bound is not None]
         assert [single.low, single.high] == pytest.approx([single.value + x for x in off])
@@ -206,8 +209,8 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     gold, groups = [0] * 30, range(30)
     two_thirds = frame(groups, gold, [0, 0, 1] * 10)
     perfect, third = frame(groups, gold, [0] * 30), frame(groups, gold, [0, 1, 1] * 10)
-    steady = stats.across_seeds([two_thirds, two_thirds], None)
-    shaky = stats.across_seeds([perfect, third], None)
+    steady = inference.across_seeds([two_thirds, two_thirds], None)
+    shaky = inference.across_seeds([perfect, third], None)
     assert steady.value == pytest.approx(shaky.value)
     assert steady.low is not None
     assert shaky.low is not None
@@ -217,14 +220,14 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
 def test_shuffled_rows_are_paired_by_id() -> None:
     a, b = noisy(1), noisy(2)
     shuffled = b.sample(frac=1, random_state=0)
-    straight = stats.paired_difference({0: a}, {0: b}, None, resamples=50)
-    assert stats.paired_difference({0: a}, {0: shuffled}, None, resamples=50) == straight
+    straight = inference.paired_difference({0: a}, {0: b}, None, resamples=50)
+    assert inference.paired_difference({0: a}, {0: shuffled}, None, resamples=50) == straight
 
 
 def test_macro_f1_over_the_options_or_over_the_letters_seen() -> None:
     two_of_three = frame(["i", "j"], [0, 1], [0, 1])
-    assert stats.summarise(two_of_three, ["a", "b", "c"])["macro_f1"].value == pytest.approx(2 / 3)
-    assert stats.summarise(two_of_three, None)["macro_f1"].value == 1
+    assert inference.summarise(two_of_three, ["a", "b", "c"])["macro_f1"].value == pytest.approx(2 / 3)
+    assert inference.summarise(two_of_three, None)["macro_f1"].value == 1
 
 
 @pytest.mark.parametrize("coverage_seed", [0, 1])
@@ -235,7 +238,7 @@ def test_the_interval_covers_the_truth(coverage_seed: int) -> None:
     for _ in range(200):
         chance = np.repeat(rng.choice([0.5, 0.9], size=60), 4)  # a group is easy or hard: 0.7 on average
         chosen = (rng.random(240) >= chance).astype(int)
-        found = stats.summarise(frame(np.repeat(np.arange(60), 4), np.zeros(240, int), chosen), None, 400)
+        found = inference.summarise(frame(np.repeat(np.arange(60), 4), np.zeros(240, int), chosen), None, 400)
         held += found["accuracy"].low <= 0.7 <= found["accuracy"].high  # type: ignore[operator]
     assert 178 <= held <= 198
 
@@ -246,20 +249,20 @@ def test_the_interval_covers_the_truth(coverage_seed: int) -> None:
 def test_bad_input() -> None:
     run = noisy(0)
     with pytest.raises(DataError, match="no predictions"):
-        stats.summarise(run[:0], None)
+        inference.summarise(run[:0], None)
     with pytest.raises(DataError, match=r"several splits .ood, test."):
-        stats.summarise(run.assign(split=["test"] * 45 + ["ood"] * 45), None)
+        inference.summarise(run.assign(split=["test"] * 45 + ["ood"] * 45), None)
     with pytest.raises(DataError, match="example 2 has no group"):
-        stats.summarise(frame(["i", "j", None], [0, 0, 0], [0, 0, 0]), None)
+        inference.summarise(frame(["i", "j", None], [0, 0, 0], [0, 0, 0]), None)
     with pytest.raises(ConfigError, match="unknown metric 'acuracy'; did you mean 'accuracy'"):
-        stats.across_seeds([run], None, "acuracy")
+        inference.across_seeds([run], None, "acuracy")
     with pytest.raises(ConfigError, match="did you mean 'accuracy/object'"):
-        stats.across_seeds([run], None, "accuracy/objekt")
+        inference.across_seeds([run], None, "accuracy/objekt")
     with pytest.raises(DataError, match=r"no seed in common: one side has \[0\], the other \[1\]"):
-        stats.paired_difference({0: run}, {1: run}, None)
+        inference.paired_difference({0: run}, {1: run}, None)
     with pytest.raises(DataError, match=r"different examples .90 and 60. can't be paired"):
-        stats.across_seeds([run, run[:60]], None)
+        inference.across_seeds([run, run[:60]], None)
     with pytest.raises(DataError, match="'e0' is predicted twice"):
-        stats.across_seeds([pd.concat([run, run[:1]])], None)
+        inference.across_seeds([pd.concat([run, run[:1]])], None)
     with pytest.raises(DataError, match="'e0' has another gold in another run"):
-        stats.across_seeds([run, run.assign(gold=(run["gold"] + 1) % 3)], None)
+        inference.across_seeds([run, run.assign(gold=(run["gold"] + 1) % 3)], None)

@@ -15,10 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
-from harness import places
-from harness import store as store_module
 from harness.errors import StoreError
-from harness.places import LOCK
 from harness.record import Interval, Provenance, Record
 from harness.store import (
     HISTORY,
@@ -28,8 +25,11 @@ from harness.store import (
     Problem,
     Store,
     history_frame,
+    local,
     predictions_frame,
 )
+from harness.store import store as store_module
+from harness.store.local import LOCK
 
 PROVENANCE = Provenance(package="0", code="c0de", started="2026-01-01T00:00:00Z", finished="2026-01-01T00:01:00Z")
 
@@ -190,7 +190,7 @@ def test_a_reader_between_the_two_moves_of_a_writer_looks_again(
 
 def test_a_lock_that_is_never_let_go(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write(record())
-    monkeypatch.setattr(places, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(local, "LOCK_SECONDS", 0.1)
     with FileLock(store.root / LOCK), pytest.raises(StoreError, match=r"another process has held its \.lock for 0 s"):
         store.write(record("run-2"))
     assert names(store.root) == ["run-1"]

@@ -24,13 +24,14 @@ import pyarrow.parquet as pq
 import pytest
 from common import Cli
 
-from harness import archive, arrival, submission
-from harness import store as store_module
-from harness.archive import MANIFEST
 from harness.errors import DataError, StoreError, UserError
-from harness.places import LOCK
+from harness.record import parse_record
 from harness.store import PREDICTIONS, Store
-from harness.verify import verify
+from harness.store import store as store_module
+from harness.store.local import LOCK
+from harness.submission import bundle, intake, submit
+from harness.submission.bundle import MANIFEST
+from harness.submission.verify import verify
 
 Files = dict[str, bytes]
 Spoil = Callable[[Files], None]
@@ -46,7 +47,7 @@ def run_id(small_store: Path) -> str:
 def packed(small_store: Path, run_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run in one file, its student with it."""
     out = tmp_path_factory.mktemp("packed") / "run.zip"
-    submission.pack(Store(small_store), run_id, out, with_student=True)
+    submit.pack(Store(small_store), run_id, out, with_student=True)
     return out
 
 
@@ -150,13 +151,13 @@ def test_a_run_is_sent_and_arrives_as_it_was(cli: Cli, small_store: Path, run_id
 def test_a_store_in_a_bucket(packed: Path, run_id: str, tmp_path: Path) -> None:
     """The same through fsspec: taken in, verified, and packed again to the same bytes."""
     store = Store(f"memory://{tmp_path.name}/runs")
-    assert submission.add(store, packed).added
-    assert not submission.add(store, packed).added
+    assert submit.add(store, packed).added
+    assert not submit.add(store, packed).added
     received = store.received(run_id)
     assert received is not None
     assert received.file == "run.zip"
     assert verify(store, run_id).of("changed") == []
-    submission.pack(store, run_id, tmp_path / "again.zip", with_student=True)
+    submit.pack(store, run_id, tmp_path / "again.zip", with_student=True)
     assert (tmp_path / "again.zip").read_bytes() == packed.read_bytes()
 
 
@@ -168,16 +169,16 @@ def test_the_verbs_have_help(cli: Cli, verb: str) -> None:
 
 
 def test_packing_twice_gives_the_same_file(small_store: Path, run_id: str, packed: Path, tmp_path: Path) -> None:
-    submission.pack(Store(small_store), run_id, tmp_path / "again.zip", with_student=True)
+    submit.pack(Store(small_store), run_id, tmp_path / "again.zip", with_student=True)
     assert (tmp_path / "again.zip").read_bytes() == packed.read_bytes()
-    submission.pack(Store(small_store), run_id, tmp_path / "again.zip", with_student=True)
+    submit.pack(Store(small_store), run_id, tmp_path / "again.zip", with_student=True)
     with pytest.raises(StoreError, match=r"again.zip is there already, and is another file: choose a name with -o"):
-        submission.pack(Store(small_store), run_id, tmp_path / "again.zip")
+        submit.pack(Store(small_store), run_id, tmp_path / "again.zip")
     assert tree(tmp_path) == {"again.zip"}
 
 
 def test_the_student_comes_with_it(packed: Path, small_store: Path, run_id: str, tmp_path: Path) -> None:
-    submission.add(Store(tmp_path), packed)
+    submit.add(Store(tmp_path), packed)
     assert tree(tmp_path / run_id / "student") == tree(small_store / run_id / "student") > {"model.safetensors"}
 
 
@@ -186,8 +187,8 @@ def test_an_older_run_without_a_seal(small_store: Path, run_id: str, tmp_path: P
     record = tmp_path / "old" / run_id / "record.json"
     text = {name: value for name, value in json.loads(record.read_text()).items() if name != "seal"}
     record.write_text(json.dumps(text))
-    submission.pack(Store(tmp_path / "old"), run_id, tmp_path / "old.zip")
-    arrived = submission.add(Store(tmp_path / "there"), tmp_path / "old.zip")
+    submit.pack(Store(tmp_path / "old"), run_id, tmp_path / "old.zip")
+    arrived = submit.add(Store(tmp_path / "there"), tmp_path / "old.zip")
     assert arrived.added
     assert "seal" in {finding.check for finding in arrived.report.of("unverified")}
 
@@ -248,10 +249,10 @@ def test_a_disk_that_fails_leaves_nothing(
 
     monkeypatch.setattr(store_module.shutil, "copyfileobj", full)
     with pytest.raises(StoreError, match="No space left on device"):
-        submission.add(Store(tmp_path / "store"), packed)
+        submit.add(Store(tmp_path / "store"), packed)
     assert tree(tmp_path / "store") == set()
     monkeypatch.undo()
-    assert submission.add(Store(tmp_path / "store"), packed).added
+    assert submit.add(Store(tmp_path / "store"), packed).added
 
 
 # ----------------------------------------------------------------------------------- hostile archives
@@ -339,7 +340,7 @@ def test_bombs_by_ratio(refused: Callable[[Path, str], None], files: Files, run_
     blanks = files | {"record.json": files["record.json"] + b" " * 15_000_000}
     refused(forged(tmp_path / "x.zip", blanks, run_id), "too many to be a run's")
     zeros = files | {"student/config.json": bytes(65 * 2**20)}
-    refused(forged(tmp_path / "x.zip", zeros, run_id), f"expected at most {archive.MOST_TEXT}")
+    refused(forged(tmp_path / "x.zip", zeros, run_id), f"expected at most {bundle.MOST_TEXT}")
 
 
 def test_a_bomb_that_lies_about_its_size(
@@ -401,7 +402,7 @@ def test_any_changed_byte_is_refused_or_harmless(packed: Path, small_store: Path
         (tmp_path / "x.zip").write_bytes(good[:at] + bytes([good[at] ^ 1 << rng.randrange(8)]) + good[at + 1 :])
         store = Store(tmp_path / f"store-{i}")
         try:
-            submission.add(store, tmp_path / "x.zip")
+            submit.add(store, tmp_path / "x.zip")
         except UserError:
             assert not store.root.exists()
             continue
@@ -597,7 +598,7 @@ def test_a_table_that_grows(refused: Callable[[Path, str], None], files: Files, 
 def test_what_a_table_takes_is_bounded_whatever_it_declares() -> None:
     code = (
         "import numpy as np\n"
-        "from harness.arrival import _memory_limit\n"
+        "from harness.submission.intake import _memory_limit\n"
         "with _memory_limit(64 * 2**20):\n"
         "    small = np.ones(2**20)\n"
         "    try: np.ones(2**27)\n"
@@ -612,8 +613,8 @@ def test_a_bootstrap_that_would_take_for_ever(files: Files) -> None:
     """Two limits that a small run can't reach: groups times categories, and groups times resamples."""
     wide = pq.read_table(io.BytesIO(files["predictions.parquet"]))
     record = json.loads(files["record.json"])
-    record["config"]["evaluate"]["resamples"] = arrival.MOST_RESAMPLES
-    found = arrival.migrate.parse(json.dumps(record))
+    record["config"]["evaluate"]["resamples"] = intake.MOST_RESAMPLES
+    found = parse_record(json.dumps(record))
     assert not isinstance(found, str)
     names = [f"c{i}" for i in range(900)]
     rows = len(wide)
@@ -621,7 +622,7 @@ def test_a_bootstrap_that_would_take_for_ever(files: Files) -> None:
         pa.concat_tables([wide] * (900 // rows + 1))
     )
     with pytest.raises(DataError, match=r"900 categories and 100000 resamples: too many to compute anew"):
-        arrival._check_predictions(Path("x.zip"), many, found)
+        intake._check_predictions(Path("x.zip"), many, found)
 
 
 @pytest.mark.parametrize(
@@ -661,7 +662,7 @@ def test_records_of_any_shape_are_refused_in_words(files: Files, run_id: str, tm
     for _ in range(80):
         files["record.json"] = json.dumps(replaced(json.loads(good) | {"seal": None})).encode()
         try:
-            submission.add(Store(tmp_path / "store"), forged(tmp_path / "x.zip", files, run_id))
+            submit.add(Store(tmp_path / "store"), forged(tmp_path / "x.zip", files, run_id))
         except UserError as error:
             said.append(str(error))
         shutil.rmtree(tmp_path / "store", ignore_errors=True)
@@ -673,7 +674,8 @@ def test_a_received_record_opens_nothing_of_this_machine(
     files: Files, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its ladder may be the path of a file or a model to be downloaded, its plugins may be code."""
-    from harness import ladders, registry
+    from harness import registry
+    from harness.models import ladders
 
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("opened")
@@ -685,6 +687,6 @@ def test_a_received_record_opens_nothing_of_this_machine(
     monkeypatch.setattr(ladders, "read_toml", never)
     monkeypatch.setattr(ladders, "snapshot", never)
     monkeypatch.setattr(registry, "load_plugin", never)
-    arrived = submission.add(Store(tmp_path / "store"), forged(tmp_path / "x.zip", files, run_id))
+    arrived = submit.add(Store(tmp_path / "store"), forged(tmp_path / "x.zip", files, run_id))
     assert any("the run came from elsewhere" in finding.detail for finding in arrived.report.of("unverified"))
     assert not (tmp_path / "ran").exists()

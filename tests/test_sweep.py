@@ -18,13 +18,13 @@ import pytest
 from common import Cli
 from test_ray import CLUSTER, Start, address, ended, start  # noqa: F401
 
-from harness import sweep as sweeping
-from harness import tuning
 from harness.config import parse, read_toml
 from harness.errors import ConfigError
+from harness.experiments import ray_tune
+from harness.experiments import sweep as sweeping
+from harness.experiments.sweep import Dimension, Search, SweepConfig, Trial, points, ranked
 from harness.record import Record
 from harness.store import Store
-from harness.sweep import Dimension, Search, SweepConfig, Trial, points, ranked
 
 
 def config(**fields: Any) -> SweepConfig:
@@ -146,7 +146,7 @@ def test_only_two_modules_import_ray(root: Path) -> None:
     found = {
         p.relative_to(root).as_posix() for p in (root / "harness").rglob("*.py") if importing.search(p.read_text())
     }
-    assert found == {"harness/rayrun.py", "harness/tuning.py"}
+    assert found == {"harness/execution/ray_train.py", "harness/experiments/ray_tune.py"}
 
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).parent.parent / "sweeps").glob("*.toml")), ids=lambda p: p.stem)
@@ -194,9 +194,9 @@ def test_a_dry_run_prints_space_and_price(cli: Cli, toy_sweep: Any, tmp_path: Pa
 
 def test_half_a_state_is_none(tmp_path: Path) -> None:
     """As its driver leaves it that is killed while Tune copies the files: the newest session's alone count."""
-    check = partial(tuning.check_state, tmp_path)
+    check = partial(ray_tune.check_state, tmp_path)
     with pytest.raises(FileNotFoundError, match="it was stopped before any was kept"):
-        check(tuning.SUGGESTED)
+        check(ray_tune.SUGGESTED)
     (tmp_path / "experiment_state-2026-01-01.json").write_text('{"trial_')
     newest = {
         "experiment_state-2026-01-02.json": b'{"trial_data": []}',
@@ -206,10 +206,10 @@ def test_half_a_state_is_none(tmp_path: Path) -> None:
     }
     for name, content in newest.items():
         (tmp_path / name).write_bytes(content)
-    for kinds in (tuning.SUGGESTED, tuning.LISTED):
+    for kinds in (ray_tune.SUGGESTED, ray_tune.LISTED):
         check(kinds)
     for name, content in newest.items():
-        kinds = tuning.LISTED if name.startswith("basic") else tuning.SUGGESTED
+        kinds = ray_tune.LISTED if name.startswith("basic") else ray_tune.SUGGESTED
         (tmp_path / name).write_bytes(content[:-1])
         with pytest.raises((EOFError, ValueError, pickle.UnpicklingError)):
             check(kinds)
@@ -218,7 +218,7 @@ def test_half_a_state_is_none(tmp_path: Path) -> None:
             with pytest.raises(FileNotFoundError):
                 check(kinds)
         (tmp_path / name).write_bytes(content)
-    check(tuning.SUGGESTED)
+    check(ray_tune.SUGGESTED)
 
 
 def runs_of(store: Store, tag: str) -> list[Record]:

@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from benchmarks.lessons import Curriculum, Lesson
-from benchmarks.scenes_factuality import ScenesFactuality
-from benchmarks.scenes_hallucination import ScenesHallucination
-from harness import tiny
+from benchmarks.scenes.curriculum import Curriculum, Lesson
+from benchmarks.scenes.factuality import ScenesFactuality
+from benchmarks.scenes.hallucination import ScenesHallucination
 from harness.errors import ConfigError
-from harness.pretrain import Recipe, collate, losses, pretrain, verify
+from harness.models import tiny
+from harness.models.pretrain import Recipe, collate, losses, pretrain, verify
 
-WEIGHTS = Path(tiny.__file__).parent / "weights" / "tiny"
+WEIGHTS = Path(tiny.__file__).parents[1] / "weights" / "tiny"
 WORDS = Curriculum().words()
 
 

@@ -14,8 +14,8 @@ from common import Cli
 
 from harness.config import RunConfig, TrackConfig, parse
 from harness.errors import ConfigError
+from harness.execution.trackers import tracker
 from harness.store import Store
-from harness.track import tracker
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,16 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from benchmarks.scenes_factuality import ScenesFactuality
-from harness import data, plan, runner, train
+from benchmarks.scenes.factuality import ScenesFactuality
 from harness.config import RunConfig, parse
-from harness.io import GroupIo, PlainIo
-from harness.plan import Plan
+from harness.data import dataset
+from harness.execution import run
+from harness.models.distributed import GroupIo, PlainIo
+from harness.planning import plan
+from harness.planning.plan import Plan
 from harness.store import Store
-from methods.hkd4vlm import HKD4VLM
+from harness.train import loop
+from methods.hkd4vlm.method import HKD4VLM
 
 Make = Callable[..., Plan]
 Weights = dict[str, torch.Tensor]
@@ -51,13 +54,13 @@ def make(toy: str, toy_ladder: str) -> Make:
     return made
 
 
-def trained(planned: Plan, work: Path) -> tuple[Weights, train.Trained]:
+def trained(planned: Plan, work: Path) -> tuple[Weights, loop.Trained]:
     torch.set_num_threads(1)
-    result = train.train(planned, PlainIo(), work)
+    result = loop.train(planned, PlainIo(), work)
     return dict(result.student.vlm.state_dict()), result
 
 
-def losses(result: train.Trained) -> list[float]:
+def losses(result: loop.Trained) -> list[float]:
     return [row["value"] for row in result.history if row["term"].startswith("loss/")]
 
 
@@ -87,7 +90,7 @@ def die_at(stage: str, step: int) -> Callable[[dict[str, Any]], None]:
 
 
 def test_learns_the_toy(make: Make, tmp_path: Path) -> None:
-    record = runner.execute(make(train={"examples": 960}), PlainIo(), Store(tmp_path))
+    record = run.execute(make(train={"examples": 960}), PlainIo(), Store(tmp_path))
     assert record.status == "done"
     assert record.metrics["test"]["accuracy"].value > 0.9
 
@@ -134,11 +137,11 @@ def _rank(rank: int, world: int, configs: dict[str, RunConfig], folder: Path) ->
         try:
             if name == "cut, resumed":
                 with suppress(Killed):  # all ranks at one place, in the second stage after its checkpoint
-                    train.train(plan.make(config), GroupIo(io.group, die_at("tcrd", 3)), work)
-            result = train.train(plan.make(config), io, work)
+                    loop.train(plan.make(config), GroupIo(io.group, die_at("tcrd", 3)), work)
+            result = loop.train(plan.make(config), io, work)
             said = {"losses": losses(result), "bill": {k: c.model_dump() for k, c in result.costs.items()}}
             said |= {"weights": result.student.vlm.state_dict(), "resumed": result.resumed}
-        except train.TrainingError as error:
+        except loop.TrainingError as error:
             said = {"error": str(error)}
         torch.save(said, folder / f"{name} {rank}.pt")
     torch.distributed.destroy_process_group()
@@ -220,15 +223,15 @@ def test_ranks_that_forward_other_roles_are_told_before_they_wait_for_ever(
     )
 
 
-Uncut = Callable[[Plan], tuple[Weights, train.Trained]]
+Uncut = Callable[[Plan], tuple[Weights, loop.Trained]]
 
 
 @pytest.fixture(scope="module")
 def uncut(tmp_path_factory: pytest.TempPathFactory) -> Uncut:
     """What a run comes to without a stop; of runs with the same settings the first is trained."""
-    found: dict[str, tuple[Weights, train.Trained]] = {}
+    found: dict[str, tuple[Weights, loop.Trained]] = {}
 
-    def of(planned: Plan) -> tuple[Weights, train.Trained]:
+    def of(planned: Plan) -> tuple[Weights, loop.Trained]:
         if planned.run_id not in found:
             found[planned.run_id] = trained(planned, tmp_path_factory.mktemp("uncut"))
         return found[planned.run_id]
@@ -253,7 +256,7 @@ def test_resume_equals_uninterrupted(
     whole, straight = uncut(planned)
 
     with pytest.raises(Killed):  # a stage has 6 steps, a checkpoint after 3
-        train.train(planned, PlainIo(die_at(stage, step)), tmp_path / "broken")
+        loop.train(planned, PlainIo(die_at(stage, step)), tmp_path / "broken")
     resumed, result = trained(planned, tmp_path / "broken")
     assert result.resumed == 1
     assert furthest(whole, resumed) == 0
@@ -327,7 +330,7 @@ def test_a_part_that_is_off_costs_no_forward(
 def test_each_view_of_an_answer_is_billed(make: Make, tmp_path: Path, settings: dict[str, Any], views: int) -> None:
     off = {"ppod": False, "tcrd": False, **settings}
     planned = make("hkd4vlm", settings=off, train={"examples": 8}, evaluate={"splits": ["test"]})
-    record = runner.execute(planned, PlainIo(), Store(tmp_path))
+    record = run.execute(planned, PlainIo(), Store(tmp_path))
     assert record.cost.test_forwards == 24 * views
 
 
@@ -366,7 +369,7 @@ def test_with_the_cache_too_resume_equals_uninterrupted(make: Make, tmp_path: Pa
     assert straight.costs["distil.teacher"].forwards == 48
 
     with pytest.raises(Killed):
-        train.train(planned, PlainIo(die_at("distil", 7)), tmp_path / "broken")
+        loop.train(planned, PlainIo(die_at("distil", 7)), tmp_path / "broken")
     resumed, result = trained(planned, tmp_path / "broken")
     assert furthest(whole, resumed) == 0
     assert result.history == straight.history
@@ -412,8 +415,8 @@ def test_swapped_images_bear_the_gold_that_the_benchmark_names(make: Make) -> No
                        degrade=False),
         config=SimpleNamespace(seed=0), training=SimpleNamespace(benchmark=benchmark, splits={"train": examples}),
     )  # fmt: skip
-    shown = [train.shown(planned, at, example) for at, example in enumerate(examples)]
-    assert shown == [train.shown(planned, at, example) for at, example in enumerate(examples)]
+    shown = [loop.shown(planned, at, example) for at, example in enumerate(examples)]
+    assert shown == [loop.shown(planned, at, example) for at, example in enumerate(examples)]
     pairs = [(one, other) for one, other in zip(examples, shown, strict=True) if one != other]
     known = [example for example in examples if benchmark.swap_gold(example) is not None]
     assert 0.1 < len(pairs) / len(known) < 0.3
@@ -423,7 +426,7 @@ def test_swapped_images_bear_the_gold_that_the_benchmark_names(make: Make) -> No
         assert other.image != one.image
         assert any(other.image == e.image for e in examples)
     planned.method = replace(planned.method, augmentation=False)
-    assert [train.shown(planned, at, example) for at, example in enumerate(examples)] == examples
+    assert [loop.shown(planned, at, example) for at, example in enumerate(examples)] == examples
 
 
 def test_validation_keeps_the_best(make: Make, tmp_path: Path) -> None:
@@ -434,7 +437,7 @@ def test_validation_keeps_the_best(make: Make, tmp_path: Path) -> None:
 
 
 def test_zero_shot_trains_nothing(make: Make, tmp_path: Path) -> None:
-    record = runner.execute(make("zero_shot"), PlainIo(), Store(tmp_path))
+    record = run.execute(make("zero_shot"), PlainIo(), Store(tmp_path))
     assert record.status == "done"
     assert record.cost.train_flops == 0
     assert record.stages == []
@@ -442,7 +445,7 @@ def test_zero_shot_trains_nothing(make: Make, tmp_path: Path) -> None:
 
 def test_stored_predictions_give_the_metrics(make: Make, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    record = runner.execute(make(), PlainIo(), store)
+    record = run.execute(make(), PlainIo(), store)
     predictions = store.predictions(record.run_id, "test")
     right = predictions["gold"] == predictions["chosen"]
     assert record.metrics["test"]["accuracy"].value == pytest.approx(right.mean())
@@ -454,8 +457,8 @@ def test_stored_predictions_give_the_metrics(make: Make, tmp_path: Path) -> None
 
 def test_a_finished_run_is_not_repeated(make: Make, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    first = runner.execute(make(), PlainIo(), store)
-    assert runner.execute(make(), PlainIo(), store) == first
+    first = run.execute(make(), PlainIo(), store)
+    assert run.execute(make(), PlainIo(), store) == first
 
 
 @pytest.mark.parametrize(
@@ -467,9 +470,9 @@ def test_a_finished_run_is_not_repeated(make: Make, tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_method_is_named(make: Make, tmp_path: Path, method: str, expected: str) -> None:
-    with pytest.raises(train.TrainingError, match=expected):
-        train.train(make(method), PlainIo(), tmp_path)
-    record = runner.execute(make(method), PlainIo(), Store(tmp_path / "store"))
+    with pytest.raises(loop.TrainingError, match=expected):
+        loop.train(make(method), PlainIo(), tmp_path)
+    record = run.execute(make(method), PlainIo(), Store(tmp_path / "store"))
     assert record.status == "failed"
     assert record.error is not None
     assert record.error.stage == "only"
@@ -495,8 +498,8 @@ BREACHES = {
 @pytest.mark.parametrize("how", BREACHES)
 def test_a_breach_says_where_it_is_and_what_mends_it(make: Make, tmp_path: Path, how: str) -> None:
     planned = make("breach", settings={"how": how}, train={"micro_batch_size": 5})
-    with pytest.raises(train.TrainingError, match=rf"method 'breach', stage 'only', step 0: {BREACHES[how]}"):
-        train.train(planned, PlainIo(), tmp_path)
+    with pytest.raises(loop.TrainingError, match=rf"method 'breach', stage 'only', step 0: {BREACHES[how]}"):
+        loop.train(planned, PlainIo(), tmp_path)
 
 
 def test_what_is_made_ahead_comes_in_order_and_an_error_at_its_turn() -> None:
@@ -506,19 +509,19 @@ def test_what_is_made_ahead_comes_in_order_and_an_error_at_its_turn() -> None:
         made.append((position, threading.current_thread() is threading.main_thread()))
         return 60 // position
 
-    ahead = data.Ahead(make, [1, 2, 0, 3], lambda: None)
+    ahead = dataset.Ahead(make, [1, 2, 0, 3], lambda: None)
     assert [next(ahead), next(ahead)] == [60, 30]
     with pytest.raises(ZeroDivisionError):
         next(ahead)
     assert made == [(1, False), (2, False), (0, False)]
-    assert list(data.Ahead(make, [4, 5], lambda: None)) == [15, 12]
+    assert list(dataset.Ahead(make, [4, 5], lambda: None)) == [15, 12]
 
 
 def test_order_depends_on_seed_and_position_only() -> None:
     examples: Any = list(range(10))
-    seen = [example for _, example in data.batch_at(examples, 0, 0, 20)]
+    seen = [example for _, example in dataset.batch_at(examples, 0, 0, 20)]
     assert sorted(seen[:10]) == sorted(seen[10:]) == examples  # whole epochs, each in its own order
     assert seen[:10] != seen[10:]
-    pieces = [e for start in range(0, 20, 4) for _, e in data.batch_at(examples, 0, start, 4)]
+    pieces = [e for start in range(0, 20, 4) for _, e in dataset.batch_at(examples, 0, start, 4)]
     assert pieces == seen
-    assert [e for _, e in data.batch_at(examples, 1, 0, 20)] != seen
+    assert [e for _, e in dataset.batch_at(examples, 1, 0, 20)] != seen

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from common import Cli
 
-from harness import plan
+from harness.planning import plan
 
 
 def test_the_tutorial_works(cli: Cli, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

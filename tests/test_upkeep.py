@@ -13,10 +13,9 @@ import pytest
 from common import Cli
 from runs import add, answers, provenance, record
 
-from harness import manifest, upkeep
-from harness.catalogue import compact
 from harness.errors import StoreError
-from harness.store import Store
+from harness.store import Store, maintenance, manifest
+from harness.store.catalog import compact
 
 
 @pytest.fixture
@@ -172,7 +171,7 @@ def test_merge_refuses_a_contradiction(store: Store, tmp_path: Path, cli: Cli) -
     assert "1 finished runs have other bytes" in said.err
     assert "(finetune-S-0): nothing was taken" in said.err
     assert store.status("new-S-0") is None
-    done = upkeep.merge(store, other, keep_ours=True)
+    done = maintenance.merge(store, other, keep_ours=True)
     assert (done.copied, done.ours) == (["new-S-0"], ["finetune-S-0"])
     assert store.read("finetune-S-0").metrics["test"]["accuracy"].value == 0.75
 
@@ -182,11 +181,11 @@ def test_controls_are_the_same_when_their_answers_are(store: Store, tmp_path: Pa
     for at, day in ((store, 1), (other, 2)):
         made = record("majority", frame=answers(4), kind="control", provenance=provenance(f"2026-01-0{day}T00:00Z"))
         at.write(made, answers(4))
-    assert upkeep.merge(store, other).same == ["majority-S-0"]
+    assert maintenance.merge(store, other).same == ["majority-S-0"]
     third = Store(tmp_path / "third")
     third.write(record("majority", frame=answers(3), kind="control"), answers(3))
     with pytest.raises(StoreError, match="other bytes"):
-        upkeep.merge(store, third)
+        maintenance.merge(store, third)
 
 
 def test_an_empty_store_is_no_source(store: Store, tmp_path: Path, cli: Cli) -> None:

@@ -21,7 +21,7 @@ from common import Cli
 from harness import registry
 from harness.record import Record
 from harness.store import HISTORY, PREDICTIONS, Store
-from harness.verify import Report, verify
+from harness.submission.verify import Report, verify
 
 FILES = ("record.json", "predictions.parquet", "history.parquet")
 

@@ -11,11 +11,15 @@ import families
 import pytest
 import torch
 
-from harness import data, describe, models, plan, vocabulary
 from harness.config import RunConfig, RungConfig, parse
-from harness.encoding import Encoder
+from harness.data import dataset
 from harness.errors import ConfigError, ModelError
-from harness.launch import launch
+from harness.execution.launch import launch
+from harness.models import scorer as models
+from harness.models import vocabulary
+from harness.models.encoding import Encoder
+from harness.planning import plan
+from harness.report import describe
 from harness.store import Store
 
 TOKENS = {"a": 0, "b": 1, "c": 2}
@@ -95,7 +99,7 @@ def test_one_tokenizer_with_different_padding(toy: str, tmp_path: Path) -> None:
         "qwen2_5_vl models, compared over 55 tokens (rows of the output layers: L 83, S 67)"
     )
     # The loss before the first step, from both models' logits of the 55 tokens.
-    batch = [e for _, e in data.batch_at(made.training.splits["train"], 0, 0, 8)]
+    batch = [e for _, e in dataset.batch_at(made.training.splits["train"], 0, 0, 8)]
     logs = {}
     for name in ("L", "S"):
         rung = RungConfig(name=name, model=str(tmp_path / name))

@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from harness import models, windows
 from harness.api import Example
 from harness.config import RungConfig
+from harness.models import scorer as models
+from harness.models import window_attention
 
 FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 LENGTHS = (4, 6, 4, 4, 2)
@@ -23,11 +24,13 @@ def test_within_windows_by_the_definition() -> None:
     """softmax(q k / s) v over the keys of the same window."""
     q, k, v = (torch.randn(1, 2, sum(LENGTHS), 3, generator=torch.Generator().manual_seed(n)) for n in range(3))
     ends = torch.tensor((0, *LENGTHS)).cumsum(0)
-    found, _ = windows.attend(torch.nn.Module(), q, k, v, None, scaling=0.7, cu_seq_lens_q=ends)
+    found, _ = window_attention.attend(torch.nn.Module(), q, k, v, None, scaling=0.7, cu_seq_lens_q=ends)
     whose = torch.repeat_interleave(torch.arange(len(LENGTHS)), torch.tensor(LENGTHS))
     scores = (q @ k.transpose(2, 3) * 0.7).masked_fill(whose[:, None] != whose, float("-inf"))
     torch.testing.assert_close(found, (scores.softmax(-1) @ v).transpose(1, 2))
-    alike, _ = windows.attend(torch.nn.Module(), q, k, v, None, scaling=0.7, cu_seq_lens_q=torch.tensor([0, 10, 20]))
+    alike, _ = window_attention.attend(
+        torch.nn.Module(), q, k, v, None, scaling=0.7, cu_seq_lens_q=torch.tensor([0, 10, 20])
+    )
     halves = [q[..., s, :] @ k[..., s, :].transpose(2, 3) * 0.7 for s in (slice(0, 10), slice(10, 20))]
     wanted = [h.softmax(-1) @ v[..., s, :] for h, s in zip(halves, (slice(0, 10), slice(10, 20)), strict=True)]
     torch.testing.assert_close(alike, torch.cat(wanted, 2).transpose(1, 2))
@@ -50,23 +53,25 @@ def scorer(folder: Path) -> tuple[models.OptionScorer, models.Batch]:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many windows each call of attention takes."""
     found: list[int] = []
-    plain = windows.attention
+    plain = window_attention.attention
 
     def counted(query: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
         found.append(len(query))
         return plain(query, *args, **more)
 
-    monkeypatch.setattr(windows, "attention", counted)
+    monkeypatch.setattr(window_attention, "attention", counted)
     return found
 
 
 def test_a_frozen_pass_leaves_nothing_that_a_learner_cannot_use() -> None:
     """A frozen model in inference mode meets windows of these lengths first, then a learner."""
-    windows._by_length.cache_clear()
+    window_attention._by_length.cache_clear()
     q, ends = torch.randn(1, 2, sum(LENGTHS), 4), torch.tensor((0, *LENGTHS)).cumsum(0)
     with torch.inference_mode():
-        frozen, _ = windows.attend(torch.nn.Module(), q, q, q, None, scaling=1.0, cu_seq_lens_q=ends)
-    found, _ = windows.attend(torch.nn.Module(), q.requires_grad_(), q, q, None, scaling=1.0, cu_seq_lens_q=ends)
+        frozen, _ = window_attention.attend(torch.nn.Module(), q, q, q, None, scaling=1.0, cu_seq_lens_q=ends)
+    found, _ = window_attention.attend(
+        torch.nn.Module(), q.requires_grad_(), q, q, None, scaling=1.0, cu_seq_lens_q=ends
+    )
     found.sum().backward()
     assert q.grad is not None
     assert torch.equal(found, frozen)
@@ -81,7 +86,7 @@ def test_a_tower_answers_as_before(
     results = []
     for on in (True, False):
         if not on:
-            monkeypatch.setattr(windows, "together", lambda _: None)
+            monkeypatch.setattr(window_attention, "together", lambda _: None)
         vlm, batch = scorer(tmp_path)
         options = vlm(batch)["options"]
         options.log_softmax(-1)[:, 0].sum().backward()
@@ -102,9 +107,9 @@ def test_only_these_towers_and_no_trace_is_saved(tmp_path: Path) -> None:
     assert other.config.vision_config._attn_implementation == "sdpa"
     families.build("qwen2_5_vl", tmp_path / "one")
     vlm: Any = models.load_vlm(RungConfig(name="S", model=str(tmp_path / "one")))
-    assert vlm.config.vision_config._attn_implementation == windows.NAME
+    assert vlm.config.vision_config._attn_implementation == window_attention.NAME
     assert vlm.config.get_text_config()._attn_implementation == "sdpa"
     vlm.save_pretrained(tmp_path / "again")
-    assert windows.NAME not in json.dumps(json.loads((tmp_path / "again" / "config.json").read_text()))
+    assert window_attention.NAME not in json.dumps(json.loads((tmp_path / "again" / "config.json").read_text()))
     eager: Any = models.load_vlm(RungConfig(name="S", model=str(tmp_path / "one"), attention="eager"))
     assert eager.config.vision_config._attn_implementation == "eager"

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import RidgeClassifier
 
-from benchmarks import world
-from benchmarks.lessons import Curriculum, falsified
-from benchmarks.scenes_factuality import VERDICTS, ScenesFactuality
-from benchmarks.scenes_hallucination import NONE, ScenesHallucination
-from benchmarks.settings import WorldBenchmark
-from benchmarks.world import Exactly, Exists, Has, Kindred, Relates, Scene, Thing
+from benchmarks.scenes import world
+from benchmarks.scenes.base import WorldBenchmark
+from benchmarks.scenes.curriculum import Curriculum, falsified
+from benchmarks.scenes.factuality import VERDICTS, ScenesFactuality
+from benchmarks.scenes.hallucination import NONE, ScenesHallucination
+from benchmarks.scenes.world import Exactly, Exists, Has, Kindred, Relates, Scene, Thing
 from harness.api import ConfigError, Example, Split
 
 BENCHMARKS = (ScenesHallucination, ScenesFactuality)

@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 from runs import answers, record
 
-from harness import places
-from harness.catalogue import View, compact
 from harness.errors import StoreError
-from harness.rank import ranking
-from harness.store import Store
+from harness.leaderboard.leaderboard import ranking
+from harness.store import Store, local
+from harness.store.catalog import View, compact
 
 PROCESSES, SHARED, EACH, TURNS = 64, 48, 3, 2
 FRAMES = [answers(right) for right in range(9)]
@@ -91,5 +90,5 @@ def test_killed_writers(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    places.LOCK_SECONDS = 250.0  # sixty writers take turns, on a disk that others may keep busy
+    local.LOCK_SECONDS = 250.0  # sixty writers take turns, on a disk that others may keep busy
     print(json.dumps(one_turn(Store(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))))

@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import ablations, charts, choices, frames, pages, stores
-from dashboard.texts import plain
-from harness import ablate
-from harness.ablation_page import READING
+from dashboard import navigation
+from dashboard.data import ablation as ablations
+from dashboard.data import store
+from dashboard.widgets import charts, dataframes, url_state
+from dashboard.widgets.escape import plain
+from harness.experiments import ablation as ablate
+from harness.report.ablation import READING
 
 PARTS = {"ablation": "without a part", "rival": "other methods", "control": "controls"}
 
@@ -20,27 +23,27 @@ PARTS = {"ablation": "without a part", "rival": "other methods", "control": "con
 def show() -> None:
     """The page."""
     st.title("Ablation", anchor=False)
-    stores.listing()  # what can't be read says so
-    names = ablations.names(stores.store())
+    store.listing()  # what can't be read says so
+    names = ablations.names(store.store())
     if not names:
-        stores.nothing(
+        store.nothing(
             "No ablation in this store: nothing says what the parts of a method are worth.",
-            f"hkdbench ablate hkd4vlm --store {stores.store().url}",
+            f"hkdbench ablate hkd4vlm --store {store.store().url}",
         )
         return
     left, middle, right = st.columns([2, 2, 2])
     with left:
-        name = choices.one("Ablation", names, "ablation")
-    ablation = ablate.load(stores.store(), name)
+        name = url_state.one("Ablation", names, "ablation")
+    ablation = ablate.load(store.store(), name)
     tables = [benchmark for benchmark, results in ablation.tables.items() if any(r.figures for r in results)]
     if not tables:
         st.info("None of its runs has finished: run the command again.", icon=":material/inbox:")
-        st.code(f"hkdbench ablate {ablation.method} --store {stores.store().url}", language=None)
+        st.code(f"hkdbench ablate {ablation.method} --store {store.store().url}", language=None)
         return
     with middle:
-        benchmark = choices.one("Benchmark", tables, "benchmark")
+        benchmark = url_state.one("Benchmark", tables, "benchmark")
     with right:
-        figure = choices.one("Figure", ablations.figures(ablation, benchmark), "figure")
+        figure = url_state.one("Figure", ablations.figures(ablation, benchmark), "figure")
     frame = ablations.frame(ablation, benchmark, figure)
     full = frame[frame["part"] == "full"].iloc[0]
     own = "" if pd.isna(full["own"]) else ": " + _with_bounds("{:.1f}", full["own"], full["own low"], full["own high"])
@@ -52,7 +55,7 @@ def show() -> None:
     st.caption(plain(READING))
     for label, reason in ablation.left_out.items():
         st.caption(plain(f"Left out: {label}: {reason}"))
-    pages.link("about", f"What {ablation.method} is", what="Methods", which=ablation.method)
+    navigation.link("about", f"What {ablation.method} is", what="Methods", which=ablation.method)
 
 
 def _forest(frame: pd.DataFrame, figure: str) -> None:
@@ -146,7 +149,7 @@ def _table(frame: pd.DataFrame, ablation: ablate.Ablation) -> None:
     heads = ["line", "settings that differ", "figure, %", "minus the full method's, points", "p", "p (Holm)",
              "training, TFLOP (change)", "forwards an answer (change)", "seeds"]  # fmt: skip
     shown = pd.DataFrame(rows, columns=heads)
-    frames.shown(shown, "lines", "All lines of the ablation", {"p": "{:.2g}", "p (Holm)": "{:.2g}"})
+    dataframes.shown(shown, "lines", "All lines of the ablation", {"p": "{:.2g}", "p (Holm)": "{:.2g}"})
     st.download_button(
         "Download as CSV", frame.to_csv(index=False), f"{ablation.name}.csv", "text/csv", icon=":material/download:"
     )
@@ -155,7 +158,7 @@ def _table(frame: pd.DataFrame, ablation: ablate.Ablation) -> None:
 def _with_bounds(form: str, value: Any, low: Any, high: Any) -> str:
     """A number with its interval, where it has them."""
     if pd.isna(value):
-        return frames.MISSING
+        return dataframes.MISSING
     if pd.isna(low) or pd.isna(high):
         return form.format(value)
     return f"{form.format(value)}\u00a0[{form.format(low)},\u00a0{form.format(high)}]"
@@ -163,5 +166,5 @@ def _with_bounds(form: str, value: Any, low: Any, high: Any) -> str:
 
 def _with_change(form: str, value: float, change: float) -> str:
     if pd.isna(value):
-        return frames.MISSING
+        return dataframes.MISSING
     return form.format(value) + ("" if pd.isna(change) or abs(change) < 0.005 * abs(value) else f" ({change:+.2g})")

@@ -7,10 +7,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import choices, frames, started, stores, what_is
-from dashboard.texts import plain
+from dashboard import options
+from dashboard.data import catalog, store
+from dashboard.widgets import dataframes, url_state
+from dashboard.widgets.escape import plain
 from harness import registry
-from harness.rows import Filters
+from harness.leaderboard.schema import Filters
 
 
 def show() -> None:
@@ -19,9 +21,9 @@ def show() -> None:
     known = {"Benchmarks": sorted(registry.benchmarks()), "Methods": sorted(registry.methods())}
     left, right = st.columns([1, 3])
     with left:
-        kind = choices.few("What", list(known), "what")
+        kind = url_state.few("What", list(known), "what")
     with right:
-        name = choices.maybe("Which", known[kind], "which", "All of them")
+        name = url_state.maybe("Which", known[kind], "which", "All of them")
     if name is None:
         _all(kind)
     elif kind == "Methods":
@@ -33,12 +35,12 @@ def show() -> None:
 
 
 def _all(kind: str) -> None:
-    runs = stores.runs()
-    frame = (what_is.methods if kind == "Methods" else what_is.benchmarks)(runs)
+    runs = store.runs()
+    frame = (catalog.methods if kind == "Methods" else catalog.benchmarks)(runs)
     first = frame.columns[0]
-    frames.shown(frame, f"all-{kind}", kind, links={first: ("about", "which", {"what": kind})})
+    dataframes.shown(frame, f"all-{kind}", kind, links={first: ("about", "which", {"what": kind})})
     if kind == "Methods":
-        st.info(what_is.RECONSTRUCTION, icon=":material/info:")
+        st.info(catalog.RECONSTRUCTION, icon=":material/info:")
     st.caption("Plugins add their own: hkdbench dashboard --plugin FILE.py.")
 
 
@@ -46,21 +48,21 @@ def _all(kind: str) -> None:
 
 
 def _method(name: str) -> None:
-    found = what_is.method(name)
+    found = catalog.method(name)
     st.header(plain(name), anchor=False)
     if registry.methods()[name].load().name == "hkd4vlm":
-        st.info(what_is.RECONSTRUCTION, icon=":material/info:")
+        st.info(catalog.RECONSTRUCTION, icon=":material/info:")
     source = f" Source: {found['source']}." if found["source"] else ""
     st.markdown(plain(f"{found['summary']}.{source}"))
     _docstring(found["text"])
     _frame("Stages, on a ladder L > M > S with student S", found["stages"])
-    _frame("Settings", what_is.settings(found))
+    _frame("Settings", catalog.settings(found))
     st.caption("Set one with --set settings.NAME=VALUE, or under settings in a run's or suite's file.")
     _frame("Other names", found["presets"])
     _frame("Ablations: what is switched off", found["ablations"])
     if len(found["ablations"]):
         st.code(f"hkdbench ablate {name}", language=None)
-    runs = [run for run in stores.runs() if run.method == name and run.kind == "run"]
+    runs = [run for run in store.runs() if run.method == name and run.kind == "run"]
     st.caption(f"{len(runs)} runs of it in this store.")
 
 
@@ -75,7 +77,7 @@ def _docstring(text: str) -> None:
 def _frame(title: str, frame: pd.DataFrame) -> None:
     if len(frame):
         st.subheader(title, anchor=False)
-        frames.shown(frame, f"frame-{title}", title)
+        dataframes.shown(frame, f"frame-{title}", title)
 
 
 # ----------------------------------------------------------------------------------------- benchmark
@@ -83,15 +85,15 @@ def _frame(title: str, frame: pd.DataFrame) -> None:
 
 @st.cache_resource(max_entries=64, show_spinner="Counting its examples…")
 def _described(name: str, key: str) -> dict[str, Any]:
-    return what_is.benchmark(name, stores.store())
+    return catalog.benchmark(name, store.store())
 
 
 def _benchmark(name: str) -> None:
-    found = _described(name, stores.listing().key)
+    found = _described(name, store.listing().key)
     st.header(plain(name), anchor=False)
     sizes = found.get("sizes") or {}
     facts = {
-        "job": what_is.JOBS[found["task"]],
+        "job": catalog.JOBS[found["task"]],
         "examples": ", ".join(f"{split} {size:,}" for split, size in sizes.items()) or ", ".join(found["splits"]),
         "licence": found["licence"],
         "citation": found["citation"],
@@ -101,7 +103,7 @@ def _benchmark(name: str) -> None:
         "revision": found["revision"],
     }
     frame = pd.DataFrame([(k, v) for k, v in facts.items() if v], columns=["what", "value"])
-    frames.shown(frame, "facts", f"What {name} is")
+    dataframes.shown(frame, "facts", f"What {name} is")
     st.markdown(plain(found["text"].partition("\n\n")[0]))
     if rest := found["text"].partition("\n\n")[2]:
         with st.expander("How it is made and read"):
@@ -109,13 +111,13 @@ def _benchmark(name: str) -> None:
     if found["needs_data_dir"]:
         st.subheader("Where to get it", anchor=False)
         st.markdown(plain(f"{found['obtain']}."))
-        if started.data_dir(name) is None:
+        if options.data_dir(name) is None:
             st.caption("To see its pictures here:")
-            st.code(started.command(name), language=None)
+            st.code(options.command(name), language=None)
     for line in found.get("controls", ()):
         st.warning(plain(f"A control says: {line}"), icon=":material/warning:")
     _power(name, sizes.get("test"))
-    _frame("Settings", what_is.settings(found))
+    _frame("Settings", catalog.settings(found))
     for protocol, text in (found.get("protocol_texts") or {}).items():
         with st.expander(plain(f"Protocol {protocol}")):
             st.markdown(plain(text or "No description.", lines=True))
@@ -124,11 +126,11 @@ def _benchmark(name: str) -> None:
 def _power(name: str, examples: int | None) -> None:
     """The smallest difference that it can show."""
     st.subheader("The smallest difference that it can show", anchor=False)
-    if name in {run.benchmark for run in stores.runs() if run.status == "done" and run.kind == "run"}:
-        for row in _measured(name, stores.listing().key):
+    if name in {run.benchmark for run in store.runs() if run.status == "done" and run.kind == "run"}:
+        for row in _measured(name, store.listing().key):
             st.markdown(plain(row))
     if examples:
-        frame = what_is.by_size(examples)
+        frame = catalog.by_size(examples)
         rows = "; ".join(f"{r.parted:.0f} % → {r.difference:.1f} points" for r in frame.itertuples(index=False))
         st.markdown(
             plain(f"With {examples:,} test examples and one seed, by the share that one row alone has right: {rows}.")
@@ -141,8 +143,8 @@ def _power(name: str, examples: int | None) -> None:
 @st.cache_data(max_entries=64, show_spinner="Measuring what can be told apart…")
 def _measured(name: str, key: str) -> list[str]:
     said = []
-    for table in stores.ranking(Filters(benchmark=name)).tables:
-        if (found := what_is.measured(table, stores.store())) is not None:
+    for table in store.ranking(Filters(benchmark=name)).tables:
+        if (found := catalog.measured(table, store.store())) is not None:
             a, b, least, images, seeds = found
             said.append(
                 f"Measured in this store on {images:,} images and {seeds} seed{'s' if seeds > 1 else ''}, between {a} "

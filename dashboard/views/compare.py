@@ -6,17 +6,19 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from dashboard import boards, choices, stores
+from dashboard.data import leaderboard, store
 from dashboard.table import Cell, Column, Line, Link, table
-from dashboard.texts import plain
-from harness import compare, stats
-from harness.cells import percent
-from harness.compare import Comparison, Parted, Side
+from dashboard.widgets import url_state
+from dashboard.widgets.escape import plain
 from harness.errors import ConfigError
-from harness.metrics import NO_ANSWER
+from harness.leaderboard import compare
+from harness.leaderboard.compare import Comparison, Parted, Side
+from harness.leaderboard.schema import Filters, Row
 from harness.record import Interval, Record
-from harness.rows import Filters, Row
-from harness.stats import Difference
+from harness.report.format import percent
+from harness.stats import inference
+from harness.stats.inference import Difference
+from harness.stats.metrics import NO_ANSWER
 
 EVERY_SEED = "all"
 """All seeds that both sides have."""
@@ -28,21 +30,21 @@ MOST = 10_000
 def show() -> None:
     """The page."""
     st.title("Compare", anchor=False)
-    if not stores.any_runs():
+    if not store.any_runs():
         return
-    runs = stores.runs()
-    data = choices.data_names([run for run in runs if run.status == "done"])
+    runs = store.runs()
+    data = url_state.data_names([run for run in runs if run.status == "done"])
     if not data:
-        stores.nothing("No finished run to compare yet.", "hkdbench run --help")
+        store.nothing("No finished run to compare yet.", "hkdbench run --help")
         return
     at = st.columns([4, 5, 5, 2, 3, 2], vertical_alignment="bottom")
     names = list(data)
     with at[0]:
-        benchmark = choices.one("Benchmark", names, "benchmark", _of_sides(names, data))
+        benchmark = url_state.one("Benchmark", names, "benchmark", _of_sides(names, data))
     key = data[benchmark]
     with at[5]:
-        split = choices.split_of([run for run in runs if run.data_key == key])
-    found = choices.table_of(choices.ranked(Filters(benchmark=key[0], split=split)), key)
+        split = url_state.split_of([run for run in runs if run.data_key == key])
+    found = url_state.table_of(url_state.ranked(Filters(benchmark=key[0], split=split)), key)
     rows = [row for row in found.rows if row.seeds and row.figure is not None] if found else []
     if found is None or len(rows) < 2:
         st.info("It takes two finished rows on the same data: there is only one here.", icon=":material/inbox:")
@@ -53,17 +55,17 @@ def show() -> None:
         b = _side("B", "b", rows, 1)
     common = sorted(set(a.seeds) & set(b.seeds)) if a.kind == b.kind == "run" else []
     with at[3]:
-        seed = choices.one("Seeds", [EVERY_SEED, *map(str, common)], "seed", disabled=len(common) < 2)
+        seed = url_state.one("Seeds", [EVERY_SEED, *map(str, common)], "seed", disabled=len(common) < 2)
     with at[4]:
-        metric = choices.one("Metric", list(stats.METRICS), "metric")
+        metric = url_state.one("Metric", list(inference.METRICS), "metric")
     if a.run_ids == b.run_ids:
         st.info("A and B are the same row: choose another one.", icon=":material/inbox:")
         return
     sides = tuple(_as_side(row, seed) for row in (a, b))
-    compared = _compared(stores.listing().key, sides[0], sides[1], split, metric)
+    compared = _compared(store.listing().key, sides[0], sides[1], split, metric)
     _told(compared, a, b)
     _by_category(compared)
-    _errors(compared, boards.named(a), boards.named(b))
+    _errors(compared, leaderboard.named(a), leaderboard.named(b))
     _parted(compared, a, b)
 
 
@@ -73,7 +75,7 @@ def show() -> None:
 def _of_sides(names: Sequence[str], data: dict[str, tuple[str, str, str]]) -> str:
     """The data of the runs that the URL names, else the first."""
     asked = {st.query_params.get("a"), st.query_params.get("b")} - {None}
-    keys = {run.data_key for run in stores.runs() if run.run_id in asked}
+    keys = {run.data_key for run in store.runs() if run.run_id in asked}
     return next((name for name in names if data[name] in keys), names[0])
 
 
@@ -87,7 +89,7 @@ def _side(label: str, key: str, rows: Sequence[Row], usual: int) -> Row:
         st.query_params[key] = rows[st.session_state[f"side {key}"]].run_ids[0]
 
     chosen = st.selectbox(
-        label, range(len(rows)), format_func=lambda k: boards.named(rows[k]), key=f"side {key}", on_change=changed
+        label, range(len(rows)), format_func=lambda k: leaderboard.named(rows[k]), key=f"side {key}", on_change=changed
     )
     return rows[chosen]
 
@@ -96,9 +98,9 @@ def _as_side(row: Row, seed: str) -> Side:
     runs = dict(zip(row.seeds, row.run_ids, strict=True))
     if seed != EVERY_SEED:
         runs = {int(seed): runs[int(seed)]}
-    record = stores.record(row.run_ids[0])
+    record = store.record(row.run_ids[0])
     options = tuple(record.data.options) if isinstance(record, Record) and record.data and record.data.options else None
-    return Side(boards.named(row), row.benchmark, (row.revision, row.fingerprint), runs, options)
+    return Side(leaderboard.named(row), row.benchmark, (row.revision, row.fingerprint), runs, options)
 
 
 def _compared(key: str, a: Side, b: Side, split: str, metric: str) -> Comparison:
@@ -110,7 +112,7 @@ def _compared(key: str, a: Side, b: Side, split: str, metric: str) -> Comparison
 
 @st.cache_resource(max_entries=8, show_spinner="Comparing, with 10,000 resamples…")
 def _kept_comparison(key: str, question: str, _sides: tuple[Side, Side], split: str, metric: str) -> Comparison:
-    return compare.compare(stores.store(), *_sides, split, metric, MOST)  # type: ignore[arg-type]
+    return compare.compare(store.store(), *_sides, split, metric, MOST)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------- what is shown
@@ -123,7 +125,8 @@ def _told(found: Comparison, a: Row, b: Row) -> None:
     values = [percent(Interval(value=value)) for value in found.values]
     st.markdown(
         plain(
-            f"A, {boards.named(a)}: {values[0]} %. B, {boards.named(b)}: {values[1]} %. A − B in {found.metric}: "
+            f"A, {leaderboard.named(a)}: {values[0]} %. B, {leaderboard.named(b)}: {values[1]} %. "
+            f"A − B in {found.metric}: "
             f"{_points(d)} points{_p(d.p)}: {real}."
         )
     )
@@ -197,15 +200,15 @@ def _parted(found: Comparison, a: Row, b: Row) -> None:
         return
     left, right = st.columns([2, 6], vertical_alignment="bottom")
     with left:
-        who = choices.one("Right more often", ["either", "A", "B"], "better")
+        who = url_state.one("Right more often", ["either", "A", "B"], "better")
     with right:
-        wanted = choices.several("Category", sorted({p.category for p in found.parted}), "category")
+        wanted = url_state.several("Category", sorted({p.category for p in found.parted}), "category")
     kept = [p for p in found.parted if (not wanted or p.category in wanted) and who in ("either", _better(p))]
     known = "" if found.parted_in_all == len(found.parted) else f" (the first {len(found.parted):,} are known here)"
     st.caption(f"{len(kept):,} of {found.parted_in_all:,} examples that they part on{known}; the clearest come first.")
     if not kept:
         return
-    page = choices.turned(-(-len(kept) // PER_PAGE))
+    page = url_state.turned(-(-len(kept) // PER_PAGE))
     columns = [
         Column("id", "example", "left", help="Opens it with the answers of both"),
         Column("category", "category", "left"),

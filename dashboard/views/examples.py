@@ -9,16 +9,20 @@ from string import ascii_uppercase
 import pandas as pd
 import streamlit as st
 
-from dashboard import answers, charts, choices, one_run, pages, pictures, started, stores
-from dashboard.answers import Answer
-from dashboard.texts import html, plain
+from dashboard import navigation
+from dashboard import options as started
+from dashboard.data import examples, images, store
+from dashboard.data import run as one_run
+from dashboard.data.examples import Answer
+from dashboard.widgets import charts, url_state
+from dashboard.widgets.escape import html, plain
 from harness import registry
 from harness.api import Example
-from harness.entries import Entry
 from harness.errors import UserError
-from harness.metrics import NO_ANSWER
 from harness.record import Record
+from harness.stats.metrics import NO_ANSWER
 from harness.store import Problem
+from harness.store.index import Entry
 
 A_PAGE = 8
 MOST_RUNS = 4
@@ -29,25 +33,25 @@ LONGEST = 1200
 def show() -> None:
     """The page."""
     st.title("Examples", anchor=False)
-    if not stores.any_runs():
+    if not store.any_runs():
         return
     by_data = _by_data()
     if not by_data:
-        stores.nothing("No finished run has answers yet.", f"hkdbench list runs --store {stores.store().url}")
+        store.nothing("No finished run has answers yet.", f"hkdbench list runs --store {store.store().url}")
         return
     chosen = _choose(by_data)
     if not chosen:
         st.info("Choose a run, or several on the same examples.", icon=":material/inbox:")
         return
-    record = stores.record(chosen[0])
+    record = store.record(chosen[0])
     assert not isinstance(record, Problem)
     splits = one_run.splits(record)
-    split = choices.few("Split", splits, "split")
-    frames = {run_id: stores.predictions(run_id, split) for run_id in chosen}
+    split = url_state.few("Split", splits, "split")
+    frames = {run_id: store.predictions(run_id, split) for run_id in chosen}
     if empty := [run_id for run_id, frame in frames.items() if not len(frame)]:
         st.info(plain(f"{', '.join(empty)} has no answers to {split}: choose another split."), icon=":material/inbox:")
         return
-    whole = answers.together(frames)
+    whole = examples.together(frames)
     found = _filtered(whole)
     names = _names(chosen)
     _told(whole, found, chosen, names)
@@ -59,9 +63,9 @@ def show() -> None:
 
 def _by_data() -> dict[str, list[Entry]]:
     """The runs that can be looked at by the data that they saw, as the URL names them; the newest runs first."""
-    runs = [e for e in stores.runs() if e.status == "done" and e.kind != "robustness" and e.splits]
+    runs = [e for e in store.runs() if e.status == "done" and e.kind != "robustness" and e.splits]
     runs.sort(key=lambda e: e.finished, reverse=True)
-    names = choices.data_names(runs)
+    names = url_state.data_names(runs)
     return {name: [e for e in runs if e.data_key == key] for name, key in names.items()}
 
 
@@ -72,47 +76,47 @@ def _choose(by_data: Mapping[str, list[Entry]]) -> list[str]:
     of_asked = next((name for name, runs in by_data.items() if any(e.run_id in asked[:1] for e in runs)), names[0])
     left, right = st.columns([1, 3])
     with left:
-        data = choices.one("Benchmark", names, "data", of_asked)
+        data = url_state.one("Benchmark", names, "data", of_asked)
     ids = [e.run_id for e in by_data[data]]
     first = next((e.run_id for e in by_data[data] if e.kind == "run"), ids[0])
     if asked and not set(asked) & set(ids):  # runs of the data that were looked at before
         st.query_params.pop("run")
     with right:
         told = f"Up to {MOST_RUNS}; the confidence filter and the order go by the first."
-        return list(choices.several("Runs", ids, "run", [first], max_selections=MOST_RUNS, help=told))
+        return list(url_state.several("Runs", ids, "run", [first], max_selections=MOST_RUNS, help=told))
 
 
 def _filtered(whole: pd.DataFrame) -> pd.DataFrame:
     columns = st.columns([2, 2, 2, 2, 2])
     with columns[0]:
-        show_ = choices.one("Show", answers.SHOW, "show")
+        show_ = url_state.one("Show", examples.SHOW, "show")
     with columns[1]:
-        categories = choices.several("Category", sorted(whole["category"].unique()), "category")
+        categories = url_state.several("Category", sorted(whole["category"].unique()), "category")
     with columns[2]:
-        sure = choices.span("Confidence of the first run, %", "sure", 100, 5)
+        sure = url_state.span("Confidence of the first run, %", "sure", 100, 5)
     with columns[3]:
-        order = choices.one("Order", answers.ORDERS, "order")
+        order = url_state.one("Order", examples.ORDERS, "order")
     with columns[4]:
-        words = choices.words("Id contains", "id").split()
-    return answers.sift(whole, show_, categories, (float(sure[0]), float(sure[1])), words, order)
+        words = url_state.words("Id contains", "id").split()
+    return examples.sift(whole, show_, categories, (float(sure[0]), float(sure[1])), words, order)
 
 
 def _names(chosen: list[str]) -> list[str]:
     """The runs as a column's head has them: what tells them apart, not the whole id."""
-    of = {e.run_id: e for e in stores.runs()}
+    of = {e.run_id: e for e in store.runs()}
     labels = [f"{of[r].label} {of[r].student} s{of[r].seed}".replace("  ", " ") for r in chosen]
     return [label if labels.count(label) == 1 else run for label, run in zip(labels, chosen, strict=True)]
 
 
 def _told(whole: pd.DataFrame, found: pd.DataFrame, chosen: list[str], names: list[str]) -> None:
-    right_nr = answers.right(whole)
+    right_nr = examples.right(whole)
     parts = [f"{name} {100 * share:.1f} % right" for name, share in zip(names, right_nr.mean(0), strict=True)]
     if len(names) > 1:
-        parts.append(f"they disagree on {100 * answers.disagree(whole).mean():.1f} %")
+        parts.append(f"they disagree on {100 * examples.disagree(whole).mean():.1f} %")
     st.markdown(plain(f"{len(found):,} of {len(whole):,} examples. Of all: {'; '.join(parts)}."))
     with st.container(horizontal=True):
         for run_id, name in zip(chosen, names, strict=True):
-            pages.link("run", name, run=run_id)
+            navigation.link("run", name, run=run_id)
 
 
 # ------------------------------------------------------------------------------------------- showing
@@ -127,22 +131,22 @@ def _cards(
     known: Mapping[str, Example] = {}
     key, trouble = None, ""
     try:
-        key = pictures.key(record)
-        known = pictures.examples(key, split)
+        key = images.key(record)
+        known = images.examples(key, split)
     except UserError as error:
         trouble = str(error)
         _how_to_see(record, trouble)
     st.html(_style())
     place = st.container()
-    number = choices.turned(answers.pages(found, A_PAGE))
+    number = url_state.turned(examples.pages(found, A_PAGE))
     options = record.data.options if record.data else None
     with place:
-        for _, row in answers.page(found, number, A_PAGE).iterrows():
-            said = [answers.answer(frame, int(row[f"at {k}"])) for k, frame in enumerate(frames.values())]
+        for _, row in examples.page(found, number, A_PAGE).iterrows():
+            said = [examples.answer(frame, int(row[f"at {k}"])) for k, frame in enumerate(frames.values())]
             example = known.get(row["id"])
-            if example is not None and not pictures.fits(example, row):
+            if example is not None and not images.fits(example, row):
                 example = None
-            image = pictures.picture(key, split, row["id"]) if key and example else ""
+            image = images.picture(key, split, row["id"]) if key and example else ""
             st.html(card(row, example, image, said, names, options, bool(trouble)))
 
 

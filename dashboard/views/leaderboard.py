@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard import boards, choices, stores, totals
-from dashboard.boards import Measure, Shown
+from dashboard.data import leaderboard, store
+from dashboard.data.leaderboard import Measure, Shown
 from dashboard.table import table
-from dashboard.texts import plain
-from harness import grids, rank
-from harness.entries import Entry
-from harness.manifest import DataKey
-from harness.rows import AGGREGATES, Filters, Ranking, Row, Table
+from dashboard.widgets import overall, url_state
+from dashboard.widgets.escape import plain
+from harness.leaderboard import leaderboard as rank
+from harness.leaderboard.schema import AGGREGATES, Filters, Ranking, Row, Table
+from harness.report import columns as grids
+from harness.store.index import Entry
+from harness.store.manifest import DataKey
 
 PER_PAGE = 100
 FORMATS = {
@@ -26,17 +28,17 @@ FORMATS = {
 def show() -> None:
     """The page."""
     st.title("Leaderboard", anchor=False)
-    if not stores.any_runs():
+    if not store.any_runs():
         return
-    runs = stores.runs()
-    data = choices.data_names(runs)
+    runs = store.runs()
+    data = url_state.data_names(runs)
     if not data:
-        stores.nothing("No run has been scored yet.", "hkdbench list runs", "hkdbench run --help")
+        store.nothing("No run has been scored yet.", "hkdbench list runs", "hkdbench run --help")
         _broken(runs)
         return
     first, second, third, fourth = st.columns([5, 4, 5, 7], vertical_alignment="bottom")
     with first:
-        chosen = choices.one("Benchmark", [*data, *([choices.ALL] if len(data) > 1 else [])], "benchmark")
+        chosen = url_state.one("Benchmark", [*data, *([url_state.ALL] if len(data) > 1 else [])], "benchmark")
     key = data.get(chosen)
     mine = [run for run in runs if key is None or run.data_key == key]
     with fourth, st.container(horizontal=True, vertical_alignment="bottom"):
@@ -46,16 +48,16 @@ def show() -> None:
     with more:
         filters, shown = _filters(mine, key)
     with second:
-        metric = choices.one(
-            "Metric", choices.metrics_of(stores.stated(key, filters.split), filters.protocol), "metric"
+        metric = url_state.one(
+            "Metric", url_state.metrics_of(store.stated(key, filters.split), filters.protocol), "metric"
         )
     filters = filters.model_copy(update={"metric": metric.removeprefix(f"{filters.protocol}:")})
     with third:
-        search = choices.words("Search", "q", placeholder="method, setting or student", icon=":material/search:")
+        search = url_state.words("Search", "q", placeholder="method, setting or student", icon=":material/search:")
         shown = Shown(shown.methods, shown.students, shown.budgets, search, shown.controls)
     if key is None:
-        totals.show(
-            choices.ranked(filters.model_copy(update={"aggregate": AGGREGATES})), shown, columns_at, download_at
+        overall.show(
+            url_state.ranked(filters.model_copy(update={"aggregate": AGGREGATES})), shown, columns_at, download_at
         )
     else:
         _one(filters.model_copy(update={"benchmark": key[0]}), key, shown, columns_at, download_at)
@@ -66,24 +68,24 @@ def _one(filters: Filters, key: DataKey, shown: Shown, columns_at: object, downl
     """The table of one benchmark's data."""
     pinned = st.query_params.get("baseline")
     ranking, missing = _with_baseline(filters, pinned)
-    found = choices.table_of(ranking, key)
+    found = url_state.table_of(ranking, key)
     if found is None:
         st.info("No run fits these filters: take some of them off.", icon=":material/filter_list_off:")
         return
     if missing:
         st.warning(plain(f"No row {pinned!r} here to compare with: pin another."), icon=":material/push_pin:")
-    st.markdown(plain(boards.headline(found)))
-    measures = boards.measures(found)
+    st.markdown(plain(leaderboard.headline(found)))
+    measures = leaderboard.measures(found)
     with columns_at:  # type: ignore[attr-defined]
-        usual = [name for name in boards.USUAL if name in measures]
+        usual = [name for name in leaderboard.USUAL if name in measures]
         unequal = {"budget": len(found.budgets) > 1, "forwards": grids.unequal_forwards(found.rows)}
         usual += [name for name, shown_too in unequal.items() if shown_too]
-        optional = boards.optional(measures)
-        picked = choices.several("Columns shown", optional, "columns", usual)
+        optional = leaderboard.optional(measures)
+        picked = url_state.several("Columns shown", optional, "columns", usual)
     always = ("rank", "method", "student", "score", *(("difference",) if pinned and not missing else ()))
     columns = [measure for name, measure in measures.items() if name in always or name in picked]
     sort, descending = _sorting(measures)
-    rows = boards.ordered([row for row in found.rows if shown.fits(row)], measures.get(sort), descending)
+    rows = leaderboard.ordered([row for row in found.rows if shown.fits(row)], measures.get(sort), descending)
     with download_at:  # type: ignore[attr-defined]
         _downloads(rows, f"{found.benchmark}-{found.metric}")
     if not rows:
@@ -97,17 +99,17 @@ def _one(filters: Filters, key: DataKey, shown: Shown, columns_at: object, downl
 def _with_baseline(filters: Filters, pinned: str | None) -> tuple[Ranking, bool]:
     """The ranking with differences to the pinned row; without them where these data have no such row."""
     if pinned is None:
-        return choices.ranked(filters), False
-    plainly = choices.ranked(filters)
+        return url_state.ranked(filters), False
+    plainly = url_state.ranked(filters)
     if not any(pinned in (row.label, f"{row.label}@{row.student}") for row in plainly.rows):
         return plainly, True
-    return choices.ranked(filters.model_copy(update={"baseline": pinned})), False
+    return url_state.ranked(filters.model_copy(update={"baseline": pinned})), False
 
 
 def _drawn(found: Table, rows: Sequence[Row], columns: Sequence[Measure], sort: str, descending: bool) -> None:
-    lines = boards.lines(rows, columns)
+    lines = leaderboard.lines(rows, columns)
     if sort:  # bands tell tiers, which lie together in the ranking's order only
-        lines = [boards.unbanded(line) for line in lines]
+        lines = [leaderboard.unbanded(line) for line in lines]
     table(
         [measure.column for measure in columns],
         lines,
@@ -128,20 +130,20 @@ def _filters(runs: Sequence[Entry], key: DataKey | None) -> tuple[Filters, Shown
     trained = [run for run in runs if run.kind == "run"]
     st.caption("Ranks and tiers stay those among all rows; split, protocol, task and tag choose what is ranked.")
     shown = Shown(
-        methods=choices.several("Method", sorted({run.method for run in trained}), "method"),
-        students=choices.several("Student (size)", _students(trained), "size", format_func=lambda name: name),
-        budgets=choices.several(
+        methods=url_state.several("Method", sorted({run.method for run in trained}), "method"),
+        students=url_state.several("Student (size)", _students(trained), "size", format_func=lambda name: name),
+        budgets=url_state.several(
             "Budget (training examples)", sorted({run.budget for run in trained if run.budget is not None}), "budget"
         ),
-        controls=choices.switch("Show controls", "controls", True),
+        controls=url_state.switch("Show controls", "controls", True),
     )
-    split = choices.split_of(runs)
-    protocols = sorted({name.partition(":")[0] for name in stores.stated(key, split) if ":" in name})
-    protocol = choices.maybe("Protocol", protocols, "protocol", "the harness's own metrics")
-    tag = choices.maybe("Tag", sorted({tag for run in runs for tag in run.tags}), "tag", "any")
+    split = url_state.split_of(runs)
+    protocols = sorted({name.partition(":")[0] for name in store.stated(key, split) if ":" in name})
+    protocol = url_state.maybe("Protocol", protocols, "protocol", "the harness's own metrics")
+    tag = url_state.maybe("Tag", sorted({tag for run in runs for tag in run.tags}), "tag", "any")
     task = None
     if key is None:
-        task = choices.maybe("Task", sorted({run.task for run in runs if run.task}), "task", "any")
+        task = url_state.maybe("Task", sorted({run.task for run in runs if run.task}), "task", "any")
     return Filters(split=split, protocol=protocol, tag=tag, task=task), shown
 
 
@@ -180,7 +182,7 @@ def _pin(name: str) -> None:
 
 def _paged(count: int) -> int:
     """The page of rows that is looked at, from 0; its buttons, where there is more than one."""
-    page = choices.turned(-(-count // PER_PAGE)) - 1
+    page = url_state.turned(-(-count // PER_PAGE)) - 1
     if count > PER_PAGE:
         st.caption(f"Rows {page * PER_PAGE + 1:,} to {min((page + 1) * PER_PAGE, count):,} of {count:,}")
     return page

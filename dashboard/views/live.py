@@ -7,12 +7,12 @@ import time
 import pandas as pd
 import streamlit as st
 
-from dashboard import choices, frames, stores
-from dashboard.texts import plain
+from dashboard.data import store
 from dashboard.views.run import charts_of
-from harness import live
-from harness.live import Now
-from harness.store import Problem
+from dashboard.widgets import dataframes, url_state
+from dashboard.widgets.escape import plain
+from harness.store import Problem, live
+from harness.store.live import Now
 
 SECONDS = 2
 SHOWN = 20
@@ -21,19 +21,19 @@ SHOWN = 20
 def show() -> None:
     """The page."""
     st.title("Live", anchor=False)
-    stores.listing()  # what can't be read says so
-    going = choices.switch(f"Look again every {SECONDS} seconds", "refresh", True)
+    store.listing()  # what can't be read says so
+    going = url_state.switch(f"Look again every {SECONDS} seconds", "refresh", True)
     st.fragment(_now, run_every=SECONDS if going else None)()
 
 
 def _now() -> None:
     """What goes on at this moment."""
-    running = live.running(stores.store())
+    running = live.running(store.store())
     st.caption(f"As of {time.strftime('%H:%M:%S')}; runs on this machine, or on one that shares the store's folder.")
     if not running:
-        stores.nothing(
+        store.nothing(
             "Nothing is running.",
-            f"hkdbench run --method finetune --benchmark scenes_hallucination --store {stores.store().url}",
+            f"hkdbench run --method finetune --benchmark scenes_hallucination --store {store.store().url}",
         )
     for one in running[:SHOWN]:
         if isinstance(one, Problem):
@@ -63,7 +63,7 @@ def _one(now: Now, opened: bool) -> None:
         st.progress(min(max(share, 0.0), 1.0), text=plain(f"{now.stage}: {now.step:,} of {now.steps:,}"))
         if now.silent:
             st.caption("It may have been stopped, or have long steps. The same command goes on from its checkpoint.")
-        history = live.history(stores.store(), now)
+        history = live.history(store.store(), now)
         if len(history):
             with st.expander("Curves", expanded=opened, key=f"curves-{now.run_id}"):
                 charts_of(history, steps_so_far(now, history))
@@ -87,26 +87,26 @@ def _marked(stage: str, now: Now) -> str:
 
 
 def _paused() -> None:
-    paused = live.paused(stores.store())
+    paused = live.paused(store.store())
     if not paused:
         return
     st.subheader("Stopped, and able to go on", anchor=False)
     rows = [(one.run_id, one.checkpoint, _span(one.age)) for one in paused[:SHOWN]]
-    frames.shown(pd.DataFrame(rows, columns=["run", "checkpoint", "age"]), "paused", "Stopped, and able to go on")
+    dataframes.shown(pd.DataFrame(rows, columns=["run", "checkpoint", "age"]), "paused", "Stopped, and able to go on")
     st.caption("The command that started one goes on from its checkpoint.")
 
 
 def _ended() -> None:
     """The runs that ended last."""
-    ended = sorted((e for e in stores.runs() if e.finished), key=lambda e: e.finished, reverse=True)[:5]
+    ended = sorted((e for e in store.runs() if e.finished), key=lambda e: e.finished, reverse=True)[:5]
     if not ended:
         return
     st.subheader("Ended last", anchor=False)
     frame = pd.DataFrame(
-        [(e.run_id, e.status, e.problem or "", frames.moment(e.finished)) for e in ended],
+        [(e.run_id, e.status, e.problem or "", dataframes.moment(e.finished)) for e in ended],
         columns=["run", "status", "problem", "finished"],
     )
-    frames.shown(frame, "ended", "Runs that ended last", links={"run": ("run", "run", {})})
+    dataframes.shown(frame, "ended", "Runs that ended last", links={"run": ("run", "run", {})})
 
 
 def _span(seconds: float) -> str:

@@ -8,11 +8,14 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, choices, frames, one_run, pages, started, stores, what_is
-from dashboard.texts import plain
-from harness.cells import count, short
+from dashboard import navigation
+from dashboard import options as started
+from dashboard.data import catalog, run, store
+from dashboard.widgets import charts, dataframes, url_state
+from dashboard.widgets.escape import plain
 from harness.errors import StoreError
 from harness.record import Record
+from harness.report.format import count, short
 from harness.store import Problem
 
 STATUS = {
@@ -31,18 +34,18 @@ VERIFIED = {
 def show() -> None:
     """The page."""
     st.title("Run", anchor=False)
-    if not stores.any_runs():
+    if not store.any_runs():
         return
-    run_id = choices.maybe("Run", list(stores.listing().stamps), "run", "Type a part of its id")
+    run_id = url_state.maybe("Run", list(store.listing().stamps), "run", "Type a part of its id")
     if run_id is None:
         _latest()
         return
-    record = stores.record(run_id)
+    record = store.record(run_id)
     if isinstance(record, Problem):
         st.error(plain(f"This run is broken: {record.message}"), icon=":material/error:")
         return
     _head(record)
-    opened = choices.sections(SECTIONS, "section")
+    opened = url_state.sections(SECTIONS, "section")
     drawn = (_figures, _curves, _training, _cost, _provenance)
     for tab, draw in zip(opened, drawn, strict=True):
         if tab.open:
@@ -53,15 +56,15 @@ def show() -> None:
 def _latest() -> None:
     """The runs that ended last, to choose from."""
     st.caption("Or one of the runs that ended last:")
-    entries = sorted(stores.runs(), key=lambda entry: entry.finished, reverse=True)[:20]
+    entries = sorted(store.runs(), key=lambda entry: entry.finished, reverse=True)[:20]
     frame = pd.DataFrame(
         [
-            (e.run_id, e.status, e.label, e.student, e.benchmark, str(e.seed), frames.moment(e.finished))
+            (e.run_id, e.status, e.label, e.student, e.benchmark, str(e.seed), dataframes.moment(e.finished))
             for e in entries
         ],
         columns=["run", "status", "method", "student", "benchmark", "seed", "finished"],
     )
-    frames.shown(frame, "latest", "The runs that ended last", links={"run": ("run", "run", {})})
+    dataframes.shown(frame, "latest", "The runs that ended last", links={"run": ("run", "run", {})})
 
 
 # ------------------------------------------------------------------------------------------- the head
@@ -78,7 +81,7 @@ def _head(record: Record) -> None:
         st.markdown("The same command runs it again, from its last checkpoint where it has one.")
     if record.kind == "robustness":
         st.info("The student of another run, asked again in other ways; never ranked.", icon=":material/info:")
-    numbers = list(one_run.headline(record))
+    numbers = list(run.headline(record))
     if record.parameters is not None and record.student:
         numbers.append(("student's parameters", count(record.parameters)))
     if record.status == "done" and record.student:
@@ -87,23 +90,23 @@ def _head(record: Record) -> None:
         column.metric(name, value)
     if record.status == "done":
         with st.container(horizontal=True):
-            pages.link("examples", "Its answers, picture by picture", run=[record.run_id])
-            pages.link("compare", "Compare it with another", a=record.run_id)
+            navigation.link("examples", "Its answers, picture by picture", run=[record.run_id])
+            navigation.link("compare", "Compare it with another", a=record.run_id)
     if record.method == "hkd4vlm":
-        st.caption(what_is.RECONSTRUCTION)
+        st.caption(catalog.RECONSTRUCTION)
 
 
 # ------------------------------------------------------------------------------------------- figures
 
 
 def _figures(record: Record) -> None:
-    splits = one_run.splits(record)
+    splits = run.splits(record)
     if not splits:
         st.info(f"No figures: the run is {record.status}.", icon=":material/inbox:")
         return
-    split = choices.few("Split", splits, "split")
+    split = url_state.few("Split", splits, "split")
     try:
-        predictions = stores.predictions(record.run_id, split)
+        predictions = store.predictions(record.run_id, split)
     except StoreError as error:
         st.warning(plain(error), icon=":material/warning:")
         predictions = None
@@ -118,12 +121,12 @@ def _figures(record: Record) -> None:
     with right:
         st.subheader("All figures", anchor=False)
         forms = dict.fromkeys(("value", "low", "high"), "{:.2f}")
-        frames.shown(one_run.figures(record, split), f"figures-{split}", f"All figures on {split}", forms)
+        dataframes.shown(run.figures(record, split), f"figures-{split}", f"All figures on {split}", forms)
         st.caption("With 95 % intervals by bootstrap over images, where they can be had.")
 
 
 def _by_category(record: Record, split: str, predictions: pd.DataFrame | None) -> None:
-    frame = one_run.categories(record, split, predictions)
+    frame = run.categories(record, split, predictions)
     if not len(frame):
         return
     st.subheader("Accuracy by category", anchor=False)
@@ -155,7 +158,7 @@ def _reference(at: float, name: str) -> Any:
 
 def _confusion(predictions: pd.DataFrame, options: list[str] | None) -> None:
     st.subheader("What was chosen where what was right", anchor=False)
-    frame = one_run.confusion(predictions, options)
+    frame = run.confusion(predictions, options)
     order = list(dict.fromkeys(frame["gold"]))
     chosen = list(dict.fromkeys(frame["chosen"]))
     base = alt.Chart(frame).encode(
@@ -180,7 +183,7 @@ def _confusion(predictions: pd.DataFrame, options: list[str] | None) -> None:
 
 def _calibration(predictions: pd.DataFrame) -> None:
     st.subheader("Is it as sure as it is right?", anchor=False)
-    frame = one_run.calibrated(predictions)
+    frame = run.calibrated(predictions)
     if not len(frame):
         st.caption("Its answers came without scores: there is no confidence to compare.")
         return
@@ -211,18 +214,18 @@ def _curves(record: Record) -> None:
         st.info("No curves: nothing was trained.", icon=":material/inbox:")
         return
     try:
-        history = stores.history(record.run_id)
+        history = store.history(record.run_id)
     except StoreError as error:
         st.info(plain(error), icon=":material/inbox:")
         return
-    charts_of(history, one_run.of_stages(record))
+    charts_of(history, run.of_stages(record))
 
 
 def charts_of(history: pd.DataFrame, of_stages: list[tuple[str, int]]) -> None:
     """A chart for each validation figure and each named loss term, over the steps of all stages."""
-    frame = one_run.curves(history, of_stages)
+    frame = run.curves(history, of_stages)
     roles = list(dict.fromkeys(frame["role"]))
-    terms = one_run.terms(frame)
+    terms = run.terms(frame)
     st.caption("Stages follow one another from left to right. Losses are means over the steps since the last point.")
     for start in range(0, len(terms), 2):
         for column, term in zip(st.columns(2, gap="large"), terms[start : start + 2], strict=False):
@@ -231,7 +234,7 @@ def charts_of(history: pd.DataFrame, of_stages: list[tuple[str, int]]) -> None:
 
 
 def _curve(frame: pd.DataFrame, term: str, roles: list[str], of_stages: list[tuple[str, int]]) -> None:
-    title = one_run.term_title(term)
+    title = run.term_title(term)
     percent = title.endswith("%")
     frame = frame.assign(value=frame["value"] * (100 if percent else 1))
     end = sum(steps for _, steps in of_stages)
@@ -273,9 +276,9 @@ def _curve(frame: pd.DataFrame, term: str, roles: list[str], of_stages: list[tup
 
 def _training(record: Record) -> None:
     st.subheader("Stages and their roles", anchor=False)
-    frame = one_run.stages(record)
+    frame = run.stages(record)
     if len(frame):
-        frames.shown(
+        dataframes.shown(
             frame, "stages", "Stages and roles", {"best validation accuracy, %": "{:.1f}", "share of budget": "{:g}"}
         )
     else:
@@ -283,18 +286,18 @@ def _training(record: Record) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         st.subheader("Settings of the method", anchor=False)
-        frame = one_run.settings(record)
+        frame = run.settings(record)
         if len(frame):
-            frames.shown(frame, "settings", "Settings of the method")
+            dataframes.shown(frame, "settings", "Settings of the method")
         else:
             st.caption("It has none.")
     with right:
         st.subheader("Training, evaluation, data", anchor=False)
-        frames.shown(one_run.training(record), "training", "Training, evaluation, data")
+        dataframes.shown(run.training(record), "training", "Training, evaluation, data")
 
 
 def _cost(record: Record) -> None:
-    frame = one_run.cost(record)
+    frame = run.cost(record)
     c = record.cost
     times = {"training": c.train_seconds, "validation": c.validation_seconds, "test": c.test_seconds}
     memory = f"; at most {c.peak_memory_bytes / 2**20:,.0f} MiB of memory" if c.peak_memory_bytes else ""
@@ -316,16 +319,16 @@ def _cost(record: Record) -> None:
     )
     told = "; ".join(f"{r.name} {r.TFLOP:.3g}" for r in frame.itertuples(index=False))
     charts.draw(chart, f"TFLOP of training by stage and role: {told}")
-    frames.shown(frame.drop(columns="name"), "cost", "Cost by role", {"TFLOP": "{:.3f}", "seconds": "{:.1f}"})
+    dataframes.shown(frame.drop(columns="name"), "cost", "Cost by role", {"TFLOP": "{:.3f}", "seconds": "{:.1f}"})
     st.caption("All of the teachers' work is billed. FLOPs are estimated from parameters and tokens.")
 
 
 def _provenance(record: Record) -> None:
     _verify(record)
     st.subheader("Where the numbers come from", anchor=False)
-    frame = pd.DataFrame(one_run.provenance(record), columns=["what", "value"])
-    frames.shown(frame, "provenance", "Where the numbers come from")
-    for line in one_run.leaks(record):
+    frame = pd.DataFrame(run.provenance(record), columns=["what", "value"])
+    dataframes.shown(frame, "provenance", "Where the numbers come from")
+    for line in run.leaks(record):
         st.warning(plain(f"Shared by splits of the data: {line}"), icon=":material/warning:")
     if record.error and record.error.traceback:
         with st.expander("Traceback"):
@@ -339,10 +342,10 @@ def _verify(record: Record) -> None:
     if not st.button("Verify", icon=":material/fact_check:", key=f"verify-{record.run_id}"):
         return
     with st.spinner("Computing every figure anew…", show_time=True):
-        report = stores.verified(record.run_id, started.data_dir(record.benchmark))
+        report = store.verified(record.run_id, started.data_dir(record.benchmark))
     st.markdown(f"**{VERIFIED[report.state]}**")
     frame = pd.DataFrame([(f.state, f.check, f.detail) for f in report.findings], columns=["state", "check", "what"])
-    frames.shown(frame, "findings", "What was checked")
+    dataframes.shown(frame, "findings", "What was checked")
     if (
         any(f.check in ("data", "golds") for f in report.of("unverified"))
         and started.data_dir(record.benchmark) is None

@@ -9,10 +9,12 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, choices, frames, pages, stores, trials
-from dashboard.texts import plain
-from harness.entries import Entry
+from dashboard import navigation
+from dashboard.data import store, sweep
+from dashboard.widgets import charts, dataframes, url_state
+from dashboard.widgets.escape import plain
 from harness.record import Record
+from harness.store.index import Entry
 
 ANY = "any"
 MOST = 2000
@@ -24,34 +26,34 @@ TABLED = 100
 def show() -> None:
     """The page."""
     st.title("Sweep", anchor=False)
-    if not stores.any_runs():
+    if not store.any_runs():
         return
-    runs = [e for e in stores.runs() if e.kind == "run" and e.student]
+    runs = [e for e in store.runs() if e.kind == "run" and e.student]
     if not runs:
-        stores.nothing("No run of a method yet.", f"hkdbench sweep SWEEP.toml --store {stores.store().url}")
+        store.nothing("No run of a method yet.", f"hkdbench sweep SWEEP.toml --store {store.store().url}")
         return
     chosen = _choose(runs)
-    records = _records(tuple(e.run_id for e in chosen), stores.listing().key)
-    searched, confirming = trials.parted(records)
+    records = _records(tuple(e.run_id for e in chosen), store.listing().key)
+    searched, confirming = sweep.parted(records)
     splits = [s for s in ("validation", "test", "ood") if any(s in r.metrics for r in searched)]
     if not splits:
         st.info("None of these runs has finished yet.", icon=":material/inbox:")
         return
     split, metric = _figure(searched, splits)
-    frame = trials.of(searched, split, metric)
-    names = trials.settings(frame)
+    frame = sweep.of(searched, split, metric)
+    names = sweep.settings(frame)
     done = frame[frame["value"].notna()]
     if len(done) < 2 or not names:
-        stores.nothing(
+        store.nothing(
             f"{len(done)} finished runs, {len(names)} settings that vary: nothing to compare yet.",
-            f"hkdbench sweep SWEEP.toml --store {stores.store().url}",
+            f"hkdbench sweep SWEEP.toml --store {store.store().url}",
         )
         return
     title = _title(split, metric)
     _told(frame, metric, title)
     if confirming:
         _confirmed(confirming, metric)
-    important = trials.importance(frame)
+    important = sweep.importance(frame)
     ordered = important["setting"].tolist() or names
     ordered += [name for name in names if name not in ordered]
     left, right = st.columns([1, 1], gap="large")
@@ -59,7 +61,7 @@ def show() -> None:
         _best_so_far(frame, metric, title)
     with right:
         _importance(important)
-    _parallel(frame, ordered[: trials.AXES - 1], metric, title)
+    _parallel(frame, ordered[: sweep.AXES - 1], metric, title)
     _slices(frame, ordered[:SLICES], title)
     _table(frame, ordered, metric, title)
 
@@ -70,33 +72,33 @@ def show() -> None:
 def _choose(runs: Sequence[Entry]) -> list[Entry]:
     """The runs of one sweep (or other tag), of one benchmark, of one method."""
     columns = st.columns(3)
-    known = trials.tags(runs)
+    known = sweep.tags(runs)
     first = known[0] if known and known[0].startswith("sweep") else ANY
     options = [ANY, *known]
     with columns[0]:
-        tag = choices.one("Sweep or other tag", options, "tag", first)
+        tag = url_state.one("Sweep or other tag", options, "tag", first)
     runs = [e for e in runs if tag in (ANY, *e.tags)]
     with columns[1]:
-        benchmark = choices.one("Benchmark", sorted({e.benchmark for e in runs}), "benchmark")
+        benchmark = url_state.one("Benchmark", sorted({e.benchmark for e in runs}), "benchmark")
     runs = [e for e in runs if e.benchmark == benchmark]
     methods = sorted({e.method for e in runs}, key=lambda m: (-len({e.row for e in runs if e.method == m}), m))
     with columns[2]:
-        method = choices.one("Method", methods, "method")
+        method = url_state.one("Method", methods, "method")
     return sorted((e for e in runs if e.method == method), key=lambda e: e.finished)[-MOST:]
 
 
 @st.cache_resource(max_entries=8, show_spinner="Reading the trials…")
 def _records(run_ids: tuple[str, ...], key: str) -> list[Record]:
-    loaded = (stores.store().load(run_id) for run_id in run_ids)
+    loaded = (store.store().load(run_id) for run_id in run_ids)
     return [record for record in loaded if isinstance(record, Record)]
 
 
 def _figure(records: Sequence[Record], splits: list[str]) -> tuple[str, str]:
     left, right = st.columns([1, 2])
     with left:
-        split = choices.few("Split", splits, "split")
+        split = url_state.few("Split", splits, "split")
     with right:
-        metric = choices.one("Figure", trials.metrics(records, split), "metric")
+        metric = url_state.one("Figure", sweep.metrics(records, split), "metric")
     if split in ("test", "ood"):
         st.caption("Settings are chosen on validation: a choice made on this split no longer tells how good it is.")
     return split, metric
@@ -104,28 +106,28 @@ def _figure(records: Sequence[Record], splits: list[str]) -> tuple[str, str]:
 
 def _title(split: str, metric: str) -> str:
     unit = "" if metric in ("nll", "brier") or ":" in metric else ", %"
-    less = ", less is better" if trials.lower_is_better(metric) else ""
+    less = ", less is better" if sweep.lower_is_better(metric) else ""
     return f"{split} {metric}{unit}{less}"
 
 
 def _told(frame: pd.DataFrame, metric: str, title: str) -> None:
     done = frame[frame["value"].notna()]
-    best = done.sort_values("value", ascending=trials.lower_is_better(metric), kind="stable").iloc[0]
+    best = done.sort_values("value", ascending=sweep.lower_is_better(metric), kind="stable").iloc[0]
     lost = len(frame) - len(done)
     more = f", {lost} without a figure" if lost else ""
     bounds = "" if pd.isna(best["low"]) else f" [{best['low']:.1f}, {best['high']:.1f}]"
     said = f"{len(done)} trials{more}. The best, number {best['number']}: {best['value']:.4g}{bounds} ({title})."
     st.markdown(plain(said))
-    pages.link("run", best["run"], run=best["run"])
+    navigation.link("run", best["run"], run=best["run"])
     st.caption("The best of many trials looks better than it is: confirm it with fresh seeds on test.")
 
 
 def _confirmed(records: Sequence[Record], metric: str) -> None:
     """The best trials, run again from fresh seeds."""
     st.subheader("Confirmed from fresh seeds", anchor=False)
-    found = trials.confirmed(records, metric)
+    found = sweep.confirmed(records, metric)
     forms = dict.fromkeys(found.columns[3:], "{:.2f}")
-    frames.shown(
+    dataframes.shown(
         found, "confirmed", f"{metric} of the best trials from fresh seeds", forms, {"run": ("run", "run", {})}
     )
 
@@ -137,7 +139,7 @@ def _clicked(event: Any) -> None:
     """Opens the run whose mark was clicked."""
     picked = event.selection.get("trial") if event else None
     if picked and picked[0].get("run"):
-        pages.go("run", run=picked[0]["run"])
+        navigation.go("run", run=picked[0]["run"])
 
 
 def _best_so_far(frame: pd.DataFrame, metric: str, title: str) -> None:
@@ -187,7 +189,7 @@ def _importance(found: pd.DataFrame) -> None:
 
 def _parallel(frame: pd.DataFrame, names: list[str], metric: str, title: str) -> None:
     st.subheader("All trials", anchor=False)
-    lines, ticks = trials.parallel(frame, names, title)
+    lines, ticks = sweep.parallel(frame, names, title)
     order = [*names, title]
     x = alt.X(
         "axis:N", sort=order, title=None, scale=alt.Scale(padding=0.35), axis=alt.Axis(labelAngle=0, labelLimit=170,
@@ -195,7 +197,7 @@ def _parallel(frame: pd.DataFrame, names: list[str], metric: str, title: str) ->
     )  # fmt: skip
     y = alt.Y("at:Q", axis=None, scale=alt.Scale(domain=[-0.06, 1.06]))
     weak, strong = ("#2b4a63", "#b9e3ff") if charts.dark() else ("#c9dff0", "#08306b")
-    shades = [strong, weak] if trials.lower_is_better(metric) else [weak, strong]
+    shades = [strong, weak] if sweep.lower_is_better(metric) else [weak, strong]
     colour = alt.Color("value:Q", scale=alt.Scale(range=shades), legend=None)
     click = alt.selection_point(name="trial", fields=["run"], on="click")
     hover = alt.selection_point(name="near", fields=["run"], on="pointerover", clear="pointerout", empty=False)
@@ -230,10 +232,10 @@ def _slices(frame: pd.DataFrame, names: list[str], title: str) -> None:
 
 def _slice(done: pd.DataFrame, name: str, title: str) -> None:
     part = done[["run", "value", "low", "high"]].assign(setting=done[name])
-    number = trials.is_number(done[name])
+    number = sweep.is_number(done[name])
     if number:
         part = part[part["setting"].notna()].astype({"setting": float})
-        kind: Literal["log", "linear"] = "log" if trials.is_log(done[name]) else "linear"
+        kind: Literal["log", "linear"] = "log" if sweep.is_log(done[name]) else "linear"
         x = alt.X(
             "setting:Q",
             title=name,
@@ -256,9 +258,9 @@ def _slice(done: pd.DataFrame, name: str, title: str) -> None:
 def _table(frame: pd.DataFrame, names: list[str], metric: str, title: str) -> None:
     st.subheader("Trials", anchor=False)
     shown = frame[["run", "number", "status", "seed", "value", "low", "high", *names]]
-    ranked = shown.sort_values("value", ascending=trials.lower_is_better(metric), kind="stable")
+    ranked = shown.sort_values("value", ascending=sweep.lower_is_better(metric), kind="stable")
     forms = dict.fromkeys((title, "low", "high"), "{:.2f}")
-    frames.shown(ranked[:TABLED].rename(columns={"value": title}), "trials", "Trials, best first", forms,
+    dataframes.shown(ranked[:TABLED].rename(columns={"value": title}), "trials", "Trials, best first", forms,
                  links={"run": ("run", "run", {})})  # fmt: skip
     if len(ranked) > TABLED:
         st.caption(f"The best {TABLED} of {len(ranked):,}; the file has all.")

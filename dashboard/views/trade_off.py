@@ -9,14 +9,16 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard import boards, charts, choices, pages, stores
+from dashboard import navigation
+from dashboard.data import leaderboard, store
 from dashboard.table import Cell, Column, Line, Link, table
-from dashboard.texts import plain
-from harness import distil
-from harness.cells import count, percent, short
-from harness.grids import has_own_unit
-from harness.metrics import LOWER_IS_BETTER
-from harness.rows import Filters, Row, Table
+from dashboard.widgets import charts, url_state
+from dashboard.widgets.escape import plain
+from harness.leaderboard.schema import Filters, Row, Table
+from harness.report.columns import has_own_unit
+from harness.report.format import count, percent, short
+from harness.stats import distillation
+from harness.stats.metrics import LOWER_IS_BETTER
 
 COSTS: dict[str, tuple[str, Callable[[Row], float | None]]] = {
     "parameters": ("parameters of the student", lambda row: row.parameters),
@@ -43,24 +45,24 @@ class Point:
 def show() -> None:
     """The page."""
     st.title("Trade-off", anchor=False)
-    if not stores.any_runs():
+    if not store.any_runs():
         return
-    runs = stores.runs()
-    data = choices.data_names(runs)
+    runs = store.runs()
+    data = url_state.data_names(runs)
     if not data:
-        stores.nothing("No run has been scored yet.", "hkdbench run --help")
+        store.nothing("No run has been scored yet.", "hkdbench run --help")
         return
     at = st.columns([5, 4, 3, 4], vertical_alignment="bottom")
     with at[0]:
-        key = data[choices.one("Benchmark", list(data), "benchmark")]
+        key = data[url_state.one("Benchmark", list(data), "benchmark")]
     with at[2]:
-        split = choices.split_of([run for run in runs if run.data_key == key])
+        split = url_state.split_of([run for run in runs if run.data_key == key])
     with at[1]:
-        metric = choices.one("Metric", choices.metrics_of(stores.stated(key, split), None), "metric")
+        metric = url_state.one("Metric", url_state.metrics_of(store.stated(key, split), None), "metric")
     with at[3]:
-        cost = choices.one("Cost", list(COSTS), "cost")
-    ranking = choices.ranked(Filters(benchmark=key[0], metric=metric, split=split))
-    found = choices.table_of(ranking, key)
+        cost = url_state.one("Cost", list(COSTS), "cost")
+    ranking = url_state.ranked(Filters(benchmark=key[0], metric=metric, split=split))
+    found = url_state.table_of(ranking, key)
     placed = points(found.rows, cost) if found else []
     if found is None or not placed:
         _without(cost)
@@ -81,7 +83,7 @@ def points(rows: Sequence[Row], cost: str) -> list[Point]:
         if price is not None
     ]
     sign = -1 if known and known[0][0].metric.rpartition(":")[2] in LOWER_IS_BETTER else 1
-    front = distil.pareto([sign * (row.figure or 0.0) for row, _ in known], [price for _, price in known])
+    front = distillation.pareto([sign * (row.figure or 0.0) for row, _ in known], [price for _, price in known])
     made = [Point(row, price, on) for (row, price), on in zip(known, front, strict=True)]
     return sorted(made, key=lambda p: (p.cost, -sign * (p.row.figure or 0.0)))
 
@@ -89,7 +91,7 @@ def points(rows: Sequence[Row], cost: str) -> list[Point]:
 def said(placed: Sequence[Point], cost: str) -> str:
     """The front in words."""
     front = [p for p in placed if p.front]
-    names = ", ".join(boards.named(p.row) for p in front[:6]) + (", …" if len(front) > 6 else "")
+    names = ", ".join(leaderboard.named(p.row) for p in front[:6]) + (", …" if len(front) > 6 else "")
     return (
         f"{len(front)} of {len(placed)} rows are on the front, cheapest first: {names}. The others have a row that "
         "scores as much for less, or more for the same. The front goes by the points: look at the intervals too."
@@ -101,15 +103,15 @@ def _without(cost: str) -> None:
 
 
 def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
-    scale, floor = (1 if has_own_unit(found.metric) else 100), boards.floor_of(found)
+    scale, floor = (1 if has_own_unit(found.metric) else 100), leaderboard.floor_of(found)
     frame = pd.DataFrame(
         {
-            "row": boards.named(p.row),
+            "row": leaderboard.named(p.row),
             "run": p.row.run_ids[0],
             "cost": p.cost,
             "at": at,
             "named_at": named_at,
-            "name": boards.short_name(p.row),
+            "name": leaderboard.short_name(p.row),
             "value": scale * p.row.values[found.metric].value,
             "low": _scaled(p.row.values[found.metric].low, scale),
             "high": _scaled(p.row.values[found.metric].high, scale),
@@ -120,7 +122,7 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
         }
         for p, at, named_at in zip(placed, *_apart(placed, scale, found.metric, floor), strict=True)
     )
-    unit = boards.unit(found.metric)
+    unit = leaderboard.unit(found.metric)
     title = found.metric + (f", {unit}" if unit else "")
     x = alt.X("at:Q", title=COSTS[cost][0], scale=_scale(frame["cost"]), axis=charts.ticks())
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, padding=12))
@@ -161,7 +163,7 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
     )
     clicked = answer.selection.get("picked") or []
     if clicked:
-        pages.go("run", run=str(clicked[0]["run"]))
+        navigation.go("run", run=str(clicked[0]["run"]))
 
 
 def _names(base: alt.Chart, rows: int) -> alt.Chart:
@@ -176,7 +178,7 @@ def _apart(placed: Sequence[Point], scale: int, metric: str, floor: float | None
     Points of one cost are spread by 1.5 % of it each, names by a twentieth of the figures' range.
     """
     values = [scale * (p.row.figure or 0.0) for p in placed]
-    low, high = boards.domain([p.row for p in placed], metric, floor) or (0.0, 0.0)
+    low, high = leaderboard.domain([p.row for p in placed], metric, floor) or (0.0, 0.0)
     gap = scale * (high - low) / 20 or 0.01
     at, named_at = [p.cost for p in placed], list(values)
     clusters: list[list[int]] = []
@@ -216,8 +218,8 @@ def _front(found: Table, placed: Sequence[Point], cost: str) -> None:
         Column("cost", cost, help=COSTS[cost][0]),
         Column(
             "score",
-            found.metric + (f" ({boards.unit(found.metric)})" if boards.unit(found.metric) else ""),
-            domain=boards.domain([p.row for p in placed], found.metric),
+            found.metric + (f" ({leaderboard.unit(found.metric)})" if leaderboard.unit(found.metric) else ""),
+            domain=leaderboard.domain([p.row for p in placed], found.metric),
         ),
         Column("front", "front", "left"),
     ]

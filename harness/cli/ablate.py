@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.common import (
+from harness.cli.options import (
     DataOption,
     JsonOption,
     PluginOption,
@@ -25,8 +25,8 @@ from harness.cli.common import (
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harness.ablate import Ablation, Variant
     from harness.config import SuiteConfig
+    from harness.experiments.ablation import Ablation, Variant
     from harness.store import Store
 
 
@@ -52,7 +52,8 @@ def ablate_(
     as_json: JsonOption = False,
 ) -> None:
     """Run a method without each of its parts, and beside its rivals; finished runs are skipped."""
-    from harness import ablate, ablation_page
+    from harness.experiments import ablation
+    from harness.report import ablation as ablation_page
     from harness.store import Store
 
     load_plugins(plugin)
@@ -62,17 +63,17 @@ def ablate_(
         suite = _suite(method, file, benchmark, seeds, student, ladder, workers, data_dir, plugin, set_)
     if page is not None:
         name = suite.name if suite else f"{method}_ablation"
-        _write_page(page, ablation_page.page(ablate.evaluated(ablate.load(opened, name), opened), opened))
+        _write_page(page, ablation_page.page(ablation.evaluated(ablation.load(opened, name), opened), opened))
         return
     assert suite is not None
-    kept, left_out = ablate.variants(method, suite)
+    kept, left_out = ablation.variants(method, suite)
     if dry_run:
         _dry_run(suite, kept, left_out, as_json)
         return
-    laid_out = ablate.lay_out(method, suite, kept, left_out)
-    failed = failures(launched(ablate.configs(suite, kept), opened, suite.name))
-    done = ablate.evaluated(laid_out, opened)
-    ablate.save(done, opened, ablation_page.to_markdown(done))
+    laid_out = ablation.lay_out(method, suite, kept, left_out)
+    failed = failures(launched(ablation.configs(suite, kept), opened, suite.name))
+    done = ablation.evaluated(laid_out, opened)
+    ablation.save(done, opened, ablation_page.to_markdown(done))
     _show(done, opened, as_json)
     for line in failed:
         say(line)
@@ -91,8 +92,9 @@ def _suite(
     plugin: list[str] | None,
     set_: list[str] | None,
 ) -> SuiteConfig:
-    from harness import ablate, registry
+    from harness import registry
     from harness.config import SuiteConfig, parse, read_toml
+    from harness.experiments import ablation
 
     numbers = _numbers(seeds) if seeds is not None else None
     if file is not None:
@@ -100,14 +102,14 @@ def _suite(
         load_plugins([p for p in table.get("plugins", []) if isinstance(p, str)])
     else:
         ready = [name for name, cls in registry.load_all(registry.benchmarks()) if not cls.needs_data_dir]
-        table = ablate.suite_table(method, numbers or [0, 1, 2], benchmarks or ready, student, ladder)
+        table = ablation.suite_table(method, numbers or [0, 1, 2], benchmarks or ready, student, ladder)
     if benchmarks:
         table["benchmarks"] = list(benchmarks)
     if numbers is not None:
         table["seeds"] = numbers
     table = with_options(table, workers=workers, data_dir=data_dir, plugins=plugin, set_=set_)
     suite = parse(SuiteConfig, table, str(file) if file else "the command line")
-    ablate.check_name(suite.name)
+    ablation.check_name(suite.name)
     return suite
 
 
@@ -120,13 +122,13 @@ def _numbers(seeds: str) -> list[int]:
 
 def _dry_run(suite: SuiteConfig, kept: list[Variant], left_out: dict[str, str], as_json: bool) -> None:
     """Price one run of each line: its other seeds cost the same."""
-    from harness import plan, price
-    from harness.ablate import configs
+    from harness.experiments.ablation import configs
+    from harness.planning import cost, plan
 
     one_seed = suite.model_copy(update={"seeds": suite.seeds[:1]})
     rows = []
     for variant in kept:
-        priced = [price.of(plan.make(config))["train_flops"] for config in configs(one_seed, [variant])]
+        priced = [cost.of(plan.make(config))["train_flops"] for config in configs(one_seed, [variant])]
         runs = len(priced) * len(suite.seeds)
         rows.append({"label": variant.label, "runs": runs, "train_flops": sum(priced) * len(suite.seeds)})
     if as_json:
@@ -141,7 +143,7 @@ def _dry_run(suite: SuiteConfig, kept: list[Variant], left_out: dict[str, str], 
 
 
 def _show(done: Ablation, store: Store, as_json: bool) -> None:
-    from harness import ablation_page
+    from harness.report import ablation as ablation_page
 
     if as_json:
         print(done.model_dump_json(indent=2))

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.common import JsonOption, StoreOption, app, print_json, say
+from harness.cli.options import JsonOption, StoreOption, app, print_json, say
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harness.cache import Cache
+    from harness.store.tensor_cache import Cache
 
 cache_app = typer.Typer(help="Look after what the runs of a store share: list, delete, verify.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
 
 
 def _opened(store: str | None) -> Cache:
-    from harness.cache import cache_of
     from harness.config import ClusterConfig
     from harness.store import Store
+    from harness.store.tensor_cache import cache_of
 
     return cache_of(Store(store), ClusterConfig())
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from harness.api import Split
-from harness.cli.common import JsonOption, StoreOption, app
+from harness.cli.options import JsonOption, StoreOption, app
 
 
 @app.command("compare")
@@ -22,7 +22,7 @@ def compare_(
     as_json: JsonOption = False,
 ) -> None:
     """A minus B, paired by seed and example: overall, by category, whose errors, and where they part."""
-    from harness import compare
+    from harness.leaderboard import compare
     from harness.store import Store
 
     opened = Store(store)

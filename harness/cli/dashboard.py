@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import PluginOption, StoreOption, app, load_plugins, say
+from harness.cli.options import PluginOption, StoreOption, app, load_plugins, say
 
 PORT = 8501
 """The first port that is tried."""
@@ -22,7 +22,7 @@ SETTINGS = {
     "client.showErrorDetails": "type",
     "client.showErrorLinks": "false",
     "client.toolbarMode": "minimal",
-    "global.disableWidgetStateDuplicationWarning": "true",  # the URL says what a widget shows, see dashboard.choices
+    "global.disableWidgetStateDuplicationWarning": "true",  # the URL says it: dashboard.widgets.url_state
     "logger.level": "warning",
     "runner.magicEnabled": "false",
     "server.enableCORS": "true",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import app
+from harness.cli.options import app
 from harness.errors import ConfigError, near
 
 
@@ -19,7 +19,7 @@ def pretrain_(
     steps: Annotated[int | None, typer.Option(help="Steps of a pass; default: the shipped recipe's.")] = None,
 ) -> None:
     """Rebuild the tiny ladder's weights from nothing (an hour or so for all three on 2 cores)."""
-    from harness import pretrain, tiny
+    from harness.models import pretrain, tiny
 
     if rung not in tiny.RUNGS:
         raise ConfigError(f"unknown rung {rung!r}: {near(rung, tiny.RUNGS)}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import (
+from harness.cli.options import (
     DataOption,
     JsonOption,
     PluginOption,
@@ -16,7 +16,7 @@ from harness.cli.common import (
     app,
     print_json,
 )
-from harness.cli.train import run_config
+from harness.cli.runs import run_config
 
 
 @app.command("profile")
@@ -37,10 +37,10 @@ def profile_(
 ) -> None:
     """Where a training step's time goes: data, vision, language, loss, backward, ... Keeps nothing."""
     config = run_config(file, method, benchmark, ladder, student, None, 0, data_dir, skip_missing, plugin, set_)
-    from harness import profile
+    from harness.train import profiling
 
-    found = profile.measure(config, steps, warm, trace)
+    found = profiling.measure(config, steps, warm, trace)
     if as_json:
         print_json(found)
     else:
-        print(profile.to_text(found))
+        print(profiling.to_text(found))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.common import JsonOption, StoreOption, app, print_json, say
+from harness.cli.options import JsonOption, StoreOption, app, print_json, say
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,8 +53,8 @@ def compact_(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Gather what rankings need of all runs into a few files, so that they open no run's folder."""
     from dataclasses import asdict
 
-    from harness.catalogue import compact
     from harness.store import Store
+    from harness.store.catalog import compact
 
     done = compact(Store(store))
     if as_json:
@@ -77,13 +77,12 @@ def gc_(
     as_json: JsonOption = False,
 ) -> None:
     """Delete what killed runs left over, and old files of the catalogue. Runs are never deleted."""
-    from harness import upkeep
-    from harness.store import Store
+    from harness.store import Store, maintenance
 
     opened = Store(store)
-    found = upkeep.rubbish(opened, unfinished_days)
+    found = maintenance.rubbish(opened, unfinished_days)
     if not dry_run:
-        upkeep.delete(opened, found)
+        maintenance.delete(opened, found)
     if as_json:
         print_json({"deleted": not dry_run, "found": [{"name": one.name, "why": one.why} for one in found]})
         return
@@ -105,14 +104,13 @@ def merge_(
     """Take over another store's runs byte for byte; refused where one id has different results in the two."""
     from dataclasses import asdict
 
-    from harness import upkeep
     from harness.errors import StoreError
-    from harness.store import Store
+    from harness.store import Store, maintenance
 
     mine, theirs = Store(store), Store(other)
     if not theirs.ids():
         raise StoreError(f"store {theirs.url!r} has no runs: expected the folder or URL of a store")
-    done = upkeep.merge(mine, theirs, keep_ours, dry_run)
+    done = maintenance.merge(mine, theirs, keep_ours, dry_run)
     if as_json:
         print_json(asdict(done))
         return
@@ -139,16 +137,15 @@ def export_(
     as_json: JsonOption = False,
 ) -> None:
     """Write the runs (and their predictions) into one file each, for other tools."""
-    from harness import upkeep
-    from harness.store import Store
+    from harness.store import Store, maintenance
 
     for out in filter(None, (file, predictions)):
-        upkeep.check_ending(out)
+        maintenance.check_ending(out)
     found = _runs(store, status, benchmark, method, tag, where)
-    upkeep.export_runs(found, file)
+    maintenance.export_runs(found, file)
     said = {"runs": found.num_rows, "predictions": 0}
     if predictions is not None:
-        said["predictions"] = upkeep.export_predictions(Store(store), found["run_id"].to_pylist(), predictions)
+        said["predictions"] = maintenance.export_predictions(Store(store), found["run_id"].to_pylist(), predictions)
     if as_json:
         print_json(said)
     else:
@@ -158,12 +155,11 @@ def export_(
 def _runs(
     store: str | None, status: str | None, benchmark: str | None, method: str | None, tag: str | None, where: str | None
 ) -> pa.Table:
-    from harness import upkeep
     from harness.errors import ConfigError, near
-    from harness.store import Store
+    from harness.store import Store, maintenance
 
     known = ("done", "failed", "interrupted", "broken")
     if status not in (None, *known):
         raise ConfigError(f"--status {status!r}: {near(str(status), known)}")
     equal = {"status": status, "benchmark": benchmark, "method": method, "tag": tag}
-    return upkeep.runs(Store(store), equal, where)
+    return maintenance.runs(Store(store), equal, where)

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import DataOption, JsonOption, PluginOption, StoreOption, app, load_plugins, print_json
+from harness.cli.options import (
+    DataOption,
+    JsonOption,
+    PluginOption,
+    StoreOption,
+    app,
+    load_plugins,
+    print_json,
+)
 
 
 @app.command("pack")
@@ -19,14 +27,14 @@ def pack_(
     as_json: JsonOption = False,
 ) -> None:
     """Write a finished run into one file, to be sent to somebody who will `add` it."""
-    from harness import submission
     from harness.store import Store
+    from harness.submission import submit
 
     opened = Store(store)
     run_id = opened.match(run)
     file = out or Path(f"{run_id}.zip")
     file = file / f"{run_id}.zip" if file.is_dir() else file
-    manifest = submission.pack(opened, run_id, file, with_student)
+    manifest = submit.pack(opened, run_id, file, with_student)
     size = file.stat().st_size
     if as_json:
         print_json({"file": str(file), "bytes": size, "manifest": manifest.model_dump(mode="json")})
@@ -44,11 +52,11 @@ def add_(
     as_json: JsonOption = False,
 ) -> None:
     """Check a packed run and take it into the store, marked as received; a bad file leaves nothing behind."""
-    from harness import submission
     from harness.store import Store
+    from harness.submission import submit
 
     load_plugins(plugin)
-    arrival = submission.add(Store(store), file, data_dir.expanduser().resolve() if data_dir else None)
+    arrival = submit.add(Store(store), file, data_dir.expanduser().resolve() if data_dir else None)
     if as_json:
         print_json({"run_id": arrival.run_id, "added": arrival.added, "report": arrival.report.to_json()})
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.common import (
+from harness.cli.options import (
     DataOption,
     JsonOption,
     PluginOption,
@@ -26,8 +26,8 @@ from harness.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from harness.choosing import Result
-    from harness.sweep import SweepConfig
+    from harness.experiments.selection import Result
+    from harness.experiments.sweep import SweepConfig
 
 
 @app.command("sweep")
@@ -43,8 +43,8 @@ def sweep_(
     as_json: JsonOption = False,
 ) -> None:
     """Search methods' settings on validation; the best meets test from fresh seeds. Continues where it was stopped."""
-    from harness import choosing, sweep
     from harness.config import parse, read_toml
+    from harness.experiments import selection, sweep
     from harness.store import Store
 
     table = with_options(
@@ -57,16 +57,16 @@ def sweep_(
         _dry_run(config, as_json)
         return
     with redirect_stdout(sys.stderr):  # what libraries print meanwhile goes beside the answer
-        result = choosing.run(config, Store(store), _watcher(config), launched)
+        result = selection.run(config, Store(store), _watcher(config), launched)
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
-        print(choosing.to_text(result))
+        print(selection.to_text(result))
     raise typer.Exit(1 if _troubles(result, config) else 0)
 
 
 def _watcher(config: SweepConfig) -> Any:
-    from harness.sweep import told
+    from harness.experiments.sweep import told
 
     def watch(news: dict[str, Any]) -> None:
         """A line as a trial begins and ends: no control characters, so that a job's log reads well."""
@@ -100,9 +100,10 @@ def _troubles(result: Result, config: SweepConfig) -> list[str]:
 
 
 def _dry_run(config: SweepConfig, as_json: bool) -> None:
-    from harness import choosing
 
-    rows = choosing.price(config)
+    from harness.experiments import selection
+
+    rows = selection.price(config)
     if as_json:
         print_json({"name": config.name, "searches": rows})
         return

@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.common import DataOption, JsonOption, PluginOption, StoreOption, app, load_plugins, print_json
+from harness.cli.options import (
+    DataOption,
+    JsonOption,
+    PluginOption,
+    StoreOption,
+    app,
+    load_plugins,
+    print_json,
+)
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.verify import Report
+    from harness.submission.verify import Report
 
 
 @app.command("verify")
@@ -26,8 +34,8 @@ def verify_(
     as_json: JsonOption = False,
 ) -> None:
     """Compute every figure of RUN anew, and check hashes, ids, golds and sums. Exit code 1: something changed."""
-    from harness import verify
     from harness.store import Store
+    from harness.submission import verify
 
     if (run is None) != all_:
         raise ConfigError("verify takes a RUN, or --all for every run of the store")

@@ -17,12 +17,14 @@ from typing import Any
 import pytest
 import torch
 
-from harness import checkpoint, plan, runner, train
 from harness.config import RunConfig, parse
 from harness.errors import StoreError
-from harness.io import PlainIo
-from harness.plan import Plan
+from harness.execution import run as runner
+from harness.models.distributed import PlainIo
+from harness.planning import plan
+from harness.planning.plan import Plan
 from harness.store import Store
+from harness.train import checkpoint, loop
 
 pytestmark = pytest.mark.slow
 
@@ -167,7 +169,7 @@ def test_a_checkpoint_of_a_bucket_is_fetched_by_another_machine(
     assert (record.status, record.provenance.resumed) == ("done", 1)
     assert "ppod" not in seen
     assert other.place.ages(f".work/{planned.run_id}") == {}  # dropped with the end
-    plain = train.train(planned, PlainIo(), tmp_path / "plain")
+    plain = loop.train(planned, PlainIo(), tmp_path / "plain")
     values = other.history(planned.run_id)["value"].tolist()
     assert values == [row["value"] for row in plain.history]
 

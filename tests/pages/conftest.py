@@ -75,9 +75,9 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     def page(name: str) -> None:
         from importlib import import_module
 
-        from dashboard import stores
+        from dashboard.data import store
 
-        with stores.mistakes_told():
+        with store.mistakes_told():
             import_module(f"dashboard.views.{name}").show()
 
     def run(name: str, **params: str) -> AppTest:

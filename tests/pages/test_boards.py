@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 from runs import add
 
-from dashboard import boards, choices, totals
-from dashboard.boards import Shown
-from dashboard.texts import html, plain
+from dashboard.data import leaderboard
+from dashboard.data.leaderboard import Shown
 from dashboard.views.trade_off import points, said
-from harness.catalogue import View
-from harness.entries import from_arrow
+from dashboard.widgets import overall, url_state
+from dashboard.widgets.escape import html, plain
+from harness.leaderboard.schema import Row, Table
 from harness.record import Interval
-from harness.rows import Row, Table
 from harness.store import Store
+from harness.store.catalog import View
+from harness.store.index import from_arrow
 
 
 def row(method: str, value: float | None, **fields: Any) -> Row:
@@ -42,18 +43,18 @@ def a_table(*rows: Row) -> Table:
 
 def test_the_headline_says_who_leads_and_whether_that_is_real() -> None:
     sure = a_table(row("a", 0.75, rank=1, tier=(1,)), row("b", 0.5, rank=2, tier=(2,)))
-    assert boards.headline(sure) == "a (S) leads with 75.0 %: told apart from all 1 others."
+    assert leaderboard.headline(sure) == "a (S) leads with 75.0 %: told apart from all 1 others."
     shared = a_table(
         row("a", 0.75, rank=1, tier=(1,)), row("b", 0.5, rank=2, tier=(1, 2)), row("c", 0, rank=3, tier=(2,))
     )
-    assert boards.headline(shared).startswith(
+    assert leaderboard.headline(shared).startswith(
         "a (S) leads with 75.0 %, but the data don't tell it apart from 1 of 2: b"
     )
     control = row("majority", 0.25, kind="control", student="")
-    assert boards.headline(a_table(row("a", 0.75, rank=1, tier=(1,)), control)) == (
+    assert leaderboard.headline(a_table(row("a", 0.75, rank=1, tier=(1,)), control)) == (
         "a (S) leads with 75.0 %; it is the only row. Always the same answer gives 25.0 %."
     )
-    assert boards.headline(a_table(control)) == "No finished run is ranked here yet."
+    assert leaderboard.headline(a_table(control)) == "No finished run is ranked here yet."
 
 
 def test_filters_keep_controls_and_the_pinned_row() -> None:
@@ -75,29 +76,29 @@ def test_filters_keep_controls_and_the_pinned_row() -> None:
 
 def test_rows_without_a_figure_come_last_whichever_way_it_is_sorted() -> None:
     rows = [row("a", 0.1, train_tflops=None), row("b", 0.2, train_tflops=3.0), row("c", 0.3, train_tflops=2.0)]
-    by = boards.measures(a_table(*rows))["TFLOPs"]
-    assert [one.method for one in boards.ordered(rows, by, False)] == ["c", "b", "a"]
-    assert [one.method for one in boards.ordered(rows, by, True)] == ["b", "c", "a"]
-    assert boards.ordered(rows, None, True) == rows
+    by = leaderboard.measures(a_table(*rows))["TFLOPs"]
+    assert [one.method for one in leaderboard.ordered(rows, by, False)] == ["c", "b", "a"]
+    assert [one.method for one in leaderboard.ordered(rows, by, True)] == ["b", "c", "a"]
+    assert leaderboard.ordered(rows, None, True) == rows
 
 
 def test_a_scale_holds_every_interval_and_the_majority_line() -> None:
     one = row("a", None, values={"accuracy": Interval(value=0.5, low=0.4, high=0.7)})
     control = row("majority", 0.25, kind="control")
-    assert boards.domain([one], "accuracy") == (0.4, 0.7)
-    assert boards.measures(a_table(one, control))["score"].column.domain == (0.25, 0.7)
-    assert boards.domain([], "accuracy") is None
+    assert leaderboard.domain([one], "accuracy") == (0.4, 0.7)
+    assert leaderboard.measures(a_table(one, control))["score"].column.domain == (0.25, 0.7)
+    assert leaderboard.domain([], "accuracy") is None
 
 
 def test_data_are_named_by_version_only_where_there_are_several(tmp_path: Path) -> None:
     store = Store(tmp_path)
     add(store, "a")
-    found = choices.data_names(from_arrow(View(store).lines()))
+    found = url_state.data_names(from_arrow(View(store).lines()))
     assert list(found) == ["toy"]
-    assert choices.metrics_of(["accuracy/count", "chance", "official:f1", "ece"], None) == [
+    assert url_state.metrics_of(["accuracy/count", "chance", "official:f1", "ece"], None) == [
         "accuracy", "macro_f1", "micro_f1", "accuracy/count", "chance", "ece",
     ]  # fmt: skip
-    assert choices.metrics_of(["accuracy", "official:f1"], "official") == ["official:f1"]
+    assert url_state.metrics_of(["accuracy", "official:f1"], "official") == ["official:f1"]
 
 
 # ------------------------------------------------------------------------------------ all benchmarks
@@ -108,18 +109,18 @@ def test_the_weighted_mean_adds_half_widths_as_independent_errors() -> None:
         "x": [row("a", None, values={"accuracy": Interval(value=0.8, low=0.5, high=0.9)}), row("b", 0.9)],
         "y": [row("a", None, values={"accuracy": Interval(value=0.4, low=0.0, high=0.4)})],
     }
-    one, other = totals.totals(tables, {"x": 1, "y": 1})
+    one, other = overall.totals(tables, {"x": 1, "y": 1})
     # (0.8 + 0.4) / 2; sqrt(0.3^2 + 0.4^2) / 2 below, 0.1 / 2 above.
     assert one.label == "a"
     assert one.mean is not None
     assert (one.mean.value, one.mean.low, one.mean.high) == pytest.approx((0.6, 0.35, 0.65))
     assert (other.mean, other.lacks) == (None, ("y",))
-    best, _ = totals.totals(tables, {"x": 1, "y": 0})
+    best, _ = overall.totals(tables, {"x": 1, "y": 0})
     assert (best.label, best.mean) == ("b", Interval(value=0.9))
-    three, _ = totals.totals(tables, {"x": 3, "y": 1})
+    three, _ = overall.totals(tables, {"x": 3, "y": 1})
     assert three.mean is not None
     assert three.mean.value == pytest.approx(0.7)
-    assert totals.to_csv([other], ["x", "y"]) == "method,student,kind,mean,low,high,x,y\nb,S,run,,,,0.9,\n"
+    assert overall.to_csv([other], ["x", "y"]) == "method,student,kind,mean,low,high,x,y\nb,S,run,,,,0.9,\n"
 
 
 # ------------------------------------------------------------------------------------------ trade-off

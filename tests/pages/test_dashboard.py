@@ -13,10 +13,10 @@ import pytest
 from browsing import ROOT, Visitor, serving
 from runs import add
 
-from dashboard import pages
-from dashboard.pages import PAGES
-from harness.catalogue import compact
+from dashboard import navigation
+from dashboard.navigation import PAGES
 from harness.store import Store
+from harness.store.catalog import compact
 
 SCRIPT, LINK = "<script>window.hacked=1</script>", "[x](javascript:window.hacked=1)"
 HOSTILE = (SCRIPT, LINK, "<img src=x onerror=window.hacked=1>", ":red[x] :material/home: $x$ **b** https://example.org")
@@ -27,7 +27,9 @@ def test_no_page_loads_torch_or_ray() -> None:
         "import sys, importlib, pkgutil, dashboard.views\n"
         "names = [m.name for m in pkgutil.iter_modules(dashboard.views.__path__)]\n"
         "for name in names: assert importlib.import_module(f'dashboard.views.{name}').show\n"
-        "from dashboard import boards, charts, choices, pages, stores, table, texts, totals\n"
+        "from dashboard import navigation as pages, options, table\n"
+        "from dashboard.data import catalog, leaderboard, run, store, sweep\n"
+        "from dashboard.widgets import charts, escape, overall, url_state\n"
         "assert {page.name for page in pages.PAGES} == set(names), names\n"
         "print(sorted({'torch', 'ray', 'transformers'} & set(sys.modules)))\n"
     )
@@ -36,10 +38,10 @@ def test_no_page_loads_torch_or_ray() -> None:
 
 
 def test_addresses_say_what_a_page_shows() -> None:
-    assert pages.href("leaderboard") == "./"
-    assert pages.href("run", run="a b&c") == "./run?run=a+b%26c"
-    assert pages.href("examples", run=["a", "b"]) == "./examples?run=a&run=b"
-    assert pages.named("trade_off").path == "trade-off"
+    assert navigation.href("leaderboard") == "./"
+    assert navigation.href("run", run="a b&c") == "./run?run=a+b%26c"
+    assert navigation.href("examples", run=["a", "b"]) == "./examples?run=a&run=b"
+    assert navigation.named("trade_off").path == "trade-off"
 
 
 def test_a_port_that_is_taken_is_told_in_words(cli: Callable[..., object], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import runs
 from browsing import scenes_run
 from streamlit.testing.v1 import AppTest
 
-from dashboard.pages import PAGES
+from dashboard.navigation import PAGES
 from harness.record import Failure
 from harness.store import Store
 
@@ -32,7 +32,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     def page(name: str) -> None:
         from importlib import import_module
 
-        from dashboard import stores
+        from dashboard.data import store as stores
 
         with stores.mistakes_told():
             import_module(f"dashboard.views.{name}").show()

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 from browsing import ROOT, SECONDS, Visitor, scenes_run, serving
 
-from harness import live
-from harness.cells import percent
-from harness.store import Store
+from harness.report.format import percent
+from harness.store import Store, live
 
 HKD = scenes_run("hkd4vlm-S-scenes_factuality-s0", ppod=True)
 TUNED = scenes_run("finetune-S-scenes_factuality-s0")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from browsing import Visitor
 
-from harness import compare
+from harness.leaderboard import compare
 from harness.store import Store
 
 pytestmark = pytest.mark.browser

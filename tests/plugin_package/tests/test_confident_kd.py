@@ -6,7 +6,7 @@ import pytest
 import torch
 from hkdbench_stripes.shares import confidence
 
-from harness.contract import CHECKS, Case
+from harness.authoring.method_checks import CHECKS, Case
 
 CASE = Case("confident_kd")
 

@@ -1,0 +1,58 @@
+"""What the benchmarks of the generated world share: their settings, their scenes, their label noise."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from benchmarks.scenes import world
+from harness.api import Benchmark, ConfigError, Example, Split
+
+
+@dataclass(frozen=True)
+class WorldBenchmark(Benchmark):
+    """Settings of a generated benchmark: sizes of its splits, its seed, and the share of wrong train labels."""
+
+    train: int = 2000
+    validation: int = 300
+    test: int = 1000
+    ood: int = 500
+    seed: int = 0
+    label_noise: float = 0.15
+
+    splits: ClassVar[tuple[Split, ...]] = ("train", "validation", "test", "ood")
+    licence: ClassVar[str] = "Apache-2.0"
+    citation: ClassVar[str] = "hkdbench, the generated world (this repository)"
+
+    def __post_init__(self) -> None:
+        for split in self.splits:
+            if getattr(self, split) < 1:
+                raise ConfigError(f"{split}={getattr(self, split)}: expected a number of examples of 1 or more")
+        if not 0 <= self.label_noise < 1:
+            raise ConfigError(f"label_noise={self.label_noise}: expected a share from 0 to below 1")
+
+    def load(self, split: Split) -> Iterator[Example]:
+        """The examples of a split, made one by one; nothing is drawn yet."""
+        if split not in self.splits:
+            raise ConfigError(f"unknown split {split!r}: expected one of {', '.join(self.splits)}")
+        for index in range(getattr(self, split)):
+            yield self.example(split, index)
+
+    def example(self, split: Split, index: int) -> Example:
+        """The example number `index` of a split; it doesn't depend on the others."""
+        raise NotImplementedError
+
+    def scene(self, rng: random.Random, split: Split) -> world.Scene:
+        """A scene as the split has them: `ood` is denser, and half of its things are pairs never shown else."""
+        if split == "ood":
+            return world.make_scene(rng, fewest=7, most=10, novel=0.5)
+        return world.make_scene(rng, fewest=5, most=9)
+
+    def noisy(self, example: Example, split: Split, rng: random.Random) -> Example:
+        """In `train`, a share of the golds gives way to another option, as annotators slip."""
+        if split != "train" or rng.random() >= self.label_noise:
+            return example
+        wrong = rng.choice([k for k in range(len(example.options)) if k != example.gold])
+        return replace(example, gold=wrong, extra={**(example.extra or {}), "noisy": True})

@@ -1,0 +1,434 @@
+"""What the tiny ladder learns before it meets a benchmark: many kinds of short questions about one picture.
+
+`Curriculum.lesson(index, progress)` is pure data: a picture, the words that each cell of its grid shows (for
+aligning image tokens with words), and questions as (topic, prompt, one-word answer). Prompts end in `?` or in
+`Answer:`; the longer ones have the layout of the benchmarks, but are made by changing words where these change
+the picture. The seeds are a space of their own, so no lesson repeats a benchmark's picture.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from benchmarks.scenes import world
+from benchmarks.scenes.world import (
+    COLOURS,
+    COLUMNS,
+    KINDS,
+    NUMBERS,
+    RELATIONS,
+    ROWS,
+    SIZES,
+    Exactly,
+    Exists,
+    Fact,
+    Has,
+    Kindred,
+    Relates,
+    Scene,
+    Thing,
+)
+
+NAMES = ("Wug", "Dax", "Blick", "Toma", "Fep", "Zib", "Kiki", "Bouba")
+"""Names that a context gives to things."""
+
+LETTERS = "ABCD"
+Question = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A picture, `cells` = (cell, its words), and (topic, prompt, answer) triples."""
+
+    image: Callable[[], Image.Image]
+    cells: tuple[tuple[int, tuple[str, ...]], ...]
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """The questions in a seeded order: short checks first, more and more of them in the benchmarks' layout."""
+
+    seed: int = 0
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """The words among which a cell's token chooses, one of each group: colour, kind, size, row, column."""
+        return COLOURS, KINDS, SIZES, ROWS, COLUMNS
+
+    def words(self) -> tuple[str, ...]:
+        """Every word of the world and its benchmarks, lower case: the tokenizer keeps each of them whole."""
+        plural = [Kindred(kind=k).words(plural=True) for k in range(len(KINDS))]
+        names = [name.lower() for name in NAMES]
+        return (*COLOURS, *KINDS, *plural, *SIZES, *ROWS, *COLUMNS, *NUMBERS, *names, *_OTHER_WORDS.split())
+
+    def lesson(self, index: int, progress: float) -> Lesson:
+        """The lesson number `index`; `progress` (0 to 1) is how far the pretraining is."""
+        rng = world.stream("lessons", self.seed, index)
+        scene = world.make_scene(rng, fewest=3, most=10)
+        cells = tuple(
+            (cell, (COLOURS[t.colour], KINDS[t.kind], SIZES[t.size], ROWS[t.row], COLUMNS[t.column]))
+            for cell, t in world.cells(scene)
+        )
+        if progress < 0.12:
+            questions = [_ask(rng, scene, _FIRST) for _ in range(16)]
+        else:
+            long = 0 if progress < 0.3 else 2 if progress < 0.4 else 5
+            short = _PLACES if progress < 0.3 else _SHORT
+            questions = [_ask(rng, scene, short) for _ in range(16 - 2 * long)]
+            questions += [_ask(rng, scene, _LONG) for _ in range(long)]
+            rng.shuffle(questions)
+        return Lesson(scene, cells, tuple(questions))
+
+
+def falsified(rng: random.Random, scene: Scene, fact: Fact) -> Fact | None:
+    """A near miss: the fact with one word changed, so that the scene belies it; None where none was found."""
+    for _ in range(8):
+        wrong = _altered(rng, scene, fact)
+        if wrong.holds(scene) is False and not _held_out(wrong):
+            return wrong
+    return None
+
+
+def _altered(rng: random.Random, scene: Scene, fact: Fact) -> Fact:
+    other = rng.choice(scene.things)
+    match fact:
+        case Exists(what):
+            colour, kind, size = what.colour, what.kind, what.size
+            part = rng.randrange(3 if size is not None else 2)
+            if part == 0:
+                return Exists(replace(what, colour=other.colour))
+            if part == 1:
+                return Exists(replace(what, kind=other.kind))
+            return Exists(Kindred(colour, kind, 1 - (size or 0)))
+        case Exactly(count, what):
+            return Exactly(min(max(count + rng.choice((-1, 1)), 0), len(NUMBERS) - 1), what)
+        case Relates(what, _, two):
+            return Relates(what, rng.choice(RELATIONS), two)
+        case Has(what, attribute, value):
+            if attribute in ("row", "column"):
+                return Has(what, attribute, rng.randrange(world.GRID))
+            return Has(what, attribute, 1 - value if attribute == "size" else getattr(other, attribute))
+
+
+def _held_out(fact: Fact) -> bool:
+    pairs = [(fact.what.kind, fact.what.colour)]
+    if isinstance(fact, Has):
+        pairs.append((fact.value, fact.what.colour) if fact.attribute == "kind" else (fact.what.kind, fact.value))
+        if fact.attribute not in ("kind", "colour"):
+            pairs.pop()
+    return any(pair in world.HELD_OUT for pair in pairs)
+
+
+# ------------------------------------------------------------------------------------ short questions
+
+
+def _fact(rng: random.Random, scene: Scene, simple: float = 0.0) -> Fact | None:
+    if rng.random() < simple:
+        return world.true_exists(rng, scene)
+    draw = rng.random()
+    if draw < 0.3:
+        return world.true_exists(rng, scene)
+    if draw < 0.45:
+        return world.true_exactly(rng, scene)
+    return world.true_relates(rng, scene) if draw < 0.75 else world.true_has(rng, scene)
+
+
+def _topic(fact: Fact) -> str:
+    return "place" if isinstance(fact, Has) and fact.attribute in ("row", "column") else type(fact).__name__.lower()
+
+
+def _claim(rng: random.Random, scene: Scene) -> tuple[Fact, bool] | None:
+    """A fact and whether it is so: half of them are."""
+    fact = _fact(rng, scene)
+    if fact is None or rng.random() < 0.5:
+        return None if fact is None else (fact, True)
+    wrong = falsified(rng, scene, fact)
+    return None if wrong is None else (wrong, False)
+
+
+def _check(rng: random.Random, scene: Scene) -> Question | None:
+    claim = _claim(rng, scene)
+    if claim is None:
+        return None
+    text = claim[0].words()
+    if isinstance(claim[0], Relates) and rng.random() < 0.3:
+        # The first thing in a sentence of its own: an easier step on the way.
+        text = text.replace(" is ", "? it is ")
+    return f"check {_topic(claim[0])}", f"{text}?", "true" if claim[1] else "false"
+
+
+def _simple_check(rng: random.Random, scene: Scene) -> Question | None:
+    """Only what one look tells: is there such a thing, of which colour, size, kind."""
+    fact: Fact = world.true_exists(rng, scene, sized=0.2)
+    if rng.random() < 0.5:
+        return f"check {_topic(fact)}", f"{fact.words()}?", "true"
+    wrong = falsified(rng, scene, fact)
+    return None if wrong is None else (f"check {_topic(fact)}", f"{wrong.words()}?", "false")
+
+
+def _property(rng: random.Random, scene: Scene) -> Question | None:
+    """`the red ring row?` top; `the red thing kind?` ring."""
+    fact = world.true_has(rng, scene)
+    if fact is None:
+        return None
+    values = {"kind": KINDS, "colour": COLOURS, "size": SIZES, "row": ROWS, "column": COLUMNS}[fact.attribute]
+    return f"what {fact.attribute}", f"the {fact.what.words()} {fact.attribute}?", values[fact.value]
+
+
+def _at(rng: random.Random, scene: Scene) -> Question:
+    """`top row second column kind?` ring."""
+    thing = rng.choice(scene.things)
+    name, values = rng.choice((("kind", KINDS), ("colour", COLOURS), ("size", SIZES)))
+    return "at", f"{ROWS[thing.row]} row {COLUMNS[thing.column]} column {name}?", values[getattr(thing, name)]
+
+
+def _compare(rng: random.Random, scene: Scene) -> Question:
+    """`second column is left of fourth column?` true: what the relations mean, told without the picture."""
+    (one, relation, other), truth = _side(rng, None)
+    return "compare", f"{one} is {relation} {other}?", truth
+
+
+def _beside(rng: random.Random, scene: Scene) -> Question | None:
+    """`the red ring is above the lower row?` true: half of a relation between two things."""
+    thing = rng.choice(scene.things)
+    if (what := world.described(rng, scene, thing)) is None:
+        return None
+    (_, relation, other), truth = _side(rng, thing)
+    return "beside", f"the {what.words()} is {relation} the {other}?", truth
+
+
+def _side(rng: random.Random, thing: Thing | None) -> tuple[tuple[str, str, str], str]:
+    """A row or column (the thing's, or any), a relation and another one; and whether it is so: half of them are."""
+    names, noun, forward, backward = rng.choice(
+        ((COLUMNS, "column", "left of", "right of"), (ROWS, "row", "above", "below"))
+    )
+    at = rng.randrange(world.GRID) if thing is None else getattr(thing, noun)
+    other = rng.randrange(world.GRID)
+    true = [relation for relation, holds in ((forward, at < other), (backward, at > other)) if holds]
+    false = [relation for relation in (forward, backward) if relation not in true]
+    relation = rng.choice(true if true and rng.random() < 0.6 else false)
+    said = f"{names[at]} {noun}", relation, f"{names[other]} {noun}"
+    return said, "true" if relation in true else "false"
+
+
+def _relates(rng: random.Random, scene: Scene) -> Question | None:
+    """`the red ring is left of the blue star?`, half of them in two sentences."""
+    fact: Fact | None = world.true_relates(rng, scene)
+    answer = "true"
+    if fact is not None and rng.random() < 0.5:
+        fact, answer = falsified(rng, scene, fact), "false"
+    if fact is None:
+        return None
+    text = fact.words()
+    return "check relates", f"{text.replace(' is ', '? it is ') if rng.random() < 0.5 else text}?", answer
+
+
+def _count(rng: random.Random, scene: Scene) -> Question:
+    """`how many red things?` two."""
+    fact = world.true_exactly(rng, scene)
+    return "count", f"how many {fact.what.words(plural=True)}?", NUMBERS[fact.count]
+
+
+def _named_check(rng: random.Random, scene: Scene) -> Question | None:
+    """`Wug is the red ring. Wug is small?` true."""
+    named = named_claim(rng, scene)
+    return None if named is None else (_named_topic(named), f"{named[0]} {named[1]}?", named[2].split()[-1].lower())
+
+
+def _named_topic(named: tuple[str, str, str]) -> str:
+    return "named relates" if any(relation in named[1] for relation in RELATIONS) else "named"
+
+
+# ------------------------------------------------------------- questions in the layout of the benchmarks
+
+
+def _letters(rng: random.Random, options: Sequence[str], gold: str) -> tuple[str, str]:
+    """The lettered options, half the time in a random order, and the letter of the right one."""
+    shuffled = rng.sample(options, len(options)) if rng.random() < 0.5 else list(options)
+    lines = "".join(f"\n{letter}. {option}" for letter, option in zip(LETTERS, shuffled, strict=False))
+    return f"{lines}\nAnswer:", LETTERS[shuffled.index(gold)]
+
+
+def _claim_letter(rng: random.Random, scene: Scene) -> Question | None:
+    claim = _claim(rng, scene)
+    if claim is None:
+        return None
+    options, letter = _letters(rng, ("True", "False"), str(claim[1]))
+    return f"letter {_topic(claim[0])}", f"Is it true?\nClaim: {claim[0].words()}.{options}", letter
+
+
+def _claim_word(rng: random.Random, scene: Scene) -> Question | None:
+    """The layout without options: `true` or `false` in a word."""
+    claim = _claim(rng, scene)
+    if claim is None:
+        return None
+    return f"word {_topic(claim[0])}", f"Is it true?\nClaim: {claim[0].words()}.\nAnswer:", str(claim[1]).lower()
+
+
+def _which(rng: random.Random, scene: Scene) -> Question | None:
+    """Which of two to four phrases is true, or false."""
+    wanted = rng.random() < 0.5
+    facts = [_fact(rng, scene) for _ in range(rng.randint(2, 4))]
+    odd = facts[0] if facts[0] is None or wanted else falsified(rng, scene, facts[0])
+    rest = [f if f is None or not wanted else falsified(rng, scene, f) for f in facts[1:]]
+    phrases = [None if f is None else f.words() for f in (odd, *rest)]
+    known = [p for p in phrases if p is not None]
+    if len(set(known)) < len(phrases):
+        return None
+    options, letter = _letters(rng, rng.sample(known, len(known)), known[0])
+    return "letter which", f"Which is {'true' if wanted else 'false'}?{options}", letter
+
+
+def _named_letter(rng: random.Random, scene: Scene) -> Question | None:
+    named = named_claim(rng, scene)
+    if named is None:
+        return None
+    options, letter = _letters(rng, ("True", "False", "Not Verifiable"), named[2])
+    return f"letter {_named_topic(named)}", f"Is it true?\nContext: {named[0]}\nClaim: {named[1]}.{options}", letter
+
+
+def _caption(rng: random.Random, scene: Scene) -> Question | None:
+    """A caption of two to four phrases of which one may be wrong; two or three of them are options, beside none."""
+    options = rng.choice((2, 3, 3))
+    facts = [_fact(rng, scene, simple=0.7) for _ in range(options + rng.randrange(2))]
+    gold = rng.randrange(options + 1)
+    phrases = []
+    for k, fact in enumerate(facts, start=1):
+        said = falsified(rng, scene, fact) if fact is not None and k == gold else fact
+        if said is None:
+            return None
+        phrases.append(said.words())
+    if len(set(phrases)) < len(phrases):
+        return None
+    order = rng.sample(range(options), options)
+    lines = "".join(f"\n{letter}. {phrases[k]}" for letter, k in zip("BCD", order, strict=False))
+    letter = "A" if gold == 0 else "BCD"[order.index(gold - 1)]
+    said_all = " ".join(f"{'' if p.startswith('the') else 'There is '}{p}." for p in rng.sample(phrases, len(phrases)))
+    return "letter caption", f"Which phrase is wrong?\nCaption: {said_all}\nA. No hallucination{lines}\nAnswer:", letter
+
+
+def _both(rng: random.Random, scene: Scene) -> Question | None:
+    """Two things with names, a property of each: both true, neither, one, or one thing that isn't there."""
+    facts = [world.true_has(rng, scene) for _ in range(2)]
+    truths = []
+    said: list[Fact] = []
+    for fact in facts:
+        wrong = falsified(rng, scene, fact) if fact is not None and rng.random() < 0.5 else fact
+        if fact is None or wrong is None:
+            return None
+        truths.append(wrong is fact)
+        said.append(wrong)
+    if said[0].what == said[1].what:
+        return None
+    verdict = ("False", "Partially True", "True")[sum(truths)]
+    if rng.random() < 0.25:
+        thing = rng.choice(scene.things)
+        absent = falsified(rng, scene, Exists(Kindred(thing.colour, thing.kind)))
+        if absent is None:
+            return None
+        said[0], verdict = replace(said[0], what=absent.what), "Not Verifiable"
+    names = rng.sample(NAMES, 2)
+    parts = [f"{name} {fact.predicate()}" for name, fact in zip(names, said, strict=True) if isinstance(fact, Has)]
+    rng.shuffle(parts)
+    named = [(name, fact.what) for name, fact in zip(names, said, strict=True)]
+    rng.shuffle(named)
+    options, letter = _letters(rng, ("True", "False", "Partially True", "Not Verifiable"), verdict)
+    return (
+        "letter both",
+        f"Is the claim true?\nContext: {naming(rng, named)}\nClaim: {' and '.join(parts)}.{options}",
+        letter,
+    )
+
+
+def named_claim(rng: random.Random, scene: Scene) -> tuple[str, str, str] | None:
+    """A context that names one or two things, a claim about a name, and its verdict.
+
+    A sixth of the contexts names something that isn't in the picture: Not Verifiable.
+    """
+    fact: Fact | None = world.true_relates(rng, scene) if rng.random() < 0.4 else world.true_has(rng, scene)
+    if fact is None:
+        return None
+    verdict = "True"
+    if rng.random() < 0.5:
+        wrong = falsified(rng, scene, fact)
+        if wrong is None:
+            return None
+        fact, verdict = wrong, "False"
+    if rng.random() < 1 / 6:
+        thing = rng.choice(scene.things)
+        absent = Exists(Kindred(thing.colour, thing.kind))
+        wrong = falsified(rng, scene, absent)
+        if wrong is None:
+            return None
+        fact, verdict = replace(fact, what=wrong.what), "Not Verifiable"
+    first, second, *_ = rng.sample(NAMES, 2)
+    named = [(first, fact.what)]
+    if isinstance(fact, Relates):
+        named.append((second, fact.other))
+        said = f"{first} is {fact.relation} {second}"
+    else:
+        assert isinstance(fact, Has)
+        said = f"{first} {fact.predicate()}"
+        extra = world.described(rng, scene, rng.choice(scene.things))
+        if extra is not None and extra != fact.what and rng.random() < 0.7:
+            named.append((second, extra))
+    rng.shuffle(named)
+    return naming(rng, named), said, verdict
+
+
+def naming(rng: random.Random, named: Sequence[tuple[str, Kindred]]) -> str:
+    """The sentences that give things their names."""
+    form = rng.choice(("{name} is the {words}.", "The {words} is called {name}.", "We call the {words} {name}."))
+    return " ".join(form.format(name=name, words=what.words()) for name, what in named)
+
+
+_Maker = Callable[[random.Random, Scene], Question | None]
+_FIRST: tuple[tuple[_Maker, float], ...] = ((_simple_check, 0.3), (_property, 0.4), (_at, 0.15), (_compare, 0.15))
+_PLACES: tuple[tuple[_Maker, float], ...] = (
+    (_check, 0.2),
+    (_property, 0.2),
+    (_compare, 0.05),
+    (_beside, 0.2),
+    (_relates, 0.15),
+    (_count, 0.05),
+    (_named_check, 0.15),
+)
+_SHORT: tuple[tuple[_Maker, float], ...] = (
+    (_check, 0.4),
+    (_property, 0.12),
+    (_at, 0.03),
+    (_beside, 0.08),
+    (_relates, 0.1),
+    (_count, 0.07),
+    (_named_check, 0.2),
+)
+_LONG: tuple[tuple[_Maker, float], ...] = (
+    (_claim_word, 0.1),
+    (_claim_letter, 0.1),
+    (_which, 0.15),
+    (_named_letter, 0.1),
+    (_caption, 0.35),
+    (_both, 0.2),
+)
+
+
+def _ask(rng: random.Random, scene: Scene, makers: Sequence[tuple[_Maker, float]]) -> Question:
+    """A question of a random maker that has one for this scene; at last what lies at a place."""
+    for _ in range(8):
+        (maker,) = rng.choices([m for m, _ in makers], [w for _, w in makers])
+        if (question := maker(rng, scene)) is not None:
+            return question
+    return _at(rng, scene)
+
+
+_OTHER_WORDS = """
+a an the is are of there it true false partially not verifiable which what how many kind colour size row column
+left right above below in thing things and called we call context claim caption answer no hallucination picture
+shows image you can see here also with one next to lies besides contains has seen something wrong part does fit
+holds at all this drawing stands while both find
+"""

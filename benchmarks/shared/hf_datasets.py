@@ -1,0 +1,177 @@
+"""Rows of a Hugging Face `datasets` repository, or of a local folder in the same layout, images unread.
+
+A benchmark that is published so takes its rows from `rows_of`: from `--data-dir` where it holds Parquet
+files, or from the repository named by the settings `repo` and `repo_revision`. Both go through
+`datasets.load_dataset`, which keeps an Arrow copy in the user's cache (`HF_DATASETS_CACHE`). An image
+column gives `ColumnImage`s: each reads its one cell when asked. A repository of plain files is fetched as a folder
+(`downloaded`).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from benchmarks.shared.annotations import Row, image_in
+from harness.api import Benchmark, ConfigError, DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A split of a repository: a folder or a hub id, the commit (empty for a folder), configuration, split."""
+
+    repo: str
+    revision: str
+    config: str
+    split: str
+
+    def __str__(self) -> str:
+        at = f"@{self.revision[:8]}" if self.revision else ""
+        return f"{self.repo}{at}, {f'{self.config} ' if self.config else ''}split {self.split}"
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnImage:
+    """The image in one cell of a source; picklable, and small. Calling it reads and decodes the cell."""
+
+    source: Source
+    row: int
+    column: str
+
+    def __call__(self) -> Image.Image:
+        cell = _open(self.source).select_columns([self.column])[self.row][self.column]
+        if cell is None or cell.get("bytes") is None:
+            path = cell and cell.get("path")
+            if not path or not Path(self.source.repo).is_dir():
+                raise ValueError(f"{self.source}, row {self.row}: column {self.column!r} holds no image")
+            return Image.open(image_in(Path(self.source.repo), path, f"{self.source}, row {self.row}"))
+        return Image.open(io.BytesIO(cell["bytes"]))
+
+
+def source_of(benchmark: Benchmark, repo: str, revision: str, split: str, config: str = "") -> Source | None:
+    """Where `datasets` finds a benchmark's split; None: `data_dir` holds plain files, no Parquet.
+
+    Raises `ConfigError` where neither folder nor repository is given, or a repository without its commit.
+    """
+    if benchmark.data_dir is not None:
+        if repo:
+            raise ConfigError(f"{benchmark.name}: give --data-dir or benchmark_settings.repo, not both")
+        inside = any(benchmark.data_dir.glob("**/*.parquet"))
+        return Source(str(benchmark.data_dir), "", config, split) if inside else None
+    if not repo:
+        raise ConfigError(
+            f"{benchmark.name} reads published files: give their folder with --data-dir, or a Hugging Face "
+            "repository with --set benchmark_settings.repo=OWNER/NAME and .repo_revision=COMMIT"
+        )
+    _pinned(benchmark, repo, revision)
+    return Source(repo, revision, config, split)
+
+
+def downloaded(benchmark: Benchmark, repo: str, revision: str, patterns: Sequence[str]) -> Path:
+    """The folder of the files of a repository that isn't a table, fetched once into the user's cache.
+
+    `patterns` name the files that are wanted, like `data/*`. Raises `ConfigError` for a repository without its
+    commit, `DataError` in one line where it can't be had.
+    """
+    import datasets
+    from huggingface_hub import snapshot_download
+
+    _pinned(benchmark, repo, revision)
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "hkdbench" / f"{repo.replace('/', '--')}-{revision}"
+    try:
+        found = snapshot_download(
+            repo, repo_type="dataset", revision=revision, allow_patterns=list(patterns), local_dir=folder
+        )
+    except Exception as error:  # of several libraries
+        raise DataError(f"{repo}@{revision[:8]}: can't be loaded ({_reason(error)})") from None
+    return Path(found)
+
+
+def _pinned(benchmark: Benchmark, repo: str, revision: str) -> None:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise ConfigError(f"{benchmark.name}: repo = {repo!r}, expected OWNER/NAME")
+    if not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise ConfigError(
+            f"{benchmark.name}: repo_revision = {revision!r}, expected the 40 hex digits of a commit of {repo}: "
+            "a branch would not name the same data tomorrow"
+        )
+
+
+def _reason(error: Exception) -> str:
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return f"{type(error).__name__}: {said}"
+
+
+def rows_of(source: Source) -> Iterator[tuple[str, Row]]:
+    """The rows of a source, each with the words that say where it stands; images as `ColumnImage`."""
+    dataset = _open(source)
+    images = [name for name, feature in dataset.features.items() if _is_image(feature)]
+    plain = dataset.select_columns([name for name in dataset.column_names if name not in images])
+    rows: list[Row] = plain.to_list() if plain.column_names else [{} for _ in range(len(dataset))]
+    for number, row in enumerate(rows):
+        for name in images:
+            row[name] = ColumnImage(source, number, name)
+        yield f"{source}: item {number + 1}", row
+
+
+def image_of(row: Row, key: str, where: str) -> ColumnImage:
+    """The image under `key` of a row of `rows_of`. Raises `DataError`."""
+    value = row.get(key)
+    if not isinstance(value, ColumnImage):
+        raise DataError(f"{where}: no image column {key!r} (there are {', '.join(sorted(map(str, row)))})")
+    return value
+
+
+@lru_cache(maxsize=8)
+def _open(source: Source) -> Any:
+    """The memory-mapped table, image cells undecoded. Raises `DataError` in one line whatever `datasets` says."""
+    import datasets
+
+    bars = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        if source.revision:
+            found = datasets.load_dataset(
+                source.repo, source.config or None, split=source.split, revision=source.revision
+            )
+        else:
+            found = datasets.load_dataset("parquet", data_files=_files(source), split="train")
+        for name, feature in found.features.items():
+            if isinstance(feature, datasets.Image):
+                found = found.cast_column(name, datasets.Image(decode=False))
+    except DataError:
+        raise
+    except Exception as error:  # a dozen types, of four libraries
+        raise DataError(f"{source}: can't be loaded ({_reason(error)})") from None
+    finally:
+        if not bars:
+            datasets.enable_progress_bars()
+    return found
+
+
+def _files(source: Source) -> list[str]:
+    """The Parquet files of a folder's split, in order, as repositories name them: `[CONFIG/]SPLIT-00000-of-N.parquet`.
+
+    The folder's own README, which may point anywhere, isn't asked.
+    """
+    folder = Path(source.repo)
+    inside = [p for p in folder.glob("**/*.parquet") if re.match(rf"{re.escape(source.split)}(-|\.)", p.name)]
+    if source.config:
+        inside = [p for p in inside if source.config in p.relative_to(folder).parts[:-1]]
+    if not inside:
+        raise DataError(f"{source}: no such file: expected data/{source.split}-00000-of-00001.parquet or the like")
+    return [str(p) for p in sorted(inside)]
+
+
+def _is_image(feature: Any) -> bool:
+    """An image column, or bytes with their path, as a file without the hub's metadata has them."""
+    import datasets
+
+    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})

@@ -1,0 +1,108 @@
+"""The contract of a method, as checks that say what to change: `hkdbench check-method`, or your own pytest.
+
+    CASE = Case("my_method", plugins=["my_method.py"])
+
+    @pytest.mark.parametrize("name", CHECKS)
+    def test_contract(name):
+        CHECKS[name](CASE)
+
+A check raises `Broken` (an `AssertionError`); its docstring says what it promises. All of them train on a tiny
+generated benchmark and the tiny ladder, in this process but for `two_workers`.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.authoring.method_checks import runs, steps, views
+from harness.authoring.method_checks.case import Broken, Case, method_class
+from harness.errors import UserError
+from harness.evaluation.scoring import TrainingError
+
+__all__ = ["CHECKS", "Broken", "Case", "Finding", "check_method"]
+
+CHECKS: Mapping[str, Callable[[Case], None]] = {
+    "settings": steps.settings,
+    "ablations": steps.ablations,
+    "stages": steps.stages,
+    "augment": views.augment,
+    "leaks": views.leaks,
+    "views": views.views,
+    "loss": steps.loss,
+    "per_example": steps.per_example,
+    "gradients": steps.gradients,
+    "forwards": steps.forwards,
+    "cost": runs.cost,
+    "resume": runs.resume,
+    "two_workers": runs.two_workers,
+}
+"""By name, the cheap ones first."""
+
+_NEEDS = {
+    "ablations": ("settings",),
+    "stages": ("settings",),
+    "loss": ("stages", "augment"),
+    "per_example": ("loss",),
+    "gradients": ("loss",),
+    "forwards": ("loss",),
+    "cost": ("loss", "views"),
+    "resume": ("loss",),
+    "two_workers": ("loss", "forwards"),
+}
+"""What must hold before a check can say anything of its own."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check came to: `message` says what to change where it is broken, or why it was skipped."""
+
+    check: str
+    promise: str
+    status: Literal["ok", "broken", "skipped"]
+    message: str
+    seconds: float
+
+
+def check_method(
+    name: str, settings: Mapping[str, Any] | None = None, plugins: Sequence[str] = ()
+) -> Iterator[Finding]:
+    """Every check of the method in turn; a broken one doesn't stop those that don't need it.
+
+    Raises `ConfigError` for a name that isn't known, or settings that don't fit.
+    """
+    case = Case(name, settings or {}, [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins])
+    method_class(case)
+    bad: set[str] = set()
+    for check in CHECKS:
+        found = _find(check, case, bad)
+        if found.status != "ok":
+            bad.add(check)
+        yield found
+
+
+def _find(check: str, case: Case, bad: set[str]) -> Finding:
+    promise = (CHECKS[check].__doc__ or "").strip()
+    if first := next((need for need in _NEEDS.get(check, ()) if need in bad), None):
+        return Finding(check, promise, "skipped", f"mend {first!r} first", 0.0)
+    clock = time.perf_counter()
+    try:
+        CHECKS[check](case)
+    except (Broken, UserError, TrainingError) as error:
+        return Finding(check, promise, "broken", str(error), time.perf_counter() - clock)
+    except Exception as error:
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}{_where(error)}"
+        return Finding(check, promise, "broken", told, time.perf_counter() - clock)
+    return Finding(check, promise, "ok", "", time.perf_counter() - clock)
+
+
+def _where(error: BaseException) -> str:
+    """The last line of the method's own that an error passed through."""
+    here = Path(__file__).resolve().parents[2]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if here not in Path(f.filename).parents]
+    own = [f for f in frames if "site-packages" not in f.filename]
+    return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""

@@ -1,0 +1,173 @@
+"""What the checks share: the method on a tiny benchmark and the tiny ladder, its live roles, and a watched step."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from harness import registry
+from harness.api import Example, Method
+from harness.config import RunConfig, TrainConfig
+from harness.evaluation.scoring import TrainingError
+from harness.models import scorer as models
+from harness.models.distributed import PlainIo
+from harness.planning import plan
+from harness.planning.plan import Plan, PlannedStage
+from harness.train import loop
+from harness.train.step import LiveRole, MicroStep, Place, Terms
+
+BENCHMARK = "harness.authoring.method_checks.toy_benchmark"
+BATCH = 5
+"""Odd: two workers have 3 and 2 examples a step."""
+
+PROGRESS = (0.0, 0.5, 0.99)
+
+
+class Broken(AssertionError):
+    """What a method does against the contract, and what to change."""
+
+
+@dataclass
+class Case:
+    """A method under test: its name and settings, and the files or modules where it is defined.
+
+    It is trained on the tiny ladder, 4 steps of 5 examples a whole budget. What several checks need is made
+    once. A name that isn't known, or settings that don't fit, raise `ConfigError`.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    plugins: Sequence[str] = ()
+    student: str = "S"
+
+    @cached_property
+    def plan(self) -> Plan:
+        return self.planned()
+
+    @property
+    def method(self) -> Method:
+        return self.plan.method
+
+    def config(self, settings: Mapping[str, Any] | None = None) -> RunConfig:
+        return RunConfig(
+            method=self.name,
+            settings=dict(self.settings if settings is None else settings),
+            benchmark="contract_pictures",
+            student=self.student,
+            train=TrainConfig(examples=20, batch_size=BATCH, validations=2, validation_examples=6),
+            plugins=(BENCHMARK, *self.plugins),
+        )
+
+    def planned(self, settings: Mapping[str, Any] | None = None) -> Plan:
+        """A plan with a method of its own: nothing that another instance remembers is in it."""
+        return plan.make(self.config(settings))
+
+    @cached_property
+    def examples(self) -> list[Example]:
+        """Two examples of each shape."""
+        return self.plan.dataset.splits["train"][:8]
+
+    @cached_property
+    def live(self) -> list[LiveStage]:
+        """Every stage with its models, each nudged a little: no two are alike, as after some training."""
+        encoders = loop.encoders(self.plan)
+        return [LiveStage(self.plan, planned, encoders) for planned in self.plan.stages]
+
+    @cached_property
+    def straight(self) -> loop.Trained:
+        """The run from start to end, without a stop."""
+        with TemporaryDirectory() as folder:
+            return loop.train(self.planned(), PlainIo(), Path(folder))
+
+
+def method_class(case: Case) -> type[Method]:
+    """The class of the method. Raises `ConfigError` where it can't be had."""
+    for plugin in (BENCHMARK, *case.plugins):
+        registry.load_plugin(plugin)
+    return type(registry.make_method(case.name, case.settings))
+
+
+class LiveStage:
+    """A stage of the plan with its models loaded, ready for single steps."""
+
+    def __init__(self, planned: Plan, stage: PlannedStage, encoders: Mapping[str, models.Encoder]) -> None:
+        self.plan, self.stage = planned, stage.stage
+        self.roles: dict[str, LiveRole] = {}
+        self.ran: dict[str, int] = {}
+        for name, role in self.stage.roles.items():
+            rung = plan.rung_of(planned.stages, self.stage, name)
+            live = LiveRole(name, rung, planned, PlainIo(), encoders[rung], None, role.trainable)
+            _nudge(live.scorer, f"{self.stage.name}.{name}")
+            live.scorer.register_forward_pre_hook(self._counter(name))
+            self.roles[name] = live
+        widths = {name: models.width(role.scorer.vlm.config) for name, role in self.roles.items()}
+        adapters = planned.method.adapters(self.stage.name, widths)
+        for name, live in self.learners.items():
+            live.prepare(adapters.get(name), planned, PlainIo())
+
+    def _counter(self, name: str) -> Any:
+        def count(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+            self.ran[name] = self.ran.get(name, 0) + len(inputs[0]["input_ids"])
+
+        return count
+
+    @property
+    def where(self) -> str:
+        return f"stage {self.stage.name!r}"
+
+    @property
+    def learners(self) -> dict[str, LiveRole]:
+        return {name: role for name, role in self.roles.items() if role.trainable}
+
+    def step(self, examples: Sequence[Example], progress: float = 0.5) -> Tried:
+        """One call of `loss` on these examples. Raises `Broken` for what the train loop would refuse."""
+        self.ran = {}
+        before = {name: role.cost.forwards for name, role in self.roles.items()}
+        # What the second view draws depends on the example alone, whatever batch it stands in.
+        positions = [random.Random(example.id).randrange(2**31) for example in examples]
+        second = partial(loop.second_view, self.plan, positions, examples)
+        needs, place = self.plan.method.needs(self.stage.name), Place(self.plan.method.name, self.stage.name, 0)
+        micro = MicroStep(place, self.stage, progress, examples, second, self.roles, needs, torch.device("cpu"))
+        try:
+            terms = micro.terms(self.plan.method.loss(micro), self.learners)
+        except TrainingError as error:
+            raise Broken(str(error)) from None
+        billed = {name: role.cost.forwards - before[name] for name, role in self.roles.items()}
+        return Tried(micro, terms, billed, dict(self.ran))
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One step: its loss terms, and by role how many examples were billed and how many were really forwarded."""
+
+    micro: MicroStep
+    terms: Terms
+    billed: Mapping[str, int]
+    ran: Mapping[str, int]
+
+
+@torch.no_grad()
+def _nudge(scorer: torch.nn.Module, key: str) -> None:
+    generator = torch.Generator().manual_seed(random.Random(key).getrandbits(63))
+    for parameter in scorer.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.mul_(1 + 0.05 * noise)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums in one order: what must be equal is equal to the bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,166 @@
+"""Checks of whole runs: taken up again after a stop, cut among two workers, and the bill."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import ProcessRaisedException, start_processes
+
+from harness.authoring.method_checks.case import Broken, Case, one_thread
+from harness.config import RunConfig
+from harness.evaluation.predict import evaluate
+from harness.models.distributed import GroupIo, PlainIo, silent
+from harness.planning import plan
+from harness.train import loop
+
+SECONDS = 300
+"""How long two workers may wait for each other: the machine may be busy with other things."""
+
+TOLERANCE = 1e-3
+
+
+class _Stop(Exception):
+    pass
+
+
+@one_thread()
+def resume(case: Case) -> None:
+    """A run that is killed once in every stage, and taken up again, ends in the same bits."""
+    straight = case.straight
+    stops = {(p.stage.name, math.ceil(p.steps / 2) + 1) for p in case.plan.stages if p.steps > 1}
+
+    def stop(event: dict[str, Any]) -> None:
+        if (at := (event["stage"], event["step"])) in stops:
+            stops.remove(at)
+            raise _Stop
+
+    with TemporaryDirectory() as folder:
+        resumed = None
+        while resumed is None:
+            try:
+                resumed = loop.train(case.planned(), PlainIo(stop if stops else silent), Path(folder))
+            except _Stop:
+                continue
+    mend = (
+        "the method remembers something between steps (an attribute, a module's variable, a generator of its own), "
+        "which a checkpoint doesn't hold: compute everything from the step"
+    )
+    for one, other in zip(straight.history, resumed.history, strict=True):
+        if one != other:
+            raise Broken(
+                f"stage {one['stage']!r}, step {one['step']}: {one['role']}.{one['term']} is {one['value']:.6g} in a "
+                f"run without a stop and {other['value']:.6g} in one that was taken up again: {mend}"
+            )
+    before, after = straight.student.vlm.state_dict(), resumed.student.vlm.state_dict()
+    if not all(torch.equal(before[key], after[key]) for key in before):
+        raise Broken(f"the student's weights differ after a run that was taken up again: {mend}")
+    counts, again = ({role: c.forwards for role, c in t.costs.items()} for t in (straight, resumed))
+    if counts != again:
+        raise Broken(
+            f"a run that was taken up again is billed for {again} forwards, a straight one for {counts}: {mend}"
+        )
+
+
+@one_thread()
+def two_workers(case: Case) -> None:
+    """Two workers of 3 and 2 examples a step give the losses and the bill of one worker with 5."""
+    if not case.plan.stages:
+        return
+    straight = case.straight
+    with TemporaryDirectory() as folder:
+        context = start_processes(
+            _rank, args=(2, case.config(), Path(folder)), nprocs=2, join=False, start_method=_start_method()
+        )
+        try:
+            _wait(context)
+        except ProcessRaisedException as error:
+            told = str(error).strip().splitlines()[-1]
+            raise Broken(f"with two workers a run breaks that one worker finishes: {told}") from None
+        finally:
+            for process in context.processes:
+                process.kill()
+        both = torch.load(Path(folder) / "out.pt", weights_only=True)
+    single = _losses(straight)
+    for (name, one), (_, other) in zip(single, both["losses"], strict=True):
+        if abs(one - other) > TOLERANCE * (1 + abs(one)):
+            raise Broken(
+                f"{name} is {one:.6g} with one worker and {other:.6g} with two: a loss may depend on its own "
+                "example, the stage and its progress, not on the number of examples or on calls before"
+            )
+    counts = {role: cost.forwards for role, cost in straight.costs.items()}
+    if both["bill"] != counts:
+        raise Broken(
+            f"two workers are billed for {both['bill']} forwards, one for {counts}: forward every role every step"
+        )
+
+
+def _start_method() -> str:
+    """Fork saves both workers the ten seconds that imports take, but autograd's threads don't survive it on a GPU."""
+    return "fork" if sys.platform == "linux" and not torch.cuda.is_available() else "spawn"
+
+
+def _wait(context: Any) -> None:
+    waited = 0
+    while not context.join(timeout=1):
+        waited += 1
+        if waited > 2 * SECONDS:
+            raise Broken(
+                "two workers waited for each other for ever: they don't forward the same roles in the same order"
+            )
+
+
+def _rank(rank: int, world: int, config: RunConfig, folder: Path) -> None:
+    """One of the workers; rank 0 leaves losses and bill in the folder."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # DDP's warnings; errors reach the parent by another way
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world, timeout=timedelta(seconds=SECONDS)
+    )
+    group = dist.group.WORLD
+    assert group is not None
+    result = loop.train(plan.make(config), GroupIo(group), folder / "work")
+    if rank == 0:
+        bill = {role: cost.forwards for role, cost in result.costs.items()}
+        torch.save({"losses": _losses(result), "bill": bill}, folder / "out.pt")
+    dist.destroy_process_group()
+
+
+def _losses(result: loop.Trained) -> list[tuple[str, float]]:
+    return [
+        (f"stage {row['stage']!r}, step {row['step']}: {row['role']}.{row['term']}", row["value"])
+        for row in result.history
+        if row["term"].startswith("loss/")
+    ]
+
+
+@one_thread()
+def cost(case: Case) -> None:
+    """The bill names every role of every stage, and every view at test time."""
+    trained = case.straight
+    for stage in trained.stages:
+        for name, role in stage.roles.items():
+            billed = trained.costs[f"{stage.name}.{name}"]
+            passes = billed.forwards / stage.examples  # one a view
+            if role.trainable and (passes not in (1, 2) or billed.trained != billed.forwards):
+                raise Broken(
+                    f"stage {stage.name!r}: the learner {name!r} is billed for {billed.forwards} forwards and "
+                    f"{billed.trained} backward passes of {stage.examples} examples: forward it in every step"
+                )
+            if passes > 2 or (passes and not billed.flops > 0):
+                raise Broken(
+                    f"stage {stage.name!r}: role {name!r} is billed for {billed.forwards} forwards of "
+                    f"{stage.examples} examples, {billed.flops:g} FLOPs: forward it once a step and view"
+                )
+    examples = case.plan.dataset.splits["test"]
+    asked = sum(len(case.method.views(example)) for example in examples)
+    rows, forwards, _ = evaluate((trained.student, trained.encoder), case.method, examples, "test", 4, PlainIo())
+    if forwards != asked or len(rows) != len(examples):
+        raise Broken(f"{len(examples)} test examples in {asked} views were billed as {forwards} forwards")

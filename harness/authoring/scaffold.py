@@ -1,0 +1,149 @@
+"""What `hkdbench new-method` writes: a method that works as it stands, and its test."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from harness.errors import ConfigError
+
+METHOD = '''\
+"""{title}: say here, in one line, what the method does; then give its formula.
+
+L_S = CE(y, p_S) + weight * sum_k p_T[k] (log p_T[k] - log p_S[k]),   p = softmax over the answer options
+
+A larger model (teacher T) is tuned on the labels; then the student S learns from the labels and from the
+teacher's answers. Change the stages, the settings and the loss below until they are your method.
+
+    hkdbench check-method {name} --plugin {name}.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from harness.api import ConfigError, From, Ladder, Method, Role, Stage, Step
+
+if TYPE_CHECKING:
+    from torch import Tensor  # torch itself is imported in the functions: listing methods must not load it
+
+
+@dataclass(frozen=True)
+class {cls}(Method):
+    """{title}, in one sentence."""
+
+    # What the tables and `hkdbench list methods` show. `source` names the paper.
+    name: ClassVar[str] = "{name}"
+    summary: ClassVar[str] = "{title}: what it does, in a few words"
+    source: ClassVar[str] = ""
+
+    # What `hkdbench ablate {name}` takes away or exchanges: a name, and the settings that differ.
+    ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {{"without teacher": {{"weight": 0.0}}}}
+
+    # A field is a setting: a type, a default, and a line that says what it does and where the default comes
+    # from. Users write `--set settings.weight=0.5`.
+    weight: float = 1.0
+    """Weight of the teacher's answers beside the labels; ours."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1000:
+            raise ConfigError(f"{name}: weight = {{self.weight}}: expected a number from 0 to 1000")
+
+    def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
+        """What is trained, in which order: first the teacher, then the student beside it.
+
+        `ladder` names the rungs, largest first. A role's weights are a rung's, or what an earlier stage left
+        (`From`). The shares of the stages in which "student" learns must sum to 1.
+        """
+        tuned = Role(student, trainable=True)
+        if not self.weight:  # what is switched off costs nothing
+            return [Stage("tune", {{"student": tuned}}, share=1.0)]
+        larger = ladder[: ladder.index(student)]
+        if not larger:
+            raise ConfigError(f"{name}: no rung is larger than the student {{student!r}}: choose a smaller student")
+        return [
+            Stage("teacher", {{"teacher": Role(larger[0], trainable=True)}}, share=1.0),
+            Stage("distil", {{"teacher": Role(From("teacher", "teacher")), "student": tuned}}, share=1.0),
+        ]
+
+    def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
+        """For each learner of the stage its named terms, each (B,): one number an example, no mean.
+
+        `step.forward(role)` gives the option logits (B, K), with gradient for learners only.
+        """
+        if step.stage == "teacher":
+            return {{"teacher": {{"ce": self._ce(step, "teacher")}}}}
+        terms = {{"ce": self._ce(step, "student")}}
+        if self.weight:
+            student_bk = step.forward("student").log_softmax(-1)
+            teacher_bk = step.forward("teacher").log_softmax(-1)
+            # K is the widest of the batch. Options that an example doesn't have carry the logit -1e4: their
+            # probability is 0, and step.options_bk says which exist.
+            apart_bk = (teacher_bk.exp() * (teacher_bk - student_bk)).masked_fill(~step.options_bk, 0.0)
+            terms["kd"] = self.weight * apart_bk.sum(-1)
+        return {{"student": terms}}
+
+    def _ce(self, step: Step, role: str) -> Tensor:
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(step.forward(role), step.labels_b, reduction="none")
+
+    # Three more functions have a default, and can be overridden:
+    #   augment(example, rng) -> Example     the training example in another form (draw from rng alone)
+    #   views(example) -> [Example, ...]     the forms in which the student is asked at test time
+    #   fuse(example, scores_vk) -> (K,)     one score an option from the views' log-probabilities
+'''
+
+TEST = '''\
+"""{title} keeps the contract, and computes what its formula says."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from harness.authoring.method_checks import CHECKS, Case
+
+CASE = Case("{name}", plugins=[str(Path(__file__).with_name("{name}.py"))])
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_contract(check: str) -> None:
+    CHECKS[check](CASE)
+
+
+def test_the_term_by_hand() -> None:
+    """Replace this by numbers of your own, small enough to check by hand."""
+    tried = CASE.live[-1].step(CASE.examples[:1])  # one example with four options
+    student, teacher = (tried.micro.forward(role)[0].softmax(-1).tolist() for role in ("student", "teacher"))
+    by_hand = sum(t * (math.log(t) - math.log(s)) for s, t in zip(student, teacher, strict=True))
+    assert tried.terms["student", "kd"].item() == pytest.approx(by_hand, rel=1e-3)
+'''
+
+
+def write(name: str, folder: Path, taken: Collection[str]) -> list[Path]:
+    """The files of a new method, written into `folder`. Raises `ConfigError`; nothing is overwritten."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        raise ConfigError(
+            f"method name {name!r}: expected lower-case letters, digits and _, a letter first, like my_method"
+        )
+    if name in taken:
+        raise ConfigError(f"method {name!r} exists already: choose another name (`hkdbench list methods` shows all)")
+    title = name.replace("_", " ").capitalize()
+    words = {"name": name, "title": title, "cls": "".join(part.capitalize() for part in name.split("_"))}
+    files = {folder / f"{name}.py": METHOD, folder / f"test_{name}.py": TEST}
+    for path in files:
+        if path.exists():
+            raise ConfigError(f"{path} exists already: choose another name or another folder with --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, template in files.items():
+            path.write_text(template.format(**words), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{folder} can't be written: {error.strerror or error}; choose another with --out") from None
+    return list(files)

@@ -1,0 +1,101 @@
+"""Verbs for answers that were made elsewhere: `score`, `import-predictions`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.api import Split
+from harness.cli.options import (
+    DataOption,
+    JsonOption,
+    PluginOption,
+    SetOption,
+    SkipMissingOption,
+    StoreOption,
+    app,
+    load_plugins,
+    print_json,
+)
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from harness.api import Benchmark
+
+
+@app.command("score")
+def score_(
+    benchmark: Annotated[str, typer.Option("--benchmark", help="`hkdbench list benchmarks` names them.")],
+    predictions: Annotated[
+        Path,
+        typer.Option("--predictions", help="CSV, TSV, JSON Lines or Parquet with id and answer; JSON {id: answer}."),
+    ],
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", help="`hkdbench describe BENCHMARK` tells what each does.")
+    ] = None,
+    split: Annotated[Split | None, typer.Option(help="[default: those whose ids the file has]")] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Score a part of the answers, where the protocol does so.")
+    ] = False,
+    data_dir: DataOption = None,
+    plugin: PluginOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a file of answers as the benchmark's authors would. Needs no model, no run, no images."""
+    from harness.evaluation import import_answers
+
+    made, _ = _benchmark(benchmark, data_dir, plugin, set_)
+    found = import_answers.score(made, predictions, protocol, split, allow_missing)
+    if as_json:
+        print_json(found)
+    else:
+        print(import_answers.score_text(found))
+
+
+@app.command("import-predictions")
+def import_predictions_(
+    file: Annotated[
+        Path, typer.Argument(help="Answers by id, as for `score`: free texts, or options, or their letters.")
+    ],
+    benchmark: Annotated[str, typer.Option("--benchmark", help="`hkdbench list benchmarks` names them.")],
+    name: Annotated[str, typer.Option("--name", help="Whose answers they are: the row's name in the ranking.")],
+    split: Annotated[Split | None, typer.Option(help="[default: those whose ids the file has]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Which of several runs of that name it is.")] = 0,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag of the run; may be repeated.")] = None,
+    store: StoreOption = None,
+    data_dir: DataOption = None,
+    skip_missing: SkipMissingOption = False,
+    plugin: PluginOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make answers from elsewhere a run of the store, ranked beside the others."""
+    from harness.evaluation import import_answers
+    from harness.report import describe
+    from harness.store import Store
+
+    made, settings = _benchmark(benchmark, data_dir, plugin, set_)
+    record = import_answers.import_run(
+        file, made, settings, name, Store(store), split, seed, tuple(tag or ()), skip_missing
+    )
+    print(record.model_dump_json(indent=2) if as_json else describe.record_text(record))
+
+
+def _benchmark(
+    name: str, data_dir: Path | None, plugin: list[str] | None, set_: list[str] | None
+) -> tuple[Benchmark, dict[str, Any]]:
+    """The benchmark with its settings, which are given as for a run: `--set benchmark_settings.variant=random`."""
+    from harness import registry
+    from harness.config import overlay
+
+    load_plugins(plugin)
+    table = overlay({"benchmark_settings": {}}, set_ or [])
+    if others := set(table) - {"benchmark_settings"}:
+        raise ConfigError(f"--set {min(others)}: no model is run here; expected --set benchmark_settings.KEY=VALUE")
+    settings = table["benchmark_settings"]
+    if not isinstance(settings, dict):
+        raise ConfigError(f"--set benchmark_settings={settings}: expected --set benchmark_settings.KEY=VALUE")
+    return registry.make_benchmark(name, settings, data_dir), settings

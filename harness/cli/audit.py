@@ -1,0 +1,145 @@
+"""Verbs that examine benchmarks and students: `leaks`, `check-benchmark`, `robustness`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.api import Split
+from harness.cli.options import (
+    DataOption,
+    JsonOption,
+    PluginOption,
+    StoreOption,
+    app,
+    load_plugins,
+    print_json,
+    say,
+)
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from harness.record import Record
+
+DataOf = Annotated[
+    list[str] | None,
+    typer.Option("--data-dir", help="Folder of the published files; with several benchmarks NAME=FOLDER, repeated."),
+]
+
+
+@app.command("leaks")
+def leaks_(
+    run: Annotated[
+        str | None, typer.Argument(help="A run: the benchmarks it touches, with its settings; may be shortened.")
+    ] = None,
+    benchmark: Annotated[list[str] | None, typer.Option("--benchmark", help="May be repeated.")] = None,
+    store: StoreOption = None,
+    data_dir: DataOf = None,
+    plugin: PluginOption = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Leave near duplicates out.")] = False,
+    texts: Annotated[bool, typer.Option("--texts", help="Leave images out: only annotation files are needed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Images and texts that the splits of these benchmarks share: exact and near duplicates, with examples."""
+    from harness import registry
+    from harness.data import dataset, leakage
+    from harness.store import Store
+
+    load_plugins(plugin)
+    settings: dict[str, dict[str, Any]] = {name: {} for name in benchmark or ()}
+    if run is not None:
+        settings = _touched(Store(store).find(run)) | settings
+    if not settings:
+        raise ConfigError("no benchmark given: name a run, or one or more with --benchmark")
+    folders = _folders(list(settings), data_dir)
+    made = [registry.make_benchmark(name, chosen, folders.get(name)) for name, chosen in settings.items()]
+    sides = leakage.texts_of(made) if texts else leakage.sides(map(dataset.load, made))
+    found = leakage.find(sides, not exact, not texts, lambda what: say(f"looking at {what}"))
+    if as_json:
+        print_json([shared.model_dump() for shared in found])
+    else:
+        print(leakage.to_text(found))
+
+
+def _touched(record: Record) -> dict[str, dict[str, Any]]:
+    """The benchmarks that a run is scored on and learned from, with its settings of them.
+
+    Plugins are code: those that the record names aren't loaded, `--plugin` gives them.
+    """
+    learned = {record.trained_on.benchmark: record.trained_on.settings} if record.trained_on else {}
+    return learned | {record.benchmark: record.config.get("benchmark_settings", {})}
+
+
+def _folders(benchmarks: list[str], data_dirs: list[str] | None) -> dict[str, Path]:
+    """The data folder of each benchmark."""
+    folders: dict[str, Path] = {}
+    for given in data_dirs or ():
+        name, equals, folder = given.partition("=")
+        if equals and name in benchmarks:
+            folders[name] = Path(folder)
+        elif len(data_dirs or ()) == 1:  # one folder for all that read files
+            folders |= dict.fromkeys(benchmarks, Path(given))
+        else:
+            raise ConfigError(f"--data-dir {given!r}: expected NAME=FOLDER with a NAME among {', '.join(benchmarks)}")
+    return folders
+
+
+@app.command("check-benchmark")
+def check_benchmark_(
+    name: str,
+    data_dir: DataOption = None,
+    plugin: PluginOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a benchmark: schema, ids, golds, balance, leaks, images, speed. Exit code 1 where something must change."""
+    from harness import registry
+    from harness.authoring import benchmark_checks
+    from harness.store import Store
+
+    load_plugins(plugin)
+    findings = benchmark_checks.check(registry.make_benchmark(name, {}, data_dir), Store(store))
+    if as_json:
+        print_json([finding.model_dump() for finding in findings])
+    else:
+        print(benchmark_checks.to_text(name, findings))
+    raise typer.Exit(1 if any(finding.level == "fail" for finding in findings) else 0)
+
+
+@app.command("robustness")
+def robustness_(
+    run: Annotated[
+        str, typer.Argument(help="A run that kept its student (--set save_student=true); may be shortened.")
+    ],
+    split: Split = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many examples.")] = None,
+    store: StoreOption = None,
+    data_dir: DataOption = None,
+    plugin: PluginOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a run's student again: options in every order, other words, damaged images, no image, another image."""
+    from harness.evaluation import robustness
+    from harness.store import Store
+
+    load_plugins(plugin)
+    with redirect_stdout(sys.stderr):  # libraries talk while they load a model
+        record = robustness.of_run(Store(store), run, split, limit, data_dir, _steps())
+    print(record.model_dump_json(indent=2) if as_json else robustness.to_text(record))
+
+
+def _steps() -> Callable[[dict[str, Any]], None]:
+    """Tells each variant once, as it begins."""
+    seen: set[str] = set()
+
+    def report(event: dict[str, Any]) -> None:
+        if event["stage"] not in seen:
+            seen.add(event["stage"])
+            say(event["stage"])
+
+    return report

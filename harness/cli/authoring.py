@@ -1,0 +1,80 @@
+"""Verbs for those who write a method: `new-method`, `check-method`, `method-pages`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import JsonOption, PluginOption, SetOption, app, load_plugins, print_json
+from harness.errors import ConfigError, near
+
+
+@app.command("new-method")
+def new_method(
+    name: Annotated[str, typer.Argument(help="Its name: lower-case letters, digits and _.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the two files.")] = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Write a commented method that works, and its test, to start from."""
+    from harness import registry
+    from harness.authoring import scaffold
+
+    files = [str(path) for path in scaffold.write(name, out, registry.methods())]
+    if as_json:
+        print_json({"files": files})
+        return
+    print(f"wrote {files[0]} and {files[1]}")
+    print(f"hkdbench check-method {name} --plugin {files[0]}          does it keep the contract?")
+    print(f"python -m pytest {files[1]}          the same, and your own numbers")
+    print(f"hkdbench run --method {name} --plugin {files[0]} --benchmark scenes_factuality")
+
+
+@app.command("check-method")
+def check_method(name: str, plugin: PluginOption = None, set_: SetOption = None, as_json: JsonOption = False) -> None:
+    """Check that a method keeps the contract, on tiny models and data; what it breaks says what to change."""
+    from harness.authoring import method_checks
+    from harness.config import overlay
+
+    settings = overlay({}, set_ or []).get("settings", {})
+    if any(not item.strip().startswith("settings.") for item in set_ or ()):
+        raise ConfigError("--set: check-method takes the method's own settings only, like settings.alpha=2")
+    load_plugins(plugin)
+    found = []
+    for finding in method_checks.check_method(name, settings, plugin or ()):
+        found.append(finding)
+        if not as_json:
+            told = finding.message or finding.promise
+            print(f"{finding.status:8} {finding.check:12} {finding.seconds:5.1f} s  {told}", flush=True)
+    broken = [finding for finding in found if finding.status != "ok"]
+    if as_json:
+        print_json({"method": name, "ok": not broken, "checks": [asdict(finding) for finding in found]})
+    elif broken:
+        print(f"{name}: {len(broken)} of {len(found)} checks are not met")
+    else:
+        print(f"{name} keeps the contract: {len(found)} checks in {sum(f.seconds for f in found):.0f} s")
+    raise typer.Exit(1 if broken else 0)
+
+
+@app.command("method-pages")
+def method_pages(
+    names: Annotated[list[str] | None, typer.Argument(help="Methods; default: all, and an index.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the pages.")] = Path("docs/methods"),
+    plugin: PluginOption = None,
+) -> None:
+    """Write a page a method from its docstrings and settings; "When to use it" stays as it is."""
+    from harness import registry
+    from harness.authoring import method_docs as method_pages
+
+    load_plugins(plugin)
+    entries = registry.methods()
+    for name in names or ():
+        if name not in entries:
+            raise ConfigError(f"unknown method {name!r}: {near(name, entries)}")
+    loaded = dict(registry.load_all({name: entries[name] for name in names or entries}))
+    # A preset has its place on the page of its method.
+    classes = [cls for name, cls in loaded.items() if cls.name == name]
+    for path in method_pages.write(classes, out, with_index=not names):
+        print(f"wrote {path}")

@@ -1,0 +1,45 @@
+"""Verbs that look things up: `list`, `describe`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from harness.cli.options import JsonOption, PluginOption, StoreOption, app, load_plugins, print_json
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Literal["methods", "benchmarks", "ladders", "runs"], typer.Argument()],
+    store: StoreOption = None,
+    plugin: PluginOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Name the methods, benchmarks, ladders or runs that there are."""
+    from harness.report import describe
+
+    load_plugins(plugin)
+    rows = describe.listing(what, store)
+    if as_json:
+        print_json(rows)
+        return
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        print(f"{row['name']:{width}}  {row['summary']}".rstrip())
+    if not rows:
+        print(f"no {what} yet")
+
+
+@app.command("describe")
+def describe_(name: str, plugin: PluginOption = None, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Everything known of a method, benchmark or ladder: settings, sizes, licence, source, revealing controls."""
+    from harness.report import describe
+    from harness.store import Store
+
+    load_plugins(plugin)
+    found = describe.describe(name, Store(store))
+    if as_json:
+        print_json(found)
+    else:
+        print(describe.to_text(found))

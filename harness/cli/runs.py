@@ -1,0 +1,219 @@
+"""Verbs that train: `plan`, `run`, `suite`, `demo`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.options import (
+    DataOption,
+    JsonOption,
+    PluginOption,
+    SetOption,
+    SkipMissingOption,
+    StoreOption,
+    WorkersOption,
+    app,
+    failures,
+    launched,
+    load_plugins,
+    print_json,
+    say,
+    with_options,
+)
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.config import RunConfig
+    from harness.record import Record
+    from harness.store import Store
+
+
+@app.command("plan")
+def plan_(
+    file: Annotated[Path | None, typer.Argument(help="RUN.toml")] = None,
+    method: str | None = None,
+    benchmark: str | None = None,
+    ladder: str | None = None,
+    student: str | None = None,
+    seed: int | None = None,
+    workers: WorkersOption = None,
+    data_dir: DataOption = None,
+    skip_missing: SkipMissingOption = False,
+    plugin: PluginOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a run and print its stages, roles, sizes and price. Trains nothing."""
+    from harness.planning import cost, plan
+
+    config = run_config(file, method, benchmark, ladder, student, seed, workers, data_dir, skip_missing, plugin, set_)
+    priced = cost.of(plan.make(config))
+    if as_json:
+        print_json(priced)
+    else:
+        print(cost.to_text(priced))
+
+
+@app.command("run")
+def run_(
+    file: Annotated[Path | None, typer.Argument(help="RUN.toml")] = None,
+    method: str | None = None,
+    benchmark: str | None = None,
+    ladder: str | None = None,
+    student: str | None = None,
+    seed: int | None = None,
+    workers: WorkersOption = None,
+    store: StoreOption = None,
+    data_dir: DataOption = None,
+    skip_missing: SkipMissingOption = False,
+    plugin: PluginOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train and score one method on one benchmark, from one seed. A finished run isn't repeated."""
+    config = run_config(file, method, benchmark, ladder, student, seed, workers, data_dir, skip_missing, plugin, set_)
+    from harness.store import Store
+
+    records = launched([config], Store(store), config.method)
+    if as_json:
+        print(records[0].model_dump_json(indent=2))
+    else:
+        from harness.report import describe
+
+        print(describe.record_text(records[0]))
+    raise typer.Exit(0 if records[0].status == "done" else 1)
+
+
+@app.command("suite")
+def suite_(
+    file: Annotated[Path, typer.Argument(help="SUITE.toml")],
+    workers: WorkersOption = None,
+    store: StoreOption = None,
+    data_dir: DataOption = None,
+    skip_missing: SkipMissingOption = False,
+    plugin: PluginOption = None,
+    set_: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and their price; train nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run methods x benchmarks x seeds; runs that the store holds already are skipped."""
+    configs, name = _suite_configs(file, workers, data_dir, skip_missing, plugin, set_)
+    if dry_run:
+        _dry_run(configs, as_json)
+        return
+    _run_suite(configs, name, store, as_json)
+
+
+@app.command("demo")
+def demo_(store: StoreOption = None, workers: WorkersOption = None, as_json: JsonOption = False) -> None:
+    """HKD4VLM and its baselines on both embedded benchmarks, ranked. Continues where it was stopped."""
+    configs, name = _suite_configs(_demo_suite(), workers, None, False, None, None)
+    _run_suite(configs, name, store, as_json)
+
+
+def _demo_suite() -> Path:
+    """`suites/` stands beside this package, in a checkout and where it is installed."""
+    return Path(__file__).resolve().parents[2] / "suites" / "demo.toml"
+
+
+def _suite_configs(
+    file: Path,
+    workers: int | None,
+    data_dir: Path | None,
+    skip_missing: bool,
+    plugin: list[str] | None,
+    set_: list[str] | None,
+) -> tuple[list[RunConfig], str]:
+    from harness.config import SuiteConfig, parse, read_toml
+
+    table = with_options(
+        read_toml(file), workers=workers, data_dir=data_dir, skip_missing=skip_missing, plugins=plugin, set_=set_
+    )
+    suite = parse(SuiteConfig, table, str(file))
+    load_plugins(suite.plugins)
+    return suite.run_configs(), suite.name
+
+
+def run_config(
+    file: Path | None,
+    method: str | None,
+    benchmark: str | None,
+    ladder: str | None,
+    student: str | None,
+    seed: int | None,
+    workers: int | None,
+    data_dir: Path | None,
+    skip_missing: bool,
+    plugin: list[str] | None,
+    set_: list[str] | None,
+) -> RunConfig:
+    from harness.config import RunConfig, parse, read_toml
+
+    table: dict[str, Any] = read_toml(file) if file else {}
+    given = {"method": method, "benchmark": benchmark, "ladder": ladder, "student": student, "seed": seed}
+    table |= {key: value for key, value in given.items() if value is not None}
+    for key in ("method", "benchmark"):
+        if key not in table:
+            raise ConfigError(f"no {key} given: name one with --{key} (`hkdbench list {key}s` shows them)")
+    table = with_options(
+        table, workers=workers, data_dir=data_dir, skip_missing=skip_missing, plugins=plugin, set_=set_
+    )
+    config = parse(RunConfig, table, str(file) if file else "the command line")
+    load_plugins(config.plugins)
+    return config
+
+
+def _run_suite(configs: list[RunConfig], name: str, root: str | None, as_json: bool) -> None:
+    from harness.store import Store
+
+    store = Store(root)
+    records = launched(configs, store, name)
+    failed = failures(records)
+    if as_json:
+        print_json(
+            {"runs": [{"run_id": r.run_id, "status": r.status} for r in records], "rank": _rank_json(store, records)}
+        )
+    else:
+        _print_rank(store, sorted({record.benchmark for record in records}))
+        for line in failed:
+            say(line)
+        here = f" --store {root}" if root else ""
+        print(f"\nhkdbench rank{here}          this table again (--format csv|json|markdown|latex|html)")
+        print(f"hkdbench show RUN{here}      one run: settings, stages, cost, figures by category")
+        print(f"hkdbench list runs{here}     all runs")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _dry_run(configs: list[RunConfig], as_json: bool) -> None:
+    from harness.planning import cost, plan
+
+    rows = [cost.of(plan.make(config)) for config in configs]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        print(f"{row['run_id']:70}  {row['train_flops'] / 1e12:8.2f} TFLOP")
+    print(f"{len(rows)} runs, {sum(row['train_flops'] for row in rows) / 1e12:.2f} TFLOP of training (estimated)")
+
+
+def _print_rank(store: Store, benchmarks: Sequence[str]) -> None:
+    from harness.leaderboard import leaderboard
+
+    for benchmark in benchmarks:
+        print(leaderboard.to_text(leaderboard.table(store, benchmark=benchmark)))
+
+
+def _rank_json(store: Store, records: Sequence[Record]) -> Any:
+
+    from harness.leaderboard import leaderboard
+
+    return {
+        b: json.loads(leaderboard.to_json(leaderboard.table(store, benchmark=b)))
+        for b in sorted({r.benchmark for r in records})
+    }

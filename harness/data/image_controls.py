@@ -1,0 +1,62 @@
+"""The questions of a benchmark without the images that belong to them: what a student learns from words alone.
+
+A run with `control` trains *and* scores its student on such examples. A student that was trained with images and
+then loses them meets what it has never seen, and may fall below what the words give away; one that was trained
+blind is the fair measure of that. (`hkdbench robustness` takes the images from a trained student.)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from PIL import Image
+
+from harness.api import DataError, Example, Split
+from harness.data.dataset import Dataset
+
+Control = Literal["text_only", "shuffled_image"]
+
+
+def grey() -> Image.Image:
+    """The image that says nothing: 224 x 224 px of middle grey."""
+    return Image.new("RGB", (224, 224), (128, 128, 128))
+
+
+def blinded(dataset: Dataset, control: Control, seed: int) -> Dataset:
+    """The same questions about grey (`text_only`), or about images of other groups (`shuffled_image`)."""
+    splits: dict[Split, list[Example]] = {
+        split: without_image(examples) if control == "text_only" else other_images(examples, f"{seed}/{split}")
+        for split, examples in dataset.splits.items()
+    }
+    shown = replace(dataset, splits=splits)
+    vars(shown)["fingerprint"] = dataset.fingerprint  # the data are the same: its rows stand in the same table
+    return shown
+
+
+def without_image(examples: Sequence[Example]) -> list[Example]:
+    """The examples about a grey image."""
+    return [replace(e, image=grey) for e in examples]
+
+
+def other_images(examples: Sequence[Example], seed: str) -> list[Example]:
+    """Each example with an image of another group: all of a group take theirs from one other group.
+
+    Raises `DataError` where there is one group only.
+    """
+    by_group: dict[str, list[Example]] = {}
+    for e in examples:
+        by_group.setdefault(e.group, []).append(e)
+    if len(by_group) < 2:
+        raise DataError("images can't be shuffled: all examples of the split have one group; expected at least two")
+    order = random.Random(f"images/{seed}").sample(list(by_group), len(by_group))
+    donor = dict(zip(order, [*order[1:], order[0]], strict=True))
+    place: dict[str, int] = dict.fromkeys(by_group, 0)
+    result = []
+    for e in examples:
+        images = by_group[donor[e.group]]
+        result.append(replace(e, image=images[place[e.group] % len(images)].image))
+        place[e.group] += 1
+    return result

@@ -1,0 +1,287 @@
+"""Answers that were made elsewhere: read from a file, matched with a benchmark's examples, read as options.
+
+A file is CSV or TSV with the columns id and answer; JSON Lines of objects with both; Parquet with both; or
+JSON: an array of such objects, or an object {id: answer}, itself or under `predictions`. In an object, a
+table within is a part of the ids (`{"random": {"1": "yes"}}` answers `random/1`), `{"constant": answer}` answers
+everything alike, a table with an `answer` is the answer, and of a list its last element counts. It imports
+neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.api import Benchmark, Example, Split
+from harness.errors import ConfigError, DataError, first_line, near
+from harness.stats.metrics import NO_ANSWER
+
+LONGEST = 1 << 20
+"""Characters of the longest answer that is taken."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The answers of a file in its order, by the names that it uses; or one answer to everything."""
+
+    path: Path
+    given: Sequence[tuple[str, str]] = ()
+    constant: str | None = None
+
+
+# --------------------------------------------------------------------------------------------- reading
+
+
+def read(path: Path) -> Predictions:
+    """The answers in a file. Raises `DataError` naming the file, and the line or item that is at fault."""
+    kind = path.suffix.lower()
+    readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet, ".json": _json}
+    if kind not in readers:
+        raise DataError(f"{path}: can't tell how to read it; expected a name that ends in {', '.join(readers)}")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected predictions with the columns id and answer")
+    try:
+        found = readers[kind](path)
+    except DataError:
+        raise
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except RecursionError:
+        raise DataError(f"{path}: nested too deeply to be read") from None
+    except (OSError, csv.Error, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{path}: can't be read: {first_line(error)}") from None
+    if not found.given and found.constant is None:
+        raise DataError(f"{path}: holds no answers")
+    return found
+
+
+def _csv(path: Path) -> Predictions:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        names = reader.fieldnames or []
+        _check_columns(path, names)
+        given = []
+        for row in reader:
+            where = f"{path}: line {reader.line_num}"
+            if None in row or None in row.values():  # more fields, or fewer
+                raise DataError(f"{where}: expected {len(names)} fields, as in the first line")
+            given.append(_pair(row, where))
+        return Predictions(path, given)
+
+
+def _jsonl(path: Path) -> Predictions:
+    given = []
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                where = f"{path}: line {number}"
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise DataError(f"{where}: not JSON ({error})") from None
+                given.append(_pair(row, where))
+    return Predictions(path, given)
+
+
+def _parquet(path: Path) -> Predictions:
+    with pq.ParquetFile(path) as file:
+        _check_columns(path, file.schema_arrow.names)
+        rows = file.read(columns=["id", "answer"]).to_pylist()
+    return Predictions(path, [_pair(row, f"{path}: row {number}") for number, row in enumerate(rows, 1)])
+
+
+def _json(path: Path) -> Predictions:
+    found = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=lambda pairs: _once(pairs, path))
+    if isinstance(found, dict) and isinstance(found.get("predictions"), dict | list):
+        found = found["predictions"]
+    if isinstance(found, list):
+        return Predictions(path, [_pair(row, f"{path}: item {number}") for number, row in enumerate(found, 1)])
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: a JSON {type(found).__name__}, expected an object {{id: answer}} or an array")
+    if "constant" in found:
+        return Predictions(path, constant=_text(found["constant"], f"{path}: constant"))
+    return Predictions(path, list(_flat(found, path)))
+
+
+def _once(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+    twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}: {_listed('duplicate', twice)}; expected one answer an id")
+    return dict(pairs)
+
+
+def _flat(table: Mapping[str, Any], path: Path, prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
+        if isinstance(value, dict) and "answer" not in value:
+            yield from _flat(value, path, f"{prefix}{key}/")
+        else:
+            answer = value["answer"] if isinstance(value, dict) else value
+            yield prefix + key, _text(answer, f"{path}: answer to {prefix + key!r}")
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    for needed in ("id", "answer"):
+        if needed not in names:
+            raise DataError(f"{path}: no column {needed!r}; expected id and answer, found {', '.join(names) or 'none'}")
+
+
+def _pair(row: Any, where: str) -> tuple[str, str]:
+    if not isinstance(row, dict) or "id" not in row or "answer" not in row:
+        raise DataError(f"{where}: expected an object with id and answer")
+    id_ = row["id"]
+    if not isinstance(id_, str | int) or isinstance(id_, bool) or id_ == "":
+        raise DataError(f"{where}: id is {id_!r}, expected a text or a whole number")
+    return str(id_), _text(row["answer"], where)
+
+
+def _text(answer: Any, where: str) -> str:
+    """An answer as text: numbers and truth values as Python writes them, nothing as an empty text."""
+    if isinstance(answer, list) and answer:
+        answer = answer[-1]
+    if answer is None:
+        return ""
+    if not isinstance(answer, str | int | float):
+        raise DataError(f"{where}: the answer is a {type(answer).__name__}, expected a text")
+    text = str(answer)
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        raise DataError(f"{where}: the answer holds half a surrogate pair, expected text in Unicode")
+    if len(text) > LONGEST:
+        raise DataError(f"{where}: an answer of {len(text):,} characters, expected at most {LONGEST:,}")
+    return text
+
+
+# -------------------------------------------------------------------------------------------- matching
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The examples of the splits that a file answers, in order, each with its text; None: not answered."""
+
+    answers: Sequence[tuple[Split, Example, str | None]]
+
+    @property
+    def splits(self) -> list[Split]:
+        return list(dict.fromkeys(split for split, _, _ in self.answers))
+
+    @property
+    def missing(self) -> list[str]:
+        return [example.id for _, example, text in self.answers if text is None]
+
+
+def match(
+    benchmark: Benchmark,
+    examples: Mapping[Split, Sequence[Example]],
+    predictions: Predictions,
+    split: Split | None = None,
+) -> Matched:
+    """The examples with their answers: of `split`, else of every split that the file answers anything of.
+
+    Names are the benchmark's (`Benchmark.names`). Raises `DataError`, with counts and first examples, for
+    names that no example has, that occur twice or that several splits have; and for an unknown split.
+    """
+    if split is not None and split not in examples:
+        raise ConfigError(f"benchmark {benchmark.name!r} has no split {split!r}; {near(split, examples)}")
+    if predictions.constant is not None:
+        wanted = [split] if split else list(examples)
+        return Matched([(s, e, predictions.constant) for s in wanted for e in examples[s]])
+    by_name: defaultdict[str, list[tuple[Split, str]]] = defaultdict(list)
+    for one, members in examples.items():
+        if split in (None, one):
+            for example in members:
+                for name in dict.fromkeys(benchmark.names(example)):
+                    by_name[name].append((one, example.id))
+    texts: dict[tuple[Split, str], str] = {}
+    unknown, twice, several = [], [], []
+    for name, text in predictions.given:
+        keys = by_name.get(name, [])
+        if not keys:
+            unknown.append(name)
+        elif len({one for one, _ in keys}) > 1:
+            several.append(name)
+        elif any(key in texts for key in keys):
+            twice.append(name)
+        else:
+            texts.update(dict.fromkeys(keys, text))
+    where = f"{predictions.path}: benchmark {benchmark.name!r}"
+    if unknown or twice:
+        faults = [_listed("unknown", unknown), _listed("duplicate", twice)]
+        known = next(iter(by_name), "")
+        raise DataError(f"{where}: {', '.join(filter(None, faults))}; its ids are like {known!r}")
+    if several:
+        raise DataError(f"{where}: {_listed('ambiguous', several)}: several splits have them; choose one with --split")
+    answered = {one for one, _ in texts}
+    return Matched([(s, e, texts.get((s, e.id))) for s, es in examples.items() if s in answered for e in es])
+
+
+def _listed(what: str, ids: Sequence[str]) -> str:
+    if not ids:
+        return ""
+    first = ", ".join(repr(id_[:60]) for id_ in ids[:3])
+    return f"{len(ids)} {what} id{'s' if len(ids) > 1 else ''} ({first}{', ...' if len(ids) > 3 else ''})"
+
+
+def refuse_missing(matched: Matched, predictions: Predictions, why: str) -> None:
+    """Raises `DataError`, with their count and the first, where examples have no answer."""
+    if missing := matched.missing:
+        raise DataError(
+            f"{predictions.path}: {_listed('unanswered', missing)} of {len(matched.answers)} in the split "
+            f"{' and '.join(matched.splits)}; {why}"
+        )
+
+
+def load_splits(benchmark: Benchmark) -> dict[Split, list[Example]]:
+    """The examples of all splits. Unlike `harness.data.dataset.load` it does without the images."""
+    return {split: list(benchmark.load(split)) for split in benchmark.splits}
+
+
+# ------------------------------------------------------------------------------------ texts as options
+
+_LETTER = re.compile(
+    r"(?:[^\n]{0,200}\b(?i:answer|option|choice)(?i:\s+is)?\s*:?)?[\s\"'*(\[]*([A-Z])[\])*\"'\s]*(?:[.:,)\n].*|\.?\s*)",
+    re.DOTALL,
+)
+
+
+def read_choice(text: str, options: Sequence[str]) -> int:
+    """The option that a free text names, or -1 where that is not plain.
+
+    In this order: the text is an option, case and punctuation aside; it is, or begins with, or concludes in
+    ("the answer is B") an option's letter; just one option occurs in it as whole words, not denied by a "not"
+    before it. The longest options are looked for first: "No hallucination" has no option "No" in it.
+    """
+    if text in options:
+        return tuple(options).index(text)
+    names, said = [_words(option) for option in options], _words(text)
+    usable = [k for k, name in enumerate(names) if name and names.count(name) == 1]
+    for k in usable:
+        if said == names[k]:
+            return k
+    letter = _LETTER.fullmatch(said.upper() if len(said) == 1 else text)
+    if letter and ord(letter[1]) - ord("A") < len(options):
+        return ord(letter[1]) - ord("A")
+    rest, found = f" {said} ", []
+    for k in sorted(usable, key=lambda k: -len(names[k])):
+        if f" not {names[k]} " in rest:
+            return NO_ANSWER
+        if f" {names[k]} " in rest:
+            found.append(k)
+            rest = rest.replace(f" {names[k]} ", "  ")
+    return found[0] if len(found) == 1 else NO_ANSWER
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.casefold()))
+
+
+def texts_of(answers: Iterable[tuple[Split, Example, str | None]]) -> list[tuple[Example, int, str]]:
+    """Examples with what was chosen and what was written; without an answer: nothing, and an empty text."""
+    return [(e, read_choice(text, e.options) if text else NO_ANSWER, text or "") for _, e, text in answers]

@@ -1,0 +1,134 @@
+"""Scoring of a trained student: its answer to every example of a split, in every view the method asks for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.api import Example, Method
+from harness.data.dataset import by_image
+from harness.models.distributed import Io
+from harness.models.scorer import Batch, Encoder, OptionScorer
+from harness.models.shared_prefix import Asker
+
+Scoring = tuple[OptionScorer, Encoder]
+
+WINDOW = 16
+"""Batches among which prompts are sorted by their length."""
+
+
+@torch.no_grad()  # not inference_mode: weights that are cut over ranks are put together in here, and used later
+def score(scorer: OptionScorer, batch: Batch, device: torch.device) -> Tensor:
+    """Log-probabilities of the options (B, K), float32, on the CPU; absent options near -1e4."""
+    logits: Tensor = scorer({key: value.to(device) for key, value in batch.items()})["options"]
+    return logits.log_softmax(-1).cpu()
+
+
+class Scored(NamedTuple):
+    """What `evaluate` gives."""
+
+    rows: list[dict[str, Any]]
+    """One an example, in the order given: id, group, category, gold, chosen, scores (one an option) and seconds."""
+    forwards: int
+    note: str
+    """Why questions of one image didn't share it, though they were to; see `harness.models.shared_prefix`."""
+
+
+def evaluate(
+    model: Scoring,
+    method: Method,
+    examples: Sequence[Example],
+    split: str,
+    batch_size: int,
+    io: Io,
+    share: bool = True,
+) -> Scored:
+    """One prediction an example, in the order given, on every rank; and the number of forwards spent."""
+    scorer, encoder = model
+    asker = Asker(scorer, encoder, io.device, share)
+    batches = batches_of(examples, batch_size, io.rank, io.world)
+    rows: dict[int, dict[str, Any]] = {}
+    forwards = 0
+    for indices in batches:
+        clock = time.perf_counter()
+        fused, asked = _answers(asker, method, [examples[i] for i in indices], batch_size)
+        forwards += asked
+        seconds = (time.perf_counter() - clock) / len(indices)
+        for index, scores in zip(indices, fused, strict=True):
+            example = examples[index]
+            rows[index] = {
+                "split": split,
+                "id": example.id,
+                "group": example.group,
+                "category": example.category,
+                "gold": example.gold,
+                "chosen": int(scores.argmax()),
+                "scores": [float(s) for s in scores],
+                "seconds": seconds,
+            }
+        io.report({"stage": f"score {split}", "step": len(rows), "steps": sum(map(len, batches))})
+    merged: dict[int, dict[str, Any]] = {}
+    total, notes = 0, []
+    for part, count, note in io.gather((rows, forwards, asker.note)):
+        merged |= part
+        total += count
+        notes.append(note)
+    return Scored([merged[i] for i in range(len(examples))], total, max(notes))
+
+
+def batches_of(examples: Sequence[Example], batch_size: int, rank: int = 0, world: int = 1) -> list[list[int]]:
+    """This rank's examples in batches: those of one image beside each other, then prompts of like length.
+
+    A batch holds `batch_size` examples or, so that no image's are cut in two, a few less. Lengths are sorted within
+    windows of 16 batches, so that images are read in about their order.
+    """
+    families = [
+        family[start : start + batch_size]
+        for family in by_image(examples)[rank::world]
+        for start in range(0, len(family), batch_size)
+    ]
+    lengths = [max(len(examples[i].prompt()) for i in family) for family in families]
+    batches: list[list[int]] = []
+    for window in _filled(families, range(len(families)), WINDOW * batch_size):
+        ordered = sorted(window, key=lambda f: lengths[f])
+        batches += [[i for f in batch for i in families[f]] for batch in _filled(families, ordered, batch_size)]
+    return batches
+
+
+def _filled(families: Sequence[Sequence[int]], order: Iterable[int], size: int) -> Iterator[list[int]]:
+    """Families in order, as many at a time as hold `size` examples at most."""
+    some: list[int] = []
+    count = 0
+    for f in order:
+        if some and count + len(families[f]) > size:
+            yield some
+            some, count = [], 0
+        some.append(f)
+        count += len(families[f])
+    if some:
+        yield some
+
+
+def _answers(
+    asker: Asker, method: Method, examples: Sequence[Example], batch_size: int
+) -> tuple[list[np.ndarray], int]:
+    """The fused scores (K,) of each example, and how many views were asked."""
+    views = [list(method.views(example)) for example in examples]
+    logs = [log_k.numpy() for log_k in asker([view for of_one in views for view in of_one], batch_size)]
+    fused, at = [], 0
+    for example, of_one in zip(examples, views, strict=True):
+        scores_vk = np.stack(logs[at : at + len(of_one)])
+        at += len(of_one)
+        scores = np.asarray(method.fuse(example, scores_vk))
+        if scores.shape != (len(example.options),) or not np.isfinite(scores).all():
+            raise ValueError(
+                f"method {method.name!r}: fuse() gave {scores.shape} for example {example.id!r}; expected one "
+                f"finite score for each of its {len(example.options)} options"
+            )
+        fused.append(scores)
+    return fused, len(logs)

@@ -1,0 +1,149 @@
+"""One run from plan to record: train, score, write. It imports no ray; `rayrun` calls it on the workers."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from harness import provenance
+from harness.errors import StoreError
+from harness.evaluation import scoring
+from harness.evaluation.predict import evaluate
+from harness.models.distributed import Io, PeerLost, lost_peer
+from harness.planning.plan import Plan
+from harness.record import Cost, Record
+from harness.store import HistoryRow, PredictionRow, Store, history_frame, live, predictions_frame
+from harness.store.tensor_cache import cache_of
+from harness.train.loop import Trained, train
+
+
+def execute(plan: Plan, io: Io, store: Store) -> Record:
+    """Train and score the plan, and write its record (rank 0). A finished run is returned as it is.
+
+    Whatever goes wrong leaves a record with status `failed` and the reason; it can be run again. But when
+    another rank is gone this one raises `PeerLost`: what that rank wrote stands, or the run goes on later.
+    """
+    done = scoring.finished(store, plan.run_id)
+    if done is not None:
+        return done
+    work = store.work(plan.run_id)
+    with live.telling(plan, io, work):
+        return _execute(plan, io, store, work)
+
+
+def _execute(plan: Plan, io: Io, store: Store, work: Path) -> Record:
+    started, clock = provenance.now(), time.perf_counter()
+    provenance.reset_peak_memory()
+    try:
+        store.place.fetch(f".work/{plan.run_id}", work)
+        cache = cache_of(store, plan.config.cluster)
+        trained = train(plan, io, work, cache, lambda folder: _keep(store, plan.run_id, folder))
+        rows, forwards, test_seconds = _score(plan, trained, io)
+    except Exception as error:
+        if io.world > 1 and lost_peer(error):
+            raise PeerLost(f"run {plan.run_id}: another rank is gone") from error
+        record = scoring.failed(plan, error, started, io.world)
+        if scoring.finished(store, plan.run_id) is None:  # else another process was faster
+            store.write(record)  # whichever rank it was: the others may be waiting for it for ever
+        return record
+    record = _record(plan, trained, rows, forwards, test_seconds, started, time.perf_counter() - clock, io.world)
+    if io.rank == 0:
+        student = _save_student(trained, work) if plan.config.save_student else None
+        history = history_frame(HistoryRow(**row) for row in trained.history)
+        if scoring.finished(store, plan.run_id) is None:  # else another process was faster
+            store.write(record, _frame(rows), history, student)
+            record = store.read(plan.run_id)  # with its seal
+        shutil.rmtree(work, ignore_errors=True)
+        store.place.remove(f".work/{plan.run_id}")
+    io.gather(None)
+    return record
+
+
+def _keep(store: Store, run_id: str, folder: Path) -> None:
+    """Give the store a checkpoint, so that the run can go on elsewhere. It trains on where that can't be done now."""
+    with suppress(StoreError):
+        store.place.keep(folder, f".work/{run_id}")
+
+
+def release_memory() -> None:
+    """Give what a run held back to the system: a worker that takes many runs in turn would grow with each."""
+    gc.collect()
+    if not gc.get_freeze_count():
+        gc.freeze()  # what the libraries have made stays for good: looking through it takes 0.25 s each time
+    with suppress(OSError, AttributeError):  # glibc only
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _score(plan: Plan, trained: Trained, io: Io) -> tuple[list[dict[str, Any]], int, float]:
+    """Predictions of every split to be scored, the forwards on test, and the seconds on test."""
+    rows: list[dict[str, Any]] = []
+    test_forwards, test_seconds = 0, 0.0
+    for split in plan.config.evaluate.splits:
+        if split not in plan.dataset.splits:
+            continue
+        clock = time.perf_counter()
+        part, forwards, note = evaluate(
+            (trained.student, trained.encoder),
+            plan.method,
+            plan.dataset.splits[split],
+            split,
+            plan.config.evaluate.batch_size,
+            io,
+            plan.config.evaluate.share_prefix,
+        )
+        rows += part
+        if note and trained.preflight and note not in trained.preflight.warnings:
+            trained.preflight.warnings.append(note)
+        if split == "test":
+            test_forwards, test_seconds = forwards, time.perf_counter() - clock
+    return rows, test_forwards, test_seconds
+
+
+def _record(
+    plan: Plan,
+    trained: Trained,
+    rows: list[dict[str, Any]],
+    test_forwards: int,
+    test_seconds: float,
+    started: str,
+    total_seconds: float,
+    workers: int,
+) -> Record:
+    cost = Cost(
+        roles=trained.costs,
+        train_seconds=trained.seconds.get("train", 0.0),
+        validation_seconds=trained.seconds.get("validation", 0.0),
+        test_seconds=test_seconds,
+        total_seconds=total_seconds,
+        train_flops=sum(c.flops for c in trained.costs.values()),
+        test_forwards=test_forwards,
+        peak_memory_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else provenance.peak_memory(),
+    )
+    return Record(
+        **scoring.identity(plan),
+        status="done",
+        stages=trained.stages,
+        metrics=scoring.metrics(plan, _frame(rows)),
+        cost=cost,
+        preflight=trained.preflight,
+        provenance=scoring.provenance_of(plan, started, workers, trained.resumed),
+    )
+
+
+def _save_student(trained: Trained, work: Path) -> Path:
+    folder = work / "student"
+    trained.student.vlm.save_pretrained(folder)  # type: ignore[operator]
+    trained.encoder.processor.save_pretrained(folder)
+    return folder
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return predictions_frame(PredictionRow(**row) for row in rows)

@@ -1,0 +1,147 @@
+"""What a ranking says beside its figures, when asked: the price, what distillation did, what the data can show.
+
+`distil` holds a row against a teacher and a directly tuned student. Unless `--teacher` and `--baseline` name rows,
+these are rows of `finetune` on the same ladder, where possible of the same budget: the teacher is the largest rung
+above the row's own, the other one the row's own rung; of several settings the best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from harness.leaderboard import inference
+from harness.leaderboard.inference import Evidence, matches
+from harness.leaderboard.query import TUNED
+from harness.leaderboard.schema import COSTS, Distilled, Filters, Power, Row
+from harness.record import Interval
+from harness.stats import distillation, power
+from harness.stats.metrics import LOWER_IS_BETTER
+from harness.stats.replicates import Examples
+
+Evidences = Mapping[tuple[str, ...], Evidence]
+"""The evidence of rows, by their run ids."""
+
+
+def with_pareto(rows: Sequence[Row]) -> list[Row]:
+    """The rows with the costs at which nothing beats them, see `distil.pareto`; runs only."""
+    sign = -1 if rows and rows[0].metric.rpartition(":")[2] in LOWER_IS_BETTER else 1
+    runs = [row for row in rows if row.kind == "run"]
+    scores = [None if row.figure is None else sign * row.figure for row in runs]
+    fronts = {cost: distillation.pareto(scores, [getattr(row, cost) for row in runs]) for cost in COSTS}
+    found = iter(tuple(cost for cost in COSTS if fronts[cost][k]) for k in range(len(runs)))
+    return [row.model_copy(update={"pareto": next(found)}) if row.kind == "run" else row for row in rows]
+
+
+# ------------------------------------------------------------------------------------------- distillation
+
+
+def with_distil(
+    rows: Sequence[Row], beside: Sequence[Row], evidence: Evidences, examples: Mapping[str, Examples], filters: Filters
+) -> list[Row]:
+    """The runs of a table with what distillation did, where there is a teacher: among them, or of those `beside`."""
+    everyone = inference.best_first([*rows, *beside])
+    result = []
+    for row in rows:
+        teacher, baseline = _teacher(row, everyone, filters.teacher), _baseline(row, everyone, filters.baseline)
+        if row.kind == "run" and teacher is not None and teacher is not row and row.figure is not None:
+            sides = [evidence.get(one.run_ids, Evidence()) if one else None for one in (row, teacher, baseline)]
+            found = _distilled(row, teacher, baseline, sides, examples)
+            row = row if found is None else row.model_copy(update={"distil": found})
+        result.append(row)
+    return result
+
+
+def _teacher(row: Row, rows: Sequence[Row], name: str | None) -> Row | None:
+    if name is not None:
+        return next((one for one in rows if matches(one, name)), None)
+    larger = [one for one in _tuned(row, rows) if (one.parameters or 0) > (row.parameters or 0)]
+    most = max((one.parameters or 0 for one in larger), default=0)
+    return next((one for one in larger if one.parameters == most), None)
+
+
+def _baseline(row: Row, rows: Sequence[Row], name: str | None) -> Row | None:
+    if name is not None:
+        return next((one for one in rows if matches(one, name)), None)
+    return next((one for one in _tuned(row, rows) if one.student == row.student), None)
+
+
+def _tuned(row: Row, rows: Sequence[Row]) -> list[Row]:
+    """The directly tuned rows of the row's ladder, those of its own budget where there are any."""
+    found = [one for one in rows if one.method == TUNED and one.ladder == row.ladder and one.figure is not None]
+    return [one for one in found if one.budget == row.budget] or found
+
+
+def _distilled(
+    row: Row,
+    teacher: Row,
+    baseline: Row | None,
+    sides: Sequence[Evidence | None],
+    examples: Mapping[str, Examples],
+) -> Distilled | None:
+    mine, theirs, direct = sides
+    assert mine is not None
+    assert theirs is not None
+    seeds = inference.shared_seeds([mine, theirs])
+    if not seeds:
+        return None
+    shares = _shares(mine, theirs, seeds, examples[mine.examples])
+    found = Distilled(teacher=_name(teacher), baseline=_name(baseline) if baseline else None, **shares)
+    if baseline is None or direct is None:
+        return found.model_copy(update={"why": "no directly tuned student"})
+    if baseline is row or baseline is teacher:
+        return found
+    if not (seeds := inference.shared_seeds([mine, direct, theirs], row.metric)):
+        return found.model_copy(update={"why": f"can't be paired with teacher and tuned student in {row.metric}"})
+    points, draws = zip(*(inference.of_seeds(side, seeds, row.metric) for side in (mine, direct, theirs)), strict=True)
+    drawn = [drawn_ns for drawn_ns in draws if drawn_ns is not None]
+    closed = distillation.gap_closed_of(np.stack(points), np.stack(drawn) if len(drawn) == 3 else None, mine.groups)
+    return found.model_copy(update={"gap_closed": closed.closed, "gap": closed.gap, "why": closed.why})
+
+
+def _shares(a: Evidence, b: Evidence, seeds: Sequence[int], examples: Examples) -> dict[str, Interval]:
+    """`distil.agreement` and `distil.errors` from the choices."""
+    assert a.choices is not None
+    assert b.choices is not None
+    chosen_a, chosen_b = (side.choices[[side.seeds.index(s) for s in seeds]] for side in (a, b))  # type: ignore[index]
+    found = {}
+    for name, is_so in distillation.MARKS.items():
+        of_examples = distillation.share(is_so(chosen_a, chosen_b, examples.gold_n), *examples.grouped)
+        found["agreement" if name == "same" else name] = of_examples
+    return found
+
+
+# ------------------------------------------------------------------------------------------------- power
+
+
+def with_power(rows: Sequence[Row], evidence: Evidences) -> list[Row]:
+    """The runs of a table with what would tell them from the baseline, or where there is none from the row above."""
+    base = next((row for row in rows if row.baseline), None)
+    above: Row | None = None
+    result = []
+    for row in rows:
+        against = base or above
+        if row.kind == "run" and row.figure is not None:
+            above = row
+            told = None if against is None or against is row else _told(row, against, evidence)
+            row = row if told is None else row.model_copy(update={"power": told})
+        result.append(row)
+    return result
+
+
+def _told(row: Row, against: Row, evidence: Evidences) -> Power | None:
+    mine, other = (evidence.get(one.run_ids, Evidence()) for one in (row, against))
+    seeds = inference.shared_seeds([mine, other], row.metric)
+    if not seeds:
+        return None
+    point_s, drawn_ns = inference.apart(mine, other, seeds, row.metric)
+    if drawn_ns is None:
+        return None
+    found = power.noise_of(point_s, drawn_ns, mine.groups)
+    return Power(against=_name(against), **asdict(power.told_apart_by(found, float(point_s.mean()))))
+
+
+def _name(row: Row) -> str:
+    return f"{row.label}@{row.student}" if row.student else row.label

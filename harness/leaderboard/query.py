@@ -1,0 +1,141 @@
+"""What is to be ranked: a store's runs in rows and tables, and the checks of what was asked for."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from harness.errors import ConfigError, near
+from harness.leaderboard.schema import AGGREGATES, COLUMNS, Filters
+from harness.record import Interval
+from harness.store.index import Entry, flat, label
+from harness.store.manifest import DataKey
+
+Stated = dict[str, dict[str, Interval]]
+"""The figures that records state for the split that is ranked, by run and metric."""
+
+
+TUNED = "finetune"
+"""The method whose rows are teachers and directly tuned students, see `harness.leaderboard.extra_columns`."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of a row."""
+
+    label: str
+    members: tuple[Entry, ...]
+
+    def named(self, name: str) -> bool:
+        return name in (self.label, f"{self.label}@{self.members[0].student}")
+
+
+def grouped(runs: Sequence[Entry]) -> dict[DataKey, list[Group]]:
+    """Rows by the data they saw. A run that failed before it read its data joins its row's latest data."""
+    groups: dict[tuple[DataKey, str], list[Entry]] = defaultdict(list)
+    latest: dict[tuple[str, str], DataKey] = {}
+    for run in sorted((r for r in runs if r.fingerprint), key=lambda r: r.finished):
+        groups[run.data_key, run.row].append(run)
+        latest[run.benchmark, run.row] = run.data_key
+        latest[run.benchmark, ""] = run.data_key
+    for run in (r for r in runs if not r.fingerprint):
+        known = latest.get((run.benchmark, run.row)) or latest.get((run.benchmark, ""))
+        groups[known or (run.benchmark, "", ""), run.row].append(run)
+    by_data: dict[DataKey, list[Group]] = defaultdict(list)
+    for (data_key, _), members in groups.items():
+        by_data[data_key].append(Group(members[0].label, tuple(members)))
+    return {data_key: _told_apart(of_data) for data_key, of_data in by_data.items()}
+
+
+def _told_apart(groups: Sequence[Group]) -> list[Group]:
+    """Rows of one table that would read alike get the parts of their configuration that differ."""
+    alike: dict[tuple[str, str], list[Group]] = defaultdict(list)
+    for group in groups:
+        alike[group.label, group.members[0].student].append(group)
+    result = []
+    for same in alike.values():
+        if len(same) == 1:
+            result += same
+            continue
+        configs = [flat(json.loads(group.members[0].identity)) for group in same]
+        keys = sorted({key for config in configs for key in config})
+        differing = [key for key in keys if len({json.dumps(config.get(key)) for config in configs}) > 1]
+        for group, config in zip(same, configs, strict=True):
+            extra = label("", {key: config.get(key) for key in differing})
+            result.append(replace(group, label=group.label + extra))
+    return result
+
+
+# ------------------------------------------------------------------------------------ what was asked for
+
+
+def check_names(runs: Sequence[Entry], filters: Filters) -> None:
+    """Raises `ConfigError` for a name that no run of the store has: it is a slip, not an empty answer."""
+    for option, chosen, there_are in (
+        ("--columns", filters.columns, COLUMNS),
+        ("--aggregate", filters.aggregate, AGGREGATES),
+    ):
+        if unknown := next((name for name in chosen if name not in there_are), None):
+            raise ConfigError(f"{option} {unknown!r}: {near(unknown, there_are)}")
+    trained = [run for run in runs if run.kind == "run"]
+    asked = {
+        "benchmark": (filters.benchmark, {run.benchmark for run in runs}),
+        "task": (filters.task, {run.task for run in runs}),
+        "method": (filters.method, {run.method for run in runs}),
+        "tag": (filters.tag, {tag for run in runs for tag in run.tags}),
+    }
+    if filters.size is not None:
+        filters.fits_size("", 0)  # a range that can't be read is refused here
+        if ".." not in filters.size:
+            asked["student"] = (filters.size, {run.student for run in trained})
+    for what, (name, known) in asked.items():
+        if name is not None and name not in known:
+            raise ConfigError(f"no run of {what} {name!r} in the store; {near(name, known)}")
+    budgets = {run.budget for run in trained if run.budget is not None}
+    if filters.budget is not None and filters.budget not in budgets:
+        known_budgets = ", ".join(map(str, sorted(budgets))) or "none"
+        raise ConfigError(f"no run of budget {filters.budget} in the store; known: {known_budgets}")
+
+
+def check_figures(done: Sequence[Entry], figures: Stated, filters: Filters) -> None:
+    from harness.stats import inference
+
+    if not done:
+        return
+    splits = {name for run in done for name in run.splits}
+    if filters.split not in splits:
+        raise ConfigError(f"no run was scored on split {filters.split!r}; {near(filters.split, splits)}")
+    metrics = {name for run in done for name in figures.get(run.run_id, {})} | set(inference.METRICS)
+    if filters.figure not in metrics:
+        asked = f"no run has metric {filters.figure!r} on split {filters.split!r}"
+        raise ConfigError(f"{asked}; {near(filters.figure, metrics)}")
+
+
+def check_rows(groups: Sequence[Group], filters: Filters) -> None:
+    """Raises `ConfigError` for a baseline or a teacher that is no row."""
+    for what, name in (("baseline", filters.baseline), ("teacher", filters.teacher)):
+        if name is not None and not any(group.named(name) for group in groups):
+            labels = {group.label for group in groups}
+            raise ConfigError(f"no row {name!r} to be the {what}; {near(name, labels)}")
+
+
+def asked_for(group: Group, filters: Filters) -> bool:
+    one = group.members[0]
+    if filters.task not in (None, one.task):
+        return False
+    if one.kind == "control" or any(group.named(name) for name in (filters.baseline, filters.teacher) if name):
+        return True
+    if filters.method not in (None, one.method) or filters.budget not in (None, one.budget):
+        return False
+    return filters.fits_size(one.student, next((m.parameters for m in group.members if m.parameters), None))
+
+
+def tuned(everyone: Sequence[Group], asked: Sequence[Group]) -> list[Group]:
+    """The directly tuned rows that weren't asked for: rows that were are held against them."""
+    return [group for group in everyone if group.members[0].method == TUNED and group not in asked]
+
+
+def restricts(filters: Filters) -> bool:
+    return any(v is not None for v in (filters.task, filters.method, filters.size, filters.tag, filters.budget))

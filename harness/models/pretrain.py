@@ -1,0 +1,331 @@
+"""The seeded recipe that makes the tiny ladder's weights: `pretrain(rung, folder, lessons)`.
+
+Two things let these small models check a claim at all (docs/tiny_ladder.md has the trials):
+1. Image tokens are first aligned with words: each occupied cell's token is classified against the language
+   model's own, tied, embeddings of its words. 0.3 of that loss stays to the end.
+2. A picture is encoded once and answers many questions. They are packed in one row behind the image tokens,
+   and each sees only the image and itself.
+
+The lessons come from outside (`Lessons`): this module knows no world.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.models import tiny
+
+
+class Lesson(Protocol):
+    """A picture, the words each occupied cell shows, and (topic, prompt, one-word answer) questions."""
+
+    @property
+    def image(self) -> Callable[[], Image.Image]: ...
+    @property
+    def cells(self) -> Iterable[tuple[int, tuple[str, ...]]]: ...
+    @property
+    def questions(self) -> Sequence[tuple[str, str, str]]: ...
+
+
+class Lessons(Protocol):
+    """A curriculum: `words` for the tokenizer, `groups` for the alignment (one word of each a cell)."""
+
+    @property
+    def groups(self) -> Sequence[Sequence[str]]: ...
+    def words(self) -> Sequence[str]: ...
+    def lesson(self, index: int, progress: float) -> Lesson: ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a pretraining run."""
+
+    steps: int = 6000
+    align_steps: int = 200
+    images: int = 32
+    tokens: int = 144
+    """Text tokens a picture: questions that don't fit are left out."""
+    align_images: int = 64
+    learning_rate: float = 1.5e-3
+    final_learning_rate: float = 5e-5
+    warmup: int = 100
+    weight_decay: float = 0.02
+    align_weight: float = 0.3
+    seed: int = 0
+    begin: float = 0.0
+    """Where in the curriculum to begin: above 0 for a run that goes on from another's weights."""
+
+
+RECIPES: dict[str, tuple[Recipe, ...]] = {
+    "L": (Recipe(),),
+    "M": (Recipe(),),
+    # The smallest learns the layout of the benchmarks only on a second way through it.
+    "S": (Recipe(), Recipe(steps=5000, align_steps=0, begin=0.4)),
+}
+"""The passes that made a rung's shipped weights, each from the weights of the one before."""
+
+
+@dataclass
+class Batch:
+    """B pictures with their packed questions: N image tokens, then L text tokens a row."""
+
+    pixels: Tensor
+    """float (B, 3, 64, 64)."""
+    cells: Tensor
+    """int64 (C, 2 + G): row of the batch, cell, then the index of its word in each of the G groups."""
+    ids: Tensor
+    """int64 (B, L)."""
+    positions: Tensor
+    """int64 (B, N + L); each question's begin behind the image."""
+    block: Tensor
+    """int64 (B, N + L): the question a token belongs to; 0 image, -1 padding."""
+    asked: Tensor
+    """int64 (Q, 2): row of the batch and position (N + L) from which each answer is predicted."""
+    answers: Tensor
+    """int64 (Q,): token ids."""
+    topics: list[str]
+
+
+def pretrain(
+    rung: str,
+    folder: Path,
+    lessons: Lessons,
+    recipe: Recipe | None = None,
+    *,
+    start: Path | None = None,
+    every: int = 500,
+    log: Callable[[str], None] = print,
+) -> None:
+    """Trains a rung from nothing and saves it to `folder`; every `every` steps an unfinished version goes there.
+
+    With `start` it goes on from that folder's weights. Equal recipe, lessons, versions and number of threads give
+    equal weights. Raises `ConfigError` for an unknown rung.
+    """
+    recipe = recipe or Recipe()
+    earlier = json.loads((start / "provenance.json").read_text(encoding="utf-8")) if start else None
+    model, processor = tiny.build(rung, lessons.words(), recipe.seed)
+    if start is not None:
+        _take(model, start)
+    model.train()
+    # torch's fused attention is slow backwards in bfloat16 on a processor.
+    model.set_attn_implementation("eager")
+    groups = [_ids(processor.tokenizer, words) for words in lessons.groups]
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
+    )
+    started = time.perf_counter()
+    sums: dict[str, list[float]] = defaultdict(list)
+    # A continued run has lessons of its own.
+    seen = first = int(recipe.begin * 10_000_000)
+    answered = 0
+    for step in range(recipe.align_steps + recipe.steps):
+        aligning = step < recipe.align_steps
+        progress = recipe.begin + (1 - recipe.begin) * max(0, step - recipe.align_steps) / recipe.steps
+        count = recipe.align_images if aligning else recipe.images
+        taken = [lessons.lesson(seen + i, progress) for i in range(count)]
+        seen += count
+        batch = collate(taken, processor.tokenizer, lessons.groups, width=0 if aligning else recipe.tokens)
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(recipe, step)
+        # bfloat16 halves the time on processors that multiply it; weights and losses stay in float32.
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            align, answer, right = losses(model, batch, groups)
+        loss = align if aligning else recipe.align_weight * align + answer
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        answered += len(batch.topics)
+        sums["align"].append(align.item())
+        for topic, correct in zip(batch.topics, right, strict=True):
+            sums[topic].append(correct)
+        if (step + 1) % 50 == 0:
+            figures = " ".join(f"{name} {np.mean(values):.2f}" for name, values in sorted(sums.items()))
+            log(f"{rung} {step + 1} {time.perf_counter() - started:.0f}s loss {loss.item():.3f} {figures}")
+            sums.clear()
+        if (step + 1) % every == 0:
+            tiny.save(model, processor, folder)
+    model.eval()
+    tiny.save(model, processor, folder)
+    seconds = time.perf_counter() - started
+    write_provenance(
+        folder, rung, recipe, lessons, seen=seen - first, questions=answered, seconds=seconds, earlier=earlier
+    )
+
+
+def _take(model: Any, start: Path) -> None:
+    """The weights of another run; its optimizer's state is not kept."""
+    from transformers import AutoModelForImageTextToText
+
+    other = AutoModelForImageTextToText.from_pretrained(start, dtype=torch.float32)
+    model.load_state_dict(other.state_dict())
+
+
+def losses(model: Any, batch: Batch, groups: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[bool]]:
+    """The alignment loss, the mean cross-entropy of the answers, and which answers were right."""
+    image = model.get_image_features(pixel_values=batch.pixels).pooler_output.float()  # (B, N, width)
+    table = model.get_input_embeddings().weight
+    tokens = F.normalize(image[batch.cells[:, 0], batch.cells[:, 1]].float(), dim=-1)
+    align = sum(
+        (
+            F.cross_entropy((20 * tokens @ F.normalize(table[ids], dim=-1).T).float(), batch.cells[:, 2 + g])
+            for g, ids in enumerate(groups)
+        ),
+        start=torch.zeros(()),
+    ) / len(groups)
+    if not len(batch.answers):
+        return align, torch.zeros(()), []
+    embedded = torch.cat([image, F.embedding(batch.ids, table)], dim=1)
+    hidden = model.model.language_model(
+        inputs_embeds=embedded,
+        attention_mask=_mask(batch.block)[:, None],
+        position_ids=batch.positions,
+        use_cache=False,
+    ).last_hidden_state
+    logits = (hidden[batch.asked[:, 0], batch.asked[:, 1]] @ table.T).float()
+    right = (logits.argmax(-1) == batch.answers).tolist()
+    return align, F.cross_entropy(logits, batch.answers), right
+
+
+def collate(lessons: Sequence[Lesson], tokenizer: Any, groups: Sequence[Sequence[str]], *, width: int) -> Batch:
+    """Draws, tokenizes and packs lessons, `width` text tokens a picture; with 0 pictures and cells only."""
+    arrays = np.stack([np.asarray(lesson.image().convert("RGB")) for lesson in lessons])
+    pixels = torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1
+    index = [{word: i for i, word in enumerate(words)} for words in groups]
+    cells = [
+        (b, cell, *(index[g][word] for g, word in enumerate(words)))
+        for b, lesson in enumerate(lessons)
+        for cell, words in lesson.cells
+    ]
+    triples = [(b, *q) for b, lesson in enumerate(lessons) for q in lesson.questions] if width else []
+    prompts = _ids_of([prompt for _, _, prompt, _ in triples], tokenizer)
+    start = tiny.IMAGE_TOKENS
+    ids_bl = np.full((len(lessons), width), tokenizer.pad_token_id)
+    positions = np.tile(np.arange(start + width), (len(lessons), 1))
+    block = np.full((len(lessons), start + width), -1)
+    block[:, :start] = 0
+    at = [0] * len(lessons)
+    asked, topics, answers = [], [], []
+    for number, ((b, topic, _, answer), ids) in enumerate(zip(triples, prompts, strict=True), start=1):
+        if at[b] + len(ids) > width:
+            continue
+        span = slice(at[b], at[b] + len(ids))
+        behind = slice(start + span.start, start + span.stop)
+        ids_bl[b, span] = ids
+        positions[b, behind] = np.arange(start, start + len(ids))
+        block[b, behind] = number
+        at[b] = span.stop
+        asked.append((b, start + span.stop - 1))
+        topics.append(topic)
+        answers.append(answer)
+    return Batch(
+        pixels=pixels,
+        cells=torch.tensor(cells),
+        ids=torch.from_numpy(ids_bl),
+        positions=torch.from_numpy(positions),
+        block=torch.from_numpy(block),
+        asked=torch.tensor(asked, dtype=torch.int64).reshape(-1, 2),
+        answers=_ids(tokenizer, answers),
+        topics=topics,
+    )
+
+
+def _mask(block_bl: Tensor) -> Tensor:
+    """What is added to the scores, float (B, L, L): 0 or -1e4. A token sees the image and its own question."""
+    same = block_bl[:, :, None] == block_bl[:, None, :]
+    image = (block_bl == 0)[:, None, :]
+    length = block_bl.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    seen = (same | image) & causal
+    return torch.zeros(seen.shape).masked_fill_(~seen, -1e4)
+
+
+def _ids(tokenizer: Any, words: Sequence[str]) -> Tensor:
+    """The token id of each word; a word of several tokens is an error in the lessons."""
+    pieces = _ids_of(words, tokenizer)
+    assert all(len(ids) == 1 for ids in pieces), [w for w, ids in zip(words, pieces, strict=True) if len(ids) != 1]
+    return torch.tensor([ids[0] for ids in pieces], dtype=torch.int64)
+
+
+def _ids_of(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    return tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+
+
+def _rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, then a cosine to the final rate; both phases share one schedule."""
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    u = (step - recipe.warmup) / max(1, recipe.steps + recipe.align_steps - recipe.warmup)
+    low = recipe.final_learning_rate
+    return low + (recipe.learning_rate - low) * 0.5 * (1 + math.cos(math.pi * u))
+
+
+def write_provenance(
+    folder: Path,
+    rung: str,
+    recipe: Recipe,
+    lessons: Lessons,
+    *,
+    seen: int,
+    questions: int,
+    seconds: float,
+    earlier: dict[str, Any] | None = None,
+) -> None:
+    """Writes `provenance.json`: what made the weights, and their sha256. `earlier` is that of the pass before."""
+    import transformers
+
+    weights = folder / "model.safetensors"
+    document = {
+        "rung": rung,
+        "recipe": asdict(recipe),
+        "lessons": repr(lessons),
+        "images_seen": seen,
+        "questions_answered": questions,
+        "seconds": round(seconds, 1),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "numpy": np.__version__,
+        },
+        "sha256": {weights.name: hashlib.sha256(weights.read_bytes()).hexdigest()},
+        "begun_from": earlier,
+    }
+    (folder / "provenance.json").write_text(json.dumps(document, indent=2) + "\n")
+
+
+def verify(folder: Path) -> Iterator[str]:
+    """Names the files of a folder whose bytes aren't those of its `provenance.json`."""
+    document = json.loads((folder / "provenance.json").read_text())
+    for name, digest in document["sha256"].items():
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+            yield name
+
+
+def main(rung: str, folder: Path, seed: int = 0, steps: int | None = None) -> None:
+    """`hkdbench pretrain`: the shipped recipe, with the lessons of the benchmark `scenes_factuality`."""
+    from harness import registry
+
+    benchmark = registry.make_benchmark("scenes_factuality", {})
+    lessons: Lessons = benchmark.lessons()  # type: ignore[attr-defined]
+    # One thread: more of them would add in another order, and so give other weights.
+    torch.set_num_threads(1)
+    for number, recipe in enumerate(RECIPES[rung]):
+        recipe = replace(recipe, seed=seed, steps=recipe.steps if steps is None else steps)
+        pretrain(rung, folder, lessons, recipe, start=folder if number else None)

@@ -1,0 +1,309 @@
+"""Vision-language models as scorers of options: any folder that `AutoModelForImageTextToText` and
+`AutoProcessor` load. One forward pass gives the logits of the option letters at the answer position.
+
+The output layer is applied there and nowhere else: logits of whole sequences never exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.api import Need
+from harness.config import RungConfig
+from harness.errors import ModelError, first_line
+from harness.models import ladders, window_attention
+from harness.models.encoding import Batch, Encoder, Spelling, load_encoder, quiet
+
+__all__ = [
+    "ABSENT",
+    "BEGINNING",
+    "PARENTS",
+    "Batch",
+    "Encoder",
+    "OptionScorer",
+    "Outputs",
+    "image_token",
+    "load_config",
+    "load_encoder",
+    "load_vlm",
+    "quiet",
+    "token_counts",
+    "width",
+]
+
+ABSENT = -1e4
+"""The logit of an option that an example doesn't have: probability 0, finite log."""
+
+PARENTS, BEGINNING = "parents", "beginning/"
+"""What makes a batch a packed one: which beginning each row stands behind, and before the names of what the processor
+gave of the beginnings."""
+
+Outputs = dict[str, Tensor]
+"""`options` (B, K), and what was needed beside it: `hidden` (B, d), `vision` (B, N, d), `vocab` (B, V)."""
+
+
+class OptionScorer(nn.Module):
+    """A VLM that gives the option logits (B, K), float32, at the answer position, and more where it is needed."""
+
+    def __init__(self, vlm: nn.Module, letters: Sequence[Sequence[Spelling]], precision: str = "fp32") -> None:
+        super().__init__()
+        self.vlm, self.precision, self.spelled = vlm, precision, [list(spelled) for spelled in letters]
+        width = max(len(spelled) for spelled in letters)
+        first = [[tokens[0] for tokens in spelled] for spelled in letters]
+        padded = torch.tensor([[*ids, *[-1] * (width - len(ids))] for ids in first])
+        self.register_buffer("letters", padded, persistent=False)
+
+    def forward(self, batch: Batch, needs: Collection[Need] = ()) -> Outputs:
+        """What is asked of each row of `batch`: input_ids, attention_mask, options, and what else the model takes.
+
+        Row b of a packed batch (padded right) stands behind row `parents[b]` of its beginnings (padded left), which
+        pass through the model once for all rows; see `harness.models.shared_prefix`. Where options are several tokens
+        its rows must have one length.
+        """
+        own_bt, options_bk = batch["attention_mask"], batch["options"]
+        tree = _tree(self.spelled[: options_bk.shape[1]])
+        # The last attended token of each row: its own last one under right padding, the common last under left.
+        last_b = own_bt.shape[1] - 1 - own_bt.flip(1).argmax(1)
+        kept, row_b = last_b.unique(return_inverse=True)
+        narrow_precision = torch.autocast(own_bt.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        outputs: Outputs = {}
+        parents_b: Tensor | None = None
+        if PARENTS in batch:
+            parents_b = batch[PARENTS]
+            with narrow_precision:
+                inputs, outputs = self._begun(batch, needs)
+        else:
+            inputs = {key: value for key, value in batch.items() if key != "options"} | {"use_cache": tree is not None}
+        wanted = [need for need in needs if need not in outputs]
+        with _caught(self.vlm, wanted, row_b if len(kept) > 1 else None) as caught, narrow_precision:
+            given = self.vlm(**inputs, logits_to_keep=kept)
+        logits_bv = given.logits[:, 0].float()
+        if tree is None:
+            logits_bk = self._letters(logits_bv, options_bk)
+        else:
+            with narrow_precision:
+                logits_brlv = self._continued(given.past_key_values, inputs["attention_mask"], tree, parents_b)
+            logits_bk = tree.scores(logits_bv, logits_brlv)
+        outputs["options"] = logits_bk.masked_fill(~options_bk, ABSENT)
+        if "hidden" in wanted:
+            outputs["hidden"] = caught["hidden"][:, 0].float()
+        if "vision" in wanted:
+            outputs["vision"] = _visual_tokens(self.vlm, caught["embeddings"], batch["input_ids"]).float()
+        if "vocab" in wanted:
+            outputs["vocab"] = logits_bv
+        return outputs
+
+    def _begun(self, batch: Batch, needs: Collection[Need]) -> tuple[dict[str, Any], Outputs]:
+        """What the model is given of a packed batch once its beginnings have passed; and what was needed of these."""
+        prefix, parents_b = beginnings(batch), batch[PARENTS]
+        with _caught(self.vlm, [need for need in needs if need == "vision"], None) as caught:
+            cache = self.vlm(**prefix, logits_to_keep=1, use_cache=True).past_key_values
+        if cache is None:
+            raise ModelError(f"{type(self.vlm).__name__} keeps no cache of the prompt")
+        cache.batch_select_indices(parents_b)
+        mask = torch.cat([prefix["attention_mask"][parents_b], batch["attention_mask"]], 1)
+        seen: Outputs = {}
+        if "vision" in needs:
+            seen["vision"] = _visual_tokens(self.vlm, caught["embeddings"], prefix["input_ids"]).float()[parents_b]
+        return self._behind(cache, batch["input_ids"], mask, parents_b), seen
+
+    def _letters(self, logits_bv: Tensor, options_bk: Tensor) -> Tensor:
+        """The logits (B, K) of letters that are single tokens."""
+        letters: Tensor = self.letters[: options_bk.shape[1]]  # type: ignore[index]
+        # Several spellings of one letter: the log of their summed probability.
+        spelled_bks = logits_bv[:, letters.clamp(min=0)].masked_fill(letters < 0, float("-inf"))
+        return spelled_bks.logsumexp(-1)
+
+    def _continued(self, cache: Any, mask_bt: Tensor, tree: _Tree, parents_b: Tensor | None = None) -> Tensor:
+        """The logits (B, R, L, V) after each token of the tree's R branches, behind the prompt in the cache."""
+        if cache is None:
+            raise ModelError(
+                f"{type(self.vlm).__name__} keeps no cache of the prompt, which options of several tokens need; "
+                "turn gradient checkpointing off, or take a tokenizer with a token for each letter"
+            )
+        rows, width = len(tree.branches), max(map(len, tree.branches))
+        ids_rl = torch.tensor([[*b, *[b[-1]] * (width - len(b))] for b in tree.branches], device=mask_bt.device)
+        cache.batch_repeat_interleave(rows)
+        ids = ids_rl.repeat(len(mask_bt), 1)
+        mask = torch.cat([mask_bt.repeat_interleave(rows, 0), mask_bt.new_ones(ids.shape)], 1)
+        whose_b = torch.arange(len(mask_bt), device=mask_bt.device) if parents_b is None else parents_b
+        logits = self.vlm(**self._behind(cache, ids, mask, whose_b.repeat_interleave(rows))).logits
+        logits_brlv: Tensor = logits.float().unflatten(0, (len(mask_bt), rows))
+        return logits_brlv
+
+    def _behind(self, cache: Any, ids: Tensor, mask: Tensor, whose_b: Tensor) -> dict[str, Any]:
+        """Inputs for tokens behind what the cache holds; row b goes on from row `whose_b[b]` of the prompts."""
+        known: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache, "use_cache": True}
+        # Qwen counts places in three dimensions, and leaves it to whoever goes on to count from the last.
+        if (deltas_b1 := getattr(getattr(self.vlm, "model", None), "rope_deltas", None)) is not None:
+            places = (mask.cumsum(1) - 1)[:, -ids.shape[1] :] + deltas_b1[whose_b]
+            known["position_ids"] = places.expand(3, -1, -1)
+        return known
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """Options of which some are several tokens: p(option) is the product over its tokens, each after those before."""
+
+    spelled: Sequence[Sequence[Spelling]]
+    branches: Sequence[Spelling]
+    """What is given to the model behind the prompt; no branch is the beginning of another."""
+
+    def scores(self, logits_bv: Tensor, deeper_brlv: Tensor) -> Tensor:
+        """Log-probabilities (B, K), several spellings of one option summed."""
+        first_bv, deeper_brlv = logits_bv.log_softmax(-1), deeper_brlv.log_softmax(-1)
+        return torch.stack([
+            torch.stack([self._score(tokens, first_bv, deeper_brlv) for tokens in spelled]).logsumexp(0)
+            for spelled in self.spelled
+        ], 1)  # fmt: skip
+
+    def _score(self, tokens: Spelling, first_bv: Tensor, deeper_brlv: Tensor) -> Tensor:
+        score_b = first_bv[:, tokens[0]]
+        for at in range(1, len(tokens)):
+            row = next(r for r, branch in enumerate(self.branches) if branch[:at] == tokens[:at])
+            score_b = score_b + deeper_brlv[:, row, at - 1, tokens[at]]
+        return score_b
+
+
+def _tree(spelled: Sequence[Sequence[Spelling]]) -> _Tree | None:
+    """None where every spelling is one token."""
+    before = {tokens[:-1] for of_one in spelled for tokens in of_one} - {()}
+    branches = sorted(b for b in before if not any(o != b and o[: len(b)] == b for o in before))
+    return _Tree(spelled, branches) if branches else None
+
+
+@contextmanager
+def _caught(vlm: nn.Module, needs: Collection[Need], kept_b: Tensor | None) -> Iterator[dict[str, Tensor]]:
+    """What passes through the model inside: `hidden` (B, 1, d), the output layer's input; `embeddings`, the decoder's.
+
+    Both are read where every class of transformers has them, so no layer's states need to be kept. Of the positions
+    (B, P, d) that come to the output layer, `kept_b` is the one of each row that goes through it; None: all rows have
+    the same, and P is 1. Raises `ModelError` for a model without such parts.
+    """
+    caught: dict[str, Tensor] = {}
+    hooks = []
+
+    def narrow(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden_bpd = args[0]
+        return (hidden_bpd[torch.arange(len(hidden_bpd), device=hidden_bpd.device), kept_b][:, None], *args[1:])
+
+    def keep_hidden(module: nn.Module, args: tuple[Any, ...]) -> None:
+        caught["hidden"] = args[0]
+
+    def keep_embeddings(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        caught["embeddings"] = kwargs["inputs_embeds"]
+
+    if "hidden" in needs or kept_b is not None:
+        head = vlm.get_output_embeddings()  # type: ignore[operator]
+        if head is None:
+            raise ModelError(f"{type(vlm).__name__} has no output layer (get_output_embeddings): no hidden states")
+        if kept_b is not None:
+            hooks.append(head.register_forward_pre_hook(narrow))
+        if "hidden" in needs:
+            hooks.append(head.register_forward_pre_hook(keep_hidden))
+    if "vision" in needs:
+        decoder = vlm.get_decoder()  # type: ignore[operator]
+        hooks.append(decoder.register_forward_pre_hook(keep_embeddings, with_kwargs=True))
+    try:
+        yield caught
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _visual_tokens(vlm: nn.Module, embeddings_btd: Tensor, ids_bt: Tensor) -> Tensor:
+    """The embeddings (B, N, d) at the image tokens' places: what the projector made of the picture."""
+    seen_bt = ids_bt == image_token(vlm.config)
+    counts = seen_bt.sum(1).tolist()
+    if min(counts) == 0 or len(set(counts)) > 1:
+        raise ModelError(
+            f"{type(vlm).__name__}: {sorted(set(counts))} visual tokens a picture in one batch; expected one number "
+            "above 0 for all: set the image processor to one size and one number of tiles"
+        )
+    tokens: Tensor = embeddings_btd[seen_bt].unflatten(0, (len(ids_bt), -1))
+    return tokens
+
+
+def image_token(config: Any) -> int:
+    """The number of the token that stands where image features go; -1 for a model without one."""
+    found = [getattr(config, name, None) for name in ("image_token_id", "image_token_index")]
+    return next((number for number in found if number is not None), -1)
+
+
+def width(config: Any) -> int:
+    """The size of the hidden states of a transformers configuration's language model."""
+    size: int = config.get_text_config().hidden_size
+    return size
+
+
+def vocabulary(config: Any) -> int:
+    """How many logits the output layer of a transformers configuration's language model gives."""
+    size: int = config.get_text_config().vocab_size
+    return size
+
+
+def load_vlm(rung: RungConfig, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The rung's model on the CPU, without dropout state. Raises `ModelError`."""
+    quiet()
+    from transformers import AutoModelForImageTextToText
+
+    where = f"model {rung.name!r} ({rung.model})"
+    try:
+        model, loaded = AutoModelForImageTextToText.from_pretrained(
+            ladders.snapshot(rung),
+            dtype=dtype,
+            attn_implementation=rung.attention,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"{where}: not a vision-language model that transformers can load: {first_line(error)}"
+        ) from None
+    if model.config.is_encoder_decoder:
+        raise ModelError(
+            f"{where}: {type(model).__name__} encodes the question apart from the answer; expected a model that goes "
+            "on from the question, like Qwen2.5-VL, InternVL or SmolVLM"
+        )
+    if missing := sorted(loaded["missing_keys"]):
+        raise ModelError(
+            f"{where}: the weights lack {missing[0]!r}{f' and {len(missing) - 1} more' if missing[1:] else ''}, which "
+            "would be random; expected a whole checkpoint of the class that config.json names: copy it again"
+        )
+    vlm: nn.Module = model
+    window_attention.together(vlm)
+    return vlm
+
+
+def load_config(rung: RungConfig) -> Any:
+    """The rung's transformers configuration, without its weights."""
+    quiet()
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(ladders.snapshot(rung), trust_remote_code=False)
+
+
+def beginnings(batch: Batch) -> Batch:
+    """Of a packed batch what its rows stand behind, as the processor gave it."""
+    return {key.removeprefix(BEGINNING): value for key, value in batch.items() if key.startswith(BEGINNING)}
+
+
+def token_counts(config: Any, batch: Batch) -> tuple[float, float]:
+    """Attended text tokens and image patches of the whole batch; `config` is the model's."""
+    if PARENTS in batch:
+        begun, patches = token_counts(config, beginnings(batch))
+        return begun + float(batch["attention_mask"].sum()), patches
+    tokens = float(batch["attention_mask"].sum())
+    vision = getattr(config, "vision_config", None)
+    size = getattr(vision, "patch_size", None)
+    if "pixel_values" not in batch or size is None:
+        return tokens, 0.0
+    height, width = (size, size) if isinstance(size, int) else size
+    frames = getattr(vision, "temporal_patch_size", 1) if batch["pixel_values"].ndim == 2 else 1  # Qwen's patches
+    return tokens, batch["pixel_values"].numel() / (3 * frames * height * width)

@@ -1,0 +1,220 @@
+"""Questions of one image share it: the image and the beginning of their prompts pass through the model once.
+
+POPE asks 6 to 18 questions of an image, shifted inference asks one in several orders of its options. What such prompts
+have in common up to the first token that differs is given to the model once; the cache that it leaves is repeated over
+the questions, which go on from there. That is exact but for rounding, for models in which no token sees what follows.
+
+Whether a model is one shows in the first questions: they are also asked one by one. Where tokens or answers differ
+(PaliGemma's image tokens see the question), all are asked one by one, and a note says why.
+
+Training shares too (`encoded`), where an image's questions stand together in its order: gradients pass through the
+common beginning. The preflight asks the first questions both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.api import Example
+from harness.data.dataset import by_image
+from harness.errors import first_line
+from harness.models.encoding import Batch, Encoder
+from harness.models.scorer import BEGINNING, PARENTS, OptionScorer
+
+LARGEST_APART = {"fp32": 1e-4, "bf16": 0.1}
+"""The largest difference of an option's log-probability that rounding explains."""
+
+CHECKED = 4
+"""So many questions are asked both ways."""
+
+AT_THE_END = 2
+"""So many tokens a processor may add behind the prompt: PaliGemma's adds a line's end."""
+
+
+class Asker:
+    """Log-probabilities of the options; questions of one image are asked together where the model supports it."""
+
+    def __init__(self, scorer: OptionScorer, encoder: Encoder, device: torch.device, share: bool = True) -> None:
+        self.scorer, self.encoder, self.device = scorer, encoder, device
+        self.share, self.checked = share, False
+        self.note = ""
+        """Why nothing is shared any more, though it was to be."""
+
+    @torch.no_grad()  # not inference_mode: weights that are cut over ranks are put together in here, and used later
+    def __call__(self, examples: Sequence[Example], batch_size: int) -> list[Tensor]:
+        """Of each example the log-probabilities (K,), float32, on the CPU, `batch_size` at a time."""
+        logs: dict[int, Tensor] = {}
+        families = [f for f in by_image(examples) if len(f) > 1] if self.share else []
+        for part in _parts(_branches(self.encoder, examples, families), batch_size):
+            found = self._together(examples, part)
+            if found is None:
+                break
+            logs |= zip((row for branches in part for row in branches.rows), found, strict=True)
+        alone = [i for i in range(len(examples)) if i not in logs]
+        for start in range(0, len(alone), batch_size):
+            part_ = alone[start : start + batch_size]
+            logs |= zip(part_, self._one_by_one([examples[i] for i in part_]), strict=True)
+        return [logs[i][: len(example.options)] for i, example in enumerate(examples)]
+
+    def _one_by_one(self, examples: Sequence[Example]) -> list[Tensor]:
+        return self._asked(self.encoder(examples))
+
+    def _together(self, examples: Sequence[Example], part: Sequence[Branches]) -> list[Tensor] | None:
+        """The answers of the part's rows in order; None where the model turns out not to support this."""
+        asked = [examples[row] for branches in part for row in branches.rows]
+        try:
+            logs = self._branched(examples, part)
+        except Exception as error:
+            if self.checked:  # it worked before: this is something else
+                raise
+            self._give_up(first_line(error))
+            return None
+        if not self.checked:
+            if logs is None:
+                self._give_up("its processor makes other tokens of a prompt than its tokenizer")
+                return None
+            if apart := self._apart(asked, logs):
+                self._give_up(apart)
+                return None
+            self.checked = True
+        return self._one_by_one(asked) if logs is None else logs
+
+    def _branched(self, examples: Sequence[Example], part: Sequence[Branches]) -> list[Tensor] | None:
+        batch = _packed(self.encoder, examples, part)
+        return None if batch is None else self._asked(batch)
+
+    def _asked(self, batch: Batch) -> list[Tensor]:
+        logits_bk = self.scorer({key: value.to(self.device) for key, value in batch.items()})["options"]
+        return list(logits_bk.log_softmax(-1).cpu())
+
+    def _apart(self, asked: Sequence[Example], logs: Sequence[Tensor]) -> str:
+        """What is otherwise where the questions are asked one by one; empty: nothing."""
+        some = sorted({k * (len(asked) - 1) // (CHECKED - 1) for k in range(CHECKED)})
+        largest = 0.0
+        for row, single in zip(some, self._one_by_one([asked[row] for row in some]), strict=True):
+            size = len(asked[row].options)
+            largest = max(largest, float((logs[row][:size] - single[:size]).abs().max().nan_to_num(nan=1e4)))
+        if largest <= LARGEST_APART[self.scorer.precision]:
+            return ""
+        return (
+            f"its answers differ by {largest:.1g} then: it lets an image see the question, or counts places otherwise"
+        )
+
+    def _give_up(self, why: str) -> None:
+        self.share = False
+        self.note = (
+            f"{type(self.scorer.vlm).__name__} can't share an image's beginning among its questions ({why}); each "
+            "was asked by itself"
+        )
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Questions that go on from a common beginning: which examples, and the tokens of each behind it."""
+
+    rows: list[int]
+    tails: list[list[int]]
+    length: int | None = None
+    """Of every tail, where the model needs one length: options of several tokens stand right behind it."""
+
+
+def encoded(encoder: Encoder, examples: Sequence[Example], share: bool) -> Batch:
+    """Inputs of B examples; with `share` a packed batch, where some have an image in common and it can be made.
+
+    Options of several tokens are not shared here: they want rows of one length.
+    """
+    families = by_image(examples) if share and encoder.one_token_each else []
+    if not 0 < len(families) < len(examples):
+        return encoder(examples)
+    part = list(_branches(encoder, examples, families))
+    batch = _packed(encoder, examples, part)
+    if batch is None:
+        return encoder(examples)
+    rows = torch.tensor([row for branches in part for row in branches.rows]).argsort()
+    return {key: value if key.startswith(BEGINNING) else value[rows] for key, value in batch.items()}
+
+
+def _branches(encoder: Encoder, examples: Sequence[Example], families: Sequence[Sequence[int]]) -> Iterator[Branches]:
+    """What goes on from a common beginning, family by family, with a length each where the model needs that."""
+    for family in families:
+        raw = encoder.prompts([examples[i] for i in family])
+        common = min(_common(raw), *(len(ids) - 1 for ids in raw))
+        tails = [ids[common:] for ids in raw]
+        for length in [None] if encoder.one_token_each else sorted({len(tail) for tail in tails}):
+            chosen = [k for k, tail in enumerate(tails) if length in (None, len(tail))]
+            yield Branches([family[k] for k in chosen], [tails[k] for k in chosen], length)
+
+
+def _packed(encoder: Encoder, examples: Sequence[Example], part: Sequence[Branches]) -> Batch | None:
+    """The part's questions in order behind their beginnings, as `OptionScorer` takes them.
+
+    None where the processor makes other tokens of a prompt's end than its tokenizer, as it does where prompts differ
+    before their image, which is one token to the tokenizer and many to the model.
+    """
+    whole = encoder([examples[branches.rows[0]] for branches in part])
+    begun = [_beginning(whole, b, branches.tails[0]) for b, branches in enumerate(part)]
+    lengths = [found[0] for found in begun if found is not None]
+    if len(lengths) < len(part):
+        return None
+    ends = [found[1] for found in begun if found is not None]
+    tails = [tail + end for branches, end in zip(part, ends, strict=True) for tail in branches.tails]
+    pad, width = encoder.processor.tokenizer.pad_token_id or 0, max(map(len, tails))
+    sizes = torch.tensor([len(examples[row].options) for branches in part for row in branches.rows])
+    encoder.check_letters(int(sizes.max()))
+    return {BEGINNING + key: value for key, value in _cut(whole, lengths, pad).items()} | {
+        PARENTS: torch.tensor([b for b, branches in enumerate(part) for _ in branches.rows]),
+        "input_ids": torch.tensor([tail + [pad] * (width - len(tail)) for tail in tails]),
+        "attention_mask": (torch.arange(width) < torch.tensor([len(tail) for tail in tails])[:, None]).long(),
+        "options": torch.arange(int(sizes.max())) < sizes[:, None],
+    }
+
+
+def _parts(families: Iterator[Branches], batch_size: int) -> Iterator[list[Branches]]:
+    """The families in order, `batch_size` questions at a time and one length; a larger family is cut."""
+    part: list[Branches] = []
+    count = 0
+    for whole in families:
+        for start in range(0, len(whole.rows), batch_size):
+            end = start + batch_size
+            cut = Branches(whole.rows[start:end], whole.tails[start:end], whole.length)
+            if part and (count + len(cut.rows) > batch_size or part[0].length != cut.length):
+                yield part
+                part, count = [], 0
+            part.append(cut)
+            count += len(cut.rows)
+    if part:
+        yield part
+
+
+def _common(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with alike."""
+    return next((at for at, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1), min(map(len, rows)))
+
+
+def _beginning(encoded: Batch, b: int, tail: list[int]) -> tuple[int, list[int]] | None:
+    """Where in row b of the processor's output the tail begins, and what the processor put behind it."""
+    row = encoded["input_ids"][b][encoded["attention_mask"][b].bool()].tolist()
+    for more in range(AT_THE_END + 1):
+        start = len(row) - more - len(tail)
+        if start > 0 and row[start : start + len(tail)] == tail:
+            return start, row[start + len(tail) :]
+    return None
+
+
+def _cut(encoded: Batch, lengths: Sequence[int], pad: int) -> Batch:
+    """The first `lengths[b]` tokens of each row, padded left; what belongs to the images as it is."""
+    width, mask = max(lengths), encoded["attention_mask"].bool()
+    cut: Batch = {}
+    for key, value in encoded.items():
+        if key == "options":
+            continue
+        if value.shape == mask.shape:
+            rows = [row[on][:n] for row, on, n in zip(value, mask, lengths, strict=True)]
+            fill = pad if key == "input_ids" else 0
+            value = torch.stack([torch.nn.functional.pad(row, (width - len(row), 0), value=fill) for row in rows])
+        cut[key] = value
+    return cut

@@ -1,0 +1,75 @@
+"""What the models of a stage are compared over: the options, or the whole vocabulary where they share one.
+
+Over the options each model is asked for its own spellings of the letters, so that any two can teach each other.
+Over the vocabulary a token must be the same number for both: a `VocabMap` is the proof. Models are often padded to
+more rows than there are tokens, each to another number (Qwen2.5-VL 3B to 151,936, 7B to 152,064); the logits of both
+are cut to the tokens that there are, and no model is padded or resized.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.errors import ConfigError, ModelError
+from harness.planning.plan import Plan, PlannedStage, rung_of
+from harness.record import Mix
+
+if TYPE_CHECKING:
+    from harness.models.encoding import Encoder
+
+
+@dataclass(frozen=True)
+class VocabMap:
+    """Proof that models number their tokens alike."""
+
+    tokens: int
+    """How many there are."""
+    rows: Mapping[str, int]
+    """By model the rows of its output layer: those beyond the tokens are cut off."""
+
+
+def prove(tokens: Mapping[str, Mapping[str, int]], rows: Mapping[str, int], where: str) -> VocabMap:
+    """The map of models by name, from their tokens' numbers and their output layers' rows.
+
+    Raises `ConfigError` where two number a token differently, `ModelError` where a token has no row.
+    """
+    first, *others = tokens
+    for name in others:
+        if tokens[name] == tokens[first]:
+            continue
+        either = tokens[name].keys() | tokens[first].keys()
+        differing = sorted(t for t in either if tokens[name].get(t) != tokens[first].get(t))
+        raise ConfigError(
+            f"{where}: compares vocabularies, but {len(differing)} of {len(either)} tokens, like {differing[0]!r}, "
+            f"have another number in rung {name!r} than in rung {first!r}; compare the options "
+            "(support = 'options'), or choose rungs with one tokenizer"
+        )
+    highest = max(tokens[first].values())
+    for name, count in rows.items():
+        if count <= highest:
+            raise ModelError(
+                f"{where}: rung {name!r} has an output layer of {count} rows, its tokenizer numbers tokens up to "
+                f"{highest}; expected a row for each: the folder's tokenizer is another model's"
+            )
+    return VocabMap(len(set(tokens[first].values())), dict(rows))
+
+
+def mix(plan: Plan, planned: PlannedStage, encoders: Mapping[str, Encoder]) -> Mix | None:
+    """What the stage's models are compared over, and how they are related; None where there is only one rung."""
+    from harness.models.scorer import load_config  # with torch, which plans and texts do without
+
+    stage = planned.stage
+    rungs = list(dict.fromkeys(rung_of(plan.stages, stage, role) for role in stage.roles))
+    if len(rungs) < 2:
+        return None
+    configs = {name: load_config(plan.rungs[name]) for name in rungs}
+    tokens = {name: encoders[name].tokens for name in rungs}
+    families = {name: config.model_type for name, config in configs.items()}
+    alike = all(tokens[name] == tokens[rungs[0]] for name in rungs)
+    if "vocab" not in plan.method.needs(stage.name):
+        return Mix(over="options", tokenizers="one" if alike else "several", families=families)
+    rows = {name: config.get_text_config().vocab_size for name, config in configs.items()}
+    proof = prove(tokens, rows, f"method {plan.method.name!r}, stage {stage.name!r}")
+    return Mix(over="vocabulary", tokenizers="one", families=families, tokens=proof.tokens, rows=dict(proof.rows))

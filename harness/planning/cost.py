@@ -1,0 +1,125 @@
+"""What a plan will do and cost, estimated without training; the models' processors are loaded for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.api import Example
+from harness.data import dataset
+from harness.models import ladders, scorer, shared_prefix, vocabulary
+from harness.planning import memory
+from harness.planning.plan import Plan, rung_of
+from harness.record import Mix
+from harness.report import describe
+from harness.train.loop import encoders
+
+
+def of(plan: Plan) -> dict[str, Any]:
+    """What the plan will do and cost, estimated from the first examples without training.
+
+    FLOPs: 2 a parameter and token forward, twice that backward (once, where adapters learn). Memory: see
+    `harness.planning.memory`; `memory_bytes` is without activations, `peak_bytes` with them. Where questions of an
+    image share it the FLOPs are those of models that can, and the memory is that of each question by itself.
+    """
+    by_rung = encoders(plan)
+    share = bool(plan.stages) and plan.config.train.shares and not plan.config.train.gradient_checkpointing
+    sample = _first_step(plan) if share else next(iter(plan.training.splits.values()))[:8]
+    tokens, padded = {}, {}
+    for name, encoder in by_rung.items():
+        config, batch = scorer.load_config(plan.rungs[name]), encoder(sample[:8])
+        each = scorer.token_counts(config, batch)[1] / len(sample[:8])
+        padded[name] = (float(batch["input_ids"].shape[1]), each)
+        text, patches = scorer.token_counts(config, shared_prefix.encoded(encoder, sample, share) if share else batch)
+        tokens[name] = (text / len(sample), patches / len(sample))
+    stages: list[dict[str, Any]] = []
+    for planned in plan.stages:
+        examples = planned.steps * plan.config.train.batch_size
+        roles = {}
+        for name, role in planned.stage.roles.items():
+            rung = rung_of(plan.stages, planned.stage, name)
+            info = plan.infos[rung]
+            forward = ladders.forward_flops(info, *tokens[rung])
+            roles[name] = {
+                "rung": rung,
+                "weights": role.weights
+                if isinstance(role.weights, str)
+                else f"{role.weights.stage}.{role.weights.role}",
+                "trainable": role.trainable,
+                "parameters": info.parameters,
+                "flops": forward * examples * (ladders.training_passes(_adapts(plan, rung)) if role.trainable else 1),
+                "bytes": memory.of_role(plan, planned, name),
+            }
+        stages.append(
+            {
+                "name": planned.stage.name,
+                "share": planned.stage.share,
+                "steps": planned.steps,
+                "examples": examples,
+                "roles": roles,
+                "peak_bytes": memory.peak(plan, planned, padded),
+                "mix": found.model_dump() if (found := vocabulary.mix(plan, planned, by_rung)) else None,
+            }
+        )
+    return {
+        "run_id": plan.run_id,
+        "method": plan.config.method,
+        "benchmark": plan.config.benchmark,
+        "student": plan.config.student,
+        "parameters": plan.student_parameters,
+        "data": plan.dataset.sizes,
+        "skipped": plan.dataset.skipped,
+        "trained_on": {"benchmark": plan.training.benchmark.name, "data": plan.training.sizes}
+        if plan.training is not plan.dataset
+        else None,
+        "stages": stages,
+        "train_flops": float(sum(r["flops"] for s in stages for r in s["roles"].values())),
+        "memory_bytes": memory.most_held(plan),
+        "peak_bytes": (most := max((s["peak_bytes"] for s in stages), default=plan.student_parameters * memory.FROZEN)),
+        "warnings": [*plan.warnings, *memory.too_large(plan, most)],
+    }
+
+
+def _first_step(plan: Plan) -> list[Example]:
+    """What one worker's first forward pass is shown, before any method changes it."""
+    train, workers = plan.config.train, max(plan.config.cluster.workers, 1)
+    mine = dataset.share_of(plan.batch_at(0, train.batch_size), 0, workers, train.questions_per_image)
+    return [example for _, example in mine[: train.micro_batch_size or len(mine)]]
+
+
+def _adapts(plan: Plan, rung: str) -> bool:
+    return plan.config.train.lora_of(rung) is not None
+
+
+def to_text(priced: dict[str, Any]) -> str:
+    """`of`'s answer for a person."""
+    lines = [
+        priced["run_id"],
+        f"  student {priced['student']}, {priced['parameters']:,} parameters",
+        "  data: " + ", ".join(f"{split} {size}" for split, size in priced["data"].items()),
+    ]
+    if priced["skipped"]:
+        lines.append("  left out, image missing: " + ", ".join(f"{s} {n}" for s, n in priced["skipped"].items()))
+    if other := priced["trained_on"]:
+        sizes = ", ".join(f"{split} {size}" for split, size in other["data"].items())
+        lines.append(f"  learns from {other['benchmark']}: {sizes}")
+    for stage in priced["stages"]:
+        lines.append(
+            f"  stage {stage['name']}: {stage['steps']} steps, {stage['examples']} examples, share {stage['share']:g}"
+        )
+        for name, role in stage["roles"].items():
+            learns = "learns" if role["trainable"] else "frozen"
+            lines.append(
+                f"    {name:12} {role['rung']:4} from {role['weights']:16} {learns}  "
+                f"{role['parameters']:>13,} parameters  {role['flops'] / 1e12:10.3f} TFLOP"
+            )
+        if stage["mix"]:
+            lines.append(f"    {describe.mix_text(Mix(**stage['mix']))}")
+    if not priced["stages"]:
+        lines.append("  no training: the rung is scored as it is")
+    lines.append(
+        f"  training {priced['train_flops'] / 1e12:.3f} TFLOP; memory a worker at most "
+        f"{priced['peak_bytes'] / 2**20:.0f} MiB, of which weights and optimizer {priced['memory_bytes'] / 2**20:.0f} "
+        "MiB (estimated)"
+    )
+    lines += [f"  warning: {warning}" for warning in priced["warnings"]]
+    return "\n".join(lines)

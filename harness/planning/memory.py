@@ -1,0 +1,255 @@
+"""How much memory a run needs, and how much there is.
+
+Weights, gradients and optimizer states are counted; what a forward pass keeps for the backward pass is estimated from
+the shapes in a model's configuration, for layers as nearly all of today's models have them: attention without a matrix
+of tokens by tokens, a gated MLP in the language model and a plain one in the vision tower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, get_args
+
+import psutil
+
+from harness.config import LoraSettings, RungConfig, Storage
+from harness.planning.plan import Plan, PlannedStage, rung_of
+
+if TYPE_CHECKING:
+    import torch
+
+FROZEN, LEARNING = 4, 16
+"""Bytes a weight: float32; and where it learns its gradient and AdamW's two moments."""
+BEST = 4
+"""Bytes a weight that learns of the best copy so far, which is in the machine's memory, not a GPU's."""
+BYTES: dict[Storage, float] = {"fp32": FROZEN, "bf16": 2, "nf4": 0.5 + 1 / 64}
+"""Bytes a weight that doesn't learn; in four bits with a byte of scale for each 64."""
+
+# ------------------------------------------------------------------------------------------- weights
+
+
+def held(plan: Plan, planned: PlannedStage) -> int:
+    """Bytes of the stage's weights and optimizers on each worker, without activations."""
+    return sum(of_role(plan, planned, name) for name in planned.stage.roles)
+
+
+def of_role(plan: Plan, planned: PlannedStage, role: str) -> int:
+    """Bytes of a role's weights and optimizer."""
+    rung = rung_of(plan.stages, planned.stage, role)
+    trainable, train, cluster = planned.stage.roles[role].trainable, plan.config.train, plan.config.cluster
+    if not trainable and cluster.offload_frozen and cluster.gpus_per_worker:
+        return int(layers(plan.rungs[rung]).largest * BYTES[train.frozen_weights])
+    lora = train.lora_of(rung) if trainable else None
+    learning = LEARNING + (0 if cluster.gpus_per_worker else BEST)
+    if trainable and lora is None:
+        return plan.infos[rung].parameters * learning
+    own = stored(plan, rung, train.storage_of(rung, trainable))
+    return own if lora is None else own + adapter_weights(plan.rungs[rung], lora) * learning
+
+
+def stored(plan: Plan, rung: str, kept: Storage) -> int:
+    """Bytes of a rung's own weights where they don't learn."""
+    weights = plan.infos[rung].parameters
+    if kept != "nf4":
+        return int(weights * BYTES[kept])
+    narrow = layers(plan.rungs[rung]).narrowed
+    return int(narrow * BYTES["nf4"]) + (weights - narrow) * FROZEN
+
+
+def learns(plan: Plan, rung: str) -> set[bool]:
+    """Whether the rung learns, in each of its roles."""
+    return {
+        role.trainable
+        for planned in plan.stages
+        for name, role in planned.stage.roles.items()
+        if rung_of(plan.stages, planned.stage, name) == rung
+    }
+
+
+def storage(plan: Plan, rung: str) -> Storage:
+    """How the rung's own weights are kept in that of its roles that keeps them most exactly."""
+    kept = {plan.config.train.storage_of(rung, flag) for flag in learns(plan, rung)}
+    return next((one for one in get_args(Storage) if one in kept), "fp32")
+
+
+def most_held(plan: Plan) -> int:
+    """The same of the stage that needs most; of the student alone where nothing is trained."""
+    return max((held(plan, planned) for planned in plan.stages), default=plan.student_parameters * FROZEN)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Of a model, without its weights."""
+
+    linear: list[tuple[str, int, int]]
+    """Of each linear layer but the output's the last part of its name, inputs and outputs."""
+    largest: int
+    """Weights of the largest layer."""
+    narrowed: int
+    """Weights that four bits can keep."""
+
+
+@lru_cache(maxsize=64)
+def layers(rung: RungConfig) -> Layers:
+    """The layers of the rung's model."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from harness.models.quantization import linears, narrows
+    from harness.models.scorer import load_config
+
+    with torch.device("meta"):
+        vlm = AutoModelForImageTextToText.from_config(load_config(rung))
+    linear = linears(vlm)
+    return Layers(
+        linear=[(n.rpartition(".")[2], m.in_features, m.out_features) for n, m in linear.items()],
+        largest=max(sum(p.numel() for p in m.parameters(recurse=False)) for m in vlm.modules()),
+        narrowed=sum(m.weight.numel() for m in linear.values() if narrows(m)),
+    )
+
+
+def adapter_weights(rung: RungConfig, lora: LoraSettings) -> int:
+    """How many weights the adapters of a rung have: (in + out) x rank for each layer that gets one."""
+    return sum(
+        (inputs + outputs) * lora.rank
+        for name, inputs, outputs in layers(rung).linear
+        if lora.targets == ("all",) or name in lora.targets
+    )
+
+
+# --------------------------------------------------------------------------------------- activations
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a model, as its configuration says: layers, and numbers a token."""
+
+    layers: int
+    kept: int
+    """What a layer keeps of a token for the backward pass."""
+    through: int
+    """What goes into a layer."""
+
+
+def shapes(config: Any) -> tuple[Shape, Shape]:
+    """The language model's and the vision tower's."""
+    text, vision = config.get_text_config(), getattr(config, "vision_config", None)
+    wide, inner = text.hidden_size, text.intermediate_size
+    heads = text.num_attention_heads
+    attended = heads * (getattr(text, "head_dim", None) or wide // heads)
+    language = Shape(text.num_hidden_layers, 6 * wide + 5 * attended + 4 * inner, wide)
+    if vision is None:
+        return language, Shape(0, 0, 0)
+    seen: int = getattr(vision, "embed_dim", None) or vision.hidden_size
+    hidden: int = getattr(vision, "intermediate_size", None) or int(seen * getattr(vision, "mlp_ratio", 4))
+    layers: int = getattr(vision, "depth", None) or vision.num_hidden_layers
+    return language, Shape(layers, 8 * seen + 2 * hidden, seen)
+
+
+def activations(
+    config: Any, tokens: float, patches: float, examples: int, learns: bool, checkpointing: bool, width: int = 4
+) -> int:
+    """Bytes that a forward pass of `examples` keeps, `tokens` and `patches` each.
+
+    A frozen model keeps no more than one layer's. With checkpointing only what goes into each layer is kept, and one
+    layer's whole, which is computed anew. `width`: bytes a number.
+    """
+    numbers = 0.0
+    for shape, count in zip(shapes(config), (tokens, patches), strict=True):
+        if not shape.layers:
+            continue
+        whole = shape.kept if not learns or checkpointing else shape.kept * shape.layers
+        numbers += count * (whole + (shape.through * shape.layers if learns and checkpointing else 0))
+    logits = 3 * config.get_text_config().vocab_size if learns else config.get_text_config().vocab_size
+    return int(examples * (width * numbers + 4 * logits))
+
+
+def peak(plan: Plan, planned: PlannedStage, tokens: Mapping[str, tuple[float, float]]) -> int:
+    """Bytes that a stage needs on each worker at its highest, the libraries' own left out.
+
+    `tokens`: by rung the tokens and patches of an example. The learners' activations are there together until the
+    backward pass, in which gradients take their place; a frozen model's are gone before the next one's. In bf16
+    activations take half, and float32 weights that are multiplied have a copy in bfloat16.
+    """
+    from harness.models.scorer import load_config
+
+    train, workers = plan.config.train, max(plan.config.cluster.workers, 1)
+    size = train.micro_batch_size or -(-train.batch_size // workers)
+    learning = passing = gradients = 0
+    for name, role in planned.stage.roles.items():
+        rung = rung_of(plan.stages, planned.stage, name)
+        config = load_config(plan.rungs[rung])
+        narrow = train.precision_of(rung) == "bf16"
+        own = activations(config, *tokens[rung], size, role.trainable, train.gradient_checkpointing, 2 if narrow else 4)
+        if narrow and train.storage_of(rung, role.trainable) == "fp32":
+            own += 2 * plan.infos[rung].parameters
+        if role.trainable:
+            learning += own
+            lora = train.lora_of(rung)
+            gradients += 4 * (adapter_weights(plan.rungs[rung], lora) if lora else plan.infos[rung].parameters)
+        else:
+            passing = max(passing, own)
+    return max(held(plan, planned) - gradients + max(gradients, learning + passing), handed_on(plan, planned))
+
+
+def handed_on(plan: Plan, planned: PlannedStage) -> int:
+    """Bytes in the machine's memory at a stage's end.
+
+    Frozen weights as they were; a learner's, what it leaves, and the next model's.
+    """
+    return sum(
+        plan.infos[rung_of(plan.stages, planned.stage, name)].parameters * FROZEN * (3 if role.trainable else 1)
+        for name, role in planned.stage.roles.items()
+    )
+
+
+def too_large(plan: Plan, needed: int) -> list[str]:
+    """A warning where `needed` bytes a worker are more than this machine has, with what to change; else none."""
+    import torch
+
+    gpu = plan.config.cluster.gpus_per_worker > 0 and torch.cuda.is_available()
+    workers = 1 if gpu else max(plan.config.cluster.workers, 1)
+    room = free(torch.device("cuda" if gpu else "cpu")) // workers
+    if needed <= room:
+        return []
+    return [
+        f"it needs some {needed / 2**30:.1f} GiB a worker, and {room / 2**30:.1f} GiB are free here; change one or "
+        f"more of: {'; '.join(mends(plan))}"
+    ]
+
+
+def mends(plan: Plan) -> list[str]:
+    """What makes a run need less memory, of what it doesn't do yet."""
+    train, found = plan.config.train, []
+    if train.micro_batch_size == 0 or train.micro_batch_size > 1:
+        found.append("train.micro_batch_size = 1 (or a few), the same numbers in more passes")
+    if not train.gradient_checkpointing:
+        found.append("train.gradient_checkpointing = true, a third more work")
+    if train.lora is None and not train.lora_by_rung:
+        found.append("train.lora = {rank = 16}, adapters instead of all weights")
+    if train.frozen_weights == "fp32" and any(
+        not role.trainable for p in plan.stages for role in p.stage.roles.values()
+    ):
+        found.append("train.frozen_weights = 'nf4' (or 'bf16'), frozen models in a seventh (half) of their memory")
+    if plan.config.cluster.shard_above is None and train.lora is None:
+        found.append("cluster.shard_above, models cut over the workers")
+    return [*found, "smaller rungs"]
+
+
+def exhausted(error: RuntimeError) -> bool:
+    """Whether an error says that memory ran out: torch has a class for a GPU's alone."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def free(device: torch.device) -> int:
+    """Bytes that can still be had on the device."""
+    if device.type == "cuda":
+        import torch
+
+        available, _ = torch.cuda.mem_get_info(device)
+        return int(available)
+    return int(psutil.virtual_memory().available)

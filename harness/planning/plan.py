@@ -1,0 +1,387 @@
+"""From a `RunConfig` to a `Plan`: everything that can be checked, priced or named before training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness import registry
+from harness.api import Benchmark, Example, From, Method, Split, Stage
+from harness.config import RunConfig, RungConfig
+from harness.data import dataset as data
+from harness.data import image_controls
+from harness.errors import ConfigError, near
+from harness.models import ladders
+
+CODE = (
+    "api",
+    "data/image_controls",
+    "data/dataset",
+    "models/encoding",
+    "models/scorer",
+    "train/step",
+    "train/teacher_cache",
+    "train/loop",
+    "evaluation/predict",
+    "models/shared_prefix",
+    "models/lora",
+    "models/quantization",
+    "models/window_attention",
+)
+"""The harness's files whose change may change a run's numbers."""
+
+LEARNT_FROM: tuple[Split, ...] = ("train", "validation")
+"""The splits that training reads."""
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage with its length. `position` is where in the training order it starts."""
+
+    stage: Stage
+    steps: int
+    position: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked run: nothing in it can be refused later but what only training can show."""
+
+    config: RunConfig
+    method: Method
+    benchmark: Benchmark
+    dataset: data.Dataset
+    training: data.Dataset
+    """What the run learns from: the benchmark's own data, or the splits of `config.train_on`."""
+    ladder: str
+    rungs: dict[str, RungConfig]
+    infos: dict[str, ladders.ModelInfo]
+    stages: list[PlannedStage]
+    published: data.Dataset
+    """The benchmark's own examples: `dataset` is these, or (in a control) these without their images."""
+    learned: data.Dataset
+    """What `training` is, with its own images."""
+    code: str
+    """sha256 over the training code, the method's and the benchmark's files."""
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All settings of the method, defaults included."""
+        return asdict(self.method)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What makes this run this run: where and how it is executed is left out."""
+        return {
+            "version": harness.__version__,
+            "code": self.code,
+            "method": self.config.method,
+            "settings": self.settings,
+            "benchmark": self.config.benchmark,
+            "benchmark_settings": settings_of(self.benchmark),
+            "data": [self.benchmark.revision, self.dataset.fingerprint],
+            "skip_missing": self.config.skip_missing,
+            "train_on": [
+                self.training.benchmark.name,
+                settings_of(self.training.benchmark),
+                self.training.benchmark.revision,
+                self.training.fingerprint,
+            ]
+            if self.training is not self.dataset
+            else None,
+            "ladder": {name: info.digest for name, info in self.infos.items()},
+            "student": self.config.student,
+            "seed": self.config.seed,
+            "train": self.config.train.model_dump(mode="json"),
+            "evaluate": self.config.evaluate.model_dump(mode="json"),
+            **({"control": self.config.control} if self.config.control else {}),
+        }
+
+    @cached_property
+    def run_id(self) -> str:
+        """A name that a person can read, and the hash of the identity."""
+        return run_name(self.identity)
+
+    @property
+    def student_parameters(self) -> int:
+        return self.infos[self.config.student].parameters
+
+    def batch_at(self, position: int, size: int) -> list[tuple[int, Example]]:
+        """So many training examples from a position on, each with its position; see `harness.data.dataset.batch_at`."""
+        train, learned, c = self.training.splits["train"], self.learned.splits["train"], self.config
+        return data.batch_at(train, c.seed, position, size, c.train.questions_per_image, learned)
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What is allowed, but seldom meant."""
+        student = self.method.student
+        found = [
+            f"rung {name!r} is the hub's {rung.model!r} without a revision, which may change; pin it with revision = "
+            "'COMMIT' in the ladder's file"
+            for name in self.infos
+            if (rung := self.rungs[name]).revision is None and not Path(rung.model).is_dir()
+        ]
+        train = self.config.train
+        if self.stages and train.shares and train.gradient_checkpointing:
+            found.append(
+                "train.gradient_checkpointing leaves no cache behind the beginning that questions of an image share: "
+                "each passes by itself in learners, though train.questions_per_image is "
+                f"{train.questions_per_image}; turn it off: sharing saves memory too"
+            )
+        seen = self.learned.splits.get("train", [])
+        if self.stages and train.questions_per_image > 1 and len(data.by_image(seen)) == len(seen):
+            found.append(
+                f"train.questions_per_image is {train.questions_per_image}, but no image of "
+                f"{self.training.benchmark.name!r} has two questions to train on: nothing is shared, and the order is "
+                "another than with 1"
+            )
+        for planned in self.stages:
+            stage = planned.stage
+            if student not in stage.roles:
+                continue
+            sizes = {name: self.infos[rung_of(self.stages, stage, name)].parameters for name in stage.roles}
+            found += [
+                f"stage {stage.name!r}: {name} has {size:,} parameters, fewer than the {sizes[student]:,} of the "
+                f"{student} that it stands beside; a ladder goes from the largest rung to the smallest"
+                for name, size in sizes.items()
+                if size < sizes[student]
+            ]
+        return found
+
+
+def run_name(identity: Mapping[str, Any]) -> str:
+    """The run id that belongs to a plan's identity."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    control = f"control-{identity['control']}-" if identity.get("control") else ""
+    return control + "{method}-{student}-{benchmark}-s{seed}-".format_map(identity) + digest[:10]
+
+
+def make(config: RunConfig) -> Plan:
+    """Check the configuration as a whole. Raises `ConfigError`, `DataError` or `ModelError`."""
+    for plugin in config.plugins:
+        registry.load_plugin(plugin)
+    name, settings = registry.resolve_preset(config.method, config.settings)
+    config = config.model_copy(update={"method": name, "settings": settings})
+    method = registry.make_method(config.method, config.settings)
+    ladder = ladders.find(config.ladder)
+    rungs = {rung.name: rung for rung in ladder.rungs}
+    if config.student not in rungs:
+        raise ConfigError(
+            f"unknown student {config.student!r} on ladder {ladder.name!r}: {near(config.student, rungs)}"
+        )
+    for setting in ("lr_by_rung", "precision_by_rung", "lora_by_rung"):
+        for rung in getattr(config.train, setting):
+            if rung not in rungs:
+                raise ConfigError(f"train.{setting}: unknown rung {rung!r}: {near(rung, rungs)}")
+    if config.train.batch_size < config.cluster.workers:
+        raise ConfigError(
+            f"train.batch_size = {config.train.batch_size} is less than cluster.workers = {config.cluster.workers}; "
+            "every worker needs at least one example a step"
+        )
+    stages = plan_stages(method, list(rungs), config)
+    used = {w for s in stages for r in s.stage.roles.values() if isinstance(w := r.weights, str)} | {config.student}
+    infos = {name: _inspect(rungs[name]) for name in rungs if name in used}
+    for planned in stages:
+        _check_cut(planned.stage, stages, config, infos)
+        _check_offloaded(planned.stage, config)
+        if "vocab" in method.needs(planned.stage.name):
+            _check_vocabularies(method, stages, planned.stage, rungs)
+    dataset = load_data(config.benchmark, config.benchmark_settings, config.data_dir, config.skip_missing)
+    learned = _training(config, method, dataset) if stages else dataset
+    shown = _shown(dataset, config)
+    training = shown if learned is dataset else _shown(learned, config)
+    return Plan(
+        config=config,
+        method=method,
+        benchmark=dataset.benchmark,
+        dataset=shown,
+        published=dataset,
+        training=training,
+        learned=learned,
+        ladder=ladder.name,
+        rungs=rungs,
+        infos=infos,
+        stages=stages,
+        code=code_digest(type(method), *dict.fromkeys((type(dataset.benchmark), type(training.benchmark)))),
+    )
+
+
+def for_stage(plan: Plan, stage: Stage) -> Plan:
+    """The plan as training in this stage sees it: settings that it doesn't depend on have their defaults."""
+    listed = plan.method.stage_settings(stage.name)
+    if listed is None:
+        return plan
+    return replace(plan, method=type(plan.method)(**{name: plan.settings[name] for name in listed}))
+
+
+def settings_of(benchmark: Benchmark) -> dict[str, Any]:
+    """All settings of a benchmark, defaults included; where its files lie is none."""
+    return {name: value for name, value in asdict(benchmark).items() if name != "data_dir"}
+
+
+def _training(config: RunConfig, method: Method, dataset: data.Dataset) -> data.Dataset:
+    """The data to learn from, which must have a train and a validation split. Raises `ConfigError`."""
+    if config.train_on is None:
+        if config.train_on_settings or config.train_on_data_dir is not None:
+            raise ConfigError("train_on_settings and train_on_data_dir go with train_on = 'BENCHMARK', which isn't set")
+        offered = set(dataset.splits)
+    else:
+        settings = _canonical(config.train_on_settings)
+        other = registry.make_benchmark(config.train_on, config.train_on_settings, config.train_on_data_dir)
+        offered = set(other.splits)
+    for split in LEARNT_FROM:
+        if split not in offered:
+            raise ConfigError(
+                f"benchmark {config.train_on or config.benchmark!r} has no {split} split: method {method.name!r} "
+                "learns, so name a benchmark to learn from with --set train_on=NAME (and, for published files, --set "
+                "train_on_data_dir=FOLDER), or take a method that doesn't, like zero_shot"
+            )
+    if config.train_on is None:
+        return dataset
+    return _dataset(config.train_on, settings, config.train_on_data_dir, config.skip_missing, LEARNT_FROM)
+
+
+def _shown(dataset: data.Dataset, config: RunConfig) -> data.Dataset:
+    """The data as the run sees them: a control's without the images that belong to the questions."""
+    return image_controls.blinded(dataset, config.control, config.seed) if config.control else dataset
+
+
+def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[PlannedStage]:
+    """The method's stages with their lengths, checked. Raises `ConfigError` naming the method and stage."""
+    planned: list[PlannedStage] = []
+    spent = 0.0
+    for stage in method.stages(rungs, config.student):
+        where = f"method {method.name!r}, stage {stage.name!r}"
+        earlier = {p.stage.name: p.stage for p in planned}
+        if stage.name in earlier:
+            raise ConfigError(f"{where}: two stages have this name")
+        if not stage.share > 0:
+            raise ConfigError(f"{where}: share = {stage.share}; expected a number above 0")
+        if not any(role.trainable for role in stage.roles.values()):
+            raise ConfigError(f"{where}: no role is trainable; leave the stage out")
+        known = [field.name for field in fields(method)]
+        for name in method.stage_settings(stage.name) or ():
+            if name not in known:
+                raise ConfigError(f"{where}: stage_settings() names {name!r}, no setting: {near(name, known)}")
+        for name, role in stage.roles.items():
+            _check_weights(f"{where}, role {name!r}", role.weights, rungs, earlier)
+        learns = method.student in stage.roles and stage.roles[method.student].trainable
+        examples = max(round(stage.share * config.train.examples), 1)
+        position = round(spent * config.train.examples) if learns else 0
+        planned.append(PlannedStage(stage, -(-examples // config.train.batch_size), position))
+        spent += stage.share if learns else 0
+    if planned and abs(spent - 1) > 1e-6:
+        raise ConfigError(
+            f"method {method.name!r}: the stages in which {method.student!r} learns have shares that sum to "
+            f"{spent:g}; the student budget is the same for all methods, so they must sum to 1"
+        )
+    if planned and method.student not in planned[-1].stage.roles:
+        raise ConfigError(f"method {method.name!r}: the last stage has no role {method.student!r} to evaluate")
+    if planned and (rung := rung_of(planned, planned[-1].stage, method.student)) != config.student:
+        raise ConfigError(
+            f"method {method.name!r}: its role {method.student!r} ends as rung {rung!r}, "
+            f"not as the student {config.student!r}"
+        )
+    return planned
+
+
+def rung_of(planned: list[PlannedStage], stage: Stage, role: str) -> str:
+    """The rung whose architecture a stage's role has."""
+    weights = stage.roles[role].weights
+    if isinstance(weights, str):
+        return weights
+    earlier = next(p.stage for p in planned if p.stage.name == weights.stage)
+    return rung_of(planned, earlier, weights.role)
+
+
+def _check_weights(where: str, weights: str | From, rungs: list[str], earlier: dict[str, Stage]) -> None:
+    if isinstance(weights, str):
+        if weights not in rungs:
+            raise ConfigError(f"{where}: unknown rung {weights!r}: {near(weights, rungs)}")
+    elif weights.stage not in earlier:
+        raise ConfigError(f"{where}: takes weights from stage {weights.stage!r}: {near(weights.stage, earlier)}")
+    elif weights.role not in earlier[weights.stage].roles:
+        raise ConfigError(
+            f"{where}: stage {weights.stage!r} has no role {weights.role!r}: "
+            f"{near(weights.role, earlier[weights.stage].roles)}"
+        )
+
+
+def _check_offloaded(stage: Stage, config: RunConfig) -> None:
+    """Four bits are made on the device: nothing is gained where they are brought there anew each time."""
+    frozen = [name for name, role in stage.roles.items() if not role.trainable]
+    if frozen and config.cluster.offload_frozen and config.train.frozen_weights == "nf4":
+        raise ConfigError(
+            "cluster.offload_frozen with train.frozen_weights = 'nf4': expected one of the two; frozen models in four "
+            "bits stay on the device, or take frozen_weights = 'bf16'"
+        )
+
+
+def _check_cut(
+    stage: Stage, planned: list[PlannedStage], config: RunConfig, infos: Mapping[str, ladders.ModelInfo]
+) -> None:
+    """Adapters don't go with weights that are cut over the workers."""
+    limit = config.cluster.shard_above
+    if limit is None or config.cluster.workers < 2:
+        return
+    for name, role in stage.roles.items():
+        rung = rung_of(planned, stage, name)
+        if role.trainable and config.train.lora_of(rung) and infos[rung].parameters > limit:
+            raise ConfigError(
+                f"train.lora for rung {rung!r}, which is cut over the workers (cluster.shard_above = {limit}): "
+                "expected one of the two; raise shard_above, or give adapters to other rungs alone (lora_by_rung)"
+            )
+
+
+def _check_vocabularies(
+    method: Method, planned: list[PlannedStage], stage: Stage, rungs: dict[str, RungConfig]
+) -> None:
+    """Over the vocabulary models can only be compared where equal tokens have equal numbers."""
+    from harness.models import scorer, vocabulary
+
+    used = dict.fromkeys(rung_of(planned, stage, role) for role in stage.roles)
+    vocabulary.prove(
+        {name: scorer.load_encoder(rungs[name]).tokens for name in used},
+        {name: scorer.load_config(rungs[name]).get_text_config().vocab_size for name in used},
+        f"method {method.name!r}, stage {stage.name!r}",
+    )
+
+
+def code_digest(*classes: type) -> str:
+    """sha256 over the code whose change may change the numbers: the harness's own, and the plug-ins' files."""
+    digest = hashlib.sha256()
+    for name in CODE:
+        digest.update((Path(__file__).parents[1] / f"{name}.py").read_bytes())
+    for cls in classes:
+        digest.update(registry.source_digest(cls).encode())
+    return digest.hexdigest()
+
+
+def load_data(
+    benchmark: str, settings: Mapping[str, Any], data_dir: Path | None, skip_missing: bool = False
+) -> data.Dataset:
+    """The checked data of a benchmark with these settings. Raises `ConfigError` or `DataError`."""
+    return _dataset(benchmark, _canonical(settings), data_dir, skip_missing)
+
+
+@lru_cache(maxsize=8)
+def _dataset(
+    name: str, settings: str, data_dir: Path | None, skip_missing: bool, splits: tuple[Split, ...] | None = None
+) -> data.Dataset:
+    """One copy a process: the runs of a suite share it."""
+    return data.load(registry.make_benchmark(name, json.loads(settings), data_dir), splits, skip_missing)
+
+
+def _canonical(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)
+
+
+@lru_cache(maxsize=64)
+def _inspect(rung: RungConfig) -> ladders.ModelInfo:
+    return ladders.inspect(rung)

@@ -1,0 +1,285 @@
+"""Texts about what there is: methods, benchmarks, ladders, a run's record."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Literal
+
+from harness import registry
+from harness.api import Benchmark, Method
+from harness.errors import ConfigError, UserError, near
+from harness.evaluation import controls
+from harness.models import ladders
+from harness.record import Interval, Mix, Record
+from harness.store import Store
+
+What = Literal["methods", "benchmarks", "ladders", "runs"]
+
+
+def listing(what: What, store: str | None) -> list[dict[str, Any]]:
+    """Name and one line of each; for a run also its status and figures."""
+    if what == "methods":
+        return [
+            {"name": name, "summary": _preset_text(cls, name) or cls.summary, "source": cls.source}
+            for name, cls in registry.load_all(registry.methods())
+        ] + _broken()
+    if what == "benchmarks":
+        return [
+            {"name": name, "summary": _first_line(cls), "task": cls.task, "licence": cls.licence}
+            for name, cls in registry.load_all(registry.benchmarks())
+        ] + _broken()
+    if what == "ladders":
+        return [
+            {"name": name, "summary": " > ".join(rung.name for rung in ladders.find(name).rungs)}
+            for name in ladders.names()
+        ]
+    opened = Store(store)
+    rows: list[dict[str, Any]] = []
+    for record in opened.records():
+        accuracy = record.metrics.get("test", {}).get("accuracy")
+        summary = f"{record.status}" + (f"  test accuracy {_interval(accuracy)}" if accuracy else "")
+        rows.append({"name": record.run_id, "summary": summary, "status": record.status, "benchmark": record.benchmark})
+    rows += [{"name": p.run_id, "summary": f"broken: {p.message}", "status": "broken"} for p in opened.problems()]
+    return rows
+
+
+def _preset_text(cls: type[Method], name: str) -> str:
+    """What a preset stands for; empty for the method itself."""
+    settings = ", ".join(f"{key} = {value}" for key, value in cls.presets.get(name, {}).items())
+    return f"{cls.name} with {settings}" if settings else ""
+
+
+def _broken() -> list[dict[str, Any]]:
+    return [{"name": p.name, "summary": f"can't be loaded: {p.error}", "error": p.error} for p in registry.problems()]
+
+
+UNSTATED: dict[str, str] = {
+    "sizes": "not known: check-benchmark counts what --data-dir holds",
+    "obtain": "nothing to get: it is generated",
+    "positive": "none: all answers count alike",
+    "protocols": "none of its authors': the harness's own figures",
+}
+"""What is said of a benchmark where it says nothing itself."""
+
+
+def describe(name: str, store: Store | None = None) -> dict[str, Any]:
+    """A method, benchmark or ladder by name; of a benchmark also what the controls in `store` say.
+
+    Raises `ConfigError` for an unknown one.
+    """
+    if name in registry.methods():
+        return _method(registry.methods()[name].load(), name)
+    if name in registry.benchmarks():
+        found = _benchmark(registry.benchmarks()[name].load())
+        return found | ({"controls": controls.flags(store, name)} if store else {})
+    if name in ladders.names():
+        rungs = [{**rung.model_dump(), **_rung(rung)} for rung in ladders.find(name).rungs]
+        return {"kind": "ladder", "name": name, "rungs": rungs}
+    known = [*registry.methods(), *registry.benchmarks(), *ladders.names()]
+    raise ConfigError(f"unknown name {name!r}: {near(name, known)}")
+
+
+def _rung(rung: Any) -> dict[str, Any]:
+    return {"parameters": ladders.inspect(rung).parameters}
+
+
+def _method(cls: type[Method], name: str) -> dict[str, Any]:
+    return {
+        "kind": "method",
+        "name": name,
+        "summary": _preset_text(cls, name) or cls.summary,
+        "source": cls.source,
+        "text": inspect.getdoc(inspect.getmodule(cls)) or "",
+        "settings": _settings(cls, ()),
+    }
+
+
+def _benchmark(cls: type[Benchmark]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "kind": "benchmark",
+        "name": cls.name,
+        "task": cls.task,
+        "splits": list(cls.splits),
+        "revision": cls.revision,
+        "licence": cls.licence,
+        "citation": cls.citation,
+        "homepage": cls.homepage,
+        "obtain": cls.obtain,
+        "positive": cls.positive,
+        "needs_data_dir": cls.needs_data_dir,
+        "text": inspect.getdoc(inspect.getmodule(cls)) or "",
+        "settings": _settings(cls, ("data_dir",)),
+    }
+    if cls.needs_data_dir:
+        found["sizes"] = dict(cls.published)
+    else:
+        found["sizes"] = {split: sum(1 for _ in cls().load(split)) for split in cls.splits}
+    with suppress(TypeError, UserError):  # a setting without a default
+        protocols = cls().protocols()
+        found["protocols"] = list(protocols)
+        found["protocol_texts"] = {name: inspect.getdoc(scorer) or "" for name, scorer in protocols.items()}
+    return found
+
+
+def _settings(cls: type[Any], left_out: tuple[str, ...]) -> list[dict[str, Any]]:
+    docs = field_docs(cls)
+    return [
+        {"name": f.name, "type": str(f.type), "default": f.default, "text": docs.get(f.name, "")}
+        for f in dataclasses.fields(cls)
+        if f.name not in left_out
+    ]
+
+
+def field_docs(cls: type[Any]) -> dict[str, str]:
+    """The string that stands under each field in the class's source, by field."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        try:
+            body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        except (OSError, TypeError):
+            continue
+        assert isinstance(body, ast.ClassDef)
+        for field, text in zip(body.body, body.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+            ):
+                docs[field.target.id] = " ".join(str(text.value.value).split())
+    return docs
+
+
+def to_text(found: dict[str, Any]) -> str:
+    """`describe`'s answer for a person."""
+    lines = [f"{found['kind']} {found['name']}"]
+    silent = UNSTATED if found["kind"] == "benchmark" else {}
+    if found.get("needs_data_dir"):
+        silent = silent | {"obtain": "not said"}
+    for key, value in found.items():
+        value = value or silent.get(key, value)
+        if key in ("kind", "name", "settings", "text", "rungs", "controls", "protocol_texts") or value in (
+            "",
+            [],
+            {},
+            None,
+        ):
+            continue
+        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        shown = ", ".join(map(str, shown)) if isinstance(shown, list) else shown
+        lines.append(f"  {key}: {shown}")
+    lines += [
+        f"  {rung['name']}: {rung['parameters']:,} parameters, {rung['model']}" for rung in found.get("rungs", [])
+    ]
+    lines += [f"  control: {line}" for line in found.get("controls", [])]
+    if found.get("text"):
+        lines += ["", found["text"]]
+    for name, text in found.get("protocol_texts", {}).items():
+        lines += ["", f"protocol {name}:", *(f"  {line}".rstrip() for line in text.splitlines())]
+    if found.get("settings"):
+        lines += ["", "settings:"]
+        for s in found["settings"]:
+            lines.append(f"  {s['name']} = {s['default']!r}   ({s['type']})")
+            lines += textwrap.wrap(s["text"], 100, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------------------------- records
+
+
+def mix_text(mix: Mix) -> str:
+    """The mix in a line."""
+    kinds = sorted(set(mix.families.values()))
+    of = f"{kinds[0]} models" if len(kinds) == 1 else "models of " + ", ".join(kinds)
+    if mix.over == "vocabulary":
+        cut = ", ".join(f"{name} {rows:,}" for name, rows in mix.rows.items())
+        return f"{of}, compared over {mix.tokens:,} tokens (rows of the output layers: {cut})"
+    spelled = "" if mix.tokenizers == "one" else ", each tokenizer with its own spellings of the letters"
+    return f"{of}, compared over the options{spelled}"
+
+
+def record_text(record: Record) -> str:
+    """A run's record for a person."""
+    lines = [f"{record.run_id}   {record.status}"]
+    if record.error:
+        at = f" (stage {record.error.stage!r}, step {record.error.step})" if record.error.stage else ""
+        lines.append(f"  {record.error.type}{at}: {record.error.message}")
+    lines.append(f"  {record.method} on {record.benchmark} ({record.task}), seed {record.seed}")
+    if record.student:
+        lines.append(f"  student {record.student} of ladder {record.ladder}, {record.parameters or 0:,} parameters")
+    if record.settings:
+        lines += textwrap.wrap(
+            "  settings: " + ", ".join(f"{k}={v}" for k, v in record.settings.items()), 110, subsequent_indent="    "
+        )
+    for stage in record.stages:
+        roles = ", ".join(f"{n} ({r.weights}{'' if r.trainable else ', frozen'})" for n, r in stage.roles.items())
+        best = ", ".join(f"{n} {v:.3f}" for n, v in stage.best.items())
+        lines.append(
+            f"  stage {stage.name}: {stage.steps} steps, {stage.examples} examples; {roles}; validation {best}"
+            + ("; taken over from another run" if stage.taken_over else "")
+        )
+        if stage.mix:
+            lines.append(f"    {mix_text(stage.mix)}")
+    if record.preflight:
+        lines += [f"  warning: {warning}" for warning in record.preflight.warnings]
+    for split, figures in record.metrics.items():
+        lines.append(f"  {split}")
+        lines += [f"    {name:28} {_interval(value)}" for name, value in figures.items()]
+    c = record.cost
+    if record.provenance.imported:
+        lines.append(f"  answers imported from {record.provenance.imported}")
+    elif record.kind == "run" and record.status == "done":
+        lines.append(
+            f"  cost: training {c.train_flops / 1e12:.3f} TFLOP, {c.train_seconds:.1f} s; validation "
+            f"{c.validation_seconds:.1f} s; test {c.test_seconds:.1f} s, {c.test_forwards} forwards; "
+            f"all {c.total_seconds:.1f} s"
+        )
+        lines += [
+            f"    {name:20} {r.forwards:8} forwards  {r.trained:8} trained  "
+            f"{r.flops / 1e12:9.3f} TFLOP  {r.seconds:7.1f} s"
+            + (f"  {r.recalled} recalled" if r.recalled else "")
+            + (f", {r.shared} answers from another run" if r.shared else "")
+            for name, r in c.roles.items()
+        ]
+    p = record.provenance
+    git = f", git {p.git_commit[:10]}{' (modified)' if p.git_dirty else ''}" if p.git_commit else ""
+    lines.append(f"  {p.package}{git}; {p.started} to {p.finished}; {p.workers} workers; resumed {p.resumed} times")
+    if record.data:
+        lines.append(f"  data revision {record.data.revision}, fingerprint {record.data.fingerprint[:12]}")
+        if record.data.skipped:
+            lines.append("  left out, image missing: " + ", ".join(f"{s} {n}" for s, n in record.data.skipped.items()))
+        lines += _leaks(record.data.leaks)
+    if other := record.trained_on:
+        lines.append(
+            f"  learned from {other.benchmark}, revision {other.data.revision}, fingerprint "
+            f"{other.data.fingerprint[:12]}"
+        )
+        lines += _leaks(other.data.leaks) + _leaks(other.leaks, f"{other.benchmark}/", f"{record.benchmark}/")
+    return "\n".join(lines)
+
+
+def _leaks(found: Mapping[str, Mapping[str, int]] | None, first: str = "", second: str = "") -> list[str]:
+    """A line a pair of splits that share something; `first` and `second` go before their names."""
+    lines = []
+    for pair, shared in (found or {}).items():
+        where = " and ".join(p + s for p, s in zip((first, second), pair.split("/"), strict=True)) if first else pair
+        counts = ", ".join(f"{count} {kind}" for kind, count in shared.items())
+        lines.append(f"  {where}: examples of the second with a duplicate in the first: {counts}")
+    return lines
+
+
+def _interval(value: Interval) -> str:
+    if value.low is None or value.high is None:
+        return f"{value.value:.4f}"
+    return f"{value.value:.4f}  [{value.low:.4f}, {value.high:.4f}]"
+
+
+def _first_line(cls: type[Any]) -> str:
+    return (inspect.getdoc(cls) or "").splitlines()[0] if inspect.getdoc(cls) else ""

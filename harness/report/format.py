@@ -1,0 +1,59 @@
+"""How figures are written in the cell of a table."""
+
+from __future__ import annotations
+
+from harness.leaderboard.schema import Delta
+from harness.record import Interval
+
+
+def percent(value: Interval | None, bounds: bool = True, own_unit: bool = False) -> str:
+    """A fraction in per cent, with its interval where it has one and that is wanted; `own_unit`: as it is."""
+    if value is None:
+        return "-"
+    if own_unit:
+        return f"{value.value:.4f}"
+    text = f"{100 * value.value:.1f}"
+    if value.low is None or value.high is None or not bounds:
+        return text
+    return f"{text} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
+
+
+def plain(value: Interval | None, digits: int = 2) -> str:
+    """A number as it is, with its interval where it has one."""
+    if value is None:
+        return "-"
+    if value.low is None or value.high is None:
+        return f"{value.value:.{digits}f}"
+    return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+
+
+def difference(delta: Delta | None, baseline: bool) -> str:
+    """A difference in points, with its interval, and a star where p is below 0.05."""
+    if delta is None:
+        return "baseline" if baseline else "-"
+    text = f"{100 * delta.value:+.1f}"
+    if delta.low is not None and delta.high is not None:
+        text += f" [{100 * delta.low:+.1f}, {100 * delta.high:+.1f}]"
+    return text + ("*" if delta.p is not None and delta.p < 0.05 else "")
+
+
+def short(number: float | None) -> str:
+    """Three significant digits, without an exponent from 1 to a million."""
+    if number is None:
+        return "-"
+    return f"{number:,.0f}" if 100 <= number < 1e6 else f"{number:.3g}"
+
+
+def count(number: int | None) -> str:
+    """A number of parameters, as people say it."""
+    if number is None:
+        return "-"
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
+
+def more(number: int | None) -> str:
+    """How many more it would take: 0, there are enough; -, no number would do, or nobody knows."""
+    return "-" if number is None else f"+{number:,}" if number > 0 else "0"

@@ -1,0 +1,352 @@
+"""The bootstrap over groups (images) and seeds: what a figure could have been with other images, other seeds.
+
+Examples about one image are not independent: whole groups are drawn. Groups are numbered by first
+appearance; resample i draws C of C with replacement, all from one `default_rng(seed).integers(0, C, (n, C))`
+(made in blocks, which gives the same stream). What a group adds to a metric is a tally (see
+`harness.stats.metrics`), so a resample is one row of counts times the groups' tallies: no loop over resamples.
+
+A mean over S seeds varies for two reasons that are kept apart, because a handful of seeds can't be resampled:
+drawing S of S seeds understates their variance by (S - 1) / S, and takes it for known (see `Spread`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import ndtr, ndtri, stdtrit
+
+from harness.errors import ConfigError, DataError, near
+from harness.record import Interval
+from harness.stats.metrics import (
+    NO_ANSWER,
+    Floats,
+    Ints,
+    accuracy_of,
+    checked,
+    macro_f1_of,
+    micro_f1_of,
+    seen_labels,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = ("accuracy", "macro_f1", "micro_f1")
+"""The harness's own metrics; beside them `accuracy/<category>`."""
+
+_BLOCK = 1 << 21
+"""Draws made at a time: bounds the memory at some 50 MB whatever the number of groups."""
+
+
+# ------------------------------------------------------------------------------------- drawing groups
+
+
+def group_numbers(groups: ArrayLike) -> tuple[Ints, int]:
+    """The number of each example's group (N,), counted by first appearance, and how many groups there are."""
+    import pandas as pd  # slow to load: rankings of a compacted store do without
+
+    numbers, names = pd.factorize(np.asarray(groups))
+    if (numbers < 0).any():
+        raise DataError(f"example {int(np.argmax(numbers < 0))} has no group: expected the name of its image")
+    return np.asarray(numbers, dtype=np.int64), len(names)
+
+
+def group_tallies(group_n: Ints, groups: int, gold: ArrayLike, chosen: ArrayLike, labels: int | None = None) -> Floats:
+    """The tally of each group's examples: (C, 3, K), see `harness.stats.metrics.tally`."""
+    gold_n, chosen_n, count = checked(gold, chosen, labels)
+    right, answered = gold_n == chosen_n, chosen_n != NO_ANSWER
+
+    def per_group(label_n: Ints, keep: np.ndarray) -> Ints:
+        flat = np.bincount(group_n[keep] * count + label_n[keep], minlength=groups * count)
+        return flat.reshape(groups, count)
+
+    rows = [per_group(gold_n, right), per_group(gold_n, right | True), per_group(chosen_n, answered)]
+    return np.stack(rows, axis=1).astype(np.float64)
+
+
+def resampled_sums(units_c: Floats, resamples: int, seed: int | Sequence[int]) -> Floats:
+    """Sums over drawn groups of what each group adds: (C, ...) -> (resamples, ...)."""
+    groups = len(units_c)
+    units_cd = units_c.reshape(groups, -1)
+    rng = np.random.default_rng(seed)
+    sums = np.empty((resamples, units_cd.shape[1]))
+    step = max(1, _BLOCK // groups)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = rng.integers(0, groups, size=(rows, groups))
+        drawn += np.arange(rows)[:, None] * groups
+        counts = np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
+        sums[start : start + rows] = counts.astype(np.float64) @ units_cd
+    return sums.reshape(resamples, *units_c.shape[1:])
+
+
+def interval(value: float, resampled_n: Floats | None) -> Interval:
+    """The estimate with the 2.5th and 97.5th percentile of its resamples (undefined ones left out)."""
+    if resampled_n is None or np.isnan(resampled_n).all():
+        return Interval(value=value)
+    low, high = np.percentile(resampled_n[~np.isnan(resampled_n)], [2.5, 97.5])
+    return Interval(value=value, low=float(low), high=float(high))
+
+
+def two_sided_p(resampled_n: Floats) -> float:
+    """min(1, 2 min((1 + #(d <= 0)) / (N + 1), (1 + #(d >= 0)) / (N + 1))) of N resampled differences d."""
+    known_n = np.round(resampled_n[~np.isnan(resampled_n)], 12)  # a tie is a tie, whatever the last bits say
+    below, above = int((known_n <= 0).sum()), int((known_n >= 0).sum())
+    return min(1.0, 2 * (1 + min(below, above)) / (len(known_n) + 1))
+
+
+# ------------------------------------------------------------------------------- the spread of a mean over seeds
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The variance of a mean over S seeds, by its two sources, and the degrees of freedom of their sum.
+
+    With y_sc = m + image_c + seed_s + e_sc, `images` is the part that all seeds share, Var(image) / C, and
+    `seeds` the rest, (Var(seed) + Var(e) / C) / S. The first comes from the covariance that the seeds' figures
+    have over resamples of groups, the second is the variance between the seeds' figures over S, which is
+    unbiased, but from S - 1 degrees of freedom. With one seed `images` is all there is: the spread says nothing
+    of other seeds.
+    """
+
+    images: float
+    seeds: float
+    df: float
+    shape: float = 1.0
+    """What the resampled deviations of the mean are multiplied by to have the variance `images`."""
+
+    @property
+    def total(self) -> float:
+        return self.images + self.seeds
+
+
+def spread(point_s: Floats, cov_ss: Floats, groups: int = 0) -> Spread:
+    """Of the mean over seeds, from figures (S,) and their covariance over resamples of C groups (S, S).
+
+    `groups` 0: unknown, taken as many.
+    """
+    mean = float(cov_ss.mean())
+    of_each = np.array([np.trace(cov_ss)])
+    (images,), (between,) = (
+        float_r.tolist() for float_r in _by_source(point_s[None], np.array([mean]), of_each, groups)
+    )
+    df = degrees_of_freedom(images, between, groups, len(point_s))
+    return Spread(images, between, df, float(np.sqrt(images / mean)) if mean > 0 else 0.0)
+
+
+def degrees_of_freedom(images: float, between: float, groups: int, seeds: int) -> float:
+    """Of a variance `images`, known from C groups, plus a variance `between`, known from S seeds.
+
+    1 / df = 1 / ((S - 1) total / between) + 1 / ((C - 1) total / images). The ratios stand as they are, where Welch
+    and Satterthwaite square them: with three seeds and a variance mostly theirs, squares cover 92 % where this
+    covers 94 (and 95 to 96 elsewhere). With two seeds it is the root of the first ratio: rows then cover 98 %, more
+    than need be, but with the ratio to the power of 0.7 (97 %) two equal rows were told apart in 5.8 % of tables.
+    benches/stats_simulation.py shows what that is worth.
+    """
+    return float(_degrees_of_freedom(np.array([images]), np.array([between]), groups, seeds)[0])
+
+
+def _degrees_of_freedom(images_r: Floats, between_r: Floats, groups: int, seeds: int) -> Floats:
+    total_r = images_r + between_r
+    share_r = np.divide(between_r, total_r, out=np.zeros_like(total_r), where=total_r > 0)
+    of_seeds_r = share_r ** (0.5 if seeds == 2 else 1) / (seeds - 1) if seeds > 1 else np.zeros_like(total_r)
+    of_groups_r = np.where(images_r > 0, 1 - share_r, 0) / (groups - 1) if groups > 1 else np.zeros_like(total_r)
+    whole_r = of_seeds_r + of_groups_r
+    return np.divide(1.0, whole_r, out=np.full_like(whole_r, np.inf), where=whole_r > 0)
+
+
+def t_quantile(place: float | Floats, df: float | Floats) -> Floats:
+    """Of Student's t; the normal one for very many degrees of freedom."""
+    many = np.asarray(df) >= 1e9
+    return np.where(many, ndtri(place), stdtrit(np.where(many, 1.0, df), place))
+
+
+def covariance(drawn_ns: Floats) -> Floats:
+    """Over resamples, those where a figure is undefined left out: (n, S) -> (S, S)."""
+    known_ns = drawn_ns[~np.isnan(drawn_ns).any(axis=1)]
+    return np.atleast_2d(np.cov(known_ns, rowvar=False)) if len(known_ns) > 1 else np.zeros((drawn_ns.shape[1],) * 2)
+
+
+def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0) -> Floats:
+    """The mean over seeds as it could have been with other groups and other seeds: (S,), (n, S) -> (n,).
+
+    The resampled deviations, as wide as `Spread.images`, plus normal ones as wide as `Spread.seeds`; each then
+    stretched from its place in a normal distribution to the same place in Student's t. (In the spirit of Hesterberg
+    2015, The American Statistician 69, who expands percentile intervals by t.) With one seed only groups vary: the
+    percentiles of few groups are too narrow by the root of (C - 1) / C, and by what t has over the normal.
+    """
+    known_ns = drawn_ns[~np.isnan(drawn_ns).any(axis=1)]
+    if not len(known_ns):
+        return np.empty(0)
+    (off_n,), (df,) = _unstretched(point_s[None], known_ns.T[None], groups, seed)
+    if df < np.inf:
+        z_n = ndtri((np.argsort(np.argsort(off_n)) + 0.5) / len(off_n))
+        near_n = np.abs(z_n) < 1e-6  # the middle stays where it is
+        off_n = off_n * np.divide(t_quantile(ndtr(z_n), df), z_n, out=np.ones_like(z_n), where=~near_n)
+    return np.asarray(point_s.mean() + off_n)
+
+
+def interval_over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0) -> Interval:
+    """The mean over seeds with the percentiles of `over_seeds`, of which only these two are stretched."""
+    known_ns = drawn_ns[~np.isnan(drawn_ns).any(axis=1)]
+    if not len(known_ns):
+        return Interval(value=float(point_s.mean()))
+    return intervals_over_seeds(point_s[None], known_ns.T[None], groups, seed)[0]
+
+
+def intervals_over_seeds(points_rs: Floats, drawn_rsn: Floats, groups: int = 0, seed: int = 0) -> list[Interval]:
+    """`interval_over_seeds` of R rows at once, all with as many seeds: (R, S), (R, S, n), no resample undefined."""
+    off_rn, df_r = _unstretched(points_rs, drawn_rsn, groups, seed)
+    value_r = points_rs.mean(axis=1)
+    bounds_2r = np.percentile(off_rn, [2.5, 97.5], axis=1) * (t_quantile(0.975, df_r) / ndtri(0.975)) + value_r
+    return [
+        Interval(value=float(value), low=float(low), high=float(high))
+        for value, low, high in zip(value_r, *bounds_2r, strict=True)
+    ]
+
+
+def _unstretched(points_rs: Floats, drawn_rsn: Floats, groups: int, seed: int) -> tuple[Floats, Floats]:
+    """Deviations from the mean (R, n) that are to be stretched to so many degrees of freedom (R,)."""
+    seeds, count = drawn_rsn.shape[1:]
+    mean_rn = drawn_rsn.mean(axis=1)
+    var_r = mean_rn.var(axis=1, ddof=1) if count > 1 else np.zeros(len(mean_rn))
+    of_each_r = drawn_rsn.var(axis=2, ddof=1).sum(axis=1) if seeds > 1 and count > 1 else np.zeros(len(mean_rn))
+    images_r, between_r = _by_source(points_rs, var_r, of_each_r, groups)
+    df_r = _degrees_of_freedom(images_r, between_r, groups, seeds)
+    shape_r = np.sqrt(np.divide(images_r, var_r, out=np.zeros_like(var_r), where=var_r > 0))
+    off_rn = shape_r[:, None] * (mean_rn - points_rs.mean(axis=1)[:, None])
+    if (between_r > 0).any():
+        off_rn += np.sqrt(between_r)[:, None] * _normal(count, seed)
+    return off_rn, df_r
+
+
+def _by_source(points_rs: Floats, var_r: Floats, of_each_r: Floats, groups: int) -> tuple[Floats, Floats]:
+    """`Spread.images` and `Spread.seeds` of R rows.
+
+    From the figures (R, S) and, over resamples, the variance of their mean and the sum of their own variances.
+    """
+    seeds = points_rs.shape[1]
+    shared_r = (seeds**2 * var_r - of_each_r) / (seeds * (seeds - 1)) if seeds > 1 else var_r
+    images_r = np.maximum(0.0, shared_r) * (groups / (groups - 1) if groups > 1 else 1)
+    return images_r, points_rs.var(axis=1, ddof=1) / seeds if seeds > 1 else np.zeros_like(images_r)
+
+
+@lru_cache(maxsize=32)
+def _normal(count: int, seed: int) -> Floats:
+    """The quantiles of the normal distribution in random order (n,)."""
+    return np.asarray(ndtri((np.random.default_rng([seed, 1]).permutation(count) + 0.5) / count))
+
+
+# ------------------------------------------------------------------------------- the tallies of predictions
+
+
+def one_split(predictions: pd.DataFrame) -> None:
+    if not len(predictions):
+        raise DataError("no predictions: at least one example is needed to compute a metric")
+    if "split" in predictions and predictions["split"].nunique() > 1:
+        found = ", ".join(sorted(map(str, predictions["split"].unique())))
+        raise DataError(f"predictions of several splits ({found}): expected one, choose it by `split`")
+
+
+def category_of(metric: str) -> str | None:
+    """The category of `accuracy/<category>`, None for the metrics over all examples. Raises `ConfigError`."""
+    name, slash, category = metric.partition("/")
+    if metric in METRICS:
+        return None
+    if not slash or name != "accuracy" or not category:
+        raise ConfigError(f"unknown metric {metric!r}; {near(metric, [*METRICS, 'accuracy/<category>'])}")
+    return category
+
+
+def tallies_of(
+    predictions: pd.DataFrame, group_n: Ints, groups: int, metric: str, labels: Sequence[str] | None
+) -> Floats:
+    """What each group adds to a metric: (C, 3, K). For a category only right or wrong counts: K = 1."""
+    gold, chosen = predictions["gold"].to_numpy(), predictions["chosen"].to_numpy()
+    category = category_of(metric)
+    if category is None:
+        return group_tallies(group_n, groups, gold, chosen, None if labels is None else len(labels))
+    inside_n = (predictions["category"] == category).to_numpy()
+    if not inside_n.any():
+        known = (f"accuracy/{name}" for name in set(predictions["category"]))
+        raise ConfigError(f"unknown metric {metric!r}; {near(metric, [*METRICS, *known])}")
+    choice_n = np.where(gold == chosen, 0, NO_ANSWER)[inside_n]
+    return group_tallies(group_n[inside_n], groups, np.zeros(len(choice_n), dtype=np.int64), choice_n, 1)
+
+
+def formula_of(metric: str, total: Floats, labels: Sequence[str] | None) -> Callable[[Floats], Floats]:
+    """The metric as a function of tallies (..., 3, K). `total` (..., 3, K) says which labels were seen."""
+    if metric == "macro_f1":
+        seen_k = seen_labels(total) if labels is None else None
+        return lambda sums: macro_f1_of(sums, seen_k)
+    return micro_f1_of if metric == "micro_f1" else accuracy_of
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A metric of S runs on the same examples."""
+
+    point_s: Floats
+    drawn_ns: Floats | None
+    """Over resamples of groups, the same ones for all runs; None: a single group."""
+    groups: int
+    examples: int
+
+
+def resampled(
+    runs: Sequence[pd.DataFrame], labels: Sequence[str] | None, metric: str, resamples: int, seed: int
+) -> Resampled:
+    """The metric of each run, with resamples over groups. Raises `DataError` when the runs' examples differ."""
+    frames = aligned(runs)
+    group_n, groups = group_numbers(frames[0]["group"])
+    units = [tallies_of(frame, group_n, groups, metric, labels) for frame in frames]
+    if metric == "accuracy":  # labels don't matter: K = 1
+        units = [unit.sum(axis=2, keepdims=True) for unit in units]
+    widest = max(unit.shape[2] for unit in units)
+    units_cs3k = np.stack([np.pad(u, ((0, 0), (0, 0), (0, widest - u.shape[2]))) for u in units], axis=1)
+    total_s3k = units_cs3k.sum(0)
+    formula = formula_of(metric, total_s3k, labels)
+    several = int((units_cs3k[:, 0, 1].sum(-1) > 0).sum()) > 1
+    drawn_ns = formula(resampled_sums(units_cs3k, resamples, seed)) if several else None
+    return Resampled(formula(total_s3k), drawn_ns, groups, len(frames[0]))
+
+
+def aligned(runs: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """The runs' rows in the order of the first run's. Raises `DataError` unless the examples are the same."""
+    if not runs:
+        raise DataError("no runs: at least one is needed to compute a metric")
+    first = runs[0]
+    one_split(first)
+    ids = _ids(first)
+    same_order = [first]
+    for other in runs[1:]:
+        one_split(other)
+        if not other["id"].array.equals(first["id"].array):
+            place_n = _ids(other).get_indexer(ids)
+            if len(other) != len(first) or (place_n < 0).any():
+                raise DataError(
+                    f"runs on different examples ({len(first)} and {len(other)}) can't be paired: compare runs "
+                    "of one benchmark, split and data fingerprint"
+                )
+            other = other.iloc[place_n]
+        for column in ("gold", "group"):
+            differs_n = other[column].to_numpy() != first[column].to_numpy()
+            if differs_n.any():
+                name = ids[int(np.argmax(differs_n))]
+                raise DataError(f"example {name!r} has another {column} in another run: the data changed")
+        same_order.append(other)
+    return same_order
+
+
+def _ids(frame: pd.DataFrame) -> pd.Index[str]:
+    import pandas as pd
+
+    ids: pd.Index[str] = pd.Index(frame["id"])
+    if not ids.is_unique:
+        raise DataError(f"example {ids[ids.duplicated()][0]!r} is predicted twice: expected one prediction an example")
+    return ids

@@ -1,0 +1,209 @@
+"""How far a model's probabilities can be believed: calibration, ranking by score, and refusal by confidence.
+
+A prediction's `scores` are one log-probability an option; their softmax is the model's belief (a method that
+fuses several views may give logarithms that don't sum to one: the softmax mends that). Definitions:
+
+    brier    mean over examples of the sum over options of (p - [option is gold])^2, from 0 to 2
+    nll      mean of -log p(gold), natural logarithm, p kept within [2^-52, 1 - 2^-52]
+    ece      15 equal bins of the confidence max p: the mean over examples of |accuracy - mean confidence| of the bin
+    auroc    chance that a positive scores above a negative, ties 1/2; over more than two options the mean over
+             them of each against the rest. Only where all examples have the same options.
+    aurc     area under risk against coverage: the mean, over k = 1..N, of the error among the k most confident
+
+Smaller is better but for auroc. Sources: Guo et al. 2017 (ECE), Geifman et al. 2019 (AURC).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from harness.errors import DataError
+from harness.record import Interval
+from harness.stats import inference
+from harness.stats.metrics import Floats, Ints
+
+BINS = 15
+FIGURES = ("ece", "brier", "nll", "auroc", "aurc")
+TINY = 2.0**-52
+
+
+# ------------------------------------------------------------------------------------------ one run
+
+
+def figures(
+    predictions: pd.DataFrame, labels: Sequence[str] | None, resamples: int = inference.RESAMPLES, seed: int = 0
+) -> dict[str, Interval]:
+    """The `FIGURES` of one split's predictions (columns group, gold, scores), those that are defined.
+
+    None at all where an answer has no scores (a text that someone else's model wrote). `labels` are the fixed
+    options, None where they differ by example. Brier and NLL are means over examples and have intervals over
+    groups; the others are values alone: a resampled ECE is biased upwards, so that its percentiles needn't
+    hold the value. Scores count as stored, in float32: the same figures come out of the store again.
+    """
+    if not len(predictions) or not all(_usable(scores) for scores in predictions["scores"]):
+        return {}
+    gold_n = predictions["gold"].to_numpy(dtype=np.int64)
+    p_nk = probabilities(predictions["scores"])
+    right_n, confidence_n = p_nk.argmax(1) == gold_n, p_nk.max(1)
+    terms_n2 = np.stack([brier_terms(p_nk, gold_n), nll_terms(p_nk, gold_n)], axis=1)
+    brier, nll = inference.mean_intervals(terms_n2, predictions["group"], resamples, seed)
+    result = {"ece": Interval(value=ece(confidence_n, right_n)), "brier": brier, "nll": nll}
+    ranked = None if labels is None else auroc_one_vs_rest(p_nk, gold_n)
+    if ranked is not None:
+        result["auroc"] = Interval(value=ranked)
+    return result | {"aurc": Interval(value=aurc(confidence_n, right_n))}
+
+
+def probabilities(scores: Iterable[ArrayLike]) -> Floats:
+    """The softmax of each example's scores: (N, K) for the widest K; an option that isn't there has 0."""
+    rows = [np.asarray(row, dtype=np.float32).astype(np.float64) for row in scores]
+    logs_nk = np.full((len(rows), max(map(len, rows))), -np.inf)
+    for k, row in enumerate(rows):
+        logs_nk[k, : len(row)] = row
+    powers_nk = np.exp(logs_nk - logs_nk.max(1, keepdims=True))
+    return np.asarray(powers_nk / powers_nk.sum(1, keepdims=True))
+
+
+def _usable(scores: object) -> bool:
+    row = np.asarray(scores, dtype=np.float32)
+    return bool(row.ndim == 1 and len(row) and np.isfinite(row).all())
+
+
+# --------------------------------------------------------------------------------- probabilities
+
+
+def brier_terms(p_nk: Floats, gold_n: Ints) -> Floats:
+    """Each example's squared distance from the gold answer: (N,), 0 to 2."""
+    right_nk = np.arange(p_nk.shape[1]) == gold_n[:, None]
+    return np.asarray(((p_nk - right_nk) ** 2).sum(1))
+
+
+def nll_terms(p_nk: Floats, gold_n: Ints) -> Floats:
+    """Each example's -log p(gold): (N,)."""
+    return np.asarray(-np.log(p_nk[np.arange(len(gold_n)), gold_n].clip(TINY, 1 - TINY)))
+
+
+def binned(confidence_n: ArrayLike, right_n: ArrayLike, bins: int = BINS) -> list[tuple[int, int, float, float]]:
+    """The bins that hold something: number from 0, examples, mean confidence, mean of `right`.
+
+    Bin k of `bins` goes from k / bins to (k + 1) / bins; 0 lies in the first, 1 in the last.
+    """
+    conf, right = np.asarray(confidence_n, dtype=np.float64), np.asarray(right_n, dtype=np.float64)
+    if not len(conf) or len(conf) != len(right):
+        raise DataError(f"{len(conf)} confidences for {len(right)} answers: expected one an answer, at least one")
+    number_n = np.minimum((conf * bins).astype(np.int64), bins - 1)
+    counts, sums, hits = (np.bincount(number_n, w, bins) for w in (np.ones(len(conf)), conf, right))
+    return [(int(k), int(counts[k]), sums[k] / counts[k], hits[k] / counts[k]) for k in np.flatnonzero(counts)]
+
+
+def ece(confidence_n: ArrayLike, right_n: ArrayLike, bins: int = BINS) -> float:
+    """Expected calibration error: the gaps of the bins, weighted by their examples."""
+    parts = binned(confidence_n, right_n, bins)
+    return float(sum(n * abs(hit - conf) for _, n, conf, hit in parts) / sum(n for _, n, _, _ in parts))
+
+
+def mce(confidence_n: ArrayLike, right_n: ArrayLike, bins: int = BINS) -> float:
+    """The largest gap of a bin."""
+    return float(max(abs(hit - conf) for _, _, conf, hit in binned(confidence_n, right_n, bins)))
+
+
+def ece_classwise(p_nk: Floats, gold_n: Ints, bins: int = BINS) -> float:
+    """The mean over options k of the ECE of P(k) against "k is gold"."""
+    return float(np.mean([ece(p_nk[:, k], gold_n == k, bins) for k in range(p_nk.shape[1])]))
+
+
+# ----------------------------------------------------------------------------------- order alone
+
+
+def _steps(score_n: ArrayLike, positive_n: ArrayLike) -> tuple[Floats, Floats]:
+    """Positives and negatives at or above each distinct score, highest first: two (D,)."""
+    score, positive = np.asarray(score_n, dtype=np.float64), np.asarray(positive_n, dtype=bool)
+    order = np.argsort(-score, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    return np.cumsum(positive[order])[last].astype(float), np.cumsum(~positive[order])[last].astype(float)
+
+
+def auroc(score_n: ArrayLike, positive_n: ArrayLike) -> float | None:
+    """Area under the ROC curve; None where there are only positives or only negatives."""
+    hits, alarms = _steps(score_n, positive_n)
+    if not hits[-1] or not alarms[-1]:
+        return None
+    x, y = np.append(0.0, alarms / alarms[-1]), np.append(0.0, hits / hits[-1])
+    return float(np.trapezoid(y, x))
+
+
+def average_precision(score_n: ArrayLike, positive_n: ArrayLike) -> float | None:
+    """The sum over thresholds of precision times the recall gained; None without a positive."""
+    hits, alarms = _steps(score_n, positive_n)
+    if not hits[-1]:
+        return None
+    return float((np.diff(hits, prepend=0.0) / hits[-1] * hits / (hits + alarms)).sum())
+
+
+def auprc_trapezoid(score_n: ArrayLike, positive_n: ArrayLike) -> float | None:
+    """Area under the same points joined by straight lines, from recall 0 at precision 1; None without a positive.
+
+    It interpolates where nothing can be had, and so flatters; here to compare with tools that give it.
+    """
+    hits, alarms = _steps(score_n, positive_n)
+    if not hits[-1]:
+        return None
+    return float(np.trapezoid(np.append(1.0, hits / (hits + alarms)), np.append(0.0, hits / hits[-1])))
+
+
+def aurc(confidence_n: ArrayLike, right_n: ArrayLike) -> float:
+    """Area under the risk-coverage curve: what is wrong among the k most confident, averaged over k.
+
+    Among equal confidences every order is as likely as another: the mean over the orders is taken.
+    """
+    right, wrong = _steps(confidence_n, right_n)
+    ends = right + wrong
+    if not len(ends):
+        raise DataError("no answers: at least one is needed for a risk-coverage curve")
+    kept_n = np.arange(1.0, ends[-1] + 1)
+    wrong_n = np.interp(kept_n, np.append(0.0, ends), np.append(0.0, wrong))
+    return float((wrong_n / kept_n).mean())
+
+
+def auroc_one_vs_rest(p_nk: Floats, gold_n: Ints, weighted: bool = False) -> float | None:
+    """The mean over options of AUROC against the rest (weighted by golds); two options: that of one of them.
+
+    None where an option is gold never or always.
+    """
+    options = range(1, 2) if p_nk.shape[1] == 2 else range(p_nk.shape[1])
+    return _mean([auroc(p_nk[:, k], gold_n == k) for k in options], _golds(gold_n, options) if weighted else None)
+
+
+def average_precision_one_vs_rest(p_nk: Floats, gold_n: Ints, weighted: bool = False) -> float | None:
+    """The mean over options of the average precision against the rest; None where an option is gold never."""
+    options = range(p_nk.shape[1])
+    found = [average_precision(p_nk[:, k], gold_n == k) for k in options]
+    return _mean(found, _golds(gold_n, options) if weighted else None)
+
+
+def auroc_one_vs_one(p_nk: Floats, gold_n: Ints, weighted: bool = False) -> float | None:
+    """The mean over pairs of options of the AUROC among their examples, each scored both ways (Hand & Till 2001).
+
+    `weighted`: by the pair's share of the golds.
+    """
+    count = p_nk.shape[1]
+    found, weights = [], []
+    for a in range(count):
+        for b in range(a + 1, count):
+            mine = (gold_n == a) | (gold_n == b)
+            found.append(_mean([auroc(p_nk[mine, k], gold_n[mine] == k) for k in (a, b)], None) if mine.any() else None)
+            weights.append(float(mine.sum()))
+    return _mean(found, np.asarray(weights) if weighted else None)
+
+
+def _golds(gold_n: Ints, options: range) -> Floats:
+    return np.asarray([(gold_n == k).sum() for k in options], dtype=np.float64)
+
+
+def _mean(found: Sequence[float | None], weights: NDArray[np.float64] | None) -> float | None:
+    known = [value for value in found if value is not None]
+    return None if len(known) < len(found) or not known else float(np.average(known, weights=weights))

@@ -1,0 +1,221 @@
+"""What a set of runs says: figures with intervals, paired differences, tests that are exact or many.
+
+Intervals are bootstraps over groups (images) and seeds, see `harness.stats.bootstrap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import bdtr
+
+from harness.errors import DataError
+from harness.record import Interval
+from harness.stats.bootstrap import (
+    METRICS,
+    category_of,
+    formula_of,
+    group_numbers,
+    interval,
+    interval_over_seeds,
+    intervals_over_seeds,
+    one_split,
+    over_seeds,
+    resampled,
+    resampled_sums,
+    tallies_of,
+    two_sided_p,
+)
+from harness.stats.metrics import Floats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "METRICS",
+    "RESAMPLES",
+    "Difference",
+    "across_seeds",
+    "group_numbers",
+    "holm",
+    "interval",
+    "mcnemar",
+    "mean_intervals",
+    "paired_difference",
+    "seeds_difference",
+    "seeds_interval",
+    "seeds_intervals",
+    "summarise",
+]
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A minus B: the mean over paired seeds, its 95 % interval and two-sided p (None: a single group)."""
+
+    value: float
+    low: float | None
+    high: float | None
+    p: float | None
+    seeds: tuple[int, ...]
+    groups: int
+
+
+def mean_intervals(values_nd: Floats, groups: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> list[Interval]:
+    """The mean over N examples of each of D figures, with its interval over groups; None with one group."""
+    group_n, count = group_numbers(groups)
+    columns = [np.ones(len(group_n)), *np.asarray(values_nd, dtype=np.float64).T]
+    units_cd = np.stack([np.bincount(group_n, column, count) for column in columns], axis=1).astype(np.float64)
+    drawn_nd = resampled_sums(units_cd, resamples, seed) if count > 1 else None
+    total = units_cd.sum(0)
+    return [
+        interval(float(total[d] / total[0]), None if drawn_nd is None else drawn_nd[:, d] / drawn_nd[:, 0])
+        for d in range(1, len(total))
+    ]
+
+
+# ----------------------------------------------------------------------------- one run, one split
+
+
+def summarise(
+    predictions: pd.DataFrame,
+    labels: Sequence[str] | None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """All metrics of one split's predictions with 95 % intervals over groups.
+
+    `predictions` needs the columns group, category, gold, chosen. `labels` are the benchmark's fixed options
+    (`record.Data.options`); None where they differ by example: macro-F1 is then over the letters seen. Gives
+    accuracy, macro_f1, micro_f1 and `accuracy/<category>`. Raises `DataError` for no or mixed predictions.
+    """
+    one_split(predictions)
+    group_n, groups = group_numbers(predictions["group"])
+    names = [*METRICS, *(f"accuracy/{name}" for name in sorted(set(predictions["category"])))]
+    tallies = {category_of(name): tallies_of(predictions, group_n, groups, name, labels) for name in names}
+    widths = np.cumsum([0] + [units.shape[2] for units in tallies.values()])
+    drawn = resampled_sums(np.concatenate(list(tallies.values()), axis=2), resamples, seed)
+    parts = {key: drawn[..., widths[i] : widths[i + 1]] for i, key in enumerate(tallies)}
+    result = {}
+    for name in names:
+        units, sums = tallies[category_of(name)], parts[category_of(name)]
+        formula = formula_of(name, units.sum(0), labels)
+        several = int((units[:, 1].sum(-1) > 0).sum()) > 1
+        result[name] = interval(float(formula(units.sum(0))), formula(sums) if several else None)
+    return result
+
+
+# ------------------------------------------------------------------------------- several seeds
+
+
+def across_seeds(
+    runs: Sequence[pd.DataFrame],
+    labels: Sequence[str] | None,
+    metric: str = "accuracy",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """The mean of a metric over runs of several seeds, with its interval over groups and seeds.
+
+    The runs answer the same examples, so every resample draws groups once for all of them. Seeds are taken as a
+    sample of all seeds, see `bootstrap.Spread`; with one run the interval is over groups only, a little wider than
+    the percentiles of `summarise` where groups are few. Raises `DataError` when the runs' examples differ.
+    """
+    found = resampled(runs, labels, metric, resamples, seed)
+    return seeds_interval(found.point_s, found.drawn_ns, found.groups, seed)
+
+
+def paired_difference(
+    a: Mapping[int, pd.DataFrame],
+    b: Mapping[int, pd.DataFrame],
+    labels: Sequence[str] | None,
+    metric: str = "accuracy",
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Difference:
+    """A minus B of a metric, paired by seed and example: the mean over the seeds that both have.
+
+    `a` and `b` give the predictions of one split by seed. Interval and p are over groups and seeds, as in
+    `across_seeds`; p is two-sided, see `bootstrap.two_sided_p`. Raises `DataError` without a common seed or where
+    the examples differ.
+    """
+    seeds = sorted(set(a) & set(b))
+    if not seeds:
+        raise DataError(f"no seed in common: one side has {sorted(a)}, the other {sorted(b)}")
+    found = resampled([a[s] for s in seeds] + [b[s] for s in seeds], labels, metric, resamples, seed)
+    half, off_ns = len(seeds), None
+    if found.drawn_ns is not None:
+        off_ns = found.drawn_ns[:, :half] - found.drawn_ns[:, half:]
+    return seeds_difference(found.point_s[:half] - found.point_s[half:], off_ns, tuple(seeds), found.groups, seed)
+
+
+def seeds_interval(point_s: Floats, drawn_ns: Floats | None, groups: int = 0, seed: int = 0) -> Interval:
+    """`across_seeds` from the runs' figures (S,) and their resamples over groups (n, S); None: one group.
+
+    `groups` 0: unknown, taken as many.
+    """
+    if drawn_ns is None:
+        return interval(float(point_s.mean()), None)
+    return _within(interval_over_seeds(point_s, drawn_ns, groups, seed), 0, 1)
+
+
+def seeds_intervals(points_rs: Floats, drawn_rsn: Floats, groups: int = 0, seed: int = 0) -> list[Interval]:
+    """`seeds_interval` of R rows at once, all with as many seeds: (R, S), (R, S, n), no resample undefined."""
+    return [_within(found, 0, 1) for found in intervals_over_seeds(points_rs, drawn_rsn, groups, seed)]
+
+
+def seeds_difference(
+    point_s: Floats, drawn_ns: Floats | None, seeds: tuple[int, ...] = (), groups: int = 0, seed: int = 0
+) -> Difference:
+    """`paired_difference` from the differences of S seeds (S,), resampled over groups (n, S); None: one group."""
+    value = float(point_s.mean())
+    if drawn_ns is None:
+        return Difference(value, None, None, None, seeds, groups)
+    bounds = _within(interval_over_seeds(point_s, drawn_ns, groups, seed), -1, 1)
+    p = two_sided_p(over_seeds(point_s, drawn_ns, groups, seed))
+    return Difference(value, bounds.low, bounds.high, p, seeds, groups)
+
+
+def _within(found: Interval, least: float, most: float) -> Interval:
+    if found.low is None or found.high is None:
+        return found
+    return Interval(value=found.value, low=max(least, found.low), high=min(most, found.high))
+
+
+# ----------------------------------------------------------------------------------- exact tests, many tests
+
+
+def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> tuple[int, int, float]:
+    """How many examples only A has right, how many only B, and the exact two-sided p that this is luck.
+
+    `right_a`, `right_b`: (N,) booleans on the same examples. p = min(1, 2 P(Bin(n, 1/2) <= smaller)) over the
+    n examples on which one alone is right; 1 where there are none (McNemar 1947, exact form). It takes
+    examples as independent: where several share an image, trust the interval over images instead.
+    """
+    a_n, b_n = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
+    if a_n.shape != b_n.shape or a_n.ndim != 1:
+        raise DataError(f"answers of shapes {a_n.shape} and {b_n.shape}: expected one answer an example on both sides")
+    only_a, only_b = int((a_n & ~b_n).sum()), int((~a_n & b_n).sum())
+    return only_a, only_b, min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """The p values of one table adjusted for their number, in the order given (Holm 1979).
+
+    The chance that any true null falls below 0.05 is then at most 5 %, however the tests depend on each other.
+    The i-th smallest of m becomes the largest of min(1, (m - j + 1) p_(j)) over j <= i. Raises `DataError` for a
+    value outside 0..1.
+    """
+    p_m = np.asarray(p, dtype=np.float64)
+    if not ((p_m >= 0) & (p_m <= 1)).all():  # a NaN too
+        raise DataError(f"p value {p_m[~((p_m >= 0) & (p_m <= 1))][0]}: expected a number from 0 to 1")
+    order_m = np.argsort(p_m, kind="stable")
+    adjusted_m = np.empty_like(p_m)
+    adjusted_m[order_m] = np.maximum.accumulate(np.minimum(1, np.arange(len(p_m), 0, -1) * p_m[order_m]))
+    return [float(value) for value in adjusted_m]

@@ -1,0 +1,148 @@
+"""What a table of rows can tell: rank intervals and tiers.
+
+All rows of a table are resampled together: every resample has the same groups for all rows, and rows are
+compared on the seeds that they share. So what moves all rows alike (hard images) doesn't blur their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr
+
+from harness.stats.bootstrap import Resampled, covariance, resampled, spread
+from harness.stats.inference import RESAMPLES, holm
+from harness.stats.metrics import Floats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+APART = 0.035
+"""Two rows are told apart at this p. Below 0.05, because the p are approximate: simulated, truly equal rows are then
+told apart in at most 5 % of tables, whether images, seeds or both vary (benches/stats_simulation.py)."""
+Runs: TypeAlias = "Mapping[int, pd.DataFrame]"
+"""The predictions of a row, by seed: one split, the same examples in all."""
+
+
+# ---------------------------------------------------------------------------------- ranks and tiers
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a row stands in its table, as far as the data tell."""
+
+    rank_low: int
+    """1 and the number of rows that it is told apart from and below."""
+    rank_high: int
+    """The number of rows less those that it is told apart from and above."""
+    tier: tuple[int, ...]
+    """From 1. Rows that aren't told apart share a tier; a row between two tiers is in both."""
+
+
+def standings(
+    rows: Sequence[Runs],
+    labels: Sequence[str] | None,
+    metric: str = "accuracy",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[Standing]:
+    """Rank interval and tiers of each row, in the order given.
+
+    Two rows are told apart where p of their paired difference, by Holm over all pairs of the table, is at most
+    `APART`. So with 95 % chance no two truly equal rows are told apart anywhere in the table, and then all the rank
+    intervals hold the true ranks (as in Mogstad, Romano, Shaikh and Wilhelm 2024, Inference for Ranks, with Holm's
+    steps). With one seed that is said of these very models, with several of the methods.
+
+    Rows are in order of their mean over seeds. A tier is a longest stretch of that order in which nobody is told
+    apart, where a pair counts as told apart only if every pair around it is. Raises `DataError` when the rows'
+    examples differ.
+    """
+    columns = [(k, s) for k, runs in enumerate(rows) for s in sorted(runs)]
+    if not columns:
+        return []
+    return standings_of(resampled([rows[k][s] for k, s in columns], labels, metric, resamples, seed), columns)
+
+
+def standings_of(found: Resampled, columns: Sequence[tuple[int, int]]) -> list[Standing]:
+    """The same from the rows' runs; `columns` gives the row, from 0 on, and the seed of each."""
+    count = max((row for row, _ in columns), default=-1) + 1
+    row_r = np.array([row for row, _ in columns], dtype=np.int64)
+    mean_k = np.array([found.point_s[row_r == k].mean() for k in range(count)])
+    p_kk, sign_kk = _pairs(found, columns, count)
+    apart_kk = _holm_pairs(p_kk) <= APART
+    order_k = np.argsort(-mean_k, kind="stable")
+    tiers = dict(zip(order_k.tolist(), _tiers((apart_kk & (sign_kk > 0))[np.ix_(order_k, order_k)]), strict=True))
+    return [
+        Standing(
+            rank_low=1 + int((apart_kk[k] & (sign_kk[k] < 0)).sum()),
+            rank_high=count - int((apart_kk[k] & (sign_kk[k] > 0)).sum()),
+            tier=tiers[k],
+        )
+        for k in range(count)
+    ]
+
+
+def _pairs(found: Resampled, columns: Sequence[tuple[int, int]], count: int) -> tuple[Floats, Floats]:
+    """p and sign of each pair's difference, the row's figure minus the column's (K, K)."""
+    p_kk, sign_kk = np.ones((count, count)), np.zeros((count, count))
+    if found.drawn_ns is None:
+        return p_kk, sign_kk
+    place = {column: i for i, column in enumerate(columns)}
+    seeds_k: list[set[int]] = [set() for _ in range(count)]
+    for row, seed in columns:
+        seeds_k[row].add(seed)
+    cov = covariance(found.drawn_ns)
+    for a, b in combinations(range(count), 2):
+        if seeds := sorted(seeds_k[a] & seeds_k[b]):
+            value, p = _pair(found, cov, [place[a, s] for s in seeds], [place[b, s] for s in seeds])
+            p_kk[a, b] = p_kk[b, a] = p
+            sign_kk[a, b], sign_kk[b, a] = np.sign(value), -np.sign(value)
+    return p_kk, sign_kk
+
+
+def _pair(found: Resampled, cov: Floats, a: list[int], b: list[int]) -> tuple[float, float]:
+    """The difference of two rows' columns and its two-sided p, from Student's t: resamples alone end at 1 / n."""
+    point_s = found.point_s[a] - found.point_s[b]
+    cov_ss = cov[np.ix_(a, a)] - cov[np.ix_(a, b)] - cov[np.ix_(b, a)] + cov[np.ix_(b, b)]
+    off, value = spread(point_s, cov_ss, found.groups), float(point_s.mean())
+    if abs(value) < 1e-12:
+        return 0.0, 1.0
+    p = 2 * float(stdtr(min(off.df, 1e9), -abs(value) / np.sqrt(off.total))) if off.total > 0 else 0.0
+    if len(a) == 1:
+        p = max(p, smallest_p(value, float(cov_ss.mean()), found.examples, found.groups))
+    return value, p
+
+
+def smallest_p(value: float, variance: float, examples: int, groups: int) -> float:
+    """The least two-sided p that the answers of one seed can show, for a difference in accuracy: 2^(1 - m).
+
+    m is the sum over groups of the squared difference in right answers, at least the number of groups on which the
+    two differ. If they are alike, each of these favours either with chance 1/2 (the sign-flip test; with one example
+    a group the least p of McNemar's). It keeps five lucky answers of a thousand from passing for proof.
+    `variance` is the difference's over resamples of groups.
+    """
+    differing = examples**2 * (variance + value**2 / groups)
+    return float(min(1.0, 2.0 ** (1 - differing)))
+
+
+def _holm_pairs(p_kk: Floats) -> Floats:
+    """The p of the pairs above the diagonal by Holm, on both sides of it; 1 on the diagonal."""
+    adjusted_kk = np.ones_like(p_kk)
+    above = np.triu_indices(len(p_kk), 1)
+    adjusted_kk[above] = holm(p_kk[above].tolist())
+    return np.minimum(adjusted_kk, adjusted_kk.T)
+
+
+def _tiers(apart_kk: NDArray[np.bool_]) -> list[tuple[int, ...]]:
+    """The tiers of rows in order, best first, from who is told apart from whom below (above the diagonal)."""
+    count = len(apart_kk)
+    closed_kk = np.logical_and.accumulate(apart_kk, axis=0)  # by all above the upper one
+    closed_kk = np.logical_and.accumulate(closed_kk[:, ::-1], axis=1)[:, ::-1]  # and all below the lower one
+    ends = [max([i, *(j for j in range(i + 1, count) if not closed_kk[i, j])]) for i in range(count)]
+    stretches = [(i, end) for i, end in enumerate(ends) if i == 0 or end > ends[i - 1]]
+    return [tuple(n for n, (first, last) in enumerate(stretches, 1) if first <= row <= last) for row in range(count)]

@@ -1,0 +1,22 @@
+"""The store: one folder a run, on a disk or in a bucket. Whoever uses it imports `Store` from here."""
+
+from harness.store.schemas import (
+    HISTORY,
+    PREDICTIONS,
+    HistoryRow,
+    PredictionRow,
+    history_frame,
+    predictions_frame,
+)
+from harness.store.store import Problem, Store
+
+__all__ = [
+    "HISTORY",
+    "PREDICTIONS",
+    "HistoryRow",
+    "PredictionRow",
+    "Problem",
+    "Store",
+    "history_frame",
+    "predictions_frame",
+]

@@ -1,0 +1,249 @@
+"""One line a run: what lists and rankings need of its record, as the catalogue keeps it.
+
+An `Entry` is made from a record alone, so that a run that was just written and one that was compacted long ago
+read alike. The columns are plain: any DuckDB reads them from `.catalogue/runs-*.parquet`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from harness.record import Interval, Record
+from harness.store.spent import spent
+from harness.store.store import Problem
+
+NOT_COMPARED = frozenset(
+    {
+        "seed",
+        "tags",
+        "cluster",
+        "plugins",
+        "save_student",
+        "data_dir",
+        "train_on_data_dir",
+        "evaluate",
+        "method",
+        "benchmark",
+        "control",
+    }
+)
+"""Parts of a run's configuration that don't part rows: they aren't the method's, or have a column."""
+
+BROKEN = "broken"
+
+FIGURE = pa.struct(
+    [
+        ("split", pa.string()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+    ]
+)
+
+RUNS = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("stamp", pa.string()),  # of the record it was read from, see `places.Place.folders`
+        ("status", pa.string()),  # done, failed, interrupted; broken: no sound record
+        ("problem", pa.string()),  # what is wrong with a broken one; the error of a failed one
+        ("kind", pa.string()),
+        ("benchmark", pa.string()),
+        ("task", pa.string()),
+        ("revision", pa.string()),
+        ("fingerprint", pa.string()),
+        ("options", pa.list_(pa.string())),
+        ("method", pa.string()),
+        ("label", pa.string()),  # the method with the settings that its user set
+        ("row", pa.string()),  # hash of all that makes a row of the ranking: runs of it differ by seed
+        ("identity", pa.string()),  # JSON of the compared configuration, which tells rows of one label apart
+        ("ladder", pa.string()),
+        ("student", pa.string()),
+        ("parameters", pa.int64()),
+        ("budget", pa.int64()),
+        ("seed", pa.int64()),
+        ("tags", pa.list_(pa.string())),
+        ("splits", pa.list_(pa.string())),
+        ("started", pa.string()),
+        ("finished", pa.string()),
+        ("code", pa.string()),
+        ("train_flops", pa.float64()),
+        ("train_seconds", pa.float64()),
+        ("student_flops", pa.float64()),  # of these two: what the student itself took, and all that taught it
+        ("teacher_flops", pa.float64()),
+        ("student_seconds", pa.float64()),
+        ("teacher_seconds", pa.float64()),
+        ("cache_share", pa.float64()),  # see `spent.Spent`
+        ("test_examples", pa.int64()),
+        ("test_seconds", pa.float64()),
+        ("total_seconds", pa.float64()),
+        ("test_forwards", pa.int64()),
+        ("peak_memory_bytes", pa.int64()),
+        ("chance", pa.float64()),  # accuracy of a uniform guess on test (else the first split), where it is stated
+        ("metrics", pa.list_(FIGURE)),
+        ("record", pa.string()),  # the whole record, lifted to the newest schema
+    ]
+)
+HEAVY = ("metrics", "record")
+"""Columns that a ranking by the harness's own metrics doesn't read."""
+LIGHT = [name for name in RUNS.names if name not in HEAVY]
+
+
+class Entry(NamedTuple):
+    """A run's line without its heavy columns, see `RUNS`."""
+
+    run_id: str
+    stamp: str
+    status: str
+    problem: str | None = None
+    kind: str = "run"
+    benchmark: str = ""
+    task: str = ""
+    revision: str = ""
+    fingerprint: str = ""
+    options: list[str] | None = None
+    method: str = ""
+    label: str = ""
+    row: str = ""
+    identity: str = "{}"
+    ladder: str = ""
+    student: str = ""
+    parameters: int | None = None
+    budget: int | None = None
+    seed: int = 0
+    tags: Sequence[str] = ()
+    splits: Sequence[str] = ()
+    started: str = ""
+    finished: str = ""
+    code: str = ""
+    train_flops: float | None = 0.0
+    """None, like all that a model costs, where answers were imported."""
+    train_seconds: float | None = 0.0
+    student_flops: float | None = None
+    teacher_flops: float | None = None
+    student_seconds: float | None = None
+    teacher_seconds: float | None = None
+    cache_share: float | None = None
+    test_examples: int | None = None
+    test_seconds: float = 0.0
+    total_seconds: float = 0.0
+    test_forwards: int | None = 0
+    peak_memory_bytes: int | None = None
+    chance: float | None = None
+
+    @property
+    def data_key(self) -> tuple[str, str, str]:
+        """What runs must share to be ranked together: benchmark, revision, fingerprint."""
+        return self.benchmark, self.revision, self.fingerprint
+
+
+def to_arrow(found: Iterable[tuple[Record | Problem, str]]) -> pa.Table:
+    """The lines of records (or of what is wrong with them), each with its stamp."""
+    return pa.Table.from_pylist([_line(loaded, stamp) for loaded, stamp in found], schema=RUNS)
+
+
+def from_arrow(table: pa.Table) -> list[Entry]:
+    """The entries of a table that has at least the light columns."""
+    columns = [table[name].to_pylist() for name in LIGHT]
+    return [Entry(*values) for values in zip(*columns, strict=True)]
+
+
+def figures(table: pa.Table, split: str) -> dict[str, dict[str, Interval]]:
+    """The figures that the records state for a split, by run and metric."""
+    stated: dict[str, dict[str, Interval]] = {}
+    for run_id, metrics in zip(table["run_id"].to_pylist(), table["metrics"].to_pylist(), strict=True):
+        stated[run_id] = {
+            m["metric"]: Interval(value=m["value"], low=m["low"], high=m["high"])
+            for m in metrics or ()
+            if m["split"] == split
+        }
+    return stated
+
+
+def _line(loaded: Record | Problem, stamp: str) -> dict[str, Any]:
+    if isinstance(loaded, Problem):
+        broken = Entry(loaded.run_id, stamp, BROKEN, loaded.message, kind=BROKEN)
+        return broken._asdict() | {"metrics": [], "record": None}
+    r = loaded
+    billed = None if r.provenance.imported or r.kind != "run" else spent(r)
+    entry = Entry(
+        run_id=r.run_id,
+        stamp=stamp,
+        status=r.status,
+        problem=r.error.message if r.error else None,
+        kind=r.kind,
+        benchmark=r.benchmark,
+        task=r.task,
+        revision=r.data.revision if r.data else "",
+        fingerprint=r.data.fingerprint if r.data else "",
+        options=r.data.options if r.data else None,
+        method=r.method,
+        label=label(r.method, r.config.get("settings", {})),
+        row=row_key(r),
+        identity=json.dumps(identity(r), sort_keys=True),
+        ladder=r.ladder,
+        student=r.student,
+        parameters=r.parameters,
+        budget=r.budget,
+        seed=r.seed,
+        tags=list(r.tags),
+        splits=list(r.metrics),
+        started=r.provenance.started,
+        finished=r.provenance.finished,
+        code=r.provenance.code,
+        train_flops=None if r.provenance.imported else r.cost.train_flops,
+        train_seconds=None if r.provenance.imported else r.cost.train_seconds,
+        **(asdict(billed) if billed else {}),
+        test_examples=r.data.sizes.get("test") if r.data else None,
+        test_seconds=r.cost.test_seconds,
+        total_seconds=r.cost.total_seconds,
+        test_forwards=None if r.provenance.imported else r.cost.test_forwards,
+        peak_memory_bytes=r.cost.peak_memory_bytes,
+        chance=next((f["chance"].value for f in _test_first(r.metrics) if "chance" in f), None),
+    )
+    metrics = [
+        {"split": split, "metric": name, "value": f.value, "low": f.low, "high": f.high}
+        for split, of_split in r.metrics.items()
+        for name, f in of_split.items()
+    ]
+    return entry._asdict() | {"metrics": metrics, "record": r.model_dump_json()}
+
+
+def _test_first(metrics: Mapping[str, Mapping[str, Interval]]) -> list[Mapping[str, Interval]]:
+    return [of_split for _, of_split in sorted(metrics.items(), key=lambda item: item[0] != "test")]
+
+
+def row_key(record: Record) -> str:
+    """What runs must share, besides their data, to be seeds of one row."""
+    compared = {key: value for key, value in record.config.items() if key not in NOT_COMPARED | {"settings"}}
+    parts = [record.kind, record.method, record.settings, record.ladder, record.student, compared]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def identity(record: Record) -> dict[str, Any]:
+    """The configuration that tells rows apart that would read alike."""
+    config = {key: value for key, value in record.config.items() if key not in NOT_COMPARED}
+    return config | {"settings": record.settings, "ladder": record.ladder}
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys."""
+    result: dict[str, Any] = {}
+    for key, inner in value.items():
+        if isinstance(inner, Mapping) and inner:
+            result |= flat(inner, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = inner
+    return result
+
+
+def label(method: str, settings: Mapping[str, Any]) -> str:
+    """A method with settings, as people read it."""
+    parts = (f" {k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in flat(settings).items())
+    return method + "".join(parts)

@@ -1,0 +1,266 @@
+"""Where a store's files lie: a local folder (`LocalPlace`), or a bucket behind fsspec (`harness.store.object_storage`).
+
+A place knows names below its root ("run-1/record.json") and how to make a run's folder appear whole or not at
+all. Locally that is one rename of a folder that was filled and flushed beside it, by one writer at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Protocol
+from uuid import uuid4
+
+from harness.errors import StoreError
+from harness.record import Record, parse_record
+
+STALE_SECONDS = 24 * 3600.0
+RECORD = "record.json"
+JOB_FOLDER = "working_dir_files"
+"""Where Ray keeps the working directories of its jobs."""
+LOCK = ".lock"
+"""Held by the process that moves a run into a local store just now; the file stays."""
+LOCK_SECONDS = 60.0
+CATALOGUE = ".catalogue"
+"""The folder of the compacted catalogue, see `harness.store.catalog`."""
+
+
+class Place(Protocol):
+    """The root of a store. Methods that read raise `FileNotFoundError` or another `OSError`."""
+
+    url: str
+    """What opens this place again, also in another process."""
+    scratch: Path
+    """The local folder for work in progress and caches."""
+
+    def check_writable(self) -> None:
+        """Try a file in the root. Raises `StoreError`."""
+        ...
+
+    def folders(self) -> dict[str, str]:
+        """Every folder of the root by name, with a stamp that changes when its record does; "" for no record."""
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file or folder of this name."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes."""
+        ...
+
+    def open(self, name: str) -> IO[bytes]:
+        """A file to read and seek in."""
+        ...
+
+    def file(self, run_id: str, name: str) -> str:
+        """The place's own name of a run's file, say of `predictions.parquet`."""
+        ...
+
+    def files(self, run_id: str) -> dict[str, str]:
+        """A run's files: by name within the run, the place's own name."""
+        ...
+
+    def publish(self, folder: Path, run_id: str) -> None:
+        """Make a filled local folder the run's: a done run is never lost, whatever others do. May move it."""
+        ...
+
+    def put(self, file: Path, name: str) -> None:
+        """Move a local file below `scratch` to a name: whole or not at all, replacing what is there."""
+        ...
+
+    def keep(self, folder: Path, name: str) -> None:
+        """Make a local folder below `scratch` the only one in the folder of this name, for other machines to fetch."""
+        ...
+
+    def fetch(self, name: str, into: Path) -> None:
+        """Bring what was kept there into a local folder, and drop what else is in it."""
+        ...
+
+    def ages(self, folder: str) -> dict[str, float]:
+        """The names of the files below a folder ("" for the root's own leftovers), each with its age in seconds."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Delete a file or folder; no harm if it isn't there."""
+        ...
+
+
+class LocalPlace:
+    """A folder of this machine, or one that it shares."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = str(root)
+        self.scratch = root
+
+    def check_writable(self) -> None:
+        probe = self.root / f".tmp-probe-{uuid4().hex[:8]}"
+        if JOB_FOLDER in self.root.parts:
+            raise StoreError(
+                f"store {self.url!r} lies in the Ray job's own copy of the code, which goes with the job: give --store "
+                "a whole path that all nodes see, or a bucket (s3://bucket/prefix)"
+            )
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StoreError(
+                f"store {self.url!r} can't be written: {error.strerror or error}; expected a folder or "
+                "a path where one can be made: choose another with --store or HKDBENCH_STORE"
+            ) from None
+
+    def folders(self) -> dict[str, str]:
+        return {entry.name: _stamp(entry.path) for entry in self._entries() if entry.is_dir()}
+
+    def _entries(self) -> Iterator[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.root) as entries:
+                yield from entries
+        except FileNotFoundError:  # no store yet: it is empty
+            return
+        except OSError as error:
+            raise StoreError(
+                f"store {self.url!r} can't be read: {error.strerror or error}; expected a folder of "
+                "runs: choose another with --store or HKDBENCH_STORE"
+            ) from None
+
+    def exists(self, name: str) -> bool:
+        return (self.root / name).exists()
+
+    def read(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+    def open(self, name: str) -> IO[bytes]:
+        return open(self.root / name, "rb")
+
+    def file(self, run_id: str, name: str) -> str:
+        return f"{run_id}/{name}"
+
+    def files(self, run_id: str) -> dict[str, str]:
+        folder = self.root / run_id
+        found = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
+        return {name: f"{run_id}/{name}" for name in found}
+
+    def publish(self, folder: Path, run_id: str) -> None:
+        final, aside = self.root / run_id, self.root / f".tmp-{run_id}-{uuid4().hex[:8]}"
+        flush(folder)
+        with self._alone():
+            if _is_done(final):
+                if _same_files(folder, final):
+                    return
+                raise StoreError(already_done(run_id, self.url))
+            if final.exists():
+                os.rename(final, aside)
+            os.rename(folder, final)
+            _flush_folder(self.root)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One writer at a time looks at a run and replaces it; the system lets go of a killed one's lock."""
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(self.root / LOCK, timeout=LOCK_SECONDS, mode=0o666):  # other users write here, too
+                yield
+        except Timeout:
+            raise StoreError(
+                f"store {self.url!r}: another process has held its {LOCK} for {LOCK_SECONDS:.0f} s; a run is moved in "
+                "less than one: stop that process (or delete the file, where its machine is gone) and run again"
+            ) from None
+
+    def put(self, file: Path, name: str) -> None:
+        final = self.root / name
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with open(file, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(file, final)
+        _flush_folder(final.parent)
+
+    def keep(self, folder: Path, name: str) -> None:
+        """It is where it should be: whoever shares the root sees it."""
+
+    def fetch(self, name: str, into: Path) -> None:
+        """It is there already."""
+
+    def ages(self, folder: str) -> dict[str, float]:
+        base = self.root / folder if folder else self.root
+        now, found = time.time(), {}
+        for path in base.glob("*" if folder else ".tmp-*"):
+            try:
+                found[path.relative_to(self.root).as_posix()] = now - path.stat().st_mtime
+            except OSError:  # gone meanwhile
+                continue
+        return found
+
+    def remove(self, name: str) -> None:
+        path = self.root / name
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except OSError:  # another process drops it too, or it isn't ours
+            return
+
+
+def already_done(run_id: str, url: str) -> str:
+    """What to say to a writer of other results for a finished run."""
+    return (
+        f"run {run_id} is already done in {url!r}: a finished run never changes; "
+        "write to another store, or delete the run's folder first"
+    )
+
+
+def is_done(text: bytes) -> bool:
+    """Whether the text of a record is that of a finished run."""
+    try:
+        record = parse_record(text.decode("utf-8"))
+    except UnicodeDecodeError:
+        return False
+    return isinstance(record, Record) and record.status == "done"
+
+
+def _is_done(folder: Path) -> bool:
+    try:
+        return is_done((folder / RECORD).read_bytes())
+    except OSError:
+        return False
+
+
+def _stamp(folder: str) -> str:
+    try:
+        found = os.stat(os.path.join(folder, RECORD))
+    except OSError:
+        return ""
+    return f"{found.st_mtime_ns:x}-{found.st_size:x}"
+
+
+def _same_files(a: Path, b: Path) -> bool:
+    def files(folder: Path) -> dict[Path, int]:
+        return {p.relative_to(folder): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+
+    found = files(a)
+    return found == files(b) and all((a / name).read_bytes() == (b / name).read_bytes() for name in found)
+
+
+def flush(folder: Path) -> None:
+    """Forces a folder's files to disk, so that the rename can't come before them."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(parent, name), "rb+") as file:  # Windows flushes writable handles only
+                os.fsync(file.fileno())
+        _flush_folder(Path(parent))
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders can't be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,282 @@
+"""Looking after a store: what is in it, what can go, taking over another store's runs, handing its tables on."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.errors import ConfigError, StoreError, first_line
+from harness.store import index, manifest
+from harness.store.catalog import View
+from harness.store.local import CATALOGUE, RECORD, LocalPlace
+from harness.store.schemas import PREDICTIONS
+from harness.store.store import Problem, Store
+
+HOUR, DAY = 3600.0, 24 * 3600.0
+
+# --------------------------------------------------------------------------------------------- runs
+
+
+def runs(store: Store, equal: Mapping[str, str | int | None] | None = None, where: str | None = None) -> pa.Table:
+    """One line a run by id: the plain columns of `entries.RUNS`, and `<split>_<metric>` of the stated figures.
+
+    `equal` restricts columns to values (`tag`: one of the tags), `where` is an SQL condition over the columns.
+    Raises `ConfigError` for a condition that DuckDB can't take.
+    """
+    import duckdb
+
+    lines = View(store, [*index.LIGHT, "metrics"]).lines([*index.LIGHT, "metrics"])
+    table = _with_figures(lines)
+    conditions, values = [], []
+    for column, value in (equal or {}).items():
+        if value is not None:
+            conditions.append("list_contains(tags, ?)" if column == "tag" else f'"{column}" = ?')
+            values.append(value)
+    if where is not None:
+        conditions.append(f"({where})")
+    condition = " AND ".join(conditions) or "true"
+    with duckdb.connect(config={"enable_external_access": "false"}) as connection:
+        connection.register("runs", table)
+        try:
+            found = connection.sql(f"SELECT * FROM runs WHERE {condition} ORDER BY run_id", params=values)
+            return found.to_arrow_table()
+        except duckdb.Error as error:
+            raise ConfigError(
+                f"--where {where!r}: {first_line(error)}; expected a condition over columns like "
+                "method, seed, budget, test_accuracy"
+            ) from None
+
+
+def _with_figures(lines: pa.Table) -> pa.Table:
+    """The light columns, and a column for each stated figure of each split, with its bounds."""
+    stated: list[dict[str, float | None]] = []
+    for metrics in lines["metrics"].to_pylist():
+        of_run: dict[str, float | None] = {}
+        for m in metrics or ():
+            name = f"{m['split']}_{m['metric']}"
+            of_run |= {name: m["value"], f"{name}_low": m["low"], f"{name}_high": m["high"]}
+        stated.append(of_run)
+    table = lines.select(index.LIGHT)
+    for name in sorted({name for of_run in stated for name in of_run}):
+        table = table.append_column(name, pa.array([of_run.get(name) for of_run in stated], pa.float64()))
+    return table
+
+
+# ----------------------------------------------------------------------------------------------- gc
+
+
+@dataclass(frozen=True)
+class Rubbish:
+    """Something that nobody needs any more."""
+
+    name: str
+    why: str
+    local: bool = False
+    """Whether it lies in the local scratch folder of a store that is elsewhere."""
+
+
+def rubbish(store: Store, unfinished_days: float = 7.0) -> list[Rubbish]:
+    """What `gc` would delete: leftovers of killed writers, work of dead runs, old files of the catalogue.
+
+    The working state of an unfinished run is what it would go on from: it is kept for `unfinished_days`.
+    """
+    found = [Rubbish(name, "left over by a killed writer") for name in store.leftovers()]
+    scratch = store.place.scratch
+    if not isinstance(store.place, LocalPlace):
+        found += [
+            Rubbish(name, "left over by a killed writer", local=True)
+            for name, age in LocalPlace(scratch).ages("").items()
+            if age > DAY
+        ]
+    found += list(_dead_work(store, scratch / ".work", unfinished_days))
+    found += list(_old_catalogue(store))
+    return found
+
+
+def _dead_work(store: Store, work: Path, unfinished_days: float) -> Iterator[Rubbish]:
+    local = not isinstance(store.place, LocalPlace)
+    for folder in sorted(work.iterdir()) if work.is_dir() else ():
+        name = f".work/{folder.name}"
+        age = time.time() - max((p.stat().st_mtime for p in [folder, *folder.rglob("*")] if p.exists()), default=0.0)
+        if folder.name.startswith("."):  # of a cluster, see `harness.execution.ray_train`
+            if age > DAY:
+                yield Rubbish(name, "left over by a killed cluster run", local)
+        elif not isinstance(found := store.load(folder.name), Problem) and found.status == "done":
+            if age > HOUR:  # a run that has just written its record deletes it itself
+                yield Rubbish(name, "working state of a run that is done", local)
+        elif age > unfinished_days * DAY:
+            yield Rubbish(name, f"working state of an unfinished run, untouched for {age / DAY:.0f} days", local)
+
+
+def _old_catalogue(store: Store) -> Iterator[Rubbish]:
+    """Files that the newest state doesn't use. A reader may still be at them: an hour is left to it."""
+    names = manifest.manifests(store.place)
+    if not names:
+        return
+    newest = manifest.load(store.place, names[-1])
+    keep = {names[-1]} | (newest.files if newest else set())
+    for path, age in store.place.ages(CATALOGUE).items():
+        name = path.removeprefix(f"{CATALOGUE}/")
+        if name not in keep and name != "cache" and age > HOUR:
+            yield Rubbish(path, "of an older state of the catalogue")
+    cache = store.place.scratch / CATALOGUE / "cache"
+    for file in sorted(cache.iterdir()) if cache.is_dir() else ():
+        if time.time() - file.stat().st_mtime > 7 * DAY:
+            yield Rubbish(
+                f"{CATALOGUE}/cache/{file.name}", "an answer of a week ago", not isinstance(store.place, LocalPlace)
+            )
+
+
+def delete(store: Store, found: Sequence[Rubbish]) -> None:
+    """Delete what `rubbish` found."""
+    for one in found:
+        if one.local:
+            LocalPlace(store.place.scratch).remove(one.name)
+        else:
+            store.place.remove(one.name)
+
+
+# -------------------------------------------------------------------------------------------- merge
+
+
+@dataclass
+class Merged:
+    """What a merge did, by run id."""
+
+    copied: list[str] = field(default_factory=list)
+    same: list[str] = field(default_factory=list)
+    ours: list[str] = field(default_factory=list)
+    """Where theirs isn't done, or ours was to be kept."""
+    broken: list[str] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+
+
+def merge(store: Store, other: Store, keep_ours: bool = False, dry_run: bool = False) -> Merged:
+    """Take over another store's runs, byte for byte; nothing is taken where the two contradict each other.
+
+    A conflict is one id with different bytes, both done. Model-free controls are the same when their predictions
+    are: each store writes its own, with its own date. Raises `StoreError` for conflicts unless `keep_ours`.
+    """
+    result, ours = Merged(), store.stamps()
+    for run_id in other.ids():
+        theirs = other.load(run_id)
+        if isinstance(theirs, Problem):
+            result.broken.append(run_id)
+        elif run_id not in ours:
+            result.copied.append(run_id)
+        elif _same(store, other, run_id):
+            result.same.append(run_id)
+        elif theirs.status != "done":
+            result.ours.append(run_id)
+        elif store.status(run_id) != "done":
+            result.copied.append(run_id)
+        else:
+            result.conflicts.append(run_id)
+    if result.conflicts and not keep_ours:
+        some = ", ".join(result.conflicts[:3]) + (", ..." if len(result.conflicts) > 3 else "")
+        raise StoreError(
+            f"{len(result.conflicts)} finished runs have other bytes in {other.url!r} ({some}): nothing was taken; "
+            "delete the ones you don't trust, or keep this store's with --keep-ours"
+        )
+    result.ours += result.conflicts
+    if not dry_run:
+        store.check_writable()
+        for run_id in result.copied:
+            store.copy(run_id, other)
+    return result
+
+
+def _same(store: Store, other: Store, run_id: str) -> bool:
+    ours = store.load(run_id)
+    if isinstance(ours, Problem):
+        return False
+    if ours.kind == "control":
+        columns = [name for name in PREDICTIONS.names if name != "seconds"]
+        try:
+            return bool(store.table(run_id, "predictions", columns).equals(other.table(run_id, "predictions", columns)))
+        except StoreError:
+            return False
+    here, there = store.place.files(run_id), other.place.files(run_id)
+    return here.keys() == there.keys() and all(
+        _equal(store.place.open(here[name]), other.place.open(there[name])) for name in [RECORD, *sorted(here)]
+    )
+
+
+def _equal(a: IO[bytes], b: IO[bytes]) -> bool:
+    with a, b:
+        while True:
+            of_a, of_b = a.read(1 << 20), b.read(1 << 20)
+            if of_a != of_b:
+                return False
+            if not of_a:
+                return True
+
+
+# ------------------------------------------------------------------------------------------- export
+
+
+def export_runs(table: pa.Table, out: Path) -> None:
+    """`runs` as one Parquet or CSV file, by the name's ending. Raises `ConfigError` for another ending."""
+    _write(out, table.schema, iter([table]))
+
+
+def export_predictions(store: Store, run_ids: Sequence[str], out: Path) -> int:
+    """The predictions of many runs in one file, a run at a time, with a column `run_id`; how many rows that are."""
+    schema = pa.schema([("run_id", pa.string()), *PREDICTIONS])
+    rows = 0
+
+    def tables() -> Iterator[pa.Table]:
+        nonlocal rows
+        for run_id in run_ids:
+            try:
+                table = store.table(run_id, "predictions")
+            except StoreError:  # a failed run has none
+                continue
+            rows += table.num_rows
+            yield table.add_column(0, "run_id", pa.array([run_id] * table.num_rows, pa.string()))
+
+    _write(out, schema, tables())
+    return rows
+
+
+def check_ending(out: Path) -> None:
+    """Raises `ConfigError` for a file that is neither .parquet nor .csv, or whose folder isn't there."""
+    if out.suffix not in (".parquet", ".csv"):
+        raise ConfigError(f"{str(out)!r}: expected a name that ends in .parquet or .csv")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"{str(out)!r}: its folder isn't there; make it first")
+
+
+def _write(out: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
+    """Written beside the file and renamed: a killed export leaves no half file under the name."""
+    check_ending(out)
+    temporary = out.with_name(f".tmp-{out.name}")
+    try:
+        if out.suffix == ".parquet":
+            with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+                for table in tables:
+                    writer.write_table(table)
+        else:
+            with open(temporary, "w", newline="", encoding="utf-8") as file:
+                lines = csv.writer(file, lineterminator="\n")
+                lines.writerow(schema.names)
+                for table in tables:
+                    for batch in table.to_batches(max_chunksize=10_000):
+                        lines.writerows(zip(*(map(_cell, column.to_pylist()) for column in batch.columns), strict=True))
+        temporary.replace(out)
+    except OSError as error:
+        raise StoreError(f"{str(out)!r} can't be written: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _cell(value: Any) -> Any:
+    """Lists are separated by spaces in CSV."""
+    return " ".join(map(str, value)) if isinstance(value, list) else value

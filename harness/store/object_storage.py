@@ -1,0 +1,271 @@
+"""A store in a bucket: S3 and what speaks like it, or any other fsspec filesystem.
+
+Nothing can be renamed there, but one object is replaced whole or not at all. So a run's tables are uploaded
+first, under a folder named by the hash of the record to come, and `record.json` last: that one put is the
+commit. Before it nobody sees the run; after it, readers find the tables by the hash of the record that they
+read, so that no reader ever mixes two writers' files:
+
+    <root>/<run_id>/record.json
+    <root>/<run_id>/<first 16 hex digits of its sha256>/predictions.parquet, history.parquet, student/
+
+A checkpoint of an unfinished run is kept under `.work/<run_id>/<its name>/` the same way, its `state.json` last: a
+run whose node is lost goes on elsewhere.
+
+On S3 the put is conditional (on the record being the one that we looked at, or absent), so of two writers one
+wins and the other meets its record. Elsewhere two writers that finish one run in the same moment both succeed,
+and the last one counts.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+from uuid import uuid4
+
+from harness.errors import StoreError, first_line
+from harness.store.local import RECORD, already_done, is_done
+
+CACHE = "~/.cache/hkdbench"
+LAST = "state.json"
+"""The file of a checkpoint that says that the others are there."""
+
+
+class Bucket:
+    """The place behind a URL like `s3://bucket/prefix`. Raises `StoreError` where no filesystem serves it."""
+
+    def __init__(self, url: str) -> None:
+        from fsspec.core import url_to_fs
+
+        self.url = url.rstrip("/")
+        digest = hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        cache = Path(os.environ.get("HKDBENCH_CACHE") or CACHE).expanduser().absolute()
+        self.scratch = cache / f"store-{digest}"
+        try:
+            # No listings are kept: other processes write here too.
+            self.fs, self.root = url_to_fs(self.url, use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            install = "; `pip install hkdbench[s3]` brings it" if url.startswith("s3") else ""
+            raise StoreError(f"store {url!r} can't be opened: {first_line(error)}{install}") from None
+        protocols = self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
+        self._conditional = "s3" in protocols
+
+    def _at(self, name: str) -> str:
+        return f"{self.root}/{name}" if name else self.root
+
+    def check_writable(self) -> None:
+        name = f".tmp-probe-{uuid4().hex[:8]}"
+        with self._trouble("can't be written"):
+            self.fs.pipe_file(self._at(name), b"")
+            self.fs.rm_file(self._at(name))
+
+    def folders(self) -> dict[str, str]:
+        with self._trouble("can't be read"):
+            try:
+                found = self.fs.find(self.root, detail=True)
+            except FileNotFoundError:
+                return {}
+        stamps: dict[str, str] = {}
+        for path, info in found.items():
+            folder, _, rest = path[len(self.root) :].lstrip("/").partition("/")
+            if rest == RECORD:  # a folder without one is an upload that goes on, or was killed
+                changed = info.get("ETag") or info.get("LastModified") or info.get("created") or info.get("mtime")
+                stamps[folder] = f"{changed}-{info['size']:x}".replace('"', "")
+        return stamps
+
+    def exists(self, name: str) -> bool:
+        with self._trouble("can't be read"):
+            return bool(self.fs.exists(self._at(name)))
+
+    def read(self, name: str) -> bytes:
+        with self._trouble("can't be read", absent=True):
+            data: bytes = self.fs.cat_file(self._at(name))
+        return data
+
+    def open(self, name: str) -> IO[bytes]:
+        with self._trouble("can't be read", absent=True):
+            handle: IO[bytes] = self.fs.open(self._at(name), "rb")
+        return handle
+
+    def file(self, run_id: str, name: str) -> str:
+        if name == RECORD:
+            return f"{run_id}/{name}"
+        return f"{run_id}/{_attempt(self.read(f'{run_id}/{RECORD}'))}/{name}"
+
+    def files(self, run_id: str) -> dict[str, str]:
+        attempt = f"{run_id}/{_attempt(self.read(f'{run_id}/{RECORD}'))}"
+        found = {path[len(self._at(attempt)) + 1 :] for path in self.fs.find(self._at(attempt))}
+        return {RECORD: f"{run_id}/{RECORD}"} | {name: f"{attempt}/{name}" for name in sorted(found)}
+
+    def publish(self, folder: Path, run_id: str) -> None:
+        with self._trouble("can't be written"):
+            self._publish(folder, run_id)
+
+    def _publish(self, folder: Path, run_id: str) -> None:
+        record = self._at(f"{run_id}/{RECORD}")
+        text = (folder / RECORD).read_bytes()
+        attempt = f"{run_id}/{_attempt(text)}"
+        parts = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / RECORD)
+        uploaded = False
+        for _ in range(20):
+            found, tag = self._current(record)
+            if found is not None and is_done(found):
+                if found == text and self._same(folder, parts, attempt):
+                    return
+                raise StoreError(already_done(run_id, self.url))
+            if not uploaded:
+                for part in parts:
+                    self.fs.put_file(str(part), self._at(f"{attempt}/{part.relative_to(folder).as_posix()}"))
+                uploaded = True
+            if self._commit(record, text, found is not None, tag):
+                return
+        raise StoreError(f"run {run_id}: other writers keep replacing it; run it once at a time")
+
+    def _current(self, path: str) -> tuple[bytes | None, str | None]:
+        """A record and its tag, None where there is none. The tag is taken first: a later change is noticed."""
+        try:
+            tag = self.fs.info(path).get("ETag")
+            return self.fs.cat_file(path), tag
+        except FileNotFoundError:
+            return None, None
+
+    def _commit(self, path: str, text: bytes, replaces: bool, tag: str | None) -> bool:
+        """Put the record if it is still as we saw it; False where another writer was faster."""
+        condition: dict[str, Any] = {}
+        if self._conditional:
+            condition = {"IfMatch": tag} if replaces else {"IfNoneMatch": "*"}
+        try:
+            self.fs.pipe_file(path, text, **condition)
+        except FileExistsError:
+            return False
+        except FileNotFoundError:  # what it should replace is gone
+            return False
+        except OSError as error:
+            if condition and error.errno in (errno.EINVAL, errno.EBUSY):  # 412 and 409
+                return False
+            raise
+        return True
+
+    def _same(self, folder: Path, parts: list[Path], attempt: str) -> bool:
+        try:
+            return all(self.read(f"{attempt}/{p.relative_to(folder).as_posix()}") == p.read_bytes() for p in parts)
+        except FileNotFoundError:
+            return False
+
+    def put(self, file: Path, name: str) -> None:
+        with self._trouble("can't be written"):
+            self.fs.put_file(str(file), self._at(name))
+        file.unlink()
+
+    def keep(self, folder: Path, name: str) -> None:
+        there = f"{name}/{folder.name}"
+        with self._trouble("can't be written"):
+            files = sorted(folder.iterdir(), key=lambda file: file.name == LAST)
+            for file in files:
+                self.fs.put_file(str(file), self._at(f"{there}/{file.name}"))
+            for old in self._kept(name):
+                if old != folder.name:
+                    self.fs.rm(self._at(f"{name}/{old}"), recursive=True)
+
+    def _kept(self, name: str) -> dict[str, set[str]]:
+        """The files of each folder below a name."""
+        try:
+            found = self.fs.find(self._at(name))
+        except FileNotFoundError:
+            return {}
+        folders: dict[str, set[str]] = {}
+        for path in found:
+            folder, _, file = path[len(self._at(name)) + 1 :].partition("/")
+            folders.setdefault(folder, set()).add(file)
+        return folders
+
+    def fetch(self, name: str, into: Path) -> None:
+        with self._trouble("can't be read"):
+            whole = {folder: files for folder, files in self._kept(name).items() if LAST in files}
+            newest = max(whole, default="")
+            # What this machine has beside the newest may be of a time when another machine had the run.
+            for other in into.glob("checkpoint-*"):
+                if other.name != newest:
+                    shutil.rmtree(other, ignore_errors=True)
+            if not newest or (into / newest).is_dir():
+                return
+            part = into / f".part-{newest}-{uuid4().hex[:8]}"
+            part.mkdir(parents=True)
+            for file in whole[newest]:
+                self.fs.get_file(self._at(f"{name}/{newest}/{file}"), str(part / file))
+            try:
+                part.rename(into / newest)
+            except OSError:  # another rank on this machine was faster
+                shutil.rmtree(part)
+
+    def ages(self, folder: str) -> dict[str, float]:
+        with self._trouble("can't be read"):
+            try:
+                found = self.fs.find(self._at(folder), detail=True)
+            except FileNotFoundError:
+                return {}
+        named = {path[len(self.root) :].lstrip("/"): info for path, info in found.items()}
+        names = set(named) if folder else set(self._strays(list(named)))
+        return {name: _age(named[name]) for name in sorted(names)}
+
+    def _strays(self, names: list[str]) -> Iterator[str]:
+        """Probes, and tables whose record never came or was replaced: what no reader is led to."""
+        runs: dict[str, list[str]] = {}
+        for name in names:
+            run_id, slash, rest = name.partition("/")
+            if name.startswith(".tmp-"):
+                yield name
+            elif slash and not name.startswith("."):
+                runs.setdefault(run_id, []).append(rest)
+        for run_id, files in runs.items():
+            attempts = {file.partition("/")[0] for file in files} - {RECORD}
+            current = ""
+            if RECORD in files:
+                if len(attempts) < 2:  # nearly always: no file has to be opened
+                    continue
+                current = _attempt(self.read(f"{run_id}/{RECORD}"))
+            yield from (f"{run_id}/{file}" for file in files if file.partition("/")[0] not in (RECORD, current))
+
+    def remove(self, name: str) -> None:
+        try:
+            self.fs.rm(self._at(name), recursive=True)
+        except OSError:
+            return
+
+    @contextmanager
+    def _trouble(self, what: str, absent: bool = False) -> Iterator[None]:
+        """Each filesystem has errors of its own (no credentials, no network, no access): one line for all.
+
+        `absent`: that a file isn't there is an answer, not trouble.
+        """
+        try:
+            yield
+        except StoreError:
+            raise
+        except Exception as error:
+            if absent and isinstance(error, FileNotFoundError):
+                raise
+            missing = "expected an existing bucket: " if isinstance(error, FileNotFoundError) else ""
+            raise StoreError(
+                f"store {self.url!r} {what}: {first_line(error)}; {missing}mend that, or choose another with "
+                "--store or HKDBENCH_STORE"
+            ) from None
+
+
+def _attempt(record: bytes) -> str:
+    return hashlib.sha256(record).hexdigest()[:16]
+
+
+def _age(info: dict[str, Any]) -> float:
+    """Seconds since an object was written; 0 where the filesystem doesn't tell."""
+    written = info.get("LastModified") or info.get("created") or info.get("mtime")
+    if isinstance(written, datetime):
+        return (datetime.now(UTC) - (written if written.tzinfo else written.replace(tzinfo=UTC))).total_seconds()
+    return time.time() - written if isinstance(written, int | float) else 0.0

@@ -1,0 +1,340 @@
+"""The store: one folder a run, written once. Many writers may share a root; no server is needed.
+
+    <root>/<run_id>/record.json           what was run and what came out (`harness.record.Record`)
+    <root>/<run_id>/predictions.parquet   one row an example and split
+    <root>/<run_id>/history.parquet       one row a logged value
+    <root>/<run_id>/student/              the trained student, where it was kept
+    <root>/<run_id>/received.json         only of a run that came from elsewhere (`harness.submission.submit`)
+    <root>/.work/<run_id>/                what an unfinished run needs to go on; the train loop's own
+    <root>/.catalogue/                    what `compact` gathered from all runs, see `harness.store.catalog`
+    <root>/.tmp-*                         folders being written; leftovers of killed writers go after a day
+
+A folder is filled under a temporary name, flushed to disk and renamed, so that a reader sees all of a run or
+nothing. A finished run never changes; a failed or interrupted one may be replaced. The root may also be a URL
+like `s3://bucket/prefix` (`harness.store.object_storage` says how a run appears whole there); work in progress then
+lies in a local cache, `HKDBENCH_CACHE` or `~/.cache/hkdbench`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from harness.api import Split
+from harness.errors import StoreError, first_line
+from harness.record import Received, Record, parse_record
+from harness.store import checksums
+from harness.store.local import RECORD, STALE_SECONDS, LocalPlace, Place
+from harness.store.schemas import (
+    HISTORY,
+    PREDICTIONS,
+    TABLES,
+    HistoryRow,
+    PredictionRow,
+    history_frame,
+    predictions_frame,
+    to_table,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "HISTORY",
+    "PREDICTIONS",
+    "HistoryRow",
+    "PredictionRow",
+    "Problem",
+    "Store",
+    "history_frame",
+    "predictions_frame",
+]
+
+DEFAULT_ROOT = "runs"
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A folder of the store that holds no usable record, and why."""
+
+    run_id: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.run_id}: {self.message}"
+
+
+class Store:
+    """The runs under a root (default: `HKDBENCH_STORE`, else `./runs`), made by the first write.
+
+    The root is a folder or the URL of an fsspec filesystem. Raises `StoreError` for a URL that nothing serves.
+    """
+
+    place: Place
+
+    def __init__(self, root: str | Path | None = None) -> None:
+        named = str(root or os.environ.get("HKDBENCH_STORE") or DEFAULT_ROOT).removeprefix("file://")
+        if "://" in named:
+            from harness.store.object_storage import Bucket
+
+            self.place = Bucket(named)
+        else:
+            self.place = LocalPlace(Path(named).expanduser().absolute())
+
+    @property
+    def url(self) -> str:
+        """What opens this store again, in this process or in another."""
+        return self.place.url
+
+    @property
+    def root(self) -> Path:
+        """The folder of a local store. Raises `StoreError` for any other."""
+        if not isinstance(self.place, LocalPlace):
+            raise StoreError(f"store {self.url!r} is no local folder, which this needs: choose one with --store")
+        return self.place.root
+
+    # ------------------------------------------------------------------------------------- writing
+
+    def check_writable(self) -> None:
+        """Makes the root where it is missing, tries a file in it, drops leftovers. Raises `StoreError`."""
+        self.place.check_writable()
+        for name in self.leftovers():
+            self.place.remove(name)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Put a text file beside the runs, whole or not at all, replacing what is there. Raises `StoreError`."""
+        part = self.place.scratch / f".tmp-{Path(name).name}-{uuid4().hex[:8]}"
+        try:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(text, encoding="utf-8")
+            self.place.put(part, name)
+        except StoreError:
+            raise
+        except OSError as error:
+            raise StoreError(f"{name} can't be written to {self.url!r}: {error.strerror or error}") from None
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+    def leftovers(self) -> list[str]:
+        """The temporary files and folders of writers that were killed, a day ago or longer."""
+        return [name for name, age in self.place.ages("").items() if age > STALE_SECONDS]
+
+    def write(
+        self,
+        record: Record,
+        predictions: pd.DataFrame | None = None,
+        history: pd.DataFrame | None = None,
+        student: Path | None = None,
+    ) -> Path:
+        """Publishes a run's folder in one step and returns it; `student` is a folder to copy into it.
+
+        A failed or interrupted record of this id is replaced. Raises `StoreError` when the run is already
+        done and not byte for byte the same, or when a table doesn't fit its schema; nothing is left behind.
+        """
+        run_id = _checked(record.run_id)
+        if isinstance(fault := parse_record(record.model_dump_json()), str):  # a NaN becomes null
+            raise StoreError(f"run {run_id}: the record can't be stored: {fault.removeprefix(_DAMAGED)}")
+        given = {"predictions": predictions, "history": history}
+        tables = {
+            name: to_table(frame, TABLES[name], f"run {run_id}: {name}")
+            for name, frame in given.items()
+            if frame is not None
+        }
+
+        def fill(folder: Path) -> None:
+            for name, table in tables.items():
+                pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+            if student is not None:
+                shutil.copytree(student, folder / "student")
+            (folder / RECORD).write_bytes(checksums.sealed(record, folder))
+
+        return self._publish(run_id, fill)
+
+    def copy(self, run_id: str, source: Store) -> None:
+        """Takes over a run from another store, byte for byte. Raises `StoreError` as `write` does."""
+
+        def fill(folder: Path) -> None:
+            for name, there in source.place.files(_checked(run_id)).items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                with source.place.open(there) as reader, open(folder / name, "wb") as writer:
+                    shutil.copyfileobj(reader, writer)
+
+        self._publish(run_id, fill)
+
+    def _publish(self, run_id: str, fill: Callable[[Path], None]) -> Path:
+        scratch = self.place.scratch
+        temporary = scratch / f".tmp-{run_id}-{uuid4().hex[:8]}"
+        try:
+            scratch.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+            fill(temporary)
+            self.place.publish(temporary, run_id)
+        except StoreError:
+            raise
+        except OSError as error:
+            raise StoreError(
+                f"run {run_id} can't be written to {self.url!r}: {error.strerror or error}; "
+                "mend that, or choose another store with --store or HKDBENCH_STORE"
+            ) from None
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return scratch / run_id
+
+    def work(self, run_id: str) -> Path:
+        """The local folder for the working state of an unfinished run: the caller makes and deletes it."""
+        return self.place.scratch / ".work" / _checked(run_id)
+
+    # ------------------------------------------------------------------------------------- reading
+
+    def stamps(self) -> dict[str, str]:
+        """Every run by id, sorted, with a stamp that changes when its record does: one listing, no file opened."""
+        return {name: stamp for name, stamp in sorted(self.place.folders().items()) if _RUN_ID.fullmatch(name)}
+
+    def ids(self) -> list[str]:
+        """The names of all run folders, sorted; whether their records are sound isn't looked at."""
+        return list(self.stamps())
+
+    def status(self, run_id: str) -> str | None:
+        """`done`, `failed` or `interrupted`; None where the run isn't there or its record is broken."""
+        loaded = self.load(_checked(run_id))
+        return None if isinstance(loaded, Problem) else loaded.status
+
+    def load(self, run_id: str) -> Record | Problem:
+        """The record of a run's folder, or what is wrong with it."""
+        try:
+            record = parse_record(self.place.read(f"{run_id}/{RECORD}").decode("utf-8"))
+        except FileNotFoundError:
+            return Problem(run_id, f"{RECORD} is missing; delete the folder")
+        except (OSError, UnicodeDecodeError) as error:
+            return Problem(run_id, f"{RECORD} can't be read: {first_line(error)}")
+        if isinstance(record, str):
+            return Problem(run_id, record)
+        if record.run_id != run_id:
+            return Problem(run_id, f"{RECORD} is of run {record.run_id!r}: rename the folder back")
+        return record
+
+    def scan(self) -> Iterator[Record | Problem]:
+        """Every run by id: its record or, for a folder without a sound one, the problem."""
+        for run_id in self.ids():
+            if (loaded := self.settled(run_id)) is not None:
+                yield loaded
+
+    def settled(self, run_id: str) -> Record | Problem | None:
+        """A listed run, looked at twice where it is being replaced this very moment; None: it was deleted."""
+        loaded = self.load(run_id)
+        if isinstance(loaded, Problem):
+            if not self.place.exists(run_id):
+                time.sleep(0.05)
+                if not self.place.exists(run_id):
+                    return None
+            loaded = self.load(run_id)
+        return loaded
+
+    def records(self) -> Iterator[Record]:
+        """Every sound record by id. `problems` lists the others."""
+        return (loaded for loaded in self.scan() if isinstance(loaded, Record))
+
+    def problems(self) -> list[Problem]:
+        """The folders without a sound record."""
+        return [loaded for loaded in self.scan() if isinstance(loaded, Problem)]
+
+    def read(self, run_id: str) -> Record:
+        """The record of a run. Raises `StoreError` where there is none or it is broken."""
+        loaded = self.load(_checked(run_id))
+        if isinstance(loaded, Problem):
+            raise StoreError(f"run {loaded}") if self.place.exists(run_id) else self._unknown(run_id)
+        return loaded
+
+    def find(self, prefix: str) -> Record:
+        """The record of the one run whose id starts so. Raises `StoreError` for none or several."""
+        return self.read(self.match(prefix))
+
+    def match(self, prefix: str) -> str:
+        """The id of the one run whose id starts so, sound or not. Raises `StoreError` for none or several."""
+        ids = self.ids()
+        matches = [prefix] if prefix in ids else [name for name in ids if prefix and name.startswith(prefix)]
+        if not matches:
+            raise self._unknown(prefix, ids)
+        if len(matches) > 1:
+            more = ", ..." if len(matches) > 5 else ""
+            some = ", ".join(matches[:5]) + more
+            raise StoreError(f"run {prefix!r} could be any of {len(matches)}: {some}; give more letters")
+        return matches[0]
+
+    def predictions(self, run_id: str, split: Split | None = None) -> pd.DataFrame:
+        """The predictions of a run (of a split), see `PREDICTIONS`. Raises `StoreError` where it has none."""
+        table = self.table(run_id, "predictions")
+        if split is not None:
+            table = table.filter(pc.equal(table["split"], split))
+        frame: pd.DataFrame = table.to_pandas()
+        return frame
+
+    def history(self, run_id: str) -> pd.DataFrame:
+        """The logged values of a run, see `HISTORY`. Raises `StoreError` where it has none."""
+        frame: pd.DataFrame = self.table(run_id, "history").to_pandas()
+        return frame
+
+    def table(self, run_id: str, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A run's `predictions` or `history` as Arrow. Raises `StoreError` where it has none or it is damaged."""
+        _checked(run_id)
+        schema = TABLES[name] if columns is None else pa.schema([TABLES[name].field(c) for c in columns])
+        try:
+            parquet = pq.ParquetFile(pa.BufferReader(self.place.read(self.place.file(run_id, f"{name}.parquet"))))
+            found = parquet.read(columns=[n for n in schema.names if n in parquet.schema_arrow.names])
+            if "text" in schema.names and "text" not in found.column_names:  # older than imported answers
+                found = found.append_column("text", pa.nulls(len(found), pa.string()))
+            return found.select(schema.names).cast(schema)
+        except FileNotFoundError:
+            if not self.place.exists(run_id):
+                raise self._unknown(run_id) from None
+            raise StoreError(f"run {run_id} has no {name} (status: {self.status(run_id) or 'unknown'})") from None
+        except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowTypeError, KeyError, OSError) as error:
+            raise StoreError(
+                f"run {run_id}: {name}.parquet is damaged: {first_line(error)}; delete the run and run it again"
+            ) from None
+
+    def received(self, run_id: str) -> Received | None:
+        """Where a run came from that wasn't made here; None for one that was. Raises `StoreError`."""
+        try:
+            return Received.model_validate_json(self.place.read(self.place.file(_checked(run_id), checksums.RECEIVED)))
+        except FileNotFoundError:
+            return None
+        except (ValidationError, OSError) as error:
+            raise StoreError(
+                f"run {run_id}: {checksums.RECEIVED} is damaged: {first_line(error)}; delete the run"
+            ) from None
+
+    def _unknown(self, run_id: str, ids: list[str] | None = None) -> StoreError:
+        ids = self.ids() if ids is None else ids
+        close = get_close_matches(run_id, ids, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+        return StoreError(f"no run {run_id!r} in {self.url!r} ({len(ids)} runs); {hint}`hkdbench list runs` names all")
+
+
+_DAMAGED = "record.json is damaged: "
+
+
+def _checked(run_id: str) -> str:
+    """The id itself. Raises `StoreError` for one that could be a path."""
+    if not _RUN_ID.fullmatch(run_id):
+        raise StoreError(
+            f"run id {run_id!r}: expected at most 128 letters, digits, '.', '_' and '-', and a letter or digit first"
+        )
+    return run_id

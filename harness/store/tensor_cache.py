@@ -1,0 +1,221 @@
+"""What frozen and tuned teachers gave, kept on disk for every run that would compute the same again.
+
+    <root>/<kind>/<aa>/<key>-<sum>.safetensors     an entry; aa: the key's first two digits
+    <root>/<kind>/<aa>/.part-*                      being written; never read
+    <root>/<kind>/<aa>/<key>.lock                   held by the process that makes the entry just now
+
+`key` is a sha256 of all that the content depends on (`harness.train.teacher_cache`), `sum` the beginning of the
+file's own
+sha256, compared whenever it is opened: an entry is whole, or it is deleted and made again. Entries are written
+beside their name and renamed, so readers and writers need no lock; the lock only keeps two processes from making one
+thing twice. It is the system's own (flock): whoever is killed lets go of it. The folder keeps to a size by dropping
+what was used longest ago. This module imports no torch until tensors are asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
+
+from harness.errors import StoreError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+    from torch import Tensor
+
+    from harness.config import ClusterConfig
+    from harness.store.store import Store
+
+Kind = Literal["answers", "stages", "runs"]
+"""Shards of a frozen model's answers; the outcomes of stages that ready a teacher; whole runs (locks only)."""
+
+CACHE = ".cache"
+"""The folder below a store's root (a bucket's: below its local scratch folder)."""
+
+POLL_SECONDS = 0.2
+DAY = 24 * 3600.0
+SUM_DIGITS = 32
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the cache: what it is, its size, and when it was last used (seconds since 1970)."""
+
+    path: Path
+    kind: str
+    key: str
+    bytes: int
+    used: float
+
+    @property
+    def sound(self) -> bool:
+        """Whether the file is what was written: its sha256 is in its name."""
+        try:
+            return _digest(self.path) == self.path.stem.partition("-")[2]
+        except OSError:
+            return False
+
+    def about(self) -> dict[str, Any]:
+        """What the file says of itself; empty where it is damaged."""
+        try:
+            with self.path.open("rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+                found: dict[str, Any] = json.loads(file.read(min(size, self.bytes)))["__metadata__"]
+                return {"kind": self.kind, **json.loads(found["about"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+
+@dataclass(frozen=True)
+class Found:
+    """The content of an entry: tensors, mapped from the file, and plain JSON beside them."""
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A file that this process holds; without one there is nothing to hold."""
+
+    path: Path | None = None
+    held: FileLock | None = None
+
+    def release(self) -> None:
+        """Let the next one have it."""
+        if self.path is not None and self.held is not None:
+            self.path.unlink(missing_ok=True)  # while it is held: who waits sees that its file is gone
+            self.held.release()
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The cache below `root`, which the first write makes; it keeps to `limit` bytes."""
+
+    root: Path
+    limit: int
+
+    def get(self, kind: Kind, key: str) -> Found | None:
+        """The entry of a key, None where there is no sound one: a damaged one is deleted."""
+        from safetensors import SafetensorError, safe_open
+
+        for path in self._folder(kind, key).glob(f"{key}-*.safetensors"):
+            try:
+                if _digest(path) == path.stem.partition("-")[2]:
+                    with safe_open(path, framework="pt") as file:
+                        # Mapped, not read: a file that is dropped meanwhile lives on until they are gone.
+                        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                        state = json.loads(file.metadata()["state"])
+                    os.utime(path)
+                    return Found(tensors, state)
+            except (OSError, SafetensorError, ValueError, KeyError):
+                pass
+            with suppress(OSError):
+                path.unlink()
+        return None
+
+    def put(
+        self, kind: Kind, key: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any], state: Mapping[str, Any]
+    ) -> None:
+        """Keep an entry. A disk that is full or can't be written costs later runs their time, not this one its result.
+
+        `about` is what `cache ls` shows, `state` what `get` gives back beside the tensors.
+        """
+        from safetensors.torch import save_file
+
+        folder = self._folder(kind, key)
+        part = folder / f".part-{os.getpid()}-{uuid4().hex[:8]}"
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(whole, part, {"about": json.dumps(about), "state": json.dumps(state)})
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(folder / f"{key}-{_digest(part)}.safetensors")
+            self.shrink()
+        except Exception as error:  # safetensors has an error of its own for a full disk
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
+                raise
+
+    def acquire(self, kind: Kind, key: str, seconds: float) -> Lock | None:
+        """The right to make an entry; None where another living process has held it for so many seconds."""
+        from filelock import FileLock, Timeout
+
+        path = self._folder(kind, key) / f"{key}.lock"
+        lock = FileLock(path, poll_interval=POLL_SECONDS, thread_local=False, fallback_to_soft=False)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=seconds if seconds < math.inf else -1)
+        except Timeout:
+            return None
+        except OSError:  # no locks there, or nothing can be written: two processes may make it, either is right
+            return Lock()
+        return Lock(path, lock)
+
+    @contextmanager
+    def alone(self, kind: Kind, key: str) -> Iterator[None]:
+        """Hold the right to make an entry, however long it takes to get it."""
+        lock = self.acquire(kind, key, math.inf)
+        assert lock is not None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def entries(self) -> list[Entry]:
+        """All entries, the one used longest ago first. Raises `StoreError` where the folder can't be read."""
+        found = []
+        try:
+            for path in self.root.glob("*/??/*-*.safetensors"):
+                with suppress(FileNotFoundError):
+                    stat = path.stat()
+                    key = path.stem.partition("-")[0]
+                    found.append(Entry(path, path.parent.parent.name, key, stat.st_size, stat.st_mtime))
+        except OSError as error:
+            raise StoreError(f"cache {str(self.root)!r} can't be read: {error.strerror or error}") from None
+        return sorted(found, key=lambda entry: entry.used)
+
+    def shrink(self) -> list[Entry]:
+        """Drop what was used longest ago until the rest fits, and what killed writers left; the entries dropped."""
+        entries = self.entries()
+        size, dropped = sum(entry.bytes for entry in entries), []
+        for entry in entries[:-1]:  # the newest stays, however large: its run needs it
+            if size <= self.limit:
+                break
+            entry.path.unlink(missing_ok=True)
+            size -= entry.bytes
+            dropped.append(entry)
+        for part in self.root.glob("*/??/.part-*"):
+            with suppress(OSError):
+                if time.time() - part.stat().st_mtime > DAY:
+                    part.unlink()
+        return dropped
+
+    def _folder(self, kind: Kind, key: str) -> Path:
+        return self.root / kind / key[:2]
+
+
+def cache_of(store: Store, cluster: ClusterConfig) -> Cache:
+    """The cache that the runs of a store share on this machine."""
+    return Cache(store.place.scratch / CACHE, int(cluster.cache_gib * 2**30))
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    """The key of something that depends on these plain values."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:SUM_DIGITS]

@@ -1,0 +1,293 @@
+"""What a record says against what its own tables, and the benchmark's data, say: contradictions in words.
+
+Pure functions for `harness.submission.verify`; each yields one text a contradiction, nothing where all agrees. They
+take records and tables as they come, from strangers too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from harness import provenance
+from harness.config import EvaluateConfig, Settings, TrainConfig, parse
+from harness.data.dataset import Dataset
+from harness.errors import ConfigError
+from harness.evaluation import controls, scoring
+from harness.record import Interval, Record
+from harness.stats import calibration, inference
+from harness.stats.metrics import NO_ANSWER
+
+TOLERANCE = 1e-12
+"""Figures are fractions near 1: their last bits may hang on the machine, nothing that is ever shown does."""
+
+LATER = frozenset({*calibration.FIGURES, "parse_failures", "chance"})
+"""Figures that the first version didn't have."""
+
+S = TypeVar("S", bound=Settings)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The parts of a recorded config that figures depend on; None where they aren't there or don't parse."""
+
+    benchmark_settings: Mapping[str, Any] = field(default_factory=dict)
+    evaluate: EvaluateConfig | None = None
+    train: TrainConfig | None = None
+    skip_missing: bool = False
+
+
+def planned(r: Record) -> bool:
+    """Whether a plan stands behind the record: not behind model-free controls, imports and robustness."""
+    return bool(r.student) and r.kind != "robustness"
+
+
+def setup(config: Mapping[str, Any]) -> Setup:
+    """A recorded config's parts. A control of an older version has none: its metrics are the default's."""
+    settings = config.get("benchmark_settings", {})
+    return Setup(
+        benchmark_settings=settings if isinstance(settings, Mapping) else {},
+        evaluate=_parsed(EvaluateConfig, config.get("evaluate", {})),
+        train=_parsed(TrainConfig, config["train"]) if "train" in config else None,
+        skip_missing=config.get("skip_missing") is True,
+    )
+
+
+def _parsed(model: type[S], table: Any) -> S | None:
+    try:
+        return parse(model, table, "the recorded config")
+    except ConfigError:
+        return None
+
+
+def differ(said: float | None, now: float | None) -> bool:
+    """Whether two figures are more than rounding apart; None equals None only, NaN equals nothing."""
+    if said is None or now is None:
+        return said is not now
+    return not abs(said - now) <= TOLERANCE
+
+
+def _rows(frame: pd.DataFrame) -> Iterator[Any]:
+    return iter(frame.itertuples())
+
+
+# ------------------------------------------------------------------------------- the record by itself
+
+
+def in_record(r: Record, known: Setup) -> Iterator[str]:
+    """What a record says twice, and differently."""
+    if r.status == "done" and (r.data is None or not r.metrics or r.error is not None):
+        yield "it is done, but has an error, or no data or figures"
+    if r.status != "done" and (r.metrics or r.error is None):
+        yield f"it is {r.status}, but has figures or no error"
+    if r.provenance.finished < r.provenance.started:
+        yield f"it finished at {r.provenance.finished}, before it started at {r.provenance.started}"
+    if r.kind == "control" and not r.student and r.data is not None:
+        expected = controls.control_id(r.method, r.benchmark, r.data)
+        if r.run_id != expected:
+            yield f"its id is {r.run_id}, that of this control on these data is {expected}"
+    if planned(r):
+        yield from _twins(r, known)
+
+
+def _twins(r: Record, known: Setup) -> Iterator[str]:
+    control = r.config.get("control")
+    method = f"{r.config.get('method')}/{control}" if control else r.config.get("method")
+    prefix = f"{f'control-{control}-' if control else ''}{r.config.get('method')}-{r.student}-{r.benchmark}-s{r.seed}-"
+    if r.config and not r.run_id.startswith(prefix):
+        yield f"its id is {r.run_id}, expected {prefix}..."
+    if r.config and (r.method, r.kind) != (method, "control" if control else "run"):
+        yield f"it is a {r.kind} of method {r.method!r}, by its config {method!r}"
+    for name in ("benchmark", "student", "seed", "tags"):
+        if name in r.config and r.config[name] != getattr(r, name):
+            yield f"{name} is {getattr(r, name)!r}, in the config {r.config[name]!r}"
+    given = r.config.get("settings")
+    for name, value in given.items() if isinstance(given, Mapping) else ():
+        if r.settings.get(name) != value:
+            yield f"setting {name} is {r.settings.get(name)!r}, in the config {value!r}"
+    if r.stages and "student" in (roles := r.stages[-1].roles) and roles["student"].parameters != r.parameters:
+        yield f"it has {r.parameters} parameters, its student {roles['student'].parameters}"
+    budget = known.train.examples if known.train is not None and r.stages else 0 if r.status == "done" else r.budget
+    if r.config and r.budget is not None and r.budget != budget:
+        yield f"its budget is {r.budget}, by its config and stages {budget}"
+    for stage in r.stages:
+        if known.train is not None and stage.examples != stage.steps * known.train.batch_size:
+            yield f"stage {stage.name}: {stage.examples} examples in {stage.steps} steps of {known.train.batch_size}"
+
+
+def in_cost(r: Record, predictions: pd.DataFrame | None) -> Iterator[str]:
+    """What is billed to the roles sums up, and the parts don't exceed the whole."""
+    cost = r.cost
+    numbers = [value for part in (cost, *cost.roles.values()) for value in vars(part).values()]
+    if not all(math.isfinite(value) and value >= 0 for value in numbers if isinstance(value, int | float)):
+        yield "a cost is below 0 or no number"
+    total = sum(role.flops for role in cost.roles.values())
+    if not math.isclose(cost.train_flops, total, rel_tol=TOLERANCE):
+        yield f"train_flops is {cost.train_flops}, the roles sum to {total}"
+    trainable = {f"{s.name}.{name}": role.trainable for s in r.stages for name, role in s.roles.items()}
+    if trainable.keys() != cost.roles.keys():
+        yield f"billed are {', '.join(cost.roles)}, the stages have {', '.join(trainable)}"
+    for name, role in cost.roles.items():
+        if role.trained > (role.forwards if trainable.get(name) else 0):
+            yield f"{name} was trained on {role.trained} examples and forwarded {role.forwards}"
+    parts = cost.train_seconds + cost.validation_seconds + cost.test_seconds
+    # A run that was taken up again counts the seconds of all its lives, and as a whole those of the last one.
+    if not r.provenance.resumed and not parts <= cost.total_seconds * (1 + TOLERANCE):
+        yield f"training, validation and test took {parts} s, the whole run {cost.total_seconds} s"
+    asked = 0 if predictions is None else int((predictions["split"] == "test").sum())
+    if cost.test_forwards < asked:
+        yield f"{cost.test_forwards} forwards for {asked} answers on test"
+
+
+def in_history(history: pd.DataFrame, r: Record, known: Setup) -> Iterator[str]:
+    """Logged values lie in their stages, and the best of each role is the best that was logged."""
+    steps = {stage.name: stage.steps for stage in r.stages}
+    for row in _rows(history):
+        where, last = f"{row.stage}, step {row.step}, {row.role} {row.term}", steps.get(row.stage, 0)
+        if not 1 <= row.step <= last:
+            yield f"{where}: the record has no such step"
+        elif differ(row.progress, row.step / last):
+            yield f"{where}: progress is {row.progress}, expected {row.step / last}"
+        if not math.isfinite(row.value):
+            yield f"{where}: the value is {row.value}"
+    validation = history[(history["term"] == "validation/accuracy") & np.isfinite(history["value"])]
+    learnt = r.trained_on.data if r.trained_on else r.data
+    if learnt is not None and known.train is not None:
+        size = min(known.train.validation_examples, learnt.sizes.get("validation", 0))
+        for value in validation["value"]:
+            if size and not abs(value * size - round(value * size)) <= 1e-6:
+                yield f"validation accuracy {value} is no share of {size} examples"
+    for stage in r.stages:
+        for role, best in stage.best.items():
+            logged = validation[(validation["stage"] == stage.name) & (validation["role"] == role)]["value"]
+            if differ(best, float(logged.max()) if len(logged) else None):
+                yield f"stage {stage.name}: the best of {role} is {best}, logged is {logged.max()}"
+
+
+# ------------------------------------------------------------------------------ predictions and figures
+
+
+def in_answers(frame: pd.DataFrame, r: Record, known: Setup) -> Iterator[str]:
+    """Predictions by themselves: one an example, as many as there are, the choice with the largest score."""
+    sizes: Mapping[str, int] = r.data.sizes if r.data else {}
+    counts: dict[str, int] = {str(split): int(n) for split, n in frame["split"].value_counts(sort=False).items()}
+    for split, count in counts.items():
+        if sizes.get(split) != count:
+            yield f"{count} predictions of split {split}, which has {sizes.get(split, 'no')} examples"
+    wanted = set(known.evaluate.splits) & sizes.keys() if known.evaluate and planned(r) else counts.keys()
+    if not counts.keys() == r.metrics.keys() == wanted:
+        asked = ", ".join(sorted(wanted))
+        yield f"predictions of {', '.join(counts)}; figures of {', '.join(r.metrics)}; to be scored were {asked}"
+    for row in _rows(frame[frame.duplicated(["split", "id"])]):
+        yield f"example {row.id!r} of {row.split} is there twice"
+    for row in _rows(frame):
+        scores = [] if row.scores is None else list(row.scores)
+        where = f"example {row.id!r} of {row.split}"
+        if not all(map(math.isfinite, scores)):
+            yield f"{where}: a score isn't finite"
+        elif scores and row.chosen >= 0 and (row.chosen >= len(scores) or scores[row.chosen] < max(scores)):
+            yield f"{where}: the choice is {row.chosen}, the largest score is at {scores.index(max(scores))}"
+        if not row.seconds >= 0:
+            yield f"{where}: it took {row.seconds} seconds"
+
+
+def in_golds(frame: pd.DataFrame, dataset: Dataset) -> Iterator[str]:
+    """Ids, groups, categories and golds of the predictions against the benchmark's."""
+    examples = {(str(split), e.id): e for split, rows in dataset.splits.items() for e in rows}
+    for row in _rows(frame):
+        example, where = examples.get((row.split, row.id)), f"example {row.id!r} of {row.split}"
+        if example is None:
+            yield f"{where} isn't in the benchmark"
+            continue
+        for name in ("gold", "group", "category"):
+            said, now = getattr(row, name), getattr(example, name)
+            if said != now:
+                yield f"{where}: {name} is {said!r}, in the benchmark {now!r}"
+        scores, options = 0 if row.scores is None else len(row.scores), len(example.options)
+        if scores not in (0, options) or not -1 <= row.chosen < options:
+            yield f"{where}: choice {row.chosen} among {scores} scores, it has {options} options"
+
+
+def in_control(frame: pd.DataFrame, dataset: Dataset, r: Record) -> Iterator[str]:
+    """What a control answers follows from the data."""
+    assert r.data is not None
+    made = {
+        name: answers.set_index(["split", "id"])["chosen"]
+        for name, answers in controls.control_answers(
+            benchmark=r.benchmark,
+            train_golds=[e.gold for e in dataset.splits["train"]] if "train" in dataset.splits else None,
+            splits={split: rows for split, rows in dataset.splits.items() if split in set(frame["split"])},
+            data=r.data,
+        ).items()
+    }
+    if r.method not in made:
+        yield f"it is none of the controls ({', '.join(made)})"
+        return
+    expected = made[r.method]
+    found = frame.drop_duplicates(["split", "id"]).set_index(["split", "id"])["chosen"]
+    both = pd.DataFrame({"expected": expected, "found": found.reindex(expected.index, fill_value=-2)})
+    for row in _rows(both[both["expected"] != both["found"]]):
+        split, name = row.Index
+        yield f"example {name!r} of {split}: the answer is {row.found}, from the data follows {row.expected}"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of all splits computed anew, against those of the record."""
+
+    right: int
+    wrong: list[str]
+    intervals: list[str]
+    """Figures whose value is right and whose interval isn't."""
+    unknown: list[str]
+    """Figures that only the benchmark's data could give: those of its protocols, and chance."""
+
+
+def figures(frame: pd.DataFrame, r: Record, resamples: int, dataset: Dataset | None) -> Figures:
+    """Every figure of every split; those of the benchmark's protocols where its data are at hand."""
+    right, wrong, intervals, unknown = 0, list[str](), list[str](), list[str]()
+    options = r.data.options if r.data else None
+    for split in frame["split"].unique():
+        part = frame[frame["split"] == split]
+        try:
+            now = _anew(part, split, options, resamples, dataset)
+        except ValueError as error:  # a gold or choice out of range
+            wrong.append(f"{split}: no figures can be computed: {error}")
+            continue
+        said = r.metrics.get(split, {})
+        for name in dict.fromkeys((*now, *said)):
+            where = f"{split} {name}"
+            if name not in now and (":" in name or name == "chance") and dataset is None:
+                unknown.append(where)
+            elif name not in now:
+                wrong.append(f"{where} is {said[name].value}, nothing gives such a figure")
+            elif name not in said and r.provenance.scoring != provenance.scoring_digest() and name in LATER:
+                continue
+            elif name not in said:
+                wrong.append(f"{where} is missing, the predictions give {now[name].value}")
+            elif differ(said[name].value, now[name].value):
+                wrong.append(f"{where} is {said[name].value}, the predictions give {now[name].value}")
+            elif differ(said[name].low, now[name].low) or differ(said[name].high, now[name].high):
+                intervals.append(f"{where} has {_bounds(said[name])}, the predictions give {_bounds(now[name])}")
+            else:
+                right += 1
+    return Figures(right, wrong, intervals, unknown)
+
+
+def _anew(
+    part: pd.DataFrame, split: Any, options: list[str] | None, resamples: int, dataset: Dataset | None
+) -> dict[str, Interval]:
+    if dataset is None or split not in dataset.splits:
+        now = dict(inference.summarise(part, options, resamples)) | calibration.figures(part, options, resamples)
+        return now | {"parse_failures": Interval(value=float((part["chosen"] == NO_ANSWER).mean()))}
+    known = part["id"].isin({e.id for e in dataset.splits[split]})  # strangers are reported with the golds
+    return scoring.figures_of(dataset, part[known], resamples).get(split, {})
+
+
+def _bounds(value: Interval) -> str:
+    return f"the interval {value.low} to {value.high}"

@@ -1,0 +1,229 @@
+"""What a few examples show before the first step, so that a run that can't come to anything stops within seconds.
+
+Each model in use is loaded once, by itself, and tried (`harness.train.model_probe`). The method's losses are then
+computed from
+the answers, stage by stage, without a model in memory: they must be finite, not zero, and have a finite gradient.
+
+Nothing of this is billed, and nothing of the run depends on it: no random number is drawn from its generators.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from harness.api import Example, Method, Need, View
+from harness.data import dataset
+from harness.errors import ConfigError
+from harness.models import scorer
+from harness.models.distributed import Io
+from harness.planning import memory
+from harness.planning.plan import Plan, PlannedStage, rung_of
+from harness.record import Preflight, RungCheck
+from harness.train.model_probe import Rung
+from harness.train.step import LiveRole, MicroStep, Place
+
+EXAMPLES = 8
+"""At most so many are tried, beside the one with the longest prompt: a micro-batch where that is smaller."""
+
+Shown = Callable[[int, Example], Example]
+"""The training example at a position as its step shows it."""
+
+Second = Callable[[Sequence[int], Sequence[Example]], Sequence[Example]]
+"""The examples at these positions once more, in another form."""
+
+Answers = dict[tuple[str, View], scorer.Outputs]
+"""What the rungs answered to the examples, by rung and view."""
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The examples that are tried."""
+
+    positions: Sequence[int]
+    first: Sequence[Example]
+    second: Sequence[Example] | None
+    """None: the method has no other form of them."""
+    longest: Example
+    families: Sequence[Example]
+    """Questions of which several are of one image; empty: none are to share it."""
+
+
+def check(plan: Plan, encoders: Mapping[str, scorer.Encoder], shown: Shown, second: Second, io: Io) -> Preflight:
+    """Try every rung and every stage. Raises `ModelError`, `ConfigError` or `TrainingError` with what to mend.
+
+    Each rank does the same by itself, and comes to the same end.
+    """
+    clock = time.perf_counter()
+    needed, room = memory.most_held(plan), memory.free(io.device)
+    if needed > room:
+        raise ConfigError(
+            f"the run needs {needed / 2**30:.1f} GiB for weights and optimizers alone, {io.device} has "
+            f"{room / 2**30:.1f} GiB free; take smaller rungs, adapters (train.lora = {{rank = 16}}), fewer workers a "
+            "machine, or a method with fewer models at once (`hkdbench plan` says what each needs)"
+        )
+    sample, warnings = _sample(plan, shown, second), list(plan.warnings)
+    rungs: dict[str, RungCheck] = {}
+    answers: Answers = {}
+    losses: dict[str, float] = {}
+    devices = [io.device] if io.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        widths = {}
+        for name in plan.infos:
+            encoder = encoders[name]
+            _check_options(encoder, plan, sample, warnings)
+            tried = Rung(name, plan, encoder, io.device)
+            rungs[name] = tried.check(sample.longest, sample.first)
+            if sample.families:
+                alone = tried.why_alone(sample.families)
+                rungs[name] = rungs[name].model_copy(update={"shares_image": not alone})
+                warnings += [alone] if alone else []
+            widths[name] = scorer.width(tried.vlm.config)
+            needs = _needs(plan, name)
+            answers[name, "first"] = tried.answers(sample.first, needs)
+            if sample.second is not None:
+                answers[name, "second"] = tried.answers(sample.second, needs)
+            del tried  # before the next one is loaded
+        for planned in plan.stages:
+            losses |= _rehearse(plan, planned, sample, answers, widths, io.device)
+    return Preflight(
+        examples=len(sample.first) + 1,
+        seconds=time.perf_counter() - clock,
+        rungs=rungs,
+        losses=losses,
+        memory_bytes=needed,
+        memory_free=room,
+        warnings=list(dict.fromkeys(warnings)),
+    )
+
+
+def _sample(plan: Plan, shown: Shown, second: Second) -> _Sample:
+    """The first examples that training shows (or, where nothing is trained, that are scored), and the longest."""
+    scored = [example for split in plan.dataset.splits.values() for example in split]
+    longest = max(scored, key=lambda e: len(e.question) + len(e.context) + len(e.claim) + sum(map(len, e.options)))
+    if not plan.stages:
+        return _Sample([], scored[:EXAMPLES], None, longest, [])
+    c = plan.config.train
+    size = min(EXAMPLES, c.batch_size, c.micro_batch_size or c.batch_size)
+    train = plan.training.splits["train"]
+    batch = plan.batch_at(0, size)
+    positions = [at for at, _ in batch]
+    first = [shown(at, example) for at, example in batch]
+    other = second(positions, first) if type(plan.method).second_view is not Method.second_view else None
+    several = [family for family in dataset.by_image(train) if len(family) > 1] if c.shares and size > 1 else []
+    families = [train[i] for family in several[:2] for i in family[: max(size // 2, 2)]][:size]
+    return _Sample(positions, first, other, longest, families)
+
+
+def _needs(plan: Plan, rung: str) -> frozenset[Need]:
+    """What the stages want of the rung beside the options."""
+    wanted: frozenset[Need] = frozenset()
+    for planned in plan.stages:
+        if any(rung_of(plan.stages, planned.stage, role) == rung for role in planned.stage.roles):
+            wanted |= plan.method.needs(planned.stage.name)
+    return wanted
+
+
+def _check_options(encoder: scorer.Encoder, plan: Plan, sample: _Sample, warnings: list[str]) -> None:
+    """Every letter in use must have its own tokens; options whose texts read alike are worth a warning."""
+    splits = [*plan.dataset.splits.values(), *plan.training.splits.values()]
+    encoder.check_letters(max(len(example.options) for split in splits for example in split))
+    for example in (*sample.first, sample.longest):
+        seen: dict[tuple[int, ...], str] = {}
+        for option in example.options:
+            tokens = tuple(encoder.processor.tokenizer.encode(option, add_special_tokens=False))
+            if tokens in seen:
+                warnings.append(
+                    f"model {encoder.name!r}: its tokenizer reads the options {seen[tokens]!r} and {option!r} of "
+                    f"example {example.id!r} alike"
+                )
+            seen[tokens] = option
+
+
+# -------------------------------------------------------------------------------------------- losses
+
+
+class _Rehearsed(MicroStep):
+    """A step whose roles have answered already."""
+
+    def __init__(self, ready: Mapping[tuple[str, View], scorer.Outputs], *args: Any) -> None:
+        super().__init__(*args)
+        self._ready = ready
+
+    def _forwarded(self, role: str, view: View) -> scorer.Outputs:
+        self._role(role)
+        if (role, view) not in self._outputs:
+            outputs = self._ready.get((role, view), self._ready[role, "first"])
+            self._outputs[role, view] = {
+                what: self._give(f"the {what} of role {role!r}", tensor.clone()) for what, tensor in outputs.items()
+            }
+        return self._outputs[role, view]
+
+
+class _Stand(LiveRole):
+    """A role without a model: what `Step.adapt` needs of one."""
+
+    def __init__(self, adapter: nn.Module | None) -> None:
+        self.adapter = adapter
+
+    def adapt(self, inputs: Tensor) -> Tensor:
+        assert self.adapter is not None
+        outputs: Tensor = self.adapter(inputs)
+        return outputs
+
+
+def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answers, widths: Mapping[str, int],
+              device: torch.device) -> dict[str, float]:  # fmt: skip
+    """The stage's loss terms on the answers of its rungs, by `stage.role.term`. Raises `TrainingError`."""
+    stage, method = planned.stage, plan.method
+    place, needs = Place(method.name, stage.name, 0), method.needs(stage.name)
+    rung = {role: rung_of(plan.stages, stage, role) for role in stage.roles}
+    adapters = method.adapters(stage.name, {role: widths[rung[role]] for role in stage.roles})
+    live = {role: _Stand(adapters[role].to(device) if role in adapters else None) for role in stage.roles}
+    learners = [name for name, role in stage.roles.items() if role.trainable]
+    means: dict[str, float] = {}
+    silent = set(learners)
+    for progress in (0.0, 0.5):  # a term may begin at nothing and grow
+        leaves: Answers = {
+            (role, view): {
+                what: tensor.clone().requires_grad_(role in learners) for what, tensor in answers[name, view].items()
+            }
+            for role, name in rung.items()
+            for view in get_args(View)
+            if (name, view) in answers
+        }
+        second = partial(_unasked, sample.first)
+        step = _Rehearsed(leaves, place, stage, progress, sample.first, second, live, needs, device)
+        terms = step.terms(method.loss(step), learners)
+        for (role, term), value_b in terms.items():
+            if not torch.isfinite(value_b).all():
+                raise place.error(
+                    f"preflight: loss term {role}.{term} is not finite on the first examples (progress {progress:g}); "
+                    "lower the method's weights or temperature, or check the models"
+                )
+            if value_b.any():
+                silent.discard(role)
+            means.setdefault(f"{stage.name}.{role}.{term}", float(value_b.detach().mean()))
+        torch.stack([value_b.sum() for value_b in terms.values()]).sum().backward()
+        for (role, _), outputs in leaves.items():
+            if any(t.grad is not None and not torch.isfinite(t.grad).all() for t in outputs.values()):
+                raise place.error(
+                    "a gradient is not finite though the loss is; lower train.lr or the method's weights "
+                    f"(preflight, role {role!r})"
+                )
+        if not silent:
+            return means
+    raise place.error(
+        f"preflight: the loss of {', '.join(sorted(silent))} is zero on the first examples, so there is nothing to "
+        "learn; expected a term above 0: is the teacher the student itself, or a weight 0?"
+    )
+
+
+def _unasked(examples: Sequence[Example]) -> Sequence[Example]:
+    return examples

@@ -1,0 +1,175 @@
+"""Where the time of a training step goes: some steps of each stage under torch's profiler, in this process.
+
+The loop names its parts with spans (`hkdbench:data`, ...); a part's time is that of its spans less the spans within.
+What is in none of them is `other`. On a GPU these are the times at which the CPU waits or launches work; the trace
+shows the device's own.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from harness.config import RunConfig
+from harness.errors import ConfigError
+from harness.models import scorer
+from harness.models.distributed import PlainIo, device
+from harness.planning.plan import Plan, make
+from harness.train import loop
+
+PREFIX = "hkdbench:"
+PARTS = ("data", "vision", "language", "loss", "backward", "optimizer", "communication", "other")
+TOWERS = ("visual", "vision_tower", "vision_model")
+"""What transformers calls the vision tower inside a model."""
+
+Span = tuple[str, float, float]
+"""Name, start and end in microseconds."""
+
+
+def measure(config: RunConfig, steps: int, warm: int, folder: Path | None = None) -> dict[str, Any]:
+    """Seconds a step of each part, by stage; a trace of each stage for Perfetto goes to `folder`.
+
+    Each stage is cut to `warm` + `steps` steps or a few more, and the first are left out. Raises `ConfigError` where
+    nothing is trained.
+    """
+    plan = _cut(config, steps + warm)
+    watch = _Watch(steps, warm, folder)
+    with TemporaryDirectory() as work, _towers_named():
+        loop.train(plan, PlainIo(watch.report, device(config.cluster.gpus_per_worker)), Path(work))
+    return {
+        "method": plan.config.method,
+        "benchmark": plan.config.benchmark,
+        "student": plan.config.student,
+        "batch_size": plan.config.train.batch_size,
+        "steps": steps,
+        "stages": watch.found,
+    }
+
+
+def _cut(config: RunConfig, steps: int) -> Plan:
+    """The plan with so many steps in its shortest stage, validated once."""
+    plan = make(config)
+    if not plan.stages:
+        raise ConfigError(f"method {config.method!r} trains nothing, so there is no step to profile; choose another")
+    shortest = min(planned.stage.share for planned in plan.stages)
+    examples = math.ceil(steps * config.train.batch_size / shortest)
+    settings = config.train.model_copy(update={"examples": examples, "validations": 1, "cache": "off"})
+    return make(config.model_copy(update={"train": settings}))
+
+
+class _Watch:
+    """Begins and ends profiles as the loop reports its steps."""
+
+    def __init__(self, steps: int, warm: int, folder: Path | None) -> None:
+        self.steps, self.warm, self.folder = steps, warm, folder
+        self.found: list[dict[str, Any]] = []
+        self.running: profile | None = None
+        self.begun = (0, 0.0)
+
+    def report(self, event: dict[str, Any]) -> None:
+        if "losses" not in event:
+            return
+        step = event["step"]
+        if self.running is None and step >= self.warm and event["stage"] not in [s["stage"] for s in self.found]:
+            gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+            self.running = profile(activities=[ProfilerActivity.CPU, *gpu])
+            self.running.__enter__()
+            self.begun = step, time.perf_counter()
+        elif self.running is not None and (step >= self.begun[0] + self.steps or step == event["steps"]):
+            seconds, count = time.perf_counter() - self.begun[1], step - self.begun[0]
+            self.running.__exit__(None, None, None)
+            self.found.append({"stage": event["stage"], "steps": count} | self._result(seconds, count, event["stage"]))
+            self.running = None
+
+    def _result(self, seconds: float, count: int, stage: str) -> dict[str, Any]:
+        assert self.running is not None
+        spans = [
+            (event.name.removeprefix(PREFIX), event.time_range.start, event.time_range.end)
+            for event in self.running.events() or ()
+            if event.name.startswith(PREFIX) and "CPU" in str(event.device_type)
+        ]
+        own = {part: 0.0 for part in PARTS} | exclusive(spans)
+        own["other"] = max(seconds * 1e6 - sum(own.values()), 0.0)
+        trace = None
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            trace = self.folder / f"trace-{re.sub(r'[^A-Za-z0-9._-]', '_', stage)}.json"
+            self.running.export_chrome_trace(str(trace))
+        return {
+            "seconds_a_step": seconds / count,
+            "parts": {part: own[part] / 1e6 / count for part in PARTS},
+            "trace": str(trace) if trace else None,
+        }
+
+
+def exclusive(spans: Iterable[Span]) -> dict[str, float]:
+    """Of each name the time of its spans less that of the spans within them; spans are nested or apart."""
+    totals: dict[str, float] = defaultdict(float)
+    around: list[Span] = []
+    for name, start, end in sorted(spans, key=lambda span: (span[1], -span[2])):
+        while around and around[-1][2] <= start:
+            around.pop()
+        totals[name] += end - start
+        if around:
+            totals[around[-1][0]] -= end - start
+        around.append((name, start, end))
+    return dict(totals)
+
+
+@contextmanager
+def _towers_named() -> Iterator[None]:
+    """Models that are loaded meanwhile put their vision tower's passes into a span."""
+    load = scorer.load_vlm
+
+    def loaded(*args: Any) -> nn.Module:
+        vlm = load(*args)
+        for tower in _towers(vlm):
+            entered: list[Any] = []
+
+            def before(*_: Any, entered: list[Any] = entered) -> None:
+                entered.append(record_function(f"{PREFIX}vision").__enter__())
+
+            def after(*_: Any, entered: list[Any] = entered) -> None:
+                entered.pop().__exit__(None, None, None)
+
+            tower.register_forward_pre_hook(before)
+            tower.register_forward_hook(after, always_call=True)
+        return vlm
+
+    scorer.load_vlm = loaded  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        scorer.load_vlm = load
+
+
+def _towers(vlm: nn.Module) -> Sequence[nn.Module]:
+    found = [module for name, module in vlm.named_modules() if name.rpartition(".")[2] in TOWERS]
+    inner = {id(child) for module in found for child in module.modules() if child is not module}
+    return [module for module in found if id(module) not in inner]
+
+
+def to_text(found: dict[str, Any]) -> str:
+    """`measure`'s answer for a person."""
+    lines = [f"{found['method']} on {found['benchmark']}, student {found['student']}, batches of {found['batch_size']}"]
+    for stage in found["stages"]:
+        whole = stage["seconds_a_step"]
+        lines.append(f"  stage {stage['stage']}: {whole * 1e3:.1f} ms a step, over {stage['steps']} steps")
+        lines += [
+            f"    {part:14} {seconds * 1e3:9.2f} ms  {100 * seconds / whole:5.1f} %"
+            for part, seconds in stage["parts"].items()
+        ]
+        if stage["trace"]:
+            lines.append(f"    trace: {stage['trace']} (open it at ui.perfetto.dev)")
+    return "\n".join(lines)

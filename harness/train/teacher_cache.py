@@ -1,0 +1,299 @@
+"""What frozen models answered is kept, and so is what stages made that only ready a teacher.
+
+Within a run a frozen model is asked about an unchanged example once. With a `Cache` the runs of a store share its
+answers, and a teacher that is tuned alike in many runs is tuned in one of them.
+
+Answers are computed before the stage that first needs them, in the data's order and in batches of one size, so
+that they depend neither on the number of workers nor on where a run was taken up again, nor on whether this run
+or another computed them. They differ from those of a run without the cache in the last bits only, as batches are
+padded to other lengths. Whatever may change a bit is part of a key: weights, processor, examples with their images,
+precision, software, kind of device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness import provenance
+from harness.api import Example, Need, Stage
+from harness.data import dataset
+from harness.models import shared_prefix
+from harness.models.distributed import Io
+from harness.models.scorer import ABSENT
+from harness.planning.plan import Plan, PlannedStage, for_stage
+from harness.store.tensor_cache import Cache, Found, Kind, key_of
+from harness.train.step import LiveRole
+
+Answers = dict[str, Tensor]
+"""As `source/what`: by source of weights the option logits (N, K) of `Asked.examples`, absent options at -1e4, and what
+`Asked.needs` names beside them, on the CPU."""
+
+SHARD_BATCHES = 16
+"""Batches a shard of answers: what one process computes while others wait for it."""
+PATIENCE_SECONDS = 60.0
+KEPT: frozenset[Need] = frozenset({"hidden", "vocab"})
+"""What is kept beside option logits; visual tokens are too many."""
+VOCAB_BYTES = 64 * 2**20
+"""The logits of whole vocabularies (N, V) are kept up to this size: a run holds them in memory and in checkpoints."""
+
+# ------------------------------------------------------------------------------------------- what is asked
+
+
+def source(plan: Plan, stage: Stage, role: str) -> str:
+    """The weights of a frozen role by name: a rung, or the learner `stage.role` that left them."""
+    weights = stage.roles[role].weights
+    if isinstance(weights, str):
+        return weights
+    earlier = next(p.stage for p in plan.stages if p.stage.name == weights.stage)
+    learned = earlier.roles[weights.role].trainable
+    return f"{weights.stage}.{weights.role}" if learned else source(plan, earlier, weights.role)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What frozen weights are asked in a run: about which examples, and what beside option logits."""
+
+    examples: list[Example]
+    needs: frozenset[Need]
+
+    def fitting(self, vocabulary: int) -> frozenset[Need]:
+        """What of `needs` is kept of a model with so many tokens.
+
+        All the vocabulary's logits or none: the largest few would do at temperature 1, but not where it is high.
+        """
+        fits = len(self.examples) * vocabulary * 4 <= VOCAB_BYTES
+        return self.needs if fits else self.needs - {"vocab"}
+
+
+def asked(plan: Plan, shown: Callable[[Plan, int, Example], Example]) -> dict[str, Asked]:
+    """By source of frozen weights what it is asked about training examples that are shown unchanged.
+
+    `shown` gives the example at a position as its step shows it: the same object, where nothing changes it.
+    Stages that need more than `KEPT` don't count.
+    """
+    train, size = plan.training.splits["train"], plan.config.train.batch_size
+    examples: dict[str, set[str]] = defaultdict(set)
+    wanted: dict[str, frozenset[Need]] = defaultdict(frozenset)
+    for planned in plan.stages:
+        stage, seen = planned.stage, for_stage(plan, planned.stage)
+        frozen = {source(plan, stage, name) for name, role in stage.roles.items() if not role.trainable}
+        if frozen and seen.method.needs(stage.name) <= KEPT:
+            order = plan.batch_at(planned.position, planned.steps * size)
+            unchanged = {example.id for at, example in order if shown(seen, at, example) is example}
+            for name in frozen:
+                examples[name] |= unchanged
+                wanted[name] |= seen.method.needs(stage.name)
+    if plan.config.train.shares:  # those of an image beside each other: they are answered together
+        train = [train[i] for family in dataset.by_image(train) for i in family]
+    return {name: Asked([e for e in train if e.id in ids], wanted[name]) for name, ids in examples.items()}
+
+
+# ------------------------------------------------------------------------------------------------ answers
+
+
+def answers(
+    role: LiveRole,
+    examples: Sequence[Example],
+    needs: frozenset[Need],
+    batch_size: int,
+    io: Io,
+    cache: Cache | None = None,
+    share: bool = False,
+) -> dict[str, Tensor]:
+    """The role's option logits (N, K) for the examples and what it `needs` beside them, by name.
+
+    Shard by shard: from the cache, or forwarded and put there. The batches of a shard are shared among the ranks. What
+    the cache gave is noted in the role's bill. With `share` questions of an image pass it once (see
+    `harness.models.shared_prefix`).
+    """
+    of_model = _model(role, batch_size, io) | {"needs": sorted(needs), "share": share} if cache else {}
+    size = SHARD_BATCHES * batch_size
+    parts: list[Mapping[str, Tensor]] = []
+    for start in range(0, len(examples), size):
+        shard = examples[start : start + size]
+        key = key_of(of_model | {"examples": [content(example) for example in shard]}) if cache else ""
+        found = _kept(cache, "answers", key, io)
+        if found is None:
+            with turn(cache, "answers", key, io):
+                found = _kept(cache, "answers", key, io)  # another process may have made it while this one waited
+                if found is None:
+                    parts.append(_forwarded(role, shard, needs, batch_size, io, share))
+                    if cache and io.rank == 0:
+                        about = {"rung": role.rung, "precision": role.scorer.precision, "examples": len(shard)}
+                        cache.put("answers", key, parts[-1], about, {})
+                    continue
+        role.recall(0, shared=len(shard) if io.rank == 0 else 0)
+        parts.append(found.tensors)
+    return {what: _together([part[what] for part in parts]) for what in ("options", *sorted(needs))}
+
+
+def _forwarded(
+    role: LiveRole, examples: Sequence[Example], needs: frozenset[Need], batch_size: int, io: Io, share: bool
+) -> dict[str, Tensor]:
+    """Option logits (n, k), what is needed, and the logsumexp of all the vocabulary's (n,): probabilities follow."""
+    mine = {}
+    for number, start in enumerate(range(0, len(examples), batch_size)):
+        if number % io.world == io.rank:
+            batch = shared_prefix.encoded(role.encoder, examples[start : start + batch_size], share)
+            outputs = role.forward({k: v.to(io.device) for k, v in batch.items()}, needs | {"vocab"})
+            kept = {what: outputs[what].cpu() for what in ("options", *sorted(needs))}
+            mine[start] = kept | {"logsumexp": outputs["vocab"].logsumexp(-1).cpu()}
+    whole: Mapping[int, dict[str, Tensor]] = {start: kept for part in io.gather(mine) for start, kept in part.items()}
+    batches = [whole[start] for start in sorted(whole)]
+    return {what: _together([batch[what] for batch in batches]) for what in batches[0]}
+
+
+def _together(parts: Sequence[Tensor]) -> Tensor:
+    """One after another; rows of fewer options are filled up with absent ones."""
+    if parts[0].dim() == 1:
+        return torch.cat(list(parts))
+    width = max(part.shape[1] for part in parts)
+    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1]), value=ABSENT) for part in parts])
+
+
+# ------------------------------------------------------------------------------------------------- stages
+
+
+def stage_key(plan: Plan, planned: PlannedStage, inputs: Mapping[str, Mapping[str, Tensor]], io: Io) -> str | None:
+    """The key of a stage's outcome; None where it is this run's alone: the student learns in it, or all settings count.
+
+    `plan` is that of the stage (`plan.for_stage`), `inputs` are the weights that earlier stages left.
+    """
+    stage, method = planned.stage, plan.method
+    learners = {name for name, role in stage.roles.items() if role.trainable}
+    taken = {r.weights for p in plan.stages for r in p.stage.roles.values() if not isinstance(r.weights, str)}
+    handed_on = {w.role for w in taken if w.stage == stage.name}
+    if method.stage_settings(stage.name) is None or method.student in learners or not handed_on <= learners:
+        return None
+    roles = {}
+    for name, role in stage.roles.items():
+        w = role.weights
+        digest = plan.infos[w].digest if isinstance(w, str) else _weights(inputs[f"{w.stage}.{w.role}"])
+        roles[name] = [digest, role.trainable]
+    config, splits = plan.config, plan.training.splits
+    seen = splits["train"] + splits["validation"][: config.train.validation_examples]
+    return key_of(
+        _surroundings(io)
+        | {
+            "code": plan.code,
+            "method": method.name,
+            "settings": plan.settings,
+            "stage": [stage.name, planned.steps, planned.position],
+            "roles": roles,
+            "train": config.train.model_dump(mode="json"),
+            "batch": config.evaluate.batch_size,
+            "seed": config.seed,
+            "world": io.world,
+            "golds": [example.gold for example in seen],
+            "examples": [content(example) for example in seen],
+        }
+    )
+
+
+def taken_over(cache: Cache | None, key: str, io: Io) -> Found | None:
+    """The outcome of a stage that another run has trained: `role/...` tensors, its record and history."""
+    return _kept(cache, "stages", key, io)
+
+
+@contextmanager
+def turn(cache: Cache | None, kind: Kind, key: str, io: Io) -> Iterator[None]:
+    """Alone, among all processes with this cache, to make what belongs to the key."""
+    if cache is None:
+        yield
+        return
+    while True:
+        lock = cache.acquire(kind, key, PATIENCE_SECONDS) if io.rank == 0 else None
+        if io.gather(lock is not None)[0]:  # the other ranks wait too, but not for ever in one collective
+            break
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _kept(cache: Cache | None, kind: Kind, key: str, io: Io) -> Found | None:
+    """The entry as rank 0 finds it, on every rank: they may not see the same disk."""
+    if cache is None:
+        return None
+    found: Found | None = io.gather(cache.get(kind, key) if io.rank == 0 else None)[0]
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ content
+
+_contents: dict[int, tuple[Example, str]] = {}
+
+
+def content(example: Example) -> str:
+    """sha256 over all of an example that a model is shown: prompt, options, image (a file's bytes, or pixels)."""
+    known = _contents.get(id(example))
+    if known is None or known[0] is not example:
+        if len(_contents) > 1_000_000:
+            _contents.clear()
+        digest = hashlib.sha256(json.dumps([example.prompt(), example.options]).encode())
+        if isinstance(example.image, bytes):
+            digest.update(example.image)
+        elif isinstance(example.image, Path) and example.image.is_file():
+            digest.update(example.image.read_bytes())
+        else:
+            image = example.load_image()
+            digest.update(f"{image.size}".encode() + image.tobytes())
+        known = _contents[id(example)] = example, digest.hexdigest()
+    return known[1]
+
+
+def _model(role: LiveRole, batch_size: int, io: Io) -> dict[str, Any]:
+    """What a frozen model's answers depend on beside the examples."""
+    return _surroundings(io) | {
+        "weights": role.info.digest if role.began is None else _weights(role.began),
+        "kept": role.kept,
+        "processor": role.encoder.fingerprint,
+        "letters": role.encoder.letters,
+        "attention": getattr(role.scorer.vlm.config, "_attn_implementation", None),
+        "precision": role.scorer.precision,
+        "batch": batch_size,
+        "view": "first",
+        "position": "answer",
+        "models": _source_of_models(),
+    }
+
+
+def _surroundings(io: Io) -> dict[str, Any]:
+    """What may change the last bits: the software, the kind of device, how many threads share a sum."""
+    versions = provenance.static()["versions"]
+    device = torch.cuda.get_device_name(io.device) if io.device.type == "cuda" else io.device.type
+    return {
+        "versions": {name: versions.get(name) for name in ("torch", "transformers", "tokenizers", "pillow")},
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _weights(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _source_of_models() -> str:
+    files = (
+        Path(__file__).parents[1] / "models" / name
+        for name in ("scorer.py", "shared_prefix.py", "quantization.py", "window_attention.py")
+    )
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
