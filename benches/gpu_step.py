@@ -39,8 +39,8 @@ from benches import kd_step, qwen
 from benches.common import header, keep
 from harness.api import Benchmark, Example, Ladder, Method, Role, Split, Stage, Step
 from harness.config import RunConfig, RungConfig, parse
-from harness.models import ladders, quantization, scorer
-from harness.models.distributed import PlainIo
+from harness.models import encoding, ladders, loading, quantization, scorer
+from harness.models.distributed import SingleProcess
 from harness.planning import cost, plan
 from harness.train import loop
 
@@ -125,9 +125,9 @@ def one(way: str, folder: Path, size: int, steps: int, checkpointing: bool, tiny
     """A few steps one way: the first loss, seconds a step, the peak of the device's memory."""
     examples = list(LongPrompts(**(SMALL if tiny else {})).load("train"))[:size]
     rungs = {name: RungConfig(name=name, model=str(folder / name)) for name in ("S", "L")}
-    encoder = scorer.load_encoder(rungs["S"])
+    encoder = encoding.load_encoder(rungs["S"])
     batch = {k: v.to(device) for k, v in encoder(examples).items() if k != "options"}
-    student = scorer.load_vlm(rungs["S"])
+    student = loading.load_vlm(rungs["S"])
     teacher = quantization.load(rungs["L"], "nf4" if way == "nf4" else "bf16", "bf16")
     if way == "offload":
         quantization.offload(teacher, torch.device(device))
@@ -185,8 +185,8 @@ def run(folder: Path, size: int, steps: int, checkpointing: bool, tiny: bool, de
             stamps.append(now(device))
 
     with TemporaryDirectory() as work:
-        found = loop.train(made, PlainIo(report, torch.device(device)), Path(work))
-    encoder = scorer.load_encoder(made.rungs["S"])
+        found = loop.train(made, SingleProcess(report, torch.device(device)), Path(work))
+    encoder = encoding.load_encoder(made.rungs["S"])
     batch = encoder(made.training.splits["train"][:size])
     seconds = statistics.median(b - a for a, b in pairwise(stamps[1:]))
     assert found.preflight is not None
@@ -201,7 +201,7 @@ def figures(
 ) -> dict[str, Any]:
     """Speed and memory of steps that take so many seconds."""
     infos = {name: ladders.inspect(rung) for name, rung in rungs.items()}
-    tokens, patches = scorer.token_counts(scorer.load_config(rungs["S"]), dict(batch))
+    tokens, patches = scorer.token_counts(loading.load_config(rungs["S"]), dict(batch))
     flops = {name: ladders.forward_flops(info, tokens, patches) for name, info in infos.items()}
     work = 3 * flops["S"] + flops["L"]
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else 0

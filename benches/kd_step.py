@@ -37,9 +37,9 @@ from benches import qwen
 from benches.common import RESULTS, header, keep
 from harness.api import Example
 from harness.config import RungConfig
-from harness.models import scorer as models
-from harness.models import shared_prefix
-from harness.models.scorer import Batch
+from harness.models import encoding, loading, shared_prefix
+from harness.models.encoding import Batch
+from harness.models.scorer import OptionScorer
 from tests import families
 
 ROWS, TOKENS = 151_936, 1_000
@@ -54,7 +54,7 @@ def answers(
     longer = torch.cat([ids, answer], 1)
     if way == "ours":
         batch = inputs | {"options": torch.ones(len(ids), 2, dtype=torch.bool, device=ids.device)}
-        pupil, master = (models.OptionScorer(vlm, [[(1,)], [(2,)]], precision) for vlm in (student, teacher))
+        pupil, master = (OptionScorer(vlm, [[(1,)], [(2,)]], precision) for vlm in (student, teacher))
         for scorer in (pupil, master):
             scorer.letters = scorer.letters.to(ids.device)  # type: ignore[assignment,operator]
 
@@ -102,12 +102,12 @@ def one(way: str, folder: Path, size: int, steps: int, side: int, shared: bool, 
     """A few steps one way: the first loss, seconds a step, and the peak of memory above what was there before."""
     torch.set_num_threads(1)
     rungs = [RungConfig(name=name, model=str(folder / name)) for name in ("S", "L")]
-    student, teacher = (models.load_vlm(rung) for rung in rungs)
+    student, teacher = (loading.load_vlm(rung) for rung in rungs)
     if way != "ours":
         qwen.apart(student), qwen.apart(teacher)
     student.train()
     teacher.eval().requires_grad_(False)
-    encoder = models.load_encoder(rungs[0])
+    encoder = encoding.load_encoder(rungs[0])
     asked, plain, own = questions(encoder, size, side, shared, context)
     if way == "trainer":
         return trainer_steps(student, teacher, encoder.processor, asked, steps)
@@ -138,7 +138,7 @@ def figures(losses: list[float], wall: list[float], cpu: list[float], size: int,
 
 
 def questions(
-    encoder: models.Encoder, size: int, side: int, shared: bool, context: int
+    encoder: encoding.Encoder, size: int, side: int, shared: bool, context: int
 ) -> tuple[list[dict[str, Any]], Batch, Batch]:
     """Prompts of one length: as conversations, as a model takes them, and as ours takes them.
 

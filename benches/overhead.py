@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from benches.common import RESULTS, header, keep
 from harness.api import Example
 from harness.config import RunConfig
-from harness.models import scorer
-from harness.models.distributed import PlainIo
+from harness.models import encoding, loading, scorer
+from harness.models.distributed import SingleProcess
 from harness.planning import plan
 from harness.planning.plan import Plan
 from harness.record import Record
@@ -63,8 +63,8 @@ def bare_loop(planned: Plan, clock: Clock) -> tuple[float, Weights]:
     """
     config = planned.config.train
     rung = planned.rungs[planned.config.student]
-    encode = scorer.load_encoder(rung)
-    model = scorer.OptionScorer(scorer.load_vlm(rung), encode.letters).train()
+    encode = encoding.load_encoder(rung)
+    model = scorer.OptionScorer(loading.load_vlm(rung), encode.letters).train()
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -112,7 +112,7 @@ def harness_loop(planned: Plan, clock: Clock) -> tuple[float, Weights]:
     """The same by `harness.train.loop`: the seconds that it bills as training, and the final weights."""
     timed = patch("harness.train.loop.time", SimpleNamespace(perf_counter=clock))
     with timed, tempfile.TemporaryDirectory() as work:
-        trained = train(planned, PlainIo(), Path(work))
+        trained = train(planned, SingleProcess(), Path(work))
     return trained.seconds["train"], dict(trained.student.vlm.state_dict())
 
 

@@ -29,9 +29,9 @@ from benches.common import RESULTS, header, keep
 from benches.kd_step import memory
 from benches.shared_prefix import build, polled
 from harness.config import RungConfig
-from harness.data import dataset
-from harness.models import scorer as models
-from harness.models import shared_prefix
+from harness.data import order
+from harness.models import encoding, loading, shared_prefix
+from harness.models.scorer import OptionScorer, token_counts
 
 QUESTIONS = 18
 WAYS = ("shared", "alone")
@@ -41,13 +41,13 @@ def one(way: str, folder: Path, size: int, steps: int, questions: int) -> dict[s
     """So many steps one way, and one before that isn't timed: losses, CPU seconds a step, the peak of memory."""
     torch.set_num_threads(1)
     rung = RungConfig(name="S", model=str(folder))
-    encoder = models.load_encoder(rung)
-    scorer = models.OptionScorer(models.load_vlm(rung), encoder.letters).train()
+    encoder = encoding.load_encoder(rung)
+    scorer = OptionScorer(loading.load_vlm(rung), encoder.letters).train()
     optimizer = torch.optim.AdamW(scorer.parameters(), lr=1e-4, fused=True)
     examples = polled(2 * size // questions, QUESTIONS)
-    before, losses, encoding, learning, walls, tokens = memory("VmRSS"), [], [], [], [], []
+    before, losses, encoding_s, learning, walls, tokens = memory("VmRSS"), [], [], [], [], []
     for step in range(steps + 1):
-        shown = [e for _, e in dataset.batch_at(examples, 0, step * size, size, questions)]
+        shown = [e for _, e in order.batch_at(examples, 0, step * size, size, questions)]
         golds_b = torch.tensor([(step + k) % 2 for k in range(size)])  # all are yes: something to learn
         wall, start = time.perf_counter(), time.process_time()
         batch = shared_prefix.encoded(encoder, shown, share=way == "shared")
@@ -57,16 +57,16 @@ def one(way: str, folder: Path, size: int, steps: int, questions: int) -> dict[s
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(float(loss.detach()))
-        tokens.append(models.token_counts(scorer.vlm.config, batch))
-        encoding.append(encoded - start)
+        tokens.append(token_counts(scorer.vlm.config, batch))
+        encoding_s.append(encoded - start)
         learning.append(time.process_time() - encoded)
         walls.append(time.perf_counter() - wall)
-    whole = statistics.median(map(sum, zip(encoding[1:], learning[1:], strict=True)))
+    whole = statistics.median(map(sum, zip(encoding_s[1:], learning[1:], strict=True)))
     return {
         "losses": losses,
         "text_tokens": tokens[-1][0],
         "patches": tokens[-1][1],
-        "encoding_cpu_s": round(statistics.median(encoding[1:]), 3),
+        "encoding_cpu_s": round(statistics.median(encoding_s[1:]), 3),
         "learning_cpu_s": round(statistics.median(learning[1:]), 3),
         "samples_per_cpu_s": round(size / whole, 2),
         "samples_per_wall_s": round(size / statistics.median(walls[1:]), 2),

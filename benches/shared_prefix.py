@@ -31,8 +31,9 @@ from benches.common import RESULTS, header, keep
 from harness.api import Example, Method
 from harness.config import RungConfig
 from harness.evaluation.predict import evaluate
-from harness.models import scorer as models
-from harness.models.distributed import PlainIo
+from harness.models import encoding, loading
+from harness.models.distributed import SingleProcess
+from harness.models.scorer import OptionScorer
 from methods.hkd4vlm.method import HKD4VLM
 from methods.zero_shot import ZeroShot
 from tests import families
@@ -43,7 +44,7 @@ THINGS = WORDS.split()
 BATCH = 36
 
 
-def build(folder: Path, width: int, layers: int) -> tuple[models.OptionScorer, models.Encoder]:
+def build(folder: Path, width: int, layers: int) -> tuple[OptionScorer, encoding.Encoder]:
     """A model of Qwen2.5-VL's classes with its processor, saved as a hub's folder holds them."""
     families.build("qwen2_5_vl", folder, width=width, layers=layers, more=" ".join(["Is", "there", "a", "in", *THINGS]))
     config = hf.AutoConfig.from_pretrained(folder)
@@ -64,8 +65,8 @@ def build(folder: Path, width: int, layers: int) -> tuple[models.OptionScorer, m
     stated |= {"processor_class": "Qwen2_5_VLProcessor", "image_processor_type": "Qwen2VLImageProcessor"}
     (folder / "preprocessor_config.json").write_text(json.dumps(stated))
     rung = RungConfig(name="S", model=str(folder))
-    encoder = models.load_encoder(rung)
-    return models.OptionScorer(models.load_vlm(rung), encoder.letters).eval(), encoder
+    encoder = encoding.load_encoder(rung)
+    return OptionScorer(loading.load_vlm(rung), encoder.letters).eval(), encoder
 
 
 def pictures(count: int) -> list[Callable[[], Image.Image]]:
@@ -88,7 +89,7 @@ def polled(images: int, questions: int) -> list[Example]:
     ]
 
 
-def one_by_one(model: tuple[models.OptionScorer, models.Encoder], examples: list[Example]) -> list[int]:
+def one_by_one(model: tuple[OptionScorer, encoding.Encoder], examples: list[Example]) -> list[int]:
     """Batched `generate`, each question with its image; the letter is read from the new token."""
     scorer, encoder = model
     encoder.processor.tokenizer.padding_side = "left"
@@ -105,8 +106,8 @@ def one_by_one(model: tuple[models.OptionScorer, models.Encoder], examples: list
     return chosen
 
 
-def ours(model: tuple[models.OptionScorer, models.Encoder], method: Method, examples: list[Example]) -> list[int]:
-    rows, _, note = evaluate(model, method, examples, "test", BATCH, PlainIo())
+def ours(model: tuple[OptionScorer, encoding.Encoder], method: Method, examples: list[Example]) -> list[int]:
+    rows, _, note = evaluate(model, method, examples, "test", BATCH, SingleProcess())
     assert not note, note
     return [row["chosen"] for row in rows]
 
@@ -166,7 +167,7 @@ def main() -> None:
             print(f"{first + len(groups)} of {arguments.images} images", file=sys.stderr, flush=True)
         found: dict[str, Any] = {
             "items": len(many),
-            "image_tokens": int((model[1](many[:1])["input_ids"] == models.image_token(model[0].vlm.config)).sum()),
+            "image_tokens": int((model[1](many[:1])["input_ids"] == loading.image_token(model[0].vlm.config)).sum()),
             "generate": total(peers) | {"items_per_s": round(len(many) / total(peers)["wall_s"], 1)},
             "shared": total(owns) | {"items_per_s": round(len(many) / total(owns)["wall_s"], 1)},
             "faster_wall": compared(peers, owns, "wall_s"),

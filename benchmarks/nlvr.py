@@ -85,10 +85,6 @@ class NLVR(Benchmark):
         """The id, the published name of the image, and the item's identifier, which answers all of its orders."""
         return (example.id, f"{example.id}.png", example.group)
 
-    def swap_gold(self, example: Example) -> int | None:
-        """Unknown: a sentence may be true of an unrelated image too."""
-        return None
-
 
 # ------------------------------------------------------------------------------------------- scoring
 

@@ -178,10 +178,6 @@ class Benchmark:
         """The names under which a file of predictions may answer the example. One may stand for several."""
         return (example.id,)
 
-    def swap_gold(self, example: Example) -> int | None:
-        """The gold option once the image is swapped for an unrelated one; None where that isn't known."""
-        return None
-
 
 # ------------------------------------------------------------------------------------------- methods
 
@@ -338,13 +334,6 @@ class Method:
     def second_view(self, example: Example, rng: random.Random) -> Example:
         """What `augment` gave, in another form with the same options at the same letters: the `second` view."""
         return example
-
-    def swap_rate(self) -> float:
-        """The share of training examples that show another group's image, before `augment`. Default: 0.
-
-        The gold becomes `Benchmark.swap_gold`; where that isn't known the example stays as it is.
-        """
-        return 0.0
 
     def views(self, example: Example) -> Sequence[Example]:
         """The forms in which the student is asked at test time. Default: as it stands, once."""

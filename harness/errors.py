@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 
@@ -24,6 +25,28 @@ class ModelError(UserError, ValueError):
 
 class StoreError(UserError, OSError):
     """The store can't be read or written."""
+
+
+class TrainingError(RuntimeError):
+    """A method broke the contract or the numbers broke down; says where, and what to change."""
+
+    def __init__(self, message: str, stage: str, step: int) -> None:
+        super().__init__(message)
+        self.stage, self.step = stage, step
+
+
+@dataclass(frozen=True)
+class StepLocation:
+    """Where in a run something happens."""
+
+    method: str
+    stage: str
+    step: int
+
+    def error(self, text: str) -> TrainingError:
+        return TrainingError(
+            f"method {self.method!r}, stage {self.stage!r}, step {self.step}: {text}", self.stage, self.step
+        )
 
 
 def near(name: str, known: Iterable[str]) -> str:

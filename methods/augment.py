@@ -1,8 +1,7 @@
 """Augmentation that can't change the gold: options, wording and image quality, one switch each.
 
 No hue jitter (many golds are colours) and no mirror (captions say left and right). Image changes are drawn
-now and applied when the image is read. Swapping in another example's image is not here: a method sees one
-example at a time, so the harness does it (`Method.swap_rate`).
+now and applied when the image is read.
 """
 
 from __future__ import annotations

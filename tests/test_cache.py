@@ -18,7 +18,7 @@ from common import Cli
 from harness import registry
 from harness.api import Example
 from harness.config import ClusterConfig, RunConfig, parse
-from harness.models.distributed import PlainIo
+from harness.models.distributed import SingleProcess
 from harness.planning import plan
 from harness.planning.plan import Plan
 from harness.store import Store
@@ -148,22 +148,22 @@ def bill(result: loop.Trained) -> dict[str, tuple[int, int, int]]:
 
 
 def test_runs_share_teachers_and_answers_bit_for_bit(make: Make, cache: Cache, tmp_path: Path) -> None:
-    alone = loop.train(make(temperature=4.0), PlainIo(), tmp_path / "alone")
-    first = loop.train(make(temperature=1.0), PlainIo(), tmp_path / "first", cache)
+    alone = loop.train(make(temperature=4.0), SingleProcess(), tmp_path / "alone")
+    first = loop.train(make(temperature=1.0), SingleProcess(), tmp_path / "first", cache)
     assert bill(first) == bill(alone) == {"teacher": (48, 48, 0), "distil": (48, 0, 0)}
-    second = loop.train(make(temperature=4.0), PlainIo(), tmp_path / "second", cache)
+    second = loop.train(make(temperature=4.0), SingleProcess(), tmp_path / "second", cache)
     assert bill(second) == {"teacher": (0, 0, 0), "distil": (0, 0, 48)}
     assert [stage.taken_over for stage in second.stages] == [True, False]
     weights = [dict(t.student.vlm.state_dict()) for t in (alone, second)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert second.history == alone.history
 
-    other = loop.train(make(seed=1), PlainIo(), tmp_path / "other", cache)  # another seed tunes another teacher
+    other = loop.train(make(seed=1), SingleProcess(), tmp_path / "other", cache)  # another seed tunes another teacher
     assert bill(other) == {"teacher": (48, 48, 0), "distil": (48, 0, 0)}
 
     for entry in cache.entries():  # all that is kept is damaged: all is made again
         entry.path.write_bytes(entry.path.read_bytes()[:-1] + b"?")
-    third = loop.train(make(temperature=4.0), PlainIo(), tmp_path / "third", cache)
+    third = loop.train(make(temperature=4.0), SingleProcess(), tmp_path / "third", cache)
     assert bill(third) == {"teacher": (48, 48, 0), "distil": (48, 0, 0)}
     assert third.history == alone.history
 
@@ -172,32 +172,32 @@ def test_runs_share_teachers_and_answers_bit_for_bit(make: Make, cache: Cache, t
 def test_hidden_states_and_the_vocabularys_logits_are_shared_too(
     make: Make, cache: Cache, tmp_path: Path, method: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live = loop.train(make(method=method, cache="off", temperature=4.0, **settings), PlainIo(), tmp_path / "live")
+    live = loop.train(make(method=method, cache="off", temperature=4.0, **settings), SingleProcess(), tmp_path / "live")
     assert bill(live)["distil"] == (48, 0, 0)
-    loop.train(make(method=method, temperature=1.0, **settings), PlainIo(), tmp_path / "first", cache)
-    second = loop.train(make(method=method, temperature=4.0, **settings), PlainIo(), tmp_path / "second", cache)
+    loop.train(make(method=method, temperature=1.0, **settings), SingleProcess(), tmp_path / "first", cache)
+    second = loop.train(make(method=method, temperature=4.0, **settings), SingleProcess(), tmp_path / "second", cache)
     assert bill(second)["distil"] == (0, 0, 48)
     terms = [[row["value"] for row in t.history if row["stage"] == "distil"] for t in (live, second)]
     assert terms[1] == pytest.approx(terms[0], rel=1e-4)
-    plain = loop.train(make(method=method, temperature=2.0), PlainIo(), tmp_path / "plain", cache)
+    plain = loop.train(make(method=method, temperature=2.0), SingleProcess(), tmp_path / "plain", cache)
     # Over the options less is asked, which is kept apart; else it is the same again.
     assert bill(plain)["distil"] == ((48, 0, 0) if "support" in settings else (0, 0, 48))
     if "support" in settings:
         monkeypatch.setattr(teacher_cache, "VOCAB_BYTES", 1)
-        large = loop.train(make(method=method, temperature=4.0, **settings), PlainIo(), tmp_path / "large", cache)
+        large = loop.train(make(method=method, temperature=4.0, **settings), SingleProcess(), tmp_path / "large", cache)
         assert bill(large)["distil"] == (48, 0, 0)
 
 
 def test_visual_tokens_are_too_many_to_keep(make: Make, cache: Cache, tmp_path: Path) -> None:
     for name in ("first", "second"):
-        result = loop.train(make(method="relation_kd"), PlainIo(), tmp_path / name, cache)
+        result = loop.train(make(method="relation_kd"), SingleProcess(), tmp_path / name, cache)
         assert bill(result)["distil"] == (48, 0, 0)
 
 
 def test_what_a_stage_depends_on_is_part_of_its_key(make: Make) -> None:
     def key(planned: Plan) -> str | None:
         stage = planned.stages[0]
-        return teacher_cache.stage_key(plan.for_stage(planned, stage.stage), stage, {}, PlainIo())
+        return teacher_cache.stage_key(plan.for_stage(planned, stage.stage), stage, {}, SingleProcess())
 
     first = key(make())
     assert first is not None
@@ -210,7 +210,7 @@ def test_what_a_stage_depends_on_is_part_of_its_key(make: Make) -> None:
     assert key(replace(changed, config=changed.config.model_copy(update={"train": batch}))) != first
     last = changed.stages[1]
     assert (
-        teacher_cache.stage_key(plan.for_stage(changed, last.stage), last, {}, PlainIo()) is None
+        teacher_cache.stage_key(plan.for_stage(changed, last.stage), last, {}, SingleProcess()) is None
     )  # the student learns
 
 

@@ -153,9 +153,6 @@ class Faulty(Sound):
             return [replace(e, gold=0) for e in examples]
         return examples
 
-    def swap_gold(self, example: Example) -> int | None:
-        return 7 if self.fault == "swap" else None
-
     def protocols(self) -> Mapping[str, Callable[[Sequence[Answer]], dict[str, float]]]:
         faults: dict[str, Callable[[Sequence[Answer]], dict[str, float]]] = {
             "protocol": lambda answers: {"right": 1 / 0},
@@ -183,7 +180,6 @@ class Faulty(Sound):
             "warn",
             "test: golds yes 12; answering always so is above chance (50.0): the golds are not balanced",
         ),
-        ("swap", "fail", "golds: train: swap_gold() gives 7, expected an option's number or None"),
         ("protocol", "fail", "protocols: protocol 'plain' fails on validation: ZeroDivisionError: division by zero"),
         ("nan", "fail", "protocols: protocol 'plain' on validation: ['right']: expected numbers"),
         (

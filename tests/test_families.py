@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from harness.api import Example
 from harness.config import RunConfig, parse
 from harness.execution.launch import launch
-from harness.models import ladders
-from harness.models import scorer as models
+from harness.models import encoding, ladders, loading
+from harness.models.scorer import MASKED_LOGIT, OptionScorer
 from harness.store import Store
 
 FAMILIES = list(families.FAMILIES)
@@ -103,14 +103,14 @@ def test_a_family_is_trained_distilled_scored_and_kept(family: str, toy: str, tm
     }
     # The student that was kept is a whole checkpoint of the same class, and not the one that it began as.
     kept, began = rung(tmp_path / "runs" / record.run_id / "student"), rung(tmp_path / "S")
-    vlm, first = models.load_vlm(kept), models.load_vlm(began)
+    vlm, first = loading.load_vlm(kept), loading.load_vlm(began)
     assert type(vlm).__name__ == CLASSES[family]
     assert ladders.inspect(kept).parameters == ladders.inspect(began).parameters == record.parameters
     moved = [not torch.equal(a, b) for a, b in zip(vlm.parameters(), first.parameters(), strict=True)]
     assert sum(moved) > len(moved) / 2
-    encoder = models.load_encoder(kept)
-    batch, scorer = encoder(examples()), models.OptionScorer(vlm, encoder.letters).eval()
-    assert torch.equal(batch["input_ids"], models.load_encoder(began)(examples())["input_ids"])
+    encoder = encoding.load_encoder(kept)
+    batch, scorer = encoder(examples()), OptionScorer(vlm, encoder.letters).eval()
+    assert torch.equal(batch["input_ids"], encoding.load_encoder(began)(examples())["input_ids"])
     assert scorer(batch)["options"].isfinite().all()
 
 
@@ -120,8 +120,8 @@ def test_a_family_is_trained_distilled_scored_and_kept(family: str, toy: str, tm
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padding_does_not_matter_to_a_family(family: str, folder: Callable[[str], Path]) -> None:
     """Padded left, padded right, or alone; and each picture has its say."""
-    encoder = models.load_encoder(rung(folder(family)))
-    scorer = models.OptionScorer(models.load_vlm(rung(folder(family))), encoder.letters).eval()
+    encoder = encoding.load_encoder(rung(folder(family)))
+    scorer = OptionScorer(loading.load_vlm(rung(folder(family))), encoder.letters).eval()
     asked = examples()
     found = {}
     with torch.inference_mode():
@@ -161,7 +161,7 @@ def watched(vlm: Any) -> Iterator[tuple[Largest, list[tuple[int, ...]]]]:
     came: list[tuple[int, ...]] = []
     hook = vlm.get_output_embeddings().register_forward_hook(lambda _, args, __: came.append(tuple(args[0].shape)))
     try:
-        with Largest(models.width(vlm.config)) as largest:
+        with Largest(loading.hidden_size(vlm.config)) as largest:
             yield largest, came
     finally:
         hook.remove()
@@ -170,9 +170,9 @@ def watched(vlm: Any) -> Iterator[tuple[Largest, list[tuple[int, ...]]]]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_of_a_sequence_never_exist(family: str, folder: Callable[[str], Path]) -> None:
     """Three questions of about 60 tokens: three rows of logits, in a student's step and in a teacher's answers."""
-    encoder = models.load_encoder(rung(folder(family)))
-    scorer = models.OptionScorer(models.load_vlm(rung(folder(family))), encoder.letters)
-    width = models.width(scorer.vlm.config)
+    encoder = encoding.load_encoder(rung(folder(family)))
+    scorer = OptionScorer(loading.load_vlm(rung(folder(family))), encoder.letters)
+    width = loading.hidden_size(scorer.vlm.config)
     for side in ("left", "right"):
         encoder.processor.tokenizer.padding_side = side
         batch = encoder(examples())
@@ -188,7 +188,7 @@ def test_logits_of_a_sequence_never_exist(family: str, folder: Callable[[str], P
 
 def test_the_watch_sees_logits_of_a_sequence(folder: Callable[[str], Path]) -> None:
     """Asked as usual, the model makes a row of logits for every token of every question."""
-    encoder, vlm = models.load_encoder(rung(folder("internvl"))), models.load_vlm(rung(folder("internvl")))
+    encoder, vlm = encoding.load_encoder(rung(folder("internvl"))), loading.load_vlm(rung(folder("internvl")))
     batch = encoder(examples())
     del batch["options"]
     with watched(vlm) as (largest, _), torch.inference_mode():
@@ -199,7 +199,7 @@ def test_the_watch_sees_logits_of_a_sequence(folder: Callable[[str], Path]) -> N
 # --------------------------------------------------------------------------------- options of several tokens
 
 
-def by_hand(scorer: models.OptionScorer, encoder: models.Encoder, example: Example, spelled: Any) -> torch.Tensor:
+def by_hand(scorer: OptionScorer, encoder: encoding.Encoder, example: Example, spelled: Any) -> torch.Tensor:
     """log p of each option: every spelling written behind the question as a whole, and read token by token."""
     result = []
     for spellings in spelled[: len(example.options)]:
@@ -222,15 +222,15 @@ def by_hand(scorer: models.OptionScorer, encoder: models.Encoder, example: Examp
 @pytest.mark.parametrize("family", FAMILIES)
 def test_options_of_several_tokens_are_scored_exactly(family: str, folder: Callable[[str], Path]) -> None:
     """Of two and three tokens and of one, with common beginnings and two spellings of one option."""
-    encoder = models.load_encoder(rung(folder(family)))
+    encoder = encoding.load_encoder(rung(folder(family)))
     encoder.processor.tokenizer.padding_side = "left"
     spelled = [[(5, 6, 7), (9,)], [(5, 6)], [(8, 5, 6)]]
-    scorer = models.OptionScorer(models.load_vlm(rung(folder(family))), spelled).eval()
+    scorer = OptionScorer(loading.load_vlm(rung(folder(family))), spelled).eval()
     outputs = scorer(encoder(examples()), ("hidden",))
     for example, got in zip(examples(), outputs["options"], strict=True):
         want = by_hand(scorer, encoder, example, spelled)
         torch.testing.assert_close(got[: len(want)], want, atol=2e-5, rtol=0)
-        assert (got[len(want) :] == models.ABSENT).all()
+        assert (got[len(want) :] == MASKED_LOGIT).all()
     # What is learned from them reaches the image's features too.
     outputs["options"][:, 0].sum().backward()
     assert sum(bool(p.grad is not None and p.grad.any()) for n, p in scorer.vlm.named_parameters() if "vis" in n) > 3
@@ -240,10 +240,10 @@ def test_a_tokenizer_without_tokens_for_letters(toy: str, tmp_path: Path) -> Non
     """Each letter is two tokens here, the space and itself: one look at the prompt, one token more behind it."""
     arguments = {"family": "qwen2_5_vl", "vocabulary": families.pieces}
     ladder = families.ladder(tmp_path, S=arguments)
-    encoder = models.load_encoder(rung(tmp_path / "S"))
+    encoder = encoding.load_encoder(rung(tmp_path / "S"))
     assert {len(tokens) for spelled in encoder.letters for tokens in spelled} == {2}
     assert encoder.processor.tokenizer.padding_side == "left"
-    scorer = models.OptionScorer(models.load_vlm(rung(tmp_path / "S")), encoder.letters).eval()
+    scorer = OptionScorer(loading.load_vlm(rung(tmp_path / "S")), encoder.letters).eval()
     with torch.inference_mode():
         got = scorer(encoder(examples()))["options"]
         for example, row in zip(examples(), got, strict=True):

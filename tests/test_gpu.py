@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from harness.config import RunConfig, parse
-from harness.evaluation.scoring import TrainingError
+from harness.errors import TrainingError
 from harness.execution.launch import launch
-from harness.models.distributed import PlainIo, device
+from harness.models.distributed import SingleProcess, device
 from harness.planning import plan
 from harness.store import Store
 from harness.train import loop
@@ -46,7 +46,7 @@ def losses(found: loop.Trained) -> list[float]:
 
 
 def trained(config: RunConfig, work: Path) -> loop.Trained:
-    return loop.train(plan.make(config), PlainIo(device=device(config.cluster.gpus_per_worker)), work)
+    return loop.train(plan.make(config), SingleProcess(device=device(config.cluster.gpus_per_worker)), work)
 
 
 def test_a_run_is_that_of_the_cpu(config: Callable[..., RunConfig], tmp_path: Path) -> None:
@@ -73,8 +73,8 @@ def test_a_stopped_run_goes_on(config: Callable[..., RunConfig], tmp_path: Path)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        loop.train(made, PlainIo(stop, device(1)), tmp_path / "stopped")
-    again = loop.train(made, PlainIo(device=device(1)), tmp_path / "stopped")
+        loop.train(made, SingleProcess(stop, device(1)), tmp_path / "stopped")
+    again = loop.train(made, SingleProcess(device=device(1)), tmp_path / "stopped")
     assert again.resumed == 1
     assert losses(again) == pytest.approx(losses(straight), rel=1e-3)
 
@@ -127,16 +127,17 @@ def test_questions_share_their_image(
 
 def test_offloading_takes_less(config: Callable[..., RunConfig], tmp_path: Path) -> None:
     """A frozen model away from the GPU leaves room there for about its weights."""
-    from harness.train.step import LiveRole
+    from harness.models.encoding import load_encoder
+    from harness.train.role import RoleModel
 
     made, found = plan.make(config()), {}
     for away in (False, True):
         cluster = made.config.cluster.model_copy(update={"offload_frozen": away})
         one = plan.make(made.config.model_copy(update={"cluster": cluster}))
-        encoder = loop.encoders(one)["L"]
+        encoder = load_encoder(one.rungs["L"])
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()
-        role = LiveRole("teacher", "L", one, PlainIo(device=device(1)), encoder, None, trainable=False)
+        role = RoleModel("teacher", "L", one, SingleProcess(device=device(1)), encoder, None, trainable=False)
         batch = {k: v.cuda() for k, v in encoder(one.training.splits["train"][:2]).items()}
         options = role.forward(batch, ())["options"].cpu()
         found[away] = torch.cuda.memory_allocated() - before, options

@@ -15,11 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from harness.config import LoraSettings, RunConfig, RungConfig, parse
-from harness.errors import ConfigError
-from harness.evaluation.scoring import TrainingError
-from harness.models import lora
-from harness.models import scorer as models
-from harness.models.distributed import PlainIo, silent
+from harness.errors import ConfigError, TrainingError
+from harness.models import encoding, loading, lora
+from harness.models.distributed import SingleProcess, silent
+from harness.models.scorer import OptionScorer, token_counts
 from harness.planning import memory, plan
 from harness.train import loop
 
@@ -33,9 +32,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def scorer(folder: Path) -> models.OptionScorer:
+def scorer(folder: Path) -> OptionScorer:
     rung = RungConfig(name="S", model=str(folder / "S"))
-    return models.OptionScorer(models.load_vlm(rung), models.load_encoder(rung).letters).eval()
+    return OptionScorer(loading.load_vlm(rung), encoding.load_encoder(rung).letters).eval()
 
 
 def config(folder: Path, toy: str, **train_: Any) -> RunConfig:
@@ -45,16 +44,16 @@ def config(folder: Path, toy: str, **train_: Any) -> RunConfig:
     return parse(RunConfig, table, "test")
 
 
-def batch(folder: Path) -> models.Batch:
+def batch(folder: Path) -> encoding.Batch:
     from test_families import examples
 
-    return models.load_encoder(RungConfig(name="S", model=str(folder / "S")))(examples())
+    return encoding.load_encoder(RungConfig(name="S", model=str(folder / "S")))(examples())
 
 
 # ---------------------------------------------------------------------------------------------- adapters
 
 
-def test_what_is_merged_answers_as_the_adapters_do(folder: Path, scorer: models.OptionScorer) -> None:
+def test_what_is_merged_answers_as_the_adapters_do(folder: Path, scorer: OptionScorer) -> None:
     """At first nothing is changed; W + (alpha / rank) B A by hand, under the model's own names."""
     given = batch(folder)
     before, own = scorer(given)["options"], {k: v.clone() for k, v in scorer.vlm.state_dict().items()}
@@ -74,7 +73,7 @@ def test_what_is_merged_answers_as_the_adapters_do(folder: Path, scorer: models.
     same = [key for key in own if torch.equal(whole[key], own[key])]
     assert len(same) == len(own) - 5
     rung = RungConfig(name="S", model=str(folder / "S"))
-    plain = models.OptionScorer(models.load_vlm(rung), scorer.spelled).eval()
+    plain = OptionScorer(loading.load_vlm(rung), scorer.spelled).eval()
     plain.vlm.load_state_dict(whole)
     torch.testing.assert_close(plain(given)["options"], changed, atol=1e-5, rtol=0)
 
@@ -86,11 +85,11 @@ class _Stop(Exception):
 def test_a_run_with_adapters(folder: Path, toy: str, tmp_path: Path) -> None:
     """Linear layers alone move, checkpoints within a stage hold adapters only, a stopped run ends in the same bits."""
     made = plan.make(config(folder, toy, lora={"rank": 4}))
-    straight = loop.train(made, PlainIo(), tmp_path / "straight")
+    straight = loop.train(made, SingleProcess(), tmp_path / "straight")
     sizes: dict[str, set[str]] = {}
 
     def kept(checkpoint: Path) -> None:
-        names = load_file(checkpoint / "tensors.safetensors")
+        names = load_file(checkpoint / "tensors-00000.safetensors")
         sizes[checkpoint.name] = {n for n in names if n.startswith("role/") and "optimizer" not in n}
 
     stops = {("distil", 5)}
@@ -102,15 +101,15 @@ def test_a_run_with_adapters(folder: Path, toy: str, tmp_path: Path) -> None:
 
     work = tmp_path / "stopped"
     with pytest.raises(_Stop):
-        loop.train(made, PlainIo(stop), work, kept=kept)
-    resumed = loop.train(made, PlainIo(silent), work, kept=kept)
+        loop.train(made, SingleProcess(stop), work, on_checkpoint=kept)
+    resumed = loop.train(made, SingleProcess(silent), work, on_checkpoint=kept)
     assert resumed.resumed == 1
     ends, again = straight.student.vlm.state_dict(), resumed.student.vlm.state_dict()
     assert all(torch.equal(ends[key], again[key]) for key in ends)
     middle = [names for names in sizes.values() if names]
     assert len(middle) == 2  # one within each stage
     assert all(".lora_" in name for names in middle for name in names)
-    began = models.load_vlm(RungConfig(name="S", model=str(folder / "S"))).state_dict()
+    began = loading.load_vlm(RungConfig(name="S", model=str(folder / "S"))).state_dict()
     moved = {key for key in began if not torch.equal(began[key], ends[key])}
     assert began.keys() == ends.keys()
     assert moved
@@ -118,7 +117,7 @@ def test_a_run_with_adapters(folder: Path, toy: str, tmp_path: Path) -> None:
     losses = [r["value"] for r in straight.history if r["role"] == "student" and r["term"] == "loss/ce"]
     assert losses[-1] < losses[0]
     # The frozen weights' gradients are not computed, and not billed.
-    plain = loop.train(plan.make(config(folder, toy)), PlainIo(), tmp_path / "plain")
+    plain = loop.train(plan.make(config(folder, toy)), SingleProcess(), tmp_path / "plain")
     for name, cost in plain.costs.items():
         assert straight.costs[name].flops == pytest.approx(cost.flops * (2 / 3 if cost.trained else 1))
 
@@ -135,7 +134,7 @@ def test_wrong_settings(settings: dict[str, Any], message: str, folder: Path, to
     table = config(folder, toy).model_dump()
     wrong = {key: {**table[key], **value} for key, value in settings.items()}
     with pytest.raises(ConfigError, match=message):
-        loop.train(plan.make(parse(RunConfig, table | wrong, "test")), PlainIo(), tmp_path)
+        loop.train(plan.make(parse(RunConfig, table | wrong, "test")), SingleProcess(), tmp_path)
 
 
 # -------------------------------------------------------------------------------------------- step memory
@@ -157,7 +156,7 @@ def kept_bytes(run: Callable[[], torch.Tensor], vlm: torch.nn.Module) -> tuple[i
     return sum(found.values()), result
 
 
-def test_checkpointing_keeps_less_and_changes_nothing(folder: Path, scorer: models.OptionScorer) -> None:
+def test_checkpointing_keeps_less_and_changes_nothing(folder: Path, scorer: OptionScorer) -> None:
     """The same gradients to rounding, from less than half of what is kept."""
     given = batch(folder)
     grads, sizes = [], []
@@ -178,7 +177,7 @@ def test_checkpointing_keeps_less_and_changes_nothing(folder: Path, scorer: mode
 
 def test_a_run_with_checkpointing_learns_the_same(folder: Path, toy: str, tmp_path: Path) -> None:
     plain, less = (
-        loop.train(plan.make(config(folder, toy, gradient_checkpointing=on)), PlainIo(), tmp_path / str(on))
+        loop.train(plan.make(config(folder, toy, gradient_checkpointing=on)), SingleProcess(), tmp_path / str(on))
         for on in (False, True)
     )
     for one, other in zip(plain.history, less.history, strict=True):
@@ -190,14 +189,14 @@ def test_activations_are_estimated(family: str, tmp_path: Path) -> None:
     """What the formula says against what is kept, at a width at which layers count more than trifles."""
     families.build(family, tmp_path, width=128, layers=6)
     rung = RungConfig(name="S", model=str(tmp_path))
-    encoder = models.load_encoder(rung)
-    scorer = models.OptionScorer(models.load_vlm(rung), encoder.letters)
+    encoder = encoding.load_encoder(rung)
+    scorer = OptionScorer(loading.load_vlm(rung), encoder.letters)
     from test_families import examples
 
     given = encoder(examples())
     size, _ = kept_bytes(lambda: scorer(given)["options"], scorer.vlm)
-    config_ = models.load_config(rung)
-    _, patches = models.token_counts(config_, given)
+    config_ = loading.load_config(rung)
+    _, patches = token_counts(config_, given)
     tokens = given["input_ids"].shape[1]
     estimate = memory.activations(config_, tokens, patches / 3, 3, learns=True, checkpointing=False)
     assert estimate == pytest.approx(size, rel=0.25)
@@ -210,22 +209,22 @@ import torch
 torch.set_num_threads(1)
 from harness import plan, train, price, provenance
 from harness.config import RunConfig, parse
-from harness.models.distributed import PlainIo
+from harness.models.distributed import SingleProcess
 made = plan.make(parse(RunConfig, json.loads(sys.argv[1]), "test"))
 said = price.of(made)
 base = []
 def high():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024
-import harness.train.step as step
-opened = step.LiveRole.__init__
+import harness.train.role as role
+opened = role.RoleModel.__init__
 def first(*args, **more):
     if not base:
         provenance.reset_peak_memory()
         base.append(high())
     opened(*args, **more)
-step.LiveRole.__init__ = first
+role.RoleModel.__init__ = first
 train.preflight.check = lambda *_: None
-train.train(made, PlainIo(), Path(sys.argv[2]))
+train.train(made, SingleProcess(), Path(sys.argv[2]))
 print(json.dumps({"said": said["peak_bytes"], "held": said["memory_bytes"], "measured": high() - base[0]}))
 """
 """Runs in a process of its own: the highest resident memory less what was there before the first model."""
@@ -262,9 +261,9 @@ def test_out_of_memory_says_what_to_change(
     """On a CPU torch's allocator says it; here a layer asks for a petabyte in the first step."""
     made = plan.make(config(folder, toy))
     monkeypatch.setattr(loop.preflight, "check", lambda *_: None)
-    monkeypatch.setattr(models.OptionScorer, "forward", lambda *_: {"options": torch.empty(2**50)})
+    monkeypatch.setattr(OptionScorer, "forward", lambda *_: {"options": torch.empty(2**50)})
     with pytest.raises(TrainingError, match=r"step 0: out of memory on cpu: .*tried to allocate.*micro_batch_size"):
-        loop.train(made, PlainIo(), tmp_path)
+        loop.train(made, SingleProcess(), tmp_path)
 
 
 @pytest.fixture(autouse=True)

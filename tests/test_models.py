@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from harness.api import Example
 from harness.config import RungConfig
 from harness.errors import ModelError
-from harness.models import encoding, ladders
-from harness.models import scorer as models
+from harness.models import encoding, ladders, loading
+from harness.models.scorer import MASKED_LOGIT, OptionScorer, token_counts
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def examples() -> list[Example]:
 
 def test_padding_does_not_matter(folder: Path) -> None:
     """Padded left, padded right, or alone: the answer is read at the last word of each question."""
-    encoder = models.load_encoder(rung(folder))
-    scorer = models.OptionScorer(models.load_vlm(rung(folder)), encoder.letters).eval()
+    encoder = encoding.load_encoder(rung(folder))
+    scorer = OptionScorer(loading.load_vlm(rung(folder)), encoder.letters).eval()
     batches = {}
     for side in ("left", "right"):
         encoder.processor.tokenizer.padding_side = side
@@ -69,12 +69,12 @@ def test_padding_does_not_matter(folder: Path) -> None:
 
 
 def test_absent_options_have_no_probability(folder: Path) -> None:
-    encoder = models.load_encoder(rung(folder))
+    encoder = encoding.load_encoder(rung(folder))
     batch = encoder(examples())
     assert batch["options"].tolist() == [[True, True, True], [True, True, False], [True, True, True]]
     with torch.inference_mode():
-        logits = models.OptionScorer(models.load_vlm(rung(folder)), encoder.letters)(batch)["options"]
-    assert logits[1, 2] == models.ABSENT == -1e4
+        logits = OptionScorer(loading.load_vlm(rung(folder)), encoder.letters)(batch)["options"]
+    assert logits[1, 2] == MASKED_LOGIT == -1e4
     assert logits.softmax(-1)[1, 2] == 0
     assert logits.log_softmax(-1).isfinite().all()
 
@@ -97,7 +97,7 @@ class Says(torch.nn.Module):
 def test_spellings_of_a_letter_are_summed() -> None:
     """Odds 1 and 2 for the two spellings of A, 5 for B: A has 3 in all."""
     odds = torch.tensor([[1.0, 2.0, 5.0, 7.0]])
-    scorer = models.OptionScorer(Says(odds.log().tolist()), [[(0,), (1,)], [(2,)], [(3,)]])
+    scorer = OptionScorer(Says(odds.log().tolist()), [[(0,), (1,)], [(2,)], [(3,)]])
     batch = {
         "input_ids": torch.zeros(1, 1),
         "attention_mask": torch.ones(1, 1, dtype=torch.long),
@@ -108,7 +108,7 @@ def test_spellings_of_a_letter_are_summed() -> None:
 
 def test_each_row_is_read_at_its_own_end() -> None:
     """Rows of 1, 3 and 2 words, padded right: positions 0, 2 and 1."""
-    scorer = models.OptionScorer(Says([[0.0], [10.0], [20.0]]), [[(0,)]])
+    scorer = OptionScorer(Says([[0.0], [10.0], [20.0]]), [[(0,)]])
     mask = torch.tensor([[1, 0, 0], [1, 1, 1], [1, 1, 0]])
     batch = {"input_ids": mask, "attention_mask": mask, "options": torch.ones(3, 1, dtype=torch.bool)}
     assert scorer(batch)["options"].flatten().tolist() == [0, 20, 10]
@@ -132,7 +132,7 @@ def test_a_letter_is_any_single_token_that_spells_it_or_else_several(letter: str
 
 
 def test_letters_that_cannot_be_told_apart_are_refused(folder: Path) -> None:
-    encoder = models.load_encoder(rung(folder))
+    encoder = encoding.load_encoder(rung(folder))
     encoder.letters[1], encoder.letters[3] = [(7,)], []
     encoder.letters[2] = [(7,)]
     encoder.check_letters(2)
@@ -194,7 +194,7 @@ def test_hidden_vision_and_vocabulary_of_any_class(make: Callable[[], Any]) -> N
     """The output layer maps `hidden` to `vocab`; `vision` is what the model's own get_image_features gives."""
     torch.manual_seed(0)
     vlm, pixels, tokens = make()
-    scorer = models.OptionScorer(vlm.eval(), [[(1,)], [(2,), (3,)], [(4,)]])
+    scorer = OptionScorer(vlm.eval(), [[(1,)], [(2,), (3,)], [(4,)]])
     batch = pixels | {
         "input_ids": torch.tensor([[5, 39, 39, 39, 39, 6, 7, 8]] * 2 + [[9, 39, 39, 39, 39, 4, 0, 0]]),
         "attention_mask": torch.tensor([[1] * 8, [1] * 7 + [0], [1] * 6 + [0] * 2]),
@@ -217,13 +217,13 @@ def test_hidden_vision_and_vocabulary_of_any_class(make: Callable[[], Any]) -> N
     plain = scorer(batch)
     assert set(plain) == {"options"}  # what isn't needed isn't kept
     assert torch.equal(plain["options"], outputs["options"])
-    assert models.width(vlm.config) == 16
+    assert loading.hidden_size(vlm.config) == 16
 
 
 def test_hidden_vision_and_vocabulary_of_the_tiny_ladder(folder: Path) -> None:
-    encoder = models.load_encoder(rung(folder))
-    vlm: Any = models.load_vlm(rung(folder))
-    scorer = models.OptionScorer(vlm, encoder.letters, "bf16").train()
+    encoder = encoding.load_encoder(rung(folder))
+    vlm: Any = loading.load_vlm(rung(folder))
+    scorer = OptionScorer(vlm, encoder.letters, "bf16").train()
     outputs = scorer(encoder(examples()), ("hidden", "vision", "vocab"))
     assert outputs["vision"].shape == (3, 16, 48)
     assert outputs["vocab"].shape == (3, len(encoder.tokens))
@@ -239,7 +239,7 @@ def test_pictures_of_different_size_in_tokens_are_refused() -> None:
     ids = torch.tensor([[5, 39, 39, 39, 39, 39], [5, 39, 39, 39, 6, 6], [5, 39, 39, 39, 39, 6]])
     batch = pixels | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with pytest.raises(ModelError, match=r"Llava.*: \[3, 4, 5\] visual tokens a picture in one batch; expected one"):
-        models.OptionScorer(vlm, [[(1,)]])(batch | {"options": torch.ones(3, 1, dtype=torch.bool)}, ("vision",))
+        OptionScorer(vlm, [[(1,)]])(batch | {"options": torch.ones(3, 1, dtype=torch.bool)}, ("vision",))
 
 
 # --------------------------------------------------------------------------------- size and digest
@@ -247,7 +247,7 @@ def test_pictures_of_different_size_in_tokens_are_refused() -> None:
 
 def test_parameters_are_those_of_the_loaded_model(folder: Path) -> None:
     info = ladders.inspect(rung(folder))
-    vlm: Any = models.load_vlm(rung(folder))
+    vlm: Any = loading.load_vlm(rung(folder))
     assert info.parameters == sum(p.numel() for p in vlm.parameters())
     assert info.vision_parameters == sum(p.numel() for n, p in vlm.named_parameters() if "vision" in n)
     assert info.embedding_parameters == vlm.get_input_embeddings().weight.numel()
@@ -295,9 +295,9 @@ def test_flops_are_two_a_parameter_and_token() -> None:
 
 
 def test_tokens_and_patches_are_counted(folder: Path) -> None:
-    encoder = models.load_encoder(rung(folder))
+    encoder = encoding.load_encoder(rung(folder))
     batch = encoder(examples())
-    text, patches = models.token_counts(models.load_config(rung(folder)), batch)
+    text, patches = token_counts(loading.load_config(rung(folder)), batch)
     assert text == sum(encoder([e])["attention_mask"].sum().item() for e in examples())  # padding is free
     assert patches == 3 * 64  # 8 x 8 patches a picture
 
@@ -322,20 +322,20 @@ def test_no_processor(copied: Path) -> None:
     for file in copied.glob("*processor_config.json"):
         file.unlink()
     with pytest.raises(ModelError, match=r"model 'S' \(.*\): no (usable )?processor"):
-        models.load_encoder(rung(copied))
+        encoding.load_encoder(rung(copied))
 
 
 def test_no_chat_template(copied: Path) -> None:
     (copied / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match="'S': its processor has no chat template; add chat_template.jinja"):
-        models.load_encoder(rung(copied))
+        encoding.load_encoder(rung(copied))
 
 
 @pytest.mark.parametrize("text", ["{", '{"model_type": "abacus"}', '{"model_type": "bert"}'])
 def test_not_a_vision_language_model(copied: Path, text: str) -> None:
     (copied / "config.json").write_text(text)
     with pytest.raises(ModelError, match=r"model 'S' \(.*\): not a vision-language model that transformers can load"):
-        models.load_vlm(rung(copied))
+        loading.load_vlm(rung(copied))
 
 
 def test_no_such_folder(tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ from torch.nn.functional import cross_entropy
 
 from harness.api import Example, Need
 from harness.config import RunConfig, parse
-from harness.data import dataset
+from harness.data import order
 from harness.data.image_controls import without_image
 from harness.execution.launch import launch
-from harness.models import scorer as models
-from harness.models.distributed import PlainIo
-from harness.models.scorer import PARENTS
+from harness.models import encoding, loading
+from harness.models.distributed import SingleProcess
+from harness.models.scorer import PARENTS, OptionScorer, token_counts
 from harness.models.shared_prefix import encoded
 from harness.planning import cost as price
 from harness.planning import plan
@@ -34,18 +34,18 @@ from harness.train import loop
 SHARING = [family for family in families.FAMILIES if family != "paligemma"]
 
 
-def loaded(family: str, folder: Path, **more: Any) -> tuple[models.OptionScorer, models.Encoder]:
+def loaded(family: str, folder: Path, **more: Any) -> tuple[OptionScorer, encoding.Encoder]:
     """A model of the family that learns, and its encoder."""
     where = rung(families.build(family, folder, **more))
-    encoder = models.load_encoder(where)
-    return models.OptionScorer(models.load_vlm(where), encoder.letters).train(), encoder
+    encoder = encoding.load_encoder(where)
+    return OptionScorer(loading.load_vlm(where), encoder.letters).train(), encoder
 
 
 # ------------------------------------------------------------------------------------------ exactness
 
 
 def learned(
-    scorer: models.OptionScorer, batches: Sequence[models.Batch], golds: Sequence[Tensor], needs: Sequence[Need]
+    scorer: OptionScorer, batches: Sequence[encoding.Batch], golds: Sequence[Tensor], needs: Sequence[Need]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses of all rows, and the gradients of their sum: of the answer, and of what is needed beside it."""
     scorer.zero_grad()
@@ -94,7 +94,7 @@ def test_what_passes_through_the_model_is_counted(tmp_path: Path) -> None:
         batch = encoder([example])
         ids, mask = batch["input_ids"][0], batch["attention_mask"][0].bool()
         if example.group not in rows:
-            patches += models.token_counts(config, batch)[1]
+            patches += token_counts(config, batch)[1]
         rows.setdefault(example.group, []).append(ids[mask].tolist())
     tokens = 0
     for family in rows.values():
@@ -102,8 +102,8 @@ def test_what_passes_through_the_model_is_counted(tmp_path: Path) -> None:
         while all(len(ids) > common + 1 and ids[common] == family[0][common] for ids in family):
             common += 1
         tokens += common + sum(len(ids) - common for ids in family)
-    assert models.token_counts(config, encoded(encoder, examples, share=True)) == (tokens, patches)
-    assert tokens < 0.7 * models.token_counts(config, encoder(examples))[0]
+    assert token_counts(config, encoded(encoder, examples, share=True)) == (tokens, patches)
+    assert tokens < 0.7 * token_counts(config, encoder(examples))[0]
 
 
 def test_what_is_not_shared(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def asked(*counts: int) -> list[Example]:
 
 def ordered(examples: Sequence[Example], together: int, epoch: int = 0) -> list[Example]:
     n = len(examples)
-    return [example for _, example in dataset.batch_at(examples, 5, epoch * n, n, together)]
+    return [example for _, example in order.batch_at(examples, 5, epoch * n, n, together)]
 
 
 def test_one_question_at_a_time_is_the_order_that_it_was() -> None:
@@ -155,7 +155,7 @@ def test_questions_of_an_image_stand_together() -> None:
     examples = asked(5, 1, 3, 2)
     assert sorted(len(list(part)) for _, part in groupby(ordered(examples, 9), lambda e: e.group)) == [1, 2, 3, 5]
     # Positions alone decide.
-    pieces = [e for at in range(0, 22, 4) for _, e in dataset.batch_at(examples, 5, at, 4, 2)]
+    pieces = [e for at in range(0, 22, 4) for _, e in order.batch_at(examples, 5, at, 4, 2)]
     assert pieces[:22] == [*ordered(examples, 2), *ordered(examples, 2, 1)]
 
 
@@ -163,17 +163,17 @@ def test_a_control_sees_the_order_of_its_run() -> None:
     """Its images are all grey: those that it doesn't see say which questions stand together."""
     examples = asked(4, 3, 2)
     blind = without_image(examples)
-    seen = [e.id for _, e in dataset.batch_at(blind, 5, 0, 9, 2, pictured=examples)]
+    seen = [e.id for _, e in order.batch_at(blind, 5, 0, 9, 2, pictured=examples)]
     assert seen == [e.id for e in ordered(examples, 2)]
 
 
 def test_ranks_cut_a_batch_into_stretches() -> None:
     """So that an image's questions stay on one; without, they take turns as they did."""
     batch = list(range(7))
-    assert [list(dataset.share_of(batch, rank, 2, together=3)) for rank in range(2)] == [[0, 1, 2], [3, 4, 5, 6]]
-    assert [list(dataset.share_of(batch, rank, 3)) for rank in range(3)] == [[0, 3, 6], [1, 4], [2, 5]]
+    assert [list(order.share_of(batch, rank, 2, together=3)) for rank in range(2)] == [[0, 1, 2], [3, 4, 5, 6]]
+    assert [list(order.share_of(batch, rank, 3)) for rank in range(3)] == [[0, 3, 6], [1, 4], [2, 5]]
     for world in range(1, 8):
-        parts = [dataset.share_of(batch, rank, world, together=2) for rank in range(world)]
+        parts = [order.share_of(batch, rank, world, together=2) for rank in range(world)]
         assert [i for part in parts for i in part] == batch
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -235,15 +235,15 @@ class Killed(Exception):
 
 def test_a_run_that_is_taken_up_again_ends_in_the_same_bits(configure: Configure, tmp_path: Path) -> None:
     planned = plan.make(configure("finetune"))
-    whole = loop.train(planned, PlainIo(), tmp_path / "whole")
+    whole = loop.train(planned, SingleProcess(), tmp_path / "whole")
 
     def report(event: dict[str, Any]) -> None:
         if event["step"] == 5 and "losses" in event:  # past the checkpoint at 3
             raise Killed
 
     with suppress(Killed):
-        loop.train(planned, PlainIo(report), tmp_path / "cut")
-    again = loop.train(planned, PlainIo(), tmp_path / "cut")
+        loop.train(planned, SingleProcess(report), tmp_path / "cut")
+    again = loop.train(planned, SingleProcess(), tmp_path / "cut")
     assert again.resumed == 1
     assert again.history == whole.history
     states = [result.student.vlm.state_dict() for result in (whole, again)]

@@ -13,7 +13,7 @@ import pytest
 from harness.config import RunConfig, SuiteConfig, parse
 from harness.errors import ConfigError, ModelError
 from harness.execution import run
-from harness.models.distributed import PlainIo
+from harness.models.distributed import SingleProcess
 from harness.planning import cost as price
 from harness.planning import plan
 from harness.planning.plan import Plan
@@ -119,7 +119,7 @@ def test_only_the_rungs_in_use_count(make: Make) -> None:
 
 def test_a_records_config_gives_the_same_run(make: Make, tmp_path: Path) -> None:
     planned = make(seed=2)
-    record = run.execute(planned, PlainIo(), Store(tmp_path))
+    record = run.execute(planned, SingleProcess(), Store(tmp_path))
     assert plan.make(parse(RunConfig, record.config, "the record")).run_id == planned.run_id
 
 
@@ -207,7 +207,7 @@ def test_the_price_is_what_is_billed(make: Make, tmp_path: Path, method: str) ->
         for stage in price.of(planned)["stages"]
         for name, role in stage["roles"].items()
     }
-    billed = run.execute(planned, PlainIo(), Store(tmp_path)).cost.roles
+    billed = run.execute(planned, SingleProcess(), Store(tmp_path)).cost.roles
     assert priced.keys() == billed.keys()
     for key, cost in billed.items():  # the price counts the tokens of the first examples only
         assert priced[key] == pytest.approx(cost.flops, rel=0.2), key

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from harness.config import RunConfig, RungConfig, parse
-from harness.data.dataset import by_image
+from harness.data.order import by_image
 from harness.evaluation.predict import batches_of, evaluate
 from harness.execution.launch import launch
-from harness.models import scorer
-from harness.models.distributed import PlainIo
+from harness.models import encoding, loading, scorer
+from harness.models.distributed import SingleProcess
 from harness.models.shared_prefix import _branches
 from harness.store import Store
 from methods.zero_shot import ZeroShot
@@ -25,24 +25,24 @@ SHARING = [family for family in families.FAMILIES if family != "paligemma"]
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[scorer.OptionScorer, scorer.Encoder]]:
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[scorer.OptionScorer, encoding.Encoder]]:
     """A family's scorer and encoder, built once."""
     root, built = tmp_path_factory.mktemp("prefix"), {}
 
-    def of(family: str, **more: Any) -> tuple[scorer.OptionScorer, scorer.Encoder]:
+    def of(family: str, **more: Any) -> tuple[scorer.OptionScorer, encoding.Encoder]:
         name = family + "-".join(more)
         if name not in built:
             rung = RungConfig(name="S", model=str(families.build(family, root / name, **more)))
-            encoder = scorer.load_encoder(rung)
-            built[name] = scorer.OptionScorer(scorer.load_vlm(rung), encoder.letters).eval(), encoder
+            encoder = encoding.load_encoder(rung)
+            built[name] = scorer.OptionScorer(loading.load_vlm(rung), encoder.letters).eval(), encoder
         return built[name]
 
     return of
 
 
-def scores(model: tuple[scorer.OptionScorer, scorer.Encoder], share: bool, size: int = 64) -> tuple[Any, int, str]:
+def scores(model: tuple[scorer.OptionScorer, encoding.Encoder], share: bool, size: int = 64) -> tuple[Any, int, str]:
     families.Picture.drawn = 0
-    rows, forwards, note = evaluate(model, ZeroShot(), families.questions(), "test", size, PlainIo(), share)
+    rows, forwards, note = evaluate(model, ZeroShot(), families.questions(), "test", size, SingleProcess(), share)
     assert [row["id"] for row in rows] == [example.id for example in families.questions()]
     assert forwards == 9
     return rows, families.Picture.drawn, note

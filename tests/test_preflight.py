@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,15 @@ from torch.nn.modules.module import register_module_forward_hook
 from transformers import PreTrainedModel
 
 from harness.config import RunConfig, RungConfig, parse
-from harness.errors import ConfigError, ModelError
-from harness.evaluation.scoring import TrainingError
+from harness.errors import ConfigError, ModelError, TrainingError
 from harness.execution.launch import launch
-from harness.models import scorer
-from harness.models.distributed import PlainIo
+from harness.models import encoding, loading, scorer
+from harness.models.distributed import SingleProcess
 from harness.models.encoding import Encoder
 from harness.planning import memory, plan
 from harness.record import Preflight
 from harness.store import Store
-from harness.train import loop, preflight
+from harness.train import preflight
 
 METHODS = '''
 from dataclasses import dataclass
@@ -84,9 +82,12 @@ def checked(toy: str, *rungs: Path, **changes: Any) -> Preflight:
     return check(made)
 
 
+def encoders_of(made: plan.Plan) -> dict[str, Encoder]:
+    return encoding.load_encoders({name: made.rungs[name] for name in made.infos})
+
+
 def check(made: plan.Plan, encoders: dict[str, Encoder] | None = None) -> Preflight:
-    shown, second = partial(loop.shown, made), partial(loop.second_view, made)
-    return preflight.check(made, encoders or loop.encoders(made), shown, second, PlainIo())
+    return preflight.check(made, encoders or encoders_of(made), SingleProcess())
 
 
 def edit(file: Path, **values: Any) -> None:
@@ -99,7 +100,7 @@ def edit(file: Path, **values: Any) -> None:
 def test_it_costs_little_and_draws_nothing(toy: str, toy_ladder: str) -> None:
     """The stages of three tiny models; the generators stand where they stood."""
     made = plan.make(parse(RunConfig, table(toy, method="hkd4vlm", ladder=toy_ladder), "test"))
-    encoders = loop.encoders(made)
+    encoders = encoders_of(made)
     state, passes = torch.get_rng_state(), 0
 
     def count(module: torch.nn.Module, *_: object) -> None:
@@ -260,7 +261,7 @@ def test_image_tokens_and_features_must_be_as_many(toy: str, tmp_path: Path) -> 
 class Cut(Encoder):
     """A processor that cuts prompts to 30 tokens."""
 
-    def __call__(self, examples: Any) -> scorer.Batch:
+    def __call__(self, examples: Any) -> encoding.Batch:
         batch = super().__call__(examples)
         cut = {key: batch[key][:, :30] for key in ("input_ids", "attention_mask", "mm_token_type_ids")}
         return batch | cut
@@ -268,7 +269,7 @@ class Cut(Encoder):
 
 def test_a_prompt_that_is_cut_off(toy: str, qwen: Path) -> None:
     made = plan.make(parse(RunConfig, table(toy, qwen, method="zero_shot"), "test"))
-    processor = scorer.load_encoder(RungConfig(name="S", model=str(qwen))).processor
+    processor = encoding.load_encoder(RungConfig(name="S", model=str(qwen))).processor
     processor.tokenizer.padding_side = "right"
     with pytest.raises(ModelError, match="'S' .* is cut off before the answer's place .*take the truncation out"):
         check(made, {"S": Cut(processor, "S")})
@@ -277,7 +278,7 @@ def test_a_prompt_that_is_cut_off(toy: str, qwen: Path) -> None:
 def test_a_model_that_answers_by_chance(toy: str, copied: Path) -> None:
     """Dropout that stays on shows in the same question asked twice."""
     made = plan.make(parse(RunConfig, table(toy, copied, method="zero_shot"), "test"))
-    whole = scorer.load_vlm
+    whole = loading.load_vlm
 
     def noisy(rung: RungConfig, dtype: torch.dtype) -> torch.nn.Module:
         vlm: Any = whole(rung, dtype)

@@ -12,9 +12,9 @@ from torch import nn
 
 from harness.config import LoraSettings, RunConfig, RungConfig, Storage, parse
 from harness.errors import ConfigError
-from harness.models import lora, quantization
-from harness.models import scorer as models
-from harness.models.distributed import PlainIo
+from harness.models import encoding, loading, lora, quantization
+from harness.models.distributed import SingleProcess
+from harness.models.scorer import OptionScorer
 from harness.planning import memory, plan
 from harness.train import loop
 
@@ -27,16 +27,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def scorer(folder: Path, kept: Storage = "fp32") -> models.OptionScorer:
+def scorer(folder: Path, kept: Storage = "fp32") -> OptionScorer:
     rung = RungConfig(name="L", model=str(folder / "L"))
-    found = models.OptionScorer(quantization.load(rung, kept, "fp32"), models.load_encoder(rung).letters)
+    found = OptionScorer(quantization.load(rung, kept, "fp32"), encoding.load_encoder(rung).letters)
     return found.to("cpu").eval()
 
 
-def batch(folder: Path) -> models.Batch:
+def batch(folder: Path) -> encoding.Batch:
     from test_families import examples
 
-    return models.load_encoder(RungConfig(name="L", model=str(folder / "L")))(examples())
+    return encoding.load_encoder(RungConfig(name="L", model=str(folder / "L")))(examples())
 
 
 def config(folder: Path, toy: str, cluster: dict[str, Any] | None = None, **train_: Any) -> RunConfig:
@@ -103,8 +103,8 @@ def test_a_run_of_qlora_with_a_narrow_teacher(folder: Path, toy: str, tmp_path: 
     for kept in ("nf4", "fp32"):
         adapters = {"L": {"rank": 4, "weights": kept}}
         made = plan.make(config(folder, toy, lora_by_rung=adapters, frozen_weights=kept, lr=3e-4))
-        found = loop.train(made, PlainIo(), tmp_path / kept)
-        began, ends = models.load_vlm(made.rungs["S"]).state_dict(), found.student.vlm.state_dict()
+        found = loop.train(made, SingleProcess(), tmp_path / kept)
+        began, ends = loading.load_vlm(made.rungs["S"]).state_dict(), found.student.vlm.state_dict()
         assert ends.keys() == began.keys()
         assert any(not torch.equal(ends[key], began[key]) for key in ends)
         losses.append(torch.tensor([r["value"] for r in found.history if r["term"] in ("loss/ce", "loss/kd")]))
@@ -117,7 +117,7 @@ def test_offloaded_is_the_same_to_the_bit(folder: Path, toy: str, tmp_path: Path
     ends = []
     for away in (False, True):
         made = plan.make(config(folder, toy, cluster={"offload_frozen": away}))
-        found = loop.train(made, PlainIo(), tmp_path / str(away))
+        found = loop.train(made, SingleProcess(), tmp_path / str(away))
         ends.append((found.student.vlm.state_dict(), [row["value"] for row in found.history]))
     assert ends[0][1] == ends[1][1]
     assert all(torch.equal(ends[0][0][key], ends[1][0][key]) for key in ends[0][0])
@@ -127,7 +127,7 @@ def test_a_teacher_in_bfloat16_is_near(folder: Path, toy: str, tmp_path: Path) -
     values = []
     for kept in ("fp32", "bf16"):
         made = plan.make(config(folder, toy, precision="bf16", frozen_weights=kept))
-        found = loop.train(made, PlainIo(), tmp_path / kept)
+        found = loop.train(made, SingleProcess(), tmp_path / kept)
         values.append([r["value"] for r in found.history if r["term"] == "loss/kd"])
     assert values[0] != values[1]
     assert values[0][0] == pytest.approx(values[1][0], rel=0.1, abs=0.01)
@@ -136,7 +136,7 @@ def test_a_teacher_in_bfloat16_is_near(folder: Path, toy: str, tmp_path: Path) -
 def test_what_is_kept_is_counted(folder: Path, toy: str) -> None:
     """Bytes by hand: a matrix of four-bit numbers, a byte of scale for 64 of them, the rest in float32."""
     made = plan.make(config(folder, toy))
-    vlm = models.load_vlm(made.rungs["L"])
+    vlm = loading.load_vlm(made.rungs["L"])
     narrow = sum(m.weight.numel() for n, m in vlm.named_modules() if type(m) is nn.Linear and n != "lm_head"
                  and m.in_features % 64 == 0)  # fmt: skip
     rest = made.infos["L"].parameters - narrow

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -16,16 +13,14 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from benchmarks.scenes.factuality import ScenesFactuality
 from harness.config import RunConfig, parse
-from harness.data import dataset
+from harness.data import order
 from harness.execution import run
-from harness.models.distributed import GroupIo, PlainIo
+from harness.models.distributed import SingleProcess, TorchGroup
 from harness.planning import plan
 from harness.planning.plan import Plan
 from harness.store import Store
 from harness.train import loop
-from methods.hkd4vlm.method import HKD4VLM
 
 Make = Callable[..., Plan]
 Weights = dict[str, torch.Tensor]
@@ -56,7 +51,7 @@ def make(toy: str, toy_ladder: str) -> Make:
 
 def trained(planned: Plan, work: Path) -> tuple[Weights, loop.Trained]:
     torch.set_num_threads(1)
-    result = loop.train(planned, PlainIo(), work)
+    result = loop.train(planned, SingleProcess(), work)
     return dict(result.student.vlm.state_dict()), result
 
 
@@ -90,7 +85,7 @@ def die_at(stage: str, step: int) -> Callable[[dict[str, Any]], None]:
 
 
 def test_learns_the_toy(make: Make, tmp_path: Path) -> None:
-    record = run.execute(make(train={"examples": 960}), PlainIo(), Store(tmp_path))
+    record = run.execute(make(train={"examples": 960}), SingleProcess(), Store(tmp_path))
     assert record.status == "done"
     assert record.metrics["test"]["accuracy"].value > 0.9
 
@@ -130,14 +125,14 @@ def _rank(rank: int, world: int, configs: dict[str, RunConfig], folder: Path) ->
     """Train each run as one of several ranks; what came out, or went wrong, is left in files."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
-    io = GroupIo(torch.distributed.group.WORLD)  # type: ignore[arg-type]
+    io = TorchGroup(torch.distributed.group.WORLD)  # type: ignore[arg-type]
     for name, config in configs.items():
         said: dict[str, Any] = {}
         work = folder / f"work {name}"
         try:
             if name == "cut, resumed":
                 with suppress(Killed):  # all ranks at one place, in the second stage after its checkpoint
-                    loop.train(plan.make(config), GroupIo(io.group, die_at("tcrd", 3)), work)
+                    loop.train(plan.make(config), TorchGroup(io.group, die_at("tcrd", 3)), work)
             result = loop.train(plan.make(config), io, work)
             said = {"losses": losses(result), "bill": {k: c.model_dump() for k, c in result.costs.items()}}
             said |= {"weights": result.student.vlm.state_dict(), "resumed": result.resumed}
@@ -246,7 +241,7 @@ def uncut(tmp_path_factory: pytest.TempPathFactory) -> Uncut:
         ("tcrd", 1, {}),
         ("tcrd", 5, {}),
         ("tcrd", 5, {"ternary": "levels"}),  # its adapter goes on too
-        ("tcrd", 5, {"ternary": "views", "support": "vocab", "swap_images": True}),
+        ("tcrd", 5, {"ternary": "views", "support": "vocab"}),
     ],
 )
 def test_resume_equals_uninterrupted(
@@ -256,7 +251,7 @@ def test_resume_equals_uninterrupted(
     whole, straight = uncut(planned)
 
     with pytest.raises(Killed):  # a stage has 6 steps, a checkpoint after 3
-        loop.train(planned, PlainIo(die_at(stage, step)), tmp_path / "broken")
+        loop.train(planned, SingleProcess(die_at(stage, step)), tmp_path / "broken")
     resumed, result = trained(planned, tmp_path / "broken")
     assert result.resumed == 1
     assert furthest(whole, resumed) == 0
@@ -330,7 +325,7 @@ def test_a_part_that_is_off_costs_no_forward(
 def test_each_view_of_an_answer_is_billed(make: Make, tmp_path: Path, settings: dict[str, Any], views: int) -> None:
     off = {"ppod": False, "tcrd": False, **settings}
     planned = make("hkd4vlm", settings=off, train={"examples": 8}, evaluate={"splits": ["test"]})
-    record = run.execute(planned, PlainIo(), Store(tmp_path))
+    record = run.execute(planned, SingleProcess(), Store(tmp_path))
     assert record.cost.test_forwards == 24 * views
 
 
@@ -369,7 +364,7 @@ def test_with_the_cache_too_resume_equals_uninterrupted(make: Make, tmp_path: Pa
     assert straight.costs["distil.teacher"].forwards == 48
 
     with pytest.raises(Killed):
-        loop.train(planned, PlainIo(die_at("distil", 7)), tmp_path / "broken")
+        loop.train(planned, SingleProcess(die_at("distil", 7)), tmp_path / "broken")
     resumed, result = trained(planned, tmp_path / "broken")
     assert furthest(whole, resumed) == 0
     assert result.history == straight.history
@@ -406,29 +401,6 @@ def test_other_methods_train(make: Make, tmp_path: Path, method: str) -> None:
     assert kd[-1] < max(kd)
 
 
-def test_swapped_images_bear_the_gold_that_the_benchmark_names(make: Make) -> None:
-    """One in five, and of these only those whose gold is known; the picture is another group's."""
-    benchmark = ScenesFactuality()
-    examples = list(itertools.islice(benchmark.load("train"), 400))
-    planned: Any = SimpleNamespace(
-        method=HKD4VLM(swap_images=True, swap_share=0.2, shuffle_options=False, paraphrase=False, resize=False,
-                       degrade=False),
-        config=SimpleNamespace(seed=0), training=SimpleNamespace(benchmark=benchmark, splits={"train": examples}),
-    )  # fmt: skip
-    shown = [loop.shown(planned, at, example) for at, example in enumerate(examples)]
-    assert shown == [loop.shown(planned, at, example) for at, example in enumerate(examples)]
-    pairs = [(one, other) for one, other in zip(examples, shown, strict=True) if one != other]
-    known = [example for example in examples if benchmark.swap_gold(example) is not None]
-    assert 0.1 < len(pairs) / len(known) < 0.3
-    for one, other in pairs:
-        assert other.options[other.gold] == "Not Verifiable"
-        assert replace(other, image=one.image, gold=one.gold) == one
-        assert other.image != one.image
-        assert any(other.image == e.image for e in examples)
-    planned.method = replace(planned.method, augmentation=False)
-    assert [loop.shown(planned, at, example) for at, example in enumerate(examples)] == examples
-
-
 def test_validation_keeps_the_best(make: Make, tmp_path: Path) -> None:
     _, result = trained(make(train={"validations": 6}), tmp_path)
     seen = [row["value"] for row in result.history if row["term"] == "validation/accuracy"]
@@ -437,7 +409,7 @@ def test_validation_keeps_the_best(make: Make, tmp_path: Path) -> None:
 
 
 def test_zero_shot_trains_nothing(make: Make, tmp_path: Path) -> None:
-    record = run.execute(make("zero_shot"), PlainIo(), Store(tmp_path))
+    record = run.execute(make("zero_shot"), SingleProcess(), Store(tmp_path))
     assert record.status == "done"
     assert record.cost.train_flops == 0
     assert record.stages == []
@@ -445,7 +417,7 @@ def test_zero_shot_trains_nothing(make: Make, tmp_path: Path) -> None:
 
 def test_stored_predictions_give_the_metrics(make: Make, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    record = run.execute(make(), PlainIo(), store)
+    record = run.execute(make(), SingleProcess(), store)
     predictions = store.predictions(record.run_id, "test")
     right = predictions["gold"] == predictions["chosen"]
     assert record.metrics["test"]["accuracy"].value == pytest.approx(right.mean())
@@ -457,8 +429,8 @@ def test_stored_predictions_give_the_metrics(make: Make, tmp_path: Path) -> None
 
 def test_a_finished_run_is_not_repeated(make: Make, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    first = run.execute(make(), PlainIo(), store)
-    assert run.execute(make(), PlainIo(), store) == first
+    first = run.execute(make(), SingleProcess(), store)
+    assert run.execute(make(), SingleProcess(), store) == first
 
 
 @pytest.mark.parametrize(
@@ -471,8 +443,8 @@ def test_a_finished_run_is_not_repeated(make: Make, tmp_path: Path) -> None:
 )
 def test_a_broken_method_is_named(make: Make, tmp_path: Path, method: str, expected: str) -> None:
     with pytest.raises(loop.TrainingError, match=expected):
-        loop.train(make(method), PlainIo(), tmp_path)
-    record = run.execute(make(method), PlainIo(), Store(tmp_path / "store"))
+        loop.train(make(method), SingleProcess(), tmp_path)
+    record = run.execute(make(method), SingleProcess(), Store(tmp_path / "store"))
     assert record.status == "failed"
     assert record.error is not None
     assert record.error.stage == "only"
@@ -499,7 +471,7 @@ BREACHES = {
 def test_a_breach_says_where_it_is_and_what_mends_it(make: Make, tmp_path: Path, how: str) -> None:
     planned = make("breach", settings={"how": how}, train={"micro_batch_size": 5})
     with pytest.raises(loop.TrainingError, match=rf"method 'breach', stage 'only', step 0: {BREACHES[how]}"):
-        loop.train(planned, PlainIo(), tmp_path)
+        loop.train(planned, SingleProcess(), tmp_path)
 
 
 def test_what_is_made_ahead_comes_in_order_and_an_error_at_its_turn() -> None:
@@ -509,19 +481,19 @@ def test_what_is_made_ahead_comes_in_order_and_an_error_at_its_turn() -> None:
         made.append((position, threading.current_thread() is threading.main_thread()))
         return 60 // position
 
-    ahead = dataset.Ahead(make, [1, 2, 0, 3], lambda: None)
+    ahead = order.Prefetcher(make, [1, 2, 0, 3], lambda: None)
     assert [next(ahead), next(ahead)] == [60, 30]
     with pytest.raises(ZeroDivisionError):
         next(ahead)
     assert made == [(1, False), (2, False), (0, False)]
-    assert list(dataset.Ahead(make, [4, 5], lambda: None)) == [15, 12]
+    assert list(order.Prefetcher(make, [4, 5], lambda: None)) == [15, 12]
 
 
 def test_order_depends_on_seed_and_position_only() -> None:
     examples: Any = list(range(10))
-    seen = [example for _, example in dataset.batch_at(examples, 0, 0, 20)]
+    seen = [example for _, example in order.batch_at(examples, 0, 0, 20)]
     assert sorted(seen[:10]) == sorted(seen[10:]) == examples  # whole epochs, each in its own order
     assert seen[:10] != seen[10:]
-    pieces = [e for start in range(0, 20, 4) for _, e in dataset.batch_at(examples, 0, start, 4)]
+    pieces = [e for start in range(0, 20, 4) for _, e in order.batch_at(examples, 0, start, 4)]
     assert pieces == seen
-    assert [e for _, e in dataset.batch_at(examples, 1, 0, 20)] != seen
+    assert [e for _, e in order.batch_at(examples, 1, 0, 20)] != seen

@@ -11,7 +11,7 @@ from common import Cli
 from harness.config import RunConfig, SuiteConfig, parse
 from harness.errors import ConfigError
 from harness.execution import run
-from harness.models.distributed import PlainIo
+from harness.models.distributed import SingleProcess
 from harness.planning import plan
 from harness.planning.plan import Plan
 from harness.record import Record
@@ -81,8 +81,8 @@ def test_it_is_part_of_the_identity_where_something_is_learnt(table: dict[str, A
 def test_training_elsewhere_on_the_same_examples_gives_the_same_student(table: dict[str, Any], tmp_path: Path) -> None:
     """`exam` is the toy's test split: learning from the toy and sitting the exam is running on the toy."""
     store = Store(tmp_path)
-    elsewhere = run.execute(made(table, train_on="toy"), PlainIo(), store)
-    own = run.execute(made(table, benchmark="toy"), PlainIo(), store)
+    elsewhere = run.execute(made(table, train_on="toy"), SingleProcess(), store)
+    own = run.execute(made(table, benchmark="toy"), SingleProcess(), store)
     assert elsewhere.status == own.status == "done"
     scores = [[list(row) for row in store.predictions(r.run_id, "test")["scores"]] for r in (elsewhere, own)]
     assert scores[0] == scores[1]

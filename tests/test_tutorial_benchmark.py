@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from common import Cli
 
-from harness.planning import plan
+from harness.data import dataset
 
 
 def test_the_tutorial_works(cli: Cli, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +34,7 @@ def test_the_tutorial_works(cli: Cli, root: Path, tmp_path: Path, monkeypatch: p
                 runpy.run_path(args[0])
                 continue
             assert program == "hkdbench"
-            plan._dataset.cache_clear()  # each command is a process of its own
+            dataset._dataset.cache_clear()  # each command is a process of its own
             said = cli(*args)
             after_damage = "damage.py" in ran
             assert said.code == (2 if after_damage else 0), said.err

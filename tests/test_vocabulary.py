@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from harness.config import RunConfig, RungConfig, parse
-from harness.data import dataset
+from harness.data import order
 from harness.errors import ConfigError, ModelError
 from harness.execution.launch import launch
-from harness.models import scorer as models
-from harness.models import vocabulary
+from harness.models import encoding, loading, vocabulary
 from harness.models.encoding import Encoder
+from harness.models.scorer import OptionScorer
 from harness.planning import plan
 from harness.report import describe
 from harness.store import Store
@@ -99,12 +99,12 @@ def test_one_tokenizer_with_different_padding(toy: str, tmp_path: Path) -> None:
         "qwen2_5_vl models, compared over 55 tokens (rows of the output layers: L 83, S 67)"
     )
     # The loss before the first step, from both models' logits of the 55 tokens.
-    batch = [e for _, e in dataset.batch_at(made.training.splits["train"], 0, 0, 8)]
+    batch = [e for _, e in order.batch_at(made.training.splits["train"], 0, 0, 8)]
     logs = {}
     for name in ("L", "S"):
         rung = RungConfig(name=name, model=str(tmp_path / name))
-        encoder = models.load_encoder(rung)
-        scorer = models.OptionScorer(models.load_vlm(rung), encoder.letters).eval()
+        encoder = encoding.load_encoder(rung)
+        scorer = OptionScorer(loading.load_vlm(rung), encoder.letters).eval()
         with torch.inference_mode():
             logs[name] = scorer(encoder(batch), ("vocab",))["vocab"][:, :55].log_softmax(-1)
     kl = (logs["L"].exp() * (logs["L"] - logs["S"])).sum(-1).mean()

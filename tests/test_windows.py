@@ -13,8 +13,8 @@ from PIL import Image
 
 from harness.api import Example
 from harness.config import RungConfig
-from harness.models import scorer as models
-from harness.models import window_attention
+from harness.models import encoding, loading, window_attention
+from harness.models.scorer import OptionScorer
 
 FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 LENGTHS = (4, 6, 4, 4, 2)
@@ -36,17 +36,17 @@ def test_within_windows_by_the_definition() -> None:
     torch.testing.assert_close(alike, torch.cat(wanted, 2).transpose(1, 2))
 
 
-def scorer(folder: Path) -> tuple[models.OptionScorer, models.Batch]:
+def scorer(folder: Path) -> tuple[OptionScorer, encoding.Batch]:
     """And a batch with pictures of three shapes, two of one."""
     rung = RungConfig(name="S", model=str(folder))
-    encoder = models.load_encoder(rung)
+    encoder = encoding.load_encoder(rung)
     shapes = [(64, 64), (96, 48), (64, 64), (40, 72)]
     images = [Image.radial_gradient("L").resize(shape).convert("RGB") for shape in shapes]
     asked = [
         Example(str(i), str(i), lambda image=image: image, "what colour is it ?", "", ("red", "green"), 0, "c", "t")
         for i, image in enumerate(images)
     ]
-    return models.OptionScorer(models.load_vlm(rung), encoder.letters), encoder(asked)
+    return OptionScorer(loading.load_vlm(rung), encoder.letters), encoder(asked)
 
 
 @pytest.fixture
@@ -103,13 +103,13 @@ def test_a_tower_answers_as_before(
 
 def test_only_these_towers_and_no_trace_is_saved(tmp_path: Path) -> None:
     families.build("internvl", tmp_path / "other")
-    other = models.load_vlm(RungConfig(name="S", model=str(tmp_path / "other")))
+    other = loading.load_vlm(RungConfig(name="S", model=str(tmp_path / "other")))
     assert other.config.vision_config._attn_implementation == "sdpa"
     families.build("qwen2_5_vl", tmp_path / "one")
-    vlm: Any = models.load_vlm(RungConfig(name="S", model=str(tmp_path / "one")))
+    vlm: Any = loading.load_vlm(RungConfig(name="S", model=str(tmp_path / "one")))
     assert vlm.config.vision_config._attn_implementation == window_attention.NAME
     assert vlm.config.get_text_config()._attn_implementation == "sdpa"
     vlm.save_pretrained(tmp_path / "again")
     assert window_attention.NAME not in json.dumps(json.loads((tmp_path / "again" / "config.json").read_text()))
-    eager: Any = models.load_vlm(RungConfig(name="S", model=str(tmp_path / "one"), attention="eager"))
+    eager: Any = loading.load_vlm(RungConfig(name="S", model=str(tmp_path / "one"), attention="eager"))
     assert eager.config.vision_config._attn_implementation == "eager"

@@ -66,16 +66,8 @@ class ScenesFactuality(WorldBenchmark):
             category=category,
             source=self.name,
             context=lessons.naming(rng, rng.sample(list(named), len(named))),
-            extra={"rare": all(what.kind is not None and what.colour is not None for _, what in named)},
         )
         return self.noisy(example, split, rng)
-
-    def swap_gold(self, example: Example) -> int | None:
-        """Not Verifiable where the context names two things by colour and kind; else it isn't known.
-
-        An unrelated picture has both of two such things in fewer than 1 of 100 cases.
-        """
-        return VERDICTS.index("Not Verifiable") if example.extra and example.extra.get("rare") else None
 
     def lessons(self) -> lessons.Curriculum:
         """What `hkdbench pretrain` teaches the tiny ladder; it shares no picture with any split."""

@@ -65,7 +65,7 @@ def check(benchmark: Benchmark, store: Store | None = None) -> list[Finding]:
             splits[split] = examples
     if not splits or any(f.level == "fail" for f in findings):
         return findings
-    for step in (_swaps, _groups, _balance, _texts, _images, _pickled, _scoring, _shared):
+    for step in (_groups, _balance, _texts, _images, _pickled, _scoring, _shared):
         findings += step(benchmark, splits)
     if store is not None:
         findings += [
@@ -208,14 +208,6 @@ def _more(ids: Sequence[object]) -> str:
 
 
 # ------------------------------------------------------------------------------------- the examples
-
-
-def _swaps(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
-    for split, examples in splits.items():
-        swaps = [(e, benchmark.swap_gold(e)) for e in examples[:50]]
-        wrong = [swap for e, swap in swaps if swap is not None and not 0 <= swap < len(e.options)]
-        if wrong:
-            yield _fail("golds", f"{split}: swap_gold() gives {wrong[0]!r}, expected an option's number or None")
 
 
 def _groups(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:

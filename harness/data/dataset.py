@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from harness import registry
 from harness.api import Benchmark, DataError, Example, Split
+from harness.data import dataset as data
 
 T = TypeVar("T")
 
@@ -112,94 +112,25 @@ def _file_of(example: Example) -> Path | None:
     return path if isinstance(path, Path) else None
 
 
-def batch_at(
-    examples: Sequence[Example],
-    seed: int,
-    position: int,
-    size: int,
-    together: int = 1,
-    pictured: Sequence[Example] | None = None,
-) -> list[tuple[int, Example]]:
-    """The `size` examples that are seen from `position` on, each with its position.
-
-    The order is that of reshuffled epochs and depends on the seed and the position alone: every method
-    sees the same examples in the same order, a resumed run goes on where it was, and the workers cut one
-    global batch among them. Up to `together` questions of one image follow each other; `pictured` are the
-    same examples with their own images, where a control has taken these.
-    """
-    positions = range(position, position + size)
-    orders = {
-        epoch: _order(pictured or examples, seed, epoch, together) for epoch in {p // len(examples) for p in positions}
-    }
-    return [(p, examples[orders[p // len(examples)][p % len(examples)]]) for p in positions]
+def settings_of(benchmark: Benchmark) -> dict[str, Any]:
+    """All settings of a benchmark, defaults included; where its files lie is none."""
+    return {name: value for name, value in asdict(benchmark).items() if name != "data_dir"}
 
 
-def share_of(batch: Sequence[T], rank: int, world: int, together: int = 1) -> Sequence[T]:
-    """What a rank takes of a global batch: each `world`-th, or a stretch where an image's questions stand together."""
-    if together == 1:
-        return batch[rank::world]
-    return batch[len(batch) * rank // world : len(batch) * (rank + 1) // world]
+def load_data(
+    benchmark: str, settings: Mapping[str, Any], data_dir: Path | None, skip_missing: bool = False
+) -> data.Dataset:
+    """The checked data of a benchmark with these settings. Raises `ConfigError` or `DataError`."""
+    return _dataset(benchmark, _canonical(settings), data_dir, skip_missing)
 
 
-_orders: dict[tuple[int, int, int, int], tuple[Sequence[Example], list[int]]] = {}
+@lru_cache(maxsize=8)
+def _dataset(
+    name: str, settings: str, data_dir: Path | None, skip_missing: bool, splits: tuple[Split, ...] | None = None
+) -> data.Dataset:
+    """One copy a process: the runs of a suite share it."""
+    return data.load(registry.make_benchmark(name, json.loads(settings), data_dir), splits, skip_missing)
 
 
-def _order(examples: Sequence[Example], seed: int, epoch: int, together: int) -> list[int]:
-    key = (id(examples), seed, epoch, together)
-    known = _orders.get(key)
-    if known is None or known[0] is not examples:
-        if len(_orders) > 16:
-            _orders.clear()
-        rng = random.Random(f"order/{seed}/{epoch}")
-        known = _orders[key] = examples, _shuffled(examples, together, rng)
-    return known[1]
-
-
-def _shuffled(examples: Sequence[Example], together: int, rng: random.Random) -> list[int]:
-    """Every example's number once; up to `together` of one image beside each other, other ones in each epoch."""
-    if together == 1:
-        return rng.sample(range(len(examples)), len(examples))
-    families = (rng.sample(family, len(family)) for family in by_image(examples))
-    chunks = [family[at : at + together] for family in families for at in range(0, len(family), together)]
-    return [i for chunk in rng.sample(chunks, len(chunks)) for i in chunk]
-
-
-def by_image(examples: Sequence[Example]) -> list[list[int]]:
-    """The examples' numbers by image, in the order in which the images come first."""
-    families: dict[Hashable, list[int]] = {}
-    for i, example in enumerate(examples):
-        families.setdefault(_image(example), []).append(i)
-    return list(families.values())
-
-
-def _image(example: Example) -> Hashable:
-    try:
-        hash(example.image)
-    except TypeError:  # a callable with fields that can't be hashed
-        return id(example.image)
-    return example.image
-
-
-class Ahead(Iterator[T]):
-    """What `make` makes of each of `positions`, in order: the next one in a thread, while the current one is used.
-
-    `begin` is called in the thread first. An error of `make` is raised where its position's turn comes.
-    """
-
-    def __init__(self, make: Callable[[int], T], positions: Sequence[int], begin: Callable[[], object]) -> None:
-        self.make, self.positions = make, iter(positions)
-        self.thread = ThreadPoolExecutor(1, "hkdbench-data", begin)
-        self.coming = self._submitted()
-
-    def _submitted(self) -> Future[T] | None:
-        for position in self.positions:
-            return self.thread.submit(self.make, position)
-        self.thread.shutdown(wait=False)
-        return None
-
-    def __next__(self) -> T:
-        if self.coming is None:
-            raise StopIteration
-        found = self.coming.result()
-        self.coming = self._submitted()
-        return found
+def _canonical(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)

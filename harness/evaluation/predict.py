@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from harness.api import Example, Method
-from harness.data.dataset import by_image
-from harness.models.distributed import Io
-from harness.models.scorer import Batch, Encoder, OptionScorer
-from harness.models.shared_prefix import Asker
+from harness.data.order import by_image
+from harness.models.distributed import ProcessGroup
+from harness.models.encoding import Batch, Encoder
+from harness.models.scorer import OptionScorer
+from harness.models.shared_prefix import PrefixSharingScorer
 
 Scoring = tuple[OptionScorer, Encoder]
 
@@ -45,12 +46,12 @@ def evaluate(
     examples: Sequence[Example],
     split: str,
     batch_size: int,
-    io: Io,
+    io: ProcessGroup,
     share: bool = True,
 ) -> Scored:
     """One prediction an example, in the order given, on every rank; and the number of forwards spent."""
     scorer, encoder = model
-    asker = Asker(scorer, encoder, io.device, share)
+    asker = PrefixSharingScorer(scorer, encoder, io.device, share)
     batches = batches_of(examples, batch_size, io.rank, io.world)
     rows: dict[int, dict[str, Any]] = {}
     forwards = 0
@@ -115,7 +116,7 @@ def _filled(families: Sequence[Sequence[int]], order: Iterable[int], size: int) 
 
 
 def _answers(
-    asker: Asker, method: Method, examples: Sequence[Example], batch_size: int
+    asker: PrefixSharingScorer, method: Method, examples: Sequence[Example], batch_size: int
 ) -> tuple[list[np.ndarray], int]:
     """The fused scores (K,) of each example, and how many views were asked."""
     views = [list(method.views(example)) for example in examples]

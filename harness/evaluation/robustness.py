@@ -30,7 +30,7 @@ from harness.config import RunConfig, RungConfig
 from harness.data import corruptions, image_controls
 from harness.data import dataset as data
 from harness.errors import ConfigError, DataError, StoreError, near
-from harness.models.distributed import PlainIo, Report, silent
+from harness.models.distributed import Report, SingleProcess, silent
 from harness.record import Cost, Interval, Provenance, Record
 from harness.report.format import percent
 from harness.stats import agreement, calibration, inference
@@ -170,14 +170,15 @@ def _ask(
     import torch
 
     from harness.evaluation.predict import evaluate
-    from harness.models import scorer as models
+    from harness.models import encoding, loading
+    from harness.models.scorer import OptionScorer
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rung = RungConfig(name=config.student, model=str(folder))
-    encoder = models.load_encoder(rung)
+    encoder = encoding.load_encoder(rung)
     precision = config.train.precision_of(config.student)
-    scorer = models.OptionScorer(models.load_vlm(rung), encoder.letters, precision).to(device).eval()
-    io, frames, spent = PlainIo(report, device), {}, 0
+    scorer = OptionScorer(loading.load_vlm(rung), encoder.letters, precision).to(device).eval()
+    io, frames, spent = SingleProcess(report, device), {}, 0
     for variant in variants(examples, config.seed):
         rows, forwards, _ = evaluate(
             (scorer, encoder),

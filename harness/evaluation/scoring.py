@@ -12,23 +12,15 @@ from harness import provenance
 from harness.api import Answer, Example
 from harness.config import EvaluateConfig, RunConfig
 from harness.data import leakage
-from harness.data.dataset import Dataset
-from harness.errors import UserError
+from harness.data.dataset import Dataset, settings_of
+from harness.errors import TrainingError, UserError
 from harness.evaluation.controls import control_id, control_names, control_runs
-from harness.planning.plan import Plan, settings_of
+from harness.planning.plan import Plan
 from harness.record import Data, Failure, Interval, Provenance, Record, TrainedOn
 from harness.stats import calibration
 from harness.stats.inference import summarise
 from harness.stats.metrics import NO_ANSWER
 from harness.store import Store
-
-
-class TrainingError(RuntimeError):
-    """A method broke the contract or the numbers broke down; says where, and what to change."""
-
-    def __init__(self, message: str, stage: str, step: int) -> None:
-        super().__init__(message)
-        self.stage, self.step = stage, step
 
 
 def finished(store: Store, run_id: str) -> Record | None:

@@ -75,7 +75,7 @@ def _run(todo: list[Plan], store: Store, name: str, watch: Callable[[Event], Non
     import torch
 
     from harness.execution import run
-    from harness.models.distributed import PlainIo, device
+    from harness.models.distributed import SingleProcess, device
 
     own = device(cluster.gpus_per_worker)
     threads = torch.get_num_threads()
@@ -83,7 +83,7 @@ def _run(todo: list[Plan], store: Store, name: str, watch: Callable[[Event], Non
     try:
         for p in todo:
             watch({"run_id": p.run_id, "stage": "load", "step": 0, "steps": 1})
-            record = run.execute(p, PlainIo(lambda event, p=p: watch({"run_id": p.run_id, **event}), own), store)  # type: ignore[misc]
+            record = run.execute(p, SingleProcess(lambda event, p=p: watch({"run_id": p.run_id, **event}), own), store)  # type: ignore[misc]
             run.release_memory()
             watch({"run_id": p.run_id, "status": record.status})
     finally:

@@ -402,7 +402,7 @@ def _work(settings: dict[str, Any]) -> None:
     from harness import provenance
     from harness.evaluation import scoring
     from harness.execution import run
-    from harness.models.distributed import GroupIo, Io, PeerLost, PlainIo
+    from harness.models.distributed import ProcessGroup, RankLost, SingleProcess, TorchGroup
     from harness.planning import plan
     from harness.record import Record
 
@@ -451,7 +451,7 @@ def _work(settings: dict[str, Any]) -> None:
             record = scoring.failed(planned, RuntimeError(trouble), started, size)
             store.write(record)
             return record
-        io: Io = PlainIo(report, device) if group is None else GroupIo(group, report, device)
+        io: ProcessGroup = SingleProcess(report, device) if group is None else TorchGroup(group, report, device)
         return run.execute(planned, io, store)
 
     while (taken := take()) is not None:
@@ -459,7 +459,7 @@ def _work(settings: dict[str, Any]) -> None:
         status, error = "failed", None
         try:
             status = one(RunConfig(**config), run_id, lost).status
-        except PeerLost:  # this group is of no use any more: Ray Train makes a new one, and the run goes on
+        except RankLost:  # this group is of no use any more: Ray Train makes a new one, and the run goes on
             raise
         except Exception as problem:  # not the run's own: its plan can't be made here, or its record not written
             error = f"{type(problem).__name__}: {problem}"

@@ -17,7 +17,7 @@ from harness import provenance
 from harness.errors import StoreError
 from harness.evaluation import scoring
 from harness.evaluation.predict import evaluate
-from harness.models.distributed import Io, PeerLost, lost_peer
+from harness.models.distributed import ProcessGroup, RankLost, rank_lost
 from harness.planning.plan import Plan
 from harness.record import Cost, Record
 from harness.store import HistoryRow, PredictionRow, Store, history_frame, live, predictions_frame
@@ -25,11 +25,11 @@ from harness.store.tensor_cache import cache_of
 from harness.train.loop import Trained, train
 
 
-def execute(plan: Plan, io: Io, store: Store) -> Record:
+def execute(plan: Plan, io: ProcessGroup, store: Store) -> Record:
     """Train and score the plan, and write its record (rank 0). A finished run is returned as it is.
 
     Whatever goes wrong leaves a record with status `failed` and the reason; it can be run again. But when
-    another rank is gone this one raises `PeerLost`: what that rank wrote stands, or the run goes on later.
+    another rank is gone this one raises `RankLost`: what that rank wrote stands, or the run goes on later.
     """
     done = scoring.finished(store, plan.run_id)
     if done is not None:
@@ -39,7 +39,7 @@ def execute(plan: Plan, io: Io, store: Store) -> Record:
         return _execute(plan, io, store, work)
 
 
-def _execute(plan: Plan, io: Io, store: Store, work: Path) -> Record:
+def _execute(plan: Plan, io: ProcessGroup, store: Store, work: Path) -> Record:
     started, clock = provenance.now(), time.perf_counter()
     provenance.reset_peak_memory()
     try:
@@ -48,8 +48,8 @@ def _execute(plan: Plan, io: Io, store: Store, work: Path) -> Record:
         trained = train(plan, io, work, cache, lambda folder: _keep(store, plan.run_id, folder))
         rows, forwards, test_seconds = _score(plan, trained, io)
     except Exception as error:
-        if io.world > 1 and lost_peer(error):
-            raise PeerLost(f"run {plan.run_id}: another rank is gone") from error
+        if io.world > 1 and rank_lost(error):
+            raise RankLost(f"run {plan.run_id}: another rank is gone") from error
         record = scoring.failed(plan, error, started, io.world)
         if scoring.finished(store, plan.run_id) is None:  # else another process was faster
             store.write(record)  # whichever rank it was: the others may be waiting for it for ever
@@ -82,7 +82,7 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _score(plan: Plan, trained: Trained, io: Io) -> tuple[list[dict[str, Any]], int, float]:
+def _score(plan: Plan, trained: Trained, io: ProcessGroup) -> tuple[list[dict[str, Any]], int, float]:
     """Predictions of every split to be scored, the forwards on test, and the seconds on test."""
     rows: list[dict[str, Any]] = []
     test_forwards, test_seconds = 0, 0.0

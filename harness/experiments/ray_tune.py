@@ -301,7 +301,7 @@ def _train(planned: Plan, store: Store, report: Watch, note: Watch) -> Record:
     import torch
 
     from harness.execution import run as runner
-    from harness.models.distributed import PlainIo
+    from harness.models.distributed import SingleProcess
 
     cluster = planned.config.cluster
     # Two trials may be the same run, and the worker of a killed driver may live a little longer.
@@ -319,7 +319,7 @@ def _train(planned: Plan, store: Store, report: Watch, note: Watch) -> Record:
             return store.read(planned.run_id)
         device = torch.device("cuda" if cluster.gpus_per_worker else "cpu")
         try:
-            record = runner.execute(planned, PlainIo(see, device), store)
+            record = runner.execute(planned, SingleProcess(see, device), store)
             track({"run_id": planned.run_id, "status": record.status})
             return record
         finally:

@@ -1,12 +1,13 @@
-"""What the train loop knows of where it runs: its rank, and how to speak to the other ranks.
+"""What the training loop knows of where it runs: its rank, and how to exchange values with the other ranks.
 
-`PlainIo` is one process. `GroupIo` is one of several processes of a `torch.distributed` group, as Ray
+`SingleProcess` is one process. `TorchGroup` is a rank of several processes of a `torch.distributed` group, as Ray
 Train (or torchrun) sets it up. Neither imports ray.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -23,26 +24,56 @@ Report = Callable[[dict[str, Any]], None]
 """Takes progress: stage, step, steps, and the newest figures."""
 
 
-class PeerLost(RuntimeError):
+class RankLost(RuntimeError):
     """Another rank is gone: the run isn't at fault, and goes on once the group is whole again."""
 
 
-def lost_peer(error: BaseException) -> bool:
+def rank_lost(error: BaseException) -> bool:
     """Whether an error says that another rank is gone. Gloo's errors are plain `RuntimeError`s."""
     text = str(error).lower()
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and ("gloo" in text or "nccl" in text))
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor that is cut over the ranks, put together on each; all ranks must call this. Any other as it is."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+@dataclass(frozen=True)
+class ShardCopy:
+    """This rank's part of a sharded tensor, which may lie elsewhere than the tensor, on the CPU say."""
+
+    local: Tensor
+    like: DTensor
+    """The tensor whose part it is, for its shape and how it is sharded."""
+
+    @classmethod
+    def of(cls, tensor: DTensor) -> ShardCopy:
+        return cls(tensor.to_local(), tensor)
+
+    def cpu(self) -> ShardCopy:
+        """A copy on the CPU."""
+        return ShardCopy(self.local.to("cpu", copy=True), self.like)
+
+    def full_tensor(self) -> Tensor:
+        """The tensor, gathered on each rank; all ranks must call this."""
+        mesh = self.like.device_mesh
+        placed = DTensor.from_local(
+            self.local.to(mesh.device_type),
+            mesh,
+            self.like.placements,
+            run_check=False,
+            shape=self.like.shape,
+            stride=self.like.stride(),
+        )
+        return placed.full_tensor()
 
 
-def cut_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, cut over the ranks as `like` is."""
+def full_tensor(tensor: Tensor | ShardCopy) -> Tensor:
+    """A sharded tensor, gathered on each rank; all ranks must call this. Any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor | ShardCopy) else tensor
+
+
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """A full tensor, sharded over the ranks as `like` is."""
     if not isinstance(like, DTensor):
         return tensor
-    # Every rank has the whole: nothing is sent.
+    # Every rank has the full tensor: nothing is sent.
     placed = tensor.to(like.device_mesh.device_type)
     return distribute_tensor(placed, like.device_mesh, like.placements, src_data_rank=None)
 
@@ -56,7 +87,7 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
             yield from _blocks(child)
 
 
-class Io(Protocol):
+class ProcessGroup(Protocol):
     """A rank among `world` ranks that train one run together."""
 
     rank: int
@@ -68,7 +99,7 @@ class Io(Protocol):
         """The module such that a backward pass averages its gradients over the ranks."""
         ...
 
-    def cut(self, module: nn.Module) -> None:
+    def shard(self, module: nn.Module) -> None:
         """Keep a part of the module's weights on each rank, in place; its forward passes are then joint ones."""
         ...
 
@@ -97,7 +128,7 @@ def device(gpus: int) -> torch.device:
     return torch.device("cuda")
 
 
-class PlainIo:
+class SingleProcess:
     """One process."""
 
     rank = 0
@@ -110,7 +141,7 @@ class PlainIo:
     def wrap(self, module: nn.Module) -> nn.Module:
         return module
 
-    def cut(self, module: nn.Module) -> None:
+    def shard(self, module: nn.Module) -> None:
         pass
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -120,7 +151,7 @@ class PlainIo:
         return [value]
 
 
-class GroupIo:
+class TorchGroup:
     """A rank of a process group."""
 
     def __init__(self, group: dist.ProcessGroup, report: Report = silent, device: torch.device | None = None) -> None:
@@ -137,7 +168,7 @@ class GroupIo:
             module, device_ids=ids, process_group=self.group, forward_sync_buffers=False, find_unused_parameters=True
         )
 
-    def cut(self, module: nn.Module) -> None:
+    def shard(self, module: nn.Module) -> None:
         mesh = DeviceMesh.from_group(self.group, self.device.type)
         for block in _blocks(module):  # each is whole on a rank while it works, and no longer
             fully_shard(block, mesh=mesh)

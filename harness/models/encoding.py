@@ -12,7 +12,7 @@ import logging
 import os
 import string
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -212,6 +212,16 @@ def load_encoder(rung: RungConfig) -> Encoder:
             "processor_config.json) beside the tokenizer"
         )
     return Encoder(processor, rung.name)
+
+
+def load_encoders(rungs: Mapping[str, RungConfig]) -> dict[str, Encoder]:
+    """An encoder for each rung; rungs that encode alike share one."""
+    found: dict[str, Encoder] = {}
+    by_fingerprint: dict[str, Encoder] = {}
+    for name, rung in rungs.items():
+        encoder = load_encoder(rung)
+        found[name] = by_fingerprint.setdefault(encoder.fingerprint, encoder)
+    return found
 
 
 def _processor_class(folder: Path) -> Any:

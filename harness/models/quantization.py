@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from harness.config import RungConfig, Storage
 from harness.errors import ConfigError
-from harness.models import scorer
+from harness.models import loading
 
 BLOCK = 64
 """Weights that have a scale in common. On a CPU bitsandbytes mistakes blocks that go over more than one row."""
@@ -26,7 +26,7 @@ def load(rung: RungConfig, kept: Storage, precision: str, weights: Mapping[str, 
 
     Raises `ModelError` or `ConfigError`.
     """
-    vlm = scorer.load_vlm(rung, dtype(kept))
+    vlm = loading.load_vlm(rung, dtype(kept))
     if weights is not None:
         vlm.load_state_dict(weights)
     if kept == "nf4":

@@ -15,29 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from harness.api import Need
-from harness.config import RungConfig
-from harness.errors import ModelError, first_line
-from harness.models import ladders, window_attention
-from harness.models.encoding import Batch, Encoder, Spelling, load_encoder, quiet
+from harness.errors import ModelError
+from harness.models.encoding import Batch, Spelling
+from harness.models.loading import image_token
 
-__all__ = [
-    "ABSENT",
-    "BEGINNING",
-    "PARENTS",
-    "Batch",
-    "Encoder",
-    "OptionScorer",
-    "Outputs",
-    "image_token",
-    "load_config",
-    "load_encoder",
-    "load_vlm",
-    "quiet",
-    "token_counts",
-    "width",
-]
-
-ABSENT = -1e4
+MASKED_LOGIT = -1e4
 """The logit of an option that an example doesn't have: probability 0, finite log."""
 
 PARENTS, BEGINNING = "parents", "beginning/"
@@ -90,7 +72,7 @@ class OptionScorer(nn.Module):
             with narrow_precision:
                 logits_brlv = self._continued(given.past_key_values, inputs["attention_mask"], tree, parents_b)
             logits_bk = tree.scores(logits_bv, logits_brlv)
-        outputs["options"] = logits_bk.masked_fill(~options_bk, ABSENT)
+        outputs["options"] = logits_bk.masked_fill(~options_bk, MASKED_LOGIT)
         if "hidden" in wanted:
             outputs["hidden"] = caught["hidden"][:, 0].float()
         if "vision" in wanted:
@@ -228,65 +210,6 @@ def _visual_tokens(vlm: nn.Module, embeddings_btd: Tensor, ids_bt: Tensor) -> Te
         )
     tokens: Tensor = embeddings_btd[seen_bt].unflatten(0, (len(ids_bt), -1))
     return tokens
-
-
-def image_token(config: Any) -> int:
-    """The number of the token that stands where image features go; -1 for a model without one."""
-    found = [getattr(config, name, None) for name in ("image_token_id", "image_token_index")]
-    return next((number for number in found if number is not None), -1)
-
-
-def width(config: Any) -> int:
-    """The size of the hidden states of a transformers configuration's language model."""
-    size: int = config.get_text_config().hidden_size
-    return size
-
-
-def vocabulary(config: Any) -> int:
-    """How many logits the output layer of a transformers configuration's language model gives."""
-    size: int = config.get_text_config().vocab_size
-    return size
-
-
-def load_vlm(rung: RungConfig, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The rung's model on the CPU, without dropout state. Raises `ModelError`."""
-    quiet()
-    from transformers import AutoModelForImageTextToText
-
-    where = f"model {rung.name!r} ({rung.model})"
-    try:
-        model, loaded = AutoModelForImageTextToText.from_pretrained(
-            ladders.snapshot(rung),
-            dtype=dtype,
-            attn_implementation=rung.attention,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(
-            f"{where}: not a vision-language model that transformers can load: {first_line(error)}"
-        ) from None
-    if model.config.is_encoder_decoder:
-        raise ModelError(
-            f"{where}: {type(model).__name__} encodes the question apart from the answer; expected a model that goes "
-            "on from the question, like Qwen2.5-VL, InternVL or SmolVLM"
-        )
-    if missing := sorted(loaded["missing_keys"]):
-        raise ModelError(
-            f"{where}: the weights lack {missing[0]!r}{f' and {len(missing) - 1} more' if missing[1:] else ''}, which "
-            "would be random; expected a whole checkpoint of the class that config.json names: copy it again"
-        )
-    vlm: nn.Module = model
-    window_attention.together(vlm)
-    return vlm
-
-
-def load_config(rung: RungConfig) -> Any:
-    """The rung's transformers configuration, without its weights."""
-    quiet()
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(ladders.snapshot(rung), trust_remote_code=False)
 
 
 def beginnings(batch: Batch) -> Batch:

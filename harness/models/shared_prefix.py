@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from harness.api import Example
-from harness.data.dataset import by_image
+from harness.data.order import by_image
 from harness.errors import first_line
 from harness.models.encoding import Batch, Encoder
 from harness.models.scorer import BEGINNING, PARENTS, OptionScorer
@@ -35,7 +35,7 @@ AT_THE_END = 2
 """So many tokens a processor may add behind the prompt: PaliGemma's adds a line's end."""
 
 
-class Asker:
+class PrefixSharingScorer:
     """Log-probabilities of the options; questions of one image are asked together where the model supports it."""
 
     def __init__(self, scorer: OptionScorer, encoder: Encoder, device: torch.device, share: bool = True) -> None:
@@ -63,7 +63,7 @@ class Asker:
     def _one_by_one(self, examples: Sequence[Example]) -> list[Tensor]:
         return self._asked(self.encoder(examples))
 
-    def _together(self, examples: Sequence[Example], part: Sequence[Branches]) -> list[Tensor] | None:
+    def _together(self, examples: Sequence[Example], part: Sequence[SharedPrefix]) -> list[Tensor] | None:
         """The answers of the part's rows in order; None where the model turns out not to support this."""
         asked = [examples[row] for branches in part for row in branches.rows]
         try:
@@ -83,7 +83,7 @@ class Asker:
             self.checked = True
         return self._one_by_one(asked) if logs is None else logs
 
-    def _branched(self, examples: Sequence[Example], part: Sequence[Branches]) -> list[Tensor] | None:
+    def _branched(self, examples: Sequence[Example], part: Sequence[SharedPrefix]) -> list[Tensor] | None:
         batch = _packed(self.encoder, examples, part)
         return None if batch is None else self._asked(batch)
 
@@ -113,7 +113,7 @@ class Asker:
 
 
 @dataclass(frozen=True)
-class Branches:
+class SharedPrefix:
     """Questions that go on from a common beginning: which examples, and the tokens of each behind it."""
 
     rows: list[int]
@@ -138,7 +138,9 @@ def encoded(encoder: Encoder, examples: Sequence[Example], share: bool) -> Batch
     return {key: value if key.startswith(BEGINNING) else value[rows] for key, value in batch.items()}
 
 
-def _branches(encoder: Encoder, examples: Sequence[Example], families: Sequence[Sequence[int]]) -> Iterator[Branches]:
+def _branches(
+    encoder: Encoder, examples: Sequence[Example], families: Sequence[Sequence[int]]
+) -> Iterator[SharedPrefix]:
     """What goes on from a common beginning, family by family, with a length each where the model needs that."""
     for family in families:
         raw = encoder.prompts([examples[i] for i in family])
@@ -146,10 +148,10 @@ def _branches(encoder: Encoder, examples: Sequence[Example], families: Sequence[
         tails = [ids[common:] for ids in raw]
         for length in [None] if encoder.one_token_each else sorted({len(tail) for tail in tails}):
             chosen = [k for k, tail in enumerate(tails) if length in (None, len(tail))]
-            yield Branches([family[k] for k in chosen], [tails[k] for k in chosen], length)
+            yield SharedPrefix([family[k] for k in chosen], [tails[k] for k in chosen], length)
 
 
-def _packed(encoder: Encoder, examples: Sequence[Example], part: Sequence[Branches]) -> Batch | None:
+def _packed(encoder: Encoder, examples: Sequence[Example], part: Sequence[SharedPrefix]) -> Batch | None:
     """The part's questions in order behind their beginnings, as `OptionScorer` takes them.
 
     None where the processor makes other tokens of a prompt's end than its tokenizer, as it does where prompts differ
@@ -173,14 +175,14 @@ def _packed(encoder: Encoder, examples: Sequence[Example], part: Sequence[Branch
     }
 
 
-def _parts(families: Iterator[Branches], batch_size: int) -> Iterator[list[Branches]]:
+def _parts(families: Iterator[SharedPrefix], batch_size: int) -> Iterator[list[SharedPrefix]]:
     """The families in order, `batch_size` questions at a time and one length; a larger family is cut."""
-    part: list[Branches] = []
+    part: list[SharedPrefix] = []
     count = 0
     for whole in families:
         for start in range(0, len(whole.rows), batch_size):
             end = start + batch_size
-            cut = Branches(whole.rows[start:end], whole.tails[start:end], whole.length)
+            cut = SharedPrefix(whole.rows[start:end], whole.tails[start:end], whole.length)
             if part and (count + len(cut.rows) > batch_size or part[0].length != cut.length):
                 yield part
                 part, count = [], 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from harness.api import Example
-from harness.data import dataset
-from harness.models import ladders, scorer, shared_prefix, vocabulary
-from harness.planning import memory
-from harness.planning.plan import Plan, rung_of
+from harness.data import order
+from harness.models import ladders, loading, scorer, shared_prefix
+from harness.models.encoding import load_encoders
+from harness.planning import compatibility, memory
+from harness.planning.plan import Plan
+from harness.planning.stages import rung_of
 from harness.record import Mix
 from harness.report import describe
-from harness.train.loop import encoders
 
 
 def of(plan: Plan) -> dict[str, Any]:
@@ -21,12 +22,12 @@ def of(plan: Plan) -> dict[str, Any]:
     `harness.planning.memory`; `memory_bytes` is without activations, `peak_bytes` with them. Where questions of an
     image share it the FLOPs are those of models that can, and the memory is that of each question by itself.
     """
-    by_rung = encoders(plan)
+    by_rung = load_encoders({name: plan.rungs[name] for name in plan.infos})
     share = bool(plan.stages) and plan.config.train.shares and not plan.config.train.gradient_checkpointing
     sample = _first_step(plan) if share else next(iter(plan.training.splits.values()))[:8]
     tokens, padded = {}, {}
     for name, encoder in by_rung.items():
-        config, batch = scorer.load_config(plan.rungs[name]), encoder(sample[:8])
+        config, batch = loading.load_config(plan.rungs[name]), encoder(sample[:8])
         each = scorer.token_counts(config, batch)[1] / len(sample[:8])
         padded[name] = (float(batch["input_ids"].shape[1]), each)
         text, patches = scorer.token_counts(config, shared_prefix.encoded(encoder, sample, share) if share else batch)
@@ -57,7 +58,7 @@ def of(plan: Plan) -> dict[str, Any]:
                 "examples": examples,
                 "roles": roles,
                 "peak_bytes": memory.peak(plan, planned, padded),
-                "mix": found.model_dump() if (found := vocabulary.mix(plan, planned, by_rung)) else None,
+                "mix": found.model_dump() if (found := compatibility.mix(plan, planned, by_rung)) else None,
             }
         )
     return {
@@ -82,7 +83,7 @@ def of(plan: Plan) -> dict[str, Any]:
 def _first_step(plan: Plan) -> list[Example]:
     """What one worker's first forward pass is shown, before any method changes it."""
     train, workers = plan.config.train, max(plan.config.cluster.workers, 1)
-    mine = dataset.share_of(plan.batch_at(0, train.batch_size), 0, workers, train.questions_per_image)
+    mine = order.share_of(plan.batch_at(0, train.batch_size), 0, workers, train.questions_per_image)
     return [example for _, example in mine[: train.micro_batch_size or len(mine)]]
 
 

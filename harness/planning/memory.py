@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import psutil
 
 from harness.config import LoraSettings, RungConfig, Storage
-from harness.planning.plan import Plan, PlannedStage, rung_of
+from harness.planning.plan import Plan
+from harness.planning.stages import PlannedStage, rung_of
 
 if TYPE_CHECKING:
     import torch
@@ -97,8 +98,8 @@ def layers(rung: RungConfig) -> Layers:
     import torch
     from transformers import AutoModelForImageTextToText
 
+    from harness.models.loading import load_config
     from harness.models.quantization import linears, narrows
-    from harness.models.scorer import load_config
 
     with torch.device("meta"):
         vlm = AutoModelForImageTextToText.from_config(load_config(rung))
@@ -173,7 +174,7 @@ def peak(plan: Plan, planned: PlannedStage, tokens: Mapping[str, tuple[float, fl
     backward pass, in which gradients take their place; a frozen model's are gone before the next one's. In bf16
     activations take half, and float32 weights that are multiplied have a copy in bfloat16.
     """
-    from harness.models.scorer import load_config
+    from harness.models.loading import load_config
 
     train, workers = plan.config.train, max(plan.config.cluster.workers, 1)
     size = train.micro_batch_size or -(-train.batch_size // workers)

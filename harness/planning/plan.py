@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import harness
 from harness import registry
-from harness.api import Benchmark, Example, From, Method, Split, Stage
+from harness.api import Benchmark, Example, Method, Split, Stage
 from harness.config import RunConfig, RungConfig
 from harness.data import dataset as data
-from harness.data import image_controls
+from harness.data import image_controls, order
+from harness.data.dataset import _canonical, _dataset, load_data, settings_of
 from harness.errors import ConfigError, near
-from harness.models import ladders
+from harness.models import encoding, ladders
+from harness.planning.stages import PlannedStage, plan_stages, rung_of
 
 CODE = (
     "api",
@@ -38,15 +40,6 @@ CODE = (
 
 LEARNT_FROM: tuple[Split, ...] = ("train", "validation")
 """The splits that training reads."""
-
-
-@dataclass(frozen=True)
-class PlannedStage:
-    """A stage with its length. `position` is where in the training order it starts."""
-
-    stage: Stage
-    steps: int
-    position: int
 
 
 @dataclass(frozen=True)
@@ -115,7 +108,7 @@ class Plan:
     def batch_at(self, position: int, size: int) -> list[tuple[int, Example]]:
         """So many training examples from a position on, each with its position; see `harness.data.dataset.batch_at`."""
         train, learned, c = self.training.splits["train"], self.learned.splits["train"], self.config
-        return data.batch_at(train, c.seed, position, size, c.train.questions_per_image, learned)
+        return order.batch_at(train, c.seed, position, size, c.train.questions_per_image, learned)
 
     @cached_property
     def warnings(self) -> list[str]:
@@ -135,7 +128,7 @@ class Plan:
                 f"{train.questions_per_image}; turn it off: sharing saves memory too"
             )
         seen = self.learned.splits.get("train", [])
-        if self.stages and train.questions_per_image > 1 and len(data.by_image(seen)) == len(seen):
+        if self.stages and train.questions_per_image > 1 and len(order.by_image(seen)) == len(seen):
             found.append(
                 f"train.questions_per_image is {train.questions_per_image}, but no image of "
                 f"{self.training.benchmark.name!r} has two questions to train on: nothing is shared, and the order is "
@@ -220,11 +213,6 @@ def for_stage(plan: Plan, stage: Stage) -> Plan:
     return replace(plan, method=type(plan.method)(**{name: plan.settings[name] for name in listed}))
 
 
-def settings_of(benchmark: Benchmark) -> dict[str, Any]:
-    """All settings of a benchmark, defaults included; where its files lie is none."""
-    return {name: value for name, value in asdict(benchmark).items() if name != "data_dir"}
-
-
 def _training(config: RunConfig, method: Method, dataset: data.Dataset) -> data.Dataset:
     """The data to learn from, which must have a train and a validation split. Raises `ConfigError`."""
     if config.train_on is None:
@@ -250,67 +238,6 @@ def _training(config: RunConfig, method: Method, dataset: data.Dataset) -> data.
 def _shown(dataset: data.Dataset, config: RunConfig) -> data.Dataset:
     """The data as the run sees them: a control's without the images that belong to the questions."""
     return image_controls.blinded(dataset, config.control, config.seed) if config.control else dataset
-
-
-def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[PlannedStage]:
-    """The method's stages with their lengths, checked. Raises `ConfigError` naming the method and stage."""
-    planned: list[PlannedStage] = []
-    spent = 0.0
-    for stage in method.stages(rungs, config.student):
-        where = f"method {method.name!r}, stage {stage.name!r}"
-        earlier = {p.stage.name: p.stage for p in planned}
-        if stage.name in earlier:
-            raise ConfigError(f"{where}: two stages have this name")
-        if not stage.share > 0:
-            raise ConfigError(f"{where}: share = {stage.share}; expected a number above 0")
-        if not any(role.trainable for role in stage.roles.values()):
-            raise ConfigError(f"{where}: no role is trainable; leave the stage out")
-        known = [field.name for field in fields(method)]
-        for name in method.stage_settings(stage.name) or ():
-            if name not in known:
-                raise ConfigError(f"{where}: stage_settings() names {name!r}, no setting: {near(name, known)}")
-        for name, role in stage.roles.items():
-            _check_weights(f"{where}, role {name!r}", role.weights, rungs, earlier)
-        learns = method.student in stage.roles and stage.roles[method.student].trainable
-        examples = max(round(stage.share * config.train.examples), 1)
-        position = round(spent * config.train.examples) if learns else 0
-        planned.append(PlannedStage(stage, -(-examples // config.train.batch_size), position))
-        spent += stage.share if learns else 0
-    if planned and abs(spent - 1) > 1e-6:
-        raise ConfigError(
-            f"method {method.name!r}: the stages in which {method.student!r} learns have shares that sum to "
-            f"{spent:g}; the student budget is the same for all methods, so they must sum to 1"
-        )
-    if planned and method.student not in planned[-1].stage.roles:
-        raise ConfigError(f"method {method.name!r}: the last stage has no role {method.student!r} to evaluate")
-    if planned and (rung := rung_of(planned, planned[-1].stage, method.student)) != config.student:
-        raise ConfigError(
-            f"method {method.name!r}: its role {method.student!r} ends as rung {rung!r}, "
-            f"not as the student {config.student!r}"
-        )
-    return planned
-
-
-def rung_of(planned: list[PlannedStage], stage: Stage, role: str) -> str:
-    """The rung whose architecture a stage's role has."""
-    weights = stage.roles[role].weights
-    if isinstance(weights, str):
-        return weights
-    earlier = next(p.stage for p in planned if p.stage.name == weights.stage)
-    return rung_of(planned, earlier, weights.role)
-
-
-def _check_weights(where: str, weights: str | From, rungs: list[str], earlier: dict[str, Stage]) -> None:
-    if isinstance(weights, str):
-        if weights not in rungs:
-            raise ConfigError(f"{where}: unknown rung {weights!r}: {near(weights, rungs)}")
-    elif weights.stage not in earlier:
-        raise ConfigError(f"{where}: takes weights from stage {weights.stage!r}: {near(weights.stage, earlier)}")
-    elif weights.role not in earlier[weights.stage].roles:
-        raise ConfigError(
-            f"{where}: stage {weights.stage!r} has no role {weights.role!r}: "
-            f"{near(weights.role, earlier[weights.stage].roles)}"
-        )
 
 
 def _check_offloaded(stage: Stage, config: RunConfig) -> None:
@@ -343,12 +270,12 @@ def _check_vocabularies(
     method: Method, planned: list[PlannedStage], stage: Stage, rungs: dict[str, RungConfig]
 ) -> None:
     """Over the vocabulary models can only be compared where equal tokens have equal numbers."""
-    from harness.models import scorer, vocabulary
+    from harness.models import loading, vocabulary
 
     used = dict.fromkeys(rung_of(planned, stage, role) for role in stage.roles)
     vocabulary.prove(
-        {name: scorer.load_encoder(rungs[name]).tokens for name in used},
-        {name: scorer.load_config(rungs[name]).get_text_config().vocab_size for name in used},
+        {name: encoding.load_encoder(rungs[name]).tokens for name in used},
+        {name: loading.load_config(rungs[name]).get_text_config().vocab_size for name in used},
         f"method {method.name!r}, stage {stage.name!r}",
     )
 
@@ -361,25 +288,6 @@ def code_digest(*classes: type) -> str:
     for cls in classes:
         digest.update(registry.source_digest(cls).encode())
     return digest.hexdigest()
-
-
-def load_data(
-    benchmark: str, settings: Mapping[str, Any], data_dir: Path | None, skip_missing: bool = False
-) -> data.Dataset:
-    """The checked data of a benchmark with these settings. Raises `ConfigError` or `DataError`."""
-    return _dataset(benchmark, _canonical(settings), data_dir, skip_missing)
-
-
-@lru_cache(maxsize=8)
-def _dataset(
-    name: str, settings: str, data_dir: Path | None, skip_missing: bool, splits: tuple[Split, ...] | None = None
-) -> data.Dataset:
-    """One copy a process: the runs of a suite share it."""
-    return data.load(registry.make_benchmark(name, json.loads(settings), data_dir), splits, skip_missing)
-
-
-def _canonical(settings: Mapping[str, Any]) -> str:
-    return json.dumps(settings, sort_keys=True)
 
 
 @lru_cache(maxsize=64)

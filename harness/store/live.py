@@ -25,7 +25,7 @@ from harness.store.store import Problem, Store
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.models.distributed import Io
+    from harness.models.distributed import ProcessGroup
     from harness.planning.plan import Plan
 
 FILE = "progress.json"
@@ -66,7 +66,7 @@ class Now(BaseModel):
 
 
 @contextmanager
-def telling(plan: Plan, io: Io, work: Path) -> Iterator[None]:
+def telling(plan: Plan, io: ProcessGroup, work: Path) -> Iterator[None]:
     """While it lasts, what rank 0 reports also stands in the work folder. It never makes a run fail."""
     if io.rank != 0:
         yield

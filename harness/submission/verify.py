@@ -23,10 +23,12 @@ import harness
 from harness import provenance, registry
 from harness.api import Stage
 from harness.config import RunConfig, parse
+from harness.data import dataset as dataset_module
 from harness.data.dataset import Dataset
 from harness.errors import ConfigError, DataError, ModelError, StoreError, UserError, first_line
 from harness.models import ladders
 from harness.planning import plan as planning
+from harness.planning import stages
 from harness.planning.plan import Plan
 from harness.record import Record
 from harness.store import Store, checksums
@@ -192,7 +194,7 @@ def _data(run: _Run, data_dir: Path | None) -> Iterator[Finding]:
                     now = f"{count}{' or more' if count > said else ''}"
                     yield Finding("data", "changed", f"split {split} has {said} examples, in the benchmark {now}")
                     return
-        dataset = planning.load_data(r.benchmark, settings, data_dir, run.setup.skip_missing)
+        dataset = dataset_module.load_data(r.benchmark, settings, data_dir, run.setup.skip_missing)
     except UserError as error:
         yield Finding("data", "unverified", first_line(error))
         return
@@ -342,7 +344,7 @@ def _stages_of(record: Record) -> _Stages:
 
 def _stages_planned(plan: Plan) -> _Stages:
     def size(stage: Stage, role: str) -> int:
-        return plan.infos[planning.rung_of(plan.stages, stage, role)].parameters
+        return plan.infos[stages.rung_of(plan.stages, stage, role)].parameters
 
     return [
         (p.stage.name, p.stage.share, p.steps, {n: (r.trainable, size(p.stage, n)) for n, r in p.stage.roles.items()})

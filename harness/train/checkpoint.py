@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+FILE_BYTES = 2**28
+"""Tensors are written into files of about this size, so that no more of them are in memory at once."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -18,23 +24,23 @@ class Checkpoint:
     """Tensors by name, and everything else as plain JSON."""
 
     tensors: dict[str, Tensor]
+    """Mapped from the files: they take memory as they are used."""
     state: dict[str, Any]
 
 
-def save(work: Path, stage: int, step: int, checkpoint: Checkpoint) -> Path:
+def save(work: Path, stage: int, step: int, tensors: Iterable[tuple[str, Tensor]], state: Mapping[str, Any]) -> Path:
     """Write the checkpoint of (stage, step) under `work`, drop the older ones and return its folder.
 
-    Where that fails (a full disk), the one before stays the newest and nothing of this one is left.
+    Tensors are taken one at a time. Where writing fails (a full disk), the checkpoint before stays the newest and
+    nothing of this one is left.
     """
     name = f"checkpoint-{stage:03d}-{step:08d}"
     part = work / f".part-{name}-{os.getpid()}"
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
-        save_file(
-            {k: t.detach().cpu().contiguous() for k, t in checkpoint.tensors.items()}, part / "tensors.safetensors"
-        )
-        (part / "state.json").write_text(json.dumps(checkpoint.state))
+        _write_tensors(part, tensors)
+        (part / "state.json").write_text(json.dumps(state))
         for file in part.iterdir():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
@@ -52,26 +58,45 @@ def save(work: Path, stage: int, step: int, checkpoint: Checkpoint) -> Path:
     return target
 
 
+def _write_tensors(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    pending: dict[str, Tensor] = {}
+    files = 0
+
+    def flush() -> None:
+        nonlocal files
+        save_file(pending, folder / f"tensors-{files:05d}.safetensors")
+        pending.clear()
+        files += 1
+
+    for name, tensor in tensors:
+        pending[name] = tensor.detach().cpu().contiguous()
+        if sum(t.nbytes for t in pending.values()) >= FILE_BYTES:
+            flush()
+    if pending or not files:
+        flush()
+
+
 def latest(work: Path) -> Checkpoint | None:
     """The newest checkpoint under `work`, or None."""
     found = _all(work)
     if not found:
         return None
     folder = found[-1]
-    return Checkpoint(
-        load_file(folder / "tensors.safetensors"), json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    )
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("tensors*.safetensors")):
+        tensors |= load_file(file)
+    return Checkpoint(tensors, json.loads((folder / "state.json").read_text(encoding="utf-8")))
 
 
 def _all(work: Path) -> list[Path]:
     return sorted(work.glob("checkpoint-*")) if work.is_dir() else []
 
 
-def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def part_of(tensors: Mapping[str, T], prefix: str) -> dict[str, T]:
     """The tensors under `prefix/`, without it."""
     return {k[len(prefix) + 1 :]: t for k, t in tensors.items() if k.startswith(f"{prefix}/")}
 
 
-def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, tensors: Mapping[str, T]) -> dict[str, T]:
     """The tensors with `prefix/` before their names."""
     return {f"{prefix}/{k}": t for k, t in tensors.items()}

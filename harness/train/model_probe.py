@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from harness.api import Example, Need
 from harness.errors import ModelError, UserError, first_line
-from harness.models import quantization, scorer
-from harness.models.shared_prefix import Asker
+from harness.models import encoding, loading, quantization, scorer
+from harness.models.shared_prefix import PrefixSharingScorer
 from harness.planning import memory
 from harness.planning.plan import Plan
 from harness.record import RungCheck
@@ -27,7 +27,7 @@ LARGEST_REPEAT = {"fp32": 1e-3, "bf16": 5e-2}
 class Rung:
     """A rung's model with its processor, to be tried. Everything raises `ModelError`, naming rung and folder."""
 
-    def __init__(self, name: str, plan: Plan, encoder: scorer.Encoder, device: torch.device) -> None:
+    def __init__(self, name: str, plan: Plan, encoder: encoding.Encoder, device: torch.device) -> None:
         precision = plan.config.train.precision_of(name)
         self.where = f"model {name!r} ({plan.rungs[name].model})"
         self.encoder, self.device, self.largest_repeat = encoder, device, LARGEST_REPEAT[precision]
@@ -78,11 +78,11 @@ class Rung:
                 f"{self.where}: its tokenizer has no single token for each letter, so each question of an image passes "
                 "by itself in training (train.questions_per_image)"
             )
-        asker = Asker(self.scorer, self.encoder, self.device)
+        asker = PrefixSharingScorer(self.scorer, self.encoder, self.device)
         asker(examples, len(examples))
         return f"{self.where}: {asker.note}" if asker.note else ""
 
-    def _encoded(self, examples: Sequence[Example]) -> scorer.Batch:
+    def _encoded(self, examples: Sequence[Example]) -> encoding.Batch:
         try:
             batch = self.encoder(examples)
         except UserError:
@@ -94,10 +94,10 @@ class Rung:
             ) from error
         return {key: value.to(self.device) for key, value in batch.items()}
 
-    def _rows(self, batch: scorer.Batch) -> tuple[list[list[int]], list[list[int]]]:
+    def _rows(self, batch: encoding.Batch) -> tuple[list[list[int]], list[list[int]]]:
         return batch["input_ids"].tolist(), batch["attention_mask"].tolist()
 
-    def _image_tokens(self, batch: scorer.Batch, examples: Sequence[Example]) -> list[int]:
+    def _image_tokens(self, batch: encoding.Batch, examples: Sequence[Example]) -> list[int]:
         """How many places for image features each row has; and every token must be one that the model knows."""
         highest, rows = int(batch["input_ids"].max()), self.vlm.get_input_embeddings().num_embeddings
         if highest >= rows:
@@ -105,12 +105,12 @@ class Rung:
                 f"{self.where}: its tokenizer makes token {highest}, the model knows {rows}; expected the tokenizer "
                 "that belongs to the checkpoint"
             )
-        seen_bt = batch["input_ids"] == scorer.image_token(self.vlm.config)
+        seen_bt = batch["input_ids"] == loading.image_token(self.vlm.config)
         counts: list[int] = seen_bt.sum(1).tolist()
         if 0 in counts:
             raise ModelError(
                 f"{self.where}: the prompt of example {examples[counts.index(0)].id!r} has no image token "
-                f"({scorer.image_token(self.vlm.config)}); expected a chat template that places the image, and the "
+                f"({loading.image_token(self.vlm.config)}); expected a chat template that places the image, and the "
                 "processor that belongs to the checkpoint"
             )
         return counts
@@ -139,7 +139,7 @@ class Rung:
             )
         return len(row)
 
-    def _forward(self, batch: scorer.Batch, needs: frozenset[Need] = frozenset()) -> scorer.Outputs:
+    def _forward(self, batch: encoding.Batch, needs: frozenset[Need] = frozenset()) -> scorer.Outputs:
         given: dict[str, Tensor] = {}
 
         def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -171,11 +171,11 @@ class Rung:
         self._check_features(batch, given.get("embeddings"))
         return outputs
 
-    def _check_features(self, batch: scorer.Batch, embeddings_btd: Tensor | None) -> None:
+    def _check_features(self, batch: encoding.Batch, embeddings_btd: Tensor | None) -> None:
         """Where image tokens stand the language model must be given the picture's features."""
         if embeddings_btd is None:
             return
-        token = scorer.image_token(self.vlm.config)
+        token = loading.image_token(self.vlm.config)
         seen_bt = batch["input_ids"] == token
         if token < self.vlm.get_input_embeddings().num_embeddings:
             plain_d = self.vlm.get_input_embeddings()(torch.tensor(token, device=self.device))

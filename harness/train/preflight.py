@@ -1,8 +1,8 @@
 """What a few examples show before the first step, so that a run that can't come to anything stops within seconds.
 
 Each model in use is loaded once, by itself, and tried (`harness.train.model_probe`). The method's losses are then
-computed from
-the answers, stage by stage, without a model in memory: they must be finite, not zero, and have a finite gradient.
+computed from the answers, stage by stage, without a model in memory: they must be
+finite, not zero, and have a finite gradient.
 
 Nothing of this is billed, and nothing of the run depends on it: no random number is drawn from its generators.
 """
@@ -10,35 +10,32 @@ Nothing of this is billed, and nothing of the run depends on it: no random numbe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from harness.api import Example, Method, Need, View
-from harness.data import dataset
-from harness.errors import ConfigError
-from harness.models import scorer
-from harness.models.distributed import Io
+from harness.data import order
+from harness.errors import ConfigError, StepLocation
+from harness.models import encoding, loading
+from harness.models.distributed import ProcessGroup
+from harness.models.scorer import Outputs
 from harness.planning import memory
-from harness.planning.plan import Plan, PlannedStage, rung_of
+from harness.planning.plan import Plan
+from harness.planning.stages import PlannedStage, rung_of
 from harness.record import Preflight, RungCheck
+from harness.train.batches import MicroBatch
 from harness.train.model_probe import Rung
-from harness.train.step import LiveRole, MicroStep, Place
+from harness.train.step import StepView
+from harness.train.views import second_view, shown
 
 EXAMPLES = 8
 """At most so many are tried, beside the one with the longest prompt: a micro-batch where that is smaller."""
 
-Shown = Callable[[int, Example], Example]
-"""The training example at a position as its step shows it."""
-
-Second = Callable[[Sequence[int], Sequence[Example]], Sequence[Example]]
-"""The examples at these positions once more, in another form."""
-
-Answers = dict[tuple[str, View], scorer.Outputs]
+Answers = dict[tuple[str, View], Outputs]
 """What the rungs answered to the examples, by rung and view."""
 
 
@@ -51,47 +48,47 @@ class _Sample:
     second: Sequence[Example] | None
     """None: the method has no other form of them."""
     longest: Example
-    families: Sequence[Example]
+    image_groups: Sequence[Example]
     """Questions of which several are of one image; empty: none are to share it."""
 
 
-def check(plan: Plan, encoders: Mapping[str, scorer.Encoder], shown: Shown, second: Second, io: Io) -> Preflight:
+def check(plan: Plan, encoders: Mapping[str, encoding.Encoder], ranks: ProcessGroup) -> Preflight:
     """Try every rung and every stage. Raises `ModelError`, `ConfigError` or `TrainingError` with what to mend.
 
     Each rank does the same by itself, and comes to the same end.
     """
     clock = time.perf_counter()
-    needed, room = memory.most_held(plan), memory.free(io.device)
+    needed, room = memory.most_held(plan), memory.free(ranks.device)
     if needed > room:
         raise ConfigError(
-            f"the run needs {needed / 2**30:.1f} GiB for weights and optimizers alone, {io.device} has "
+            f"the run needs {needed / 2**30:.1f} GiB for weights and optimizers alone, {ranks.device} has "
             f"{room / 2**30:.1f} GiB free; take smaller rungs, adapters (train.lora = {{rank = 16}}), fewer workers a "
             "machine, or a method with fewer models at once (`hkdbench plan` says what each needs)"
         )
-    sample, warnings = _sample(plan, shown, second), list(plan.warnings)
+    sample, warnings = _sample(plan), list(plan.warnings)
     rungs: dict[str, RungCheck] = {}
     answers: Answers = {}
     losses: dict[str, float] = {}
-    devices = [io.device] if io.device.type == "cuda" else []
+    devices = [ranks.device] if ranks.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         widths = {}
         for name in plan.infos:
             encoder = encoders[name]
             _check_options(encoder, plan, sample, warnings)
-            tried = Rung(name, plan, encoder, io.device)
+            tried = Rung(name, plan, encoder, ranks.device)
             rungs[name] = tried.check(sample.longest, sample.first)
-            if sample.families:
-                alone = tried.why_alone(sample.families)
+            if sample.image_groups:
+                alone = tried.why_alone(sample.image_groups)
                 rungs[name] = rungs[name].model_copy(update={"shares_image": not alone})
                 warnings += [alone] if alone else []
-            widths[name] = scorer.width(tried.vlm.config)
+            widths[name] = loading.hidden_size(tried.vlm.config)
             needs = _needs(plan, name)
             answers[name, "first"] = tried.answers(sample.first, needs)
             if sample.second is not None:
                 answers[name, "second"] = tried.answers(sample.second, needs)
             del tried  # before the next one is loaded
         for planned in plan.stages:
-            losses |= _rehearse(plan, planned, sample, answers, widths, io.device)
+            losses |= _rehearse(plan, planned, sample, answers, widths, ranks.device)
     return Preflight(
         examples=len(sample.first) + 1,
         seconds=time.perf_counter() - clock,
@@ -103,7 +100,7 @@ def check(plan: Plan, encoders: Mapping[str, scorer.Encoder], shown: Shown, seco
     )
 
 
-def _sample(plan: Plan, shown: Shown, second: Second) -> _Sample:
+def _sample(plan: Plan) -> _Sample:
     """The first examples that training shows (or, where nothing is trained, that are scored), and the longest."""
     scored = [example for split in plan.dataset.splits.values() for example in split]
     longest = max(scored, key=lambda e: len(e.question) + len(e.context) + len(e.claim) + sum(map(len, e.options)))
@@ -114,11 +111,12 @@ def _sample(plan: Plan, shown: Shown, second: Second) -> _Sample:
     train = plan.training.splits["train"]
     batch = plan.batch_at(0, size)
     positions = [at for at, _ in batch]
-    first = [shown(at, example) for at, example in batch]
-    other = second(positions, first) if type(plan.method).second_view is not Method.second_view else None
-    several = [family for family in dataset.by_image(train) if len(family) > 1] if c.shares and size > 1 else []
-    families = [train[i] for family in several[:2] for i in family[: max(size // 2, 2)]][:size]
-    return _Sample(positions, first, other, longest, families)
+    first = [shown(plan, at, example) for at, example in batch]
+    several_views = type(plan.method).second_view is not Method.second_view
+    other = second_view(plan, positions, first) if several_views else None
+    several = [group for group in order.by_image(train) if len(group) > 1] if c.shares and size > 1 else []
+    image_groups = [train[i] for group in several[:2] for i in group[: max(size // 2, 2)]][:size]
+    return _Sample(positions, first, other, longest, image_groups)
 
 
 def _needs(plan: Plan, rung: str) -> frozenset[Need]:
@@ -130,7 +128,7 @@ def _needs(plan: Plan, rung: str) -> frozenset[Need]:
     return wanted
 
 
-def _check_options(encoder: scorer.Encoder, plan: Plan, sample: _Sample, warnings: list[str]) -> None:
+def _check_options(encoder: encoding.Encoder, plan: Plan, sample: _Sample, warnings: list[str]) -> None:
     """Every letter in use must have its own tokens; options whose texts read alike are worth a warning."""
     splits = [*plan.dataset.splits.values(), *plan.training.splits.values()]
     encoder.check_letters(max(len(example.options) for split in splits for example in split))
@@ -149,28 +147,16 @@ def _check_options(encoder: scorer.Encoder, plan: Plan, sample: _Sample, warning
 # -------------------------------------------------------------------------------------------- losses
 
 
-class _Rehearsed(MicroStep):
-    """A step whose roles have answered already."""
+@dataclass(frozen=True)
+class _StoredAnswers:
+    """A role whose rung has answered already: what a step reads of one (`harness.train.step.RoleOutputs`)."""
 
-    def __init__(self, ready: Mapping[tuple[str, View], scorer.Outputs], *args: Any) -> None:
-        super().__init__(*args)
-        self._ready = ready
+    adapter: nn.Module | None
+    by_view: Mapping[View, Outputs]
 
-    def _forwarded(self, role: str, view: View) -> scorer.Outputs:
-        self._role(role)
-        if (role, view) not in self._outputs:
-            outputs = self._ready.get((role, view), self._ready[role, "first"])
-            self._outputs[role, view] = {
-                what: self._give(f"the {what} of role {role!r}", tensor.clone()) for what, tensor in outputs.items()
-            }
-        return self._outputs[role, view]
-
-
-class _Stand(LiveRole):
-    """A role without a model: what `Step.adapt` needs of one."""
-
-    def __init__(self, adapter: nn.Module | None) -> None:
-        self.adapter = adapter
+    def outputs(self, batch: MicroBatch, view: View, needs: Collection[Need]) -> Outputs:
+        answers = self.by_view.get(view, self.by_view["first"])
+        return {what: tensor.clone() for what, tensor in answers.items()}
 
     def adapt(self, inputs: Tensor) -> Tensor:
         assert self.adapter is not None
@@ -182,10 +168,10 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
               device: torch.device) -> dict[str, float]:  # fmt: skip
     """The stage's loss terms on the answers of its rungs, by `stage.role.term`. Raises `TrainingError`."""
     stage, method = planned.stage, plan.method
-    place, needs = Place(method.name, stage.name, 0), method.needs(stage.name)
+    location, needs = StepLocation(method.name, stage.name, 0), method.needs(stage.name)
     rung = {role: rung_of(plan.stages, stage, role) for role in stage.roles}
     adapters = method.adapters(stage.name, {role: widths[rung[role]] for role in stage.roles})
-    live = {role: _Stand(adapters[role].to(device) if role in adapters else None) for role in stage.roles}
+    modules = {role: adapter.to(device) for role, adapter in adapters.items()}
     learners = [name for name, role in stage.roles.items() if role.trainable]
     means: dict[str, float] = {}
     silent = set(learners)
@@ -198,12 +184,16 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
             for view in get_args(View)
             if (name, view) in answers
         }
-        second = partial(_unasked, sample.first)
-        step = _Rehearsed(leaves, place, stage, progress, sample.first, second, live, needs, device)
+        models = {
+            role: _StoredAnswers(modules.get(role), {v: out for (name, v), out in leaves.items() if name == role})
+            for role in stage.roles
+        }
+        batch = MicroBatch(sample.first, lambda: sample.first, device)
+        step = StepView(location, stage, progress, batch, models, needs)
         terms = step.terms(method.loss(step), learners)
         for (role, term), value_b in terms.items():
             if not torch.isfinite(value_b).all():
-                raise place.error(
+                raise location.error(
                     f"preflight: loss term {role}.{term} is not finite on the first examples (progress {progress:g}); "
                     "lower the method's weights or temperature, or check the models"
                 )
@@ -213,17 +203,13 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
         torch.stack([value_b.sum() for value_b in terms.values()]).sum().backward()
         for (role, _), outputs in leaves.items():
             if any(t.grad is not None and not torch.isfinite(t.grad).all() for t in outputs.values()):
-                raise place.error(
+                raise location.error(
                     "a gradient is not finite though the loss is; lower train.lr or the method's weights "
                     f"(preflight, role {role!r})"
                 )
         if not silent:
             return means
-    raise place.error(
+    raise location.error(
         f"preflight: the loss of {', '.join(sorted(silent))} is zero on the first examples, so there is nothing to "
         "learn; expected a term above 0: is the teacher the student itself, or a weight 0?"
     )
-
-
-def _unasked(examples: Sequence[Example]) -> Sequence[Example]:
-    return examples

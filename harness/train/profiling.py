@@ -11,28 +11,22 @@ import math
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import nn
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile
 
 from harness.config import RunConfig
 from harness.errors import ConfigError
-from harness.models import scorer
-from harness.models.distributed import PlainIo, device
+from harness.models.distributed import SingleProcess, device
 from harness.planning.plan import Plan, make
 from harness.train import loop
 
 PREFIX = "hkdbench:"
 PARTS = ("data", "vision", "language", "loss", "backward", "optimizer", "communication", "other")
-TOWERS = ("visual", "vision_tower", "vision_model")
-"""What transformers calls the vision tower inside a model."""
-
 Span = tuple[str, float, float]
 """Name, start and end in microseconds."""
 
@@ -45,8 +39,8 @@ def measure(config: RunConfig, steps: int, warm: int, folder: Path | None = None
     """
     plan = _cut(config, steps + warm)
     watch = _Watch(steps, warm, folder)
-    with TemporaryDirectory() as work, _towers_named():
-        loop.train(plan, PlainIo(watch.report, device(config.cluster.gpus_per_worker)), Path(work))
+    with TemporaryDirectory() as work:
+        loop.train(plan, SingleProcess(watch.report, device(config.cluster.gpus_per_worker)), Path(work))
     return {
         "method": plan.config.method,
         "benchmark": plan.config.benchmark,
@@ -125,39 +119,6 @@ def exclusive(spans: Iterable[Span]) -> dict[str, float]:
             totals[around[-1][0]] -= end - start
         around.append((name, start, end))
     return dict(totals)
-
-
-@contextmanager
-def _towers_named() -> Iterator[None]:
-    """Models that are loaded meanwhile put their vision tower's passes into a span."""
-    load = scorer.load_vlm
-
-    def loaded(*args: Any) -> nn.Module:
-        vlm = load(*args)
-        for tower in _towers(vlm):
-            entered: list[Any] = []
-
-            def before(*_: Any, entered: list[Any] = entered) -> None:
-                entered.append(record_function(f"{PREFIX}vision").__enter__())
-
-            def after(*_: Any, entered: list[Any] = entered) -> None:
-                entered.pop().__exit__(None, None, None)
-
-            tower.register_forward_pre_hook(before)
-            tower.register_forward_hook(after, always_call=True)
-        return vlm
-
-    scorer.load_vlm = loaded  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        scorer.load_vlm = load
-
-
-def _towers(vlm: nn.Module) -> Sequence[nn.Module]:
-    found = [module for name, module in vlm.named_modules() if name.rpartition(".")[2] in TOWERS]
-    inner = {id(child) for module in found for child in module.modules() if child is not module}
-    return [module for module in found if id(module) not in inner]
 
 
 def to_text(found: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,22 +27,27 @@ from torch import Tensor
 
 from harness import provenance
 from harness.api import Example, Need, Stage
-from harness.data import dataset
-from harness.models import shared_prefix
-from harness.models.distributed import Io
-from harness.models.scorer import ABSENT
-from harness.planning.plan import Plan, PlannedStage, for_stage
+from harness.data import order
+from harness.models import loading, shared_prefix
+from harness.models.distributed import ProcessGroup
+from harness.models.scorer import MASKED_LOGIT
+from harness.planning.plan import Plan, for_stage
+from harness.planning.stages import PlannedStage
+from harness.record import RoleCost, StageRecord
 from harness.store.tensor_cache import Cache, Found, Kind, key_of
-from harness.train.step import LiveRole
+from harness.train.checkpoint import part_of, under
+from harness.train.role import RoleModel, State
+from harness.train.run_state import RunState
+from harness.train.views import shown
 
 Answers = dict[str, Tensor]
-"""As `source/what`: by source of weights the option logits (N, K) of `Asked.examples`, absent options at -1e4, and what
-`Asked.needs` names beside them, on the CPU."""
+"""As `source/what`: by source of weights the option logits (N, K) of `Queries.examples`, absent options at -1e4, and
+what `Queries.needs` names beside them, on the CPU."""
 
 SHARD_BATCHES = 16
 """Batches a shard of answers: what one process computes while others wait for it."""
-PATIENCE_SECONDS = 60.0
-KEPT: frozenset[Need] = frozenset({"hidden", "vocab"})
+LOCK_POLL_SECONDS = 60.0
+CACHED: frozenset[Need] = frozenset({"hidden", "vocab"})
 """What is kept beside option logits; visual tokens are too many."""
 VOCAB_BYTES = 64 * 2**20
 """The logits of whole vocabularies (N, V) are kept up to this size: a run holds them in memory and in checkpoints."""
@@ -61,13 +66,13 @@ def source(plan: Plan, stage: Stage, role: str) -> str:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Queries:
     """What frozen weights are asked in a run: about which examples, and what beside option logits."""
 
     examples: list[Example]
     needs: frozenset[Need]
 
-    def fitting(self, vocabulary: int) -> frozenset[Need]:
+    def cacheable(self, vocabulary: int) -> frozenset[Need]:
         """What of `needs` is kept of a model with so many tokens.
 
         All the vocabulary's logits or none: the largest few would do at temperature 1, but not where it is high.
@@ -76,38 +81,60 @@ class Asked:
         return self.needs if fits else self.needs - {"vocab"}
 
 
-def asked(plan: Plan, shown: Callable[[Plan, int, Example], Example]) -> dict[str, Asked]:
+def queries(plan: Plan) -> dict[str, Queries]:
     """By source of frozen weights what it is asked about training examples that are shown unchanged.
 
-    `shown` gives the example at a position as its step shows it: the same object, where nothing changes it.
-    Stages that need more than `KEPT` don't count.
+    Stages that need more than `CACHED` don't count.
     """
     train, size = plan.training.splits["train"], plan.config.train.batch_size
     examples: dict[str, set[str]] = defaultdict(set)
     wanted: dict[str, frozenset[Need]] = defaultdict(frozenset)
     for planned in plan.stages:
-        stage, seen = planned.stage, for_stage(plan, planned.stage)
+        stage, of_stage = planned.stage, for_stage(plan, planned.stage)
         frozen = {source(plan, stage, name) for name, role in stage.roles.items() if not role.trainable}
-        if frozen and seen.method.needs(stage.name) <= KEPT:
-            order = plan.batch_at(planned.position, planned.steps * size)
-            unchanged = {example.id for at, example in order if shown(seen, at, example) is example}
+        if frozen and of_stage.method.needs(stage.name) <= CACHED:
+            seen = plan.batch_at(planned.position, planned.steps * size)
+            unchanged = {example.id for at, example in seen if shown(of_stage, at, example) is example}
             for name in frozen:
                 examples[name] |= unchanged
-                wanted[name] |= seen.method.needs(stage.name)
+                wanted[name] |= of_stage.method.needs(stage.name)
     if plan.config.train.shares:  # those of an image beside each other: they are answered together
-        train = [train[i] for family in dataset.by_image(train) for i in family]
-    return {name: Asked([e for e in train if e.id in ids], wanted[name]) for name, ids in examples.items()}
+        train = [train[i] for group in order.by_image(train) for i in group]
+    return {name: Queries([e for e in train if e.id in ids], wanted[name]) for name, ids in examples.items()}
 
 
 # ------------------------------------------------------------------------------------------------ answers
 
 
+def fill(
+    role: RoleModel, plan: Plan, planned: PlannedStage, asked: Mapping[str, Queries], known: Answers,
+    ranks: ProcessGroup, cache: Cache | None, sharing: Collection[str],
+) -> None:  # fmt: skip
+    """Give a frozen role the answers that its weights gave before, or will be asked for; new ones go to `known`."""
+    if role.trainable or role.sharded:  # sharded: ranks that have an answer would leave the others waiting
+        return
+    name = source(plan, planned.stage, role.name)
+    about = asked.get(name)
+    if not about or not about.examples:
+        return
+    needs = about.cacheable(loading.vocabulary_size(role.scorer.vlm.config))
+    if not plan.method.needs(planned.stage.name) <= needs:
+        return
+    if f"{name}/options" not in known:
+        size, share = plan.config.evaluate.batch_size, role.encoder.fingerprint in sharing
+        known |= under(name, answers(role, about.examples, needs, size, ranks, cache, share))
+    rows = {what: tensor.to(ranks.device) for what, tensor in part_of(known, name).items()}
+    role.cached_outputs = {
+        id(example): {what: tensor[at] for what, tensor in rows.items()} for at, example in enumerate(about.examples)
+    }
+
+
 def answers(
-    role: LiveRole,
+    role: RoleModel,
     examples: Sequence[Example],
     needs: frozenset[Need],
     batch_size: int,
-    io: Io,
+    ranks: ProcessGroup,
     cache: Cache | None = None,
     share: bool = False,
 ) -> dict[str, Tensor]:
@@ -117,55 +144,64 @@ def answers(
     the cache gave is noted in the role's bill. With `share` questions of an image pass it once (see
     `harness.models.shared_prefix`).
     """
-    of_model = _model(role, batch_size, io) | {"needs": sorted(needs), "share": share} if cache else {}
+    of_model = _model(role, batch_size, ranks) | {"needs": sorted(needs), "share": share} if cache else {}
     size = SHARD_BATCHES * batch_size
     parts: list[Mapping[str, Tensor]] = []
     for start in range(0, len(examples), size):
         shard = examples[start : start + size]
         key = key_of(of_model | {"examples": [content(example) for example in shard]}) if cache else ""
-        found = _kept(cache, "answers", key, io)
+        found = _cached(cache, "answers", key, ranks)
         if found is None:
-            with turn(cache, "answers", key, io):
-                found = _kept(cache, "answers", key, io)  # another process may have made it while this one waited
+            with build_lock(cache, "answers", key, ranks):
+                found = _cached(cache, "answers", key, ranks)  # another process may have made it while this one waited
                 if found is None:
-                    parts.append(_forwarded(role, shard, needs, batch_size, io, share))
-                    if cache and io.rank == 0:
+                    parts.append(_forwarded(role, shard, needs, batch_size, ranks, share))
+                    if cache and ranks.rank == 0:
                         about = {"rung": role.rung, "precision": role.scorer.precision, "examples": len(shard)}
                         cache.put("answers", key, parts[-1], about, {})
                     continue
-        role.recall(0, shared=len(shard) if io.rank == 0 else 0)
+        role.bill_cached(0, shared=len(shard) if ranks.rank == 0 else 0)
         parts.append(found.tensors)
-    return {what: _together([part[what] for part in parts]) for what in ("options", *sorted(needs))}
+    return {what: _concatenated([part[what] for part in parts]) for what in ("options", *sorted(needs))}
 
 
 def _forwarded(
-    role: LiveRole, examples: Sequence[Example], needs: frozenset[Need], batch_size: int, io: Io, share: bool
+    role: RoleModel,
+    examples: Sequence[Example],
+    needs: frozenset[Need],
+    batch_size: int,
+    ranks: ProcessGroup,
+    share: bool,
 ) -> dict[str, Tensor]:
     """Option logits (n, k), what is needed, and the logsumexp of all the vocabulary's (n,): probabilities follow."""
     mine = {}
     for number, start in enumerate(range(0, len(examples), batch_size)):
-        if number % io.world == io.rank:
+        if number % ranks.world == ranks.rank:
             batch = shared_prefix.encoded(role.encoder, examples[start : start + batch_size], share)
-            outputs = role.forward({k: v.to(io.device) for k, v in batch.items()}, needs | {"vocab"})
-            kept = {what: outputs[what].cpu() for what in ("options", *sorted(needs))}
-            mine[start] = kept | {"logsumexp": outputs["vocab"].logsumexp(-1).cpu()}
-    whole: Mapping[int, dict[str, Tensor]] = {start: kept for part in io.gather(mine) for start, kept in part.items()}
-    batches = [whole[start] for start in sorted(whole)]
-    return {what: _together([batch[what] for batch in batches]) for what in batches[0]}
+            outputs = role.forward({k: v.to(ranks.device) for k, v in batch.items()}, needs | {"vocab"})
+            wanted = {what: outputs[what].cpu() for what in ("options", *sorted(needs))}
+            mine[start] = wanted | {"logsumexp": outputs["vocab"].logsumexp(-1).cpu()}
+    all_parts: Mapping[int, dict[str, Tensor]] = {
+        start: tensors for part in ranks.gather(mine) for start, tensors in part.items()
+    }
+    batches = [all_parts[start] for start in sorted(all_parts)]
+    return {what: _concatenated([batch[what] for batch in batches]) for what in batches[0]}
 
 
-def _together(parts: Sequence[Tensor]) -> Tensor:
+def _concatenated(parts: Sequence[Tensor]) -> Tensor:
     """One after another; rows of fewer options are filled up with absent ones."""
     if parts[0].dim() == 1:
         return torch.cat(list(parts))
     width = max(part.shape[1] for part in parts)
-    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1]), value=ABSENT) for part in parts])
+    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1]), value=MASKED_LOGIT) for part in parts])
 
 
 # ------------------------------------------------------------------------------------------------- stages
 
 
-def stage_key(plan: Plan, planned: PlannedStage, inputs: Mapping[str, Mapping[str, Tensor]], io: Io) -> str | None:
+def stage_key(
+    plan: Plan, planned: PlannedStage, inputs: Mapping[str, Mapping[str, Tensor]], ranks: ProcessGroup
+) -> str | None:
     """The key of a stage's outcome; None where it is this run's alone: the student learns in it, or all settings count.
 
     `plan` is that of the stage (`plan.for_stage`), `inputs` are the weights that earlier stages left.
@@ -184,7 +220,7 @@ def stage_key(plan: Plan, planned: PlannedStage, inputs: Mapping[str, Mapping[st
     config, splits = plan.config, plan.training.splits
     seen = splits["train"] + splits["validation"][: config.train.validation_examples]
     return key_of(
-        _surroundings(io)
+        _surroundings(ranks)
         | {
             "code": plan.code,
             "method": method.name,
@@ -194,27 +230,47 @@ def stage_key(plan: Plan, planned: PlannedStage, inputs: Mapping[str, Mapping[st
             "train": config.train.model_dump(mode="json"),
             "batch": config.evaluate.batch_size,
             "seed": config.seed,
-            "world": io.world,
+            "world": ranks.world,
             "golds": [example.gold for example in seen],
             "examples": [content(example) for example in seen],
         }
     )
 
 
-def taken_over(cache: Cache | None, key: str, io: Io) -> Found | None:
+def stage(cache: Cache, key: str, ranks: ProcessGroup) -> Found | None:
     """The outcome of a stage that another run has trained: `role/...` tensors, its record and history."""
-    return _kept(cache, "stages", key, io)
+    return _cached(cache, "stages", key, ranks)
+
+
+def put_stage(cache: Cache, key: str, plan: Plan, state: RunState, weights: Mapping[str, State]) -> None:
+    """Give the cache the outcome of the stage that was just trained: what its learners leave, by role."""
+    record = state.stages[-1]
+    tensors = {f"{role}/{name}": tensor for role, found in weights.items() for name, tensor in found.items()}
+    history = [row for row in state.history if row["stage"] == record.name]
+    about = {"method": plan.method.name, "stage": record.name, "seed": plan.config.seed}
+    cache.put("stages", key, tensors, about, {"stage": record.model_dump(), "history": history})
+
+
+def reuse_stage(state: RunState, planned: PlannedStage, found: Found) -> None:
+    """Take over a stage that another run has trained: its weights, record and history; no bill."""
+    name = planned.stage.name
+    for role, spec in planned.stage.roles.items():
+        state.costs[f"{name}.{role}"] = RoleCost()
+        if spec.trainable:
+            state.outputs[f"{name}.{role}"] = part_of(found.tensors, role)
+    state.stages.append(StageRecord(**found.state["stage"] | {"taken_over": True}))
+    state.history += found.state["history"]
 
 
 @contextmanager
-def turn(cache: Cache | None, kind: Kind, key: str, io: Io) -> Iterator[None]:
+def build_lock(cache: Cache | None, kind: Kind, key: str, ranks: ProcessGroup) -> Iterator[None]:
     """Alone, among all processes with this cache, to make what belongs to the key."""
     if cache is None:
         yield
         return
     while True:
-        lock = cache.acquire(kind, key, PATIENCE_SECONDS) if io.rank == 0 else None
-        if io.gather(lock is not None)[0]:  # the other ranks wait too, but not for ever in one collective
+        lock = cache.acquire(kind, key, LOCK_POLL_SECONDS) if ranks.rank == 0 else None
+        if ranks.gather(lock is not None)[0]:  # the other ranks wait too, but not for ever in one collective
             break
     try:
         yield
@@ -223,11 +279,11 @@ def turn(cache: Cache | None, kind: Kind, key: str, io: Io) -> Iterator[None]:
             lock.release()
 
 
-def _kept(cache: Cache | None, kind: Kind, key: str, io: Io) -> Found | None:
+def _cached(cache: Cache | None, kind: Kind, key: str, ranks: ProcessGroup) -> Found | None:
     """The entry as rank 0 finds it, on every rank: they may not see the same disk."""
     if cache is None:
         return None
-    found: Found | None = io.gather(cache.get(kind, key) if io.rank == 0 else None)[0]
+    found: Found | None = ranks.gather(cache.get(kind, key) if ranks.rank == 0 else None)[0]
     return found
 
 
@@ -254,11 +310,11 @@ def content(example: Example) -> str:
     return known[1]
 
 
-def _model(role: LiveRole, batch_size: int, io: Io) -> dict[str, Any]:
+def _model(role: RoleModel, batch_size: int, ranks: ProcessGroup) -> dict[str, Any]:
     """What a frozen model's answers depend on beside the examples."""
-    return _surroundings(io) | {
-        "weights": role.info.digest if role.began is None else _weights(role.began),
-        "kept": role.kept,
+    return _surroundings(ranks) | {
+        "weights": role.info.digest if role.initial_weights is None else _weights(role.initial_weights),
+        "kept": role.storage,
         "processor": role.encoder.fingerprint,
         "letters": role.encoder.letters,
         "attention": getattr(role.scorer.vlm.config, "_attn_implementation", None),
@@ -270,10 +326,10 @@ def _model(role: LiveRole, batch_size: int, io: Io) -> dict[str, Any]:
     }
 
 
-def _surroundings(io: Io) -> dict[str, Any]:
+def _surroundings(ranks: ProcessGroup) -> dict[str, Any]:
     """What may change the last bits: the software, the kind of device, how many threads share a sum."""
     versions = provenance.static()["versions"]
-    device = torch.cuda.get_device_name(io.device) if io.device.type == "cuda" else io.device.type
+    device = torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else ranks.device.type
     return {
         "versions": {name: versions.get(name) for name in ("torch", "transformers", "tokenizers", "pillow")},
         "device": device,

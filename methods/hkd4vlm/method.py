@@ -109,11 +109,6 @@ class HKD4VLM(Distilling, Shifted):
     """Three of four images get mild JPEG loss, blur or noise; default ours."""
     truncate_context: bool = False
     """Drop up to half of the context's sentences, from its end; off: it may remove what the gold needs."""
-    swap_images: bool = False
-    """Show `swap_share` of the claims with another image, where the benchmark knows the gold that follows; off:
-    it shifts the golds' balance. Ours."""
-    swap_share: float = 0.1
-    """Share of training examples that are to be swapped; ours."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -129,7 +124,6 @@ class HKD4VLM(Distilling, Shifted):
             relation_weight=(0, 1000),
             relation_grid=(2, 32),
             view_weight=(0, 1000),
-            swap_share=(0, 1),
         )
         self.check_shifts()
 
@@ -194,7 +188,3 @@ class HKD4VLM(Distilling, Shifted):
     def second_view(self, example: Example, rng: random.Random) -> Example:
         """x' of `views`: another frame for the question, another image quality."""
         return reworded(example, rng)
-
-    def swap_rate(self) -> float:
-        """`swap_share`, where images are swapped at all."""
-        return self.swap_share if self.augmentation and self.swap_images else 0.0

@@ -20,7 +20,7 @@ import torch
 from harness.config import RunConfig, parse
 from harness.errors import StoreError
 from harness.execution import run as runner
-from harness.models.distributed import PlainIo
+from harness.models.distributed import SingleProcess
 from harness.planning import plan
 from harness.planning.plan import Plan
 from harness.store import Store
@@ -92,7 +92,7 @@ def test_a_disk_that_fills_up_in_a_checkpoint(
     """The run fails and says why, the checkpoint before stays whole; with room again it ends in the same bits."""
     torch.set_num_threads(1)
     store, whole = Store(tmp_path / "store"), Store(tmp_path / "whole")
-    straight = runner.execute(planned, PlainIo(), whole)
+    straight = runner.execute(planned, SingleProcess(), whole)
     assert straight.status == "done"
     real, calls = checkpoint.save_file, 0
 
@@ -105,7 +105,7 @@ def test_a_disk_that_fills_up_in_a_checkpoint(
         real(dict(tensors), path)
 
     monkeypatch.setattr(checkpoint, "save_file", save_file)
-    failed = runner.execute(planned, PlainIo(), store)
+    failed = runner.execute(planned, SingleProcess(), store)
     assert failed.status == "failed"
     assert failed.error is not None
     assert "No space left on device" in failed.error.message
@@ -114,7 +114,7 @@ def test_a_disk_that_fills_up_in_a_checkpoint(
     assert left.name == {2: "checkpoint-000-00000003", 4: "checkpoint-001-00000003"}[fails_at]
     assert checkpoint.latest(work) is not None
 
-    record = runner.execute(planned, PlainIo(), store)
+    record = runner.execute(planned, SingleProcess(), store)
     assert (record.status, record.provenance.resumed) == ("done", 1)
     for name in ("predictions", "history"):
         frames = [s.table(planned.run_id, name).to_pandas() for s in (store, whole)]
@@ -140,7 +140,7 @@ def test_a_store_that_disappears_is_one_error(planned: Plan, tmp_path: Path) -> 
     with pytest.raises(
         StoreError, match=r"run hkd4vlm-.* can't be written to .*store': .*; mend that, or choose another"
     ):
-        runner.execute(planned, PlainIo(vanish), store)
+        runner.execute(planned, SingleProcess(vanish), store)
 
 
 def test_a_checkpoint_of_a_bucket_is_fetched_by_another_machine(
@@ -160,16 +160,16 @@ def test_a_checkpoint_of_a_bucket_is_fetched_by_another_machine(
             raise Lost
 
     with pytest.raises(Lost):
-        runner.execute(planned, PlainIo(die), store)
+        runner.execute(planned, SingleProcess(die), store)
     monkeypatch.setenv("HKDBENCH_CACHE", str(tmp_path / "two"))
     other = Store(url)
     assert other.ids() == []
     seen: list[str] = []
-    record = runner.execute(planned, PlainIo(lambda event: seen.append(event["stage"])), other)
+    record = runner.execute(planned, SingleProcess(lambda event: seen.append(event["stage"])), other)
     assert (record.status, record.provenance.resumed) == ("done", 1)
     assert "ppod" not in seen
     assert other.place.ages(f".work/{planned.run_id}") == {}  # dropped with the end
-    plain = loop.train(planned, PlainIo(), tmp_path / "plain")
+    plain = loop.train(planned, SingleProcess(), tmp_path / "plain")
     values = other.history(planned.run_id)["value"].tolist()
     assert values == [row["value"] for row in plain.history]
 
@@ -181,7 +181,7 @@ def test_of_a_bucket_the_kept_checkpoint_counts(tmp_path: Path, monkeypatch: pyt
     work = store.work("run")
 
     def saved(step: int) -> Path:
-        return checkpoint.save(work, 0, step, checkpoint.Checkpoint({"x": torch.tensor([float(step)])}, {"step": step}))
+        return checkpoint.save(work, 0, step, [("x", torch.tensor([float(step)]))], {"step": step})
 
     store.place.fetch(".work/run", work)
     assert checkpoint.latest(work) is None

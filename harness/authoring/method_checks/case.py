@@ -16,13 +16,18 @@ import torch
 from harness import registry
 from harness.api import Example, Method
 from harness.config import RunConfig, TrainConfig
-from harness.evaluation.scoring import TrainingError
-from harness.models import scorer as models
-from harness.models.distributed import PlainIo
-from harness.planning import plan
-from harness.planning.plan import Plan, PlannedStage
+from harness.errors import StepLocation, TrainingError
+from harness.models import encoding, loading
+from harness.models.distributed import SingleProcess
+from harness.planning import plan, stages
+from harness.planning.plan import Plan
+from harness.planning.stages import PlannedStage
 from harness.train import loop
-from harness.train.step import LiveRole, MicroStep, Place, Terms
+from harness.train.batches import MicroBatch
+from harness.train.learner import Learner
+from harness.train.role import RoleModel
+from harness.train.step import StepView, Terms
+from harness.train.views import checked_second_view
 
 BENCHMARK = "harness.authoring.method_checks.toy_benchmark"
 BATCH = 5
@@ -78,14 +83,14 @@ class Case:
     @cached_property
     def live(self) -> list[LiveStage]:
         """Every stage with its models, each nudged a little: no two are alike, as after some training."""
-        encoders = loop.encoders(self.plan)
+        encoders = encoding.load_encoders({name: self.plan.rungs[name] for name in self.plan.infos})
         return [LiveStage(self.plan, planned, encoders) for planned in self.plan.stages]
 
     @cached_property
     def straight(self) -> loop.Trained:
         """The run from start to end, without a stop."""
         with TemporaryDirectory() as folder:
-            return loop.train(self.planned(), PlainIo(), Path(folder))
+            return loop.train(self.planned(), SingleProcess(), Path(folder))
 
 
 def method_class(case: Case) -> type[Method]:
@@ -98,20 +103,23 @@ def method_class(case: Case) -> type[Method]:
 class LiveStage:
     """A stage of the plan with its models loaded, ready for single steps."""
 
-    def __init__(self, planned: Plan, stage: PlannedStage, encoders: Mapping[str, models.Encoder]) -> None:
+    def __init__(self, planned: Plan, stage: PlannedStage, encoders: Mapping[str, encoding.Encoder]) -> None:
         self.plan, self.stage = planned, stage.stage
-        self.roles: dict[str, LiveRole] = {}
+        self.roles: dict[str, RoleModel] = {}
         self.ran: dict[str, int] = {}
         for name, role in self.stage.roles.items():
-            rung = plan.rung_of(planned.stages, self.stage, name)
-            live = LiveRole(name, rung, planned, PlainIo(), encoders[rung], None, role.trainable)
+            rung = stages.rung_of(planned.stages, self.stage, name)
+            live = RoleModel(name, rung, planned, SingleProcess(), encoders[rung], None, role.trainable)
             _nudge(live.scorer, f"{self.stage.name}.{name}")
             live.scorer.register_forward_pre_hook(self._counter(name))
             self.roles[name] = live
-        widths = {name: models.width(role.scorer.vlm.config) for name, role in self.roles.items()}
+        widths = {name: loading.hidden_size(role.scorer.vlm.config) for name, role in self.roles.items()}
         adapters = planned.method.adapters(self.stage.name, widths)
-        for name, live in self.learners.items():
-            live.prepare(adapters.get(name), planned, PlainIo())
+        self.learners = {
+            name: Learner(role, adapters.get(name), planned, SingleProcess())
+            for name, role in self.roles.items()
+            if role.trainable
+        }
 
     def _counter(self, name: str) -> Any:
         def count(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -123,19 +131,19 @@ class LiveStage:
     def where(self) -> str:
         return f"stage {self.stage.name!r}"
 
-    @property
-    def learners(self) -> dict[str, LiveRole]:
-        return {name: role for name, role in self.roles.items() if role.trainable}
-
     def step(self, examples: Sequence[Example], progress: float = 0.5) -> Tried:
         """One call of `loss` on these examples. Raises `Broken` for what the train loop would refuse."""
         self.ran = {}
         before = {name: role.cost.forwards for name, role in self.roles.items()}
         # What the second view draws depends on the example alone, whatever batch it stands in.
         positions = [random.Random(example.id).randrange(2**31) for example in examples]
-        second = partial(loop.second_view, self.plan, positions, examples)
-        needs, place = self.plan.method.needs(self.stage.name), Place(self.plan.method.name, self.stage.name, 0)
-        micro = MicroStep(place, self.stage, progress, examples, second, self.roles, needs, torch.device("cpu"))
+        needs, location = (
+            self.plan.method.needs(self.stage.name),
+            StepLocation(self.plan.method.name, self.stage.name, 0),
+        )
+        second = partial(checked_second_view, self.plan, location, positions, examples)
+        batch = MicroBatch(examples, second, torch.device("cpu"))
+        micro = StepView(location, self.stage, progress, batch, self.roles, needs)
         try:
             terms = micro.terms(self.plan.method.loss(micro), self.learners)
         except TrainingError as error:
@@ -148,7 +156,7 @@ class LiveStage:
 class Tried:
     """One step: its loss terms, and by role how many examples were billed and how many were really forwarded."""
 
-    micro: MicroStep
+    micro: StepView
     terms: Terms
     billed: Mapping[str, int]
     ran: Mapping[str, int]

@@ -17,7 +17,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException, start_processes
 from harness.authoring.method_checks.case import Broken, Case, one_thread
 from harness.config import RunConfig
 from harness.evaluation.predict import evaluate
-from harness.models.distributed import GroupIo, PlainIo, silent
+from harness.models.distributed import SingleProcess, TorchGroup, silent
 from harness.planning import plan
 from harness.train import loop
 
@@ -46,7 +46,7 @@ def resume(case: Case) -> None:
         resumed = None
         while resumed is None:
             try:
-                resumed = loop.train(case.planned(), PlainIo(stop if stops else silent), Path(folder))
+                resumed = loop.train(case.planned(), SingleProcess(stop if stops else silent), Path(folder))
             except _Stop:
                 continue
     mend = (
@@ -126,7 +126,7 @@ def _rank(rank: int, world: int, config: RunConfig, folder: Path) -> None:
     )
     group = dist.group.WORLD
     assert group is not None
-    result = loop.train(plan.make(config), GroupIo(group), folder / "work")
+    result = loop.train(plan.make(config), TorchGroup(group), folder / "work")
     if rank == 0:
         bill = {role: cost.forwards for role, cost in result.costs.items()}
         torch.save({"losses": _losses(result), "bill": bill}, folder / "out.pt")
@@ -161,6 +161,6 @@ def cost(case: Case) -> None:
                 )
     examples = case.plan.dataset.splits["test"]
     asked = sum(len(case.method.views(example)) for example in examples)
-    rows, forwards, _ = evaluate((trained.student, trained.encoder), case.method, examples, "test", 4, PlainIo())
+    rows, forwards, _ = evaluate((trained.student, trained.encoder), case.method, examples, "test", 4, SingleProcess())
     if forwards != asked or len(rows) != len(examples):
         raise Broken(f"{len(examples)} test examples in {asked} views were billed as {forwards} forwards")

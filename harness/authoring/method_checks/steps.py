@@ -13,7 +13,7 @@ from harness import registry
 from harness.api import Example
 from harness.authoring.method_checks.case import PROGRESS, Broken, Case, LiveStage, Tried, method_class
 from harness.errors import ConfigError
-from harness.planning import plan
+from harness.planning import stages as planned_stages
 from harness.report import describe
 from harness.train.step import Terms
 
@@ -90,7 +90,7 @@ def stages(case: Case) -> None:
                 raise Broken(f"{where} gave other stages the second time: it must depend on its arguments alone")
             config = case.config().model_copy(update={"student": student})
             try:
-                plan.plan_stages(method, list(rungs), config)
+                planned_stages.plan_stages(method, list(rungs), config)
             except ConfigError as error:
                 raise Broken(f"{where}: {error}") from None
 
@@ -180,17 +180,17 @@ def forwards(case: Case) -> None:
         used: set[str] = set()
         for progress in PROGRESS:
             tried = live.step(case.examples, progress)
-            asked = tried.micro.asked
+            passes = tried.micro.forward_passes
             _billed(live, tried, len(case.examples))
-            used |= {role for role, _ in asked}
+            used |= {role for role, _ in passes}
             for example in case.examples:
-                if odd := sorted(live.step([example], progress).micro.asked ^ asked):
+                if odd := sorted(live.step([example], progress).micro.forward_passes ^ passes):
                     raise Broken(
                         f"{live.where}: role {odd[0][0]!r} is forwarded for some micro-batches only; the ranks "
                         "wait for each other, so which roles are forwarded may depend on stage, progress and "
                         "settings, not on the examples"
                     )
-            if missing := sorted(set(live.learners) - {role for role, _ in asked}):
+            if missing := sorted(set(live.learners) - {role for role, _ in passes}):
                 raise Broken(
                     f"{live.where}: the learner {missing[0]!r} is not forwarded at progress {progress:g}: call "
                     f"step.forward({missing[0]!r}) in every step, or freeze the role"
@@ -210,7 +210,7 @@ def _billed(live: LiveStage, tried: Tried, batch: int) -> None:
                 f"{live.where}: role {role!r} was forwarded on {ran} examples and billed for {billed}: ask "
                 "step.forward(role), which bills, and nothing behind it"
             )
-        views = sum(one == role for one, _ in tried.micro.asked)
+        views = sum(one == role for one, _ in tried.micro.forward_passes)
         if ran > batch * views:
             raise Broken(
                 f"{live.where}: role {role!r} was forwarded {ran / batch:g} times in a step; expected once a view: "

@@ -1,0 +1,96 @@
+"""From a rung of a ladder to a model in memory, through transformers' own classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.profiler import record_function
+
+from harness.config import RungConfig
+from harness.errors import ModelError, first_line
+from harness.models import ladders, window_attention
+from harness.models.encoding import quiet
+
+TOWERS = ("visual", "vision_tower", "vision_model")
+"""What transformers calls the vision tower inside a model."""
+
+
+def image_token(config: Any) -> int:
+    """The number of the token that stands where image features go; -1 for a model without one."""
+    found = [getattr(config, name, None) for name in ("image_token_id", "image_token_index")]
+    return next((number for number in found if number is not None), -1)
+
+
+def hidden_size(config: Any) -> int:
+    """The size of the hidden states of a transformers configuration's language model."""
+    size: int = config.get_text_config().hidden_size
+    return size
+
+
+def vocabulary_size(config: Any) -> int:
+    """How many logits the output layer of a transformers configuration's language model gives."""
+    size: int = config.get_text_config().vocab_size
+    return size
+
+
+def load_vlm(rung: RungConfig, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The rung's model on the CPU, without dropout state. Raises `ModelError`."""
+    quiet()
+    from transformers import AutoModelForImageTextToText
+
+    where = f"model {rung.name!r} ({rung.model})"
+    try:
+        model, loaded = AutoModelForImageTextToText.from_pretrained(
+            ladders.snapshot(rung),
+            dtype=dtype,
+            attn_implementation=rung.attention,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"{where}: not a vision-language model that transformers can load: {first_line(error)}"
+        ) from None
+    if model.config.is_encoder_decoder:
+        raise ModelError(
+            f"{where}: {type(model).__name__} encodes the question apart from the answer; expected a model that goes "
+            "on from the question, like Qwen2.5-VL, InternVL or SmolVLM"
+        )
+    if missing := sorted(loaded["missing_keys"]):
+        raise ModelError(
+            f"{where}: the weights lack {missing[0]!r}{f' and {len(missing) - 1} more' if missing[1:] else ''}, which "
+            "would be random; expected a whole checkpoint of the class that config.json names: copy it again"
+        )
+    vlm: nn.Module = model
+    window_attention.together(vlm)
+    _name_vision(vlm)
+    return vlm
+
+
+def _name_vision(vlm: nn.Module) -> None:
+    """Put the vision tower's passes into a span for the profiler, which costs nothing where nobody profiles."""
+    found = [module for name, module in vlm.named_modules() if name.rpartition(".")[2] in TOWERS]
+    inner = {id(child) for module in found for child in module.modules() if child is not module}
+    for tower in found:
+        if id(tower) in inner:
+            continue
+        entered: list[record_function] = []
+
+        def before(*_: Any, entered: list[record_function] = entered) -> None:
+            entered.append(record_function("hkdbench:vision").__enter__())
+
+        def after(*_: Any, entered: list[record_function] = entered) -> None:
+            entered.pop().__exit__(None, None, None)
+
+        tower.register_forward_pre_hook(before)
+        tower.register_forward_hook(after, always_call=True)
+
+
+def load_config(rung: RungConfig) -> Any:
+    """The rung's transformers configuration, without its weights."""
+    quiet()
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(ladders.snapshot(rung), trust_remote_code=False)

@@ -1,0 +1,79 @@
+"""A method's stages, with their lengths and places in the training order, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from harness.api import From, Method, Stage
+from harness.config import RunConfig
+from harness.errors import ConfigError, near
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage with its length. `position` is where in the training order it starts."""
+
+    stage: Stage
+    steps: int
+    position: int
+
+
+def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[PlannedStage]:
+    """The method's stages with their lengths, checked. Raises `ConfigError` naming the method and stage."""
+    planned: list[PlannedStage] = []
+    spent = 0.0
+    for stage in method.stages(rungs, config.student):
+        where = f"method {method.name!r}, stage {stage.name!r}"
+        earlier = {p.stage.name: p.stage for p in planned}
+        if stage.name in earlier:
+            raise ConfigError(f"{where}: two stages have this name")
+        if not stage.share > 0:
+            raise ConfigError(f"{where}: share = {stage.share}; expected a number above 0")
+        if not any(role.trainable for role in stage.roles.values()):
+            raise ConfigError(f"{where}: no role is trainable; leave the stage out")
+        known = [field.name for field in fields(method)]
+        for name in method.stage_settings(stage.name) or ():
+            if name not in known:
+                raise ConfigError(f"{where}: stage_settings() names {name!r}, no setting: {near(name, known)}")
+        for name, role in stage.roles.items():
+            _check_weights(f"{where}, role {name!r}", role.weights, rungs, earlier)
+        learns = method.student in stage.roles and stage.roles[method.student].trainable
+        examples = max(round(stage.share * config.train.examples), 1)
+        position = round(spent * config.train.examples) if learns else 0
+        planned.append(PlannedStage(stage, -(-examples // config.train.batch_size), position))
+        spent += stage.share if learns else 0
+    if planned and abs(spent - 1) > 1e-6:
+        raise ConfigError(
+            f"method {method.name!r}: the stages in which {method.student!r} learns have shares that sum to "
+            f"{spent:g}; the student budget is the same for all methods, so they must sum to 1"
+        )
+    if planned and method.student not in planned[-1].stage.roles:
+        raise ConfigError(f"method {method.name!r}: the last stage has no role {method.student!r} to evaluate")
+    if planned and (rung := rung_of(planned, planned[-1].stage, method.student)) != config.student:
+        raise ConfigError(
+            f"method {method.name!r}: its role {method.student!r} ends as rung {rung!r}, "
+            f"not as the student {config.student!r}"
+        )
+    return planned
+
+
+def rung_of(planned: list[PlannedStage], stage: Stage, role: str) -> str:
+    """The rung whose architecture a stage's role has."""
+    weights = stage.roles[role].weights
+    if isinstance(weights, str):
+        return weights
+    earlier = next(p.stage for p in planned if p.stage.name == weights.stage)
+    return rung_of(planned, earlier, weights.role)
+
+
+def _check_weights(where: str, weights: str | From, rungs: list[str], earlier: dict[str, Stage]) -> None:
+    if isinstance(weights, str):
+        if weights not in rungs:
+            raise ConfigError(f"{where}: unknown rung {weights!r}: {near(weights, rungs)}")
+    elif weights.stage not in earlier:
+        raise ConfigError(f"{where}: takes weights from stage {weights.stage!r}: {near(weights.stage, earlier)}")
+    elif weights.role not in earlier[weights.stage].roles:
+        raise ConfigError(
+            f"{where}: stage {weights.stage!r} has no role {weights.role!r}: "
+            f"{near(weights.role, earlier[weights.stage].roles)}"
+        )

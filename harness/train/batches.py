@@ -1,0 +1,115 @@
+"""What a step learns from: this rank's part of the global batch, in micro-batches, encoded for each model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch.profiler import record_function as span  # free where nobody profiles: see harness.train.profiling
+
+from harness.api import Example, View
+from harness.data import order
+from harness.errors import StepLocation
+from harness.models import shared_prefix
+from harness.models.distributed import ProcessGroup
+from harness.models.encoding import Batch, Encoder
+from harness.planning.plan import Plan
+from harness.planning.stages import PlannedStage
+from harness.record import Preflight
+from harness.train.role import RoleModel
+from harness.train.views import checked_second_view, shown
+
+
+class MicroBatch:
+    """The examples of one forward pass in both views, and their model inputs, which are made once an encoder."""
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        second: Callable[[], Sequence[Example]],
+        device: torch.device,
+        sharing: Collection[str] = (),
+        ready: Mapping[str, Batch] | None = None,
+    ) -> None:
+        """`second` makes the second view, if it is asked for. `sharing` names the encoders (by fingerprint) whose
+        questions of one image share its pass; `ready` are inputs of the first view that are encoded already."""
+        self.examples = tuple(examples)
+        self.device, self.sharing = device, sharing
+        self._second, self._ready = second, ready or {}
+        self._inputs: dict[tuple[str, View], Batch] = {}
+
+    def inputs(self, encoder: Encoder, view: View) -> Batch:
+        """The model inputs of a view, on the device."""
+        key = encoder.fingerprint, view
+        if key not in self._inputs:
+            with span("hkdbench:data"):
+                ready = self._ready.get(encoder.fingerprint) if view == "first" else None
+                if ready is None:
+                    ready = self.encoded(encoder, self.examples if view == "first" else self._second())
+                self._inputs[key] = self._on_device(ready)
+        return self._inputs[key]
+
+    def inputs_of(self, encoder: Encoder, examples: Sequence[Example]) -> Batch:
+        """The model inputs of some of its examples, on the device."""
+        return self._on_device(self.encoded(encoder, examples))
+
+    def encoded(self, encoder: Encoder, examples: Sequence[Example]) -> Batch:
+        return shared_prefix.encoded(encoder, examples, encoder.fingerprint in self.sharing)
+
+    def _on_device(self, batch: Batch) -> Batch:
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def sharing(plan: Plan, roles: Mapping[str, RoleModel], preflight: Preflight | None) -> frozenset[str]:
+    """The encoders, by fingerprint, all of whose models can pass an image once for its questions."""
+    train = plan.config.train
+    alone = {
+        role.encoder.fingerprint
+        for role in roles.values()
+        if not (train.shares and preflight is not None and preflight.rungs[role.rung].shares_image)
+        or (role.trainable and train.gradient_checkpointing)
+        or role.sharded  # ranks must make the same passes, and may have other images
+    }
+    return frozenset(role.encoder.fingerprint for role in roles.values()) - alone
+
+
+def of_stage(
+    plan: Plan, planned: PlannedStage, ranks: ProcessGroup, roles: Mapping[str, RoleModel], sharing: Collection[str],
+    first_step: int,
+) -> Iterator[list[MicroBatch]]:  # fmt: skip
+    """The micro-batches of each step of the stage from `first_step` on; the next ones are made ahead, in a thread."""
+    size = plan.config.train.batch_size
+    encoders = {role.encoder.fingerprint: role.encoder for role in roles.values() if not role.cached_outputs}
+    positions = [planned.position + step * size for step in range(first_step, planned.steps)]
+
+    def make(position: int) -> list[MicroBatch]:
+        step = (position - planned.position) // size
+        location = StepLocation(plan.method.name, planned.stage.name, step)
+        return _micro_batches(plan, ranks, encoders, sharing, location, position)
+
+    return order.Prefetcher(make, positions, partial(torch.set_num_threads, torch.get_num_threads()))
+
+
+def _micro_batches(
+    plan: Plan, ranks: ProcessGroup, encoders: Mapping[str, Encoder], sharing: Collection[str],
+    location: StepLocation, position: int,
+) -> list[MicroBatch]:  # fmt: skip
+    """This rank's part of the global batch at a position, encoded by the encoders in use."""
+    train = plan.config.train
+    batch = plan.batch_at(position, train.batch_size)
+    mine = order.share_of(batch, ranks.rank, ranks.world, train.questions_per_image)
+    size = train.micro_batch_size or len(mine)
+    found = []
+    for chunk in (mine[i : i + size] for i in range(0, len(mine), size)):
+        positions = [at for at, _ in chunk]
+        examples = [shown(plan, at, example) for at, example in chunk]
+        second = partial(checked_second_view, plan, location, positions, examples)
+        ready = {
+            fingerprint: shared_prefix.encoded(encoder, examples, fingerprint in sharing)
+            for fingerprint, encoder in encoders.items()
+        }
+        if ranks.device.type == "cuda":  # pinned, they are copied while the device works
+            ready = {of: {name: t.pin_memory() for name, t in inputs.items()} for of, inputs in ready.items()}
+        found.append(MicroBatch(examples, second, ranks.device, sharing, ready))
+    return found

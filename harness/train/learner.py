@@ -1,0 +1,158 @@
+"""What a role learns with: its optimizer, the method's adapter, and its best weights so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import record_function as span  # free where nobody profiles: see harness.train.profiling
+
+from harness.models import lora
+from harness.models.distributed import ProcessGroup, ShardCopy, full_tensor, shard_like
+from harness.planning.plan import Plan
+from harness.train.checkpoint import part_of, under
+from harness.train.role import RoleModel, State
+
+Saved = dict[str, Tensor | ShardCopy]
+"""Tensors by name; of sharded ones this rank's part."""
+
+
+class Learner:
+    """The learning side of a trainable role."""
+
+    def __init__(self, role: RoleModel, adapter: nn.Module | None, plan: Plan, ranks: ProcessGroup) -> None:
+        self.role = role
+        self.parameters = {n: p for n, p in role.scorer.named_parameters() if p.requires_grad}
+        if adapter is not None:
+            adapter.to(ranks.device)
+            self.parameters |= {f"adapter/{n}": p for n, p in adapter.named_parameters()}
+            role.adapter = ranks.wrap(adapter)
+        train = plan.config.train
+        self.peak_lr = train.lr_by_rung.get(role.rung, train.lr)
+        # Norms and biases don't decay, as is usual. Sharded tensors and others can't be updated together.
+        kinds: dict[tuple[bool, bool], list[Tensor]] = {}
+        for parameter in self.parameters.values():
+            kinds.setdefault((isinstance(parameter, DTensor), parameter.ndim <= 1), []).append(parameter)
+        groups = [
+            {"params": kinds[kind], "weight_decay": 0.0 if kind[1] else train.weight_decay} for kind in sorted(kinds)
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=self.peak_lr, fused=True)
+        self.best_value = -1.0
+        self.best: Saved = {}
+
+    # ------------------------------------------------------------------------------------------ learning
+
+    @contextmanager
+    def gradients(self, exchange: bool) -> Iterator[None]:
+        """A forward and backward pass whose gradients are exchanged among the ranks, or kept for a later exchange."""
+        if self.role.sharded:
+            self.role.scorer.set_requires_gradient_sync(exchange)  # type: ignore[operator]
+        with ExitStack() as stack:
+            for module in (self.role.module, self.role.adapter):
+                if isinstance(module, DistributedDataParallel) and not exchange:
+                    stack.enter_context(module.no_sync())
+            yield
+
+    def update(self, factor: float, clip: float) -> Tensor:
+        """One optimizer step at `factor` of the peak learning rate; the gradient's norm before it is clipped."""
+        with span("hkdbench:optimizer"):
+            norm = self._clip(clip)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.peak_lr * factor
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _clip(self, clip: float) -> Tensor:
+        moved = [p for p in self.parameters.values() if p.grad is not None]
+        if not self.role.sharded:
+            return nn.utils.clip_grad_norm_(moved, clip)
+        # An adapter's parameters aren't sharded: the two kinds can't be taken together.
+        kinds = [[p for p in moved if isinstance(p, DTensor) == sharded] for sharded in (True, False)]
+        norms = [
+            full_tensor(nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None])) for kind in kinds if kind
+        ]
+        norm: Tensor = torch.stack(norms).norm()
+        for kind in kinds:
+            nn.utils.clip_grads_with_norm_(kind, clip, norm)
+        return norm
+
+    # ------------------------------------------------------------------------------------------- weights
+
+    def keep_if_best(self, value: float) -> None:
+        """Keep the weights if they validate best. Of two equal ones the later is kept: it has learned longer."""
+        if value >= self.best_value:
+            self.best_value, self.best = value, self.weights()
+
+    def weights(self) -> Saved:
+        """A copy of the weights on the CPU, of sharded ones of this rank's part; tied tensors stay one each by name.
+
+        Of a role that learns with adapters these alone.
+        """
+        vlm = self.role.scorer.vlm
+        found = vlm.state_dict() if self.role.lora is None else lora.adapters(vlm)
+        return {name: _copy(tensor.detach()) for name, tensor in found.items()}
+
+    def final_weights(self) -> State:
+        """The weights that it leaves to others: its best, adapters merged. All ranks must call this."""
+        best = {name: full_tensor(tensor).cpu() for name, tensor in self.best.items()}
+        if self.role.lora is None:
+            return best
+        lora.load_adapters(self.role.scorer.vlm, best)
+        return lora.merged(self.role.scorer.vlm)
+
+    # --------------------------------------------------------------------------------------- checkpoints
+
+    def save(self) -> Saved:
+        """All that `restore` takes, by name. Nothing is gathered: of sharded tensors each rank gives its part."""
+        moments = self.optimizer.state_dict()["state"]
+        order = self._order()
+        optimizer: Saved = {
+            f"{order[index]}/{key}": _part(value) for index, entry in moments.items() for key, value in entry.items()
+        }
+        saved = under("weights", self.weights()) | under("best", self.best) | under("optimizer", optimizer)
+        return saved | {n: p.detach() for n, p in self.parameters.items() if n.startswith("adapter/")}
+
+    def restore(self, saved: State, best_value: float) -> None:
+        """Go on from what `save` gave, of whatever number of ranks."""
+        vlm = self.role.scorer.vlm
+        current, weights = vlm.state_dict(), part_of(saved, "weights")
+        if self.role.lora is None:
+            vlm.load_state_dict({name: shard_like(tensor, current[name]) for name, tensor in weights.items()})
+        else:
+            lora.load_adapters(vlm, weights)
+        with torch.no_grad():
+            for name, tensor in part_of(saved, "adapter").items():
+                self.parameters[f"adapter/{name}"].copy_(tensor)
+        self.best_value = best_value
+        self.best = {
+            name: _copy(shard_like(tensor, current[name])) if self.role.sharded else tensor
+            for name, tensor in part_of(saved, "best").items()
+        }
+        optimizer = part_of(saved, "optimizer")
+        state = {}
+        for index, name in enumerate(self._order()):
+            moments = part_of(optimizer, name)
+            state[index] = {
+                key: value if key == "step" else shard_like(value, self.parameters[name])
+                for key, value in moments.items()
+            }
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": {i: s for i, s in state.items() if s}, "param_groups": groups})
+
+    def _order(self) -> list[str]:
+        """The parameters' names in the optimizer's order."""
+        name_of = {id(p): n for n, p in self.parameters.items()}
+        return [name_of[id(p)] for group in self.optimizer.param_groups for p in group["params"]]
+
+
+def _part(tensor: Tensor) -> Tensor | ShardCopy:
+    return ShardCopy.of(tensor) if isinstance(tensor, DTensor) else tensor
+
+
+def _copy(tensor: Tensor) -> Tensor | ShardCopy:
+    return ShardCopy.of(tensor).cpu() if isinstance(tensor, DTensor) else tensor.to("cpu", copy=True)
