@@ -90,7 +90,7 @@ class HaloQuest(Benchmark):
                 image=image,
                 question="Can this question be answered from the image?",
                 claim=question,
-                judged="Question",
+                claim_label="Question",
                 options=OPTIONS,
                 gold=0 if answerable else 1,
                 category=kind,

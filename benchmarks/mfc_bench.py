@@ -80,7 +80,7 @@ class MFCBench(Benchmark):
                 image=image_of(row, "image", where),
                 question=_QUESTIONS[self.part],
                 claim=claim,
-                judged="Claim" if self.part == "veracity" else "Caption",
+                claim_label="Claim" if self.part == "veracity" else "Caption",
                 options=OPTIONS,
                 gold=0 if fault else 1,
                 category=text(row, "manipulation_type", where)

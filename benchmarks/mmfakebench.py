@@ -92,7 +92,7 @@ def _example(id_: str, root: Path, where: str, row: Mapping[str, object]) -> Exa
         gold=CLASSES.index(label),
         category=label,
         source=f"mmfakebench/{name.split('/')[1] if name.count('/') > 1 else ''}",
-        judged="Text",
+        claim_label="Text",
     )
 
 

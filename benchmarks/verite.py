@@ -63,7 +63,7 @@ class VERITE(Benchmark):
                 if three
                 else "Does the caption truthfully describe the image?",
                 claim=" ".join(text(row, "caption", where).split()),
-                judged="Caption",
+                claim_label="Caption",
                 options=CLASSES if three else ("Yes", "No"),
                 gold=LABELS.index(label) if three else int(label != "true"),
                 category=label,

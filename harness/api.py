@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import io
 import random
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
 from types import MappingProxyType
@@ -76,8 +77,15 @@ class Example:
     source: str
     context: str = ""
     extra: Mapping[str, Any] | None = None
-    judged: str = "Claim"
+    claim_label: str = "Claim"
     """What the prompt calls `claim`."""
+    judged: InitVar[str | None] = None
+    """Deprecated: the former name of `claim_label`."""
+
+    def __post_init__(self, judged: str | None) -> None:
+        if judged is not None:
+            warnings.warn("Example(judged=...) is now Example(claim_label=...)", DeprecationWarning, stacklevel=3)
+            object.__setattr__(self, "claim_label", judged)
 
     def prompt(self) -> str:
         """The text beside the image that every model is asked with: question, context, claim, options."""
@@ -85,7 +93,7 @@ class Example:
         if self.context:
             lines.append(f"Context: {self.context}")
         if self.claim:
-            lines.append(f"{self.judged}: {self.claim}")
+            lines.append(f"{self.claim_label}: {self.claim}")
         lines += [f"{letter}. {option}" for letter, option in zip(ascii_uppercase, self.options, strict=False)]
         return "\n".join([*lines, "Answer with the letter."])
 

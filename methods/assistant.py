@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.api import ConfigError, From, Ladder, Role, Stage, Step
-from methods.base import Distilling
-from methods.settings import check_ranges, larger_rungs
+from methods.base import Distilling, check_ranges, larger_rungs
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.api import Need, Step
+from methods.base import check_ranges
 from methods.losses import feature_distance
 from methods.offline_kd import OfflineKD
-from methods.settings import check_ranges
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from harness.api import Ladder, Role, Stage, Step
-from methods.base import Distilling
-from methods.settings import check_ranges, larger_rungs
+from methods.base import Distilling, check_ranges, larger_rungs
 
 if TYPE_CHECKING:
     from torch import Tensor

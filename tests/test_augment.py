@@ -12,9 +12,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from harness.api import DataError, Example
-from methods.augment import PARAPHRASES, augment
+from methods.augment import PARAPHRASES, Distorted, augment
 from methods.hkd4vlm.method import HKD4VLM
-from methods.image import Distorted
 
 NO = "No hallucination"
 OFF = {

@@ -91,7 +91,7 @@ def test_a_sound_benchmark_passes(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"id": 3}, "schema: test: example 3 has id 3, expected a text"),
         ({"id": "1"}, "ids: test: id '1' occurs twice; ids are unique in a split"),
         ({"group": None}, "schema: test: example '2' has group None"),
-        ({"claim": None}, "schema: test: example '2' has a question, claim, context or judged that isn't text"),
+        ({"claim": None}, "schema: test: example '2' has a question, claim, context or claim_label that isn't text"),
         ({"claim": "", "question": " "}, "schema: test: example '2' has neither question nor claim"),
         ({"options": ["yes", "no"]}, "schema: test: example '2' has options ['yes', 'no'], expected a tuple of texts"),
         ({"options": ("yes", "yes")}, "expected 2 to 26, each once"),

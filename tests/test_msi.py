@@ -13,16 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from harness.api import ConfigError, Example
+from methods.augment import fixed_options
 from methods.hkd4vlm.method import HKD4VLM
-from methods.hkd4vlm.msi import (
-    Aggregate,
-    Debias,
-    Shifts,
-    content_free,
-    fixed_options,
-    fuse_views,
-    shifted_orders,
-)
+from methods.hkd4vlm.msi import Aggregate, Debias, Shifts, content_free, fuse_views, shifted_orders
 
 ABCD = ("red", "blue", "green", "grey")
 NO = "No hallucination"

@@ -69,7 +69,7 @@ def test_noise_has_the_stated_deviation() -> None:
 
 def test_the_variants() -> None:
     """Three options have two other orders, two have one: the second is asked of the first example only."""
-    given = [example("e0", 3, 1), example("e1", 2, 0, judged="Caption")]
+    given = [example("e0", 3, 1), example("e1", 2, 0, claim_label="Caption")]
     made = {v.name: v for v in variants(given, seed=0)}
     damage = [f"{name}_{level}" for name in ("noise", "blur", "jpeg", "occlusion") for level in (1, 2, 3)]
     words = [f"paraphrase_{k}" for k in (1, 2, 3)]

@@ -91,7 +91,7 @@ def _example(item: Item, id_: str, question: str, options: tuple[str, ...], gold
         image=item.image,
         question=question,
         claim=text(item.row, "system1_answer", item.where),
-        judged="Caption",
+        claim_label="Caption",
         options=options,
         gold=gold,
         category=category,

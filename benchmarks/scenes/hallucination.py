@@ -47,7 +47,7 @@ class ScenesHallucination(WorldBenchmark):
             image=scene,
             question="Which phrase is wrong?",
             claim=caption,
-            judged="Caption",
+            claim_label="Caption",
             options=(NONE, *phrases),
             gold=gold,
             category=category,

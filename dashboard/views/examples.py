@@ -184,7 +184,7 @@ def card(
         picture = f'<img alt="{html(alt)}" src="data:image/webp;base64,{b64encode(data).decode()}">'
     texts = ""
     if example is not None:
-        asked = [("", example.question), ("Context", example.context), (example.judged, example.claim)]
+        asked = [("", example.question), ("Context", example.context), (example.claim_label, example.claim)]
         texts = "".join(
             f"<p>{f'<span>{html(name)}</span> ' if name else ''}{html(_cut(text))}</p>" for name, text in asked if text
         )

@@ -182,8 +182,8 @@ def _schema(split: Split, examples: Sequence[Example]) -> list[Finding]:
             value = getattr(e, key)
             if not isinstance(value, str) or not value.strip():
                 wrong[f"has {key} {value!r}, expected a text that isn't empty"].append(repr(e.id))
-        if not all(isinstance(getattr(e, key), str) for key in ("question", "claim", "context", "judged")):
-            wrong["has a question, claim, context or judged that isn't text"].append(repr(e.id))
+        if not all(isinstance(getattr(e, key), str) for key in ("question", "claim", "context", "claim_label")):
+            wrong["has a question, claim, context or claim_label that isn't text"].append(repr(e.id))
         elif not (e.question + e.claim).strip():
             wrong["has neither question nor claim"].append(repr(e.id))
         if not isinstance(e.options, tuple) or not all(isinstance(o, str) and o.strip() for o in e.options):

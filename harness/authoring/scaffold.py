@@ -107,14 +107,14 @@ import math
 from pathlib import Path
 
 import pytest
-from harness.authoring.method_checks import CHECKS, Case
+from harness.testing import METHOD_CHECKS, Case
 
 CASE = Case("{name}", plugins=[str(Path(__file__).with_name("{name}.py"))])
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", METHOD_CHECKS)
 def test_contract(check: str) -> None:
-    CHECKS[check](CASE)
+    METHOD_CHECKS[check](CASE)
 
 
 def test_the_term_by_hand() -> None:

@@ -79,8 +79,8 @@ def variants(examples: Sequence[Example], seed: int) -> Iterator[Variant]:
 def paraphrased(example: Example, number: int) -> Example:
     """The example in other words, 1 to 3; the last also calls the text under judgement something else."""
     last = number == len(PARAPHRASES)
-    judged = OTHER_NAMES.get(example.judged, example.judged) if last else example.judged
-    return replace(example, question=PARAPHRASES[number - 1].format(question=example.question), judged=judged)
+    label = OTHER_NAMES.get(example.claim_label, example.claim_label) if last else example.claim_label
+    return replace(example, question=PARAPHRASES[number - 1].format(question=example.question), claim_label=label)
 
 
 # ------------------------------------------------------------------------------------------ a run

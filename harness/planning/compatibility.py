@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from harness.api import Method, Stage
+from harness.config import RungConfig
+from harness.models import encoding
 from harness.models.vocabulary import prove
 from harness.planning.plan import Plan
 from harness.planning.stages import PlannedStage, rung_of
@@ -31,3 +34,15 @@ def mix(plan: Plan, planned: PlannedStage, encoders: Mapping[str, Encoder]) -> M
     rows = {name: config.get_text_config().vocab_size for name, config in configs.items()}
     proof = prove(tokens, rows, f"method {plan.method.name!r}, stage {stage.name!r}")
     return Mix(over="vocabulary", tokenizers="one", families=families, tokens=proof.tokens, rows=dict(proof.rows))
+
+
+def check_vocabularies(method: Method, planned: list[PlannedStage], stage: Stage, rungs: dict[str, RungConfig]) -> None:
+    """Over the vocabulary models can only be compared where equal tokens have equal numbers."""
+    from harness.models import loading, vocabulary
+
+    used = dict.fromkeys(rung_of(planned, stage, role) for role in stage.roles)
+    vocabulary.prove(
+        {name: encoding.load_encoder(rungs[name]).tokens for name in used},
+        {name: loading.load_config(rungs[name]).get_text_config().vocab_size for name in used},
+        f"method {method.name!r}, stage {stage.name!r}",
+    )

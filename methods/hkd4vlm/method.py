@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from harness.api import ConfigError, Example, From, Ladder, Need, Stage, Step
 from methods.augment import augment, reworded
-from methods.base import Distilling
+from methods.base import Distilling, check_ranges, larger_rungs
 from methods.hkd4vlm import ppod as coarse
 from methods.hkd4vlm import tcrd as fine
+from methods.hkd4vlm.msi import Shifted
 from methods.hkd4vlm.ppod import Topology, Weights
-from methods.hkd4vlm.shifted import Shifted
 from methods.hkd4vlm.tcrd import Ternary
-from methods.settings import check_ranges, larger_rungs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

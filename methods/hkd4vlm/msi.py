@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Literal
 
 import numpy as np
 
-from harness.api import ConfigError, Example
-from methods.image import Grey
+from harness.api import ConfigError, Example, Method
+from methods.augment import Grey, fixed_options
+from methods.base import check_ranges
 
 Shifts = Literal["cyclic", "all", "random", "none"]
 Aggregate = Literal["prob", "logprob", "vote"]
@@ -27,18 +28,6 @@ Order = tuple[int, ...]
 
 MOST_PERMUTED = 6
 """`all` asks n! times: 720 for 6 options."""
-
-
-VERDICTS = frozenset(("true", "false", "partially true", "not verifiable", "yes", "no"))
-"""Options that are answers in themselves: every example has them, in one customary order."""
-
-
-def fixed_options(options: Sequence[str], fixed_first: bool, keep_verdicts: bool = False) -> int:
-    """How many leading options keep their letter: all of a list of verdicts, 1 for a leading "No hallucination"."""
-    said = [option.strip().casefold() for option in options]
-    if keep_verdicts and VERDICTS.issuperset(said):
-        return len(options)
-    return int(fixed_first and said[0] == "no hallucination")
 
 
 def shifted_orders(
@@ -139,3 +128,53 @@ def _log_softmax(x_vk: np.ndarray) -> np.ndarray:
 
 def _mean(x_vk: np.ndarray) -> np.ndarray:
     return np.array([math.fsum(column) / len(column) for column in x_vk.T])
+
+
+@dataclass(frozen=True)
+class Shifted(Method):
+    """A method whose student is asked with the options at other letters (see methods.hkd4vlm.msi)."""
+
+    msi: bool = True
+    """Mapping shift-enhanced inference (the abstract); off: one view."""
+    shifts: Shifts = "cyclic"
+    """Rotations of the options | all permutations | `random_shifts` permutations | none; ours."""
+    random_shifts: int = 2
+    """Permutations an example under shifts = random; ours."""
+    keep_verdicts: bool = True
+    """Options that are verdicts (True, False, ...) keep their letters, in MSI and in the option shuffle: their
+    order is a custom, not content; ours."""
+    aggregate: Aggregate = "prob"
+    """Mean probability | mean log-probability | votes over the views; ours."""
+    fixed_first: bool = True
+    """A leading "No hallucination" keeps its letter, in MSI and in the option shuffle; ours."""
+    debias: Debias = "none"
+    """prior: divide by the mean letter prior over the views (arXiv 2309.03882) | calibrate: by the answer to a
+    content-free input, one more view (2102.09690); default ours."""
+
+    def check_shifts(self) -> None:
+        """Raise `ConfigError` where these settings don't go together."""
+        check_ranges(self, random_shifts=(1, 720))
+        if self.debias == "prior" and self.shifts == "none":
+            raise ConfigError(
+                f"{self.name}: debias = 'prior' with shifts = 'none': expected several views, since one "
+                "can't tell a letter's prior from its content; choose shifts = 'cyclic'"
+            )
+
+    def views(self, example: Example) -> Sequence[Example]:
+        """The example with its options at shifted letters, and the content-free input last where it is needed."""
+        shifted = [example.reordered(order) for order in self._orders(example)]
+        if self.msi and self.debias == "calibrate":
+            shifted.append(content_free(example, self.fixed_first, self.keep_verdicts))
+        return shifted
+
+    def fuse(self, example: Example, scores_vk: np.ndarray) -> np.ndarray:
+        """One log-probability an option (K,) from the views' (V, K)."""
+        orders = self._orders(example)
+        debias = self.debias if self.msi else "none"
+        return fuse_views(orders, scores_vk[: len(orders)], self.aggregate, debias, scores_vk[-1])
+
+    def _orders(self, example: Example) -> tuple[Order, ...]:
+        shifts: Shifts = self.shifts if self.msi else "none"
+        return shifted_orders(
+            example.options, shifts, self.random_shifts, self.fixed_first, example.id, self.keep_verdicts
+        )

@@ -6,14 +6,14 @@ import pytest
 import torch
 from hkdbench_stripes.shares import confidence
 
-from harness.authoring.method_checks import CHECKS, Case
+from harness.testing import METHOD_CHECKS, Case
 
 CASE = Case("confident_kd")
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", METHOD_CHECKS)
 def test_contract(check: str) -> None:
-    CHECKS[check](CASE)
+    METHOD_CHECKS[check](CASE)
 
 
 def test_only_a_sure_teacher_is_heard() -> None:
