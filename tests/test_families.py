@@ -90,7 +90,7 @@ def test_a_family_is_trained_distilled_scored_and_kept(family: str, toy: str, tm
         assert losses[-1] < losses[0]
     # Every example of the test split is answered, and the teacher was no smaller than the student.
     assert record.data.sizes["test"] == (store.predictions(record.run_id)["split"] == "test").sum()
-    told = [warning for warning in record.preflight.warnings if "can't share an image's beginning" not in warning]
+    told = [warning for warning in record.preflight.warnings if "can't share an image's prefix" not in warning]
     assert told == []
     assert set(record.preflight.rungs) == {"L", "S"}
     assert all(check.repeat < 1e-5 and check.image_tokens[0] > 0 for check in record.preflight.rungs.values())

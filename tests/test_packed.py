@@ -23,7 +23,7 @@ from harness.data.image_controls import without_image
 from harness.execution.launch import launch
 from harness.models import encoding, loading
 from harness.models.distributed import SingleProcess
-from harness.models.scorer import PARENTS, OptionScorer, token_counts
+from harness.models.scorer import PREFIX_INDEX, OptionScorer, token_counts
 from harness.models.shared_prefix import encoded
 from harness.planning import cost as price
 from harness.planning import plan
@@ -69,7 +69,7 @@ def test_losses_and_gradients_are_those_of_each_question_alone(family: str, tmp_
     families.Picture.drawn = 0
     together = encoded(encoder, examples, share=True)
     assert families.Picture.drawn == 3  # of nine questions
-    assert PARENTS in together
+    assert PREFIX_INDEX in together
     # Of every picture Gemma makes the same number of visual tokens.
     needs: list[Need] = ["hidden", "vocab", "vision"] if family == "gemma3" else ["hidden", "vocab"]
     loss_b, gradients = learned(scorer, [together], [golds], needs)
@@ -111,10 +111,10 @@ def test_what_is_not_shared(tmp_path: Path) -> None:
     _, encoder = loaded("internvl", tmp_path / "words")
     examples = families.questions()
     one_each = list({example.group: example for example in examples}.values())
-    assert PARENTS not in encoded(encoder, one_each, share=True)
-    assert PARENTS not in encoded(encoder, examples, share=False)
+    assert PREFIX_INDEX not in encoded(encoder, one_each, share=True)
+    assert PREFIX_INDEX not in encoded(encoder, examples, share=False)
     _, encoder = loaded("internvl", tmp_path / "pieces", vocabulary=families.pieces)
-    assert PARENTS not in encoded(encoder, examples, share=True)
+    assert PREFIX_INDEX not in encoded(encoder, examples, share=True)
 
 
 # ---------------------------------------------------------------------------------------------- order
@@ -253,7 +253,7 @@ def test_a_run_that_is_taken_up_again_ends_in_the_same_bits(configure: Configure
 @pytest.mark.parametrize(
     ("family", "more", "why"),
     [
-        ("paligemma", {}, "PaliGemmaForConditionalGeneration can't share an image's beginning"),
+        ("paligemma", {}, "PaliGemmaForConditionalGeneration can't share an image's prefix"),
         ("internvl", {"vocabulary": families.pieces}, "its tokenizer has no single token for each letter"),
     ],
 )

@@ -17,7 +17,7 @@ from harness.evaluation.predict import batches_of, evaluate
 from harness.execution.launch import launch
 from harness.models import encoding, loading, scorer
 from harness.models.distributed import SingleProcess
-from harness.models.shared_prefix import _branches
+from harness.models.shared_prefix import _prefixes
 from harness.store import Store
 from methods.zero_shot import ZeroShot
 
@@ -88,13 +88,13 @@ def test_a_wrong_answer_is_found(loaded: Any, monkeypatch: pytest.MonkeyPatch) -
     """A model that errs in the shared way only: the check gives it up, and the answers are those one by one."""
     model = loaded("internvl")
     right = scores(model, share=False)[0]
-    true = scorer.OptionScorer._begun
+    true = scorer.OptionScorer._prefixed
 
     def erring(*args: Any) -> tuple[dict[str, Any], scorer.Outputs]:
         given, seen = true(*args)
         return given | {"input_ids": given["input_ids"].roll(1, 1)}, seen
 
-    monkeypatch.setattr(scorer.OptionScorer, "_begun", erring)
+    monkeypatch.setattr(scorer.OptionScorer, "_prefixed", erring)
     found, _, note = scores(model, share=True)
     assert "its answers differ by" in note
     for one, other in zip(right, found, strict=True):
@@ -103,7 +103,7 @@ def test_a_wrong_answer_is_found(loaded: Any, monkeypatch: pytest.MonkeyPatch) -
     def broken(*args: Any) -> None:
         raise NotImplementedError("no cache here")
 
-    monkeypatch.setattr(scorer.OptionScorer, "_begun", broken)
+    monkeypatch.setattr(scorer.OptionScorer, "_prefixed", broken)
     assert "(no cache here)" in scores(model, share=True)[2]
 
 
@@ -112,7 +112,7 @@ def test_shifted_options_share_all_before_them(loaded: Any) -> None:
     _, encoder = loaded("qwen2_5_vl")
     asked = replace(families.questions()[0], options=("red", "green", "blue", "white"))
     views = [asked.reordered([(k + shift) % 4 for k in range(4)]) for shift in range(4)]
-    (branches,) = _branches(encoder, views, [[0, 1, 2, 3]])
+    (branches,) = _prefixes(encoder, views, [[0, 1, 2, 3]])
     tokenizer = encoder.processor.tokenizer
     assert tokenizer.decode(branches.tails[0]).startswith("red B")
     assert tokenizer.decode(branches.tails[1]).startswith("green B")

@@ -22,9 +22,9 @@ from harness.models.loading import image_token
 MASKED_LOGIT = -1e4
 """The logit of an option that an example doesn't have: probability 0, finite log."""
 
-PARENTS, BEGINNING = "parents", "beginning/"
-"""What makes a batch a packed one: which beginning each row stands behind, and before the names of what the processor
-gave of the beginnings."""
+PREFIX_INDEX, PREFIX = "parents", "beginning/"
+"""What makes a batch a packed one: which prefix each row continues, and what stands before the names of the prefixes'
+own model inputs."""
 
 Outputs = dict[str, Tensor]
 """`options` (B, K), and what was needed beside it: `hidden` (B, d), `vision` (B, N, d), `vocab` (B, V)."""
@@ -44,7 +44,7 @@ class OptionScorer(nn.Module):
     def forward(self, batch: Batch, needs: Collection[Need] = ()) -> Outputs:
         """What is asked of each row of `batch`: input_ids, attention_mask, options, and what else the model takes.
 
-        Row b of a packed batch (padded right) stands behind row `parents[b]` of its beginnings (padded left), which
+        Row b of a packed batch (padded right) continues row `parents[b]` of its prefixes (padded left), which
         pass through the model once for all rows; see `harness.models.shared_prefix`. Where options are several tokens
         its rows must have one length.
         """
@@ -55,11 +55,11 @@ class OptionScorer(nn.Module):
         kept, row_b = last_b.unique(return_inverse=True)
         narrow_precision = torch.autocast(own_bt.device.type, torch.bfloat16, enabled=self.precision == "bf16")
         outputs: Outputs = {}
-        parents_b: Tensor | None = None
-        if PARENTS in batch:
-            parents_b = batch[PARENTS]
+        prefix_index_b: Tensor | None = None
+        if PREFIX_INDEX in batch:
+            prefix_index_b = batch[PREFIX_INDEX]
             with narrow_precision:
-                inputs, outputs = self._begun(batch, needs)
+                inputs, outputs = self._prefixed(batch, needs)
         else:
             inputs = {key: value for key, value in batch.items() if key != "options"} | {"use_cache": tree is not None}
         wanted = [need for need in needs if need not in outputs]
@@ -70,7 +70,7 @@ class OptionScorer(nn.Module):
             logits_bk = self._letters(logits_bv, options_bk)
         else:
             with narrow_precision:
-                logits_brlv = self._continued(given.past_key_values, inputs["attention_mask"], tree, parents_b)
+                logits_brlv = self._continued(given.past_key_values, inputs["attention_mask"], tree, prefix_index_b)
             logits_bk = tree.scores(logits_bv, logits_brlv)
         outputs["options"] = logits_bk.masked_fill(~options_bk, MASKED_LOGIT)
         if "hidden" in wanted:
@@ -81,19 +81,19 @@ class OptionScorer(nn.Module):
             outputs["vocab"] = logits_bv
         return outputs
 
-    def _begun(self, batch: Batch, needs: Collection[Need]) -> tuple[dict[str, Any], Outputs]:
-        """What the model is given of a packed batch once its beginnings have passed; and what was needed of these."""
-        prefix, parents_b = beginnings(batch), batch[PARENTS]
+    def _prefixed(self, batch: Batch, needs: Collection[Need]) -> tuple[dict[str, Any], Outputs]:
+        """The model inputs of a packed batch once its prefixes have passed; and what was needed of these."""
+        prefix, prefix_index_b = prefix_inputs(batch), batch[PREFIX_INDEX]
         with _caught(self.vlm, [need for need in needs if need == "vision"], None) as caught:
             cache = self.vlm(**prefix, logits_to_keep=1, use_cache=True).past_key_values
         if cache is None:
             raise ModelError(f"{type(self.vlm).__name__} keeps no cache of the prompt")
-        cache.batch_select_indices(parents_b)
-        mask = torch.cat([prefix["attention_mask"][parents_b], batch["attention_mask"]], 1)
+        cache.batch_select_indices(prefix_index_b)
+        mask = torch.cat([prefix["attention_mask"][prefix_index_b], batch["attention_mask"]], 1)
         seen: Outputs = {}
         if "vision" in needs:
-            seen["vision"] = _visual_tokens(self.vlm, caught["embeddings"], prefix["input_ids"]).float()[parents_b]
-        return self._behind(cache, batch["input_ids"], mask, parents_b), seen
+            seen["vision"] = _visual_tokens(self.vlm, caught["embeddings"], prefix["input_ids"]).float()[prefix_index_b]
+        return self._behind(cache, batch["input_ids"], mask, prefix_index_b), seen
 
     def _letters(self, logits_bv: Tensor, options_bk: Tensor) -> Tensor:
         """The logits (B, K) of letters that are single tokens."""
@@ -102,7 +102,7 @@ class OptionScorer(nn.Module):
         spelled_bks = logits_bv[:, letters.clamp(min=0)].masked_fill(letters < 0, float("-inf"))
         return spelled_bks.logsumexp(-1)
 
-    def _continued(self, cache: Any, mask_bt: Tensor, tree: _Tree, parents_b: Tensor | None = None) -> Tensor:
+    def _continued(self, cache: Any, mask_bt: Tensor, tree: _Tree, prefix_index_b: Tensor | None = None) -> Tensor:
         """The logits (B, R, L, V) after each token of the tree's R branches, behind the prompt in the cache."""
         if cache is None:
             raise ModelError(
@@ -114,7 +114,7 @@ class OptionScorer(nn.Module):
         cache.batch_repeat_interleave(rows)
         ids = ids_rl.repeat(len(mask_bt), 1)
         mask = torch.cat([mask_bt.repeat_interleave(rows, 0), mask_bt.new_ones(ids.shape)], 1)
-        whose_b = torch.arange(len(mask_bt), device=mask_bt.device) if parents_b is None else parents_b
+        whose_b = torch.arange(len(mask_bt), device=mask_bt.device) if prefix_index_b is None else prefix_index_b
         logits = self.vlm(**self._behind(cache, ids, mask, whose_b.repeat_interleave(rows))).logits
         logits_brlv: Tensor = logits.float().unflatten(0, (len(mask_bt), rows))
         return logits_brlv
@@ -212,15 +212,15 @@ def _visual_tokens(vlm: nn.Module, embeddings_btd: Tensor, ids_bt: Tensor) -> Te
     return tokens
 
 
-def beginnings(batch: Batch) -> Batch:
+def prefix_inputs(batch: Batch) -> Batch:
     """Of a packed batch what its rows stand behind, as the processor gave it."""
-    return {key.removeprefix(BEGINNING): value for key, value in batch.items() if key.startswith(BEGINNING)}
+    return {key.removeprefix(PREFIX): value for key, value in batch.items() if key.startswith(PREFIX)}
 
 
 def token_counts(config: Any, batch: Batch) -> tuple[float, float]:
     """Attended text tokens and image patches of the whole batch; `config` is the model's."""
-    if PARENTS in batch:
-        begun, patches = token_counts(config, beginnings(batch))
+    if PREFIX_INDEX in batch:
+        begun, patches = token_counts(config, prefix_inputs(batch))
         return begun + float(batch["attention_mask"].sum()), patches
     tokens = float(batch["attention_mask"].sum())
     vision = getattr(config, "vision_config", None)

@@ -1,14 +1,14 @@
-"""Questions of one image share it: the image and the beginning of their prompts pass through the model once.
+"""Questions of one image share its pass: the image and the common prefix of their prompts go through the model once.
 
-POPE asks 6 to 18 questions of an image, shifted inference asks one in several orders of its options. What such prompts
-have in common up to the first token that differs is given to the model once; the cache that it leaves is repeated over
-the questions, which go on from there. That is exact but for rounding, for models in which no token sees what follows.
+POPE asks 6 to 18 questions of an image; shifted inference asks one in several orders of its options. What such prompts
+have in common, up to the first token that differs, is given to the model once. Its key-value cache is repeated over
+the questions, which continue from there. That is exact but for rounding where no token attends to later ones.
 
-Whether a model is one shows in the first questions: they are also asked one by one. Where tokens or answers differ
-(PaliGemma's image tokens see the question), all are asked one by one, and a note says why.
+Whether a model is such a one is tested on the first questions: they are also asked one by one. Where tokens or answers
+differ (PaliGemma's image tokens attend to the question), all are asked one by one, and a note says why.
 
-Training shares too (`encoded`), where an image's questions stand together in its order: gradients pass through the
-common beginning. The preflight asks the first questions both ways.
+Training shares too (`encoded`), where the training order keeps an image's questions together: gradients pass through
+the common prefix. The preflight asks the first questions both ways.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from harness.api import Example
 from harness.data.order import by_image
 from harness.errors import first_line
 from harness.models.encoding import Batch, Encoder
-from harness.models.scorer import BEGINNING, PARENTS, OptionScorer
+from harness.models.scorer import PREFIX, PREFIX_INDEX, OptionScorer
 
-LARGEST_APART = {"fp32": 1e-4, "bf16": 0.1}
+LARGEST_DIFFERENCE = {"fp32": 1e-4, "bf16": 0.1}
 """The largest difference of an option's log-probability that rounding explains."""
 
 CHECKED = 4
 """So many questions are asked both ways."""
 
-AT_THE_END = 2
+MOST_APPENDED = 2
 """So many tokens a processor may add behind the prompt: PaliGemma's adds a line's end."""
 
 
@@ -44,16 +44,16 @@ class PrefixSharingScorer:
         self.note = ""
         """Why nothing is shared any more, though it was to be."""
 
-    @torch.no_grad()  # not inference_mode: weights that are cut over ranks are put together in here, and used later
+    @torch.no_grad()  # not inference_mode: sharded weights are gathered in here, and used later
     def __call__(self, examples: Sequence[Example], batch_size: int) -> list[Tensor]:
         """Of each example the log-probabilities (K,), float32, on the CPU, `batch_size` at a time."""
         logs: dict[int, Tensor] = {}
-        families = [f for f in by_image(examples) if len(f) > 1] if self.share else []
-        for part in _parts(_branches(self.encoder, examples, families), batch_size):
-            found = self._together(examples, part)
+        image_groups = [f for f in by_image(examples) if len(f) > 1] if self.share else []
+        for part in _parts(_prefixes(self.encoder, examples, image_groups), batch_size):
+            found = self._shared(examples, part)
             if found is None:
                 break
-            logs |= zip((row for branches in part for row in branches.rows), found, strict=True)
+            logs |= zip((row for prefix in part for row in prefix.rows), found, strict=True)
         alone = [i for i in range(len(examples)) if i not in logs]
         for start in range(0, len(alone), batch_size):
             part_ = alone[start : start + batch_size]
@@ -61,13 +61,13 @@ class PrefixSharingScorer:
         return [logs[i][: len(example.options)] for i, example in enumerate(examples)]
 
     def _one_by_one(self, examples: Sequence[Example]) -> list[Tensor]:
-        return self._asked(self.encoder(examples))
+        return self._log_probabilities(self.encoder(examples))
 
-    def _together(self, examples: Sequence[Example], part: Sequence[SharedPrefix]) -> list[Tensor] | None:
+    def _shared(self, examples: Sequence[Example], part: Sequence[SharedPrefix]) -> list[Tensor] | None:
         """The answers of the part's rows in order; None where the model turns out not to support this."""
-        asked = [examples[row] for branches in part for row in branches.rows]
+        asked = [examples[row] for prefix in part for row in prefix.rows]
         try:
-            logs = self._branched(examples, part)
+            logs = self._scored(examples, part)
         except Exception as error:
             if self.checked:  # it worked before: this is something else
                 raise
@@ -77,28 +77,28 @@ class PrefixSharingScorer:
             if logs is None:
                 self._give_up("its processor makes other tokens of a prompt than its tokenizer")
                 return None
-            if apart := self._apart(asked, logs):
-                self._give_up(apart)
+            if difference := self._difference(asked, logs):
+                self._give_up(difference)
                 return None
             self.checked = True
         return self._one_by_one(asked) if logs is None else logs
 
-    def _branched(self, examples: Sequence[Example], part: Sequence[SharedPrefix]) -> list[Tensor] | None:
+    def _scored(self, examples: Sequence[Example], part: Sequence[SharedPrefix]) -> list[Tensor] | None:
         batch = _packed(self.encoder, examples, part)
-        return None if batch is None else self._asked(batch)
+        return None if batch is None else self._log_probabilities(batch)
 
-    def _asked(self, batch: Batch) -> list[Tensor]:
+    def _log_probabilities(self, batch: Batch) -> list[Tensor]:
         logits_bk = self.scorer({key: value.to(self.device) for key, value in batch.items()})["options"]
         return list(logits_bk.log_softmax(-1).cpu())
 
-    def _apart(self, asked: Sequence[Example], logs: Sequence[Tensor]) -> str:
-        """What is otherwise where the questions are asked one by one; empty: nothing."""
+    def _difference(self, asked: Sequence[Example], logs: Sequence[Tensor]) -> str:
+        """How the answers differ where the questions are asked one by one; empty: not at all."""
         some = sorted({k * (len(asked) - 1) // (CHECKED - 1) for k in range(CHECKED)})
         largest = 0.0
         for row, single in zip(some, self._one_by_one([asked[row] for row in some]), strict=True):
             size = len(asked[row].options)
             largest = max(largest, float((logs[row][:size] - single[:size]).abs().max().nan_to_num(nan=1e4)))
-        if largest <= LARGEST_APART[self.scorer.precision]:
+        if largest <= LARGEST_DIFFERENCE[self.scorer.precision]:
             return ""
         return (
             f"its answers differ by {largest:.1g} then: it lets an image see the question, or counts places otherwise"
@@ -107,14 +107,14 @@ class PrefixSharingScorer:
     def _give_up(self, why: str) -> None:
         self.share = False
         self.note = (
-            f"{type(self.scorer.vlm).__name__} can't share an image's beginning among its questions ({why}); each "
+            f"{type(self.scorer.vlm).__name__} can't share an image's prefix among its questions ({why}); each "
             "was asked by itself"
         )
 
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """Questions that go on from a common beginning: which examples, and the tokens of each behind it."""
+    """Questions with a common prefix: which examples, and the tokens of each behind the prefix."""
 
     rows: list[int]
     tails: list[list[int]]
@@ -127,67 +127,67 @@ def encoded(encoder: Encoder, examples: Sequence[Example], share: bool) -> Batch
 
     Options of several tokens are not shared here: they want rows of one length.
     """
-    families = by_image(examples) if share and encoder.one_token_each else []
-    if not 0 < len(families) < len(examples):
+    image_groups = by_image(examples) if share and encoder.one_token_each else []
+    if not 0 < len(image_groups) < len(examples):
         return encoder(examples)
-    part = list(_branches(encoder, examples, families))
+    part = list(_prefixes(encoder, examples, image_groups))
     batch = _packed(encoder, examples, part)
     if batch is None:
         return encoder(examples)
-    rows = torch.tensor([row for branches in part for row in branches.rows]).argsort()
-    return {key: value if key.startswith(BEGINNING) else value[rows] for key, value in batch.items()}
+    rows = torch.tensor([row for prefix in part for row in prefix.rows]).argsort()
+    return {key: value if key.startswith(PREFIX) else value[rows] for key, value in batch.items()}
 
 
-def _branches(
-    encoder: Encoder, examples: Sequence[Example], families: Sequence[Sequence[int]]
+def _prefixes(
+    encoder: Encoder, examples: Sequence[Example], image_groups: Sequence[Sequence[int]]
 ) -> Iterator[SharedPrefix]:
-    """What goes on from a common beginning, family by family, with a length each where the model needs that."""
-    for family in families:
-        raw = encoder.prompts([examples[i] for i in family])
+    """The common prefixes, image by image; questions of one length each where the model needs that."""
+    for group in image_groups:
+        raw = encoder.prompts([examples[i] for i in group])
         common = min(_common(raw), *(len(ids) - 1 for ids in raw))
         tails = [ids[common:] for ids in raw]
         for length in [None] if encoder.one_token_each else sorted({len(tail) for tail in tails}):
             chosen = [k for k, tail in enumerate(tails) if length in (None, len(tail))]
-            yield SharedPrefix([family[k] for k in chosen], [tails[k] for k in chosen], length)
+            yield SharedPrefix([group[k] for k in chosen], [tails[k] for k in chosen], length)
 
 
 def _packed(encoder: Encoder, examples: Sequence[Example], part: Sequence[SharedPrefix]) -> Batch | None:
-    """The part's questions in order behind their beginnings, as `OptionScorer` takes them.
+    """The part's questions in order behind their prefixes, as `OptionScorer` takes them.
 
     None where the processor makes other tokens of a prompt's end than its tokenizer, as it does where prompts differ
     before their image, which is one token to the tokenizer and many to the model.
     """
-    whole = encoder([examples[branches.rows[0]] for branches in part])
-    begun = [_beginning(whole, b, branches.tails[0]) for b, branches in enumerate(part)]
-    lengths = [found[0] for found in begun if found is not None]
+    full = encoder([examples[prefix.rows[0]] for prefix in part])
+    found_b = [_prefix_end(full, b, prefix.tails[0]) for b, prefix in enumerate(part)]
+    lengths = [found[0] for found in found_b if found is not None]
     if len(lengths) < len(part):
         return None
-    ends = [found[1] for found in begun if found is not None]
-    tails = [tail + end for branches, end in zip(part, ends, strict=True) for tail in branches.tails]
+    ends = [found[1] for found in found_b if found is not None]
+    tails = [tail + end for prefix, end in zip(part, ends, strict=True) for tail in prefix.tails]
     pad, width = encoder.processor.tokenizer.pad_token_id or 0, max(map(len, tails))
-    sizes = torch.tensor([len(examples[row].options) for branches in part for row in branches.rows])
+    sizes = torch.tensor([len(examples[row].options) for prefix in part for row in prefix.rows])
     encoder.check_letters(int(sizes.max()))
-    return {BEGINNING + key: value for key, value in _cut(whole, lengths, pad).items()} | {
-        PARENTS: torch.tensor([b for b, branches in enumerate(part) for _ in branches.rows]),
+    return {PREFIX + key: value for key, value in _truncated(full, lengths, pad).items()} | {
+        PREFIX_INDEX: torch.tensor([b for b, prefix in enumerate(part) for _ in prefix.rows]),
         "input_ids": torch.tensor([tail + [pad] * (width - len(tail)) for tail in tails]),
         "attention_mask": (torch.arange(width) < torch.tensor([len(tail) for tail in tails])[:, None]).long(),
         "options": torch.arange(int(sizes.max())) < sizes[:, None],
     }
 
 
-def _parts(families: Iterator[SharedPrefix], batch_size: int) -> Iterator[list[SharedPrefix]]:
-    """The families in order, `batch_size` questions at a time and one length; a larger family is cut."""
+def _parts(image_groups: Iterator[SharedPrefix], batch_size: int) -> Iterator[list[SharedPrefix]]:
+    """The groups in order, `batch_size` questions at a time and of one length; a larger group is split."""
     part: list[SharedPrefix] = []
     count = 0
-    for whole in families:
-        for start in range(0, len(whole.rows), batch_size):
+    for full in image_groups:
+        for start in range(0, len(full.rows), batch_size):
             end = start + batch_size
-            cut = SharedPrefix(whole.rows[start:end], whole.tails[start:end], whole.length)
-            if part and (count + len(cut.rows) > batch_size or part[0].length != cut.length):
+            piece = SharedPrefix(full.rows[start:end], full.tails[start:end], full.length)
+            if part and (count + len(piece.rows) > batch_size or part[0].length != piece.length):
                 yield part
                 part, count = [], 0
-            part.append(cut)
-            count += len(cut.rows)
+            part.append(piece)
+            count += len(piece.rows)
     if part:
         yield part
 
@@ -197,20 +197,20 @@ def _common(rows: Sequence[Sequence[int]]) -> int:
     return next((at for at, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1), min(map(len, rows)))
 
 
-def _beginning(encoded: Batch, b: int, tail: list[int]) -> tuple[int, list[int]] | None:
-    """Where in row b of the processor's output the tail begins, and what the processor put behind it."""
+def _prefix_end(encoded: Batch, b: int, tail: list[int]) -> tuple[int, list[int]] | None:
+    """Where in row b of the processor's output the tail begins, and what the processor appended."""
     row = encoded["input_ids"][b][encoded["attention_mask"][b].bool()].tolist()
-    for more in range(AT_THE_END + 1):
+    for more in range(MOST_APPENDED + 1):
         start = len(row) - more - len(tail)
         if start > 0 and row[start : start + len(tail)] == tail:
             return start, row[start + len(tail) :]
     return None
 
 
-def _cut(encoded: Batch, lengths: Sequence[int], pad: int) -> Batch:
+def _truncated(encoded: Batch, lengths: Sequence[int], pad: int) -> Batch:
     """The first `lengths[b]` tokens of each row, padded left; what belongs to the images as it is."""
     width, mask = max(lengths), encoded["attention_mask"].bool()
-    cut: Batch = {}
+    piece: Batch = {}
     for key, value in encoded.items():
         if key == "options":
             continue
@@ -218,5 +218,5 @@ def _cut(encoded: Batch, lengths: Sequence[int], pad: int) -> Batch:
             rows = [row[on][:n] for row, on, n in zip(value, mask, lengths, strict=True)]
             fill = pad if key == "input_ids" else 0
             value = torch.stack([torch.nn.functional.pad(row, (width - len(row), 0), value=fill) for row in rows])
-        cut[key] = value
-    return cut
+        piece[key] = value
+    return piece
