@@ -24,6 +24,7 @@ check: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.layout --check
 
 format: .venv/dev.stamp
 	$(BIN)/ruff check --fix .

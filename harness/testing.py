@@ -1,4 +1,4 @@
-"""For the tests of your own methods and benchmarks: what `check-method` and `check-benchmark` check, one by one.
+"""For the tests of your own methods and benchmarks: the checks of `hkdbench check-method`, one by one.
 
     from harness.testing import METHOD_CHECKS, Case
 

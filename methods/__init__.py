@@ -1,1 +1,1 @@
-"""The methods that compete, one file each; losses, msi, augment and settings are what several share."""
+"""The methods that compete, one file each; base, losses and augment are what several share."""

@@ -38,7 +38,7 @@ PROVENANCE = Provenance(
 @pytest.fixture
 def results_page(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(root))
-    return importlib.import_module("benches.results_page")
+    return importlib.import_module("scripts.results_page")
 
 
 def add(store: Store, method: str, right: Sequence[int], seed: int, student: str = "S", **fields: Any) -> None:

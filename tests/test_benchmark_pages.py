@@ -12,11 +12,11 @@ import pytest
 @pytest.fixture
 def benchmark_pages(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(root))
-    return importlib.import_module("benches.benchmark_pages")
+    return importlib.import_module("scripts.benchmark_pages")
 
 
 def test_the_pages_are_up_to_date(benchmark_pages: ModuleType) -> None:
-    assert benchmark_pages.stale() == [], "run python -m benches.benchmark_pages"
+    assert benchmark_pages.stale() == [], "run python -m scripts.benchmark_pages"
 
 
 def test_a_page_by_hand(benchmark_pages: ModuleType) -> None:
@@ -65,9 +65,9 @@ def test_the_page_of_controls_is_up_to_date(root: Path, monkeypatch: pytest.Monk
     """It comes from the committed records, and says that words alone give nothing away."""
     monkeypatch.syspath_prepend(str(root))
     monkeypatch.chdir(root)
-    text = importlib.import_module("benches.controls_page").page(Path("results/controls"))
+    text = importlib.import_module("scripts.controls_page").page(Path("results/controls"))
     assert text == (root / "docs" / "controls.md").read_text(encoding="utf-8"), (
-        "run python -m benches.controls_page results/controls"
+        "run python -m scripts.controls_page results/controls"
     )
     assert text.count("No flag: no control's interval lies above chance.") == 2
     assert text.count("finetune/text_only") == text.count("finetune/shuffled_image") == 2

@@ -1,0 +1,1 @@
+"""The challenge's two tasks, from the organisers' files."""

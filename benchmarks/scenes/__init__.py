@@ -1,0 +1,1 @@
+"""The generated world and its two benchmarks."""

@@ -1,0 +1,1 @@
+"""What several benchmarks read and score alike."""

@@ -1,0 +1,1 @@
+"""Checked examples, their order in training, controls without images, leaks between splits."""

@@ -1,0 +1,1 @@
+"""From a trained model, or a file of answers, to predictions and figures."""

@@ -1,0 +1,1 @@
+"""From stored runs to ranked rows with intervals. It needs no trainer."""

@@ -1,0 +1,1 @@
+"""Ladders, loading, encoding and scoring of vision-language models; the tiny ladder."""

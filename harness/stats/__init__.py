@@ -1,0 +1,1 @@
+"""Metrics, bootstrap intervals, differences, ranks, power."""

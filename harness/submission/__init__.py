@@ -1,0 +1,1 @@
+"""Runs from elsewhere: packed, checked, verified, taken in."""

@@ -1,0 +1,1 @@
+"""HKD4VLM, reconstructed from its abstract: PPOD, TCRD, MSI."""
