@@ -16,7 +16,7 @@ from harness.errors import StoreError
 from harness.experiments import ablation as ablate
 from harness.leaderboard.leaderboard import table
 from harness.store import Store, maintenance
-from harness.store.catalog import compact
+from harness.store.compaction import compact
 from harness.store.object_storage import Bucket
 
 

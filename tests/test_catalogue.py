@@ -15,8 +15,9 @@ from harness.leaderboard import build
 from harness.leaderboard.leaderboard import Filters, Ranking, ranking, table
 from harness.record import SCHEMA_VERSION, Interval
 from harness.stats import inference, replicates
-from harness.store import Store, catalog, manifest
-from harness.store.catalog import View, compact
+from harness.store import Store, catalog, compaction, manifest
+from harness.store.catalog import View
+from harness.store.compaction import compact
 from harness.store.local import LocalPlace
 
 
@@ -201,7 +202,7 @@ def test_tables_without_changes_keep_their_files(filled: Store) -> None:
 
 
 def test_large_files_are_left_alone(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "SMALL", 3)
+    monkeypatch.setattr(compaction, "SMALL", 3)
     compact(filled)
     before = table(filled)
     add(filled, "finetune", 8, seed=7)

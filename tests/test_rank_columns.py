@@ -30,8 +30,8 @@ from harness.leaderboard.leaderboard import (
 from harness.record import Cost, RoleCost, RoleRecord, StageRecord
 from harness.stats import aggregate, distillation, power
 from harness.store import Store
-from harness.store.catalog import compact
-from harness.store.spent import spent
+from harness.store.compaction import compact
+from harness.store.index import spent
 
 MIB = 2**20
 

@@ -15,7 +15,7 @@ from runs import add, answers, provenance, record
 
 from harness.errors import StoreError
 from harness.store import Store, maintenance, manifest
-from harness.store.catalog import compact
+from harness.store.compaction import compact
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def compact_(store: StoreOption = None, as_json: JsonOption = False) -> None:
     from dataclasses import asdict
 
     from harness.store import Store
-    from harness.store.catalog import compact
+    from harness.store.compaction import compact
 
     done = compact(Store(store))
     if as_json:

@@ -6,7 +6,8 @@ import ctypes
 import gc
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,37 @@ def execute(plan: Plan, io: Io, store: Store) -> Record:
     if done is not None:
         return done
     work = store.work(plan.run_id)
-    with live.telling(plan, io, work):
+    with _progress_file(plan, io, work):
         return _execute(plan, io, store, work)
+
+
+@contextmanager
+def _progress_file(plan: Plan, io: Io, work: Path) -> Iterator[None]:
+    """While it lasts, what rank 0 reports is also written to the work folder, see `harness.store.live`."""
+    if io.rank != 0:
+        yield
+        return
+    config, report = plan.config, io.report
+    about = {
+        "run_id": plan.run_id,
+        "method": config.method,
+        "benchmark": config.benchmark,
+        "student": config.student,
+        "seed": config.seed,
+        "tags": config.tags,
+        "stages": [planned.stage.name for planned in plan.stages],
+    }
+    with live.progress_file(work, about) as write:
+
+        def both(event: dict[str, Any]) -> None:
+            report(event)
+            write(event)
+
+        io.report = both
+        try:
+            yield
+        finally:
+            io.report = report
 
 
 def _execute(plan: Plan, io: Io, store: Store, work: Path) -> Record:

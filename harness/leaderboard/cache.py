@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.leaderboard.schema import Filters, Ranking, Table
 from harness.store import Store
-from harness.store.local import CATALOGUE
+from harness.store.backend import CATALOGUE
 from harness.store.manifest import listing_key, manifests
 
 FOLDER = f"{CATALOGUE}/cache"
@@ -38,7 +38,6 @@ _CODE = (
     "leaderboard/leaderboard",
     "stats/rank_intervals",
     "leaderboard/schema",
-    "store/spent",
     "stats/inference",
     "leaderboard/build",
 )

@@ -14,13 +14,8 @@ replaced is read from its folder. A catalogue that is damaged or of another vers
 
 from __future__ import annotations
 
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -32,15 +27,13 @@ from harness.stats import replicates
 from harness.stats.metrics import Ints
 from harness.stats.replicates import KEPT, RESAMPLES, Canon, Examples
 from harness.store import index
-from harness.store.index import BROKEN, Entry
-from harness.store.local import CATALOGUE
-from harness.store.manifest import VERSION, DataKey, Manifest, Part, TableFiles, newest
+from harness.store.backend import CATALOGUE
+from harness.store.index import Entry
+from harness.store.manifest import DataKey, Manifest, TableFiles, newest
 from harness.store.store import Store
 
 BATCH = 128
 """Runs whose draws are made at once; a row group holds at most so many lines."""
-SMALL = 1024
-"""A file of answers of fewer runs is joined with those of new runs."""
 
 ANSWERS = pa.schema(
     [
@@ -131,7 +124,7 @@ class View:
         """The answers (`ANSWERS`) of these runs to a split, in tables of bounded size; draws of new ones are made."""
         fresh = set(self.fresh["run_id"].to_pylist())
         wanted = pa.array([run.run_id for run in runs if run.run_id not in fresh], pa.string())
-        of_table = self._files(data_key)
+        of_table = self.files(data_key)
         if of_table is not None and len(wanted):
             for part in of_table.parts:
                 table = read(
@@ -140,17 +133,19 @@ class View:
                 yield table.filter(pc.is_in(table["run_id"], value_set=wanted)).select(columns)
         new = [run for run in runs if run.run_id in fresh and run.status == "done"]
         for start in range(0, len(new), BATCH):
-            yield answers_of(self.store, new[start : start + BATCH], self._canon(data_key), split).select(columns)
+            yield answers_of(self.store, new[start : start + BATCH], self.example_order(data_key), split).select(
+                columns
+            )
 
     def examples(self, data_key: DataKey) -> dict[str, Examples]:
         """The example sets of the runs on these data by key; complete once `answers` was read."""
-        return self._canon(data_key).sets
+        return self.example_order(data_key).sets
 
     def sizes(self, data_key: DataKey) -> dict[str, Size]:
         """The sizes of the example sets of the runs on these data by key; complete once `answers` was read."""
         if data_key not in self._sizes:
             found: dict[str, Size] = {}
-            if (of_table := self._files(data_key)) is not None:
+            if (of_table := self.files(data_key)) is not None:
                 lines = read(self.store, of_table.examples, ["key", "examples", "groups", "golds"]).to_pylist()
                 for x in lines:
                     found[x["key"]] = Size(x["examples"], x["groups"], np.frombuffer(x["golds"], dtype="<i8"))
@@ -161,13 +156,13 @@ class View:
                 sizes[key] = Size(known.table.num_rows, known.groups, known.golds_n)
         return sizes
 
-    def _files(self, data_key: DataKey) -> TableFiles | None:
+    def files(self, data_key: DataKey) -> TableFiles | None:
         tables = self.manifest.tables if self.manifest else ()
         return next((table for table in tables if table.data_key == data_key), None)
 
-    def _canon(self, data_key: DataKey) -> Canon:
+    def example_order(self, data_key: DataKey) -> Canon:
         if data_key not in self._canons:
-            of_table = self._files(data_key)
+            of_table = self.files(data_key)
             self._canons[data_key] = Canon(_examples(self.store, of_table.examples) if of_table else ())
         return self._canons[data_key]
 
@@ -222,154 +217,3 @@ def answers_of(store: Store, runs: Sequence[Entry], canon: Canon, split: str | N
                     line[f"{metric}_draws"] = replicates.pack(metric, of_runs.draws_rn[r], examples.golds_n)
     lines.sort(key=lambda line: (line["split"], line["run_id"]))
     return pa.Table.from_pylist(lines, schema=ANSWERS)
-
-
-# ------------------------------------------------------------------------------------------- writing
-
-
-@dataclass(frozen=True)
-class Compacted:
-    """What a `compact` did."""
-
-    runs: int
-    new: int
-    gone: int
-    """Lines that were dropped: of runs deleted or replaced since."""
-    broken: int
-    tables: int
-    files_written: int
-    bytes_written: int
-    seconds: float
-
-
-def compact(store: Store) -> Compacted:
-    """Brings the catalogue up to date with the folders; only tables with new or lost runs are written anew."""
-    clock = time.perf_counter()
-    view = View(store, index.RUNS.names)
-    old = view.manifest
-    lines = view.lines(index.RUNS.names)
-    runs = [e for e in index.from_arrow(lines) if e.status != BROKEN]
-    known = set(view.kept["run_id"].to_pylist())
-    by_data: dict[DataKey, list[Entry]] = {}
-    for run in runs:
-        if run.status == "done":
-            by_data.setdefault(run.data_key, []).append(run)
-    with tempfile.TemporaryDirectory(dir=_scratch(store)) as folder:
-        writer = _Writer(store, Path(folder))
-        tables = [_compact_table(view, writer, key, members, known) for key, members in sorted(by_data.items())]
-        name = writer.write("runs", lines)
-        manifest = Manifest(
-            version=VERSION,
-            resamples=RESAMPLES,
-            runs=name,
-            count=lines.num_rows,
-            tables=tuple(tables),
-        )
-        # Names sort by time; the last part tells apart what was made in the same moment.
-        writer.put(f"{time.time_ns():020d}-{uuid4().hex[:8]}.json", manifest.model_dump_json(indent=1).encode())
-    return Compacted(
-        runs=lines.num_rows,
-        new=view.fresh.num_rows,
-        gone=old.count - len(known) if old else 0,
-        broken=lines.num_rows - len(runs),
-        tables=len(tables),
-        files_written=writer.files,
-        bytes_written=writer.bytes,
-        seconds=time.perf_counter() - clock,
-    )
-
-
-def _compact_table(
-    view: View, writer: _Writer, data_key: DataKey, members: Sequence[Entry], known: set[str]
-) -> TableFiles:
-    """The files of one table: those there are, where nothing changed."""
-    old = view._files(data_key)
-    new = [run for run in members if run.run_id not in known]
-    alive = {run.run_id for run in members if run.run_id in known}
-    kept: list[Part] = []
-    rewritten: list[Part] = []
-    for part in old.parts if old else ():
-        holds = set(read(view.store, part.file, ["run_id"])["run_id"].to_pylist())
-        small = bool(new) and part.runs < SMALL
-        (rewritten if small or holds - alive else kept).append(part)
-    if old is not None and not new and not rewritten:
-        return old
-    canon = view._canon(data_key)
-    sets = set(canon.sets)
-
-    def answers() -> Iterator[pa.Table]:
-        for part in rewritten:
-            table = read(view.store, part.file)
-            yield table.filter(pc.is_in(table["run_id"], value_set=pa.array(sorted(alive), pa.string())))
-        for start in range(0, len(new), BATCH):
-            yield answers_of(view.store, new[start : start + BATCH], canon)
-
-    if new or rewritten:
-        name, runs = writer.stream("answers", ANSWERS, answers())
-        kept += [Part(file=name, runs=runs)] if runs else []
-    unchanged = old is not None and set(canon.sets) == sets
-    examples = old.examples if old is not None and unchanged else writer.write("examples", _examples_table(canon))
-    benchmark, revision, fingerprint = data_key
-    return TableFiles(
-        benchmark=benchmark, revision=revision, fingerprint=fingerprint, examples=examples, parts=tuple(kept)
-    )
-
-
-def _examples_table(canon: Canon) -> pa.Table:
-    lines = [
-        {
-            "key": examples.key,
-            "examples": examples.table.num_rows,
-            "groups": examples.groups,
-            "golds": examples.golds_n.astype("<i8").tobytes(),
-            **{name: examples.table[name].to_pylist() for name in ("id", "group", "category", "gold")},
-        }
-        for examples in canon.sets.values()
-    ]
-    return pa.Table.from_pylist(lines, schema=EXAMPLES)
-
-
-class _Writer:
-    """Writes files of the catalogue locally, then puts them in place; counts what it wrote."""
-
-    def __init__(self, store: Store, folder: Path) -> None:
-        self.store, self.folder = store, folder
-        self.files = self.bytes = 0
-
-    def write(self, kind: str, table: pa.Table) -> str:
-        return self.stream(kind, table.schema, iter([table]))[0]
-
-    def stream(self, kind: str, schema: pa.Schema, tables: Iterator[pa.Table]) -> tuple[str, int]:
-        """Writes tables one after another; the file's name, and how many runs have lines in it."""
-        name = f"{kind}-{uuid4().hex}.parquet"
-        runs: set[str] = set()
-        with pq.ParquetWriter(self.folder / name, schema, compression="zstd", compression_level=1) as writer:
-            for table in tables:
-                if kind != "answers":
-                    writer.write_table(table)
-                    continue
-                runs.update(table["run_id"].to_pylist())
-                for split in sorted(set(table["split"].to_pylist())):  # a row group holds lines of one split
-                    of_split = table.filter(pc.equal(table["split"], split))
-                    writer.write_table(of_split, row_group_size=2 * BATCH)
-        self._place(name)
-        return name, len(runs)
-
-    def put(self, name: str, data: bytes) -> None:
-        (self.folder / name).write_bytes(data)
-        self._place(name)
-
-    def _place(self, name: str) -> None:
-        self.files += 1
-        self.bytes += (self.folder / name).stat().st_size
-        self.store.place.put(self.folder / name, f"{CATALOGUE}/{name}")
-
-
-def _scratch(store: Store) -> Path:
-    """Where files are made before they are put in place."""
-    folder = store.place.scratch / CATALOGUE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"store {store.url!r} can't be written: {error.strerror or error}") from None
-    return folder

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from harness.record import Record, Seal
-from harness.store.local import RECORD, Place
+from harness.store.backend import RECORD, Place
 
 RECEIVED = "received.json"
 UNSEALED = frozenset({RECORD, RECEIVED})

@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from harness.record import Interval, Record
-from harness.store.spent import spent
 from harness.store.store import Problem
 
 NOT_COMPARED = frozenset(
@@ -217,6 +216,44 @@ def _line(loaded: Record | Problem, stamp: str) -> dict[str, Any]:
 
 def _test_first(metrics: Mapping[str, Mapping[str, Interval]]) -> list[Mapping[str, Interval]]:
     return [of_split for _, of_split in sorted(metrics.items(), key=lambda item: item[0] != "test")]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Of training. FLOPs and seconds are those of forward and backward passes."""
+
+    student_flops: float
+    teacher_flops: float
+    """Of every other role: frozen or learning teachers, assistants, peers, anchors."""
+    student_seconds: float
+    teacher_seconds: float
+    cache_share: float | None
+    """Of the examples that frozen roles were shown, those that took no forward pass; None: nothing was frozen."""
+
+
+def spent(record: Record) -> Spent:
+    """By role, from the record. A role is the student's where it learns on the rung that is scored."""
+    mine, frozen = set(), set()
+    shown = 0
+    rungs: dict[str, str] = {}  # the rung that a role's weights go back to
+    for stage in record.stages:
+        for name, role in stage.roles.items():
+            key = f"{stage.name}.{name}"
+            rungs[key] = rungs.get(role.weights, role.weights)
+            if not role.trainable:
+                frozen.add(key)
+                shown += stage.examples
+            elif rungs[key] == record.student:
+                mine.add(key)
+    roles = record.cost.roles
+    forwards = sum(role.forwards for key, role in roles.items() if key in frozen)
+    return Spent(
+        student_flops=sum(role.flops for key, role in roles.items() if key in mine),
+        teacher_flops=sum(role.flops for key, role in roles.items() if key not in mine),
+        student_seconds=sum(role.seconds for key, role in roles.items() if key in mine),
+        teacher_seconds=sum(role.seconds for key, role in roles.items() if key not in mine),
+        cache_share=max(0.0, 1 - forwards / shown) if shown else None,
+    )
 
 
 def row_key(record: Record) -> str:

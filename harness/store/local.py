@@ -12,82 +12,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 from uuid import uuid4
 
 from harness.errors import StoreError
-from harness.record import Record, parse_record
+from harness.store.backend import RECORD, already_done, is_done
 
-STALE_SECONDS = 24 * 3600.0
-RECORD = "record.json"
 JOB_FOLDER = "working_dir_files"
 """Where Ray keeps the working directories of its jobs."""
 LOCK = ".lock"
 """Held by the process that moves a run into a local store just now; the file stays."""
 LOCK_SECONDS = 60.0
-CATALOGUE = ".catalogue"
-"""The folder of the compacted catalogue, see `harness.store.catalog`."""
-
-
-class Place(Protocol):
-    """The root of a store. Methods that read raise `FileNotFoundError` or another `OSError`."""
-
-    url: str
-    """What opens this place again, also in another process."""
-    scratch: Path
-    """The local folder for work in progress and caches."""
-
-    def check_writable(self) -> None:
-        """Try a file in the root. Raises `StoreError`."""
-        ...
-
-    def folders(self) -> dict[str, str]:
-        """Every folder of the root by name, with a stamp that changes when its record does; "" for no record."""
-        ...
-
-    def exists(self, name: str) -> bool:
-        """Whether there is a file or folder of this name."""
-        ...
-
-    def read(self, name: str) -> bytes:
-        """A file's bytes."""
-        ...
-
-    def open(self, name: str) -> IO[bytes]:
-        """A file to read and seek in."""
-        ...
-
-    def file(self, run_id: str, name: str) -> str:
-        """The place's own name of a run's file, say of `predictions.parquet`."""
-        ...
-
-    def files(self, run_id: str) -> dict[str, str]:
-        """A run's files: by name within the run, the place's own name."""
-        ...
-
-    def publish(self, folder: Path, run_id: str) -> None:
-        """Make a filled local folder the run's: a done run is never lost, whatever others do. May move it."""
-        ...
-
-    def put(self, file: Path, name: str) -> None:
-        """Move a local file below `scratch` to a name: whole or not at all, replacing what is there."""
-        ...
-
-    def keep(self, folder: Path, name: str) -> None:
-        """Make a local folder below `scratch` the only one in the folder of this name, for other machines to fetch."""
-        ...
-
-    def fetch(self, name: str, into: Path) -> None:
-        """Bring what was kept there into a local folder, and drop what else is in it."""
-        ...
-
-    def ages(self, folder: str) -> dict[str, float]:
-        """The names of the files below a folder ("" for the root's own leftovers), each with its age in seconds."""
-        ...
-
-    def remove(self, name: str) -> None:
-        """Delete a file or folder; no harm if it isn't there."""
-        ...
 
 
 class LocalPlace:
@@ -205,23 +140,6 @@ class LocalPlace:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         except OSError:  # another process drops it too, or it isn't ours
             return
-
-
-def already_done(run_id: str, url: str) -> str:
-    """What to say to a writer of other results for a finished run."""
-    return (
-        f"run {run_id} is already done in {url!r}: a finished run never changes; "
-        "write to another store, or delete the run's folder first"
-    )
-
-
-def is_done(text: bytes) -> bool:
-    """Whether the text of a record is that of a finished run."""
-    try:
-        record = parse_record(text.decode("utf-8"))
-    except UnicodeDecodeError:
-        return False
-    return isinstance(record, Record) and record.status == "done"
 
 
 def _is_done(folder: Path) -> bool:

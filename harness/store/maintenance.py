@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from harness.errors import ConfigError, StoreError, first_line
 from harness.store import index, manifest
+from harness.store.backend import CATALOGUE, RECORD
 from harness.store.catalog import View
-from harness.store.local import CATALOGUE, RECORD, LocalPlace
+from harness.store.local import LocalPlace
 from harness.store.schemas import PREDICTIONS
 from harness.store.store import Problem, Store
 

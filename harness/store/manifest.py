@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.store.local import CATALOGUE, Place
+from harness.store.backend import CATALOGUE, Place
 
 VERSION = 2
 """Of the catalogue's files. Another one is left aside, and made anew by `compact` from the runs' folders."""

@@ -31,7 +31,7 @@ from typing import IO, Any
 from uuid import uuid4
 
 from harness.errors import StoreError, first_line
-from harness.store.local import RECORD, already_done, is_done
+from harness.store.backend import RECORD, already_done, is_done
 
 CACHE = "~/.cache/hkdbench"
 LAST = "state.json"

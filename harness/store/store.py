@@ -38,7 +38,8 @@ from harness.api import Split
 from harness.errors import StoreError, first_line
 from harness.record import Received, Record, parse_record
 from harness.store import checksums
-from harness.store.local import RECORD, STALE_SECONDS, LocalPlace, Place
+from harness.store.backend import RECORD, STALE_SECONDS, Place
+from harness.store.local import LocalPlace
 from harness.store.schemas import (
     HISTORY,
     PREDICTIONS,

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.errors import DataError, StoreError, first_line
 from harness.record import first_fault
 from harness.store import Store
-from harness.store.local import RECORD
+from harness.store.backend import RECORD
 from harness.store.schemas import TABLES
 
 MANIFEST = "manifest.json"

@@ -17,7 +17,7 @@ from harness import provenance
 from harness.errors import DataError, StoreError
 from harness.record import Received
 from harness.store import Store, checksums
-from harness.store.local import RECORD
+from harness.store.backend import RECORD
 from harness.store.schemas import TABLES
 from harness.submission import bundle, intake
 from harness.submission.bundle import Manifest
