@@ -85,7 +85,7 @@ def test_a_disk_that_refuses_costs_no_run_its_result(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "file", 2**20)
     put(cache, KEYS[0])
     assert cache.get("answers", KEYS[0]) is None
-    with cache.alone("answers", KEYS[0]):
+    with cache.locked("answers", KEYS[0]):
         pass
 
 

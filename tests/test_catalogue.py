@@ -18,7 +18,7 @@ from harness.stats import inference, replicates
 from harness.store import Store, catalog, compaction, manifest
 from harness.store.catalog import View
 from harness.store.compaction import compact
-from harness.store.local import LocalPlace
+from harness.store.local import LocalBackend
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
 
     def watch(verb: str) -> None:
-        real = getattr(LocalPlace, verb)
+        real = getattr(LocalBackend, verb)
 
-        def watched(self: LocalPlace, name: str) -> Any:
+        def watched(self: LocalBackend, name: str) -> Any:
             seen.extend([name] if not name.startswith(".catalogue") else [])
             return real(self, name)
 
-        monkeypatch.setattr(LocalPlace, verb, watched)
+        monkeypatch.setattr(LocalBackend, verb, watched)
 
     watch("open")
     watch("read")
@@ -100,11 +100,11 @@ def test_draws_of_many_runs_at_once(groups: int, labels: int, known: bool) -> No
         )
     )
     chosen_rn = rng.integers(-1, labels, (5, 60)).astype(np.int16)
-    canon = replicates.Canon()
+    order = replicates.ExampleOrder()
     import pyarrow as pa
 
-    key, _ = canon.take(pa.Table.from_pandas(frame.assign(chosen=chosen_rn[0]), preserve_index=False))
-    drawn = replicates.draw_all(canon.sets[key], chosen_rn, labels if known else None, inference.METRICS)
+    key, _ = order.take(pa.Table.from_pandas(frame.assign(chosen=chosen_rn[0]), preserve_index=False))
+    drawn = replicates.draw_all(order.sets[key], chosen_rn, labels if known else None, inference.METRICS)
     names = [str(k) for k in range(labels)] if known else None
     for r, chosen in enumerate(chosen_rn):
         alone = inference.summarise(frame.assign(chosen=chosen), names)
@@ -196,7 +196,7 @@ def test_tables_without_changes_keep_their_files(filled: Store) -> None:
     compact(filled)
     new = files(filled) - before
     assert sorted(name.split("-")[0] for name in new) == ["answers", "runs"]  # of one data; its examples are known
-    found = manifest.newest(filled.place)
+    found = manifest.newest(filled.backend)
     assert found is not None
     assert [part.runs for of_data in found.tables for part in of_data.parts] == [7, 1]
 
@@ -207,7 +207,7 @@ def test_large_files_are_left_alone(filled: Store, monkeypatch: pytest.MonkeyPat
     before = table(filled)
     add(filled, "finetune", 8, seed=7)
     compact(filled)
-    found = manifest.newest(filled.place)
+    found = manifest.newest(filled.backend)
     assert found is not None
     assert [part.runs for part in found.tables[0].parts] == [6, 1]
     rows = table(filled)
@@ -235,7 +235,7 @@ def test_a_damaged_or_foreign_catalogue_is_left_aside(filled: Store) -> None:
     before = table(filled)
     folder = filled.root / ".catalogue"
     shutil.rmtree(folder / "cache")
-    newest = folder / manifest.manifests(filled.place)[-1]
+    newest = folder / manifest.manifests(filled.backend)[-1]
     text = newest.read_text()
     newest.write_text(json.dumps(json.loads(text) | {"version": 99}))
     assert View(filled).manifest is None
@@ -263,7 +263,7 @@ def test_a_state_swept_under_a_reader(filled: Store, monkeypatch: pytest.MonkeyP
         return real(store, name, *args, **options)
 
     monkeypatch.setattr(catalog, "read", racing)
-    assert View(filled).kept.num_rows == 8
+    assert View(filled).compacted.num_rows == 8
     assert raced
 
 

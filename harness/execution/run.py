@@ -73,7 +73,7 @@ def _execute(plan: Plan, io: Io, store: Store, work: Path) -> Record:
     started, clock = provenance.now(), time.perf_counter()
     provenance.reset_peak_memory()
     try:
-        store.place.fetch(f".work/{plan.run_id}", work)
+        store.backend.download_checkpoint(f".work/{plan.run_id}", work)
         cache = cache_of(store, plan.config.cluster)
         trained = train(plan, io, work, cache, lambda folder: _keep(store, plan.run_id, folder))
         rows, forwards, test_seconds = _score(plan, trained, io)
@@ -92,7 +92,7 @@ def _execute(plan: Plan, io: Io, store: Store, work: Path) -> Record:
             store.write(record, _frame(rows), history, student)
             record = store.read(plan.run_id)  # with its seal
         shutil.rmtree(work, ignore_errors=True)
-        store.place.remove(f".work/{plan.run_id}")
+        store.backend.remove(f".work/{plan.run_id}")
     io.gather(None)
     return record
 
@@ -100,7 +100,7 @@ def _execute(plan: Plan, io: Io, store: Store, work: Path) -> Record:
 def _keep(store: Store, run_id: str, folder: Path) -> None:
     """Give the store a checkpoint, so that the run can go on elsewhere. It trains on where that can't be done now."""
     with suppress(StoreError):
-        store.place.keep(folder, f".work/{run_id}")
+        store.backend.upload_checkpoint(folder, f".work/{run_id}")
 
 
 def release_memory() -> None:

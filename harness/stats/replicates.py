@@ -75,7 +75,7 @@ class Examples:
         return np.rint(np.concatenate(parts)).astype(np.int64)
 
 
-class Canon:
+class ExampleOrder:
     """Brings the answers of many runs into one order an example set; keeps each set once."""
 
     def __init__(self, known: Iterable[Examples] = ()) -> None:

@@ -18,20 +18,20 @@ CATALOGUE = ".catalogue"
 """The folder of the compacted catalogue, see `harness.store.catalog`."""
 
 
-class Place(Protocol):
-    """The root of a store. Methods that read raise `FileNotFoundError` or another `OSError`."""
+class Backend(Protocol):
+    """The files of a store. Methods that read raise `FileNotFoundError` or another `OSError`."""
 
     url: str
-    """What opens this place again, also in another process."""
+    """What opens this backend again, also in another process."""
     scratch: Path
     """The local folder for work in progress and caches."""
 
     def check_writable(self) -> None:
-        """Try a file in the root. Raises `StoreError`."""
+        """Write a file into the root and delete it. Raises `StoreError`."""
         ...
 
     def folders(self) -> dict[str, str]:
-        """Every folder of the root by name, with a stamp that changes when its record does; "" for no record."""
+        """Every folder of the root by name, with a version that changes when its record does; "" for no record."""
         ...
 
     def exists(self, name: str) -> bool:
@@ -43,44 +43,44 @@ class Place(Protocol):
         ...
 
     def open(self, name: str) -> IO[bytes]:
-        """A file to read and seek in."""
+        """A file, opened to read and seek in."""
         ...
 
     def file(self, run_id: str, name: str) -> str:
-        """The place's own name of a run's file, say of `predictions.parquet`."""
+        """The name below the root of a run's file, say of `predictions.parquet`."""
         ...
 
     def files(self, run_id: str) -> dict[str, str]:
-        """A run's files: by name within the run, the place's own name."""
+        """A run's files: by name within the run, the name below the root."""
         ...
 
     def publish(self, folder: Path, run_id: str) -> None:
-        """Make a filled local folder the run's: a done run is never lost, whatever others do. May move it."""
+        """Make a local folder the run's folder; may move it. Raises `StoreError` where other results are done."""
         ...
 
     def put(self, file: Path, name: str) -> None:
-        """Move a local file below `scratch` to a name: whole or not at all, replacing what is there."""
+        """Move a local file below `scratch` to a name in one step, replacing what is there."""
         ...
 
-    def keep(self, folder: Path, name: str) -> None:
-        """Make a local folder below `scratch` the only one in the folder of this name, for other machines to fetch."""
+    def upload_checkpoint(self, folder: Path, name: str) -> None:
+        """Make a local folder below `scratch` the only checkpoint under this name, for other machines to download."""
         ...
 
-    def fetch(self, name: str, into: Path) -> None:
-        """Bring what was kept there into a local folder, and drop what else is in it."""
+    def download_checkpoint(self, name: str, into: Path) -> None:
+        """Bring the newest checkpoint under this name into a local folder, and delete other checkpoints in it."""
         ...
 
-    def ages(self, folder: str) -> dict[str, float]:
-        """The names of the files below a folder ("" for the root's own leftovers), each with its age in seconds."""
+    def files_with_age(self, folder: str) -> dict[str, float]:
+        """The names of the files below a folder ("": leftovers in the root), each with its age in seconds."""
         ...
 
     def remove(self, name: str) -> None:
-        """Delete a file or folder; no harm if it isn't there."""
+        """Delete a file or folder, if it is there."""
         ...
 
 
 def already_done(run_id: str, url: str) -> str:
-    """What to say to a writer of other results for a finished run."""
+    """The error for a writer of other results for a finished run."""
     return (
         f"run {run_id} is already done in {url!r}: a finished run never changes; "
         "write to another store, or delete the run's folder first"

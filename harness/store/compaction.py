@@ -14,26 +14,26 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness.errors import StoreError
-from harness.stats.replicates import RESAMPLES, Canon
+from harness.stats.replicates import RESAMPLES, ExampleOrder
 from harness.store import index
 from harness.store.backend import CATALOGUE
 from harness.store.catalog import ANSWERS, BATCH, EXAMPLES, View, answers_of, read
-from harness.store.index import BROKEN, Entry
+from harness.store.index import BROKEN, RunSummary
 from harness.store.manifest import VERSION, DataKey, Manifest, Part, TableFiles
 from harness.store.store import Store
 
 SMALL = 1024
-"""A file of answers of fewer runs is joined with those of new runs."""
+"""A file with answers of fewer runs than this is rewritten together with those of new runs."""
 
 
 @dataclass(frozen=True)
 class Compacted:
-    """What a `compact` did."""
+    """What `compact` did."""
 
     runs: int
     new: int
     gone: int
-    """Lines that were dropped: of runs deleted or replaced since."""
+    """Lines that were dropped: of runs deleted or replaced since the last one."""
     broken: int
     tables: int
     files_written: int
@@ -42,14 +42,14 @@ class Compacted:
 
 
 def compact(store: Store) -> Compacted:
-    """Brings the catalogue up to date with the folders; only tables with new or lost runs are written anew."""
+    """Bring the catalogue up to date with the runs; only tables with new or lost runs are written anew."""
     clock = time.perf_counter()
     view = View(store, index.RUNS.names)
     old = view.manifest
     lines = view.lines(index.RUNS.names)
     runs = [e for e in index.from_arrow(lines) if e.status != BROKEN]
-    known = set(view.kept["run_id"].to_pylist())
-    by_data: dict[DataKey, list[Entry]] = {}
+    known = set(view.compacted["run_id"].to_pylist())
+    by_data: dict[DataKey, list[RunSummary]] = {}
     for run in runs:
         if run.status == "done":
             by_data.setdefault(run.data_key, []).append(run)
@@ -64,7 +64,7 @@ def compact(store: Store) -> Compacted:
             count=lines.num_rows,
             tables=tuple(tables),
         )
-        # Names sort by time; the last part tells apart what was made in the same moment.
+        # Names sort by time; the random part distinguishes two of the same moment.
         writer.put(f"{time.time_ns():020d}-{uuid4().hex[:8]}.json", manifest.model_dump_json(indent=1).encode())
     return Compacted(
         runs=lines.num_rows,
@@ -79,42 +79,42 @@ def compact(store: Store) -> Compacted:
 
 
 def _compact_table(
-    view: View, writer: _Writer, data_key: DataKey, members: Sequence[Entry], known: set[str]
+    view: View, writer: _Writer, data_key: DataKey, members: Sequence[RunSummary], known: set[str]
 ) -> TableFiles:
-    """The files of one table: those there are, where nothing changed."""
+    """The files of one table: the old ones where nothing changed."""
     old = view.files(data_key)
     new = [run for run in members if run.run_id not in known]
     alive = {run.run_id for run in members if run.run_id in known}
-    kept: list[Part] = []
+    parts: list[Part] = []
     rewritten: list[Part] = []
     for part in old.parts if old else ():
         holds = set(read(view.store, part.file, ["run_id"])["run_id"].to_pylist())
         small = bool(new) and part.runs < SMALL
-        (rewritten if small or holds - alive else kept).append(part)
+        (rewritten if small or holds - alive else parts).append(part)
     if old is not None and not new and not rewritten:
         return old
-    canon = view.example_order(data_key)
-    sets = set(canon.sets)
+    order = view.example_order(data_key)
+    sets = set(order.sets)
 
     def answers() -> Iterator[pa.Table]:
         for part in rewritten:
             table = read(view.store, part.file)
             yield table.filter(pc.is_in(table["run_id"], value_set=pa.array(sorted(alive), pa.string())))
         for start in range(0, len(new), BATCH):
-            yield answers_of(view.store, new[start : start + BATCH], canon)
+            yield answers_of(view.store, new[start : start + BATCH], order)
 
     if new or rewritten:
         name, runs = writer.stream("answers", ANSWERS, answers())
-        kept += [Part(file=name, runs=runs)] if runs else []
-    unchanged = old is not None and set(canon.sets) == sets
-    examples = old.examples if old is not None and unchanged else writer.write("examples", _examples_table(canon))
+        parts += [Part(file=name, runs=runs)] if runs else []
+    same_sets = old is not None and set(order.sets) == sets
+    examples = old.examples if old is not None and same_sets else writer.write("examples", _examples_table(order))
     benchmark, revision, fingerprint = data_key
     return TableFiles(
-        benchmark=benchmark, revision=revision, fingerprint=fingerprint, examples=examples, parts=tuple(kept)
+        benchmark=benchmark, revision=revision, fingerprint=fingerprint, examples=examples, parts=tuple(parts)
     )
 
 
-def _examples_table(canon: Canon) -> pa.Table:
+def _examples_table(order: ExampleOrder) -> pa.Table:
     lines = [
         {
             "key": examples.key,
@@ -123,13 +123,13 @@ def _examples_table(canon: Canon) -> pa.Table:
             "golds": examples.golds_n.astype("<i8").tobytes(),
             **{name: examples.table[name].to_pylist() for name in ("id", "group", "category", "gold")},
         }
-        for examples in canon.sets.values()
+        for examples in order.sets.values()
     ]
     return pa.Table.from_pylist(lines, schema=EXAMPLES)
 
 
 class _Writer:
-    """Writes files of the catalogue locally, then puts them in place; counts what it wrote."""
+    """Writes files of the catalogue locally, then moves them into the store; counts what it wrote."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store, self.folder = store, folder
@@ -161,12 +161,12 @@ class _Writer:
     def _place(self, name: str) -> None:
         self.files += 1
         self.bytes += (self.folder / name).stat().st_size
-        self.store.place.put(self.folder / name, f"{CATALOGUE}/{name}")
+        self.store.backend.put(self.folder / name, f"{CATALOGUE}/{name}")
 
 
 def _scratch(store: Store) -> Path:
-    """Where files are made before they are put in place."""
-    folder = store.place.scratch / CATALOGUE
+    """The local folder where files are written first."""
+    folder = store.backend.scratch / CATALOGUE
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

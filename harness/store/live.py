@@ -157,7 +157,7 @@ def _saved(work: Path) -> list[HistoryRow]:
 
 
 def _work_folders(store: Store) -> list[Path]:
-    work = store.place.scratch / ".work"
+    work = store.backend.scratch / ".work"
     with suppress(OSError):
         return sorted(folder for folder in work.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     return []

@@ -1,7 +1,7 @@
-"""Where a store's files lie: a local folder (`LocalPlace`), or a bucket behind fsspec (`harness.store.object_storage`).
+"""A store in a local folder, or in one that machines share.
 
-A place knows names below its root ("run-1/record.json") and how to make a run's folder appear whole or not at
-all. Locally that is one rename of a folder that was filled and flushed beside it, by one writer at a time.
+A run appears in one step: its folder is filled and flushed under a temporary name beside it and then renamed, by one
+writer at a time.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from harness.errors import StoreError
 from harness.store.backend import RECORD, already_done, is_done
 
 JOB_FOLDER = "working_dir_files"
-"""Where Ray keeps the working directories of its jobs."""
+"""Where Ray unpacks the working directories of its jobs."""
 LOCK = ".lock"
-"""Held by the process that moves a run into a local store just now; the file stays."""
+"""Locked by the process that is moving a run into a local store; the file itself stays."""
 LOCK_SECONDS = 60.0
 
 
-class LocalPlace:
-    """A folder of this machine, or one that it shares."""
+class LocalBackend:
+    """The backend of a folder on this machine or on a shared disk."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -37,8 +37,8 @@ class LocalPlace:
         probe = self.root / f".tmp-probe-{uuid4().hex[:8]}"
         if JOB_FOLDER in self.root.parts:
             raise StoreError(
-                f"store {self.url!r} lies in the Ray job's own copy of the code, which goes with the job: give --store "
-                "a whole path that all nodes see, or a bucket (s3://bucket/prefix)"
+                f"store {self.url!r} lies in the Ray job's copy of the code, which Ray deletes after the job: give "
+                "--store an absolute path that all nodes see, or a bucket (s3://bucket/prefix)"
             )
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ class LocalPlace:
             ) from None
 
     def folders(self) -> dict[str, str]:
-        return {entry.name: _stamp(entry.path) for entry in self._entries() if entry.is_dir()}
+        return {entry.name: _version(entry.path) for entry in self._entries() if entry.is_dir()}
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:
         try:
@@ -85,7 +85,7 @@ class LocalPlace:
     def publish(self, folder: Path, run_id: str) -> None:
         final, aside = self.root / run_id, self.root / f".tmp-{run_id}-{uuid4().hex[:8]}"
         flush(folder)
-        with self._alone():
+        with self._locked():
             if _is_done(final):
                 if _same_files(folder, final):
                     return
@@ -97,8 +97,8 @@ class LocalPlace:
         shutil.rmtree(aside, ignore_errors=True)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One writer at a time looks at a run and replaces it; the system lets go of a killed one's lock."""
+    def _locked(self) -> Iterator[None]:
+        """One writer at a time looks at a run and replaces it; the system releases the lock of a killed process."""
         from filelock import FileLock, Timeout
 
         try:
@@ -106,8 +106,8 @@ class LocalPlace:
                 yield
         except Timeout:
             raise StoreError(
-                f"store {self.url!r}: another process has held its {LOCK} for {LOCK_SECONDS:.0f} s; a run is moved in "
-                "less than one: stop that process (or delete the file, where its machine is gone) and run again"
+                f"store {self.url!r}: another process has held its {LOCK} for {LOCK_SECONDS:.0f} s, and moving a run "
+                "takes less than 1 s: stop that process (or delete the file, if its machine is gone) and run again"
             ) from None
 
     def put(self, file: Path, name: str) -> None:
@@ -118,13 +118,13 @@ class LocalPlace:
         os.replace(file, final)
         _flush_folder(final.parent)
 
-    def keep(self, folder: Path, name: str) -> None:
-        """It is where it should be: whoever shares the root sees it."""
+    def upload_checkpoint(self, folder: Path, name: str) -> None:
+        """Nothing to do: whoever shares the root sees the checkpoint."""
 
-    def fetch(self, name: str, into: Path) -> None:
-        """It is there already."""
+    def download_checkpoint(self, name: str, into: Path) -> None:
+        """Nothing to do: the checkpoint is there."""
 
-    def ages(self, folder: str) -> dict[str, float]:
+    def files_with_age(self, folder: str) -> dict[str, float]:
         base = self.root / folder if folder else self.root
         now, found = time.time(), {}
         for path in base.glob("*" if folder else ".tmp-*"):
@@ -149,7 +149,7 @@ def _is_done(folder: Path) -> bool:
         return False
 
 
-def _stamp(folder: str) -> str:
+def _version(folder: str) -> str:
     try:
         found = os.stat(os.path.join(folder, RECORD))
     except OSError:

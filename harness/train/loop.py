@@ -34,7 +34,7 @@ from harness.models.distributed import Io
 from harness.planning import memory
 from harness.planning.plan import Plan, PlannedStage, for_stage, rung_of
 from harness.record import Preflight, RoleCost, RoleRecord, StageRecord
-from harness.store.tensor_cache import Cache, Found
+from harness.store.tensor_cache import Cache, CachedTensors
 from harness.train import checkpoint, preflight, teacher_cache
 from harness.train.checkpoint import Checkpoint, part_of, under
 from harness.train.step import Asked, LiveRole, MicroStep, Place, State, bill_backward, check_alike, total
@@ -148,7 +148,7 @@ class _Run:
                 about = {"method": self.plan.method.name, "stage": planned.stage.name, "seed": self.plan.config.seed}
                 self.cache.put("stages", key, tensors, about, state)
 
-    def _take_over(self, index: int, planned: PlannedStage, found: Found) -> None:
+    def _take_over(self, index: int, planned: PlannedStage, found: CachedTensors) -> None:
         """Go on from a stage that another run has trained: its weights, record and history; no bill."""
         stage = planned.stage
         for name, role in stage.roles.items():

@@ -32,7 +32,7 @@ from harness.models import shared_prefix
 from harness.models.distributed import Io
 from harness.models.scorer import ABSENT
 from harness.planning.plan import Plan, PlannedStage, for_stage
-from harness.store.tensor_cache import Cache, Found, Kind, key_of
+from harness.store.tensor_cache import Cache, CachedTensors, Kind, key_of
 from harness.train.step import LiveRole
 
 Answers = dict[str, Tensor]
@@ -201,7 +201,7 @@ def stage_key(plan: Plan, planned: PlannedStage, inputs: Mapping[str, Mapping[st
     )
 
 
-def taken_over(cache: Cache | None, key: str, io: Io) -> Found | None:
+def taken_over(cache: Cache | None, key: str, io: Io) -> CachedTensors | None:
     """The outcome of a stage that another run has trained: `role/...` tensors, its record and history."""
     return _kept(cache, "stages", key, io)
 
@@ -223,11 +223,11 @@ def turn(cache: Cache | None, kind: Kind, key: str, io: Io) -> Iterator[None]:
             lock.release()
 
 
-def _kept(cache: Cache | None, kind: Kind, key: str, io: Io) -> Found | None:
+def _kept(cache: Cache | None, kind: Kind, key: str, io: Io) -> CachedTensors | None:
     """The entry as rank 0 finds it, on every rank: they may not see the same disk."""
     if cache is None:
         return None
-    found: Found | None = io.gather(cache.get(kind, key) if io.rank == 0 else None)[0]
+    found: CachedTensors | None = io.gather(cache.get(kind, key) if io.rank == 0 else None)[0]
     return found
 
 
