@@ -256,6 +256,6 @@ def test_the_cache_is_listed_verified_and_deleted(cli: Cli, tmp_path: Path) -> N
     assert cli("cache", "rm", "--older-days", 1, "--store", tmp_path, "--json").json["deleted"] == []
     assert "deleted 1 entries" in cli("cache", "rm", "--all", "--store", tmp_path).out
     assert cache.entries() == []
-    for args, message in (((), "cache rm takes keys"), (("abc",), "no entry 'abc' in the cache (0 entries)")):
+    for args, message in (((), "cache rm: expected keys"), (("abc",), "no entry 'abc' in the cache (0 entries)")):
         said = cli("cache", "rm", *args, "--store", tmp_path)
         assert (said.code, message in said.err) == (2, True)

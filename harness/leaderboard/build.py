@@ -130,9 +130,10 @@ def _lines(
             of_set = chunk.take(rows)
             ids = of_set["run_id"].to_pylist()
             for name in replicates.KEPT:
-                packed = of_set[f"{name}_draws"].to_pylist()
-                if packed and packed[0] is not None:
-                    for run_id, draws_n in zip(ids, replicates.unpack(name, packed, sizes[key].golds_n), strict=True):
+                column = of_set[f"{name}_draws"]
+                if column.null_count == 0:  # else all examples are of one group: no run on them has draws
+                    draws_rn = replicates.from_column(name, column, sizes[key].golds_n)
+                    for run_id, draws_n in zip(ids, draws_rn, strict=True):
                         lines[run_id].draws[name] = draws_n
             if "distil" in filters.columns:
                 chosen_rn = replicates.unpack_choices(of_set["chosen"].to_pylist(), sizes[key].examples)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from harness.errors import StoreError
 from harness.stats.replicates import RESAMPLES, ExampleOrder
 from harness.store import index
 from harness.store.backend import CATALOGUE
-from harness.store.catalog import ANSWERS, BATCH, EXAMPLES, View, answers_of, read
+from harness.store.catalog import ANSWERS, BATCH, DRAWS_ENCODING, EXAMPLES, View, answers_of, read
 from harness.store.index import BROKEN, RunSummary
 from harness.store.manifest import VERSION, DataKey, Manifest, Part, TableFiles
 from harness.store.store import Store
@@ -142,7 +143,10 @@ class _Writer:
         """Writes tables one after another; the file's name, and how many runs have lines in it."""
         name = f"{kind}-{uuid4().hex}.parquet"
         runs: set[str] = set()
-        with pq.ParquetWriter(self.folder / name, schema, compression="zstd", compression_level=1) as writer:
+        options: dict[str, Any] = {"compression": "zstd", "compression_level": 1}
+        if kind == "answers":
+            options |= {"use_dictionary": ["run_id", "split", "examples"], "column_encoding": DRAWS_ENCODING}
+        with pq.ParquetWriter(self.folder / name, schema, **options) as writer:
             for table in tables:
                 if kind != "answers":
                     writer.write_table(table)
