@@ -38,7 +38,7 @@ import psutil
 from benches.common import RESULTS, header, keep
 from harness.config import RunConfig, SuiteConfig
 from harness.store import Store
-from harness.store.maintenance import DAY, delete, rubbish
+from harness.store.maintenance import DAY, delete, garbage
 
 SUITE = {
     "name": "faults",
@@ -84,7 +84,7 @@ class Watch:
         self.damage.repeated += len(set(self.begun) & set(self.done))
         self.begun.clear()
         now = {
-            r.run_id: self.store.place.read(f"{r.run_id}/record.json")
+            r.run_id: self.store.backend.read(f"{r.run_id}/record.json")
             for r in self.store.records()
             if r.status == "done"
         }
@@ -102,7 +102,7 @@ class Watch:
         root, later = self.store.root, time.time() - 8 * DAY
         for path in root.rglob("*"):
             os.utime(path, (later, later))
-        delete(self.store, rubbish(self.store))
+        delete(self.store, garbage(self.store))
         work = [path for path in (root / ".work").glob("*") if not path.name.startswith(".ray-")]
         self.damage.left += len(work) + len(list(root.glob(".tmp-*")))
 

@@ -188,17 +188,17 @@ class Failure(_Model):
     traceback: str | None = None
 
 
-class Seal(_Model):
-    """Checksums, see `harness.store.checksums`. A record without one is older than they are."""
+class Checksums(_Model):
+    """Checksums, see `harness.store.checksums`. A record without them is from before there were any."""
 
     record: str
-    """sha256 of record.json with this very sum left empty."""
+    """sha256 of record.json with this field left empty."""
     files: dict[str, str]
     """sha256 of every other file of the run, by its path in the run's folder."""
 
 
 class Received(_Model):
-    """received.json: the run came from elsewhere. It lies beside the sealed record, which stays as it was."""
+    """received.json: the run came from elsewhere. It lies beside the record, which stays as it was."""
 
     time: str
     file: str
@@ -244,7 +244,7 @@ class Record(_Model):
     """None: nothing was trained or asked here, or an older record."""
     provenance: Provenance
     error: Failure | None = None
-    seal: Seal | None = None
+    seal: Checksums | None = None
     """Set by the store, which writes the files that it covers."""
 
 

@@ -34,8 +34,8 @@ from harness.api import Benchmark, Method
 from harness.errors import ConfigError, DataError, UserError, near
 
 __all__ = [
-    "Entry",
-    "Problem",
+    "PluginProblem",
+    "Registered",
     "benchmarks",
     "load_all",
     "load_plugin",
@@ -57,8 +57,8 @@ _BASES: dict[Kind, type] = {"method": Method, "benchmark": Benchmark}
 
 
 @dataclass(frozen=True)
-class Entry(Generic[T]):
-    """A name that is on offer. `load()` imports its class; raises `ConfigError` when that fails.
+class Registered(Generic[T]):
+    """A registered name. `load()` imports its class; raises `ConfigError` when that fails.
 
     `origin` says where the name comes from, `target` is its `module:Class`.
     """
@@ -70,7 +70,7 @@ class Entry(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Problem:
+class PluginProblem:
     """A plugin that could not be imported: its name (or spec), where it comes from, and the error."""
 
     name: str
@@ -81,24 +81,24 @@ class Problem:
         return f"{self.name} ({self.origin}): {self.error}"
 
 
-_plugins: dict[str, list[tuple[Kind, Entry[Any]]]] = {}
-_problems: dict[tuple[str, str], Problem] = {}
+_plugins: dict[str, list[tuple[Kind, Registered[Any]]]] = {}
+_problems: dict[tuple[str, str], PluginProblem] = {}
 
 
 # -------------------------------------------------------------------------------------------- listing
 
 
-def methods() -> dict[str, Entry[Method]]:
+def methods() -> dict[str, Registered[Method]]:
     """All methods by name, without importing them. Raises `ConfigError` when two have one name."""
     return _entries("method")
 
 
-def benchmarks() -> dict[str, Entry[Benchmark]]:
+def benchmarks() -> dict[str, Registered[Benchmark]]:
     """All benchmarks by name, without importing them. Raises `ConfigError` when two have one name."""
     return _entries("benchmark")
 
 
-def load_all(entries: Mapping[str, Entry[T]]) -> Iterator[tuple[str, type[T]]]:
+def load_all(entries: Mapping[str, Registered[T]]) -> Iterator[tuple[str, type[T]]]:
     """The classes of those entries that can be imported; the others are kept in `problems()`."""
     for name, entry in entries.items():
         try:
@@ -108,7 +108,7 @@ def load_all(entries: Mapping[str, Entry[T]]) -> Iterator[tuple[str, type[T]]]:
         yield name, loaded
 
 
-def problems() -> list[Problem]:
+def problems() -> list[PluginProblem]:
     """The plugins that failed so far, each with its error."""
     return list(_problems.values())
 
@@ -118,8 +118,8 @@ def plugins() -> list[str]:
     return list(_plugins)
 
 
-def _entries(kind: Kind) -> dict[str, Entry[Any]]:
-    found: dict[str, Entry[Any]] = {}
+def _entries(kind: Kind) -> dict[str, Registered[Any]]:
+    found: dict[str, Registered[Any]] = {}
     for entry in (*_from_tables(kind), *(e for es in _plugins.values() for k, e in es if k == kind)):
         first = found.setdefault(entry.name, entry)
         if first.target != entry.target:
@@ -129,7 +129,7 @@ def _entries(kind: Kind) -> dict[str, Entry[Any]]:
     return found
 
 
-def _from_tables(kind: Kind) -> Iterator[Entry[Any]]:
+def _from_tables(kind: Kind) -> Iterator[Registered[Any]]:
     ours = _checkout_table(_GROUPS[kind])
     for name, target in sorted(ours.items()):
         yield _entry(kind, name, DISTRIBUTION, target)
@@ -172,7 +172,7 @@ def _changed(path: str) -> int:
         return 0
 
 
-def _entry(kind: Kind, name: str, owner: str, target: str) -> Entry[Any]:
+def _entry(kind: Kind, name: str, owner: str, target: str) -> Registered[Any]:
     origin = f"{owner}, {target}"
 
     def load() -> type[Any]:
@@ -185,10 +185,10 @@ def _entry(kind: Kind, name: str, owner: str, target: str) -> Entry[Any]:
             raise ConfigError(f"{kind} {problem}") from error
         return typing.cast("type[Any]", loaded)
 
-    return Entry(name=name, origin=origin, target=target, load=load)
+    return Registered(name=name, origin=origin, target=target, load=load)
 
 
-def _report(name: str, origin: str, error: BaseException) -> Problem:
+def _report(name: str, origin: str, error: BaseException) -> PluginProblem:
     text = " ".join(str(error).split())
     if not isinstance(error, UserError):
         frames = traceback.extract_tb(error.__traceback__)
@@ -197,7 +197,7 @@ def _report(name: str, origin: str, error: BaseException) -> Problem:
         text = f"{type(error).__name__}: {text}"
         if where:
             text += f" ({where[-1].filename}:{where[-1].lineno})"
-    problem = Problem(name, origin, text)
+    problem = PluginProblem(name, origin, text)
     _problems[name, origin] = problem
     return problem
 
@@ -272,8 +272,8 @@ def _giving(cls: type[Any]) -> Callable[[], type[Any]]:
     return lambda: cls
 
 
-def _defined(module: ModuleType, origin: str) -> list[tuple[Kind, Entry[Any]]]:
-    found: dict[tuple[str, str], tuple[Kind, Entry[Any]]] = {}
+def _defined(module: ModuleType, origin: str) -> list[tuple[Kind, Registered[Any]]]:
+    found: dict[tuple[str, str], tuple[Kind, Registered[Any]]] = {}
     for cls in vars(module).values():
         # Imported classes belong to their own module, and a class without a name of its own is a helper.
         if not inspect.isclass(cls) or "name" not in vars(cls):
@@ -286,11 +286,11 @@ def _defined(module: ModuleType, origin: str) -> list[tuple[Kind, Entry[Any]]]:
                 _check_class(kind, name, cls)
                 target = f"{cls.__module__}:{cls.__qualname__}"
                 for offered in (name, *vars(cls).get("presets", ())):
-                    entry = Entry(offered, f"{origin}, {cls.__qualname__}", target, _giving(cls))
+                    entry = Registered(offered, f"{origin}, {cls.__qualname__}", target, _giving(cls))
                     found[offered, target] = (kind, entry)
     if not found:
         raise ConfigError("defines no Method or Benchmark with a `name` of its own")
-    taken: dict[tuple[Kind, str], Entry[Any]] = {}
+    taken: dict[tuple[Kind, str], Registered[Any]] = {}
     for kind, entry in found.values():
         first = taken.setdefault((kind, entry.name), entry)
         if first is not entry:
@@ -343,7 +343,7 @@ def make_benchmark(name: str, settings: Mapping[str, Any], data_dir: str | Path 
     return _build(cls, f"benchmark {name!r}", settings, {"data_dir": folder})
 
 
-def _get(kind: Kind, entries: Mapping[str, Entry[T]], name: str) -> type[T]:
+def _get(kind: Kind, entries: Mapping[str, Registered[T]], name: str) -> type[T]:
     if name not in entries:
         failed = "".join(f"; failed: {p}" for p in problems() if p.origin == "plugin")
         raise ConfigError(f"unknown {kind} {name!r}: {near(name, entries)}{failed}")

@@ -20,7 +20,7 @@ from harness.record import Cost, Data, Provenance, Record
 from harness.stats import inference
 from harness.stats.inference import Difference
 from harness.store import PredictionRow, Store, predictions_frame
-from harness.store.catalog import compact
+from harness.store.compaction import compact
 
 DATA = Data(revision="1", fingerprint="a" * 64, sizes={"train": 8, "test": 8}, options=["no", "yes"])
 PROVENANCE = Provenance(

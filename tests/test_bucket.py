@@ -16,8 +16,8 @@ from harness.errors import StoreError
 from harness.experiments import ablation as ablate
 from harness.leaderboard.leaderboard import table
 from harness.store import Store, maintenance
-from harness.store.catalog import compact
-from harness.store.object_storage import Bucket
+from harness.store.compaction import compact
+from harness.store.object_storage import ObjectStorage
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +49,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     return Store(f"{root}/{uuid4().hex}")
 
 
-def bucket(store: Store) -> Bucket:
-    assert isinstance(store.place, Bucket)
-    return store.place
+def bucket(store: Store) -> ObjectStorage:
+    assert isinstance(store.backend, ObjectStorage)
+    return store.backend
 
 
 def names(store: Store) -> list[str]:
@@ -82,7 +82,7 @@ def test_runs_are_written_read_and_ranked(store: Store, cli: Cli, tmp_path: Path
     assert cli("rank", "--store", store.url, "--json").json == said.json
     assert cli("show", "finetune", "--store", store.url).out.startswith("finetune-S-0   done")
     assert store.work("x").is_relative_to(tmp_path / "cache")
-    with pytest.raises(StoreError, match="is no local folder"):
+    with pytest.raises(StoreError, match="isn't a local folder"):
         _ = store.root
 
 
@@ -93,7 +93,7 @@ def test_the_record_comes_last(store: Store, monkeypatch: pytest.MonkeyPatch) ->
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Bucket, "_commit", killed)
+        patched.setattr(ObjectStorage, "_commit", killed)
         with pytest.raises(KeyboardInterrupt):
             add(store, "finetune", 6)
     (left,) = names(store)
@@ -102,8 +102,8 @@ def test_the_record_comes_last(store: Store, monkeypatch: pytest.MonkeyPatch) ->
     assert (store.ids(), store.problems(), store.leftovers()) == ([], [], [])
     monkeypatch.setattr("harness.store.object_storage._age", lambda _: 25 * 3600.0)
     assert store.leftovers() == [left]
-    assert [one.name for one in maintenance.rubbish(store)] == [left]
-    maintenance.delete(store, maintenance.rubbish(store))
+    assert [one.name for one in maintenance.garbage(store)] == [left]
+    maintenance.delete(store, maintenance.garbage(store))
     assert names(store) == []
 
 
@@ -130,9 +130,9 @@ def test_two_writers_at_once_one_wins(s3: str, monkeypatch: pytest.MonkeyPatch, 
         store = Store(f"{s3}/{uuid4().hex}")
         if already:
             add(store, "finetune", status=already)
-        real, raced = Bucket._commit, False
+        real, raced = ObjectStorage._commit, False
 
-        def racing(self: Bucket, *args: Any, store: Store = store, real: Any = real) -> bool:
+        def racing(self: ObjectStorage, *args: Any, store: Store = store, real: Any = real) -> bool:
             nonlocal raced
             if not raced:
                 raced = True
@@ -141,7 +141,7 @@ def test_two_writers_at_once_one_wins(s3: str, monkeypatch: pytest.MonkeyPatch, 
             return committed
 
         with monkeypatch.context() as patched:
-            patched.setattr(Bucket, "_commit", racing)
+            patched.setattr(ObjectStorage, "_commit", racing)
             with pytest.raises(StoreError, match="already done"):
                 add(store, "finetune", 5)
         assert raced
@@ -158,7 +158,7 @@ def test_stores_are_merged_across_places(store: Store, tmp_path: Path) -> None:
     back = Store(tmp_path / "back")
     maintenance.merge(back, store)
     for run_id in local.ids():
-        for name in local.place.files(run_id):
+        for name in local.backend.files(run_id):
             assert (back.root / run_id / name).read_bytes() == (local.root / run_id / name).read_bytes()
     assert (back.root / "kept-S-0" / "student" / "config.json").exists()
     assert maintenance.merge(store, back).same == ["a-S-0", "kept-S-0"]
@@ -218,5 +218,5 @@ def test_an_ablation_is_kept_in_the_bucket(store: Store) -> None:
         ablate.load(store, "trial")
     ablate.save(ablation, store, "table\n")
     assert ablate.load(store, "trial") == ablation
-    assert store.place.read("trial.md") == b"table\n"
+    assert store.backend.read("trial.md") == b"table\n"
     assert (store.ids(), store.leftovers(), store.problems()) == ([], [], [])

@@ -85,7 +85,7 @@ def test_a_disk_that_refuses_costs_no_run_its_result(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "file", 2**20)
     put(cache, KEYS[0])
     assert cache.get("answers", KEYS[0]) is None
-    with cache.alone("answers", KEYS[0]):
+    with cache.locked("answers", KEYS[0]):
         pass
 
 
@@ -256,6 +256,6 @@ def test_the_cache_is_listed_verified_and_deleted(cli: Cli, tmp_path: Path) -> N
     assert cli("cache", "rm", "--older-days", 1, "--store", tmp_path, "--json").json["deleted"] == []
     assert "deleted 1 entries" in cli("cache", "rm", "--all", "--store", tmp_path).out
     assert cache.entries() == []
-    for args, message in (((), "cache rm takes keys"), (("abc",), "no entry 'abc' in the cache (0 entries)")):
+    for args, message in (((), "cache rm: expected keys"), (("abc",), "no entry 'abc' in the cache (0 entries)")):
         said = cli("cache", "rm", *args, "--store", tmp_path)
         assert (said.code, message in said.err) == (2, True)

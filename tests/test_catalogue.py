@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from runs import DATA, add, answers
 
@@ -15,9 +16,10 @@ from harness.leaderboard import build
 from harness.leaderboard.leaderboard import Filters, Ranking, ranking, table
 from harness.record import SCHEMA_VERSION, Interval
 from harness.stats import inference, replicates
-from harness.store import Store, catalog, manifest
-from harness.store.catalog import View, compact
-from harness.store.local import LocalPlace
+from harness.store import Store, catalog, compaction, manifest
+from harness.store.catalog import View
+from harness.store.compaction import compact
+from harness.store.local import LocalBackend
 
 
 @pytest.fixture
@@ -46,13 +48,13 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
 
     def watch(verb: str) -> None:
-        real = getattr(LocalPlace, verb)
+        real = getattr(LocalBackend, verb)
 
-        def watched(self: LocalPlace, name: str) -> Any:
+        def watched(self: LocalBackend, name: str) -> Any:
             seen.extend([name] if not name.startswith(".catalogue") else [])
             return real(self, name)
 
-        monkeypatch.setattr(LocalPlace, verb, watched)
+        monkeypatch.setattr(LocalBackend, verb, watched)
 
     watch("open")
     watch("read")
@@ -99,11 +101,10 @@ def test_draws_of_many_runs_at_once(groups: int, labels: int, known: bool) -> No
         )
     )
     chosen_rn = rng.integers(-1, labels, (5, 60)).astype(np.int16)
-    canon = replicates.Canon()
-    import pyarrow as pa
+    order = replicates.ExampleOrder()
 
-    key, _ = canon.take(pa.Table.from_pandas(frame.assign(chosen=chosen_rn[0]), preserve_index=False))
-    drawn = replicates.draw_all(canon.sets[key], chosen_rn, labels if known else None, inference.METRICS)
+    key, _ = order.take(pa.Table.from_pandas(frame.assign(chosen=chosen_rn[0]), preserve_index=False))
+    drawn = replicates.draw_all(order.sets[key], chosen_rn, labels if known else None, inference.METRICS)
     names = [str(k) for k in range(labels)] if known else None
     for r, chosen in enumerate(chosen_rn):
         alone = inference.summarise(frame.assign(chosen=chosen), names)
@@ -120,11 +121,12 @@ def test_packing_loses_nothing() -> None:
     golds_n = np.full(replicates.RESAMPLES, 7)
     right_rn = np.random.default_rng(0).integers(0, 8, (3, replicates.RESAMPLES))
     draws_rn = right_rn / golds_n
-    packed = [replicates.pack("accuracy", draws_n, golds_n) for draws_n in draws_rn]
-    assert (replicates.unpack("accuracy", packed, golds_n) == draws_rn).all()
     rounded_rn = replicates.kept("macro_f1", draws_rn)
-    packed = [replicates.pack("macro_f1", draws_n, golds_n) for draws_n in rounded_rn]
-    assert (replicates.unpack("macro_f1", packed, golds_n) == rounded_rn).all()
+    for metric, given_rn in (("accuracy", draws_rn), ("macro_f1", rounded_rn)):
+        rows = [replicates.encode(metric, draws_n, golds_n) for draws_n in given_rn]
+        column = pa.chunked_array([replicates.to_column(metric, [*rows, None])])
+        assert column.null_count == 1
+        assert (replicates.from_column(metric, column.slice(0, 3), golds_n) == given_rn).all()
     for chosen in ([-1, 0, 127], [-1, 0, 128]):
         one = replicates.pack_choices(np.array(chosen, dtype=np.int16))
         assert replicates.unpack_choices([one], 3).tolist() == [chosen]
@@ -195,18 +197,18 @@ def test_tables_without_changes_keep_their_files(filled: Store) -> None:
     compact(filled)
     new = files(filled) - before
     assert sorted(name.split("-")[0] for name in new) == ["answers", "runs"]  # of one data; its examples are known
-    found = manifest.newest(filled.place)
+    found = manifest.newest(filled.backend)
     assert found is not None
     assert [part.runs for of_data in found.tables for part in of_data.parts] == [7, 1]
 
 
 def test_large_files_are_left_alone(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "SMALL", 3)
+    monkeypatch.setattr(compaction, "SMALL", 3)
     compact(filled)
     before = table(filled)
     add(filled, "finetune", 8, seed=7)
     compact(filled)
-    found = manifest.newest(filled.place)
+    found = manifest.newest(filled.backend)
     assert found is not None
     assert [part.runs for part in found.tables[0].parts] == [6, 1]
     rows = table(filled)
@@ -234,7 +236,7 @@ def test_a_damaged_or_foreign_catalogue_is_left_aside(filled: Store) -> None:
     before = table(filled)
     folder = filled.root / ".catalogue"
     shutil.rmtree(folder / "cache")
-    newest = folder / manifest.manifests(filled.place)[-1]
+    newest = folder / manifest.manifests(filled.backend)[-1]
     text = newest.read_text()
     newest.write_text(json.dumps(json.loads(text) | {"version": 99}))
     assert View(filled).manifest is None
@@ -262,7 +264,7 @@ def test_a_state_swept_under_a_reader(filled: Store, monkeypatch: pytest.MonkeyP
         return real(store, name, *args, **options)
 
     monkeypatch.setattr(catalog, "read", racing)
-    assert View(filled).kept.num_rows == 8
+    assert View(filled).compacted.num_rows == 8
     assert raced
 
 

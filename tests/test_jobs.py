@@ -134,7 +134,7 @@ def test_a_jobs_exit_code_is_the_commands(head: cluster.Head, checkout: Path) ->
     said = submit(head, checkout, "lost", "run", "--method", "finetune", "--benchmark", "scenes_factuality")
     out, _ = said.communicate(timeout=300)
     assert said.returncode == 1
-    assert "runs' lies in the Ray job's own copy of the code, which goes with the job: give --store" in out
+    assert "runs' lies in the Ray job's copy of the code, which Ray deletes after the job: give --store" in out
     assert "Traceback" not in out
     assert JobSubmissionClient(head.jobs).get_job_info("lost").driver_exit_code == 2
 

@@ -30,8 +30,8 @@ from harness.leaderboard.leaderboard import (
 from harness.record import Cost, RoleCost, RoleRecord, StageRecord
 from harness.stats import aggregate, distillation, power
 from harness.store import Store
-from harness.store.catalog import compact
-from harness.store.spent import spent
+from harness.store.compaction import compact
+from harness.store.index import training_cost
 
 MIB = 2**20
 
@@ -91,7 +91,7 @@ def rows(store: Store, benchmark: str = "toy", **asked: Any) -> dict[str, Row]:
 
 def test_who_spent_what(store: Store) -> None:
     record = store.read("offline_kd-S-0")
-    found = spent(record.model_copy(update={"cost": Cost(roles=ROLES, train_flops=9e12)}))
+    found = training_cost(record.model_copy(update={"cost": Cost(roles=ROLES, train_flops=9e12)}))
     assert (found.student_flops, found.teacher_flops) == (1e12, 8e12)
     assert (found.student_seconds, found.teacher_seconds) == (1, 7)
     assert found.cache_share == 1 - 16 / 64
@@ -101,10 +101,10 @@ def test_who_spent_what(store: Store) -> None:
         roles={"student": role("distil.student", True), "anchor": role("distil.student", False)},
     )  # fmt: skip
     billed = ROLES | {"refine.student": RoleCost(flops=3e12), "refine.anchor": RoleCost(forwards=32, flops=1e12)}
-    found = spent(record.model_copy(update={"stages": [*STAGES, later], "cost": Cost(roles=billed)}))
+    found = training_cost(record.model_copy(update={"stages": [*STAGES, later], "cost": Cost(roles=billed)}))
     assert (found.student_flops, found.teacher_flops) == (4e12, 9e12)
     assert found.cache_share == 1 - 48 / 96
-    assert spent(store.read("finetune-S-0")).cache_share is None
+    assert training_cost(store.read("finetune-S-0")).cache_share is None
 
 
 def test_cost_columns(store: Store) -> None:

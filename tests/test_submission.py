@@ -120,7 +120,7 @@ def table(files: Files, change: Callable[[pa.Table], pa.Table]) -> None:
 def test_a_run_is_sent_and_arrives_as_it_was(cli: Cli, small_store: Path, run_id: str, tmp_path: Path) -> None:
     here, there, file = Store(small_store), Store(tmp_path / "there"), tmp_path / "run.zip"
     said = cli("pack", run_id[:-3], "-o", file, "--store", small_store)
-    assert (said.code, said.out.splitlines()[1]) == (0, f"hkdbench add {file}      takes it in")
+    assert (said.code, said.out.splitlines()[1]) == (0, f"hkdbench add {file}      adds it to a store")
     added = cli("add", file, "--store", there.root, "--json")
     assert added.code == 0
     assert (added.json["run_id"], added.json["added"]) == (run_id, True)
@@ -172,7 +172,7 @@ def test_packing_twice_gives_the_same_file(small_store: Path, run_id: str, packe
     submit.pack(Store(small_store), run_id, tmp_path / "again.zip", with_student=True)
     assert (tmp_path / "again.zip").read_bytes() == packed.read_bytes()
     submit.pack(Store(small_store), run_id, tmp_path / "again.zip", with_student=True)
-    with pytest.raises(StoreError, match=r"again.zip is there already, and is another file: choose a name with -o"):
+    with pytest.raises(StoreError, match=r"again.zip exists and is another file: choose another name with -o"):
         submit.pack(Store(small_store), run_id, tmp_path / "again.zip")
     assert tree(tmp_path) == {"again.zip"}
 
@@ -198,7 +198,7 @@ def test_what_is_not_packed(cli: Cli, small_store: Path, run_id: str, tmp_path: 
     store = Store(tmp_path / "runs")
     control = next(name for name in store.ids() if name.startswith("control-"))
     for name, says, *more in (
-        (control, "it is a control, which every store makes for itself"),
+        (control, "it is a control, which every store computes for itself"),
         ("nowhere", "no run 'nowhere'"),
     ):
         said = cli("pack", name, "--store", store.root, "-o", tmp_path / "x.zip", *more)
@@ -211,7 +211,9 @@ def test_what_is_not_packed(cli: Cli, small_store: Path, run_id: str, tmp_path: 
     (store.root / run_id / "record.json").write_text(text.replace('"value": 0', '"value": 1', 1))
     said = cli("pack", run_id, "--store", store.root, "-o", tmp_path / "x.zip")
     assert said.code == 2
-    assert "can't be packed: seal: record.json: its text isn't the one that was sealed (and 1 more)" in said.err
+    assert (
+        "can't be packed: seal: record.json: its text doesn't have the sha256 that it states (and 1 more)" in said.err
+    )
     assert tree(tmp_path) & {"x.zip"} == set()
 
 
@@ -236,7 +238,7 @@ def test_another_run_of_the_same_id_is_refused(
         before = (store.root / run_id / "record.json").read_bytes()
         said = cli("add", packed, "--store", store.root)
         assert said.code == 2
-        assert "already, with other content: what is there stays" in said.err
+        assert "already, with other content, and wasn't replaced" in said.err
         assert (store.root / run_id / "record.json").read_bytes() == before
         assert tree(store.root) == {run_id, f"{run_id}/record.json"}
 
@@ -303,7 +305,7 @@ def test_members_that_are_no_files(
             entry = zipfile.ZipInfo(name)
             entry.create_system, entry.external_attr = 3, (mode if name == "history.parquet" else 0) << 16
             opened.writestr(entry, data)
-    refused(path, "history.parquet is no plain file")
+    refused(path, "history.parquet isn't a plain file")
 
 
 def test_ten_thousand_members(refused: Callable[[Path, str], None], files: Files, run_id: str, tmp_path: Path) -> None:
@@ -338,7 +340,7 @@ def test_an_encrypted_member(refused: Callable[[Path, str], None], packed: Path,
 def test_bombs_by_ratio(refused: Callable[[Path, str], None], files: Files, run_id: str, tmp_path: Path) -> None:
     """15 MB of blanks in 15 kB; and 65 MB of zeros."""
     blanks = files | {"record.json": files["record.json"] + b" " * 15_000_000}
-    refused(forged(tmp_path / "x.zip", blanks, run_id), "too many to be a run's")
+    refused(forged(tmp_path / "x.zip", blanks, run_id), "too many for a run")
     zeros = files | {"student/config.json": bytes(65 * 2**20)}
     refused(forged(tmp_path / "x.zip", zeros, run_id), f"expected at most {bundle.MOST_TEXT}")
 
@@ -370,14 +372,14 @@ def test_members_that_overlap(refused: Callable[[Path, str], None], packed: Path
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda data: b"", "no zip file"),
-        (lambda data: b"not a zip file, but longer than its end record", "no zip file"),
-        (lambda data: data + b"more", "no zip file"),
-        (lambda data: b"#!/bin/sh\n" + data, "other data beside it"),
-        (lambda data: data[:-22] + data[-22:-2] + b"\x04\0more", "no zip file"),
-        (lambda data: data[: len(data) // 2], "cut off"),
-        (lambda data: data[:-1], "cut off"),
-        (lambda data: data[:2000] + data[2100:], "other data beside it"),
+        (lambda data: b"", "isn't a zip file"),
+        (lambda data: b"not a zip file, but longer than its end record", "isn't a zip file"),
+        (lambda data: data + b"more", "isn't a zip file"),
+        (lambda data: b"#!/bin/sh\n" + data, "a comment or other data"),
+        (lambda data: data[:-22] + data[-22:-2] + b"\x04\0more", "isn't a zip file"),
+        (lambda data: data[: len(data) // 2], "truncated"),
+        (lambda data: data[:-1], "truncated"),
+        (lambda data: data[:2000] + data[2100:], "a comment or other data"),
         (lambda data: data[:2000] + bytes(100) + data[2100:], "can't be read"),
     ],
 )
@@ -440,9 +442,7 @@ def test_hashes_and_members_must_be_those_of_the_manifest(
 ) -> None:
     manifest = manifest_of(files, run_id)
     wrong = files | {"history.parquet": files["history.parquet"][:-1] + b"x"}
-    refused(
-        zipped(tmp_path / "a.zip", {**wrong, MANIFEST: manifest}), "history.parquet isn't the file that the manifest"
-    )
+    refused(zipped(tmp_path / "a.zip", {**wrong, MANIFEST: manifest}), "history.parquet isn't the file in the manifest")
     fewer = {name: data for name, data in files.items() if name != "history.parquet"}
     refused(zipped(tmp_path / "b.zip", {**fewer, MANIFEST: manifest}), "aren't those of its manifest")
     refused(zipped(tmp_path / "c.zip", files), "it has no manifest.json")
@@ -487,7 +487,7 @@ def nested(depth: int) -> Any:
         (lambda r: r["config"]["evaluate"].update(resamples=10**9), "1000000000 resamples"),
         (lambda r: r["metrics"]["test"]["accuracy"].update(value=0.99), "figures: test accuracy is 0.99, the predict"),
         (lambda r: r["cost"].update(train_flops=1.0), "cost: train_flops is 1.0"),
-        (lambda r: r["cost"].update(train_seconds=-1.0), "cost: a cost is below 0"),
+        (lambda r: r["cost"].update(train_seconds=-1.0), "cost: a cost is negative"),
         (lambda r: r["data"].update(fingerprint="0" * 64), "data: fingerprint"),
         (lambda r: r["config"]["benchmark_settings"].update(train=10**12), "data: split train has 40 examples, in"),
         (lambda r: r["identity"].update(seed=3), "run id: the identity's hash gives"),
@@ -548,10 +548,10 @@ def first(value: Any) -> Callable[[Any], Any]:
         (lambda t: t.set_column(1, "id", pc.cast(t["id"], pa.binary())), "id binary"),
         (lambda t: t.slice(0, 0), "predictions.parquet has no rows"),
         (lambda t: t.slice(1), "answers: "),
-        (column("gold", first(4)), "gold 4 is none of its options"),
-        (column("gold", first(-1)), "gold -1 is none of its options"),
-        (column("chosen", first(9)), "chosen 9 is none of its options"),
-        (column("chosen", first(-2)), "chosen -2 is none of its options"),
+        (column("gold", first(4)), "gold 4 isn't one of its options"),
+        (column("gold", first(-1)), "gold -1 isn't one of its options"),
+        (column("chosen", first(9)), "chosen 9 isn't one of its options"),
+        (column("chosen", first(-2)), "chosen -2 isn't one of its options"),
         (column("scores", first([0.0] * 5)), "5 scores for 4 options"),
         (column("scores", first([float("nan")] * 4)), "a score isn't finite"),
         (column("scores", first([None] * 4)), "a score isn't finite"),
@@ -628,14 +628,14 @@ def test_a_bootstrap_that_would_take_for_ever(files: Files) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("student/model.safetensors", pickle.dumps({"weights": [1.0]}), "is no safetensors file"),
-        ("student/model.safetensors", struct.pack("<Q", 2**60) + b"{}", "is no safetensors file"),
-        ("student/model.safetensors", struct.pack("<Q", 2) + b"{}" + bytes(100), "is no safetensors file"),
-        ("student/config.json", b"{", "is no json file"),
+        ("student/model.safetensors", pickle.dumps({"weights": [1.0]}), "isn't a safetensors file"),
+        ("student/model.safetensors", struct.pack("<Q", 2**60) + b"{}", "isn't a safetensors file"),
+        ("student/model.safetensors", struct.pack("<Q", 2) + b"{}" + bytes(100), "isn't a safetensors file"),
+        ("student/config.json", b"{", "isn't a json file"),
         ("student/config.json", b'{"auto_map": {"AutoModel": "evil.Model"}}', "names code of its own"),
-        ("student/chat_template.jinja", b"\xff", "is no jinja file"),
-        ("student/chat_template.jinja", b"{{ 1 }}", "seal: student/chat_template.jinja: its bytes aren't"),
-        ("student/other.json", b"{}", "seal: student/other.json: came later than the seal"),
+        ("student/chat_template.jinja", b"\xff", "isn't a jinja file"),
+        ("student/chat_template.jinja", b"{{ 1 }}", "seal: student/chat_template.jinja: its bytes don't have"),
+        ("student/other.json", b"{}", "seal: student/other.json: was added later: the record states no sha256 of it"),
     ],
 )
 def test_students(

@@ -15,7 +15,7 @@ from runs import add, answers, provenance, record
 
 from harness.errors import StoreError
 from harness.store import Store, maintenance, manifest
-from harness.store.catalog import compact
+from harness.store.compaction import compact
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_merge_takes_over_what_is_new(store: Store, tmp_path: Path, cli: Cli) ->
     add(other, "new", 8)
     (other.root / "half").mkdir()
     said = cli("store", "merge", other.url, "--store", store.url, "--dry-run").out
-    assert said.splitlines()[-1] == "2 runs to take over, 1 were here already, 1 kept as they are here, 1 broken"
+    assert said.splitlines()[-1] == "2 runs to copy, 1 were here already, 1 kept as they are here, 1 broken"
     assert store.status("new-S-0") is None
     done = cli("store", "merge", other.url, "--store", store.url, "--json").json
     assert done == {
@@ -169,7 +169,7 @@ def test_merge_refuses_a_contradiction(store: Store, tmp_path: Path, cli: Cli) -
     said = cli("store", "merge", other.url, "--store", store.url)
     assert said.code == 2
     assert "1 finished runs have other bytes" in said.err
-    assert "(finetune-S-0): nothing was taken" in said.err
+    assert "(finetune-S-0): nothing was copied" in said.err
     assert store.status("new-S-0") is None
     done = maintenance.merge(store, other, keep_ours=True)
     assert (done.copied, done.ours) == (["new-S-0"], ["finetune-S-0"])
@@ -196,5 +196,5 @@ def test_an_empty_store_is_no_source(store: Store, tmp_path: Path, cli: Cli) -> 
 def test_compact_says_what_it_did(store: Store, cli: Cli) -> None:
     done = cli("store", "compact", "--store", store.url, "--json").json
     assert (done["runs"], done["new"], done["gone"], done["broken"], done["tables"]) == (3, 3, 0, 0, 1)
-    assert "3 runs (0 new, 0 gone) on 1 sets of data" in cli("store", "compact", "--store", store.url).out
+    assert "3 runs (0 new, 0 gone) on 1 data sets" in cli("store", "compact", "--store", store.url).out
     assert json.loads(next((store.root / ".catalogue").glob("*.json")).read_text())["version"] == manifest.VERSION

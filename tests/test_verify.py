@@ -175,7 +175,10 @@ def test_files_that_go_or_come_break_the_seal(store: Store) -> None:
     folder = store.root / run_of(store)
     (folder / "student" / "config.json").rename(folder / "student" / "other.json")
     found = [f.detail for f in verify(store, folder.name).of("changed")]
-    assert found == ["student/config.json: is missing", "student/other.json: came later than the seal"]
+    assert found == [
+        "student/config.json: is missing",
+        "student/other.json: was added later: the record states no sha256 of it",
+    ]
     shutil.rmtree(folder / "student")  # the whole student may be left out, and that is said
     assert states(verify(store, folder.name))["student"] == "unverified"
     assert changed(verify(store, folder.name)) == set()
@@ -365,7 +368,7 @@ def test_the_command(cli: Cli, store: Store) -> None:
     edit(store, run_id, lambda r: r["metrics"]["test"]["accuracy"].update(value=0.875), keep_seal=True)
     one = cli("verify", run_id, "--store", store.root)
     assert one.code == 1
-    assert re.search(r"changed +seal +record.json: its text isn't the one that was sealed", one.out)
+    assert re.search(r"changed +seal +record.json: its text doesn't have the sha256 that it states", one.out)
     assert re.search(r"changed +figures +test accuracy is 0.875, the predictions give 0\.\d+", one.out)
     everything = cli("verify", "--all", "--store", store.root, "--json")
     assert everything.code == 1

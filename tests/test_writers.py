@@ -18,7 +18,8 @@ from runs import answers, record
 from harness.errors import StoreError
 from harness.leaderboard.leaderboard import ranking
 from harness.store import Store, local
-from harness.store.catalog import View, compact
+from harness.store.catalog import View
+from harness.store.compaction import compact
 
 PROCESSES, SHARED, EACH, TURNS = 64, 48, 3, 2
 FRAMES = [answers(right) for right in range(9)]

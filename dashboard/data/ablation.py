@@ -32,7 +32,7 @@ def names(store: Store) -> list[str]:
 
 def _head(store: Store, name: str) -> str:
     try:
-        return store.place.read(name)[:100_000].decode("utf-8", "replace")
+        return store.backend.read(name)[:100_000].decode("utf-8", "replace")
     except OSError as error:
         raise StoreError(f"{name} can't be read: {error.strerror or error}") from None
 

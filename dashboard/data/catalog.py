@@ -16,7 +16,7 @@ from harness.report import describe
 from harness.stats import power
 from harness.stats.power import Noise
 from harness.store import Store
-from harness.store.index import Entry
+from harness.store.index import RunSummary
 
 RECONSTRUCTION = (
     "HKD4VLM here is a reconstruction: the paper (arXiv 2506.13038) published no code, and only its abstract is "
@@ -28,7 +28,7 @@ PARTED = (0.05, 0.1, 0.2, 0.4)
 """Shares of the examples of which one row alone is right, for `by_size`."""
 
 
-def benchmarks(runs: Sequence[Entry] = ()) -> pd.DataFrame:
+def benchmarks(runs: Sequence[RunSummary] = ()) -> pd.DataFrame:
     """A line a benchmark: name, job, test examples (None: generated, any number), licence, files, runs of the store."""
     rows = [
         {
@@ -45,7 +45,7 @@ def benchmarks(runs: Sequence[Entry] = ()) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def methods(runs: Sequence[Entry] = ()) -> pd.DataFrame:
+def methods(runs: Sequence[RunSummary] = ()) -> pd.DataFrame:
     """A line a method or preset: name, summary, source, runs of the store."""
     said = {row["name"]: row["summary"] for row in describe.listing("methods", None)}
     rows = [

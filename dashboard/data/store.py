@@ -25,7 +25,7 @@ from harness.leaderboard import leaderboard
 from harness.leaderboard.schema import Filters, Ranking
 from harness.record import Record
 from harness.store import Problem, Store, catalog, index
-from harness.store.index import Entry
+from harness.store.index import RunSummary
 from harness.store.manifest import DataKey, listing_key
 
 if TYPE_CHECKING:
@@ -51,17 +51,17 @@ def store() -> Store:
 @st.cache_resource(ttl=LISTED_SECONDS, max_entries=1, show_spinner=False)
 def listing() -> Listing:
     """Which runs there are: one listing of the store, no file opened. Raises `StoreError`."""
-    stamps = store().stamps()
+    stamps = store().versions()
     return Listing(stamps, listing_key(stamps))
 
 
-def runs() -> list[Entry]:
+def runs() -> list[RunSummary]:
     """One line a run, sorted by id, broken ones (`status` "broken") among them; see `harness.store.index`."""
     return _runs(listing().key)
 
 
 @st.cache_resource(max_entries=1, show_spinner="Reading the runs…")
-def _runs(key: str) -> list[Entry]:
+def _runs(key: str) -> list[RunSummary]:
     return index.from_arrow(_lines(key))
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.record import Record
 from harness.stats.metrics import LOWER_IS_BETTER, Floats, Ints
-from harness.store.index import Entry, flat, identity
+from harness.store.index import RunSummary, flat, identity
 
 SHUFFLES = 400
 GROUPS = 4
@@ -21,7 +21,7 @@ LEFT_OUT = ("ladder", "tags", "skip_missing", "benchmark_settings", "train_on", 
 """Parts of a configuration that are no setting of a trial, unless they vary: `ladder` is named by the student."""
 
 
-def tags(runs: Sequence[Entry]) -> list[str]:
+def tags(runs: Sequence[RunSummary]) -> list[str]:
     """The tags of the runs, sweeps first."""
     found = {tag for run in runs for tag in run.tags}
     return sorted(found, key=lambda tag: (not tag.startswith("sweep"), tag))

@@ -22,7 +22,7 @@ from harness.errors import UserError
 from harness.record import Record
 from harness.stats.metrics import NO_ANSWER
 from harness.store import Problem
-from harness.store.index import Entry
+from harness.store.index import RunSummary
 
 A_PAGE = 8
 MOST_RUNS = 4
@@ -61,7 +61,7 @@ def show() -> None:
 # ------------------------------------------------------------------------------------------ choosing
 
 
-def _by_data() -> dict[str, list[Entry]]:
+def _by_data() -> dict[str, list[RunSummary]]:
     """The runs that can be looked at by the data that they saw, as the URL names them; the newest runs first."""
     runs = [e for e in store.runs() if e.status == "done" and e.kind != "robustness" and e.splits]
     runs.sort(key=lambda e: e.finished, reverse=True)
@@ -69,7 +69,7 @@ def _by_data() -> dict[str, list[Entry]]:
     return {name: [e for e in runs if e.data_key == key] for name, key in names.items()}
 
 
-def _choose(by_data: Mapping[str, list[Entry]]) -> list[str]:
+def _choose(by_data: Mapping[str, list[RunSummary]]) -> list[str]:
     """The data, and the runs on them: those of the URL, else the newest one that trained something."""
     asked = st.query_params.get_all("run")
     names = list(by_data)

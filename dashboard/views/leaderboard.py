@@ -14,7 +14,7 @@ from dashboard.widgets.escape import plain
 from harness.leaderboard import leaderboard as rank
 from harness.leaderboard.schema import AGGREGATES, Filters, Ranking, Row, Table
 from harness.report import columns as grids
-from harness.store.index import Entry
+from harness.store.index import RunSummary
 from harness.store.manifest import DataKey
 
 PER_PAGE = 100
@@ -125,7 +125,7 @@ def _drawn(found: Table, rows: Sequence[Row], columns: Sequence[Measure], sort: 
 # ----------------------------------------------------------------------------------- what is asked for
 
 
-def _filters(runs: Sequence[Entry], key: DataKey | None) -> tuple[Filters, Shown]:
+def _filters(runs: Sequence[RunSummary], key: DataKey | None) -> tuple[Filters, Shown]:
     """What is ranked (split, protocol, tag, task), and what of it is shown."""
     trained = [run for run in runs if run.kind == "run"]
     st.caption("Ranks and tiers stay those among all rows; split, protocol, task and tag choose what is ranked.")
@@ -147,7 +147,7 @@ def _filters(runs: Sequence[Entry], key: DataKey | None) -> tuple[Filters, Shown
     return Filters(split=split, protocol=protocol, tag=tag, task=task), shown
 
 
-def _students(runs: Sequence[Entry]) -> list[str]:
+def _students(runs: Sequence[RunSummary]) -> list[str]:
     """The students there are, smallest first."""
     sizes = {run.student: run.parameters or 0 for run in runs if run.student}
     return sorted(sizes, key=lambda name: (sizes[name], name))
@@ -222,7 +222,7 @@ def _of_row(note: str, rows: Sequence[Row]) -> bool:
     return any(row.note and note.endswith(row.note) for row in rows)
 
 
-def _broken(runs: Sequence[Entry]) -> None:
+def _broken(runs: Sequence[RunSummary]) -> None:
     """The folders without a sound record: the rest is shown all the same."""
     broken = [run for run in runs if run.status == "broken"]
     if broken:

@@ -14,7 +14,7 @@ from dashboard.data import store, sweep
 from dashboard.widgets import charts, dataframes, url_state
 from dashboard.widgets.escape import plain
 from harness.record import Record
-from harness.store.index import Entry
+from harness.store.index import RunSummary
 
 ANY = "any"
 MOST = 2000
@@ -69,7 +69,7 @@ def show() -> None:
 # ------------------------------------------------------------------------------------------ choosing
 
 
-def _choose(runs: Sequence[Entry]) -> list[Entry]:
+def _choose(runs: Sequence[RunSummary]) -> list[RunSummary]:
     """The runs of one sweep (or other tag), of one benchmark, of one method."""
     columns = st.columns(3)
     known = sweep.tags(runs)

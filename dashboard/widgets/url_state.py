@@ -10,13 +10,13 @@ import streamlit as st
 from dashboard.data import store
 from harness.leaderboard.schema import Filters, Ranking, Table
 from harness.stats.inference import METRICS
-from harness.store.index import BROKEN, Entry
+from harness.store.index import BROKEN, RunSummary
 from harness.store.manifest import DataKey
 
 ALL = "All benchmarks"
 
 
-def data_names(runs: Sequence[Entry]) -> dict[str, DataKey]:
+def data_names(runs: Sequence[RunSummary]) -> dict[str, DataKey]:
     """The data that runs were scored on, by a name to choose them by: the benchmark, and its version where needed."""
     keys = sorted({run.data_key for run in runs if run.status != BROKEN and run.fingerprint})
     versions = [benchmark for benchmark, _, _ in keys]
@@ -145,7 +145,7 @@ def _told(key: str, usual: Any) -> None:
 # ------------------------------------------------------------------------------------------ what is ranked
 
 
-def split_of(runs: Sequence[Entry]) -> str:
+def split_of(runs: Sequence[RunSummary]) -> str:
     """The split that is looked at."""
     found = sorted({split for run in runs for split in run.splits}, key=lambda name: (name != "test", name))
     return one("Split", found or ["test"], "split")

@@ -1,4 +1,4 @@
-"""Verbs that look after the teacher cache: `cache ls|rm|verify`."""
+"""Commands for the teacher cache: `cache ls|rm|verify`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from harness.errors import ConfigError
 if TYPE_CHECKING:
     from harness.store.tensor_cache import Cache
 
-cache_app = typer.Typer(help="Look after what the runs of a store share: list, delete, verify.", no_args_is_help=True)
+cache_app = typer.Typer(
+    help="Manage the cached teacher outputs of a store: list, delete, verify.", no_args_is_help=True
+)
 app.add_typer(cache_app, name="cache")
 
 
@@ -27,7 +29,7 @@ def _opened(store: str | None) -> Cache:
 
 @cache_app.command("ls")
 def ls_(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """List the entries, a line each, the one used last at the end."""
+    """List the entries, one line each, the one used last at the end."""
     rows: list[dict[str, Any]] = [
         {"key": e.key, "kind": e.kind, "bytes": e.bytes, "used": e.used, "about": e.about()}
         for e in _opened(store).entries()
@@ -53,19 +55,19 @@ def _ago(seconds: float) -> str:
 
 @cache_app.command("rm")
 def rm_(
-    keys: Annotated[list[str] | None, typer.Argument(help="Keys, or their beginnings.")] = None,
+    keys: Annotated[list[str] | None, typer.Argument(help="Keys, or their first digits.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every entry.")] = False,
-    older_days: Annotated[float | None, typer.Option(min=0, help="Entries not used for so many days.")] = None,
+    older_days: Annotated[float | None, typer.Option(min=0, help="Entries not used for this many days.")] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete entries; runs that need them compute them again."""
+    """Delete entries; runs that need one compute it again."""
     if not (keys or all_ or older_days is not None):
-        raise ConfigError("cache rm takes keys, --older-days N, or --all")
+        raise ConfigError("cache rm: expected keys, --older-days N, or --all")
     entries = _opened(store).entries()
     for key in keys or ():
         if not key or not any(entry.key.startswith(key) for entry in entries):
-            raise ConfigError(f"no entry {key!r} in the cache ({len(entries)} entries); `hkdbench cache ls` names all")
+            raise ConfigError(f"no entry {key!r} in the cache ({len(entries)} entries); `hkdbench cache ls` lists all")
     old = time.time() - (older_days or 0.0) * 86400
     gone = [
         entry
@@ -83,7 +85,7 @@ def rm_(
 
 @cache_app.command("verify")
 def verify_(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Compare every entry with its checksum and delete the damaged ones. Exit code 1 where there were any."""
+    """Compare every entry with its checksum and delete the damaged ones. Exit code 1 if there were any."""
     entries = _opened(store).entries()
     damaged = [entry for entry in entries if not entry.sound]
     for entry in damaged:

@@ -1,4 +1,4 @@
-"""Verbs that look after a store: `store ls|compact|gc|merge|export`."""
+"""Commands for a store: `store ls|compact|gc|merge|export`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from harness.cli.options import JsonOption, StoreOption, app, print_json, say
 if TYPE_CHECKING:
     import pyarrow as pa
 
-store_app = typer.Typer(help="Look after a store: list, compact, clean, merge, export.", no_args_is_help=True)
+store_app = typer.Typer(help="Manage a store: list, compact, clean up, merge, export.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
 
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")]
 WhereOption = Annotated[
     str | None,
     typer.Option(
@@ -35,7 +35,7 @@ def ls_(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the runs, a line each."""
+    """List the runs, one line each."""
     found = _runs(store, status, benchmark, method, tag, where)
     if as_json:
         print_json(found.to_pylist())
@@ -50,11 +50,11 @@ def ls_(
 
 @store_app.command("compact")
 def compact_(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Gather what rankings need of all runs into a few files, so that they open no run's folder."""
+    """Write what leaderboards need of all runs into a few files, so that they needn't open every run's folder."""
     from dataclasses import asdict
 
     from harness.store import Store
-    from harness.store.catalog import compact
+    from harness.store.compaction import compact
 
     done = compact(Store(store))
     if as_json:
@@ -62,7 +62,7 @@ def compact_(store: StoreOption = None, as_json: JsonOption = False) -> None:
         return
     broken = f", {done.broken} broken" if done.broken else ""
     print(
-        f"{done.runs} runs ({done.new} new, {done.gone} gone{broken}) on {done.tables} sets of data: wrote "
+        f"{done.runs} runs ({done.new} new, {done.gone} gone{broken}) on {done.tables} data sets: wrote "
         f"{done.files_written} files, {done.bytes_written / 2**20:.1f} MiB, in {done.seconds:.1f} s"
     )
 
@@ -70,17 +70,17 @@ def compact_(store: StoreOption = None, as_json: JsonOption = False) -> None:
 @store_app.command("gc")
 def gc_(
     unfinished_days: Annotated[
-        float, typer.Option(min=0, help="Keep the working state of unfinished runs for so many days.")
+        float, typer.Option(min=0, help="Keep checkpoints of unfinished runs for this many days.")
     ] = 7.0,
     dry_run: DryRunOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete what killed runs left over, and old files of the catalogue. Runs are never deleted."""
+    """Delete leftovers of killed runs and old files of the catalogue. Runs are never deleted."""
     from harness.store import Store, maintenance
 
     opened = Store(store)
-    found = maintenance.rubbish(opened, unfinished_days)
+    found = maintenance.garbage(opened, unfinished_days)
     if not dry_run:
         maintenance.delete(opened, found)
     if as_json:
@@ -93,15 +93,15 @@ def gc_(
 
 @store_app.command("merge")
 def merge_(
-    other: Annotated[str, typer.Argument(help="The store whose runs are taken over.")],
+    other: Annotated[str, typer.Argument(help="The store whose runs are copied.")],
     keep_ours: Annotated[
-        bool, typer.Option("--keep-ours", help="Where two finished runs differ, keep this one.")
+        bool, typer.Option("--keep-ours", help="Where a finished run differs between the stores, keep this store's.")
     ] = False,
     dry_run: DryRunOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take over another store's runs byte for byte; refused where one id has different results in the two."""
+    """Copy another store's runs byte for byte; refused if a finished run differs between the two."""
     from dataclasses import asdict
 
     from harness.errors import StoreError
@@ -117,16 +117,16 @@ def merge_(
     for run_id in done.broken:
         print(f"broken, left out: {run_id}")
     print(
-        f"{len(done.copied)} runs {'to take over' if dry_run else 'taken over'}, {len(done.same)} were here already, "
+        f"{len(done.copied)} runs {'to copy' if dry_run else 'copied'}, {len(done.same)} were here already, "
         f"{len(done.ours)} kept as they are here, {len(done.broken)} broken"
     )
 
 
 @store_app.command("export")
 def export_(
-    file: Annotated[Path, typer.Argument(help="A .parquet or .csv file: one line a run.")],
+    file: Annotated[Path, typer.Argument(help="A .parquet or .csv file: one line per run.")],
     predictions: Annotated[
-        Path | None, typer.Option(help="A second .parquet or .csv file: one line a prediction of these runs.")
+        Path | None, typer.Option(help="A second .parquet or .csv file: one line per prediction of these runs.")
     ] = None,
     status: str | None = None,
     benchmark: str | None = None,
@@ -136,7 +136,7 @@ def export_(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the runs (and their predictions) into one file each, for other tools."""
+    """Write the runs into a file for other tools, and their predictions into another."""
     from harness.store import Store, maintenance
 
     for out in filter(None, (file, predictions)):

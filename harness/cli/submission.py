@@ -1,4 +1,4 @@
-"""Verbs that send a run and take one in: `pack`, `add`."""
+"""Commands that send a run and add one that was sent: `pack`, `add`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from harness.cli.options import (
 
 @app.command("pack")
 def pack_(
-    run: Annotated[str, typer.Argument(help="A run's id, or its beginning.")],
+    run: Annotated[str, typer.Argument(help="The id of a run, or its first letters.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write. [default: RUN.zip]")] = None,
-    with_student: Annotated[bool, typer.Option("--with-student", help="The trained weights too.")] = False,
+    with_student: Annotated[bool, typer.Option("--with-student", help="Include the trained weights.")] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a finished run into one file, to be sent to somebody who will `add` it."""
+    """Write a finished run into one file, for somebody else to `add` to a store."""
     from harness.store import Store
     from harness.submission import submit
 
@@ -40,7 +40,7 @@ def pack_(
         print_json({"file": str(file), "bytes": size, "manifest": manifest.model_dump(mode="json")})
     else:
         print(f"{file}: {len(manifest.files)} files of {run_id}, {size / 1e6:.2f} MB")
-        print(f"hkdbench add {file}      takes it in")
+        print(f"hkdbench add {file}      adds it to a store")
 
 
 @app.command("add")
@@ -51,7 +51,7 @@ def add_(
     plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a packed run and take it into the store, marked as received; a bad file leaves nothing behind."""
+    """Check a packed run and add it to the store, marked as received; a file that fails leaves nothing behind."""
     from harness.store import Store
     from harness.submission import submit
 

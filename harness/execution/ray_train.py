@@ -27,7 +27,7 @@ from typing import Any
 from harness.config import ClusterConfig, RunConfig
 from harness.errors import ConfigError, StoreError, first_line
 from harness.store import Store
-from harness.store.local import LocalPlace
+from harness.store.local import LocalBackend
 
 Event = dict[str, Any]
 """Progress of a run: run_id, and stage, step, steps or status; or a `note` about all runs."""
@@ -314,9 +314,9 @@ def execute(
     waiting = [(run_id, config.model_dump(mode="json")) for run_id, config in runs]
     beside = On(ray.get_runtime_context().get_node_id(), soft=False)  # else it may be lost with another node
     board = ray.remote(num_cpus=0, scheduling_strategy=beside)(Board).remote(waiting)
-    scratch = store.place.scratch / ".work" / f".ray-{name}-{os.getpid()}"
+    scratch = store.backend.scratch / ".work" / f".ray-{name}-{os.getpid()}"
     scratch.mkdir(parents=True, exist_ok=True)
-    if isinstance(store.place, LocalPlace):
+    if isinstance(store.backend, LocalBackend):
         try:
             check_shared(scratch, store.url)
         except StoreError:
@@ -410,7 +410,7 @@ def _work(settings: dict[str, Any]) -> None:
         os.chdir(settings["folder"])  # relative paths in the settings count from where the command was given
     cluster = ClusterConfig(**settings["cluster"])
     board, store = settings["board"], Store(settings["store"])
-    if isinstance(store.place, LocalPlace) and not _sees(settings["scratch"]):  # a node that joined later
+    if isinstance(store.backend, LocalBackend) and not _sees(settings["scratch"]):  # a node that joined later
         raise StoreError(_unshared(store.url, ray.util.get_node_ip_address()))
     torch.set_num_threads(cluster.cpus_per_worker)
     context = ray.train.get_context()

@@ -6,7 +6,8 @@ import ctypes
 import gc
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,44 @@ def execute(plan: Plan, io: ProcessGroup, store: Store) -> Record:
     if done is not None:
         return done
     work = store.work(plan.run_id)
-    with live.telling(plan, io, work):
+    with _progress_file(plan, io, work):
         return _execute(plan, io, store, work)
+
+
+@contextmanager
+def _progress_file(plan: Plan, io: ProcessGroup, work: Path) -> Iterator[None]:
+    """While it lasts, what rank 0 reports is also written to the work folder, see `harness.store.live`."""
+    if io.rank != 0:
+        yield
+        return
+    config, report = plan.config, io.report
+    about = {
+        "run_id": plan.run_id,
+        "method": config.method,
+        "benchmark": config.benchmark,
+        "student": config.student,
+        "seed": config.seed,
+        "tags": config.tags,
+        "stages": [planned.stage.name for planned in plan.stages],
+    }
+    with live.progress_file(work, about) as write:
+
+        def both(event: dict[str, Any]) -> None:
+            report(event)
+            write(event)
+
+        io.report = both
+        try:
+            yield
+        finally:
+            io.report = report
 
 
 def _execute(plan: Plan, io: ProcessGroup, store: Store, work: Path) -> Record:
     started, clock = provenance.now(), time.perf_counter()
     provenance.reset_peak_memory()
     try:
-        store.place.fetch(f".work/{plan.run_id}", work)
+        store.backend.download_checkpoint(f".work/{plan.run_id}", work)
         cache = cache_of(store, plan.config.cluster)
         trained = train(plan, io, work, cache, lambda folder: _keep(store, plan.run_id, folder))
         rows, forwards, test_seconds = _score(plan, trained, io)
@@ -62,7 +92,7 @@ def _execute(plan: Plan, io: ProcessGroup, store: Store, work: Path) -> Record:
             store.write(record, _frame(rows), history, student)
             record = store.read(plan.run_id)  # with its seal
         shutil.rmtree(work, ignore_errors=True)
-        store.place.remove(f".work/{plan.run_id}")
+        store.backend.remove(f".work/{plan.run_id}")
     io.gather(None)
     return record
 
@@ -70,7 +100,7 @@ def _execute(plan: Plan, io: ProcessGroup, store: Store, work: Path) -> Record:
 def _keep(store: Store, run_id: str, folder: Path) -> None:
     """Give the store a checkpoint, so that the run can go on elsewhere. It trains on where that can't be done now."""
     with suppress(StoreError):
-        store.place.keep(folder, f".work/{run_id}")
+        store.backend.upload_checkpoint(folder, f".work/{run_id}")
 
 
 def release_memory() -> None:

@@ -332,7 +332,7 @@ def load(store: Store, name: str) -> Ablation:
     """The ablation that was stored under this name. Raises `StoreError` where there is none, or it is damaged."""
     check_name(name)
     try:
-        return Ablation.model_validate_json(store.place.read(f"{name}.json"))
+        return Ablation.model_validate_json(store.backend.read(f"{name}.json"))
     except FileNotFoundError:
         raise StoreError(f"no ablation {name!r} in {store.url!r}: run `hkdbench ablate` with this store") from None
     except StoreError:

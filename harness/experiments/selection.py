@@ -81,7 +81,7 @@ def run(sweep: SweepConfig, store: Store, watch: Watch, launch: Launch) -> Resul
         splits = sweep.confirm.splits if sweep.confirm.top else ("validation",)
         name, method = search.name, search.method
         scoring.ensure_controls(plan.make(search.run(first[name], sweep.seeds[0], splits)), store)
-        folder = store.place.scratch / SWEEPS / sweep.name
+        folder = store.backend.scratch / SWEEPS / sweep.name
         found = result.searches.get(name)
         if found is None:
 
@@ -246,7 +246,7 @@ def _claim(sweep: SweepConfig, code: dict[str, str], store: Store) -> None:
     mine = {"sweep": sweep.model_dump(mode="json", exclude=ELSEWHERE), "code": code}
     name = f"{SWEEPS}/{sweep.name}.json"
     try:
-        there = json.loads(store.place.read(name))
+        there = json.loads(store.backend.read(name))
     except FileNotFoundError:
         store.write_text(name, json.dumps(mine, indent=1))
         return
@@ -267,7 +267,7 @@ def _claim(sweep: SweepConfig, code: dict[str, str], store: Store) -> None:
 
 def _load(sweep: SweepConfig, store: Store) -> Result:
     try:
-        return Result.model_validate_json(store.place.read(f"{SWEEPS}/{sweep.name}.result.json"))
+        return Result.model_validate_json(store.backend.read(f"{SWEEPS}/{sweep.name}.result.json"))
     except (FileNotFoundError, ValidationError):  # nothing yet, or cut short: trials are in the store all the same
         return Result(name=sweep.name)
 

@@ -22,8 +22,8 @@ from harness.record import Interval
 from harness.stats import inference as stats
 from harness.stats import replicates
 from harness.stats.metrics import Floats
-from harness.store.catalog import BATCH, Size, View
-from harness.store.index import Entry
+from harness.store.catalog import BATCH, ExampleCounts, View
+from harness.store.index import RunSummary
 from harness.store.manifest import DataKey
 
 OF_BENCHMARK = ("benchmark_settings", "skip_missing")
@@ -130,9 +130,10 @@ def _lines(
             of_set = chunk.take(rows)
             ids = of_set["run_id"].to_pylist()
             for name in replicates.KEPT:
-                packed = of_set[f"{name}_draws"].to_pylist()
-                if packed and packed[0] is not None:
-                    for run_id, draws_n in zip(ids, replicates.unpack(name, packed, sizes[key].golds_n), strict=True):
+                column = of_set[f"{name}_draws"]
+                if column.null_count == 0:  # else all examples are of one group: no run on them has draws
+                    draws_rn = replicates.from_column(name, column, sizes[key].golds_n)
+                    for run_id, draws_n in zip(ids, draws_rn, strict=True):
                         lines[run_id].draws[name] = draws_n
             if "distil" in filters.columns:
                 chosen_rn = replicates.unpack_choices(of_set["chosen"].to_pylist(), sizes[key].examples)
@@ -173,10 +174,10 @@ def _row(
     filters: Filters,
     figures: Stated,
     lines: dict[str, Line],
-    sizes: dict[str, Size],
+    sizes: dict[str, ExampleCounts],
 ) -> tuple[Row, Evidence]:
     notes: Counter[str] = Counter(run.status for run in group.members if run.status != "done")
-    done: dict[int, Entry] = {}
+    done: dict[int, RunSummary] = {}
     for run in sorted((run for run in group.members if run.status == "done"), key=lambda run: run.finished):
         if run.run_id not in lines:
             notes["without predictions"] += 1
@@ -225,7 +226,7 @@ def _row(
     return row, replace(evidence, across=_across(one))
 
 
-def _spent(used: Sequence[Entry], split: str) -> dict[str, float | None]:
+def _spent(used: Sequence[RunSummary], split: str) -> dict[str, float | None]:
     """What the runs of a row cost, beside the fields that every table shows: means, but the largest of memory."""
 
     def mean(numbers: Iterable[float | None], unit: float = 1.0) -> float | None:
@@ -244,13 +245,13 @@ def _spent(used: Sequence[Entry], split: str) -> dict[str, float | None]:
     }
 
 
-def _across(run: Entry) -> str:
+def _across(run: RunSummary) -> str:
     """What makes a row, the benchmark's own part of the configuration left out."""
     compared = {key: value for key, value in json.loads(run.identity).items() if key not in OF_BENCHMARK}
     return json.dumps([run.kind, run.method, run.student, compared], sort_keys=True)
 
 
-def _evidence(used: Sequence[Entry], lines: dict[str, Line], sizes: dict[str, Size]) -> Evidence:
+def _evidence(used: Sequence[RunSummary], lines: dict[str, Line], sizes: dict[str, ExampleCounts]) -> Evidence:
     """What the runs of a row say together. Raises `DataError` where they can't be paired."""
     of_runs = [lines[run.run_id] for run in used]
     if not of_runs:
@@ -281,7 +282,7 @@ def _evidence(used: Sequence[Entry], lines: dict[str, Line], sizes: dict[str, Si
     )
 
 
-def _stated(used: Sequence[Entry], metric: str, figures: Stated) -> dict[str, Interval]:
+def _stated(used: Sequence[RunSummary], metric: str, figures: Stated) -> dict[str, Interval]:
     """What the records state of the shown metrics, for those that can't be computed: no interval over seeds."""
     values = {}
     for name in dict.fromkeys((*SHOWN, metric)):

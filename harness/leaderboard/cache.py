@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.leaderboard.schema import Filters, Ranking, Table
 from harness.store import Store
-from harness.store.local import CATALOGUE
+from harness.store.backend import CATALOGUE
 from harness.store.manifest import listing_key, manifests
 
 FOLDER = f"{CATALOGUE}/cache"
@@ -38,7 +38,6 @@ _CODE = (
     "leaderboard/leaderboard",
     "stats/rank_intervals",
     "leaderboard/schema",
-    "store/spent",
     "stats/inference",
     "leaderboard/build",
 )
@@ -52,10 +51,10 @@ class Memory:
 
     def __init__(self, store: Store, filters: Filters, keep: bool = True) -> None:
         self.keep = keep
-        self.stamps = store.stamps()
+        self.stamps = store.versions()
         self.folder: Path | None = None
-        if names := manifests(store.place):
-            self.folder = store.place.scratch / FOLDER
+        if names := manifests(store.backend):
+            self.folder = store.backend.scratch / FOLDER
             self.question = [store.url, filters.model_dump_json(), _code()]
             self.key = _hash([*self.question, names[-1], listing_key(self.stamps)])
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from harness.errors import ConfigError, near
 from harness.leaderboard.schema import AGGREGATES, COLUMNS, Filters
 from harness.record import Interval
-from harness.store.index import Entry, flat, label
+from harness.store.index import RunSummary, flat, label
 from harness.store.manifest import DataKey
 
 Stated = dict[str, dict[str, Interval]]
@@ -26,15 +26,15 @@ class Group:
     """The runs of a row."""
 
     label: str
-    members: tuple[Entry, ...]
+    members: tuple[RunSummary, ...]
 
     def named(self, name: str) -> bool:
         return name in (self.label, f"{self.label}@{self.members[0].student}")
 
 
-def grouped(runs: Sequence[Entry]) -> dict[DataKey, list[Group]]:
+def grouped(runs: Sequence[RunSummary]) -> dict[DataKey, list[Group]]:
     """Rows by the data they saw. A run that failed before it read its data joins its row's latest data."""
-    groups: dict[tuple[DataKey, str], list[Entry]] = defaultdict(list)
+    groups: dict[tuple[DataKey, str], list[RunSummary]] = defaultdict(list)
     latest: dict[tuple[str, str], DataKey] = {}
     for run in sorted((r for r in runs if r.fingerprint), key=lambda r: r.finished):
         groups[run.data_key, run.row].append(run)
@@ -71,7 +71,7 @@ def _told_apart(groups: Sequence[Group]) -> list[Group]:
 # ------------------------------------------------------------------------------------ what was asked for
 
 
-def check_names(runs: Sequence[Entry], filters: Filters) -> None:
+def check_names(runs: Sequence[RunSummary], filters: Filters) -> None:
     """Raises `ConfigError` for a name that no run of the store has: it is a slip, not an empty answer."""
     for option, chosen, there_are in (
         ("--columns", filters.columns, COLUMNS),
@@ -99,7 +99,7 @@ def check_names(runs: Sequence[Entry], filters: Filters) -> None:
         raise ConfigError(f"no run of budget {filters.budget} in the store; known: {known_budgets}")
 
 
-def check_figures(done: Sequence[Entry], figures: Stated, filters: Filters) -> None:
+def check_figures(done: Sequence[RunSummary], figures: Stated, filters: Filters) -> None:
     from harness.stats import inference
 
     if not done:

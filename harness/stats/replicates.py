@@ -75,7 +75,7 @@ class Examples:
         return np.rint(np.concatenate(parts)).astype(np.int64)
 
 
-class Canon:
+class ExampleOrder:
     """Brings the answers of many runs into one order an example set; keeps each set once."""
 
     def __init__(self, known: Iterable[Examples] = ()) -> None:
@@ -221,27 +221,35 @@ def kept(metric: str, draws: Floats) -> Floats:
     return draws if metric == "accuracy" else draws.astype(np.float32).astype(np.float64)
 
 
-# --------------------------------------------------------------------------------- as bytes in a catalogue
+# ------------------------------------------------------------------------------- as columns of a catalogue
 
 
-def pack(metric: str, draws_n: Floats, golds_n: Ints) -> bytes:
-    """A run's draws as bytes, the bytes of equal weight side by side, which compress well."""
-    if metric == "accuracy":
-        return _planes(np.rint(draws_n * golds_n).astype("<u4"))
-    return _planes(draws_n.astype("<f4"))
+def column_type(metric: str) -> pa.DataType:
+    """The type of a metric's draws in the catalogue: lists of RESAMPLES numbers, for accuracy of whole numbers."""
+    number = pa.int32() if metric == "accuracy" else pa.float32()
+    return pa.list_(pa.field("element", number, nullable=False), RESAMPLES)
 
 
-def unpack(metric: str, packed: Sequence[bytes], golds_n: Ints) -> Floats:
-    """The draws (R, n) of R runs from their bytes."""
-    planes = np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(len(packed), 4, -1)
-    whole = np.ascontiguousarray(planes.transpose(0, 2, 1)).reshape(len(packed), -1)
-    if metric == "accuracy":
-        return np.asarray(whole.view("<u4") / golds_n)
-    return np.asarray(whole.view("<f4").astype(np.float64))
+def encode(metric: str, draws_n: Floats, golds_n: Ints) -> NDArray[np.generic]:
+    """A run's draws as they are stored: of accuracy the counts of right answers, which are exact."""
+    return np.rint(draws_n * golds_n).astype(np.int32) if metric == "accuracy" else draws_n.astype(np.float32)
 
 
-def _planes(values: NDArray[np.generic]) -> bytes:
-    return values.view(np.uint8).reshape(-1, 4).T.tobytes()
+def to_column(metric: str, rows: Sequence[NDArray[np.generic] | None]) -> pa.Array:
+    """The stored draws of many runs as one column; null for a run that has none."""
+    kind = column_type(metric)
+    values_rn = np.zeros((len(rows), RESAMPLES), dtype=kind.value_type.to_pandas_dtype())
+    for r, draws_n in enumerate(rows):
+        if draws_n is not None:
+            values_rn[r] = draws_n
+    absent = pa.array([draws_n is None for draws_n in rows], pa.bool_())
+    return pa.FixedSizeListArray.from_arrays(pa.array(values_rn.ravel()), type=kind, mask=absent)
+
+
+def from_column(metric: str, column: pa.ChunkedArray, golds_n: Ints) -> Floats:
+    """The draws (R, n) of the R runs of a column without nulls."""
+    stored_rn = column.combine_chunks().flatten().to_numpy().reshape(len(column), -1)
+    return np.asarray(stored_rn / golds_n if metric == "accuracy" else stored_rn.astype(np.float64))
 
 
 def pack_choices(chosen_n: NDArray[np.int16]) -> bytes:

@@ -1,4 +1,4 @@
-"""The store: one folder a run, on a disk or in a bucket. Whoever uses it imports `Store` from here."""
+"""The store: one folder per run, on a disk or in a bucket. Import `Store` from here."""
 
 from harness.store.schemas import (
     HISTORY,

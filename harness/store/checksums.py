@@ -1,7 +1,7 @@
-"""The seal of a record: sha256 of its own text and of the files beside it, so that no digit changes unseen.
+"""The checksums of a run: sha256 of its record's text and of the files beside it, so that any change is found.
 
-Most figures can be recomputed from the predictions; seconds, losses or scores can't. The seal covers them all.
-It is a checksum, not a signature: whoever rewrites a run can seal it anew.
+They are in the record, under `seal`. Most figures can be recomputed from the predictions; seconds, losses or scores
+can't, and only the checksums cover them. They are no signature: whoever rewrites a run can write new ones.
 """
 
 from __future__ import annotations
@@ -10,52 +10,55 @@ import hashlib
 from pathlib import Path
 from typing import IO
 
-from harness.record import Record, Seal
-from harness.store.local import RECORD, Place
+from harness.record import Checksums, Record
+from harness.store.backend import RECORD, Backend
 
 RECEIVED = "received.json"
-UNSEALED = frozenset({RECORD, RECEIVED})
-"""What a seal doesn't list: the record, which has a sum of its own, and the note of a run's arrival."""
+NOT_LISTED = frozenset({RECORD, RECEIVED})
+"""Files without an entry in `seal.files`: the record, whose sum is `seal.record`, and the note of a run's arrival."""
 
 _BLOCK = 1 << 20
 
 
-def sealed(record: Record, folder: Path) -> bytes:
-    """The text of the record's file, with the seal of the files that lie in `folder`."""
+def with_checksums(record: Record, folder: Path) -> bytes:
+    """The text of the record's file, with the checksums of the files in `folder`."""
     files = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and (name := path.relative_to(folder).as_posix()) not in UNSEALED:
+        if path.is_file() and (name := path.relative_to(folder).as_posix()) not in NOT_LISTED:
             with path.open("rb") as file:
                 files[name] = digest(file)
-    unsigned = _text(record.model_copy(update={"seal": Seal(record="", files=files)}))
+    unsigned = _text(record.model_copy(update={"seal": Checksums(record="", files=files)}))
     own = hashlib.sha256(unsigned).hexdigest()
-    return _text(record.model_copy(update={"seal": Seal(record=own, files=files)}))
+    return _text(record.model_copy(update={"seal": Checksums(record=own, files=files)}))
 
 
-def broken(record: Record, place: Place) -> dict[str, str]:
-    """The files of a sealed run that aren't as they were sealed, each with what is wrong; {} if all are."""
+def mismatches(record: Record, backend: Backend) -> dict[str, str]:
+    """The files of a run that differ from its checksums, each with what is wrong; {} if none does."""
     assert record.seal is not None
     own, wrong = record.seal.record, {}
-    text = place.read(f"{record.run_id}/{RECORD}")
+    text = backend.read(f"{record.run_id}/{RECORD}")
     if hashlib.sha256(text.replace(_own(own), _own(""), 1)).hexdigest() != own:
-        wrong[RECORD] = "its text isn't the one that was sealed"
-    gone = absent(record, place)
-    present = {name: there for name, there in place.files(record.run_id).items() if name not in UNSEALED}
+        wrong[RECORD] = "its text doesn't have the sha256 that it states"
+    gone = missing_student(record, backend)
+    present = {name: there for name, there in backend.files(record.run_id).items() if name not in NOT_LISTED}
     for name, expected in record.seal.files.items():
         if name not in present:
             wrong |= {} if name in gone else {name: "is missing"}
             continue
-        with place.open(present[name]) as file:
+        with backend.open(present[name]) as file:
             if digest(file) != expected:
-                wrong[name] = "its bytes aren't those that were sealed"
-    return wrong | {name: "came later than the seal" for name in sorted(present.keys() - record.seal.files.keys())}
+                wrong[name] = "its bytes don't have the sha256 that the record states"
+    return wrong | {
+        name: "was added later: the record states no sha256 of it"
+        for name in sorted(present.keys() - record.seal.files.keys())
+    }
 
 
-def absent(record: Record, place: Place) -> list[str]:
-    """The sealed files of a student that is left out as a whole, to save space or when it was sent."""
-    sealed_files = record.seal.files if record.seal else {}
-    student = [name for name in sealed_files if name.startswith("student/")]
-    return [] if any(name in place.files(record.run_id) for name in student) else student
+def missing_student(record: Record, backend: Backend) -> list[str]:
+    """The listed files of a student of which none is here: it was deleted to save space, or not sent."""
+    listed = record.seal.files if record.seal else {}
+    student = [name for name in listed if name.startswith("student/")]
+    return [] if any(name in backend.files(record.run_id) for name in student) else student
 
 
 def digest(file: IO[bytes]) -> str:

@@ -1,7 +1,7 @@
-"""One line a run: what lists and rankings need of its record, as the catalogue keeps it.
+"""One line per run: what lists and leaderboards need of its record, as the catalogue stores it.
 
-An `Entry` is made from a record alone, so that a run that was just written and one that was compacted long ago
-read alike. The columns are plain: any DuckDB reads them from `.catalogue/runs-*.parquet`.
+A `RunSummary` is made from the record alone, so a run reads the same before and after it is compacted. The columns are
+plain: DuckDB reads them from `.catalogue/runs-*.parquet`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from harness.record import Interval, Record
-from harness.store.spent import spent
 from harness.store.store import Problem
 
 NOT_COMPARED = frozenset(
@@ -33,7 +32,7 @@ NOT_COMPARED = frozenset(
         "control",
     }
 )
-"""Parts of a run's configuration that don't part rows: they aren't the method's, or have a column."""
+"""Parts of a run's configuration that don't separate rows of a leaderboard: they have a column, or don't matter."""
 
 BROKEN = "broken"
 
@@ -50,7 +49,7 @@ FIGURE = pa.struct(
 RUNS = pa.schema(
     [
         ("run_id", pa.string()),
-        ("stamp", pa.string()),  # of the record it was read from, see `places.Place.folders`
+        ("stamp", pa.string()),  # version of the record it was read from, see `backend.Backend.folders`
         ("status", pa.string()),  # done, failed, interrupted; broken: no sound record
         ("problem", pa.string()),  # what is wrong with a broken one; the error of a failed one
         ("kind", pa.string()),
@@ -61,8 +60,8 @@ RUNS = pa.schema(
         ("options", pa.list_(pa.string())),
         ("method", pa.string()),
         ("label", pa.string()),  # the method with the settings that its user set
-        ("row", pa.string()),  # hash of all that makes a row of the ranking: runs of it differ by seed
-        ("identity", pa.string()),  # JSON of the compared configuration, which tells rows of one label apart
+        ("row", pa.string()),  # hash of all that makes a leaderboard row: its runs differ by seed
+        ("identity", pa.string()),  # JSON of the compared configuration, which distinguishes rows of the same label
         ("ladder", pa.string()),
         ("student", pa.string()),
         ("parameters", pa.int64()),
@@ -75,11 +74,11 @@ RUNS = pa.schema(
         ("code", pa.string()),
         ("train_flops", pa.float64()),
         ("train_seconds", pa.float64()),
-        ("student_flops", pa.float64()),  # of these two: what the student itself took, and all that taught it
+        ("student_flops", pa.float64()),  # of train_flops: the student's, and that of all other roles
         ("teacher_flops", pa.float64()),
         ("student_seconds", pa.float64()),
         ("teacher_seconds", pa.float64()),
-        ("cache_share", pa.float64()),  # see `spent.Spent`
+        ("cache_share", pa.float64()),  # see `TrainingCost`
         ("test_examples", pa.int64()),
         ("test_seconds", pa.float64()),
         ("total_seconds", pa.float64()),
@@ -91,11 +90,11 @@ RUNS = pa.schema(
     ]
 )
 HEAVY = ("metrics", "record")
-"""Columns that a ranking by the harness's own metrics doesn't read."""
+"""Columns that a leaderboard by the harness's own metrics doesn't read."""
 LIGHT = [name for name in RUNS.names if name not in HEAVY]
 
 
-class Entry(NamedTuple):
+class RunSummary(NamedTuple):
     """A run's line without its heavy columns, see `RUNS`."""
 
     run_id: str
@@ -123,7 +122,7 @@ class Entry(NamedTuple):
     finished: str = ""
     code: str = ""
     train_flops: float | None = 0.0
-    """None, like all that a model costs, where answers were imported."""
+    """None, like every other cost, if the answers were imported."""
     train_seconds: float | None = 0.0
     student_flops: float | None = None
     teacher_flops: float | None = None
@@ -139,23 +138,23 @@ class Entry(NamedTuple):
 
     @property
     def data_key(self) -> tuple[str, str, str]:
-        """What runs must share to be ranked together: benchmark, revision, fingerprint."""
+        """What runs must share to be in one leaderboard: benchmark, revision, fingerprint."""
         return self.benchmark, self.revision, self.fingerprint
 
 
 def to_arrow(found: Iterable[tuple[Record | Problem, str]]) -> pa.Table:
-    """The lines of records (or of what is wrong with them), each with its stamp."""
-    return pa.Table.from_pylist([_line(loaded, stamp) for loaded, stamp in found], schema=RUNS)
+    """The lines of records (or of the problems of broken ones), each with its version."""
+    return pa.Table.from_pylist([_line(loaded, version) for loaded, version in found], schema=RUNS)
 
 
-def from_arrow(table: pa.Table) -> list[Entry]:
-    """The entries of a table that has at least the light columns."""
+def from_arrow(table: pa.Table) -> list[RunSummary]:
+    """The summaries of a table that has at least the light columns."""
     columns = [table[name].to_pylist() for name in LIGHT]
-    return [Entry(*values) for values in zip(*columns, strict=True)]
+    return [RunSummary(*values) for values in zip(*columns, strict=True)]
 
 
 def figures(table: pa.Table, split: str) -> dict[str, dict[str, Interval]]:
-    """The figures that the records state for a split, by run and metric."""
+    """The metrics that the records state for a split, by run and name."""
     stated: dict[str, dict[str, Interval]] = {}
     for run_id, metrics in zip(table["run_id"].to_pylist(), table["metrics"].to_pylist(), strict=True):
         stated[run_id] = {
@@ -166,15 +165,15 @@ def figures(table: pa.Table, split: str) -> dict[str, dict[str, Interval]]:
     return stated
 
 
-def _line(loaded: Record | Problem, stamp: str) -> dict[str, Any]:
+def _line(loaded: Record | Problem, version: str) -> dict[str, Any]:
     if isinstance(loaded, Problem):
-        broken = Entry(loaded.run_id, stamp, BROKEN, loaded.message, kind=BROKEN)
+        broken = RunSummary(loaded.run_id, version, BROKEN, loaded.message, kind=BROKEN)
         return broken._asdict() | {"metrics": [], "record": None}
     r = loaded
-    billed = None if r.provenance.imported or r.kind != "run" else spent(r)
-    entry = Entry(
+    cost = None if r.provenance.imported or r.kind != "run" else training_cost(r)
+    summary = RunSummary(
         run_id=r.run_id,
-        stamp=stamp,
+        stamp=version,
         status=r.status,
         problem=r.error.message if r.error else None,
         kind=r.kind,
@@ -199,7 +198,7 @@ def _line(loaded: Record | Problem, stamp: str) -> dict[str, Any]:
         code=r.provenance.code,
         train_flops=None if r.provenance.imported else r.cost.train_flops,
         train_seconds=None if r.provenance.imported else r.cost.train_seconds,
-        **(asdict(billed) if billed else {}),
+        **(asdict(cost) if cost else {}),
         test_examples=r.data.sizes.get("test") if r.data else None,
         test_seconds=r.cost.test_seconds,
         total_seconds=r.cost.total_seconds,
@@ -212,11 +211,49 @@ def _line(loaded: Record | Problem, stamp: str) -> dict[str, Any]:
         for split, of_split in r.metrics.items()
         for name, f in of_split.items()
     ]
-    return entry._asdict() | {"metrics": metrics, "record": r.model_dump_json()}
+    return summary._asdict() | {"metrics": metrics, "record": r.model_dump_json()}
 
 
 def _test_first(metrics: Mapping[str, Mapping[str, Interval]]) -> list[Mapping[str, Interval]]:
     return [of_split for _, of_split in sorted(metrics.items(), key=lambda item: item[0] != "test")]
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """The cost of training. FLOPs and seconds are those of forward and backward passes."""
+
+    student_flops: float
+    teacher_flops: float
+    """Of every other role: frozen or learning teachers, assistants, peers, anchors."""
+    student_seconds: float
+    teacher_seconds: float
+    cache_share: float | None
+    """Share of the examples shown to frozen roles that took no forward pass; None: nothing was frozen."""
+
+
+def training_cost(record: Record) -> TrainingCost:
+    """From the record, by role. A role is the student's if it is trained on the rung that is scored."""
+    student, frozen = set(), set()
+    shown = 0
+    rungs: dict[str, str] = {}  # the rung that a role's weights go back to
+    for stage in record.stages:
+        for name, role in stage.roles.items():
+            key = f"{stage.name}.{name}"
+            rungs[key] = rungs.get(role.weights, role.weights)
+            if not role.trainable:
+                frozen.add(key)
+                shown += stage.examples
+            elif rungs[key] == record.student:
+                student.add(key)
+    roles = record.cost.roles
+    forwards = sum(role.forwards for key, role in roles.items() if key in frozen)
+    return TrainingCost(
+        student_flops=sum(role.flops for key, role in roles.items() if key in student),
+        teacher_flops=sum(role.flops for key, role in roles.items() if key not in student),
+        student_seconds=sum(role.seconds for key, role in roles.items() if key in student),
+        teacher_seconds=sum(role.seconds for key, role in roles.items() if key not in student),
+        cache_share=max(0.0, 1 - forwards / shown) if shown else None,
+    )
 
 
 def row_key(record: Record) -> str:
@@ -227,7 +264,7 @@ def row_key(record: Record) -> str:
 
 
 def identity(record: Record) -> dict[str, Any]:
-    """The configuration that tells rows apart that would read alike."""
+    """The configuration that distinguishes rows with the same label."""
     config = {key: value for key, value in record.config.items() if key not in NOT_COMPARED}
     return config | {"settings": record.settings, "ladder": record.ladder}
 
@@ -244,6 +281,6 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def label(method: str, settings: Mapping[str, Any]) -> str:
-    """A method with settings, as people read it."""
+    """A method with its settings, as shown to people."""
     parts = (f" {k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in flat(settings).items())
     return method + "".join(parts)

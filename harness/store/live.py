@@ -1,8 +1,7 @@
-"""What a run says of itself while it trains: `progress.json` in its work folder, always whole.
+"""The progress of a run while it trains: `progress.json` in its work folder, replaced in one step.
 
-The runner writes it (`telling`), at most once a second, and takes it away as the run ends. Of a run that was killed
-it stays behind, and its age tells. The history up to the newest checkpoint is in that checkpoint. This module
-imports neither torch nor ray.
+Whoever executes the run writes it (`progress_file`), at most once a second, and deletes it when the run ends. After a
+run was killed it stays behind, and its age shows that. The history up to the newest checkpoint is in that checkpoint.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +24,10 @@ from harness.store.store import Problem, Store
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.models.distributed import ProcessGroup
-    from harness.planning.plan import Plan
-
 FILE = "progress.json"
 EVERY_SECONDS = 1.0
 SILENT_SECONDS = 120.0
-"""A run that said nothing for so long may have been killed, or has long steps."""
+"""A run that wrote nothing for so long may have been killed, or has long steps."""
 
 
 class Now(BaseModel):
@@ -58,7 +54,7 @@ class Now(BaseModel):
 
     @property
     def silent(self) -> bool:
-        """Whether it said nothing for a while."""
+        """Whether it wrote nothing for `SILENT_SECONDS`."""
         return time.time() - self.updated > SILENT_SECONDS
 
 
@@ -66,57 +62,42 @@ class Now(BaseModel):
 
 
 @contextmanager
-def telling(plan: Plan, io: ProcessGroup, work: Path) -> Iterator[None]:
-    """While it lasts, what rank 0 reports also stands in the work folder. It never makes a run fail."""
-    if io.rank != 0:
-        yield
-        return
-    report = io.report
-    config = plan.config
-    about = {
-        "run_id": plan.run_id,
-        "method": config.method,
-        "benchmark": config.benchmark,
-        "student": config.student,
-        "seed": config.seed,
-        "tags": config.tags,
-        "stages": [planned.stage.name for planned in plan.stages],
-    }
-    io.report = _teller(report, work, about)
+def progress_file(work: Path, about: Mapping[str, Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """While it lasts, the function it gives writes a run's events to `work/progress.json`. It never makes a run fail.
+
+    `about` holds the fields of `Now` that stay the same: run_id, method, benchmark, student, seed, tags, stages. An
+    event has stage, step and steps, and may have losses by `role.term`.
+    """
     try:
-        yield
+        yield _writer(work, about)
     finally:
-        io.report = report
         with suppress(OSError):
             (work / FILE).unlink(missing_ok=True)
             work.rmdir()  # only where nothing else is in it
 
 
-def _teller(
-    report: Callable[[dict[str, Any]], None], work: Path, about: dict[str, Any]
-) -> Callable[[dict[str, Any]], None]:
+def _writer(work: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], None]:
     started = time.time()
-    told = 0.0
+    written = 0.0
     points: list[HistoryRow] = []
 
-    def tell(event: dict[str, Any]) -> None:
-        nonlocal told
-        report(event)
+    def write(event: Mapping[str, Any]) -> None:
+        nonlocal written
         stage, step, steps = event["stage"], event["step"], event["steps"]
         for key, value in event.get("losses", {}).items():
             role, _, term = key.partition(".")
             points.append(HistoryRow(stage, step, step / steps, role, f"loss/{term}", value))
-        if time.monotonic() - told < EVERY_SECONDS and told:
+        if time.monotonic() - written < EVERY_SECONDS and written:
             return
-        told = time.monotonic()
+        written = time.monotonic()
         now = {"started": started, "updated": time.time(), "stage": stage, "step": step, "steps": steps}
         with suppress(OSError):
             work.mkdir(parents=True, exist_ok=True)
             part = work / f".{FILE}-{os.getpid()}"
-            part.write_text(json.dumps(about | now | {"points": points}), encoding="utf-8")
+            part.write_text(json.dumps({**about, **now, "points": points}), encoding="utf-8")
             os.replace(part, work / FILE)
 
-    return tell
+    return write
 
 
 # ------------------------------------------------------------------------------------------- reading
@@ -124,7 +105,7 @@ def _teller(
 
 @dataclass(frozen=True)
 class Paused:
-    """A run that isn't under way and has a checkpoint to go on from."""
+    """A run that was stopped and has a checkpoint to go on from."""
 
     run_id: str
     checkpoint: str
@@ -133,7 +114,7 @@ class Paused:
 
 
 def running(store: Store) -> list[Now | Problem]:
-    """The runs that say something of themselves, the one that began last first. A done run is none."""
+    """The runs with a progress file, the one that was started last first."""
     found: list[Now | Problem] = []
     for folder in _work_folders(store):
         try:
@@ -146,7 +127,7 @@ def running(store: Store) -> list[Now | Problem]:
 
 
 def paused(store: Store) -> list[Paused]:
-    """The runs that were stopped and can go on, the youngest first."""
+    """The runs that were stopped and can go on, the newest checkpoint first."""
     found = []
     for folder in _work_folders(store):
         checkpoints = _checkpoints(folder)
@@ -176,7 +157,7 @@ def _saved(work: Path) -> list[HistoryRow]:
 
 
 def _work_folders(store: Store) -> list[Path]:
-    work = store.place.scratch / ".work"
+    work = store.backend.scratch / ".work"
     with suppress(OSError):
         return sorted(folder for folder in work.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     return []

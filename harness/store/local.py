@@ -1,7 +1,7 @@
-"""Where a store's files lie: a local folder (`LocalPlace`), or a bucket behind fsspec (`harness.store.object_storage`).
+"""A store in a local folder, or in one that machines share.
 
-A place knows names below its root ("run-1/record.json") and how to make a run's folder appear whole or not at
-all. Locally that is one rename of a folder that was filled and flushed beside it, by one writer at a time.
+A run appears in one step: its folder is filled and flushed under a temporary name beside it and then renamed, by one
+writer at a time.
 """
 
 from __future__ import annotations
@@ -12,86 +12,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 from uuid import uuid4
 
 from harness.errors import StoreError
-from harness.record import Record, parse_record
+from harness.store.backend import RECORD, already_done, is_done
 
-STALE_SECONDS = 24 * 3600.0
-RECORD = "record.json"
 JOB_FOLDER = "working_dir_files"
-"""Where Ray keeps the working directories of its jobs."""
+"""Where Ray unpacks the working directories of its jobs."""
 LOCK = ".lock"
-"""Held by the process that moves a run into a local store just now; the file stays."""
+"""Locked by the process that is moving a run into a local store; the file itself stays."""
 LOCK_SECONDS = 60.0
-CATALOGUE = ".catalogue"
-"""The folder of the compacted catalogue, see `harness.store.catalog`."""
 
 
-class Place(Protocol):
-    """The root of a store. Methods that read raise `FileNotFoundError` or another `OSError`."""
-
-    url: str
-    """What opens this place again, also in another process."""
-    scratch: Path
-    """The local folder for work in progress and caches."""
-
-    def check_writable(self) -> None:
-        """Try a file in the root. Raises `StoreError`."""
-        ...
-
-    def folders(self) -> dict[str, str]:
-        """Every folder of the root by name, with a stamp that changes when its record does; "" for no record."""
-        ...
-
-    def exists(self, name: str) -> bool:
-        """Whether there is a file or folder of this name."""
-        ...
-
-    def read(self, name: str) -> bytes:
-        """A file's bytes."""
-        ...
-
-    def open(self, name: str) -> IO[bytes]:
-        """A file to read and seek in."""
-        ...
-
-    def file(self, run_id: str, name: str) -> str:
-        """The place's own name of a run's file, say of `predictions.parquet`."""
-        ...
-
-    def files(self, run_id: str) -> dict[str, str]:
-        """A run's files: by name within the run, the place's own name."""
-        ...
-
-    def publish(self, folder: Path, run_id: str) -> None:
-        """Make a filled local folder the run's: a done run is never lost, whatever others do. May move it."""
-        ...
-
-    def put(self, file: Path, name: str) -> None:
-        """Move a local file below `scratch` to a name: whole or not at all, replacing what is there."""
-        ...
-
-    def keep(self, folder: Path, name: str) -> None:
-        """Make a local folder below `scratch` the only one in the folder of this name, for other machines to fetch."""
-        ...
-
-    def fetch(self, name: str, into: Path) -> None:
-        """Bring what was kept there into a local folder, and drop what else is in it."""
-        ...
-
-    def ages(self, folder: str) -> dict[str, float]:
-        """The names of the files below a folder ("" for the root's own leftovers), each with its age in seconds."""
-        ...
-
-    def remove(self, name: str) -> None:
-        """Delete a file or folder; no harm if it isn't there."""
-        ...
-
-
-class LocalPlace:
-    """A folder of this machine, or one that it shares."""
+class LocalBackend:
+    """The backend of a folder on this machine or on a shared disk."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -102,8 +37,8 @@ class LocalPlace:
         probe = self.root / f".tmp-probe-{uuid4().hex[:8]}"
         if JOB_FOLDER in self.root.parts:
             raise StoreError(
-                f"store {self.url!r} lies in the Ray job's own copy of the code, which goes with the job: give --store "
-                "a whole path that all nodes see, or a bucket (s3://bucket/prefix)"
+                f"store {self.url!r} lies in the Ray job's copy of the code, which Ray deletes after the job: give "
+                "--store an absolute path that all nodes see, or a bucket (s3://bucket/prefix)"
             )
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -116,7 +51,7 @@ class LocalPlace:
             ) from None
 
     def folders(self) -> dict[str, str]:
-        return {entry.name: _stamp(entry.path) for entry in self._entries() if entry.is_dir()}
+        return {entry.name: _version(entry.path) for entry in self._entries() if entry.is_dir()}
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:
         try:
@@ -150,7 +85,7 @@ class LocalPlace:
     def publish(self, folder: Path, run_id: str) -> None:
         final, aside = self.root / run_id, self.root / f".tmp-{run_id}-{uuid4().hex[:8]}"
         flush(folder)
-        with self._alone():
+        with self._locked():
             if _is_done(final):
                 if _same_files(folder, final):
                     return
@@ -162,8 +97,8 @@ class LocalPlace:
         shutil.rmtree(aside, ignore_errors=True)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One writer at a time looks at a run and replaces it; the system lets go of a killed one's lock."""
+    def _locked(self) -> Iterator[None]:
+        """One writer at a time looks at a run and replaces it; the system releases the lock of a killed process."""
         from filelock import FileLock, Timeout
 
         try:
@@ -171,8 +106,8 @@ class LocalPlace:
                 yield
         except Timeout:
             raise StoreError(
-                f"store {self.url!r}: another process has held its {LOCK} for {LOCK_SECONDS:.0f} s; a run is moved in "
-                "less than one: stop that process (or delete the file, where its machine is gone) and run again"
+                f"store {self.url!r}: another process has held its {LOCK} for {LOCK_SECONDS:.0f} s, and moving a run "
+                "takes less than 1 s: stop that process (or delete the file, if its machine is gone) and run again"
             ) from None
 
     def put(self, file: Path, name: str) -> None:
@@ -183,13 +118,13 @@ class LocalPlace:
         os.replace(file, final)
         _flush_folder(final.parent)
 
-    def keep(self, folder: Path, name: str) -> None:
-        """It is where it should be: whoever shares the root sees it."""
+    def upload_checkpoint(self, folder: Path, name: str) -> None:
+        """Nothing to do: whoever shares the root sees the checkpoint."""
 
-    def fetch(self, name: str, into: Path) -> None:
-        """It is there already."""
+    def download_checkpoint(self, name: str, into: Path) -> None:
+        """Nothing to do: the checkpoint is there."""
 
-    def ages(self, folder: str) -> dict[str, float]:
+    def files_with_age(self, folder: str) -> dict[str, float]:
         base = self.root / folder if folder else self.root
         now, found = time.time(), {}
         for path in base.glob("*" if folder else ".tmp-*"):
@@ -207,23 +142,6 @@ class LocalPlace:
             return
 
 
-def already_done(run_id: str, url: str) -> str:
-    """What to say to a writer of other results for a finished run."""
-    return (
-        f"run {run_id} is already done in {url!r}: a finished run never changes; "
-        "write to another store, or delete the run's folder first"
-    )
-
-
-def is_done(text: bytes) -> bool:
-    """Whether the text of a record is that of a finished run."""
-    try:
-        record = parse_record(text.decode("utf-8"))
-    except UnicodeDecodeError:
-        return False
-    return isinstance(record, Record) and record.status == "done"
-
-
 def _is_done(folder: Path) -> bool:
     try:
         return is_done((folder / RECORD).read_bytes())
@@ -231,7 +149,7 @@ def _is_done(folder: Path) -> bool:
         return False
 
 
-def _stamp(folder: str) -> str:
+def _version(folder: str) -> str:
     try:
         found = os.stat(os.path.join(folder, RECORD))
     except OSError:

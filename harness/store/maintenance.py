@@ -1,4 +1,4 @@
-"""Looking after a store: what is in it, what can go, taking over another store's runs, handing its tables on."""
+"""Maintenance of a store: list its runs, delete garbage, merge another store, export tables."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from harness.errors import ConfigError, StoreError, first_line
 from harness.store import index, manifest
+from harness.store.backend import CATALOGUE, RECORD
 from harness.store.catalog import View
-from harness.store.local import CATALOGUE, RECORD, LocalPlace
+from harness.store.local import LocalBackend
 from harness.store.schemas import PREDICTIONS
 from harness.store.store import Problem, Store
 
@@ -25,10 +26,10 @@ HOUR, DAY = 3600.0, 24 * 3600.0
 
 
 def runs(store: Store, equal: Mapping[str, str | int | None] | None = None, where: str | None = None) -> pa.Table:
-    """One line a run by id: the plain columns of `entries.RUNS`, and `<split>_<metric>` of the stated figures.
+    """One line per run by id: the plain columns of `index.RUNS`, and `<split>_<metric>` of the recorded metrics.
 
     `equal` restricts columns to values (`tag`: one of the tags), `where` is an SQL condition over the columns.
-    Raises `ConfigError` for a condition that DuckDB can't take.
+    Raises `ConfigError` for a condition that DuckDB rejects.
     """
     import duckdb
 
@@ -55,7 +56,7 @@ def runs(store: Store, equal: Mapping[str, str | int | None] | None = None, wher
 
 
 def _with_figures(lines: pa.Table) -> pa.Table:
-    """The light columns, and a column for each stated figure of each split, with its bounds."""
+    """The light columns, and a column for each recorded metric of each split, with its bounds."""
     stated: list[dict[str, float | None]] = []
     for metrics in lines["metrics"].to_pylist():
         of_run: dict[str, float | None] = {}
@@ -73,26 +74,26 @@ def _with_figures(lines: pa.Table) -> pa.Table:
 
 
 @dataclass(frozen=True)
-class Rubbish:
-    """Something that nobody needs any more."""
+class Garbage:
+    """A file or folder that can be deleted."""
 
     name: str
     why: str
     local: bool = False
-    """Whether it lies in the local scratch folder of a store that is elsewhere."""
+    """Whether it lies in the local scratch folder of a store in a bucket."""
 
 
-def rubbish(store: Store, unfinished_days: float = 7.0) -> list[Rubbish]:
-    """What `gc` would delete: leftovers of killed writers, work of dead runs, old files of the catalogue.
+def garbage(store: Store, unfinished_days: float = 7.0) -> list[Garbage]:
+    """What `gc` deletes: leftovers of killed writers, work folders that nobody needs, old files of the catalogue.
 
-    The working state of an unfinished run is what it would go on from: it is kept for `unfinished_days`.
+    An unfinished run would go on from its work folder, which is therefore kept for `unfinished_days`.
     """
-    found = [Rubbish(name, "left over by a killed writer") for name in store.leftovers()]
-    scratch = store.place.scratch
-    if not isinstance(store.place, LocalPlace):
+    found = [Garbage(name, "left over by a killed writer") for name in store.leftovers()]
+    scratch = store.backend.scratch
+    if not isinstance(store.backend, LocalBackend):
         found += [
-            Rubbish(name, "left over by a killed writer", local=True)
-            for name, age in LocalPlace(scratch).ages("").items()
+            Garbage(name, "left over by a killed writer", local=True)
+            for name, age in LocalBackend(scratch).files_with_age("").items()
             if age > DAY
         ]
     found += list(_dead_work(store, scratch / ".work", unfinished_days))
@@ -100,47 +101,49 @@ def rubbish(store: Store, unfinished_days: float = 7.0) -> list[Rubbish]:
     return found
 
 
-def _dead_work(store: Store, work: Path, unfinished_days: float) -> Iterator[Rubbish]:
-    local = not isinstance(store.place, LocalPlace)
+def _dead_work(store: Store, work: Path, unfinished_days: float) -> Iterator[Garbage]:
+    local = not isinstance(store.backend, LocalBackend)
     for folder in sorted(work.iterdir()) if work.is_dir() else ():
         name = f".work/{folder.name}"
         age = time.time() - max((p.stat().st_mtime for p in [folder, *folder.rglob("*")] if p.exists()), default=0.0)
         if folder.name.startswith("."):  # of a cluster, see `harness.execution.ray_train`
             if age > DAY:
-                yield Rubbish(name, "left over by a killed cluster run", local)
+                yield Garbage(name, "left over by a killed cluster run", local)
         elif not isinstance(found := store.load(folder.name), Problem) and found.status == "done":
             if age > HOUR:  # a run that has just written its record deletes it itself
-                yield Rubbish(name, "working state of a run that is done", local)
+                yield Garbage(name, "working state of a run that is done", local)
         elif age > unfinished_days * DAY:
-            yield Rubbish(name, f"working state of an unfinished run, untouched for {age / DAY:.0f} days", local)
+            yield Garbage(name, f"working state of an unfinished run, untouched for {age / DAY:.0f} days", local)
 
 
-def _old_catalogue(store: Store) -> Iterator[Rubbish]:
-    """Files that the newest state doesn't use. A reader may still be at them: an hour is left to it."""
-    names = manifest.manifests(store.place)
+def _old_catalogue(store: Store) -> Iterator[Garbage]:
+    """Files that the newest state doesn't use, and that no reader needs who began an hour ago."""
+    names = manifest.manifests(store.backend)
     if not names:
         return
-    newest = manifest.load(store.place, names[-1])
+    newest = manifest.load(store.backend, names[-1])
     keep = {names[-1]} | (newest.files if newest else set())
-    for path, age in store.place.ages(CATALOGUE).items():
+    for path, age in store.backend.files_with_age(CATALOGUE).items():
         name = path.removeprefix(f"{CATALOGUE}/")
         if name not in keep and name != "cache" and age > HOUR:
-            yield Rubbish(path, "of an older state of the catalogue")
-    cache = store.place.scratch / CATALOGUE / "cache"
+            yield Garbage(path, "of an older state of the catalogue")
+    cache = store.backend.scratch / CATALOGUE / "cache"
     for file in sorted(cache.iterdir()) if cache.is_dir() else ():
         if time.time() - file.stat().st_mtime > 7 * DAY:
-            yield Rubbish(
-                f"{CATALOGUE}/cache/{file.name}", "an answer of a week ago", not isinstance(store.place, LocalPlace)
+            yield Garbage(
+                f"{CATALOGUE}/cache/{file.name}",
+                "a leaderboard computed a week ago or earlier",
+                not isinstance(store.backend, LocalBackend),
             )
 
 
-def delete(store: Store, found: Sequence[Rubbish]) -> None:
-    """Delete what `rubbish` found."""
+def delete(store: Store, found: Sequence[Garbage]) -> None:
+    """Delete what `garbage` found."""
     for one in found:
         if one.local:
-            LocalPlace(store.place.scratch).remove(one.name)
+            LocalBackend(store.backend.scratch).remove(one.name)
         else:
-            store.place.remove(one.name)
+            store.backend.remove(one.name)
 
 
 # -------------------------------------------------------------------------------------------- merge
@@ -153,18 +156,18 @@ class Merged:
     copied: list[str] = field(default_factory=list)
     same: list[str] = field(default_factory=list)
     ours: list[str] = field(default_factory=list)
-    """Where theirs isn't done, or ours was to be kept."""
+    """Not copied: theirs isn't done, or ours was to be kept."""
     broken: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
 
 
 def merge(store: Store, other: Store, keep_ours: bool = False, dry_run: bool = False) -> Merged:
-    """Take over another store's runs, byte for byte; nothing is taken where the two contradict each other.
+    """Copy another store's runs, byte for byte; none if the two stores contradict each other.
 
-    A conflict is one id with different bytes, both done. Model-free controls are the same when their predictions
+    A conflict is a run that is done in both, with different bytes. Model-free controls are equal if their predictions
     are: each store writes its own, with its own date. Raises `StoreError` for conflicts unless `keep_ours`.
     """
-    result, ours = Merged(), store.stamps()
+    result, ours = Merged(), store.versions()
     for run_id in other.ids():
         theirs = other.load(run_id)
         if isinstance(theirs, Problem):
@@ -182,7 +185,7 @@ def merge(store: Store, other: Store, keep_ours: bool = False, dry_run: bool = F
     if result.conflicts and not keep_ours:
         some = ", ".join(result.conflicts[:3]) + (", ..." if len(result.conflicts) > 3 else "")
         raise StoreError(
-            f"{len(result.conflicts)} finished runs have other bytes in {other.url!r} ({some}): nothing was taken; "
+            f"{len(result.conflicts)} finished runs have other bytes in {other.url!r} ({some}): nothing was copied; "
             "delete the ones you don't trust, or keep this store's with --keep-ours"
         )
     result.ours += result.conflicts
@@ -203,9 +206,9 @@ def _same(store: Store, other: Store, run_id: str) -> bool:
             return bool(store.table(run_id, "predictions", columns).equals(other.table(run_id, "predictions", columns)))
         except StoreError:
             return False
-    here, there = store.place.files(run_id), other.place.files(run_id)
+    here, there = store.backend.files(run_id), other.backend.files(run_id)
     return here.keys() == there.keys() and all(
-        _equal(store.place.open(here[name]), other.place.open(there[name])) for name in [RECORD, *sorted(here)]
+        _equal(store.backend.open(here[name]), other.backend.open(there[name])) for name in [RECORD, *sorted(here)]
     )
 
 
@@ -223,12 +226,12 @@ def _equal(a: IO[bytes], b: IO[bytes]) -> bool:
 
 
 def export_runs(table: pa.Table, out: Path) -> None:
-    """`runs` as one Parquet or CSV file, by the name's ending. Raises `ConfigError` for another ending."""
+    """Write the table of `runs` as Parquet or CSV, by the name's ending. Raises `ConfigError` for another ending."""
     _write(out, table.schema, iter([table]))
 
 
 def export_predictions(store: Store, run_ids: Sequence[str], out: Path) -> int:
-    """The predictions of many runs in one file, a run at a time, with a column `run_id`; how many rows that are."""
+    """Write the predictions of many runs into one file, with a column `run_id`; the number of rows."""
     schema = pa.schema([("run_id", pa.string()), *PREDICTIONS])
     rows = 0
 

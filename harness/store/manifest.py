@@ -7,28 +7,31 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.store.local import CATALOGUE, Place
+from harness.store.backend import CATALOGUE, Backend
 
-VERSION = 2
-"""Of the catalogue's files. Another one is left aside, and made anew by `compact` from the runs' folders."""
+VERSION = 3
+"""Of the catalogue's files. A catalogue of another version is ignored; `compact` writes a new one from the runs."""
 
 DataKey = tuple[str, str, str]
 """What runs must share to be ranked together: benchmark, revision, fingerprint."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+_STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
-class Part(_Model):
+class Part(BaseModel):
     """A file of answers."""
+
+    model_config = _STRICT
 
     file: str
     runs: int
 
 
-class TableFiles(_Model):
-    """The files of the runs on one data."""
+class TableFiles(BaseModel):
+    """The files of the runs on the same data."""
+
+    model_config = _STRICT
 
     benchmark: str
     revision: str
@@ -41,8 +44,10 @@ class TableFiles(_Model):
         return self.benchmark, self.revision, self.fingerprint
 
 
-class Manifest(_Model):
+class Manifest(BaseModel):
     """One state of the catalogue."""
+
+    model_config = _STRICT
 
     version: int
     resamples: int
@@ -56,29 +61,29 @@ class Manifest(_Model):
         return {self.runs} | {f for t in self.tables for f in (t.examples, *(part.file for part in t.parts))}
 
 
-def manifests(place: Place) -> list[str]:
+def manifests(backend: Backend) -> list[str]:
     """The names of the manifests, oldest first."""
-    found = (name.rpartition("/")[2] for name in place.ages(CATALOGUE))
+    found = (name.rpartition("/")[2] for name in backend.files_with_age(CATALOGUE))
     return sorted(name for name in found if name.endswith(".json") and not name.startswith("."))
 
 
-def load(place: Place, name: str) -> Manifest | None:
+def load(backend: Backend, name: str) -> Manifest | None:
     """A manifest; None where it is gone, damaged or of another version."""
     try:
-        manifest = Manifest.model_validate_json(place.read(f"{CATALOGUE}/{name}"))
+        manifest = Manifest.model_validate_json(backend.read(f"{CATALOGUE}/{name}"))
     except (ValidationError, OSError):
         return None
     return manifest if manifest.version == VERSION else None
 
 
-def newest(place: Place) -> Manifest | None:
+def newest(backend: Backend) -> Manifest | None:
     """The newest manifest that this version reads."""
-    return next((found for name in reversed(manifests(place)) if (found := load(place, name))), None)
+    return next((found for name in reversed(manifests(backend)) if (found := load(backend, name))), None)
 
 
-def listing_key(stamps: Mapping[str, str]) -> str:
+def listing_key(versions: Mapping[str, str]) -> str:
     """Digest of a listing: equal as long as no run was added, replaced or deleted."""
     digest = hashlib.blake2b(digest_size=16)
-    for run_id in sorted(stamps):
-        digest.update(f"{run_id}\0{stamps[run_id]}\n".encode())
+    for run_id in sorted(versions):
+        digest.update(f"{run_id}\0{versions[run_id]}\n".encode())
     return digest.hexdigest()

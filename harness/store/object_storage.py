@@ -1,19 +1,19 @@
 """A store in a bucket: S3 and what speaks like it, or any other fsspec filesystem.
 
-Nothing can be renamed there, but one object is replaced whole or not at all. So a run's tables are uploaded
+Nothing can be renamed there, but one object is replaced in one step. So a run's tables are uploaded
 first, under a folder named by the hash of the record to come, and `record.json` last: that one put is the
 commit. Before it nobody sees the run; after it, readers find the tables by the hash of the record that they
-read, so that no reader ever mixes two writers' files:
+read, so no reader mixes the files of two writers:
 
     <root>/<run_id>/record.json
     <root>/<run_id>/<first 16 hex digits of its sha256>/predictions.parquet, history.parquet, student/
 
-A checkpoint of an unfinished run is kept under `.work/<run_id>/<its name>/` the same way, its `state.json` last: a
+A checkpoint of an unfinished run is uploaded to `.work/<run_id>/<its name>/` the same way, its `state.json` last: a
 run whose node is lost goes on elsewhere.
 
-On S3 the put is conditional (on the record being the one that we looked at, or absent), so of two writers one
-wins and the other meets its record. Elsewhere two writers that finish one run in the same moment both succeed,
-and the last one counts.
+On S3 the put is conditional (the record must still be the one that we read, or absent), so of two writers one
+wins and the other finds its record. On other filesystems two writers that finish a run at the same moment both
+succeed, and the last one counts.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from typing import IO, Any
 from uuid import uuid4
 
 from harness.errors import StoreError, first_line
-from harness.store.local import RECORD, already_done, is_done
+from harness.store.backend import RECORD, already_done, is_done
 
 CACHE = "~/.cache/hkdbench"
 LAST = "state.json"
-"""The file of a checkpoint that says that the others are there."""
+"""The file of a checkpoint that is uploaded last: a checkpoint with it is complete."""
 
 
-class Bucket:
-    """The place behind a URL like `s3://bucket/prefix`. Raises `StoreError` where no filesystem serves it."""
+class ObjectStorage:
+    """The backend of a URL like `s3://bucket/prefix`. Raises `StoreError` where no filesystem serves it."""
 
     def __init__(self, url: str) -> None:
         from fsspec.core import url_to_fs
@@ -62,35 +62,35 @@ class Bucket:
 
     def check_writable(self) -> None:
         name = f".tmp-probe-{uuid4().hex[:8]}"
-        with self._trouble("can't be written"):
+        with self._errors("can't be written"):
             self.fs.pipe_file(self._at(name), b"")
             self.fs.rm_file(self._at(name))
 
     def folders(self) -> dict[str, str]:
-        with self._trouble("can't be read"):
+        with self._errors("can't be read"):
             try:
                 found = self.fs.find(self.root, detail=True)
             except FileNotFoundError:
                 return {}
-        stamps: dict[str, str] = {}
+        versions: dict[str, str] = {}
         for path, info in found.items():
             folder, _, rest = path[len(self.root) :].lstrip("/").partition("/")
             if rest == RECORD:  # a folder without one is an upload that goes on, or was killed
                 changed = info.get("ETag") or info.get("LastModified") or info.get("created") or info.get("mtime")
-                stamps[folder] = f"{changed}-{info['size']:x}".replace('"', "")
-        return stamps
+                versions[folder] = f"{changed}-{info['size']:x}".replace('"', "")
+        return versions
 
     def exists(self, name: str) -> bool:
-        with self._trouble("can't be read"):
+        with self._errors("can't be read"):
             return bool(self.fs.exists(self._at(name)))
 
     def read(self, name: str) -> bytes:
-        with self._trouble("can't be read", absent=True):
+        with self._errors("can't be read", absent=True):
             data: bytes = self.fs.cat_file(self._at(name))
         return data
 
     def open(self, name: str) -> IO[bytes]:
-        with self._trouble("can't be read", absent=True):
+        with self._errors("can't be read", absent=True):
             handle: IO[bytes] = self.fs.open(self._at(name), "rb")
         return handle
 
@@ -105,7 +105,7 @@ class Bucket:
         return {RECORD: f"{run_id}/{RECORD}"} | {name: f"{attempt}/{name}" for name in sorted(found)}
 
     def publish(self, folder: Path, run_id: str) -> None:
-        with self._trouble("can't be written"):
+        with self._errors("can't be written"):
             self._publish(folder, run_id)
 
     def _publish(self, folder: Path, run_id: str) -> None:
@@ -117,7 +117,7 @@ class Bucket:
         for _ in range(20):
             found, tag = self._current(record)
             if found is not None and is_done(found):
-                if found == text and self._same(folder, parts, attempt):
+                if found == text and self._same_bytes(folder, parts, attempt):
                     return
                 raise StoreError(already_done(run_id, self.url))
             if not uploaded:
@@ -129,7 +129,7 @@ class Bucket:
         raise StoreError(f"run {run_id}: other writers keep replacing it; run it once at a time")
 
     def _current(self, path: str) -> tuple[bytes | None, str | None]:
-        """A record and its tag, None where there is none. The tag is taken first: a later change is noticed."""
+        """A record and its ETag, None where there is none. The tag is read first, so a later change is noticed."""
         try:
             tag = self.fs.info(path).get("ETag")
             return self.fs.cat_file(path), tag
@@ -137,7 +137,7 @@ class Bucket:
             return None, None
 
     def _commit(self, path: str, text: bytes, replaces: bool, tag: str | None) -> bool:
-        """Put the record if it is still as we saw it; False where another writer was faster."""
+        """Put the record if the old one is still what we read; False where another writer was faster."""
         condition: dict[str, Any] = {}
         if self._conditional:
             condition = {"IfMatch": tag} if replaces else {"IfNoneMatch": "*"}
@@ -153,28 +153,28 @@ class Bucket:
             raise
         return True
 
-    def _same(self, folder: Path, parts: list[Path], attempt: str) -> bool:
+    def _same_bytes(self, folder: Path, parts: list[Path], attempt: str) -> bool:
         try:
             return all(self.read(f"{attempt}/{p.relative_to(folder).as_posix()}") == p.read_bytes() for p in parts)
         except FileNotFoundError:
             return False
 
     def put(self, file: Path, name: str) -> None:
-        with self._trouble("can't be written"):
+        with self._errors("can't be written"):
             self.fs.put_file(str(file), self._at(name))
         file.unlink()
 
-    def keep(self, folder: Path, name: str) -> None:
+    def upload_checkpoint(self, folder: Path, name: str) -> None:
         there = f"{name}/{folder.name}"
-        with self._trouble("can't be written"):
+        with self._errors("can't be written"):
             files = sorted(folder.iterdir(), key=lambda file: file.name == LAST)
             for file in files:
                 self.fs.put_file(str(file), self._at(f"{there}/{file.name}"))
-            for old in self._kept(name):
+            for old in self._checkpoints(name):
                 if old != folder.name:
                     self.fs.rm(self._at(f"{name}/{old}"), recursive=True)
 
-    def _kept(self, name: str) -> dict[str, set[str]]:
+    def _checkpoints(self, name: str) -> dict[str, set[str]]:
         """The files of each folder below a name."""
         try:
             found = self.fs.find(self._at(name))
@@ -186,11 +186,11 @@ class Bucket:
             folders.setdefault(folder, set()).add(file)
         return folders
 
-    def fetch(self, name: str, into: Path) -> None:
-        with self._trouble("can't be read"):
-            whole = {folder: files for folder, files in self._kept(name).items() if LAST in files}
-            newest = max(whole, default="")
-            # What this machine has beside the newest may be of a time when another machine had the run.
+    def download_checkpoint(self, name: str, into: Path) -> None:
+        with self._errors("can't be read"):
+            complete = {folder: files for folder, files in self._checkpoints(name).items() if LAST in files}
+            newest = max(complete, default="")
+            # Other checkpoints here may be older than what another machine trained meanwhile.
             for other in into.glob("checkpoint-*"):
                 if other.name != newest:
                     shutil.rmtree(other, ignore_errors=True)
@@ -198,25 +198,25 @@ class Bucket:
                 return
             part = into / f".part-{newest}-{uuid4().hex[:8]}"
             part.mkdir(parents=True)
-            for file in whole[newest]:
+            for file in complete[newest]:
                 self.fs.get_file(self._at(f"{name}/{newest}/{file}"), str(part / file))
             try:
                 part.rename(into / newest)
             except OSError:  # another rank on this machine was faster
                 shutil.rmtree(part)
 
-    def ages(self, folder: str) -> dict[str, float]:
-        with self._trouble("can't be read"):
+    def files_with_age(self, folder: str) -> dict[str, float]:
+        with self._errors("can't be read"):
             try:
                 found = self.fs.find(self._at(folder), detail=True)
             except FileNotFoundError:
                 return {}
         named = {path[len(self.root) :].lstrip("/"): info for path, info in found.items()}
-        names = set(named) if folder else set(self._strays(list(named)))
+        names = set(named) if folder else set(self._orphans(list(named)))
         return {name: _age(named[name]) for name in sorted(names)}
 
-    def _strays(self, names: list[str]) -> Iterator[str]:
-        """Probes, and tables whose record never came or was replaced: what no reader is led to."""
+    def _orphans(self, names: list[str]) -> Iterator[str]:
+        """Probes, and tables whose record was never written or was replaced: no reader finds them."""
         runs: dict[str, list[str]] = {}
         for name in names:
             run_id, slash, rest = name.partition("/")
@@ -240,10 +240,10 @@ class Bucket:
             return
 
     @contextmanager
-    def _trouble(self, what: str, absent: bool = False) -> Iterator[None]:
-        """Each filesystem has errors of its own (no credentials, no network, no access): one line for all.
+    def _errors(self, what: str, absent: bool = False) -> Iterator[None]:
+        """Turn each filesystem's own errors (credentials, network, access) into one `StoreError`.
 
-        `absent`: that a file isn't there is an answer, not trouble.
+        `absent`: a `FileNotFoundError` is an answer, and passes through.
         """
         try:
             yield
@@ -254,7 +254,7 @@ class Bucket:
                 raise
             missing = "expected an existing bucket: " if isinstance(error, FileNotFoundError) else ""
             raise StoreError(
-                f"store {self.url!r} {what}: {first_line(error)}; {missing}mend that, or choose another with "
+                f"store {self.url!r} {what}: {first_line(error)}; {missing}fix that, or choose another store with "
                 "--store or HKDBENCH_STORE"
             ) from None
 

@@ -1,4 +1,4 @@
-"""The tables of a run's folder: predictions and history. One row an answered example, one a logged value."""
+"""The tables of a run's folder: predictions (one row per answered example) and history (one per logged value)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ PREDICTIONS = pa.schema(
         ("text", pa.string()),
     ]
 )
-"""An answered example: gold and chosen (-1: unread) index its options, scores (K,) has one number an option (none
-where only a text was given), `text` is the answer in words, where it came as such."""
+"""An answered example: `gold` and `chosen` (-1: no option was read from the answer) index its options; `scores` (K,)
+holds one number per option (empty if only a text was given); `text` is the answer in words, if it was given so."""
 
 HISTORY = pa.schema(
     [

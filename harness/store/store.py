@@ -1,18 +1,18 @@
-"""The store: one folder a run, written once. Many writers may share a root; no server is needed.
+"""The store: one folder per run, written once. Many writers may share a root; no server is needed.
 
-    <root>/<run_id>/record.json           what was run and what came out (`harness.record.Record`)
-    <root>/<run_id>/predictions.parquet   one row an example and split
-    <root>/<run_id>/history.parquet       one row a logged value
-    <root>/<run_id>/student/              the trained student, where it was kept
-    <root>/<run_id>/received.json         only of a run that came from elsewhere (`harness.submission.submit`)
-    <root>/.work/<run_id>/                what an unfinished run needs to go on; the train loop's own
-    <root>/.catalogue/                    what `compact` gathered from all runs, see `harness.store.catalog`
-    <root>/.tmp-*                         folders being written; leftovers of killed writers go after a day
+    <root>/<run_id>/record.json           what was run and its results (`harness.record.Record`)
+    <root>/<run_id>/predictions.parquet   one row per example and split
+    <root>/<run_id>/history.parquet       one row per logged value
+    <root>/<run_id>/student/              the trained student, if it was to be saved
+    <root>/<run_id>/received.json         only of a run that was sent by somebody (`harness.submission.submit`)
+    <root>/.work/<run_id>/                checkpoints and progress of an unfinished run
+    <root>/.catalogue/                    the compacted catalogue of all runs, see `harness.store.catalog`
+    <root>/.tmp-*                         folders being written; those that killed writers left are deleted after a day
 
-A folder is filled under a temporary name, flushed to disk and renamed, so that a reader sees all of a run or
-nothing. A finished run never changes; a failed or interrupted one may be replaced. The root may also be a URL
-like `s3://bucket/prefix` (`harness.store.object_storage` says how a run appears whole there); work in progress then
-lies in a local cache, `HKDBENCH_CACHE` or `~/.cache/hkdbench`.
+A folder is filled under a temporary name, flushed to disk and renamed, so a reader sees all of a run or nothing. A
+finished run never changes; a failed or interrupted one may be replaced. The root may also be a URL like
+`s3://bucket/prefix` (`harness.store.object_storage` says how a run is published there); work in progress then lies
+in a local cache, `HKDBENCH_CACHE` or `~/.cache/hkdbench`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from harness.api import Split
 from harness.errors import StoreError, first_line
 from harness.record import Received, Record, parse_record
 from harness.store import checksums
-from harness.store.local import RECORD, STALE_SECONDS, LocalPlace, Place
+from harness.store.backend import RECORD, STALE_SECONDS, Backend
+from harness.store.local import LocalBackend
 from harness.store.schemas import (
     HISTORY,
     PREDICTIONS,
@@ -81,49 +82,51 @@ class Problem:
 
 
 class Store:
-    """The runs under a root (default: `HKDBENCH_STORE`, else `./runs`), made by the first write.
+    """The runs under a root (default: `HKDBENCH_STORE`, else `./runs`); the first write makes it.
 
-    The root is a folder or the URL of an fsspec filesystem. Raises `StoreError` for a URL that nothing serves.
+    The root is a folder or the URL of an fsspec filesystem. Raises `StoreError` for a URL that no filesystem serves.
     """
 
-    place: Place
+    backend: Backend
 
     def __init__(self, root: str | Path | None = None) -> None:
         named = str(root or os.environ.get("HKDBENCH_STORE") or DEFAULT_ROOT).removeprefix("file://")
         if "://" in named:
-            from harness.store.object_storage import Bucket
+            from harness.store.object_storage import ObjectStorage
 
-            self.place = Bucket(named)
+            self.backend = ObjectStorage(named)
         else:
-            self.place = LocalPlace(Path(named).expanduser().absolute())
+            self.backend = LocalBackend(Path(named).expanduser().absolute())
 
     @property
     def url(self) -> str:
-        """What opens this store again, in this process or in another."""
-        return self.place.url
+        """What opens this store again, also in another process."""
+        return self.backend.url
 
     @property
     def root(self) -> Path:
         """The folder of a local store. Raises `StoreError` for any other."""
-        if not isinstance(self.place, LocalPlace):
-            raise StoreError(f"store {self.url!r} is no local folder, which this needs: choose one with --store")
-        return self.place.root
+        if not isinstance(self.backend, LocalBackend):
+            raise StoreError(
+                f"store {self.url!r} isn't a local folder, which this command needs: choose one with --store"
+            )
+        return self.backend.root
 
     # ------------------------------------------------------------------------------------- writing
 
     def check_writable(self) -> None:
-        """Makes the root where it is missing, tries a file in it, drops leftovers. Raises `StoreError`."""
-        self.place.check_writable()
+        """Make the root if it is missing, write a file there, delete leftovers. Raises `StoreError`."""
+        self.backend.check_writable()
         for name in self.leftovers():
-            self.place.remove(name)
+            self.backend.remove(name)
 
     def write_text(self, name: str, text: str) -> None:
-        """Put a text file beside the runs, whole or not at all, replacing what is there. Raises `StoreError`."""
-        part = self.place.scratch / f".tmp-{Path(name).name}-{uuid4().hex[:8]}"
+        """Put a text file beside the runs in one step, replacing what is there. Raises `StoreError`."""
+        part = self.backend.scratch / f".tmp-{Path(name).name}-{uuid4().hex[:8]}"
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
             part.write_text(text, encoding="utf-8")
-            self.place.put(part, name)
+            self.backend.put(part, name)
         except StoreError:
             raise
         except OSError as error:
@@ -133,8 +136,8 @@ class Store:
                 part.unlink(missing_ok=True)
 
     def leftovers(self) -> list[str]:
-        """The temporary files and folders of writers that were killed, a day ago or longer."""
-        return [name for name, age in self.place.ages("").items() if age > STALE_SECONDS]
+        """The temporary files and folders that writers left which were killed a day ago or earlier."""
+        return [name for name, age in self.backend.files_with_age("").items() if age > STALE_SECONDS]
 
     def write(
         self,
@@ -143,7 +146,7 @@ class Store:
         history: pd.DataFrame | None = None,
         student: Path | None = None,
     ) -> Path:
-        """Publishes a run's folder in one step and returns it; `student` is a folder to copy into it.
+        """Publish a run's folder in one step and return it; `student` is a folder to copy into it.
 
         A failed or interrupted record of this id is replaced. Raises `StoreError` when the run is already
         done and not byte for byte the same, or when a table doesn't fit its schema; nothing is left behind.
@@ -163,35 +166,35 @@ class Store:
                 pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
             if student is not None:
                 shutil.copytree(student, folder / "student")
-            (folder / RECORD).write_bytes(checksums.sealed(record, folder))
+            (folder / RECORD).write_bytes(checksums.with_checksums(record, folder))
 
         return self._publish(run_id, fill)
 
     def copy(self, run_id: str, source: Store) -> None:
-        """Takes over a run from another store, byte for byte. Raises `StoreError` as `write` does."""
+        """Copy a run from another store, byte for byte. Raises `StoreError` as `write` does."""
 
         def fill(folder: Path) -> None:
-            for name, there in source.place.files(_checked(run_id)).items():
+            for name, there in source.backend.files(_checked(run_id)).items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                with source.place.open(there) as reader, open(folder / name, "wb") as writer:
+                with source.backend.open(there) as reader, open(folder / name, "wb") as writer:
                     shutil.copyfileobj(reader, writer)
 
         self._publish(run_id, fill)
 
     def _publish(self, run_id: str, fill: Callable[[Path], None]) -> Path:
-        scratch = self.place.scratch
+        scratch = self.backend.scratch
         temporary = scratch / f".tmp-{run_id}-{uuid4().hex[:8]}"
         try:
             scratch.mkdir(parents=True, exist_ok=True)
             temporary.mkdir()
             fill(temporary)
-            self.place.publish(temporary, run_id)
+            self.backend.publish(temporary, run_id)
         except StoreError:
             raise
         except OSError as error:
             raise StoreError(
                 f"run {run_id} can't be written to {self.url!r}: {error.strerror or error}; "
-                "mend that, or choose another store with --store or HKDBENCH_STORE"
+                "fix that, or choose another store with --store or HKDBENCH_STORE"
             ) from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -199,17 +202,17 @@ class Store:
 
     def work(self, run_id: str) -> Path:
         """The local folder for the working state of an unfinished run: the caller makes and deletes it."""
-        return self.place.scratch / ".work" / _checked(run_id)
+        return self.backend.scratch / ".work" / _checked(run_id)
 
     # ------------------------------------------------------------------------------------- reading
 
-    def stamps(self) -> dict[str, str]:
-        """Every run by id, sorted, with a stamp that changes when its record does: one listing, no file opened."""
-        return {name: stamp for name, stamp in sorted(self.place.folders().items()) if _RUN_ID.fullmatch(name)}
+    def versions(self) -> dict[str, str]:
+        """Every run by id, sorted, with a version that changes when its record does: one listing, no file is opened."""
+        return {name: version for name, version in sorted(self.backend.folders().items()) if _RUN_ID.fullmatch(name)}
 
     def ids(self) -> list[str]:
         """The names of all run folders, sorted; whether their records are sound isn't looked at."""
-        return list(self.stamps())
+        return list(self.versions())
 
     def status(self, run_id: str) -> str | None:
         """`done`, `failed` or `interrupted`; None where the run isn't there or its record is broken."""
@@ -219,7 +222,7 @@ class Store:
     def load(self, run_id: str) -> Record | Problem:
         """The record of a run's folder, or what is wrong with it."""
         try:
-            record = parse_record(self.place.read(f"{run_id}/{RECORD}").decode("utf-8"))
+            record = parse_record(self.backend.read(f"{run_id}/{RECORD}").decode("utf-8"))
         except FileNotFoundError:
             return Problem(run_id, f"{RECORD} is missing; delete the folder")
         except (OSError, UnicodeDecodeError) as error:
@@ -237,12 +240,12 @@ class Store:
                 yield loaded
 
     def settled(self, run_id: str) -> Record | Problem | None:
-        """A listed run, looked at twice where it is being replaced this very moment; None: it was deleted."""
+        """A listed run; read again if it was just being replaced. None: it was deleted."""
         loaded = self.load(run_id)
         if isinstance(loaded, Problem):
-            if not self.place.exists(run_id):
+            if not self.backend.exists(run_id):
                 time.sleep(0.05)
-                if not self.place.exists(run_id):
+                if not self.backend.exists(run_id):
                     return None
             loaded = self.load(run_id)
         return loaded
@@ -259,7 +262,7 @@ class Store:
         """The record of a run. Raises `StoreError` where there is none or it is broken."""
         loaded = self.load(_checked(run_id))
         if isinstance(loaded, Problem):
-            raise StoreError(f"run {loaded}") if self.place.exists(run_id) else self._unknown(run_id)
+            raise StoreError(f"run {loaded}") if self.backend.exists(run_id) else self._unknown(run_id)
         return loaded
 
     def find(self, prefix: str) -> Record:
@@ -296,13 +299,13 @@ class Store:
         _checked(run_id)
         schema = TABLES[name] if columns is None else pa.schema([TABLES[name].field(c) for c in columns])
         try:
-            parquet = pq.ParquetFile(pa.BufferReader(self.place.read(self.place.file(run_id, f"{name}.parquet"))))
+            parquet = pq.ParquetFile(pa.BufferReader(self.backend.read(self.backend.file(run_id, f"{name}.parquet"))))
             found = parquet.read(columns=[n for n in schema.names if n in parquet.schema_arrow.names])
             if "text" in schema.names and "text" not in found.column_names:  # older than imported answers
                 found = found.append_column("text", pa.nulls(len(found), pa.string()))
             return found.select(schema.names).cast(schema)
         except FileNotFoundError:
-            if not self.place.exists(run_id):
+            if not self.backend.exists(run_id):
                 raise self._unknown(run_id) from None
             raise StoreError(f"run {run_id} has no {name} (status: {self.status(run_id) or 'unknown'})") from None
         except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowTypeError, KeyError, OSError) as error:
@@ -311,9 +314,11 @@ class Store:
             ) from None
 
     def received(self, run_id: str) -> Received | None:
-        """Where a run came from that wasn't made here; None for one that was. Raises `StoreError`."""
+        """When and from which file a run was added; None for one that was made here. Raises `StoreError`."""
         try:
-            return Received.model_validate_json(self.place.read(self.place.file(_checked(run_id), checksums.RECEIVED)))
+            return Received.model_validate_json(
+                self.backend.read(self.backend.file(_checked(run_id), checksums.RECEIVED))
+            )
         except FileNotFoundError:
             return None
         except (ValidationError, OSError) as error:
@@ -335,6 +340,6 @@ def _checked(run_id: str) -> str:
     """The id itself. Raises `StoreError` for one that could be a path."""
     if not _RUN_ID.fullmatch(run_id):
         raise StoreError(
-            f"run id {run_id!r}: expected at most 128 letters, digits, '.', '_' and '-', and a letter or digit first"
+            f"run id {run_id!r}: expected at most 128 letters, digits, '.', '_' and '-', the first a letter or digit"
         )
     return run_id

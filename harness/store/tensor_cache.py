@@ -1,15 +1,14 @@
-"""What frozen and tuned teachers gave, kept on disk for every run that would compute the same again.
+"""A cache on disk of teachers' outputs and tuned weights, for every run that would compute the same again.
 
-    <root>/<kind>/<aa>/<key>-<sum>.safetensors     an entry; aa: the key's first two digits
+    <root>/<kind>/<aa>/<key>-<sum>.safetensors     an entry; aa: the first two digits of the key
     <root>/<kind>/<aa>/.part-*                      being written; never read
-    <root>/<kind>/<aa>/<key>.lock                   held by the process that makes the entry just now
+    <root>/<kind>/<aa>/<key>.lock                   locked by the process that is computing the entry
 
-`key` is a sha256 of all that the content depends on (`harness.train.teacher_cache`), `sum` the beginning of the
-file's own
-sha256, compared whenever it is opened: an entry is whole, or it is deleted and made again. Entries are written
-beside their name and renamed, so readers and writers need no lock; the lock only keeps two processes from making one
-thing twice. It is the system's own (flock): whoever is killed lets go of it. The folder keeps to a size by dropping
-what was used longest ago. This module imports no torch until tensors are asked for.
+`key` is a sha256 of all that the content depends on (`harness.train.teacher_cache`), `sum` the beginning of the file's
+own sha256, which is compared whenever it is opened: a damaged entry is deleted and computed again. Entries are written
+under a temporary name and renamed, so readers and writers need no lock; the lock only keeps two processes from
+computing the same thing twice. It is the system's (flock), which releases it when a process is killed. The entries used
+longest ago are deleted to keep to a size. This module imports no torch until tensors are read or written.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from harness.store.store import Store
 
 Kind = Literal["answers", "stages", "runs"]
-"""Shards of a frozen model's answers; the outcomes of stages that ready a teacher; whole runs (locks only)."""
+"""Shards of a frozen model's outputs; weights of tuned teachers; runs (their locks only)."""
 
 CACHE = ".cache"
 """The folder below a store's root (a bucket's: below its local scratch folder)."""
@@ -47,7 +46,7 @@ SUM_DIGITS = 32
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """A file of the cache: what it is, its size, and when it was last used (seconds since 1970)."""
 
     path: Path
@@ -58,14 +57,14 @@ class Entry:
 
     @property
     def sound(self) -> bool:
-        """Whether the file is what was written: its sha256 is in its name."""
+        """Whether the file still has the sha256 that is in its name."""
         try:
             return _digest(self.path) == self.path.stem.partition("-")[2]
         except OSError:
             return False
 
     def about(self) -> dict[str, Any]:
-        """What the file says of itself; empty where it is damaged."""
+        """What the file's header says about it; empty if it is damaged."""
         try:
             with self.path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")
@@ -76,8 +75,8 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The content of an entry: tensors, mapped from the file, and plain JSON beside them."""
+class CachedTensors:
+    """The content of an entry: tensors, mapped from the file, and plain JSON."""
 
     tensors: dict[str, Tensor]
     state: dict[str, Any]
@@ -85,38 +84,38 @@ class Found:
 
 @dataclass(frozen=True)
 class Lock:
-    """A file that this process holds; without one there is nothing to hold."""
+    """A lock that this process holds; empty on a filesystem without locks."""
 
     path: Path | None = None
     held: FileLock | None = None
 
     def release(self) -> None:
-        """Let the next one have it."""
+        """Release it."""
         if self.path is not None and self.held is not None:
-            self.path.unlink(missing_ok=True)  # while it is held: who waits sees that its file is gone
+            self.path.unlink(missing_ok=True)  # while it is held: a waiting process sees that the file is gone
             self.held.release()
 
 
 @dataclass(frozen=True)
 class Cache:
-    """The cache below `root`, which the first write makes; it keeps to `limit` bytes."""
+    """The cache below `root`, which the first write makes; it is kept below `limit` bytes."""
 
     root: Path
     limit: int
 
-    def get(self, kind: Kind, key: str) -> Found | None:
-        """The entry of a key, None where there is no sound one: a damaged one is deleted."""
+    def get(self, kind: Kind, key: str) -> CachedTensors | None:
+        """The entry of a key; None if there is no intact one. A damaged one is deleted."""
         from safetensors import SafetensorError, safe_open
 
         for path in self._folder(kind, key).glob(f"{key}-*.safetensors"):
             try:
                 if _digest(path) == path.stem.partition("-")[2]:
                     with safe_open(path, framework="pt") as file:
-                        # Mapped, not read: a file that is dropped meanwhile lives on until they are gone.
+                        # Mapped, not read: the file may be deleted meanwhile, and lives on until they are gone.
                         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                         state = json.loads(file.metadata()["state"])
                     os.utime(path)
-                    return Found(tensors, state)
+                    return CachedTensors(tensors, state)
             except (OSError, SafetensorError, ValueError, KeyError):
                 pass
             with suppress(OSError):
@@ -126,7 +125,7 @@ class Cache:
     def put(
         self, kind: Kind, key: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any], state: Mapping[str, Any]
     ) -> None:
-        """Keep an entry. A disk that is full or can't be written costs later runs their time, not this one its result.
+        """Store an entry. Where the disk is full or read-only nothing is stored, and this run goes on.
 
         `about` is what `cache ls` shows, `state` what `get` gives back beside the tensors.
         """
@@ -134,10 +133,10 @@ class Cache:
 
         folder = self._folder(kind, key)
         part = folder / f".part-{os.getpid()}-{uuid4().hex[:8]}"
-        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            save_file(whole, part, {"about": json.dumps(about), "state": json.dumps(state)})
+            save_file(on_cpu, part, {"about": json.dumps(about), "state": json.dumps(state)})
             with part.open("rb") as file:
                 os.fsync(file.fileno())
             part.replace(folder / f"{key}-{_digest(part)}.safetensors")
@@ -149,7 +148,7 @@ class Cache:
                 raise
 
     def acquire(self, kind: Kind, key: str, seconds: float) -> Lock | None:
-        """The right to make an entry; None where another living process has held it for so many seconds."""
+        """The lock for computing an entry; None if another living process has held it for so many seconds."""
         from filelock import FileLock, Timeout
 
         path = self._folder(kind, key) / f"{key}.lock"
@@ -159,13 +158,13 @@ class Cache:
             lock.acquire(timeout=seconds if seconds < math.inf else -1)
         except Timeout:
             return None
-        except OSError:  # no locks there, or nothing can be written: two processes may make it, either is right
+        except OSError:  # no locks there, or read-only: two processes may compute it, either result is right
             return Lock()
         return Lock(path, lock)
 
     @contextmanager
-    def alone(self, kind: Kind, key: str) -> Iterator[None]:
-        """Hold the right to make an entry, however long it takes to get it."""
+    def locked(self, kind: Kind, key: str) -> Iterator[None]:
+        """Hold the lock for computing an entry, however long it takes to get it."""
         lock = self.acquire(kind, key, math.inf)
         assert lock is not None
         try:
@@ -173,21 +172,21 @@ class Cache:
         finally:
             lock.release()
 
-    def entries(self) -> list[Entry]:
-        """All entries, the one used longest ago first. Raises `StoreError` where the folder can't be read."""
+    def entries(self) -> list[CacheEntry]:
+        """All entries, the one used longest ago first. Raises `StoreError` if the folder can't be read."""
         found = []
         try:
             for path in self.root.glob("*/??/*-*.safetensors"):
                 with suppress(FileNotFoundError):
                     stat = path.stat()
                     key = path.stem.partition("-")[0]
-                    found.append(Entry(path, path.parent.parent.name, key, stat.st_size, stat.st_mtime))
+                    found.append(CacheEntry(path, path.parent.parent.name, key, stat.st_size, stat.st_mtime))
         except OSError as error:
             raise StoreError(f"cache {str(self.root)!r} can't be read: {error.strerror or error}") from None
         return sorted(found, key=lambda entry: entry.used)
 
-    def shrink(self) -> list[Entry]:
-        """Drop what was used longest ago until the rest fits, and what killed writers left; the entries dropped."""
+    def shrink(self) -> list[CacheEntry]:
+        """Delete the entries used longest ago until the rest fits, and leftovers of killed writers; those deleted."""
         entries = self.entries()
         size, dropped = sum(entry.bytes for entry in entries), []
         for entry in entries[:-1]:  # the newest stays, however large: its run needs it
@@ -208,11 +207,11 @@ class Cache:
 
 def cache_of(store: Store, cluster: ClusterConfig) -> Cache:
     """The cache that the runs of a store share on this machine."""
-    return Cache(store.place.scratch / CACHE, int(cluster.cache_gib * 2**30))
+    return Cache(store.backend.scratch / CACHE, int(cluster.cache_gib * 2**30))
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
-    """The key of something that depends on these plain values."""
+    """The key of an entry that depends on these plain values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

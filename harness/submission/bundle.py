@@ -1,7 +1,7 @@
-"""A run as one zip file: its names, its manifest, and how it is read when a stranger sends it.
+"""A run as one zip file: how it is written, and how it is read when it comes from somebody else.
 
-The layout is narrow on purpose: a zip without anything before, behind or between, at most 40 members, names from
-a fixed set, plain files, stored or deflated, each of a bounded size that its manifest gives with its sha256.
+The layout is restricted on purpose: no bytes before, after or between the members, at most 40 members, names from a
+fixed set, plain files, stored or deflated, each of a bounded size that the manifest states with its sha256.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.errors import DataError, StoreError, first_line
 from harness.record import first_fault
 from harness.store import Store
-from harness.store.local import RECORD
+from harness.store.backend import RECORD
 from harness.store.schemas import TABLES
 
 MANIFEST = "manifest.json"
@@ -36,22 +36,25 @@ MOST_TEXT = 64 * MIB
 MOST_TABLE = 512 * MIB
 MOST_TENSORS = 2048 * MIB - 1
 MOST_RATIO = 100
-"""Bytes that a compressed byte may become."""
+"""The most bytes that one compressed byte may become."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+_STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
-class Member(_Model):
+class Member(BaseModel):
     """A file of the run."""
+
+    model_config = _STRICT
 
     bytes: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-class Manifest(_Model):
-    """manifest.json: what the file holds."""
+class BundleManifest(BaseModel):
+    """manifest.json: what the zip file holds."""
+
+    model_config = _STRICT
 
     format: Literal["hkdbench run"] = "hkdbench run"
     version: Literal[1] = 1
@@ -60,7 +63,7 @@ class Manifest(_Model):
 
 
 def refuse(file: Path, why: str) -> NoReturn:
-    """Raise the one-line reason why a file isn't taken."""
+    """Raise a `DataError` with the reason why a file isn't added."""
     raise DataError(f"{file.name} is refused: {why}")
 
 
@@ -74,7 +77,7 @@ def kind(name: str) -> str:
 
 
 def limit(name: str) -> int:
-    """The bytes that a file of this name may have; 0: no such file is sent."""
+    """The most bytes that a file of this name may have; 0: a bundle has no such file."""
     if name in (MANIFEST, RECORD):
         return MOST_RECORD
     if name in {f"{table}.parquet" for table in TABLES}:
@@ -87,12 +90,12 @@ def limit(name: str) -> int:
 # ------------------------------------------------------------------------------------------- writing
 
 
-def write(path: Path, store: Store, run_id: str, present: Mapping[str, str]) -> Manifest:
-    """Write the files of a run, by name their place in the store, and the manifest. Raises `StoreError`."""
+def write(path: Path, store: Store, run_id: str, present: Mapping[str, str]) -> BundleManifest:
+    """Write the files of a run (by name, their names in the store) and the manifest. Raises `StoreError`."""
     members = {}
     with zipfile.ZipFile(path, "w") as archive:
         for name, there in sorted(present.items()):
-            with store.place.open(there) as source:
+            with store.backend.open(there) as source:
                 size = source.seek(0, os.SEEK_END)
                 if size > limit(name):
                     raise StoreError(f"run {run_id}: {name} has {size} bytes, more than the {limit(name)} to be sent")
@@ -103,14 +106,14 @@ def write(path: Path, store: Store, run_id: str, present: Mapping[str, str]) -> 
                         digest.update(block)
                         target.write(block)
             members[name] = Member(bytes=size, sha256=digest.hexdigest())
-        manifest = Manifest(run_id=run_id, files=members)
+        manifest = BundleManifest(run_id=run_id, files=members)
         text = manifest.model_dump_json(indent=1).encode()
         archive.writestr(_entry(MANIFEST, len(text)), text)
     return manifest
 
 
 def _entry(name: str, size: int) -> zipfile.ZipInfo:
-    """A zip's entry that tells nothing of the machine or the hour; tables and tensors are compressed already."""
+    """A zip entry without machine or time in it; tables and tensors are compressed already."""
     entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     entry.compress_type = zipfile.ZIP_STORED if kind(name) in ("parquet", "safetensors") else zipfile.ZIP_DEFLATED
     entry.create_system, entry.external_attr = 3, (stat.S_IFREG | 0o644) << 16
@@ -121,7 +124,7 @@ def _entry(name: str, size: int) -> zipfile.ZipInfo:
 # ------------------------------------------------------------------------------------------- reading
 
 
-def unpack(file: Path, folder: Path) -> Manifest:
+def unpack(file: Path, folder: Path) -> BundleManifest:
     """Write the members to `folder/<run id>`, as the manifest has them. Raises `DataError`."""
     try:
         offset = _directory(file)
@@ -139,7 +142,7 @@ def unpack(file: Path, folder: Path) -> Manifest:
                         digest.update(block)
                         writer.write(block)
                 if (path.stat().st_size, digest.hexdigest()) != (member.bytes, member.sha256):
-                    refuse(file, f"{name} isn't the file that the manifest speaks of (its size or sha256 differs)")
+                    refuse(file, f"{name} isn't the file in the manifest (its size or sha256 differs)")
     except DataError:
         raise
     except FileNotFoundError:
@@ -150,7 +153,7 @@ def unpack(file: Path, folder: Path) -> Manifest:
 
 
 def _directory(file: Path) -> int:
-    """Where the list of members starts, from the zip's end record: a short list, with nothing behind it."""
+    """The offset of the central directory, from the zip's end record: it is short, and nothing comes after it."""
     if not file.is_file():
         raise DataError(f"{file}: no such file" if not file.exists() else f"{file}: not a file")
     size = file.stat().st_size
@@ -158,17 +161,17 @@ def _directory(file: Path) -> int:
         source.seek(max(0, size - 22))
         end = source.read(22)
     if len(end) < 22 or end[:4] != b"PK\x05\x06":
-        refuse(file, "it is no zip file as `hkdbench pack` writes them, or it is cut off")
+        refuse(file, "it isn't a zip file that `hkdbench pack` wrote, or it is truncated")
     _, disk, first_disk, here, count, length, offset, comment = struct.unpack("<4s4H2LH", end)
     if disk or first_disk or comment or here != count or offset + length != size - 22:
-        refuse(file, "it is no zip file as `hkdbench pack` writes them: parts, a comment or other data beside it")
+        refuse(file, "it isn't a zip file that `hkdbench pack` wrote: it has parts, a comment or other data")
     if count > MOST_MEMBERS or length > MOST_DIRECTORY:
         refuse(file, f"it has {count} members in a list of {length} bytes; expected at most {MOST_MEMBERS}")
     return int(offset)
 
 
 def _entries(file: Path, archive: zipfile.ZipFile, offset: int) -> dict[str, zipfile.ZipInfo]:
-    """The members by name, all of them plain files that are expected. Raises `DataError`."""
+    """The members by name; all are plain files with expected names. Raises `DataError`."""
     entries: dict[str, zipfile.ZipInfo] = {}
     for entry in archive.infolist():
         name, mode = entry.filename, entry.external_attr >> 16
@@ -177,34 +180,34 @@ def _entries(file: Path, archive: zipfile.ZipFile, offset: int) -> dict[str, zip
         if name in entries:
             refuse(file, f"it holds {name} twice")
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-            refuse(file, f"{name} is no plain file (a link or a device)")
+            refuse(file, f"{name} isn't a plain file but a link or a device")
         if entry.flag_bits & 0x1:
             refuse(file, f"{name} is encrypted")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            refuse(file, f"{name} is packed by method {entry.compress_type}; expected stored or deflated")
+            refuse(file, f"{name} is compressed by method {entry.compress_type}; expected stored or deflated")
         if entry.file_size > limit(name):
             refuse(file, f"{name} has {entry.file_size} bytes; expected at most {limit(name)}")
         if entry.file_size > max(64 * 1024, MOST_RATIO * entry.compress_size):
-            refuse(file, f"{name} unpacks {entry.compress_size} bytes to {entry.file_size}: too many to be a run's")
+            refuse(file, f"{name} unpacks {entry.compress_size} bytes to {entry.file_size}: too many for a run")
         entries[name] = entry
-    # 30 bytes and the name go before each member: so nothing is hidden between them, and none overlap.
+    # Each member has a header of 30 bytes and its name: so nothing lies between members, and none overlap.
     if sum(30 + len(name) + entry.compress_size for name, entry in entries.items()) != offset:
         refuse(file, "its members don't fill it: there is other data between them, or they overlap")
     return entries
 
 
 def _blocks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-    """What a member unpacks to: never more than it declares, for zipfile stops there and compares the CRC."""
+    """The unpacked bytes of a member: never more than it declares, since zipfile stops there and compares the CRC."""
     with archive.open(entry) as source:
         while block := source.read(MIB):
             yield block
 
 
-def _manifest(file: Path, archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo]) -> Manifest:
+def _manifest(file: Path, archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo]) -> BundleManifest:
     if MANIFEST not in entries:
         refuse(file, f"it has no {MANIFEST}: expected a file that `hkdbench pack` wrote")
     try:
-        manifest = Manifest.model_validate_json(b"".join(_blocks(archive, entries[MANIFEST])))
+        manifest = BundleManifest.model_validate_json(b"".join(_blocks(archive, entries[MANIFEST])))
     except ValidationError as error:
         refuse(file, f"{MANIFEST}: {first_fault(error)}")
     if manifest.files.keys() | {MANIFEST} != entries.keys() or MANIFEST in manifest.files:

@@ -1,7 +1,7 @@
-"""What a record says against what its own tables, and the benchmark's data, say: contradictions in words.
+"""Contradictions between a record, its tables and the benchmark's data, in words.
 
-Pure functions for `harness.submission.verify`; each yields one text a contradiction, nothing where all agrees. They
-take records and tables as they come, from strangers too.
+Pure functions for `harness.submission.verify`; each yields one text per contradiction. They take records and tables
+that may come from somebody else.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from harness.stats import calibration, inference
 from harness.stats.metrics import NO_ANSWER
 
 TOLERANCE = 1e-12
-"""Figures are fractions near 1: their last bits may hang on the machine, nothing that is ever shown does."""
+"""Figures are fractions near 1: only their last bits may differ between machines."""
 
 LATER = frozenset({*calibration.FIGURES, "parse_failures", "chance"})
 """Figures that the first version didn't have."""
@@ -34,7 +34,7 @@ S = TypeVar("S", bound=Settings)
 
 @dataclass(frozen=True)
 class Setup:
-    """The parts of a recorded config that figures depend on; None where they aren't there or don't parse."""
+    """The parts of a recorded config that figures depend on; None if they are missing or don't parse."""
 
     benchmark_settings: Mapping[str, Any] = field(default_factory=dict)
     evaluate: EvaluateConfig | None = None
@@ -43,7 +43,7 @@ class Setup:
 
 
 def planned(r: Record) -> bool:
-    """Whether a plan stands behind the record: not behind model-free controls, imports and robustness."""
+    """Whether the run was planned and trained: not so model-free controls, imported answers and robustness runs."""
     return bool(r.student) and r.kind != "robustness"
 
 
@@ -66,7 +66,7 @@ def _parsed(model: type[S], table: Any) -> S | None:
 
 
 def differ(said: float | None, now: float | None) -> bool:
-    """Whether two figures are more than rounding apart; None equals None only, NaN equals nothing."""
+    """Whether two figures differ by more than rounding; None equals None only, NaN equals nothing."""
     if said is None or now is None:
         return said is not now
     return not abs(said - now) <= TOLERANCE
@@ -80,7 +80,7 @@ def _rows(frame: pd.DataFrame) -> Iterator[Any]:
 
 
 def in_record(r: Record, known: Setup) -> Iterator[str]:
-    """What a record says twice, and differently."""
+    """What a record states twice, and differently."""
     if r.status == "done" and (r.data is None or not r.metrics or r.error is not None):
         yield "it is done, but has an error, or no data or figures"
     if r.status != "done" and (r.metrics or r.error is None):
@@ -92,10 +92,10 @@ def in_record(r: Record, known: Setup) -> Iterator[str]:
         if r.run_id != expected:
             yield f"its id is {r.run_id}, that of this control on these data is {expected}"
     if planned(r):
-        yield from _twins(r, known)
+        yield from _repeated(r, known)
 
 
-def _twins(r: Record, known: Setup) -> Iterator[str]:
+def _repeated(r: Record, known: Setup) -> Iterator[str]:
     control = r.config.get("control")
     method = f"{r.config.get('method')}/{control}" if control else r.config.get("method")
     prefix = f"{f'control-{control}-' if control else ''}{r.config.get('method')}-{r.student}-{r.benchmark}-s{r.seed}-"
@@ -121,11 +121,11 @@ def _twins(r: Record, known: Setup) -> Iterator[str]:
 
 
 def in_cost(r: Record, predictions: pd.DataFrame | None) -> Iterator[str]:
-    """What is billed to the roles sums up, and the parts don't exceed the whole."""
+    """The costs of the roles sum to the total, and no part exceeds the whole."""
     cost = r.cost
     numbers = [value for part in (cost, *cost.roles.values()) for value in vars(part).values()]
     if not all(math.isfinite(value) and value >= 0 for value in numbers if isinstance(value, int | float)):
-        yield "a cost is below 0 or no number"
+        yield "a cost is negative or not a number"
     total = sum(role.flops for role in cost.roles.values())
     if not math.isclose(cost.train_flops, total, rel_tol=TOLERANCE):
         yield f"train_flops is {cost.train_flops}, the roles sum to {total}"
@@ -136,7 +136,7 @@ def in_cost(r: Record, predictions: pd.DataFrame | None) -> Iterator[str]:
         if role.trained > (role.forwards if trainable.get(name) else 0):
             yield f"{name} was trained on {role.trained} examples and forwarded {role.forwards}"
     parts = cost.train_seconds + cost.validation_seconds + cost.test_seconds
-    # A run that was taken up again counts the seconds of all its lives, and as a whole those of the last one.
+    # A resumed run sums the seconds of its parts over all attempts, but total_seconds is that of the last one.
     if not r.provenance.resumed and not parts <= cost.total_seconds * (1 + TOLERANCE):
         yield f"training, validation and test took {parts} s, the whole run {cost.total_seconds} s"
     asked = 0 if predictions is None else int((predictions["split"] == "test").sum())
@@ -145,7 +145,7 @@ def in_cost(r: Record, predictions: pd.DataFrame | None) -> Iterator[str]:
 
 
 def in_history(history: pd.DataFrame, r: Record, known: Setup) -> Iterator[str]:
-    """Logged values lie in their stages, and the best of each role is the best that was logged."""
+    """Logged values belong to steps of their stages, and the best of each role is the best that was logged."""
     steps = {stage.name: stage.steps for stage in r.stages}
     for row in _rows(history):
         where, last = f"{row.stage}, step {row.step}, {row.role} {row.term}", steps.get(row.stage, 0)
@@ -161,7 +161,7 @@ def in_history(history: pd.DataFrame, r: Record, known: Setup) -> Iterator[str]:
         size = min(known.train.validation_examples, learnt.sizes.get("validation", 0))
         for value in validation["value"]:
             if size and not abs(value * size - round(value * size)) <= 1e-6:
-                yield f"validation accuracy {value} is no share of {size} examples"
+                yield f"validation accuracy {value} isn't a fraction of {size} examples"
     for stage in r.stages:
         for role, best in stage.best.items():
             logged = validation[(validation["stage"] == stage.name) & (validation["role"] == role)]["value"]
@@ -173,7 +173,7 @@ def in_history(history: pd.DataFrame, r: Record, known: Setup) -> Iterator[str]:
 
 
 def in_answers(frame: pd.DataFrame, r: Record, known: Setup) -> Iterator[str]:
-    """Predictions by themselves: one an example, as many as there are, the choice with the largest score."""
+    """Predictions: one per example, none missing, the choice has the largest score."""
     sizes: Mapping[str, int] = r.data.sizes if r.data else {}
     counts: dict[str, int] = {str(split): int(n) for split, n in frame["split"].value_counts(sort=False).items()}
     for split, count in counts.items():
@@ -184,7 +184,7 @@ def in_answers(frame: pd.DataFrame, r: Record, known: Setup) -> Iterator[str]:
         asked = ", ".join(sorted(wanted))
         yield f"predictions of {', '.join(counts)}; figures of {', '.join(r.metrics)}; to be scored were {asked}"
     for row in _rows(frame[frame.duplicated(["split", "id"])]):
-        yield f"example {row.id!r} of {row.split} is there twice"
+        yield f"example {row.id!r} of {row.split} is predicted twice"
     for row in _rows(frame):
         scores = [] if row.scores is None else list(row.scores)
         where = f"example {row.id!r} of {row.split}"
@@ -197,7 +197,7 @@ def in_answers(frame: pd.DataFrame, r: Record, known: Setup) -> Iterator[str]:
 
 
 def in_golds(frame: pd.DataFrame, dataset: Dataset) -> Iterator[str]:
-    """Ids, groups, categories and golds of the predictions against the benchmark's."""
+    """Ids, groups, categories and golds of the predictions equal the benchmark's."""
     examples = {(str(split), e.id): e for split, rows in dataset.splits.items() for e in rows}
     for row in _rows(frame):
         example, where = examples.get((row.split, row.id)), f"example {row.id!r} of {row.split}"
@@ -214,7 +214,7 @@ def in_golds(frame: pd.DataFrame, dataset: Dataset) -> Iterator[str]:
 
 
 def in_control(frame: pd.DataFrame, dataset: Dataset, r: Record) -> Iterator[str]:
-    """What a control answers follows from the data."""
+    """The answers of a model-free control follow from the data."""
     assert r.data is not None
     made = {
         name: answers.set_index(["split", "id"])["chosen"]
@@ -226,36 +226,36 @@ def in_control(frame: pd.DataFrame, dataset: Dataset, r: Record) -> Iterator[str
         ).items()
     }
     if r.method not in made:
-        yield f"it is none of the controls ({', '.join(made)})"
+        yield f"it isn't one of the controls ({', '.join(made)})"
         return
     expected = made[r.method]
     found = frame.drop_duplicates(["split", "id"]).set_index(["split", "id"])["chosen"]
     both = pd.DataFrame({"expected": expected, "found": found.reindex(expected.index, fill_value=-2)})
     for row in _rows(both[both["expected"] != both["found"]]):
         split, name = row.Index
-        yield f"example {name!r} of {split}: the answer is {row.found}, from the data follows {row.expected}"
+        yield f"example {name!r} of {split}: the answer is {row.found}, the data give {row.expected}"
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of all splits computed anew, against those of the record."""
+    """The recomputed figures of all splits, compared with those of the record."""
 
     right: int
     wrong: list[str]
     intervals: list[str]
-    """Figures whose value is right and whose interval isn't."""
+    """Figures whose value is right and whose interval differs."""
     unknown: list[str]
-    """Figures that only the benchmark's data could give: those of its protocols, and chance."""
+    """Figures that need the benchmark's data: those of its protocols, and chance."""
 
 
 def figures(frame: pd.DataFrame, r: Record, resamples: int, dataset: Dataset | None) -> Figures:
-    """Every figure of every split; those of the benchmark's protocols where its data are at hand."""
+    """Recompute every figure of every split; those of the benchmark's protocols if its data are available."""
     right, wrong, intervals, unknown = 0, list[str](), list[str](), list[str]()
     options = r.data.options if r.data else None
     for split in frame["split"].unique():
         part = frame[frame["split"] == split]
         try:
-            now = _anew(part, split, options, resamples, dataset)
+            now = _recomputed(part, split, options, resamples, dataset)
         except ValueError as error:  # a gold or choice out of range
             wrong.append(f"{split}: no figures can be computed: {error}")
             continue
@@ -265,7 +265,7 @@ def figures(frame: pd.DataFrame, r: Record, resamples: int, dataset: Dataset | N
             if name not in now and (":" in name or name == "chance") and dataset is None:
                 unknown.append(where)
             elif name not in now:
-                wrong.append(f"{where} is {said[name].value}, nothing gives such a figure")
+                wrong.append(f"{where} is {said[name].value}, no such figure can be computed")
             elif name not in said and r.provenance.scoring != provenance.scoring_digest() and name in LATER:
                 continue
             elif name not in said:
@@ -279,7 +279,7 @@ def figures(frame: pd.DataFrame, r: Record, resamples: int, dataset: Dataset | N
     return Figures(right, wrong, intervals, unknown)
 
 
-def _anew(
+def _recomputed(
     part: pd.DataFrame, split: Any, options: list[str] | None, resamples: int, dataset: Dataset | None
 ) -> dict[str, Interval]:
     if dataset is None or split not in dataset.splits:

@@ -1,7 +1,7 @@
-"""What a run that arrives must hold: a record, tables and weights as the store could have written them.
+"""Checks of a run that somebody sent: record, tables and weights must be as the store could have written them.
 
-Nothing is unpickled, imported or loaded into a model. Parquet is read by Arrow in parts, after its own statement
-of its size; what it then allocates is bounded too.
+Nothing is unpickled, imported or loaded into a model. Arrow reads Parquet in parts, after the size that it declares
+was checked; the memory that reading may take is bounded too.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2
 
 
 def unfit(record: Record) -> str:
-    """Why a record can't be sent; empty if it can."""
+    """Why a run can't be sent; empty if it can."""
     if record.kind != "run":
-        return f"it is a {record.kind}, which every store makes for itself"
+        return f"it is a {record.kind}, which every store computes for itself"
     if record.status != "done":
         return f"it is {record.status}, and only finished runs can be sent"
     return ""
 
 
 def check_record(file: Path, path: Path, run_id: str) -> Record:
-    """The record in `path`, if it is one that the store could have written. Raises `DataError`."""
+    """The record in `path`, checked. Raises `DataError` unless the store could have written it."""
     try:
         text = path.read_bytes().decode("utf-8")
         for found in _texts(json.loads(text)):
@@ -82,7 +82,7 @@ def check_record(file: Path, path: Path, run_id: str) -> Record:
 
 
 def _texts(document: Any) -> Iterator[str]:
-    """Every string in a JSON document, keys included. Raises `ValueError` where it is nested too deep."""
+    """Every string in a JSON document, keys included. Raises `ValueError` if it is nested too deep."""
     waiting = [(document, 0)]
     while waiting:
         value, depth = waiting.pop()
@@ -112,7 +112,7 @@ def _check_sizes(file: Path, record: Record) -> None:
 
 
 def check_table(file: Path, path: Path, name: str, record: Record) -> None:
-    """A table has the store's columns, no more than so many rows, and values in range. Raises `DataError`."""
+    """Raise `DataError` unless a table has the store's columns, at most `MOST_ROWS` rows, and values in range."""
     try:
         with _memory_limit(MOST_MEMORY):
             table = _read(file, path, name)
@@ -125,7 +125,7 @@ def check_table(file: Path, path: Path, name: str, record: Record) -> None:
 
 
 def _read(file: Path, path: Path, name: str) -> pa.Table:
-    """The table, read in parts so that what it declares is checked before it is believed."""
+    """The table, read in parts, so that what it declares is checked first."""
     batches: list[pa.RecordBatch] = []
     rows = size = 0
     with pq.ParquetFile(path, thrift_string_size_limit=MIB, thrift_container_size_limit=100_000) as parquet:
@@ -147,7 +147,7 @@ def _read(file: Path, path: Path, name: str) -> pa.Table:
     table = pa.Table.from_batches(batches, schema=schema)
     for field in schema:
         column = table[field.name]
-        if field.name == "text":  # what somebody's model wrote, however long
+        if field.name == "text":  # what a model wrote, however long
             column.validate(full=True)
             continue
         if column.null_count:
@@ -162,7 +162,7 @@ def _read(file: Path, path: Path, name: str) -> pa.Table:
 
 
 def _check_predictions(file: Path, table: pa.Table, record: Record) -> None:
-    """Golds, choices and scores in range, and an amount of figures that can be computed."""
+    """Golds, choices and scores are in range, and the figures can be computed in bounded memory and time."""
     if not len(table):
         refuse(file, "predictions.parquet has no rows")
     if set(pc.unique(table["split"]).to_pylist()) != record.metrics.keys():
@@ -176,7 +176,7 @@ def _check_predictions(file: Path, table: pa.Table, record: Record) -> None:
         bad = pc.or_(pc.less(table[column], least), pc.greater_equal(table[column], widths))
         if pc.any(bad).as_py():
             row = table.slice(pc.index(bad, True).as_py(), 1).to_pylist()[0]
-            refuse(file, f"example {row['id']!r} of {row['split']}: {column} {row[column]} is none of its options")
+            refuse(file, f"example {row['id']!r} of {row['split']}: {column} {row[column]} isn't one of its options")
     groups, categories = (len(pc.unique(table[column])) for column in ("group", "category"))
     evaluate = record.config.get("evaluate")
     count = evaluate.get("resamples", 0) if isinstance(evaluate, Mapping) else 0
@@ -187,7 +187,7 @@ def _check_predictions(file: Path, table: pa.Table, record: Record) -> None:
 
 
 def check_student(file: Path, path: Path, name: str) -> None:
-    """A file of the student is what its name says; it is not loaded. Raises `DataError`."""
+    """Raise `DataError` unless a file of the student has the format of its name; no model is loaded."""
     if kind(name) == "safetensors":
         from safetensors import SafetensorError, safe_open
 
@@ -195,19 +195,19 @@ def check_student(file: Path, path: Path, name: str) -> None:
             with safe_open(path, framework="np"):  # checks the header: names, types, shapes, places
                 return
         except SafetensorError as error:
-            refuse(file, f"{name} is no safetensors file: {first_line(error)}")
+            refuse(file, f"{name} isn't a safetensors file: {first_line(error)}")
     try:
         text = path.read_bytes().decode("utf-8")
         found = json.loads(text) if kind(name) == "json" else None
     except (ValueError, RecursionError) as error:
-        refuse(file, f"{name} is no {kind(name)} file: {first_line(error)}")
+        refuse(file, f"{name} isn't a {kind(name)} file: {first_line(error)}")
     if isinstance(found, dict) and "auto_map" in found:
         refuse(file, f"{name} names code of its own (auto_map), which nobody should run")
 
 
 @contextmanager
 def _memory_limit(extra: int) -> Iterator[None]:
-    """Allocations of more than `extra` bytes above today's fail, on Linux: a page may lie about its size."""
+    """On Linux, allocations fail beyond `extra` bytes more than now: a Parquet page may declare a wrong size."""
     try:
         import resource
 

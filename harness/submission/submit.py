@@ -1,9 +1,8 @@
-"""A run in one file, for a colleague: `pack` writes it, `add` checks it and takes it into a store.
+"""A run in one file, to be sent: `pack` writes it, `add` checks it and adds it to a store.
 
-What arrives is a stranger's. `harness.submission.bundle` unpacks it into a folder of our own making,
-`harness.submission.intake`
-checks what it holds, and `harness.submission.verify` computes the figures anew. A run that passes is published in one
-step, with received.json beside its untouched record; one that doesn't leaves nothing behind.
+What is added isn't trusted. `harness.submission.bundle` unpacks it into a temporary folder, `harness.submission.intake`
+checks the files, and `harness.submission.verify` recomputes the figures. A run that passes is published in one step,
+with received.json beside its unchanged record; one that fails leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -17,44 +16,44 @@ from harness import provenance
 from harness.errors import DataError, StoreError
 from harness.record import Received
 from harness.store import Store, checksums
-from harness.store.local import RECORD
+from harness.store.backend import RECORD
 from harness.store.schemas import TABLES
 from harness.submission import bundle, intake
-from harness.submission.bundle import Manifest
+from harness.submission.bundle import BundleManifest
 from harness.submission.verify import Report, verify
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A run that is in the store now; `added` is False where it was there already."""
+    """A run that is in the store now; `added` is False if it was there before."""
 
     run_id: str
     added: bool
     report: Report
 
 
-def pack(store: Store, run_id: str, out: Path, with_student: bool = False) -> Manifest:
+def pack(store: Store, run_id: str, out: Path, with_student: bool = False) -> BundleManifest:
     """Write a finished run to the file `out`: the same bytes every time.
 
-    Raises `StoreError` for a run that isn't finished, or that `verify` finds changed; where `out` is another
-    file already; and for a student that isn't there or doesn't fit.
+    Raises `StoreError` for a run that isn't finished or that `verify` finds changed, for a student that is missing or
+    too large, and if `out` is another file already.
     """
     record = store.read(run_id)
     if problem := intake.unfit(record):
         raise StoreError(f"run {run_id} can't be packed: {problem}")
     _refuse_changed(verify(store, run_id), StoreError, f"run {run_id} can't be packed")
-    present = {n: there for n, there in store.place.files(run_id).items() if with_student or "/" not in n}
+    present = {n: there for n, there in store.backend.files(run_id).items() if with_student or "/" not in n}
     present.pop(checksums.RECEIVED, None)
     if with_student and not any(name.startswith("student/") for name in present):
-        raise StoreError(f"run {run_id} has no student: keep it with --set save_student=true when it is run")
+        raise StoreError(f"run {run_id} has no student: run it with --set save_student=true")
     for name in present:
         if bundle.limit(name) == 0:
-            raise StoreError(f"run {run_id}: {name!r} is no file that can be sent; expected {bundle.EXPECTED}")
+            raise StoreError(f"run {run_id}: {name!r} can't be sent; expected {bundle.EXPECTED}")
     temporary = out.with_name(f".tmp-{os.getpid()}-{out.name}")
     try:
         manifest = bundle.write(temporary, store, run_id, present)
         if out.exists() and not _same(out, temporary):
-            raise StoreError(f"{out} is there already, and is another file: choose a name with -o")
+            raise StoreError(f"{out} exists and is another file: choose another name with -o")
         os.replace(temporary, out)
     except OSError as error:
         if isinstance(error, StoreError):
@@ -71,10 +70,10 @@ def _same(a: Path, b: Path) -> bool:
 
 
 def add(store: Store, file: Path, data_dir: Path | None = None) -> Arrival:
-    """Check a packed run and take it into the store, whole or not at all.
+    """Check a packed run and add it to the store in one step.
 
-    Raises `DataError` with the reason for a file that is refused, `StoreError` where the store has another run
-    of this id.
+    Raises `DataError` with the reason for a file that is refused, `StoreError` if the store has another run of this
+    id.
     """
     with tempfile.TemporaryDirectory(prefix="hkdbench-add-") as folder:
         staged = Store(folder)
@@ -106,16 +105,16 @@ def _refuse_changed(report: Report, error: type[DataError] | type[StoreError], w
         raise error(f"{what}: {changed[0].check}: {changed[0].detail}{more}")
 
 
-def _present(store: Store, manifest: Manifest) -> bool:
-    """Whether the store has this very run; its student may be there or not. Raises `StoreError` for another one."""
+def _present(store: Store, manifest: BundleManifest) -> bool:
+    """Whether the store has this run, with or without its student. Raises `StoreError` for another of this id."""
     run_id = manifest.run_id
-    if not store.place.exists(run_id):
+    if not store.backend.exists(run_id):
         return False
-    there = {n: f for n, f in store.place.files(run_id).items() if "/" not in n and n != checksums.RECEIVED}
+    there = {n: f for n, f in store.backend.files(run_id).items() if "/" not in n and n != checksums.RECEIVED}
     digests = {}
     for name, place in there.items():
-        with store.place.open(place) as source:
+        with store.backend.open(place) as source:
             digests[name] = checksums.digest(source)
     if digests != {name: member.sha256 for name, member in manifest.files.items() if "/" not in name}:
-        raise StoreError(f"run {run_id} is in {store.url!r} already, with other content: what is there stays")
+        raise StoreError(f"run {run_id} is in {store.url!r} already, with other content, and wasn't replaced")
     return True

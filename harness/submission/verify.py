@@ -1,8 +1,8 @@
-"""Whether a run's record still says what its predictions, its data and its code say.
+"""Whether a run's record agrees with its predictions, its data and its code.
 
-Every published figure is computed anew from the stored predictions; hashes, ids, golds and sums are compared
-with what they stand for. Each check ends as `ok`, as `changed` (record, files and data contradict one
-another), or as `unverified`, with the reason: data or plugin not at hand, other code, no seal. Nothing here
+Every figure is recomputed from the stored predictions; hashes, ids, golds and sums are compared with what they stand
+for. Each check ends as `ok`, as `changed` (record, files and data contradict one
+another), or as `unverified`, with the reason: data or plugin not available, other code, no checksums. Nothing here
 trains, loads torch or runs what a record names: plugins are those that the user loaded.
 """
 
@@ -44,8 +44,8 @@ NAMED = 3
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What one check found."""
+class CheckResult:
+    """The result of one check."""
 
     check: str
     state: State
@@ -54,10 +54,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """All findings about a run."""
+    """The results of all checks of a run."""
 
     run_id: str
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckResult, ...]
 
     @property
     def state(self) -> State:
@@ -65,7 +65,7 @@ class Report:
         states = {finding.state for finding in self.findings}
         return "changed" if "changed" in states else "unverified" if "unverified" in states else "ok"
 
-    def of(self, state: State) -> list[Finding]:
+    def of(self, state: State) -> list[CheckResult]:
         """The findings with this state."""
         return [finding for finding in self.findings if finding.state == state]
 
@@ -75,8 +75,8 @@ class Report:
 
 
 @dataclass
-class _Run:
-    """A run under examination, and what of its surroundings could be had."""
+class _Examined:
+    """A run that is being checked, with its tables, data and plan if they are available."""
 
     record: Record
     setup: consistency.Setup
@@ -99,14 +99,14 @@ def verify(store: Store, run_id: str, data_dir: Path | None = None) -> Report:
         record = store.read(run_id)
         trusted = store.received(run_id) is None
     except StoreError as error:
-        if not store.place.exists(run_id):
+        if not store.backend.exists(run_id):
             raise
-        return Report(run_id, (Finding("record", "changed", first_line(error)),))
+        return Report(run_id, (CheckResult("record", "changed", first_line(error)),))
     setup = consistency.setup(record.config or _kin(store, record))
-    run = _Run(record, setup, trusted)
+    run = _Examined(record, setup, trusted)
     found = [_judged("record", consistency.in_record(record, setup), "agrees with itself")]
-    broken = checksums.broken(record, store.place) if record.seal else {}
-    found += _seal(record, broken, checksums.absent(record, store.place))
+    broken = checksums.mismatches(record, store.backend) if record.seal else {}
+    found += _checksums(record, broken, checksums.missing_student(record, store.backend))
     found += _tables(run, store, broken)
     found += [*_data(run, data_dir), *_code(run, data_dir), *_identity(run)]
     return Report(run_id, (*found, *_predictions(run), *_training(run)))
@@ -117,10 +117,10 @@ def verify_all(store: Store, data_dir: Path | None = None) -> Iterator[Report]:
     return (verify(store, run_id, data_dir) for run_id in store.ids())
 
 
-def _judged(check: str, wrong: Iterable[str], good: str) -> Finding:
+def _judged(check: str, wrong: Iterable[str], good: str) -> CheckResult:
     """`changed` with the first few contradictions, or `ok`."""
     wrong = list(wrong)
-    return Finding(check, "changed", _few(wrong)) if wrong else Finding(check, "ok", good)
+    return CheckResult(check, "changed", _few(wrong)) if wrong else CheckResult(check, "ok", good)
 
 
 def _few(texts: Sequence[str]) -> str:
@@ -143,41 +143,45 @@ def _kin(store: Store, record: Record) -> Mapping[str, Any]:
 # -------------------------------------------------------------------------------------------- files
 
 
-def _seal(record: Record, broken: Mapping[str, str], absent: Sequence[str]) -> list[Finding]:
+def _checksums(record: Record, broken: Mapping[str, str], absent: Sequence[str]) -> list[CheckResult]:
     if record.seal is None:
-        return [Finding("seal", "unverified", "not sealed: what can't be computed anew may have changed unseen")]
-    said = [Finding("seal", "changed", f"{name}: {what}") for name, what in broken.items()]
-    kept = len(record.seal.files) - len(absent)
-    said = said or [Finding("seal", "ok", f"record and {kept} files are as they were sealed")]
-    return [*said, Finding("student", "unverified", f"its {len(absent)} files aren't here")] if absent else said
+        return [
+            CheckResult(
+                "seal", "unverified", "the record has no checksums: what can't be computed anew may have changed"
+            )
+        ]
+    said = [CheckResult("seal", "changed", f"{name}: {what}") for name, what in broken.items()]
+    present = len(record.seal.files) - len(absent)
+    said = said or [CheckResult("seal", "ok", f"record and {present} files have the sha256 that the record states")]
+    return [*said, CheckResult("student", "unverified", f"its {len(absent)} files aren't here")] if absent else said
 
 
-def _tables(run: _Run, store: Store, broken: Mapping[str, str]) -> Iterator[Finding]:
-    """Read predictions and history; what isn't as it was sealed is reported already, and not read."""
-    files, run_id = store.place.files(run.record.run_id), run.record.run_id
+def _tables(run: _Examined, store: Store, broken: Mapping[str, str]) -> Iterator[CheckResult]:
+    """Read predictions and history; what differs from its checksum is reported already, and not read."""
+    files, run_id = store.backend.files(run.record.run_id), run.record.run_id
     for name, read in (("predictions", store.predictions), ("history", store.history)):
         file = f"{name}.parquet"
         if file in files and file not in broken:
             try:
                 setattr(run, name, read(run_id))
             except (StoreError, pa.ArrowException, ValueError, MemoryError) as error:
-                yield Finding(name, "changed", f"{file} can't be read: {first_line(error)}")
+                yield CheckResult(name, "changed", f"{file} can't be read: {first_line(error)}")
         elif (
             file not in files
             and run.record.status == "done"
             and (name == "predictions" or consistency.planned(run.record))
         ):
-            yield Finding(name, "changed", f"{file} is missing")
+            yield CheckResult(name, "changed", f"{file} is missing")
 
 
 # -------------------------------------------------------------------------------- data, code, identity
 
 
-def _data(run: _Run, data_dir: Path | None) -> Iterator[Finding]:
+def _data(run: _Examined, data_dir: Path | None) -> Iterator[CheckResult]:
     """The benchmark as it is now against what the run saw of it."""
     r, seen, settings = run.record, run.record.data, run.setup.benchmark_settings
     if seen is None:
-        yield Finding("data", "unverified", f"the run is {r.status} and read none")
+        yield CheckResult("data", "unverified", f"the run is {r.status} and read none")
         return
     try:
         if absent := _absent("benchmark", r.benchmark, registry.benchmarks()):
@@ -192,11 +196,11 @@ def _data(run: _Run, data_dir: Path | None) -> Iterator[Finding]:
                 said = seen.sizes.get(split, 0) + seen.skipped.get(split, 0)
                 if (count := sum(1 for _ in islice(benchmark.load(split), said + 1))) != said:
                     now = f"{count}{' or more' if count > said else ''}"
-                    yield Finding("data", "changed", f"split {split} has {said} examples, in the benchmark {now}")
+                    yield CheckResult("data", "changed", f"split {split} has {said} examples, in the benchmark {now}")
                     return
         dataset = dataset_module.load_data(r.benchmark, settings, data_dir, run.setup.skip_missing)
     except UserError as error:
-        yield Finding("data", "unverified", first_line(error))
+        yield CheckResult("data", "unverified", first_line(error))
         return
     wrong = [
         f"{what} is {said!r}, in the benchmark {now!r}"
@@ -216,7 +220,7 @@ def _absent(kind: str, name: str, known: Mapping[str, Any]) -> str:
     return "" if name in known else f"{kind} {name!r} isn't here: load it with --plugin"
 
 
-def _code(run: _Run, data_dir: Path | None) -> Iterator[Finding]:
+def _code(run: _Examined, data_dir: Path | None) -> Iterator[CheckResult]:
     """The code as it is now; where it is the run's, the config must give the same run again."""
     r = run.record
     yield _commit(r)
@@ -231,29 +235,29 @@ def _code(run: _Run, data_dir: Path | None) -> Iterator[Finding]:
             raise ConfigError(next(filter(None, absent)))
         code = planning.code_digest(methods[method].load(), *(benchmarks[name].load() for name in read))
     except ConfigError as error:
-        yield Finding("code", "unverified", first_line(error))
+        yield CheckResult("code", "unverified", first_line(error))
         return
     package = f"hkdbench {harness.__version__}"
     if (code, package) != (r.provenance.code, r.provenance.package):
         other = f"the run's is {r.provenance.code[:12]} ({r.provenance.package}), this is {code[:12]} ({package})"
-        yield Finding("code", "unverified", other)
-        yield Finding("config", "unverified", "planned with other code it may give another run")
+        yield CheckResult("code", "unverified", other)
+        yield CheckResult("config", "unverified", "planned with other code it may give another run")
         return
-    yield Finding("code", "ok", f"the run's own, {code[:12]}")
+    yield CheckResult("code", "ok", f"the run's own, {code[:12]}")
     yield _config(run, data_dir)
 
 
-def _commit(record: Record) -> Finding:
+def _commit(record: Record) -> CheckResult:
     commit = record.provenance.git_commit
     known = _knows(commit) if commit else None
     if commit is None:
-        return Finding("commit", "unverified", "none recorded: the code wasn't run from a checkout")
+        return CheckResult("commit", "unverified", "none recorded: the code wasn't run from a checkout")
     if not known:
         where = "there is no checkout here to look it up in" if known is None else "it isn't in this checkout"
-        return Finding("commit", "unverified", f"{commit[:12]}: {where}")
+        return CheckResult("commit", "unverified", f"{commit[:12]}: {where}")
     if record.provenance.git_dirty:
-        return Finding("commit", "unverified", f"{commit[:12]}, with changes that weren't committed")
-    return Finding("commit", "ok", f"{commit[:12]} is in this checkout")
+        return CheckResult("commit", "unverified", f"{commit[:12]}, with changes that weren't committed")
+    return CheckResult("commit", "ok", f"{commit[:12]} is in this checkout")
 
 
 @lru_cache(maxsize=256)
@@ -271,35 +275,35 @@ def _knows(commit: str) -> bool | None:
     return asked.returncode == 0
 
 
-def _config(run: _Run, data_dir: Path | None) -> Finding:
+def _config(run: _Examined, data_dir: Path | None) -> CheckResult:
     """Plan the recorded config anew. What it names on this machine or in a hub is opened for own runs only."""
     r = run.record
     if run.dataset is None:
-        return Finding("config", "unverified", "the run's data aren't at hand")
+        return CheckResult("config", "unverified", "the run's data aren't at hand")
     if r.trained_on and not run.trusted:
-        return Finding("config", "unverified", "it learned from another benchmark, and came from elsewhere")
+        return CheckResult("config", "unverified", "it learned from another benchmark, and came from elsewhere")
     try:
         # Plugins are code: never those that the record names.
         folders = {"data_dir": data_dir} | ({"train_on_data_dir": data_dir} if r.trained_on else {})
         config = parse(RunConfig, {**r.config, "plugins": (), **folders}, "the recorded config")
     except ConfigError as error:
-        return Finding("config", "changed", first_line(error))
+        return CheckResult("config", "changed", first_line(error))
     if reason := _no_ladder(config, run.trusted):
-        return Finding("config", "unverified", reason)
+        return CheckResult("config", "unverified", reason)
     try:
         run.plan = planning.make(config)
     except ModelError as error:
-        return Finding("config", "unverified", f"the ladder's models can't be read: {first_line(error)}")
+        return CheckResult("config", "unverified", f"the ladder's models can't be read: {first_line(error)}")
     except DataError as error:
-        return Finding("config", "unverified", f"the data that it learned from aren't at hand: {first_line(error)}")
+        return CheckResult("config", "unverified", f"the data that it learned from aren't at hand: {first_line(error)}")
     except UserError as error:
-        return Finding("config", "changed", f"it can't be planned: {first_line(error)}")
+        return CheckResult("config", "changed", f"it can't be planned: {first_line(error)}")
     if run.plan.run_id != r.run_id:
         differs = [key for key, value in run.plan.identity.items() if _plain(value) != r.identity.get(key)]
         if differs == ["ladder"]:
-            return Finding("config", "unverified", "the ladder's weights aren't those of the run")
+            return CheckResult("config", "unverified", "the ladder's weights aren't those of the run")
         what = f"by {', '.join(differs)}" if r.identity else "it, or the ladder's weights, changed"
-        return Finding("config", "changed", f"planned anew it gives another run, {run.plan.run_id}: {what}")
+        return CheckResult("config", "changed", f"planned anew it gives another run, {run.plan.run_id}: {what}")
     now = {
         "settings": _plain(run.plan.settings),
         "ladder": run.plan.ladder,
@@ -352,21 +356,21 @@ def _stages_planned(plan: Plan) -> _Stages:
     ]
 
 
-def _identity(run: _Run) -> Iterator[Finding]:
+def _identity(run: _Examined) -> Iterator[CheckResult]:
     """The run id is the hash of the identity, and the identity says what the record says."""
     r, identity = run.record, run.record.identity
     if not consistency.planned(r):
         return
     if not identity:
         if run.plan is not None and run.plan.run_id == r.run_id:
-            yield Finding("run id", "ok", "planned anew it is the same")
+            yield CheckResult("run id", "ok", "planned anew it is the same")
         else:
-            yield Finding("run id", "unverified", "the record doesn't say what it is the hash of")
+            yield CheckResult("run id", "unverified", "the record doesn't say what it is the hash of")
         return
     try:
         name = planning.run_name(identity)
     except KeyError as error:
-        yield Finding("run id", "changed", f"the identity has no {error}")
+        yield CheckResult("run id", "changed", f"the identity has no {error}")
         return
     said = {
         "version": r.provenance.package.removeprefix("hkdbench "),
@@ -390,17 +394,17 @@ def _identity(run: _Run) -> Iterator[Finding]:
 # ------------------------------------------------------------------------------- predictions, training
 
 
-def _predictions(run: _Run) -> Iterator[Finding]:
+def _predictions(run: _Examined) -> Iterator[CheckResult]:
     """Answers, golds and figures."""
     frame, r = run.predictions, run.record
     if frame is None:
         return
     if r.kind == "robustness":
-        yield Finding("figures", "unverified", "those of a student asked in other ways aren't computed anew")
+        yield CheckResult("figures", "unverified", "those of a student asked in other ways aren't computed anew")
         return
     yield _judged("answers", consistency.in_answers(frame, r, run.setup), f"{len(frame)}, one an example")
     if run.dataset is None:
-        yield Finding("golds", "unverified", "the run's data aren't at hand")
+        yield CheckResult("golds", "unverified", "the run's data aren't at hand")
     else:
         yield _judged("golds", consistency.in_golds(frame, run.dataset), "those of the benchmark")
         if r.kind == "control" and not r.student:
@@ -408,7 +412,7 @@ def _predictions(run: _Run) -> Iterator[Finding]:
     evaluate = run.setup.evaluate
     if evaluate is None or evaluate.resamples > MOST_RESAMPLES:
         said = evaluate.resamples if evaluate else "an unknown number of"
-        yield Finding("figures", "unverified", f"{said} resamples; expected at most {MOST_RESAMPLES}")
+        yield CheckResult("figures", "unverified", f"{said} resamples; expected at most {MOST_RESAMPLES}")
         return
     found = consistency.figures(frame, r, evaluate.resamples, run.dataset)
     wrong = list(found.wrong)
@@ -416,13 +420,13 @@ def _predictions(run: _Run) -> Iterator[Finding]:
         wrong += found.intervals
     elif found.intervals:
         other = f"computed by another version of the statistics: {_few(found.intervals)}"
-        yield Finding("figures", "unverified", other)
+        yield CheckResult("figures", "unverified", other)
     if found.unknown:
-        yield Finding("figures", "unverified", f"{_few(found.unknown)}: that takes the run's data")
+        yield CheckResult("figures", "unverified", f"{_few(found.unknown)}: that takes the run's data")
     yield _judged("figures", wrong, f"{found.right} computed anew")
 
 
-def _training(run: _Run) -> Iterator[Finding]:
+def _training(run: _Examined) -> Iterator[CheckResult]:
     """History and cost."""
     r = run.record
     if r.status == "done" and consistency.planned(r):

@@ -34,7 +34,7 @@ from harness.models.scorer import MASKED_LOGIT
 from harness.planning.plan import Plan, for_stage
 from harness.planning.stages import PlannedStage
 from harness.record import RoleCost, StageRecord
-from harness.store.tensor_cache import Cache, Found, Kind, key_of
+from harness.store.tensor_cache import Cache, CachedTensors, Kind, key_of
 from harness.train.checkpoint import part_of, under
 from harness.train.role import RoleModel, State
 from harness.train.run_state import RunState
@@ -237,7 +237,7 @@ def stage_key(
     )
 
 
-def stage(cache: Cache, key: str, ranks: ProcessGroup) -> Found | None:
+def stage(cache: Cache, key: str, ranks: ProcessGroup) -> CachedTensors | None:
     """The outcome of a stage that another run has trained: `role/...` tensors, its record and history."""
     return _cached(cache, "stages", key, ranks)
 
@@ -251,7 +251,7 @@ def put_stage(cache: Cache, key: str, plan: Plan, state: RunState, weights: Mapp
     cache.put("stages", key, tensors, about, {"stage": record.model_dump(), "history": history})
 
 
-def reuse_stage(state: RunState, planned: PlannedStage, found: Found) -> None:
+def reuse_stage(state: RunState, planned: PlannedStage, found: CachedTensors) -> None:
     """Take over a stage that another run has trained: its weights, record and history; no bill."""
     name = planned.stage.name
     for role, spec in planned.stage.roles.items():
@@ -279,11 +279,11 @@ def build_lock(cache: Cache | None, kind: Kind, key: str, ranks: ProcessGroup) -
             lock.release()
 
 
-def _cached(cache: Cache | None, kind: Kind, key: str, ranks: ProcessGroup) -> Found | None:
+def _cached(cache: Cache | None, kind: Kind, key: str, ranks: ProcessGroup) -> CachedTensors | None:
     """The entry as rank 0 finds it, on every rank: they may not see the same disk."""
     if cache is None:
         return None
-    found: Found | None = ranks.gather(cache.get(kind, key) if ranks.rank == 0 else None)[0]
+    found: CachedTensors | None = ranks.gather(cache.get(kind, key) if ranks.rank == 0 else None)[0]
     return found
 
 

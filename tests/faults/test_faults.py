@@ -138,7 +138,7 @@ def test_a_store_that_disappears_is_one_error(planned: Plan, tmp_path: Path) -> 
             store.root.write_text("not a folder any more")
 
     with pytest.raises(
-        StoreError, match=r"run hkd4vlm-.* can't be written to .*store': .*; mend that, or choose another"
+        StoreError, match=r"run hkd4vlm-.* can't be written to .*store': .*; fix that, or choose another"
     ):
         runner.execute(planned, SingleProcess(vanish), store)
 
@@ -168,7 +168,7 @@ def test_a_checkpoint_of_a_bucket_is_fetched_by_another_machine(
     record = runner.execute(planned, SingleProcess(lambda event: seen.append(event["stage"])), other)
     assert (record.status, record.provenance.resumed) == ("done", 1)
     assert "ppod" not in seen
-    assert other.place.ages(f".work/{planned.run_id}") == {}  # dropped with the end
+    assert other.backend.files_with_age(f".work/{planned.run_id}") == {}  # dropped with the end
     plain = loop.train(planned, SingleProcess(), tmp_path / "plain")
     values = other.history(planned.run_id)["value"].tolist()
     assert values == [row["value"] for row in plain.history]
@@ -183,13 +183,13 @@ def test_of_a_bucket_the_kept_checkpoint_counts(tmp_path: Path, monkeypatch: pyt
     def saved(step: int) -> Path:
         return checkpoint.save(work, 0, step, [("x", torch.tensor([float(step)]))], {"step": step})
 
-    store.place.fetch(".work/run", work)
+    store.backend.download_checkpoint(".work/run", work)
     assert checkpoint.latest(work) is None
-    store.place.keep(saved(3), ".work/run")
-    store.place.keep(saved(6), ".work/run")
-    assert {name.split("/")[2] for name in store.place.ages(".work/run")} == {"checkpoint-000-00000006"}
+    store.backend.upload_checkpoint(saved(3), ".work/run")
+    store.backend.upload_checkpoint(saved(6), ".work/run")
+    assert {name.split("/")[2] for name in store.backend.files_with_age(".work/run")} == {"checkpoint-000-00000006"}
     saved(9)
-    store.place.fetch(".work/run", work)
+    store.backend.download_checkpoint(".work/run", work)
     found = checkpoint.latest(work)
     assert found is not None
     assert found.state == {"step": 6}

@@ -16,7 +16,7 @@ from runs import add
 from dashboard import navigation
 from dashboard.navigation import PAGES
 from harness.store import Store
-from harness.store.catalog import compact
+from harness.store.compaction import compact
 
 SCRIPT, LINK = "<script>window.hacked=1</script>", "[x](javascript:window.hacked=1)"
 HOSTILE = (SCRIPT, LINK, "<img src=x onerror=window.hacked=1>", ":red[x] :material/home: $x$ **b** https://example.org")

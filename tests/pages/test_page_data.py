@@ -194,7 +194,7 @@ def filed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with its files, and the benchmark known."""
     Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "0.png")
     (tmp_path / "1.png").write_bytes(b"not a picture")
-    entry = registry.Entry("filed", "test", "t:Filed", lambda: Filed)
+    entry = registry.Registered("filed", "test", "t:Filed", lambda: Filed)
     monkeypatch.setattr(registry, "benchmarks", lambda: {"filed": entry})
     return tmp_path
 

@@ -1,0 +1,96 @@
+"""What a store needs of the place where its files lie: `Backend`, a local folder or a bucket.
+
+A backend knows names below its root ("run-1/record.json") and how to make a run's folder appear whole or not at
+all. `harness.store.local` does that on a disk, `harness.store.object_storage` in a bucket.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO, Protocol
+
+from harness.record import Record, parse_record
+
+STALE_SECONDS = 24 * 3600.0
+"""A temporary file of this age was left by a writer that was killed."""
+RECORD = "record.json"
+CATALOGUE = ".catalogue"
+"""The folder of the compacted catalogue, see `harness.store.catalog`."""
+
+
+class Backend(Protocol):
+    """The files of a store. Methods that read raise `FileNotFoundError` or another `OSError`."""
+
+    url: str
+    """What opens this backend again, also in another process."""
+    scratch: Path
+    """The local folder for work in progress and caches."""
+
+    def check_writable(self) -> None:
+        """Write a file into the root and delete it. Raises `StoreError`."""
+        ...
+
+    def folders(self) -> dict[str, str]:
+        """Every folder of the root by name, with a version that changes when its record does; "" for no record."""
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file or folder of this name."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes."""
+        ...
+
+    def open(self, name: str) -> IO[bytes]:
+        """A file, opened to read and seek in."""
+        ...
+
+    def file(self, run_id: str, name: str) -> str:
+        """The name below the root of a run's file, say of `predictions.parquet`."""
+        ...
+
+    def files(self, run_id: str) -> dict[str, str]:
+        """A run's files: by name within the run, the name below the root."""
+        ...
+
+    def publish(self, folder: Path, run_id: str) -> None:
+        """Make a local folder the run's folder; may move it. Raises `StoreError` where other results are done."""
+        ...
+
+    def put(self, file: Path, name: str) -> None:
+        """Move a local file below `scratch` to a name in one step, replacing what is there."""
+        ...
+
+    def upload_checkpoint(self, folder: Path, name: str) -> None:
+        """Make a local folder below `scratch` the only checkpoint under this name, for other machines to download."""
+        ...
+
+    def download_checkpoint(self, name: str, into: Path) -> None:
+        """Bring the newest checkpoint under this name into a local folder, and delete other checkpoints in it."""
+        ...
+
+    def files_with_age(self, folder: str) -> dict[str, float]:
+        """The names of the files below a folder ("": leftovers in the root), each with its age in seconds."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Delete a file or folder, if it is there."""
+        ...
+
+
+def already_done(run_id: str, url: str) -> str:
+    """The error for a writer of other results for a finished run."""
+    return (
+        f"run {run_id} is already done in {url!r}: a finished run never changes; "
+        "write to another store, or delete the run's folder first"
+    )
+
+
+def is_done(text: bytes) -> bool:
+    """Whether the text of a record is that of a finished run."""
+    try:
+        record = parse_record(text.decode("utf-8"))
+    except UnicodeDecodeError:
+        return False
+    return isinstance(record, Record) and record.status == "done"

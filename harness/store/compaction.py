@@ -1,0 +1,178 @@
+"""Writes the compacted catalogue that `harness.store.catalog` reads; only what changed is written anew."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from harness.errors import StoreError
+from harness.stats.replicates import RESAMPLES, ExampleOrder
+from harness.store import index
+from harness.store.backend import CATALOGUE
+from harness.store.catalog import ANSWERS, BATCH, DRAWS_ENCODING, EXAMPLES, View, answers_of, read
+from harness.store.index import BROKEN, RunSummary
+from harness.store.manifest import VERSION, DataKey, Manifest, Part, TableFiles
+from harness.store.store import Store
+
+SMALL = 1024
+"""A file with answers of fewer runs than this is rewritten together with those of new runs."""
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What `compact` did."""
+
+    runs: int
+    new: int
+    gone: int
+    """Lines that were dropped: of runs deleted or replaced since the last one."""
+    broken: int
+    tables: int
+    files_written: int
+    bytes_written: int
+    seconds: float
+
+
+def compact(store: Store) -> Compacted:
+    """Bring the catalogue up to date with the runs; only tables with new or lost runs are written anew."""
+    clock = time.perf_counter()
+    view = View(store, index.RUNS.names)
+    old = view.manifest
+    lines = view.lines(index.RUNS.names)
+    runs = [e for e in index.from_arrow(lines) if e.status != BROKEN]
+    known = set(view.compacted["run_id"].to_pylist())
+    by_data: dict[DataKey, list[RunSummary]] = {}
+    for run in runs:
+        if run.status == "done":
+            by_data.setdefault(run.data_key, []).append(run)
+    with tempfile.TemporaryDirectory(dir=_scratch(store)) as folder:
+        writer = _Writer(store, Path(folder))
+        tables = [_compact_table(view, writer, key, members, known) for key, members in sorted(by_data.items())]
+        name = writer.write("runs", lines)
+        manifest = Manifest(
+            version=VERSION,
+            resamples=RESAMPLES,
+            runs=name,
+            count=lines.num_rows,
+            tables=tuple(tables),
+        )
+        # Names sort by time; the random part distinguishes two of the same moment.
+        writer.put(f"{time.time_ns():020d}-{uuid4().hex[:8]}.json", manifest.model_dump_json(indent=1).encode())
+    return Compacted(
+        runs=lines.num_rows,
+        new=view.fresh.num_rows,
+        gone=old.count - len(known) if old else 0,
+        broken=lines.num_rows - len(runs),
+        tables=len(tables),
+        files_written=writer.files,
+        bytes_written=writer.bytes,
+        seconds=time.perf_counter() - clock,
+    )
+
+
+def _compact_table(
+    view: View, writer: _Writer, data_key: DataKey, members: Sequence[RunSummary], known: set[str]
+) -> TableFiles:
+    """The files of one table: the old ones where nothing changed."""
+    old = view.files(data_key)
+    new = [run for run in members if run.run_id not in known]
+    alive = {run.run_id for run in members if run.run_id in known}
+    parts: list[Part] = []
+    rewritten: list[Part] = []
+    for part in old.parts if old else ():
+        holds = set(read(view.store, part.file, ["run_id"])["run_id"].to_pylist())
+        small = bool(new) and part.runs < SMALL
+        (rewritten if small or holds - alive else parts).append(part)
+    if old is not None and not new and not rewritten:
+        return old
+    order = view.example_order(data_key)
+    sets = set(order.sets)
+
+    def answers() -> Iterator[pa.Table]:
+        for part in rewritten:
+            table = read(view.store, part.file)
+            yield table.filter(pc.is_in(table["run_id"], value_set=pa.array(sorted(alive), pa.string())))
+        for start in range(0, len(new), BATCH):
+            yield answers_of(view.store, new[start : start + BATCH], order)
+
+    if new or rewritten:
+        name, runs = writer.stream("answers", ANSWERS, answers())
+        parts += [Part(file=name, runs=runs)] if runs else []
+    same_sets = old is not None and set(order.sets) == sets
+    examples = old.examples if old is not None and same_sets else writer.write("examples", _examples_table(order))
+    benchmark, revision, fingerprint = data_key
+    return TableFiles(
+        benchmark=benchmark, revision=revision, fingerprint=fingerprint, examples=examples, parts=tuple(parts)
+    )
+
+
+def _examples_table(order: ExampleOrder) -> pa.Table:
+    lines = [
+        {
+            "key": examples.key,
+            "examples": examples.table.num_rows,
+            "groups": examples.groups,
+            "golds": examples.golds_n.astype("<i8").tobytes(),
+            **{name: examples.table[name].to_pylist() for name in ("id", "group", "category", "gold")},
+        }
+        for examples in order.sets.values()
+    ]
+    return pa.Table.from_pylist(lines, schema=EXAMPLES)
+
+
+class _Writer:
+    """Writes files of the catalogue locally, then moves them into the store; counts what it wrote."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store, self.folder = store, folder
+        self.files = self.bytes = 0
+
+    def write(self, kind: str, table: pa.Table) -> str:
+        return self.stream(kind, table.schema, iter([table]))[0]
+
+    def stream(self, kind: str, schema: pa.Schema, tables: Iterator[pa.Table]) -> tuple[str, int]:
+        """Writes tables one after another; the file's name, and how many runs have lines in it."""
+        name = f"{kind}-{uuid4().hex}.parquet"
+        runs: set[str] = set()
+        options: dict[str, Any] = {"compression": "zstd", "compression_level": 1}
+        if kind == "answers":
+            options |= {"use_dictionary": ["run_id", "split", "examples"], "column_encoding": DRAWS_ENCODING}
+        with pq.ParquetWriter(self.folder / name, schema, **options) as writer:
+            for table in tables:
+                if kind != "answers":
+                    writer.write_table(table)
+                    continue
+                runs.update(table["run_id"].to_pylist())
+                for split in sorted(set(table["split"].to_pylist())):  # a row group holds lines of one split
+                    of_split = table.filter(pc.equal(table["split"], split))
+                    writer.write_table(of_split, row_group_size=2 * BATCH)
+        self._place(name)
+        return name, len(runs)
+
+    def put(self, name: str, data: bytes) -> None:
+        (self.folder / name).write_bytes(data)
+        self._place(name)
+
+    def _place(self, name: str) -> None:
+        self.files += 1
+        self.bytes += (self.folder / name).stat().st_size
+        self.store.backend.put(self.folder / name, f"{CATALOGUE}/{name}")
+
+
+def _scratch(store: Store) -> Path:
+    """The local folder where files are written first."""
+    folder = store.backend.scratch / CATALOGUE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"store {store.url!r} can't be written: {error.strerror or error}") from None
+    return folder
