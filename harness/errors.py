@@ -26,6 +26,14 @@ class StoreError(UserError, OSError):
     """The store can't be read or written."""
 
 
+class TrainingError(RuntimeError):
+    """A method broke the contract or the numbers broke down; says where, and what to change."""
+
+    def __init__(self, message: str, stage: str, step: int) -> None:
+        super().__init__(message)
+        self.stage, self.step = stage, step
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: `did you mean 'x'?` and the list of what there is."""
     known = sorted(known)

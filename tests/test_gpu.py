@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from harness.config import RunConfig, parse
-from harness.evaluation.scoring import TrainingError
+from harness.errors import TrainingError
 from harness.execution.launch import launch
 from harness.models.distributed import PlainIo, device
 from harness.planning import plan

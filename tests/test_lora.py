@@ -15,8 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from harness.config import LoraSettings, RunConfig, RungConfig, parse
-from harness.errors import ConfigError
-from harness.evaluation.scoring import TrainingError
+from harness.errors import ConfigError, TrainingError
 from harness.models import lora
 from harness.models import scorer as models
 from harness.models.distributed import PlainIo, silent

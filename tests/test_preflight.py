@@ -17,8 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from transformers import PreTrainedModel
 
 from harness.config import RunConfig, RungConfig, parse
-from harness.errors import ConfigError, ModelError
-from harness.evaluation.scoring import TrainingError
+from harness.errors import ConfigError, ModelError, TrainingError
 from harness.execution.launch import launch
 from harness.models import scorer
 from harness.models.distributed import PlainIo

@@ -9,10 +9,10 @@ import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from harness.api import Benchmark, DataError, Example, Split
 
@@ -52,6 +52,11 @@ class Dataset:
         """The options, where every example has the same ones in the same order; else None."""
         seen = {e.options for examples in self.splits.values() for e in examples}
         return seen.pop() if len(seen) == 1 else None
+
+
+def settings_of(benchmark: Benchmark) -> dict[str, Any]:
+    """All settings of a benchmark, defaults included; where its files lie is none."""
+    return {name: value for name, value in asdict(benchmark).items() if name != "data_dir"}
 
 
 def load(benchmark: Benchmark, splits: Sequence[Split] | None = None, skip_missing: bool = False) -> Dataset:

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness import provenance
 from harness.config import RunConfig, TrackConfig
-from harness.evaluation import scoring
+from harness.execution import records
 from harness.execution.trackers import tracker
 from harness.planning import plan
 from harness.planning.plan import Plan
@@ -32,9 +32,9 @@ def launch(
     """
     plans = list({p.run_id: p for p in map(plan.make, configs)}.values())
     store.check_writable()  # after the checks: a refused run leaves no empty store behind
-    todo = [p for p in plans if scoring.finished(store, p.run_id) is None]
+    todo = [p for p in plans if store.finished(p.run_id) is None]
     for one in {(p.config.benchmark, p.dataset.fingerprint): p for p in plans}.values():
-        scoring.ensure_controls(one, store)
+        records.ensure_controls(one, store)
     track = tracker(configs[0].track if configs else TrackConfig(), store, {p.run_id: p.config for p in plans}, watch)
     begin(plans, todo)
     begun: set[str] = set()
@@ -45,14 +45,14 @@ def launch(
         for p in todo:
             under_way = p.run_id in begun or store.work(p.run_id).exists()  # a worker may be ahead of its word here
             if under_way and store.status(p.run_id) is None:
-                store.write(scoring.interrupted(p, started, p.config.cluster.workers))
+                store.write(records.interrupted(p, started, p.config.cluster.workers))
 
     def see(event: Event) -> None:
         if "run_id" in event:
             begun.add(event["run_id"])
-        if event.get("error") and scoring.finished(store, event["run_id"]) is None:
+        if event.get("error") and store.finished(event["run_id"]) is None:
             p = by_id[event["run_id"]]
-            store.write(scoring.failed(p, RuntimeError(event["error"]), started, p.config.cluster.workers))
+            store.write(records.failed(p, RuntimeError(event["error"]), started, p.config.cluster.workers))
         track(event)
         watch(event)
 

@@ -400,8 +400,7 @@ def _work(settings: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     from harness import provenance
-    from harness.evaluation import scoring
-    from harness.execution import run
+    from harness.execution import records, run
     from harness.models.distributed import GroupIo, Io, PeerLost, PlainIo
     from harness.planning import plan
     from harness.record import Record
@@ -448,7 +447,7 @@ def _work(settings: dict[str, Any]) -> None:
             )
         if lost > cluster.max_failures:
             trouble = f"lost its worker {lost} times (cluster.max_failures = {cluster.max_failures})"
-            record = scoring.failed(planned, RuntimeError(trouble), started, size)
+            record = records.failed(planned, RuntimeError(trouble), started, size)
             store.write(record)
             return record
         io: Io = PlainIo(report, device) if group is None else GroupIo(group, report, device)

@@ -15,8 +15,8 @@ import torch
 
 from harness import provenance
 from harness.errors import StoreError
-from harness.evaluation import scoring
 from harness.evaluation.predict import evaluate
+from harness.execution import records
 from harness.models.distributed import Io, PeerLost, lost_peer
 from harness.planning.plan import Plan
 from harness.record import Cost, Record
@@ -31,7 +31,7 @@ def execute(plan: Plan, io: Io, store: Store) -> Record:
     Whatever goes wrong leaves a record with status `failed` and the reason; it can be run again. But when
     another rank is gone this one raises `PeerLost`: what that rank wrote stands, or the run goes on later.
     """
-    done = scoring.finished(store, plan.run_id)
+    done = store.finished(plan.run_id)
     if done is not None:
         return done
     work = store.work(plan.run_id)
@@ -50,15 +50,15 @@ def _execute(plan: Plan, io: Io, store: Store, work: Path) -> Record:
     except Exception as error:
         if io.world > 1 and lost_peer(error):
             raise PeerLost(f"run {plan.run_id}: another rank is gone") from error
-        record = scoring.failed(plan, error, started, io.world)
-        if scoring.finished(store, plan.run_id) is None:  # else another process was faster
+        record = records.failed(plan, error, started, io.world)
+        if store.finished(plan.run_id) is None:  # else another process was faster
             store.write(record)  # whichever rank it was: the others may be waiting for it for ever
         return record
     record = _record(plan, trained, rows, forwards, test_seconds, started, time.perf_counter() - clock, io.world)
     if io.rank == 0:
         student = _save_student(trained, work) if plan.config.save_student else None
         history = history_frame(HistoryRow(**row) for row in trained.history)
-        if scoring.finished(store, plan.run_id) is None:  # else another process was faster
+        if store.finished(plan.run_id) is None:  # else another process was faster
             store.write(record, _frame(rows), history, student)
             record = store.read(plan.run_id)  # with its seal
         shutil.rmtree(work, ignore_errors=True)
@@ -128,13 +128,13 @@ def _record(
         peak_memory_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else provenance.peak_memory(),
     )
     return Record(
-        **scoring.identity(plan),
+        **records.plan_fields(plan),
         status="done",
         stages=trained.stages,
-        metrics=scoring.metrics(plan, _frame(rows)),
+        metrics=records.metrics(plan, _frame(rows)),
         cost=cost,
         preflight=trained.preflight,
-        provenance=scoring.provenance_of(plan, started, workers, trained.resumed),
+        provenance=records.provenance_of(plan, started, workers, trained.resumed),
     )
 
 

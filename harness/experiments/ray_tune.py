@@ -22,7 +22,6 @@ from statistics import fmean
 from typing import Any
 
 from harness.errors import StoreError, UserError, first_line
-from harness.evaluation import scoring
 from harness.execution import ray_train
 from harness.execution.trackers import tracker
 from harness.experiments.sweep import Dimension, Point, Search, SweepConfig, Trial, learning, student_validations
@@ -306,7 +305,7 @@ def _train(planned: Plan, store: Store, report: Watch, note: Watch) -> Record:
     cluster = planned.config.cluster
     # Two trials may be the same run, and the worker of a killed driver may live a little longer.
     with cache_of(store, cluster).alone("runs", key_of({"run": planned.run_id})):
-        if (done := scoring.finished(store, planned.run_id)) is not None:
+        if (done := store.finished(planned.run_id)) is not None:
             return done
         track = tracker(planned.config.track, store, {planned.run_id: planned.config}, note)
 

@@ -16,6 +16,7 @@ from harness.api import Benchmark, Example, From, Method, Split, Stage
 from harness.config import RunConfig, RungConfig
 from harness.data import dataset as data
 from harness.data import image_controls
+from harness.data.dataset import settings_of
 from harness.errors import ConfigError, near
 from harness.models import ladders
 
@@ -218,11 +219,6 @@ def for_stage(plan: Plan, stage: Stage) -> Plan:
     if listed is None:
         return plan
     return replace(plan, method=type(plan.method)(**{name: plan.settings[name] for name in listed}))
-
-
-def settings_of(benchmark: Benchmark) -> dict[str, Any]:
-    """All settings of a benchmark, defaults included; where its files lie is none."""
-    return {name: value for name, value in asdict(benchmark).items() if name != "data_dir"}
 
 
 def _training(config: RunConfig, method: Method, dataset: data.Dataset) -> data.Dataset:

@@ -25,9 +25,8 @@ from torch.profiler import record_function as span
 
 from harness.api import Example, From, Stage
 from harness.data import dataset
-from harness.errors import first_line
+from harness.errors import TrainingError, first_line
 from harness.evaluation.predict import batches_of, score
-from harness.evaluation.scoring import TrainingError
 from harness.models import scorer as models
 from harness.models import shared_prefix, vocabulary
 from harness.models.distributed import Io

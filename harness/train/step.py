@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.profiler import record_function as span  # free where nobody profiles: see harness.train.profiling
 
 from harness.api import Example, Need, Stage, View
-from harness.evaluation.scoring import TrainingError
+from harness.errors import TrainingError
 from harness.models import lora, quantization, scorer, shared_prefix
 from harness.models.distributed import Io, cut_like, whole
 from harness.models.ladders import forward_flops, training_passes

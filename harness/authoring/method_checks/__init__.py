@@ -21,8 +21,7 @@ from typing import Any, Literal
 
 from harness.authoring.method_checks import runs, steps, views
 from harness.authoring.method_checks.case import Broken, Case, method_class
-from harness.errors import UserError
-from harness.evaluation.scoring import TrainingError
+from harness.errors import TrainingError, UserError
 
 __all__ = ["CHECKS", "Broken", "Case", "Finding", "check_method"]
 

@@ -16,7 +16,7 @@ import torch
 from harness import registry
 from harness.api import Example, Method
 from harness.config import RunConfig, TrainConfig
-from harness.evaluation.scoring import TrainingError
+from harness.errors import TrainingError
 from harness.models import scorer as models
 from harness.models.distributed import PlainIo
 from harness.planning import plan
