@@ -72,7 +72,7 @@ def run(sweep: SweepConfig, store: Store, watch: Watch, launch: Launch) -> Resul
     listed = {search.name: points(search) for search in searches}
     first = {search.name: _first(search, listed[search.name]) for search in searches}
     plans = {search.name: plan.make(search.trial(first[search.name], sweep.seeds[0])) for search in searches}
-    tracker(sweep.track, store, {}, watch)  # what it lacks is told here, not by every trial
+    tracker(sweep.track, store, {}, lambda note: None)  # what it lacks is told here, not by every trial
     store.check_writable()
     _claim(sweep, {name: planned.code for name, planned in plans.items()}, store)
     result = _load(sweep, store)

@@ -6,7 +6,7 @@ Train (or torchrun) sets it up. Neither imports ray.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -18,9 +18,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.errors import ConfigError
-
-Report = Callable[[dict[str, Any]], None]
-"""Takes progress: stage, step, steps, and the newest figures."""
+from harness.events import Event, OnEvent
 
 
 class PeerLost(RuntimeError):
@@ -62,7 +60,7 @@ class Io(Protocol):
     rank: int
     world: int
     device: torch.device
-    report: Report
+    report: OnEvent
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module such that a backward pass averages its gradients over the ranks."""
@@ -81,7 +79,7 @@ class Io(Protocol):
         ...
 
 
-def silent(event: dict[str, Any]) -> None:
+def silent(event: Event) -> None:
     """Report nothing."""
 
 
@@ -103,7 +101,7 @@ class PlainIo:
     rank = 0
     world = 1
 
-    def __init__(self, report: Report = silent, device: torch.device | None = None) -> None:
+    def __init__(self, report: OnEvent = silent, device: torch.device | None = None) -> None:
         self.report = report
         self.device = device or torch.device("cpu")
 
@@ -123,7 +121,7 @@ class PlainIo:
 class GroupIo:
     """A rank of a process group."""
 
-    def __init__(self, group: dist.ProcessGroup, report: Report = silent, device: torch.device | None = None) -> None:
+    def __init__(self, group: dist.ProcessGroup, report: OnEvent = silent, device: torch.device | None = None) -> None:
         self.group = group
         self.rank = dist.get_rank(group)
         self.world = dist.get_world_size(group)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import first_line
+from harness.events import Event, OnEvent
 from harness.store.schemas import HistoryRow
 from harness.store.store import Problem, Store
 
@@ -92,14 +93,12 @@ def telling(plan: Plan, io: Io, work: Path) -> Iterator[None]:
             work.rmdir()  # only where nothing else is in it
 
 
-def _teller(
-    report: Callable[[dict[str, Any]], None], work: Path, about: dict[str, Any]
-) -> Callable[[dict[str, Any]], None]:
+def _teller(report: OnEvent, work: Path, about: dict[str, Any]) -> OnEvent:
     started = time.time()
     told = 0.0
     points: list[HistoryRow] = []
 
-    def tell(event: dict[str, Any]) -> None:
+    def tell(event: Event) -> None:
         nonlocal told
         report(event)
         stage, step, steps = event["stage"], event["step"], event["steps"]

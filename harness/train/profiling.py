@@ -23,6 +23,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from harness.config import RunConfig
 from harness.errors import ConfigError
+from harness.events import Event
 from harness.models import scorer
 from harness.models.distributed import PlainIo, device
 from harness.planning.plan import Plan, make
@@ -77,7 +78,7 @@ class _Watch:
         self.running: profile | None = None
         self.begun = (0, 0.0)
 
-    def report(self, event: dict[str, Any]) -> None:
+    def report(self, event: Event) -> None:
         if "losses" not in event:
             return
         step = event["step"]
