@@ -134,7 +134,7 @@ def launch_in(store: Store, runs: Sequence[RunConfig], say: Callable[[str], None
         if event.get("stage") == "load":
             say(event["run_id"])
 
-    launch(runs, store, "faults", lambda *_: None, watch)
+    launch(runs, store, "faults", watch)
 
 
 def fork(work: Callable[[int], None]) -> tuple[int, int]:

@@ -140,6 +140,6 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "cluster": {"workers": 0},
         "save_student": True,
     }
-    (record,) = launch([parse(RunConfig, table, "small")], Store(root), "small", lambda *_: None, lambda _: None)
+    (record,) = launch([parse(RunConfig, table, "small")], Store(root), "small", lambda _: None)
     assert record.status == "done"
     return root

@@ -17,6 +17,7 @@ from harness.data import image_controls
 from harness.errors import DataError
 from harness.evaluation import scoring
 from harness.evaluation.controls import control_names, control_runs, flag, flags
+from harness.execution.records import ensure_controls
 from harness.leaderboard.leaderboard import table
 from harness.planning import plan
 from harness.record import Data, Interval, Provenance, Record
@@ -262,8 +263,8 @@ def test_controls_are_scored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for module in (inference, scoring):
         monkeypatch.setattr(module, "summarise", counted)
     store = Store(tmp_path)
-    scoring.ensure_controls(made, store)
+    ensure_controls(made, store)
     records = [store.read(run_id) for run_id in store.ids()]
     assert scored == sum(len(record.metrics) for record in records) == 2 * 3
-    scoring.ensure_controls(made, store)
+    ensure_controls(made, store)
     assert scored == 6

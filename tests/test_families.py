@@ -63,7 +63,7 @@ def examples() -> list[Example]:
 
 
 def run(table: dict[str, Any], store: Path) -> Any:
-    (record,) = launch([parse(RunConfig, table, "test")], Store(store), "test", lambda *_: None, lambda _: None)
+    (record,) = launch([parse(RunConfig, table, "test")], Store(store), "test", lambda _: None)
     return record
 
 

@@ -59,7 +59,7 @@ def test_a_run_is_that_of_the_cpu(config: Callable[..., RunConfig], tmp_path: Pa
 
 
 def test_a_run_is_kept_and_scored(config: Callable[..., RunConfig], tmp_path: Path) -> None:
-    (record,) = launch([config(precision="bf16")], Store(tmp_path), "gpu", lambda *_: None, lambda _: None)
+    (record,) = launch([config(precision="bf16")], Store(tmp_path), "gpu", lambda _: None)
     assert record.status == "done"
     assert record.metrics["test"]
 

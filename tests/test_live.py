@@ -44,7 +44,7 @@ def test_a_run_says_where_it_is_and_nothing_once_it_is_done(
         found = live.running(store)
         seen.append((event, found, len(live.history(store, found[0])) if found else 0))  # type: ignore[arg-type]
 
-    (record,) = launch([config(toy, toy_ladder)], store, "here", lambda *_: None, watch)
+    (record,) = launch([config(toy, toy_ladder)], store, "here", watch)
     assert record.status == "done"
     said = [found[0] for _, found, _ in seen if found]
     assert all(isinstance(one, live.Now) and one.run_id == record.run_id for one in said)
@@ -104,7 +104,7 @@ def test_a_folder_that_cant_be_written_harms_no_run(toy: str, toy_ladder: str, t
         raise OSError("disk full")
 
     monkeypatch.setattr(live.os, "replace", refuse)
-    (record,) = launch([config(toy, toy_ladder)], Store(tmp_path), "here", lambda *_: None, lambda _: None)
+    (record,) = launch([config(toy, toy_ladder)], Store(tmp_path), "here", lambda _: None)
     assert record.status == "done"
 
 

@@ -197,7 +197,7 @@ def configure(toy: str, toy_ladder: str) -> Configure:
 
 
 def run(config: RunConfig, store: Store) -> tuple[Record, list[float]]:
-    (record,) = launch([config], store, "test", lambda *_: None, lambda _: None)
+    (record,) = launch([config], store, "test", lambda _: None)
     assert record.status == "done", record.error
     history = store.history(record.run_id)
     return record, history[history["term"].str.startswith("loss/")]["value"].tolist()

@@ -139,7 +139,7 @@ def test_the_flag_of_a_run(tmp_path: Path, toy: str, toy_ladder: str) -> None:
     for share in (True, False):
         table = {"method": "zero_shot", "benchmark": "toy", "plugins": [toy], "ladder": toy_ladder,
                  "cluster": {"workers": 0}, "evaluate": {"share_prefix": share, "resamples": 100}}  # fmt: skip
-        (record,) = launch([parse(RunConfig, table, "test")], store, "test", lambda *_: None, lambda _: None)
+        (record,) = launch([parse(RunConfig, table, "test")], store, "test", lambda _: None)
         assert record.status == "done"
         assert record.preflight is not None
         assert record.preflight.warnings == []

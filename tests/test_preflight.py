@@ -123,7 +123,7 @@ def test_it_costs_little_and_draws_nothing(toy: str, toy_ladder: str) -> None:
 def test_the_losses_are_those_of_the_first_step(toy: str, qwen: Path, tmp_path: Path) -> None:
     """A batch of four is tried whole: its mean is what the history begins with."""
     config = parse(RunConfig, table(toy, qwen, train={"examples": 4, "batch_size": 4, "validations": 1}), "test")
-    (record,) = launch([config], Store(tmp_path), "test", lambda *_: None, lambda _: None)
+    (record,) = launch([config], Store(tmp_path), "test", lambda _: None)
     assert record.status == "done", record.error
     first = Store(tmp_path).history(record.run_id).query("term == 'loss/ce'")["value"].iloc[0]
     assert record.preflight is not None
@@ -325,7 +325,7 @@ def test_a_bad_student_stops_the_run_before_its_teacher_is_tuned(
 ) -> None:
     damaged(copied, copied)
     config = parse(RunConfig, table(toy, qwen, copied, method="offline_kd"), "test")
-    (record,) = launch([config], Store(tmp_path / "runs"), "test", lambda *_: None, lambda _: None)
+    (record,) = launch([config], Store(tmp_path / "runs"), "test", lambda _: None)
     assert record.status == "failed"
     assert record.error is not None
     assert record.error.type == "ModelError"

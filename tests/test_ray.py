@@ -21,8 +21,9 @@ import pytest
 from common import Cli, Said
 
 from harness.errors import StoreError
-from harness.execution import ray_train
-from harness.execution.ray_train import Board
+from harness.events import OnEvent
+from harness.execution import ray_cluster, ray_train
+from harness.execution.run_queue import RunQueue
 from harness.record import Record
 from harness.store import Store
 
@@ -74,51 +75,51 @@ def write_suite(path: Path, head: str, runs: list[dict[str, Any]]) -> None:
     path.write_text(text)
 
 
-# ------------------------------------------------------------------------------------------- board
+# ------------------------------------------------------------------------------------------- queue
 
 
-def test_a_lane_keeps_its_run_until_it_is_finished() -> None:
-    board = Board([("a", {"seed": 0}), ("b", {"seed": 1}), ("c", {"seed": 2})])
-    assert board.take(0) == ("a", {"seed": 0}, 0)
-    assert board.take(1) == ("b", {"seed": 1}, 0)
-    assert board.lose([1])  # by rank, here one a lane
-    assert board.take(0) == ("a", {"seed": 0}, 0)  # started again, but through no fault of its own
-    assert board.take(1) == ("b", {"seed": 1}, 1)
-    board.finish(1, "failed", "why")
-    assert board.drain() == [{"run_id": "b", "status": "failed", "error": "why"}]
-    assert board.drain() == []
-    board.lose([1])  # between two runs: nobody's
-    assert board.take(1) == ("c", {"seed": 2}, 0)
-    board.finish(0, "done")
-    assert board.take(0) is None
-    board.stop()
-    assert board.take(1) is None
-    board.finish(1, "done")
-    assert not board.lose([0])  # no run is left
+def test_a_worker_group_keeps_its_run_until_it_is_finished() -> None:
+    queue = RunQueue([("a", {"seed": 0}), ("b", {"seed": 1}), ("c", {"seed": 2})])
+    assert queue.take(0) == ("a", {"seed": 0}, 0)
+    assert queue.take(1) == ("b", {"seed": 1}, 0)
+    assert queue.lose([1])  # by rank, here one a group
+    assert queue.take(0) == ("a", {"seed": 0}, 0)  # started again, but through no fault of its own
+    assert queue.take(1) == ("b", {"seed": 1}, 1)
+    queue.finish(1, "failed", "why")
+    assert queue.drain() == [{"run_id": "b", "status": "failed", "error": "why"}]
+    assert queue.drain() == []
+    queue.lose([1])  # between two runs: nobody's
+    assert queue.take(1) == ("c", {"seed": 2}, 0)
+    queue.finish(0, "done")
+    assert queue.take(0) is None
+    queue.stop()
+    assert queue.take(1) is None
+    queue.finish(1, "done")
+    assert not queue.lose([0])  # no run is left
 
 
-def test_a_smaller_group_takes_up_what_its_lost_lanes_had() -> None:
-    board = Board([("a", {}), ("b", {}), ("c", {})])
-    board.start(lanes=2, ranks=2)
-    assert [board.take(lane) for lane in (0, 1)] == [("a", {}, 0), ("b", {}, 0)]
-    board.lose([2, 3])  # both ranks of lane 1: one loss of its run
-    board.start(lanes=1, ranks=2)
-    assert board.take(0) == ("a", {}, 0)
-    board.finish(0, "done")
-    assert board.take(0) == ("b", {}, 1)
-    board.finish(0, "done")
-    assert board.take(0) == ("c", {}, 0)
+def test_what_lost_worker_groups_had_is_taken_up_by_the_rest() -> None:
+    queue = RunQueue([("a", {}), ("b", {}), ("c", {})])
+    queue.start(groups=2, group_size=2)
+    assert [queue.take(group) for group in (0, 1)] == [("a", {}, 0), ("b", {}, 0)]
+    queue.lose([2, 3])  # both ranks of group 1: one loss of its run
+    queue.start(groups=1, group_size=2)
+    assert queue.take(0) == ("a", {}, 0)
+    queue.finish(0, "done")
+    assert queue.take(0) == ("b", {}, 1)
+    queue.finish(0, "done")
+    assert queue.take(0) == ("c", {}, 0)
 
 
-# ------------------------------------------------------------------------------------------- room
+# ------------------------------------------------------------------------------------------- capacity
 
 
 def test_a_worker_fits_one_node() -> None:
     nodes = [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 3.0}, {"memory": 1.0}]
-    assert ray_train.room(nodes, {"CPU": 1}) == 7
-    assert ray_train.room(nodes, {"CPU": 2}) == 3  # one CPU of the second node is left over
-    assert ray_train.room(nodes, {"CPU": 1, "GPU": 1}) == 1
-    assert ray_train.room(nodes, {"CPU": 1, "memory": 1}) == 0
+    assert ray_cluster.capacity(nodes, {"CPU": 1}) == 7
+    assert ray_cluster.capacity(nodes, {"CPU": 2}) == 3  # one CPU of the second node is left over
+    assert ray_cluster.capacity(nodes, {"CPU": 1, "GPU": 1}) == 1
+    assert ray_cluster.capacity(nodes, {"CPU": 1, "memory": 1}) == 0
 
 
 def test_a_node_that_is_lost_while_it_is_asked_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -139,11 +140,11 @@ def test_a_node_that_is_lost_while_it_is_asked_is_no_error(monkeypatch: pytest.M
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
     monkeypatch.setattr(ray, "remote", lambda **_: lambda function: Look())
     monkeypatch.setattr(ray, "get", lambda seen: seen)
-    ray_train.check_shared(tmp_path / "shared", "runs")
+    ray_cluster.check_shared(tmp_path / "shared", "runs")
     with pytest.raises(StoreError, match=r"store 'runs' is not seen by node 192\.0\.2\.1: "):
-        ray_train.check_shared(tmp_path / "other", "runs")
+        ray_cluster.check_shared(tmp_path / "other", "runs")
     monkeypatch.setattr(ray, "get", lost)
-    ray_train.check_shared(tmp_path / "other", "runs")
+    ray_cluster.check_shared(tmp_path / "other", "runs")
 
 
 @pytest.mark.parametrize(
@@ -171,9 +172,9 @@ def test_an_address_that_leads_nowhere_is_one_line_at_once(
 def test_a_run_that_no_worker_could_record_fails_with_the_reason(
     cli: Cli, toy_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def give_up(runs: Any, store: Any, cluster: Any, watch: Callable[[dict[str, Any]], None], *rest: Any) -> None:
+    def give_up(runs: Any, store: Any, cluster: Any, on_event: OnEvent, *rest: Any) -> None:
         for run_id, _ in runs:
-            watch({"run_id": run_id, "status": "failed", "error": "Ray Train gave up: no room"})
+            on_event({"run_id": run_id, "status": "failed", "error": "Ray Train gave up: no room"})
 
     monkeypatch.setattr(ray_train, "execute", give_up)
     said = cli("run", *toy_run, "--workers", 1, "--store", tmp_path, "--json")
@@ -187,7 +188,7 @@ def test_ctrl_c_before_a_worker_is_heard_of_still_leaves_its_record(
 ) -> None:
     """It has begun, as its working folder says; its word has not come yet."""
 
-    def interrupted(runs: Any, store: Store, cluster: Any, watch: Any, name: str, halt: Callable[[], None]) -> None:
+    def interrupted(runs: Any, store: Store, cluster: Any, on_event: Any, name: str, on_interrupt: Any) -> None:
         for run_id, _ in runs:
             store.work(run_id).mkdir(parents=True)
         raise KeyboardInterrupt
@@ -206,7 +207,7 @@ class TestCluster:
     pytestmark = CLUSTER
 
     def test_a_suite_with_accidents(self, start: Start, cli: Cli, toy_suite: str, tmp_path: Path) -> None:
-        """One worker group, two lanes: healthy runs, a broken one, one that is killed once, one always."""
+        """Two worker groups: healthy runs, a broken one, one that is killed once, one always."""
         runs: list[dict[str, Any]] = [
             {"method": "accident", "settings": {"marker": tmp_path / "killed"}},
             {"method": "accident"},

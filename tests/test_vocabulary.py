@@ -89,7 +89,7 @@ def test_one_tokenizer_with_different_padding(toy: str, tmp_path: Path) -> None:
         S={"family": "qwen2_5_vl", "rows": 67, "seed": 1},
     )
     made = plan.make(config(toy, ladder, support="vocab", temperature=1.0))
-    (record,) = launch([made.config], Store(tmp_path / "runs"), "test", lambda *_: None, lambda _: None)
+    (record,) = launch([made.config], Store(tmp_path / "runs"), "test", lambda _: None)
     assert record.status == "done", record.error
     assert record.stages[0].mix is None
     mix = record.stages[1].mix
@@ -119,7 +119,7 @@ def test_other_families_and_tokenizers_teach_over_the_options(toy: str, tmp_path
         L={"family": "internvl", "vocabulary": families.pieces, "width": 48},
         S={"family": "smolvlm", "seed": 1},
     )
-    (record,) = launch([config(toy, ladder)], Store(tmp_path / "runs"), "test", lambda *_: None, lambda _: None)
+    (record,) = launch([config(toy, ladder)], Store(tmp_path / "runs"), "test", lambda _: None)
     assert record.status == "done", record.error
     mix = record.stages[1].mix
     assert mix is not None

@@ -16,7 +16,6 @@ from harness.cli.options import (
     WorkersOption,
     app,
     failures,
-    launched,
     load_plugins,
     print_json,
     say,
@@ -52,6 +51,8 @@ def ablate_(
     as_json: JsonOption = False,
 ) -> None:
     """Run a method without each of its parts, and beside its rivals; finished runs are skipped."""
+    from harness.execution.console import RunConsole
+    from harness.execution.launch import launch
     from harness.experiments import ablation
     from harness.report import ablation as ablation_page
     from harness.store import Store
@@ -71,7 +72,8 @@ def ablate_(
         _dry_run(suite, kept, left_out, as_json)
         return
     laid_out = ablation.lay_out(method, suite, kept, left_out)
-    failed = failures(launched(ablation.configs(suite, kept), opened, suite.name))
+    with RunConsole() as console:
+        failed = failures(launch(ablation.configs(suite, kept), opened, suite.name, console.on_event))
     done = ablation.evaluated(laid_out, opened)
     ablation.save(done, opened, ablation_page.to_markdown(done))
     _show(done, opened, as_json)

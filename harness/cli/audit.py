@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +21,7 @@ from harness.cli.options import (
     say,
 )
 from harness.errors import ConfigError
+from harness.events import Event, OnEvent
 
 if TYPE_CHECKING:
     from harness.record import Record
@@ -133,11 +133,11 @@ def robustness_(
     print(record.model_dump_json(indent=2) if as_json else robustness.to_text(record))
 
 
-def _steps() -> Callable[[dict[str, Any]], None]:
+def _steps() -> OnEvent:
     """Tells each variant once, as it begins."""
     seen: set[str] = set()
 
-    def report(event: dict[str, Any]) -> None:
+    def report(event: Event) -> None:
         if event["stage"] not in seen:
             seen.add(event["stage"])
             say(event["stage"])

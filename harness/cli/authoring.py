@@ -1,4 +1,4 @@
-"""Verbs for those who write a method: `new-method`, `check-method`, `method-pages`."""
+"""Verbs for those who write methods or make models: `new-method`, `check-method`, `method-pages`, `pretrain`."""
 
 from __future__ import annotations
 
@@ -78,3 +78,18 @@ def method_pages(
     classes = [cls for name, cls in loaded.items() if cls.name == name]
     for path in method_pages.write(classes, out, with_index=not names):
         print(f"wrote {path}")
+
+
+@app.command("pretrain")
+def pretrain_(
+    rung: Annotated[str, typer.Argument(help="L, M or S")],
+    out: Annotated[Path, typer.Argument(help="Folder for the weights")],
+    seed: int = 0,
+    steps: Annotated[int | None, typer.Option(help="Steps of a pass; default: the shipped recipe's.")] = None,
+) -> None:
+    """Rebuild the tiny ladder's weights from nothing (an hour or so for all three on 2 cores)."""
+    from harness.models import pretrain, tiny
+
+    if rung not in tiny.RUNGS:
+        raise ConfigError(f"unknown rung {rung!r}: {near(rung, tiny.RUNGS)}")
+    pretrain.main(rung, out, seed, steps)

@@ -1,4 +1,4 @@
-"""Verbs that read the store: `rank`, `show`."""
+"""Verbs that read the store: `rank`, `show`, `compare`."""
 
 from __future__ import annotations
 
@@ -94,3 +94,24 @@ def show_(run: str, store: StoreOption = None, as_json: JsonOption = False) -> N
     print(record.model_dump_json(indent=2) if as_json else describe.record_text(record))
     if not as_json and (received := opened.received(record.run_id)):
         print(f"  received {received.time} in {received.file} (sha256 {received.sha256[:12]})")
+
+
+@app.command("compare")
+def compare_(
+    a: Annotated[str, typer.Argument(help="A run (its id may be shortened), or a row: 'method[@student][ key=value]'")],
+    b: Annotated[str, typer.Argument(help="The run or row that it is compared with.")],
+    benchmark: str | None = None,
+    metric: str = "accuracy",
+    split: Split = "test",
+    examples: Annotated[int, typer.Option(min=0, help="How many of the examples that they part on to show.")] = 10,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A minus B, paired by seed and example: overall, by category, whose errors, and where they part."""
+    from harness.leaderboard import compare
+    from harness.store import Store
+
+    opened = Store(store)
+    one, other = compare.sides(opened, a, b, split, benchmark)
+    found = compare.compare(opened, one, other, split, metric, examples)
+    print(compare.to_json(found) if as_json else compare.to_text(found))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from harness.config import RunConfig
     from harness.record import Record
-    from harness.store import Store
 
 app = typer.Typer(
     name="hkdbench",
@@ -90,14 +92,75 @@ def with_options(
     return overlay(table, [*numbered, *(set_ or ())])
 
 
-def launched(configs: Sequence[RunConfig], store: Store, name: str) -> list[Record]:
-    """The records of the runs, see `harness.execution.launch`; progress is on standard error."""
-    from harness.execution.console import Progress
-    from harness.execution.launch import launch
+@dataclass(frozen=True)
+class RunOptions:
+    """Which run is meant: what `plan`, `run` and `profile` take on the command line, see `run_verb`."""
 
-    # Standard output is for the answer alone: what libraries print meanwhile (Ray, of a lost worker) goes beside it.
-    with redirect_stdout(sys.stderr), Progress() as progress:
-        return launch(configs, store, name, progress.begin, progress.watch)
+    file: Annotated[Path | None, typer.Argument(help="RUN.toml")] = None
+    method: str | None = None
+    benchmark: str | None = None
+    ladder: str | None = None
+    student: str | None = None
+    seed: int | None = None
+    workers: WorkersOption = None
+    data_dir: DataOption = None
+    skip_missing: SkipMissingOption = False
+    plugin: PluginOption = None
+    set_: SetOption = None
+
+    def config(self) -> RunConfig:
+        """The file's configuration with what the command line says beside it. Loads its plugins."""
+        from harness.config import RunConfig, parse, read_toml
+
+        table: dict[str, Any] = read_toml(self.file) if self.file else {}
+        for name in ("method", "benchmark", "ladder", "student", "seed"):
+            if (value := getattr(self, name)) is not None:
+                table[name] = value
+        for name in ("method", "benchmark"):
+            if name not in table:
+                raise ConfigError(f"no {name} given: name one with --{name} (`hkdbench list {name}s` shows them)")
+        table = with_options(
+            table,
+            workers=self.workers,
+            data_dir=self.data_dir,
+            skip_missing=self.skip_missing,
+            plugins=self.plugin,
+            set_=self.set_,
+        )
+        config = parse(RunConfig, table, str(self.file) if self.file else "the command line")
+        load_plugins(config.plugins)
+        return config
+
+
+def run_verb(name: str, leave_out: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Registers a function as the verb `name`: it takes `RunOptions` first, each of whose fields is an option.
+
+    Typer takes options from a function's signature alone, and knows no groups of them. `leave_out`: fields that the
+    verb doesn't offer.
+    """
+
+    def register(verb: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(RunOptions, include_extras=True)
+        names = [field.name for field in fields(RunOptions) if field.name not in leave_out]
+        _, *own = inspect.signature(verb, eval_str=True).parameters.values()
+        of_run = [
+            inspect.Parameter(
+                name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=getattr(RunOptions, name), annotation=hints[name]
+            )
+            for name in names
+        ]
+
+        def command(**given: Any) -> None:
+            verb(RunOptions(**{name: given.pop(name) for name in names}), **given)
+
+        parameters = [*of_run, *own]
+        command.__doc__ = verb.__doc__
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name)(command)
+        return verb
+
+    return register
 
 
 def failures(records: Sequence[Record]) -> list[str]:

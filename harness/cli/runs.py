@@ -12,19 +12,19 @@ from harness.cli.options import (
     DataOption,
     JsonOption,
     PluginOption,
+    RunOptions,
     SetOption,
     SkipMissingOption,
     StoreOption,
     WorkersOption,
     app,
     failures,
-    launched,
     load_plugins,
     print_json,
+    run_verb,
     say,
     with_options,
 )
-from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,60 +34,35 @@ if TYPE_CHECKING:
     from harness.store import Store
 
 
-@app.command("plan")
-def plan_(
-    file: Annotated[Path | None, typer.Argument(help="RUN.toml")] = None,
-    method: str | None = None,
-    benchmark: str | None = None,
-    ladder: str | None = None,
-    student: str | None = None,
-    seed: int | None = None,
-    workers: WorkersOption = None,
-    data_dir: DataOption = None,
-    skip_missing: SkipMissingOption = False,
-    plugin: PluginOption = None,
-    set_: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@run_verb("plan")
+def plan_(options: RunOptions, as_json: JsonOption = False) -> None:
     """Check a run and print its stages, roles, sizes and price. Trains nothing."""
     from harness.planning import cost, plan
 
-    config = run_config(file, method, benchmark, ladder, student, seed, workers, data_dir, skip_missing, plugin, set_)
-    priced = cost.of(plan.make(config))
+    priced = cost.of(plan.make(options.config()))
     if as_json:
         print_json(priced)
     else:
         print(cost.to_text(priced))
 
 
-@app.command("run")
-def run_(
-    file: Annotated[Path | None, typer.Argument(help="RUN.toml")] = None,
-    method: str | None = None,
-    benchmark: str | None = None,
-    ladder: str | None = None,
-    student: str | None = None,
-    seed: int | None = None,
-    workers: WorkersOption = None,
-    store: StoreOption = None,
-    data_dir: DataOption = None,
-    skip_missing: SkipMissingOption = False,
-    plugin: PluginOption = None,
-    set_: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@run_verb("run")
+def run_(options: RunOptions, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Train and score one method on one benchmark, from one seed. A finished run isn't repeated."""
-    config = run_config(file, method, benchmark, ladder, student, seed, workers, data_dir, skip_missing, plugin, set_)
+    config = options.config()
+    from harness.execution.console import RunConsole
+    from harness.execution.launch import launch
     from harness.store import Store
 
-    records = launched([config], Store(store), config.method)
+    with RunConsole() as console:
+        (record,) = launch([config], Store(store), config.method, console.on_event)
     if as_json:
-        print(records[0].model_dump_json(indent=2))
+        print(record.model_dump_json(indent=2))
     else:
         from harness.report import describe
 
-        print(describe.record_text(records[0]))
-    raise typer.Exit(0 if records[0].status == "done" else 1)
+        print(describe.record_text(record))
+    raise typer.Exit(0 if record.status == "done" else 1)
 
 
 @app.command("suite")
@@ -140,40 +115,14 @@ def _suite_configs(
     return suite.run_configs(), suite.name
 
 
-def run_config(
-    file: Path | None,
-    method: str | None,
-    benchmark: str | None,
-    ladder: str | None,
-    student: str | None,
-    seed: int | None,
-    workers: int | None,
-    data_dir: Path | None,
-    skip_missing: bool,
-    plugin: list[str] | None,
-    set_: list[str] | None,
-) -> RunConfig:
-    from harness.config import RunConfig, parse, read_toml
-
-    table: dict[str, Any] = read_toml(file) if file else {}
-    given = {"method": method, "benchmark": benchmark, "ladder": ladder, "student": student, "seed": seed}
-    table |= {key: value for key, value in given.items() if value is not None}
-    for key in ("method", "benchmark"):
-        if key not in table:
-            raise ConfigError(f"no {key} given: name one with --{key} (`hkdbench list {key}s` shows them)")
-    table = with_options(
-        table, workers=workers, data_dir=data_dir, skip_missing=skip_missing, plugins=plugin, set_=set_
-    )
-    config = parse(RunConfig, table, str(file) if file else "the command line")
-    load_plugins(config.plugins)
-    return config
-
-
 def _run_suite(configs: list[RunConfig], name: str, root: str | None, as_json: bool) -> None:
+    from harness.execution.console import RunConsole
+    from harness.execution.launch import launch
     from harness.store import Store
 
     store = Store(root)
-    records = launched(configs, store, name)
+    with RunConsole() as console:
+        records = launch(configs, store, name, console.on_event)
     failed = failures(records)
     if as_json:
         print_json(

@@ -1,9 +1,10 @@
-"""Commands that send a run and add one that was sent: `pack`, `add`."""
+"""Verbs that check results, send a run and take one in: `verify`, `pack`, `add`."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +17,72 @@ from harness.cli.options import (
     load_plugins,
     print_json,
 )
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.submission.verify import Report
+
+
+@app.command("verify")
+def verify_(
+    run: Annotated[str | None, typer.Argument(help="A run's id, or its beginning.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every run of the store.")] = False,
+    store: StoreOption = None,
+    data_dir: DataOption = None,
+    plugin: PluginOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute every figure of RUN anew, and check hashes, ids, golds and sums. Exit code 1: something changed."""
+    from harness.store import Store
+    from harness.submission import verify
+
+    if (run is None) != all_:
+        raise ConfigError("verify takes a RUN, or --all for every run of the store")
+    load_plugins(plugin)
+    opened = Store(store)
+    folder = data_dir.expanduser().resolve() if data_dir else None
+    if run is None:
+        reports = list(verify.verify_all(opened, folder))
+    else:
+        reports = [verify.verify(opened, opened.match(run), folder)]
+    if as_json:
+        print_json({"runs": [report.to_json() for report in reports], "states": _count(reports)})
+    elif run is None:
+        _print_all(reports)
+    else:
+        _print_one(reports[0])
+    raise typer.Exit(1 if any(report.state == "changed" for report in reports) else 0)
+
+
+def _print_one(report: Report) -> None:
+    print(report.run_id)
+    for finding in report.findings:
+        print(f"  {finding.state:10}  {finding.check:11}  {finding.detail}")
+    verdict = "something changed" if report.state == "changed" else "nothing changed"
+    unsure = len(report.of("unverified"))
+    print(f"{verdict}; {len(report.of('ok'))} checks ok" + (f", {unsure} can't be verified" if unsure else ""))
+
+
+def _print_all(reports: Sequence[Report]) -> None:
+    """What changed, run by run; what can't be verified, reason by reason."""
+    for report in reports:
+        for finding in report.of("changed"):
+            print(f"changed     {report.run_id}  {finding.check}: {finding.detail}")
+    reasons = Counter((f.check, f.detail) for report in reports for f in report.of("unverified"))
+    for (check, detail), count in reasons.most_common(20):
+        print(f"unverified  {check} of {count} run{'s' if count > 1 else ''}: {detail}")
+    if len(reasons) > 20:
+        print(f"unverified  {len(reasons) - 20} more reasons; --json has all")
+    figures = sum(1 for report in reports if any(f.check == "figures" for f in report.of("ok")))
+    changed = _count(reports)["changed"]
+    print(f"{len(reports)} runs: {changed} changed; the figures of {figures} computed anew and found the same")
+
+
+def _count(reports: Sequence[Report]) -> dict[str, int]:
+    found = Counter(report.state for report in reports)
+    return {state: found[state] for state in ("ok", "changed", "unverified")}
 
 
 @app.command("pack")

@@ -18,7 +18,6 @@ from harness.cli.options import (
     StoreOption,
     WorkersOption,
     app,
-    launched,
     load_plugins,
     print_json,
     say,
@@ -26,8 +25,13 @@ from harness.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.config import RunConfig
     from harness.experiments.selection import Result
     from harness.experiments.sweep import SweepConfig
+    from harness.record import Record
+    from harness.store import Store
 
 
 @app.command("sweep")
@@ -57,12 +61,21 @@ def sweep_(
         _dry_run(config, as_json)
         return
     with redirect_stdout(sys.stderr):  # what libraries print meanwhile goes beside the answer
-        result = selection.run(config, Store(store), _watcher(config), launched)
+        result = selection.run(config, Store(store), _watcher(config), _launch)
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
         print(selection.to_text(result))
     raise typer.Exit(1 if _troubles(result, config) else 0)
+
+
+def _launch(configs: Sequence[RunConfig], store: Store, name: str) -> list[Record]:
+    """The records of runs beside the trials."""
+    from harness.execution.console import RunConsole
+    from harness.execution.launch import launch
+
+    with RunConsole() as console:
+        return launch(configs, store, name, console.on_event)
 
 
 def _watcher(config: SweepConfig) -> Any:

@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.api import Example, Split
+from harness.config import EvaluateConfig
+from harness.data.dataset import Dataset, settings_of
 from harness.errors import DataError
+from harness.evaluation.scoring import figures_of
 from harness.record import Data, Interval, Provenance, Record
 from harness.stats import inference
 from harness.stats.metrics import Floats
@@ -127,6 +130,33 @@ def control_runs(
         )
         for control, frame in control_answers(benchmark, train_golds, splits, data).items()
     ]
+
+
+def write_controls(store: Store, dataset: Dataset, data: Data, evaluate: EvaluateConfig, made_by: Provenance) -> None:
+    """Write the model-free rows of a dataset unless the store has them; `data` is what `data_record` says of it."""
+    benchmark, everything = dataset.benchmark, dataset.splits
+    splits = {s: e for s, e in everything.items() if s in evaluate.splits}
+    train_golds = [example.gold for example in everything["train"]] if "train" in everything else None
+    names = control_names(splits, data, train_golds)
+    if all(store.status(control_id(name, benchmark.name, data)) == "done" for name in names):
+        return
+    for record, frame in control_runs(
+        benchmark=benchmark.name,
+        task=benchmark.task,
+        train_golds=train_golds,
+        splits=splits,
+        data=data,
+        provenance=made_by,
+        figures=lambda frame: figures_of(dataset, frame, evaluate.resamples),
+    ):
+        config = {
+            "benchmark": benchmark.name,
+            "benchmark_settings": settings_of(benchmark),
+            "skip_missing": bool(dataset.skipped),
+            "evaluate": evaluate.model_dump(mode="json"),
+        }
+        if store.finished(record.run_id) is None:
+            store.write(record.model_copy(update={"config": config}), frame)
 
 
 def _majority(golds: Sequence[int], examples: Sequence[Example]) -> list[Floats]:

@@ -20,7 +20,8 @@ from harness.data import dataset as data
 from harness.errors import ConfigError, near
 from harness.evaluation import answer_files
 from harness.evaluation.answer_files import load_splits, match, refuse_missing, texts_of
-from harness.evaluation.scoring import answer, figures_of, finished, seen, write_controls
+from harness.evaluation.controls import write_controls
+from harness.evaluation.scoring import answer, data_record, figures_of
 from harness.record import Provenance, Record
 from harness.store import PredictionRow, Store, predictions_frame
 
@@ -119,21 +120,21 @@ def import_run(
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     identity = [benchmark.revision, dataset.fingerprint, matched.splits, digest, seed]
     run_id = f"{TAG}-{name.replace('+', '-')}-{benchmark.name}-s{seed}-{_short(identity)}"
-    if (record := finished(store, run_id)) is not None:
+    if (record := store.finished(run_id)) is not None:
         return record
     store.check_writable()
     frame = predictions_frame(
         PredictionRow(split, e.id, e.group, e.category, e.gold, chosen, [], 0.0, text)
         for (split, _, _), (e, chosen, text) in zip(matched.answers, texts_of(matched.answers), strict=True)
     )
-    data_, evaluate = seen(dataset, dataset), EvaluateConfig()
-    told = Provenance(
+    data_, evaluate = data_record(dataset, dataset), EvaluateConfig()
+    made_by = Provenance(
         **provenance.static(),
         code=registry.source_digest(type(benchmark)),
         started=started,
         finished=provenance.now(),
     )
-    write_controls(store, dataset, data_, evaluate, told)
+    write_controls(store, dataset, data_, evaluate, made_by)
     record = Record(
         run_id=run_id,
         status="done",
@@ -150,7 +151,7 @@ def import_run(
         },
         metrics=figures_of(dataset, frame, evaluate.resamples),
         data=data_,
-        provenance=told.model_copy(update={"imported": f"{path.name} sha256:{digest}"}),
+        provenance=made_by.model_copy(update={"imported": f"{path.name} sha256:{digest}"}),
     )
     store.write(record, frame)
     return store.read(run_id)  # with its seal

@@ -30,7 +30,8 @@ from harness.config import RunConfig, RungConfig
 from harness.data import corruptions, image_controls
 from harness.data import dataset as data
 from harness.errors import ConfigError, DataError, StoreError, near
-from harness.models.distributed import Report, SingleProcess, silent
+from harness.events import OnEvent
+from harness.models.distributed import SingleProcess, silent
 from harness.record import Cost, Interval, Provenance, Record
 from harness.report.format import percent
 from harness.stats import agreement, calibration, inference
@@ -47,7 +48,7 @@ Figures = dict[str, dict[str, Interval]]
 
 
 @dataclass(frozen=True)
-class Variant:
+class InputVariant:
     """A way to put the examples. `orders[i][k]` is the original number of the option at letter k of example i."""
 
     name: str
@@ -59,21 +60,21 @@ class Variant:
 # ---------------------------------------------------------------------------------------- variants
 
 
-def variants(examples: Sequence[Example], seed: int) -> Iterator[Variant]:
+def variants(examples: Sequence[Example], seed: int) -> Iterator[InputVariant]:
     """All variants, the unchanged one first. An example with few options is left out of the later orders."""
-    yield Variant(CLEAN, list(examples))
+    yield InputVariant(CLEAN, list(examples))
     for shift in range(1, max(len(e.options) for e in examples)):
         turned = [e for e in examples if shift < len(e.options)]
         orders = [tuple((k + shift) % len(e.options) for k in range(len(e.options))) for e in turned]
-        yield Variant(f"order_{shift}", [e.reordered(o) for e, o in zip(turned, orders, strict=True)], orders)
+        yield InputVariant(f"order_{shift}", [e.reordered(o) for e, o in zip(turned, orders, strict=True)], orders)
     for number in range(1, len(PARAPHRASES) + 1):
-        yield Variant(f"paraphrase_{number}", [paraphrased(e, number) for e in examples])
+        yield InputVariant(f"paraphrase_{number}", [paraphrased(e, number) for e in examples])
     for damage in corruptions.STRENGTHS:
         for level in corruptions.LEVELS:
-            yield Variant(f"{damage}_{level}", [corruptions.damaged(e, damage, level) for e in examples])
-    yield Variant("no_image", image_controls.without_image(examples))
+            yield InputVariant(f"{damage}_{level}", [corruptions.damaged(e, damage, level) for e in examples])
+    yield InputVariant("no_image", image_controls.without_image(examples))
     if len({e.group for e in examples}) > 1:
-        yield Variant("other_image", image_controls.other_images(examples, f"{seed}/robustness"))
+        yield InputVariant("other_image", image_controls.other_images(examples, f"{seed}/robustness"))
 
 
 def paraphrased(example: Example, number: int) -> Example:
@@ -92,7 +93,7 @@ def of_run(
     split: Split = "test",
     limit: int | None = None,
     data_dir: Path | None = None,
-    report: Report = silent,
+    report: OnEvent = silent,
 ) -> Record:
     """The robustness record of a run's student, from the store where it is there already.
 
@@ -164,7 +165,7 @@ def _questions(
 
 
 def _ask(
-    folder: Path, method: Method, config: RunConfig, examples: Sequence[Example], report: Report
+    folder: Path, method: Method, config: RunConfig, examples: Sequence[Example], report: OnEvent
 ) -> tuple[dict[str, pd.DataFrame], int]:
     """The student's answers by variant, options numbered as in the originals, and the forwards spent."""
     import torch

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from contextlib import redirect_stdout
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from harness.planning.plan import Plan
+from harness.events import Event
 
 LINE_SECONDS = 30.0
 """Without a terminal, a run says where it is at most so often."""
 
 
-class Progress:
-    """Shows the runs of one launch; `begin` and `watch` are what `launch` calls."""
+class RunConsole:
+    """Shows the runs of one launch.
+
+    Meanwhile what libraries print (Ray, of a lost worker) goes to standard error too: standard output is for the
+    answer alone.
+    """
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bars = Bars(*columns, console=self._console, disable=not self._console.is_terminal, transient=True)
+        self._bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal, transient=True)
+        self._stdout = redirect_stdout(sys.stderr)
         self._tasks: dict[str, Any] = {}
         self._started: dict[str, float] = {}
         self._said: dict[str, float] = {}
@@ -30,6 +36,7 @@ class Progress:
         self._ended = self._count = 0
 
     def __enter__(self) -> Self:
+        self._stdout.__enter__()
         self._bars.start()
         return self
 
@@ -37,27 +44,23 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+        self._stdout.__exit__(kind, error, trace)
 
-    def begin(self, plans: list[Plan], todo: list[Plan]) -> None:
-        """All runs, and those that the store doesn't hold yet."""
-        self._count = len(todo)
-        if len(plans) > len(todo):
-            self._say(f"{len(plans) - len(todo)} of {len(plans)} runs are in the store already")
-        if todo:
-            self._say(f"{len(todo)} to run")
-            self._total = self._bars.add_task("runs", total=len(todo))
-        for warning in dict.fromkeys(warning for plan in todo for warning in plan.warnings):
-            self._say(f"warning: {warning}")
-
-    def watch(self, event: dict[str, Any]) -> None:
-        """One event of a run, or a `note` about all of them."""
+    def on_event(self, event: Event) -> None:
         if "note" in event:
             self._say(event["note"])
-            return
+        elif "to_run" in event:
+            self._count = event["to_run"]
+            self._say(f"{self._count} to run")
+            self._total = self._bars.add_task("runs", total=self._count)
+        elif "status" in event:
+            self._end(event["run_id"], event["status"])
+        else:
+            self._show(event)
+
+    def _show(self, event: Event) -> None:
+        """Where a run is."""
         run_id = event["run_id"]
-        if "status" in event:
-            self._end(run_id, event)
-            return
         if run_id not in self._tasks:
             self._tasks[run_id] = self._bars.add_task(run_id, total=None)
             self._started[run_id] = self._said[run_id] = time.monotonic()
@@ -73,14 +76,14 @@ class Progress:
             total=event["steps"],
         )
 
-    def _end(self, run_id: str, event: dict[str, Any]) -> None:
+    def _end(self, run_id: str, status: str) -> None:
         self._ended += 1
         seconds = time.monotonic() - self._started.get(run_id, time.monotonic())
         if run_id in self._tasks:
             self._bars.remove_task(self._tasks.pop(run_id))
         if self._total is not None:
             self._bars.update(self._total, completed=self._ended)
-        self._say(f"{event['status']:6} {run_id}  {seconds:.0f} s  ({self._ended}/{self._count})")
+        self._say(f"{status:6} {run_id}  {seconds:.0f} s  ({self._ended}/{self._count})")
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -2,89 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from harness import provenance
 from harness.config import RunConfig, TrackConfig
-from harness.evaluation import scoring
+from harness.events import Event, OnEvent, of_run
+from harness.execution import records
 from harness.execution.trackers import tracker
 from harness.planning import plan
-from harness.planning.plan import Plan
 from harness.record import Record
 from harness.store import Store
 
-Event = dict[str, Any]
 
-
-def launch(
-    configs: Sequence[RunConfig],
-    store: Store,
-    name: str,
-    begin: Callable[[list[Plan], list[Plan]], None],
-    watch: Callable[[Event], None],
-) -> list[Record]:
+def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEvent) -> list[Record]:
     """Run the configurations that the store doesn't hold yet; all records, in the order of `configs`.
 
-    Every configuration is checked before the first is run. `begin` gets all plans and those still to do,
-    `watch` every event of a run: `run_id` with stage, step and steps, or with its final status; or a `note` about
-    all. After Ctrl-C the runs that were under way have a record `interrupted`, and `KeyboardInterrupt` goes on.
+    Every configuration is checked before the first is run. `on_event` gets notes and how many are to run, then every
+    event of the runs. After Ctrl-C the runs that were under way have a record `interrupted`, and `KeyboardInterrupt`
+    goes on.
     """
-    plans = list({p.run_id: p for p in map(plan.make, configs)}.values())
+    plans = {p.run_id: p for p in map(plan.make, configs)}
     store.check_writable()  # after the checks: a refused run leaves no empty store behind
-    todo = [p for p in plans if scoring.finished(store, p.run_id) is None]
-    for one in {(p.config.benchmark, p.dataset.fingerprint): p for p in plans}.values():
-        scoring.ensure_controls(one, store)
-    track = tracker(configs[0].track if configs else TrackConfig(), store, {p.run_id: p.config for p in plans}, watch)
-    begin(plans, todo)
+    todo = [p for p in plans.values() if store.finished(p.run_id) is None]
+    for one in {(p.config.benchmark, p.dataset.fingerprint): p for p in plans.values()}.values():
+        records.ensure_controls(one, store)
+    track = tracker(
+        configs[0].track if configs else TrackConfig(),
+        store,
+        {run_id: p.config for run_id, p in plans.items()},
+        lambda text: on_event({"note": text}),
+    )
+    if len(plans) > len(todo):
+        on_event({"note": f"{len(plans) - len(todo)} of {len(plans)} runs are in the store already"})
+    if todo:
+        on_event({"to_run": len(todo)})
+    for warning in dict.fromkeys(warning for p in todo for warning in p.warnings):
+        on_event({"note": f"warning: {warning}"})
     begun: set[str] = set()
-    by_id = {p.run_id: p for p in plans}
     started = provenance.now()
 
-    def halt() -> None:
+    def on_run_event(event: Event) -> None:
+        if "run_id" in event:
+            begun.add(event["run_id"])
+        if event.get("error") and store.finished(event["run_id"]) is None:
+            p = plans[event["run_id"]]
+            store.write(records.failed(p, RuntimeError(event["error"]), started, p.config.cluster.workers))
+        track(event)
+        on_event(event)
+
+    def on_interrupt() -> None:
         for p in todo:
             under_way = p.run_id in begun or store.work(p.run_id).exists()  # a worker may be ahead of its word here
             if under_way and store.status(p.run_id) is None:
-                store.write(scoring.interrupted(p, started, p.config.cluster.workers))
-
-    def see(event: Event) -> None:
-        if "run_id" in event:
-            begun.add(event["run_id"])
-        if event.get("error") and scoring.finished(store, event["run_id"]) is None:
-            p = by_id[event["run_id"]]
-            store.write(scoring.failed(p, RuntimeError(event["error"]), started, p.config.cluster.workers))
-        track(event)
-        watch(event)
+                store.write(records.interrupted(p, started, p.config.cluster.workers))
 
     try:
-        if todo:
-            _run(todo, store, name, see, halt)
+        if todo and (cluster := todo[0].config.cluster).workers:
+            from harness.execution import ray_train
+
+            ray_train.execute([(p.run_id, p.config) for p in todo], store, cluster, on_run_event, name, on_interrupt)
+        elif todo:  # in this process
+            from harness.execution.run import execute, release_memory
+            from harness.models.distributed import SingleProcess, device
+
+            own_device = device(cluster.gpus_per_worker)
+            with _torch_threads(cluster.cpus_per_worker):
+                for p in todo:
+                    io = SingleProcess(of_run(p.run_id, on_run_event), own_device)
+                    io.report({"stage": "load", "step": 0, "steps": 1})
+                    record = execute(p, io, store)
+                    release_memory()
+                    io.report({"status": record.status})
     except KeyboardInterrupt:
-        halt()
+        on_interrupt()
         raise
-    return [store.read(p.run_id) for p in plans]
+    return [store.read(run_id) for run_id in plans]
 
 
-def _run(todo: list[Plan], store: Store, name: str, watch: Callable[[Event], None], halt: Callable[[], None]) -> None:
-    cluster = todo[0].config.cluster
-    if cluster.workers > 0:
-        from harness.execution import ray_train
-
-        ray_train.execute([(p.run_id, p.config) for p in todo], store, cluster, watch, name, halt)
-        return
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """So many threads for torch's operators, as a worker on Ray has them."""
     import torch
 
-    from harness.execution import run
-    from harness.models.distributed import SingleProcess, device
-
-    own = device(cluster.gpus_per_worker)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(cluster.cpus_per_worker)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
-        for p in todo:
-            watch({"run_id": p.run_id, "stage": "load", "step": 0, "steps": 1})
-            record = run.execute(p, SingleProcess(lambda event, p=p: watch({"run_id": p.run_id, **event}), own), store)  # type: ignore[misc]
-            run.release_memory()
-            watch({"run_id": p.run_id, "status": record.status})
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)

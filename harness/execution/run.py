@@ -1,4 +1,4 @@
-"""One run from plan to record: train, score, write. It imports no ray; `rayrun` calls it on the workers."""
+"""One run from plan to record: train, score, write. It imports no ray; `ray_train` calls it on the workers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import torch
 
 from harness import provenance
 from harness.errors import StoreError
-from harness.evaluation import scoring
 from harness.evaluation.predict import evaluate
+from harness.events import Event
+from harness.execution import records
 from harness.models.distributed import ProcessGroup, RankLost, rank_lost
 from harness.planning.plan import Plan
 from harness.record import Cost, Record
@@ -32,12 +33,44 @@ def execute(plan: Plan, io: ProcessGroup, store: Store) -> Record:
     Whatever goes wrong leaves a record with status `failed` and the reason; it can be run again. But when
     another rank is gone this one raises `RankLost`: what that rank wrote stands, or the run goes on later.
     """
-    done = scoring.finished(store, plan.run_id)
-    if done is not None:
+    if (done := store.finished(plan.run_id)) is not None:
         return done
     work = store.work(plan.run_id)
+    started, clock = provenance.now(), time.perf_counter()
+    provenance.reset_peak_memory()
     with _progress_file(plan, io, work):
-        return _execute(plan, io, store, work)
+        try:
+            store.backend.download_checkpoint(f".work/{plan.run_id}", work)
+            cache = cache_of(store, plan.config.cluster)
+            trained = train(plan, io, work, cache, lambda folder: _upload(store, plan.run_id, folder))
+            predictions, test_forwards, test_seconds = _score(plan, trained, io)
+        except Exception as error:
+            if io.world > 1 and rank_lost(error):
+                raise RankLost(f"run {plan.run_id}: another rank is gone") from error
+            record = records.failed(plan, error, started, io.world)
+            if store.finished(plan.run_id) is None:  # else another process was faster
+                store.write(record)  # whichever rank it was: the others may be waiting for it for ever
+            return record
+        cost = _cost(trained, test_forwards, test_seconds, time.perf_counter() - clock)
+        record = Record(
+            **records.plan_fields(plan),
+            status="done",
+            stages=trained.stages,
+            metrics=records.metrics(plan, predictions),
+            cost=cost,
+            preflight=trained.preflight,
+            provenance=records.provenance_of(plan, started, io.world, trained.resumed),
+        )
+        if io.rank == 0:
+            student = _save_student(trained, work) if plan.config.save_student else None
+            history = history_frame(HistoryRow(**row) for row in trained.history)
+            if store.finished(plan.run_id) is None:  # else another process was faster
+                store.write(record, predictions, history, student)
+                record = store.read(plan.run_id)  # with its seal
+            shutil.rmtree(work, ignore_errors=True)
+            store.backend.remove(f".work/{plan.run_id}")
+        io.gather(None)
+    return record
 
 
 @contextmanager
@@ -58,7 +91,7 @@ def _progress_file(plan: Plan, io: ProcessGroup, work: Path) -> Iterator[None]:
     }
     with live.progress_file(work, about) as write:
 
-        def both(event: dict[str, Any]) -> None:
+        def both(event: Event) -> None:
             report(event)
             write(event)
 
@@ -69,35 +102,7 @@ def _progress_file(plan: Plan, io: ProcessGroup, work: Path) -> Iterator[None]:
             io.report = report
 
 
-def _execute(plan: Plan, io: ProcessGroup, store: Store, work: Path) -> Record:
-    started, clock = provenance.now(), time.perf_counter()
-    provenance.reset_peak_memory()
-    try:
-        store.backend.download_checkpoint(f".work/{plan.run_id}", work)
-        cache = cache_of(store, plan.config.cluster)
-        trained = train(plan, io, work, cache, lambda folder: _keep(store, plan.run_id, folder))
-        rows, forwards, test_seconds = _score(plan, trained, io)
-    except Exception as error:
-        if io.world > 1 and rank_lost(error):
-            raise RankLost(f"run {plan.run_id}: another rank is gone") from error
-        record = scoring.failed(plan, error, started, io.world)
-        if scoring.finished(store, plan.run_id) is None:  # else another process was faster
-            store.write(record)  # whichever rank it was: the others may be waiting for it for ever
-        return record
-    record = _record(plan, trained, rows, forwards, test_seconds, started, time.perf_counter() - clock, io.world)
-    if io.rank == 0:
-        student = _save_student(trained, work) if plan.config.save_student else None
-        history = history_frame(HistoryRow(**row) for row in trained.history)
-        if scoring.finished(store, plan.run_id) is None:  # else another process was faster
-            store.write(record, _frame(rows), history, student)
-            record = store.read(plan.run_id)  # with its seal
-        shutil.rmtree(work, ignore_errors=True)
-        store.backend.remove(f".work/{plan.run_id}")
-    io.gather(None)
-    return record
-
-
-def _keep(store: Store, run_id: str, folder: Path) -> None:
+def _upload(store: Store, run_id: str, folder: Path) -> None:
     """Give the store a checkpoint, so that the run can go on elsewhere. It trains on where that can't be done now."""
     with suppress(StoreError):
         store.backend.upload_checkpoint(folder, f".work/{run_id}")
@@ -112,7 +117,7 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _score(plan: Plan, trained: Trained, io: ProcessGroup) -> tuple[list[dict[str, Any]], int, float]:
+def _score(plan: Plan, trained: Trained, io: ProcessGroup) -> tuple[pd.DataFrame, int, float]:
     """Predictions of every split to be scored, the forwards on test, and the seconds on test."""
     rows: list[dict[str, Any]] = []
     test_forwards, test_seconds = 0, 0.0
@@ -134,20 +139,11 @@ def _score(plan: Plan, trained: Trained, io: ProcessGroup) -> tuple[list[dict[st
             trained.preflight.warnings.append(note)
         if split == "test":
             test_forwards, test_seconds = forwards, time.perf_counter() - clock
-    return rows, test_forwards, test_seconds
+    return predictions_frame(PredictionRow(**row) for row in rows), test_forwards, test_seconds
 
 
-def _record(
-    plan: Plan,
-    trained: Trained,
-    rows: list[dict[str, Any]],
-    test_forwards: int,
-    test_seconds: float,
-    started: str,
-    total_seconds: float,
-    workers: int,
-) -> Record:
-    cost = Cost(
+def _cost(trained: Trained, test_forwards: int, test_seconds: float, total_seconds: float) -> Cost:
+    return Cost(
         roles=trained.costs,
         train_seconds=trained.seconds.get("train", 0.0),
         validation_seconds=trained.seconds.get("validation", 0.0),
@@ -157,15 +153,6 @@ def _record(
         test_forwards=test_forwards,
         peak_memory_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else provenance.peak_memory(),
     )
-    return Record(
-        **scoring.identity(plan),
-        status="done",
-        stages=trained.stages,
-        metrics=scoring.metrics(plan, _frame(rows)),
-        cost=cost,
-        preflight=trained.preflight,
-        provenance=scoring.provenance_of(plan, started, workers, trained.resumed),
-    )
 
 
 def _save_student(trained: Trained, work: Path) -> Path:
@@ -173,7 +160,3 @@ def _save_student(trained: Trained, work: Path) -> Path:
     trained.student.vlm.save_pretrained(folder)  # type: ignore[operator]
     trained.encoder.processor.save_pretrained(folder)
     return folder
-
-
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    return predictions_frame(PredictionRow(**row) for row in rows)

@@ -14,16 +14,16 @@ from typing import Any, Protocol
 
 from harness.config import RunConfig, TrackConfig
 from harness.errors import ConfigError, first_line
+from harness.events import Event, OnEvent
 from harness.record import Record
 from harness.store import Store
 from harness.store.index import flat
 
-Event = dict[str, Any]
 EXPERIMENT = "hkdbench"
 """What MLflow files the runs under."""
 
 
-class Log(Protocol):
+class RunLog(Protocol):
     """One run in a tracker."""
 
     def write(self, values: Mapping[str, float], step: int) -> None:
@@ -33,28 +33,28 @@ class Log(Protocol):
         """The run has ended, `done` or otherwise."""
 
 
-Open = Callable[[str, RunConfig], Log]
+Open = Callable[[str, RunConfig], RunLog]
 """Begins the log of a run, by its id."""
 
 
 def tracker(
-    track: TrackConfig, store: Store, configs: Mapping[str, RunConfig], note: Callable[[Event], None]
-) -> Callable[[Event], None]:
+    track: TrackConfig, store: Store, configs: Mapping[str, RunConfig], on_note: Callable[[str], None]
+) -> OnEvent:
     """What takes every event of the runs: losses by stage as they come, a finished run's figures from its record.
 
-    `note` is told, once, of a tracker that fails (`{"note": …}`). Raises `ConfigError` where a tracker's library is
+    `on_note` is told, once, of a tracker that fails. Raises `ConfigError` where a tracker's library is
     missing.
     """
     openers: dict[str, Open] = {}
-    for name, (opened, library, mend) in TRACKERS.items():
+    for name, (opened, library, how_to_get) in TRACKERS.items():
         if (where := getattr(track, name)) is not None:
             try:
                 openers[name] = opened(where)
             except ImportError:
-                raise ConfigError(f"track.{name} needs {library}, which isn't installed: {mend}") from None
-    logs: dict[tuple[str, str], Log] = {}
+                raise ConfigError(f"track.{name} needs {library}, which isn't installed: {how_to_get}") from None
+    logs: dict[tuple[str, str], RunLog] = {}
 
-    def see(event: Event) -> None:
+    def on_event(event: Event) -> None:
         run_id = event.get("run_id", "")
         if run_id not in configs or not {"losses", "validation", "status"} & event.keys():
             return
@@ -66,12 +66,12 @@ def tracker(
                     logs.pop((name, run_id)).close(event["status"])
             except Exception as error:  # whatever a tracker's library or server comes up with
                 del openers[name]
-                note({"note": f"track.{name} failed, and is left out from here on: {first_line(error)}"})
+                on_note(f"track.{name} failed, and is left out from here on: {first_line(error)}")
 
-    return see
+    return on_event
 
 
-def _write(log: Log, event: Event, store: Store) -> None:
+def _write(log: RunLog, event: Event, store: Store) -> None:
     """An event's figures, as `stage/role.term` and `stage/validation.role`; with the last the record's, `split/metric`.
 
     A metric's own "/" becomes ".": some trackers keep `split/metric` as a file, which can't be a folder as well.
@@ -93,7 +93,7 @@ def _tensorboard(folder: Path) -> Open:
     from tensorboardX import SummaryWriter
 
     @dataclass(frozen=True)
-    class Board:
+    class TensorBoardLog:
         writer: Any
 
         def write(self, values: Mapping[str, float], step: int) -> None:
@@ -103,7 +103,7 @@ def _tensorboard(folder: Path) -> Open:
         def close(self, status: str) -> None:
             self.writer.close()
 
-    return lambda run_id, config: Board(SummaryWriter(str(folder / run_id)))
+    return lambda run_id, config: TensorBoardLog(SummaryWriter(str(folder / run_id)))
 
 
 def _mlflow(uri: str) -> Open:
@@ -112,7 +112,7 @@ def _mlflow(uri: str) -> Open:
     from mlflow.tracking import MlflowClient
 
     @dataclass(frozen=True)
-    class Run:
+    class MlflowLog:
         client: Any
         own: str
 
@@ -123,7 +123,7 @@ def _mlflow(uri: str) -> Open:
         def close(self, status: str) -> None:
             self.client.set_terminated(self.own, "FINISHED" if status == "done" else "FAILED")
 
-    def begin(run_id: str, config: RunConfig) -> Log:
+    def begin(run_id: str, config: RunConfig) -> RunLog:
         client = MlflowClient(tracking_uri=uri)
         known = client.get_experiment_by_name(EXPERIMENT)
         experiment = known.experiment_id if known else client.create_experiment(EXPERIMENT)
@@ -131,7 +131,7 @@ def _mlflow(uri: str) -> Open:
         params = [Param(name, str(value)[:500]) for name, value in flat(config.model_dump(mode="json")).items()]
         for start in range(0, len(params), 100):  # no more at once
             client.log_batch(own, params=params[start : start + 100])
-        return Run(client, own)
+        return MlflowLog(client, own)
 
     return begin
 
@@ -141,7 +141,7 @@ def _wandb(project: str) -> Open:
     import wandb
 
     @dataclass(frozen=True)
-    class Run:
+    class WandbLog:
         own: Any
 
         def write(self, values: Mapping[str, float], step: int) -> None:
@@ -150,8 +150,8 @@ def _wandb(project: str) -> Open:
         def close(self, status: str) -> None:
             self.own.finish(exit_code=int(status != "done"))
 
-    def begin(run_id: str, config: RunConfig) -> Log:
-        return Run(
+    def begin(run_id: str, config: RunConfig) -> RunLog:
+        return WandbLog(
             wandb.init(
                 project=project,
                 id=run_id,

@@ -1,8 +1,8 @@
-"""A sweep's trials on Ray Tune. Beside `harness.execution.ray_train` this is the only module that imports ray.
+"""A sweep's trials on Ray Tune. Only this module and `ray_train` and `ray_cluster` of `harness.execution` import ray.
 
 A trial of one worker is trained in the Tune actor itself, which takes one trial after the other: starting a process
 costs seconds. A trial of several workers holds no more than a sliver of the head node while a Ray Train group of its
-own (`rayrun.execute`) has the CPUs; as many trials run at a time as whole groups fit, so none waits for what another
+own (`ray_train.execute`) has the CPUs; as many trials run at a time as whole groups fit, so none waits for what another
 trial holds. Trials go on from the run's own checkpoint after a lost worker; after a killed driver the same command
 restores the search from Tune's state, its searcher's and scheduler's included. Where that state is damaged the search
 begins anew; trials that are finished in the store are not trained again.
@@ -22,8 +22,9 @@ from statistics import fmean
 from typing import Any
 
 from harness.errors import StoreError, UserError, first_line
-from harness.evaluation import scoring
+from harness.events import Event, OnEvent
 from harness.execution import ray_train
+from harness.execution.ray_cluster import check_fits, connect
 from harness.execution.trackers import tracker
 from harness.experiments.sweep import Dimension, Point, Search, SweepConfig, Trial, learning, student_validations
 from harness.planning.plan import Plan
@@ -51,7 +52,7 @@ def run(search: Search, points: list[Point] | None, store: Store, folder: Path, 
 
     Raises `ConfigError` when the cluster can't hold one trial, and `KeyboardInterrupt`.
     """
-    ray_train.connect()
+    connect()
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints boxes whatever it is told
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the search here, not after the trials under way
@@ -62,7 +63,7 @@ def run(search: Search, points: list[Point] | None, store: Store, folder: Path, 
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's trouble is told in one line, below
     sweep, cluster = search.sweep, search.sweep.cluster
-    lanes = ray_train.check_fits(cluster)
+    groups = check_fits(cluster)
     alone = cluster.workers == 1
     told = {"store": store.url, "folder": os.getcwd(), "sweep": sweep.model_dump(mode="json"), "line": search.line}
     body = partial(_trial, told | {"benchmark": search.benchmark})
@@ -95,7 +96,7 @@ def run(search: Search, points: list[Point] | None, store: Store, folder: Path, 
                 num_samples=1 if points is not None else sweep.trials,
                 search_alg=_searcher(search) if points is None else None,
                 scheduler=_scheduler(search),
-                max_concurrent_trials=lanes,
+                max_concurrent_trials=groups,
                 reuse_actors=alone,
                 trial_dirname_creator=_folder_of,
             ),
@@ -275,7 +276,7 @@ def _trial(told: dict[str, Any], config: dict[str, Any]) -> None:
         except UserError as problem:
             error = first_line(problem)
             break
-        record = _train(planned, store, _reporter(planned, scores), lambda event: notes.append(event["note"]))
+        record = _train(planned, store, _reporter(planned, scores), notes.append)
         runs.append(planned.run_id)
         seconds += record.cost.total_seconds
         if record.status != "done":
@@ -296,8 +297,8 @@ def _trial(told: dict[str, Any], config: dict[str, Any]) -> None:
     )
 
 
-def _train(planned: Plan, store: Store, report: Watch, note: Watch) -> Record:
-    """The run's record: trained here, or by a worker group of its own. `note` is told of a tracker that fails."""
+def _train(planned: Plan, store: Store, report: OnEvent, on_note: Callable[[str], None]) -> Record:
+    """The run's record: trained here, or by a worker group of its own. `on_note` is told of a tracker that fails."""
     import torch
 
     from harness.execution import run as runner
@@ -306,34 +307,34 @@ def _train(planned: Plan, store: Store, report: Watch, note: Watch) -> Record:
     cluster = planned.config.cluster
     # Two trials may be the same run, and the worker of a killed driver may live a little longer.
     with cache_of(store, cluster).locked("runs", key_of({"run": planned.run_id})):
-        if (done := scoring.finished(store, planned.run_id)) is not None:
+        if (done := store.finished(planned.run_id)) is not None:
             return done
-        track = tracker(planned.config.track, store, {planned.run_id: planned.config}, note)
+        track = tracker(planned.config.track, store, {planned.run_id: planned.config}, on_note)
 
-        def see(event: dict[str, Any]) -> None:
+        def on_event(event: Event) -> None:
             track({"run_id": planned.run_id, **event})
             report(event)
 
         if cluster.workers > 1:
-            ray_train.execute([(planned.run_id, planned.config)], store, cluster, see, "trial", halt=lambda: None)
+            ray_train.execute([(planned.run_id, planned.config)], store, cluster, on_event, "trial", lambda: None)
             return store.read(planned.run_id)
         device = torch.device("cuda" if cluster.gpus_per_worker else "cpu")
         try:
-            record = runner.execute(planned, SingleProcess(see, device), store)
+            record = runner.execute(planned, SingleProcess(on_event, device), store)
             track({"run_id": planned.run_id, "status": record.status})
             return record
         finally:
             runner.release_memory()
 
 
-def _reporter(planned: Plan, scores: Sequence[float]) -> Watch:
+def _reporter(planned: Plan, scores: Sequence[float]) -> OnEvent:
     """Tells Tune of the student's validations: the mean of the finished seeds' scores and its best so far."""
     from ray import tune
 
     stages, student, each = learning(planned), planned.method.student, planned.config.train.validations
     before, finished, best = len(scores) * student_validations(planned), list(scores), 0.0
 
-    def report(event: dict[str, Any]) -> None:
+    def report(event: Event) -> None:
         nonlocal best
         value = event.get("validation", {}).get(student)
         if value is None or event["stage"] not in stages:

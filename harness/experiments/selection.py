@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness import provenance
 from harness.config import RunConfig
 from harness.errors import StoreError, UserError
-from harness.evaluation import scoring
+from harness.execution.records import ensure_controls, failed, interrupted
 from harness.execution.trackers import tracker
 from harness.experiments.sweep import (
     Finalist,
@@ -72,7 +72,7 @@ def run(sweep: SweepConfig, store: Store, watch: Watch, launch: Launch) -> Resul
     listed = {search.name: points(search) for search in searches}
     first = {search.name: _first(search, listed[search.name]) for search in searches}
     plans = {search.name: plan.make(search.trial(first[search.name], sweep.seeds[0])) for search in searches}
-    tracker(sweep.track, store, {}, watch)  # what it lacks is told here, not by every trial
+    tracker(sweep.track, store, {}, lambda note: None)  # what it lacks is told here, not by every trial
     store.check_writable()
     _claim(sweep, {name: planned.code for name, planned in plans.items()}, store)
     result = _load(sweep, store)
@@ -80,7 +80,7 @@ def run(sweep: SweepConfig, store: Store, watch: Watch, launch: Launch) -> Resul
         # Before the first run that scores less than all splits: the model-free rows are written once.
         splits = sweep.confirm.splits if sweep.confirm.top else ("validation",)
         name, method = search.name, search.method
-        scoring.ensure_controls(plan.make(search.run(first[name], sweep.seeds[0], splits)), store)
+        ensure_controls(plan.make(search.run(first[name], sweep.seeds[0], splits)), store)
         folder = store.backend.scratch / SWEEPS / sweep.name
         found = result.searches.get(name)
         if found is None:
@@ -127,7 +127,7 @@ def _close(search: Search, trials: Sequence[Trial], store: Store) -> None:
                 f"the sweep's rule ({search.sweep.stop}) stopped its trial after {trial.validations} validations, at "
                 f"{trial.score or 0:.4f}: it was behind"
             )
-            store.write(scoring.interrupted(planned, provenance.now(), planned.config.cluster.workers, why))
+            store.write(interrupted(planned, provenance.now(), planned.config.cluster.workers, why))
             shutil.rmtree(store.work(planned.run_id), ignore_errors=True)
 
 
@@ -136,7 +136,7 @@ def _close_lost(search: Search, trial: Trial, store: Store) -> None:
     open_ = next((planned for planned in plans if store.status(planned.run_id) != "done"), None)
     if open_ is not None and store.status(open_.run_id) is None:
         error = RuntimeError(trial.error or "its trial failed")
-        store.write(scoring.failed(open_, error, provenance.now(), open_.config.cluster.workers))
+        store.write(failed(open_, error, provenance.now(), open_.config.cluster.workers))
 
 
 # ------------------------------------------------------------------------------------------ the finalists

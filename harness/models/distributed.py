@@ -6,7 +6,7 @@ Train (or torchrun) sets it up. Neither imports ray.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,9 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.errors import ConfigError
-
-Report = Callable[[dict[str, Any]], None]
-"""Takes progress: stage, step, steps, and the newest figures."""
+from harness.events import Event, OnEvent
 
 
 class RankLost(RuntimeError):
@@ -93,7 +91,7 @@ class ProcessGroup(Protocol):
     rank: int
     world: int
     device: torch.device
-    report: Report
+    report: OnEvent
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module such that a backward pass averages its gradients over the ranks."""
@@ -112,7 +110,7 @@ class ProcessGroup(Protocol):
         ...
 
 
-def silent(event: dict[str, Any]) -> None:
+def silent(event: Event) -> None:
     """Report nothing."""
 
 
@@ -134,7 +132,7 @@ class SingleProcess:
     rank = 0
     world = 1
 
-    def __init__(self, report: Report = silent, device: torch.device | None = None) -> None:
+    def __init__(self, report: OnEvent = silent, device: torch.device | None = None) -> None:
         self.report = report
         self.device = device or torch.device("cpu")
 
@@ -154,7 +152,7 @@ class SingleProcess:
 class TorchGroup:
     """A rank of a process group."""
 
-    def __init__(self, group: dist.ProcessGroup, report: Report = silent, device: torch.device | None = None) -> None:
+    def __init__(self, group: dist.ProcessGroup, report: OnEvent = silent, device: torch.device | None = None) -> None:
         self.group = group
         self.rank = dist.get_rank(group)
         self.world = dist.get_world_size(group)

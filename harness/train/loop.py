@@ -129,8 +129,7 @@ def _stage(run: _Run, state: RunState, index: int, middle: Checkpoint | None) ->
                     teacher_cache.put_stage(run.cache, key, plan, state, weights)
             else:
                 teacher_cache.reuse_stage(state, planned, found)
-                done = {"stage": planned.stage.name, "step": planned.steps, "steps": planned.steps}
-                run.ranks.report(done)
+                run.ranks.report({"stage": planned.stage.name, "step": planned.steps, "steps": planned.steps})
     run_state.save(state, run.work, run.ranks, index + 1, 0, {}, {}, run.on_checkpoint)
 
 

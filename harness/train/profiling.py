@@ -21,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from harness.config import RunConfig
 from harness.errors import ConfigError
+from harness.events import Event
 from harness.models.distributed import SingleProcess, device
 from harness.planning.plan import Plan, make
 from harness.train import loop
@@ -71,7 +72,7 @@ class _Watch:
         self.running: profile | None = None
         self.begun = (0, 0.0)
 
-    def report(self, event: dict[str, Any]) -> None:
+    def report(self, event: Event) -> None:
         if "losses" not in event:
             return
         step = event["step"]

@@ -17,6 +17,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException, start_processes
 from harness.authoring.method_checks.case import Broken, Case, one_thread
 from harness.config import RunConfig
 from harness.evaluation.predict import evaluate
+from harness.events import Event
 from harness.models.distributed import SingleProcess, TorchGroup, silent
 from harness.planning import plan
 from harness.train import loop
@@ -37,7 +38,7 @@ def resume(case: Case) -> None:
     straight = case.straight
     stops = {(p.stage.name, math.ceil(p.steps / 2) + 1) for p in case.plan.stages if p.steps > 1}
 
-    def stop(event: dict[str, Any]) -> None:
+    def stop(event: Event) -> None:
         if (at := (event["stage"], event["step"])) in stops:
             stops.remove(at)
             raise _Stop
