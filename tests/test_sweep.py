@@ -199,7 +199,8 @@ def test_a_searcher_gives_the_known_points_in_order_and_suggests_the_others() ->
     listed = with_space(SWITCHED, search="grid", trials=4)
     search = Search(listed, 0, "scenes_factuality")
     searcher = ray_tune._searcher(search)
-    assert [searcher.suggest(str(n)) for n in range(4)] == points(search)
+    suggested = [ray_tune._unpack(searcher.suggest(f"trial-{n}")) for n in range(4)]
+    assert suggested == list(enumerate(drawn(listed), 1))
     tpe = Search(with_space(SWITCHED, search="tpe"), 0, "scenes_factuality")
     first, second = ([ray_tune._searcher(tpe).suggest(str(n)) for n in range(3)] for _ in range(2))
     assert first == second

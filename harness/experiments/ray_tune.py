@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from harness.errors import StoreError, UserError, first_line
 from harness.evaluation import scoring
 from harness.execution import ray_train
 from harness.execution.trackers import tracker
-from harness.experiments.space import suggest
+from harness.experiments.space import Point, Space, suggest
 from harness.experiments.sweep import (
     OnTrial,
     Search,
@@ -111,7 +111,7 @@ def run(search: Search, store: Store, folder: Path, on_trial: OnTrial) -> list[T
         raise StoreError(
             f"search {search.name} ended with {len(found)} of {sweep.trials} trials: delete {folder} and start again"
         )
-    return [_outcome(number, result, sweep) for number, result in enumerate(found, 1)]
+    return sorted((_outcome(result, sweep) for result in found), key=lambda one: one.number)
 
 
 def damaged(state: Path) -> str | None:
@@ -132,10 +132,10 @@ def _folder_of(trial: Any) -> str:
     return f"trial-{trial.trial_id}"
 
 
-def _outcome(number: int, result: Any, sweep: SweepConfig) -> Trial:
+def _outcome(result: Any, sweep: SweepConfig) -> Trial:
     """What a Tune result says of its trial."""
     last = result.metrics or {}
-    point = dict(result.config or {})
+    number, point = _unpack(result.config)
     if result.error is not None:
         trouble = f"lost its worker {sweep.cluster.max_failures + 1} times: " if "status" not in last else ""
         text = str(result.error).strip().splitlines()
@@ -160,30 +160,41 @@ def _outcome(number: int, result: Any, sweep: SweepConfig) -> Trial:
 def _callback(name: str, on_trial: OnTrial) -> Any:
     from ray.tune import Callback
 
-    def send(trials: list[Any], trial: Any, state: str, **last: Any) -> None:
-        news = {key: last.get(key) for key in ("score", "validations", "seconds", "error", "note")}
-        if state == "failed":
-            news["score"] = None
-        number, point = trials.index(trial) + 1, dict(trial.config)
-        on_trial(TrialEvent(name, number, point, state, wall=last.get("time_total_s"), **news))
+    def send(trial: Any, state: str, last: Mapping[str, Any] | None = None) -> None:
+        last = last or {}
+        number, point = _unpack(trial.config)
+        on_trial(
+            TrialEvent(
+                search=name,
+                trial=number,
+                point=point,
+                state=state,
+                score=None if state == "failed" else last.get("score"),
+                validations=last.get("validations"),
+                seconds=last.get("seconds"),
+                wall=last.get("time_total_s"),
+                error=last.get("error"),
+                note=last.get("note"),
+            )
+        )
 
     class SendEvents(Callback):  # type: ignore[misc]
         """Passes on what Tune says of its trials."""
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            send(trials, trial, "began")
+            send(trial, "began")
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
             if "status" not in result:
-                send(trials, trial, "validated", **result)
+                send(trial, "validated", result)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            send(trials, trial, trial.last_result.get("status", "stopped"), **trial.last_result)
+            send(trial, trial.last_result.get("status", "stopped"), trial.last_result)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            send(trials, trial, "failed", error="lost its worker")
+            send(trial, "failed", {"error": "lost its worker"})
 
     return SendEvents()
 
@@ -195,12 +206,23 @@ def _searcher(search: Search) -> Any:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return OptunaSearch(
-        space=partial(suggest, search.method.space),
+        space=partial(_config, search.method.space),
         points_to_evaluate=points(search),
         seed=search.sweep.seed,
         metric="score",
         mode="max",
     )
+
+
+def _config(space: Space, trial: Any) -> dict[str, Any]:
+    """A trial's configuration in Tune: its settings, and its number, since Tune orders trials anew when it resumes."""
+    return suggest(space, trial) | {"number": trial.number + 1}
+
+
+def _unpack(config: Mapping[str, Any]) -> tuple[int, Point]:
+    """A trial's number from 1 and its settings."""
+    point = dict(config)
+    return point.pop("number"), point
 
 
 def _scheduler(search: Search) -> Any:
@@ -233,13 +255,14 @@ def _trial(job: dict[str, Any], config: dict[str, Any]) -> None:
     sweep = SweepConfig.model_validate(job["sweep"])
     search, store = Search(sweep, job["line"], job["benchmark"]), Store(job["store"])
     torch.set_num_threads(sweep.cluster.cpus_per_worker)
+    _, point = _unpack(config)
     scores: list[float] = []
     runs: list[str] = []
     notes: list[str] = []
     seconds, validations, error = 0.0, 0, None
     for seed in sweep.seeds:
         try:
-            planned = plan.make(search.trial(config, seed))
+            planned = plan.make(search.trial(point, seed))
         except UserError as problem:
             error = first_line(problem)
             break
