@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from harness.config import parse
 from harness.experiments import ray_tune
 from harness.experiments import sweep as sweeping
-from harness.experiments.sweep import Search, SweepConfig, Trial, points
+from harness.experiments.sweep import Search, SweepConfig, Trial
 from harness.store import Store
 
 BENCHMARK = "scenes_factuality"
@@ -41,6 +42,6 @@ def timed(sweep: SweepConfig, note: Callable[[], float] = time.monotonic) -> tup
         search, store = Search(sweep, 0, BENCHMARK), Store(Path(folder) / "store")
         store.check_writable()
         trials = ray_tune.run(
-            search, points(search), store, Path(folder) / "sweep", lambda n: news.append({**n, "at": note()})
+            search, store, Path(folder) / "sweep", lambda event: news.append({**asdict(event), "at": note()})
         )
     return trials, news

@@ -1,4 +1,4 @@
-"""A set of runs of one method on one data as the trials of a sweep: their settings, and what came out on validation."""
+"""Runs of one method on one data set as the trials of a sweep: their settings and their figures."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from harness.stats.metrics import LOWER_IS_BETTER, Floats, Ints
 from harness.store.index import RunSummary, flat, identity
 
 SHUFFLES = 400
+"""Random orders of the values from which `threshold` is estimated."""
 GROUPS = 4
-"""A setting with more values than this is cut into so many parts of equal size, to ask what it explains."""
+"""A number with more values than this is cut into so many groups of equal size, to see what it explains."""
 AXES = 8
 LEFT_OUT = ("ladder", "tags", "skip_missing", "benchmark_settings", "train_on", "train_on_settings")
-"""Parts of a configuration that are no setting of a trial, unless they vary: `ladder` is named by the student."""
+"""Parts of a configuration that are no setting of a trial."""
 
 
 def tags(runs: Sequence[RunSummary]) -> list[str]:
@@ -27,16 +28,16 @@ def tags(runs: Sequence[RunSummary]) -> list[str]:
     return sorted(found, key=lambda tag: (not tag.startswith("sweep"), tag))
 
 
-def parted(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
-    """The trials, and the runs that confirm the best of them with fresh seeds: a sweep tags both. Without such tags
-    all runs are trials."""
+def split_confirming(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """The trials, and the runs that confirm the best of them from fresh seeds, by the tags that a sweep gives them.
+    Without such tags all runs are trials."""
     confirming = [r for r in records if {"finalist", "winner"} & set(r.tags)]
     searched = [r for r in records if r not in confirming]
     tagged = [r for r in searched if "trial" in r.tags]
     return (tagged if tagged and confirming else searched), confirming
 
 
-def confirmed(records: Sequence[Record], metric: str) -> pd.DataFrame:
+def confirming_runs(records: Sequence[Record], metric: str) -> pd.DataFrame:
     """The confirming runs, the winner's first: run, as, seed, and the figure on validation and test with its bounds."""
     factor = 1 if metric in ("nll", "brier") or ":" in metric else 100
     rows = []
@@ -51,7 +52,7 @@ def confirmed(records: Sequence[Record], metric: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "as", "seed", *bounds])
 
 
-def of(records: Sequence[Record], split: str, metric: str) -> pd.DataFrame:
+def trials(records: Sequence[Record], split: str, metric: str) -> pd.DataFrame:
     """A line a trial in the order of their ends: run, number from 1, status, seed, finished, value, low, high
     (per cent for a share), best (the best value so far), and a column for each setting that varies.
     """
@@ -120,12 +121,13 @@ def is_log(values: pd.Series) -> bool:
 
 
 def importance(frame: pd.DataFrame) -> pd.DataFrame:
-    """What each setting explains alone, most first: setting, share, luck (both in per cent), values.
+    """What each setting explains alone, most first: setting, share, threshold (both in per cent), values.
 
-    `share` is the part of the trials' variance that lies between the values of the setting (quarters of equal
-    size where a number has more than `GROUPS`), corrected for their number: 1 - (within / (n - k)) / (all / (n - 1)),
-    0 at least; settings aren't taken together. `luck` is what a setting without any effect stays below 19 times in
-    20, from `SHUFFLES` random orders of the values. Nothing where fewer than 4 trials have a value.
+    `share` is the part of the trials' variance between the values of the setting (quarters of equal size where a number
+    has more than `GROUPS`), corrected for their number (adjusted R squared), at least 0:
+    1 - (within / (n - k)) / (all / (n - 1)). `threshold` is the 95th percentile of the share of a setting without
+    effect, from `SHUFFLES` random orders of the trials' values (permutation test). Empty where fewer than 4 trials have
+    a value.
     """
     done = frame[frame["value"].notna()]
     rows = []
@@ -138,9 +140,9 @@ def importance(frame: pd.DataFrame) -> pd.DataFrame:
             if (count := len(set(codes_n.tolist()))) < 2:
                 continue
             share = float(_share(y_n[None], codes_n)[0])
-            luck = float(np.quantile(_share(shuffled_sn, codes_n), 0.95))
-            rows.append((name, 100 * share, 100 * luck, count))
-    found = pd.DataFrame(rows, columns=["setting", "share", "luck", "values"])
+            threshold = float(np.quantile(_share(shuffled_sn, codes_n), 0.95))
+            rows.append((name, 100 * share, 100 * threshold, count))
+    found = pd.DataFrame(rows, columns=["setting", "share", "threshold", "values"])
     return found.sort_values("share", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -179,7 +181,7 @@ def parallel(frame: pd.DataFrame, names: Sequence[str], value_name: str) -> tupl
     lines, ticks = [], []
     for axis in [*names, value_name]:
         values = done["value"] if axis == value_name else done[axis]
-        at, marks = _placed(values)
+        at, marks = _positions(values)
         ticks += [(axis, place, shown) for place, shown in marks]
         shown = [_short(v) for v in values]
         lines.append(
@@ -189,7 +191,7 @@ def parallel(frame: pd.DataFrame, names: Sequence[str], value_name: str) -> tupl
     return pd.concat(lines, ignore_index=True), pd.DataFrame(ticks, columns=["axis", "at", "shown"])
 
 
-def _placed(values: pd.Series) -> tuple[list[float], list[tuple[float, str]]]:
+def _positions(values: pd.Series) -> tuple[list[float], list[tuple[float, str]]]:
     if is_number(values) and values.notna().all():
         numbers = values.astype(float).to_numpy()
         scaled = np.log(numbers) if is_log(values) else numbers

@@ -21,6 +21,7 @@ MOST = 2000
 """So many of the newest runs of a set are read."""
 SLICES = 12
 TABLED = 100
+ABOVE, BELOW = "above the threshold", "below"
 
 
 def show() -> None:
@@ -34,13 +35,13 @@ def show() -> None:
         return
     chosen = _choose(runs)
     records = _records(tuple(e.run_id for e in chosen), store.listing().key)
-    searched, confirming = sweep.parted(records)
+    searched, confirming = sweep.split_confirming(records)
     splits = [s for s in ("validation", "test", "ood") if any(s in r.metrics for r in searched)]
     if not splits:
         st.info("None of these runs has finished yet.", icon=":material/inbox:")
         return
     split, metric = _figure(searched, splits)
-    frame = sweep.of(searched, split, metric)
+    frame = sweep.trials(searched, split, metric)
     names = sweep.settings(frame)
     done = frame[frame["value"].notna()]
     if len(done) < 2 or not names:
@@ -50,7 +51,7 @@ def show() -> None:
         )
         return
     title = _title(split, metric)
-    _told(frame, metric, title)
+    _summary(frame, metric, title)
     if confirming:
         _confirmed(confirming, metric)
     important = sweep.importance(frame)
@@ -100,7 +101,7 @@ def _figure(records: Sequence[Record], splits: list[str]) -> tuple[str, str]:
     with right:
         metric = url_state.one("Figure", sweep.metrics(records, split), "metric")
     if split in ("test", "ood"):
-        st.caption("Settings are chosen on validation: a choice made on this split no longer tells how good it is.")
+        st.caption("Settings are chosen on validation. A choice on this split would make its figures too good.")
     return split, metric
 
 
@@ -110,7 +111,7 @@ def _title(split: str, metric: str) -> str:
     return f"{split} {metric}{unit}{less}"
 
 
-def _told(frame: pd.DataFrame, metric: str, title: str) -> None:
+def _summary(frame: pd.DataFrame, metric: str, title: str) -> None:
     done = frame[frame["value"].notna()]
     best = done.sort_values("value", ascending=sweep.lower_is_better(metric), kind="stable").iloc[0]
     lost = len(frame) - len(done)
@@ -119,13 +120,13 @@ def _told(frame: pd.DataFrame, metric: str, title: str) -> None:
     said = f"{len(done)} trials{more}. The best, number {best['number']}: {best['value']:.4g}{bounds} ({title})."
     st.markdown(plain(said))
     navigation.link("run", best["run"], run=best["run"])
-    st.caption("The best of many trials looks better than it is: confirm it with fresh seeds on test.")
+    st.caption("The best of many trials looks better than it is. Confirm it from fresh seeds on test.")
 
 
 def _confirmed(records: Sequence[Record], metric: str) -> None:
     """The best trials, run again from fresh seeds."""
     st.subheader("Confirmed from fresh seeds", anchor=False)
-    found = sweep.confirmed(records, metric)
+    found = sweep.confirming_runs(records, metric)
     forms = dict.fromkeys(found.columns[3:], "{:.2f}")
     dataframes.shown(
         found, "confirmed", f"{metric} of the best trials from fresh seeds", forms, {"run": ("run", "run", {})}
@@ -146,7 +147,7 @@ def _best_so_far(frame: pd.DataFrame, metric: str, title: str) -> None:
     st.subheader("Best so far", anchor=False)
     done = frame[frame["value"].notna()]
     base = alt.Chart(done)
-    x = alt.X("number:Q", title="trial, in the order of their ends", axis=alt.Axis(tickMinStep=1, tickCount=8))
+    x = alt.X("number:Q", title="trial, in the order in which they ended", axis=alt.Axis(tickMinStep=1, tickCount=8))
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
     tips = ["run:N", "number:Q", *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("value", "low", "high"))]
     click = alt.selection_point(name="trial", fields=["run"], on="click")
@@ -156,34 +157,39 @@ def _best_so_far(frame: pd.DataFrame, metric: str, title: str) -> None:
     )
     line = base.mark_line(interpolate="step-after", color=charts.ORANGE, strokeWidth=2.5).encode(x=x, y="best:Q")
     chart = alt.layer(bars, line, points.add_params(click)).properties(height=300)
-    told = f"{title} of {len(done)} trials in order; the best at the end is {frame['best'].iloc[-1]:.4g}"
-    _clicked(charts.draw(chart, told, key="best-so-far", on_select="rerun", selection_mode="trial"))
-    st.caption("A point is a trial with its 95 % interval, the line the best so far. A click opens the run.")
+    label = f"{title} of {len(done)} trials in order; the best at the end is {frame['best'].iloc[-1]:.4g}"
+    _clicked(charts.draw(chart, label, key="best-so-far", on_select="rerun", selection_mode="trial"))
+    st.caption("Points: trials with their 95 % intervals. Line: the best so far. A click on a point opens the run.")
 
 
 def _importance(found: pd.DataFrame) -> None:
     st.subheader("What the settings explain", anchor=False)
     if not len(found):
-        st.caption("Fewer than four trials, or no setting with two values in them: nothing can be said yet.")
+        st.caption("Needs at least four finished trials and a setting with two values.")
         return
-    shown = found.head(10).assign(mark=["above luck" if s > u else "luck" for s, u in
-                                        zip(found["share"], found["luck"], strict=True)][:10])  # fmt: skip
+    shown = found.head(10).assign(mark=[ABOVE if s > t else BELOW for s, t in
+                                        zip(found["share"], found["threshold"], strict=True)][:10])  # fmt: skip
     order = shown["setting"].tolist()
-    scale = alt.Scale(domain=["above luck", "luck"], range=[charts.strong(), charts.GREY])
+    scale = alt.Scale(domain=[ABOVE, BELOW], range=[charts.strong(), charts.GREY])
     base = alt.Chart(shown).encode(
         y=alt.Y("setting:N", title=None, sort=order),
-        tooltip=["setting:N", alt.Tooltip("share:Q", format=".1f"), alt.Tooltip("luck:Q", format=".1f"), "values:Q"],
+        tooltip=[
+            "setting:N",
+            alt.Tooltip("share:Q", format=".1f"),
+            alt.Tooltip("threshold:Q", format=".1f"),
+            "values:Q",
+        ],
     )
     bars = base.mark_bar(height={"band": 0.55}).encode(
         x=alt.X("share:Q", title="variance explained alone, %", scale=alt.Scale(domain=[0, 100])),
         color=alt.Color("mark:N", scale=scale, title=None, legend=alt.Legend(orient="top")),
     )
-    luck = base.mark_tick(color=charts.ink(), thickness=3, height={"band": 0.75}).encode(x="luck:Q")
-    told = "; ".join(f"{r.setting} {r.share:.0f} (luck up to {r.luck:.0f})" for r in shown.itertuples())
-    charts.draw(alt.layer(bars, luck).properties(height=max(150, 34 * len(shown) + 80)), f"Per cent explained: {told}")
+    tick = base.mark_tick(color=charts.ink(), thickness=3, height={"band": 0.75}).encode(x="threshold:Q")
+    label = "; ".join(f"{r.setting} {r.share:.0f} (threshold {r.threshold:.0f})" for r in shown.itertuples())
+    charts.draw(alt.layer(bars, tick).properties(height=max(150, 34 * len(shown) + 80)), f"Per cent explained: {label}")
     st.caption(
-        "The part of the trials' variance that lies between a setting's values, each setting for itself. The tick: "
-        "what a setting without effect stays below 19 times in 20."
+        "The part of the trials' variance that lies between a setting's values, each setting alone. The tick is the "
+        "threshold: 95 % of settings without effect stay below it."
     )
 
 
@@ -215,10 +221,10 @@ def _parallel(frame: pd.DataFrame, names: list[str], metric: str, title: str) ->
     halo = said.mark_text(align="left", dx=8, fontSize=11.5, stroke=charts.paper(), strokeWidth=4)
     texts = said.mark_text(align="left", dx=8, fontSize=11.5, color=charts.ink())
     chart = alt.layer(axes, drawn.add_params(hover), points.add_params(click), halo, texts).properties(height=380)
-    told = f"Parallel coordinates of {lines['run'].nunique()} trials over {', '.join(names)} and {title}"
-    _clicked(charts.draw(chart, told, key="parallel", on_select="rerun", selection_mode="trial"))
-    st.caption("A line is a trial: its settings, most important first, and what came out at the right; the stronger "
-        "its colour, the better. A click on a point opens the run.")  # fmt: skip
+    label = f"Parallel coordinates of {lines['run'].nunique()} trials over {', '.join(names)} and {title}"
+    _clicked(charts.draw(chart, label, key="parallel", on_select="rerun", selection_mode="trial"))
+    st.caption("A line is a trial: its settings, most important first, and its figure on the right. The stronger the "
+        "colour, the better. A click on a point opens the run.")  # fmt: skip
 
 
 def _slices(frame: pd.DataFrame, names: list[str], title: str) -> None:

@@ -3,14 +3,13 @@
 A trial of one worker is trained in the Tune actor itself, which takes one trial after the other: starting a process
 costs seconds. A trial of several workers holds no more than a sliver of the head node while a Ray Train group of its
 own (`ray_train.execute`) has the CPUs; as many trials run at a time as whole groups fit, so none waits for what another
-trial holds. Trials go on from the run's own checkpoint after a lost worker; after a killed driver the same command
-restores the search from Tune's state, its searcher's and scheduler's included. Where that state is damaged the search
-begins anew; trials that are finished in the store are not trained again.
+trial holds. Trials resume from the run's own checkpoint after a lost worker; after a killed driver the same command
+restores the search from Tune's state: the trials, and what Optuna knows of them. Where that state is damaged the
+search begins anew; trials that are finished in the store are not trained again.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -26,29 +25,28 @@ from harness.events import Event, OnEvent
 from harness.execution import ray_train
 from harness.execution.ray_cluster import check_fits, connect
 from harness.execution.trackers import tracker
-from harness.experiments.sweep import Dimension, Point, Search, SweepConfig, Trial, learning, student_validations
+from harness.experiments.space import Point, Space, suggest
+from harness.experiments.sweep import (
+    OnTrial,
+    Search,
+    SweepConfig,
+    Trial,
+    TrialEvent,
+    learning,
+    points,
+    student_validations,
+)
 from harness.planning.plan import Plan
 from harness.record import Record
 from harness.store import Store
 from harness.store.tensor_cache import cache_of, key_of
 
-Watch = Callable[[dict[str, Any]], None]
-"""Takes a trial's news: `trial` (from 1), `point`, and `state` with `score`, `seconds` (of its runs) and `wall`; or a
-`note` on the search alone."""
-
-LISTED = ("basic-variant-state-{}.json",)
-SUGGESTED = ("search_gen_state-{}.json", "searcher-state-{}.pkl")
-"""What Tune keeps of a search beside its trials: of points listed beforehand, of those that Optuna suggests."""
-
 FAILED = 0.0
-"""The score that the searcher is told of a trial that failed: as bad as can be."""
-
-_watching: list[Watch] = []
-"""Who hears of the search under way. Tune pickles its callbacks, so they can't hold it."""
+"""The score that Optuna gets of a trial that failed: as bad as can be."""
 
 
-def run(search: Search, points: list[Point] | None, store: Store, folder: Path, watch: Watch) -> list[Trial]:
-    """The search's trials, in the order in which they began; `folder` holds what it would go on from.
+def run(search: Search, store: Store, folder: Path, on_trial: OnTrial) -> list[Trial]:
+    """The search's trials, in the order in which they began; `folder` holds the state from which it resumes.
 
     Raises `ConfigError` when the cluster can't hold one trial, and `KeyboardInterrupt`.
     """
@@ -61,12 +59,12 @@ def run(search: Search, points: list[Point] | None, store: Store, folder: Path, 
     import ray
     from ray import tune
 
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's trouble is told in one line, below
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's error is said in one line, below
     sweep, cluster = search.sweep, search.sweep.cluster
-    groups = check_fits(cluster)
+    concurrent = check_fits(cluster)
     alone = cluster.workers == 1
-    told = {"store": store.url, "folder": os.getcwd(), "sweep": sweep.model_dump(mode="json"), "line": search.line}
-    body = partial(_trial, told | {"benchmark": search.benchmark})
+    job = {"store": store.url, "folder": os.getcwd(), "sweep": sweep.model_dump(mode="json"), "line": search.line}
+    body = partial(_trial, job | {"benchmark": search.benchmark})
 
     def trial(config: dict[str, Any]) -> None:
         body(config)
@@ -76,73 +74,66 @@ def run(search: Search, points: list[Point] | None, store: Store, folder: Path, 
         resources = {"cpu": cluster.cpus_per_worker, **({"gpu": 1} if cluster.gpus_per_worker else {})}
     else:  # 0 CPUs are refused: a sliver of the head node instead
         resources = {"node:__internal_head__": 0.01}
-    trainable = tune.with_resources(trial, resources)
-    storage, name = folder / "tune", search.name
-    tuner = None
-    if tune.Tuner.can_restore(str(storage / name)):
-        try:
-            check_state(storage / name, LISTED if points is not None else SUGGESTED)
-            tuner = tune.Tuner.restore(str(storage / name), trainable, resume_unfinished=True, restart_errored=True)
-        except Exception as error:  # whatever reading half a file raises: its driver was killed while it wrote
-            watch({"note": f"begins anew, as its state can't be read: {first_line(error)}; finished runs are kept"})
-    if tuner is None:
-        shutil.rmtree(storage / name, ignore_errors=True)
-        tuner = tune.Tuner(
-            trainable,
-            param_space={"point": tune.grid_search(points)} if points is not None else None,
-            tune_config=tune.TuneConfig(
-                metric="score",
-                mode="max",
-                num_samples=1 if points is not None else sweep.trials,
-                search_alg=_searcher(search) if points is None else None,
-                scheduler=_scheduler(search),
-                max_concurrent_trials=groups,
-                reuse_actors=alone,
-                trial_dirname_creator=_folder_of,
-            ),
-            run_config=tune.RunConfig(
-                name=name,
-                storage_path=str(storage),
-                failure_config=tune.FailureConfig(max_failures=cluster.max_failures),
-                callbacks=[_watcher()],
-                verbose=0,
-            ),
-        )
-    _watching[:] = [watch]
+    state = folder / "tune" / search.name
+    resumes = state.exists()
+    if resumes and (damage := damaged(state)) is not None:
+        note = f"begins anew, as its state can't be read: {damage}; finished runs are kept"
+        on_trial(TrialEvent(search.name, note=note))
+        shutil.rmtree(state)
+        resumes = False
     try:
-        found = tuner.fit()
+        # What `tune.Tuner` calls. A Tuner would pickle its callbacks, and these can't be pickled.
+        analysis = tune.run(
+            tune.with_resources(trial, resources),
+            name=search.name,
+            storage_path=str(state.parent),
+            metric="score",
+            mode="max",
+            num_samples=sweep.trials,
+            search_alg=_searcher(search),
+            scheduler=_scheduler(search),
+            max_concurrent_trials=concurrent,
+            max_failures=cluster.max_failures,
+            reuse_actors=alone,
+            resume="AUTO+RESTART_ERRORED" if resumes else None,
+            callbacks=[_callback(search.name, on_trial)],
+            trial_dirname_creator=_folder_of,
+            raise_on_failed_trial=False,
+            verbose=0,
+        )
     except KeyboardInterrupt:
         ray.shutdown()
         raise
-    finally:
-        _watching.clear()
-    expected = sweep.trials if points is None else len(points)
-    if len(found) != expected:
-        raise StoreError(f"search {name} ended with {len(found)} of {expected} trials: delete {folder} and start again")
-    return [_outcome(number, result, sweep) for number, result in enumerate(found, 1)]
+    found = tune.ResultGrid(analysis)
+    if len(found) != sweep.trials:
+        raise StoreError(
+            f"search {search.name} ended with {len(found)} of {sweep.trials} trials: delete {folder} and start again"
+        )
+    return sorted((_outcome(result, sweep) for result in found), key=lambda one: one.number)
 
 
-def check_state(folder: Path, kinds: Sequence[str]) -> None:
-    """Raises where a file of the newest state that Tune wrote is missing or damaged: Tune would search nothing then."""
-    import ray.cloudpickle as pickle
+def damaged(state: Path) -> str | None:
+    """Why Tune couldn't resume a search from its state in this folder; None: it can."""
+    from ray import tune
+    from ray.tune.search import SearchGenerator
+    from ray.tune.search.optuna import OptunaSearch
 
-    kept = sorted(folder.glob("experiment_state-*.json"))
-    if not kept:
-        raise FileNotFoundError("it was stopped before any was kept")
-    json.loads(kept[-1].read_text())
-    session = kept[-1].stem.removeprefix("experiment_state-")
-    for kind in kinds:
-        pickle.loads((folder / kind.format(session)).read_bytes())
+    try:
+        tune.ExperimentAnalysis(str(state))
+        SearchGenerator(OptunaSearch()).restore_from_dir(str(state))
+    except Exception as error:  # whatever reading half a file raises: its driver was killed while it wrote
+        return first_line(error)
+    return None
 
 
 def _folder_of(trial: Any) -> str:
     return f"trial-{trial.trial_id}"
 
 
-def _outcome(number: int, result: Any, sweep: SweepConfig) -> Trial:
+def _outcome(result: Any, sweep: SweepConfig) -> Trial:
     """What a Tune result says of its trial."""
     last = result.metrics or {}
-    point = point_of(result.config)
+    number, point = _unpack(result.config)
     if result.error is not None:
         trouble = f"lost its worker {sweep.cluster.max_failures + 1} times: " if "status" not in last else ""
         text = str(result.error).strip().splitlines()
@@ -161,78 +152,75 @@ def _outcome(number: int, result: Any, sweep: SweepConfig) -> Trial:
     )
 
 
-def point_of(config: Mapping[str, Any] | None) -> Point:
-    """A trial's settings: as they were listed beforehand, or as Optuna gave them one by one."""
-    found = dict(config or {})
-    return dict(found.get("point", found))
-
-
 # ---------------------------------------------------------------------------------------- on the driver
 
 
-def _watcher() -> Any:
+def _callback(name: str, on_trial: OnTrial) -> Any:
     from ray.tune import Callback
 
-    class Watcher(Callback):  # type: ignore[misc]
-        """Hands on what Tune says of its trials."""
+    def send(trial: Any, state: str, last: Mapping[str, Any] | None = None) -> None:
+        last = last or {}
+        number, point = _unpack(trial.config)
+        on_trial(
+            TrialEvent(
+                search=name,
+                trial=number,
+                point=point,
+                state=state,
+                score=None if state == "failed" else last.get("score"),
+                validations=last.get("validations"),
+                seconds=last.get("seconds"),
+                wall=last.get("time_total_s"),
+                error=last.get("error"),
+                note=last.get("note"),
+            )
+        )
+
+    class SendEvents(Callback):  # type: ignore[misc]
+        """Passes on what Tune says of its trials."""
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            _tell(trials, trial, "began")
+            send(trial, "began")
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
             if "status" not in result:
-                _tell(trials, trial, "validated", result)
+                send(trial, "validated", result)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            _tell(trials, trial, trial.last_result.get("status", "stopped"), trial.last_result)
+            send(trial, trial.last_result.get("status", "stopped"), trial.last_result)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            _tell(trials, trial, "failed", {"error": "lost its worker"})
+            send(trial, "failed", {"error": "lost its worker"})
 
-    return Watcher()
-
-
-def _tell(trials: Sequence[Any], trial: Any, state: str, result: Mapping[str, Any] | None = None) -> None:
-    last = result or {}
-    for watch in _watching:
-        watch(
-            {
-                "trial": trials.index(trial) + 1,
-                "point": point_of(trial.config),
-                "state": state,
-                "score": None if state == "failed" else last.get("score"),
-                "validations": last.get("validations"),
-                "seconds": last.get("seconds"),
-                "wall": last.get("time_total_s"),
-                "error": last.get("error"),
-                "note": last.get("note"),
-            }
-        )
+    return SendEvents()
 
 
 def _searcher(search: Search) -> Any:
+    """Points that are known beforehand are queued in Optuna; where there are none, its TPE suggests them."""
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = partial(_suggest, search.method.space)
-    return OptunaSearch(space=space, metric="score", mode="max", seed=search.sweep.seed)
+    return OptunaSearch(
+        space=partial(_config, search.method.space),
+        points_to_evaluate=points(search),
+        seed=search.sweep.seed,
+        metric="score",
+        mode="max",
+    )
 
 
-def _suggest(space: Mapping[str, Dimension], trial: Any) -> None:
-    """Ask Optuna for the settings in their order; those that don't count aren't asked for."""
-    point: Point = {}
-    for name, one in space.items():
-        if not one.active(point):
-            continue
-        if one.choice is not None:
-            point[name] = trial.suggest_categorical(name, list(one.choice))
-        elif one.integer is not None:
-            point[name] = trial.suggest_int(name, *one.integer)
-        else:
-            point[name] = trial.suggest_float(name, one.low, one.high, log=one.log_uniform is not None)
+def _config(space: Space, trial: Any) -> dict[str, Any]:
+    """A trial's configuration in Tune: its settings, and its number, since Tune orders trials anew when it resumes."""
+    return suggest(space, trial) | {"number": trial.number + 1}
+
+
+def _unpack(config: Mapping[str, Any]) -> tuple[int, Point]:
+    """A trial's number from 1 and its settings."""
+    point = dict(config)
+    return point.pop("number"), point
 
 
 def _scheduler(search: Search) -> Any:
@@ -253,19 +241,19 @@ def _scheduler(search: Search) -> Any:
 # ----------------------------------------------------------------------------------------- on a worker
 
 
-def _trial(told: dict[str, Any], config: dict[str, Any]) -> None:
-    """One trial: a run a seed, each told to Tune at every validation of its student, and the mean score last."""
+def _trial(job: dict[str, Any], config: dict[str, Any]) -> None:
+    """One trial: a run a seed, each reported to Tune at every validation of its student, and the mean score last."""
     import torch
     from ray import tune
 
     from harness.planning import plan
 
     with suppress(OSError):  # another machine may lack it
-        os.chdir(told["folder"])
-    sweep = SweepConfig.model_validate(told["sweep"])
-    search, store = Search(sweep, told["line"], told["benchmark"]), Store(told["store"])
+        os.chdir(job["folder"])
+    sweep = SweepConfig.model_validate(job["sweep"])
+    search, store = Search(sweep, job["line"], job["benchmark"]), Store(job["store"])
     torch.set_num_threads(sweep.cluster.cpus_per_worker)
-    point = point_of(config)
+    _, point = _unpack(config)
     scores: list[float] = []
     runs: list[str] = []
     notes: list[str] = []
@@ -328,7 +316,7 @@ def _train(planned: Plan, store: Store, report: OnEvent, on_note: Callable[[str]
 
 
 def _reporter(planned: Plan, scores: Sequence[float]) -> OnEvent:
-    """Tells Tune of the student's validations: the mean of the finished seeds' scores and its best so far."""
+    """Reports to Tune the student's validations: the mean of the finished seeds' scores and its best so far."""
     from ray import tune
 
     stages, student, each = learning(planned), planned.method.student, planned.config.train.validations

@@ -14,7 +14,7 @@ from contextlib import suppress
 from statistics import fmean
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from harness import provenance
 from harness.config import RunConfig
@@ -23,19 +23,18 @@ from harness.execution.records import ensure_controls, failed, interrupted
 from harness.execution.trackers import tracker
 from harness.experiments.sweep import (
     Finalist,
+    OnTrial,
     Outcome,
-    Point,
     Search,
     SweepConfig,
+    SweepResult,
     Trial,
-    points,
+    points_to_plan,
     ranked,
     student_validations,
-    told,
 )
 from harness.planning import plan
 from harness.record import Record
-from harness.report.format import plain
 from harness.stats import inference
 from harness.store import Store
 
@@ -45,34 +44,22 @@ ELSEWHERE = {"cluster", "data_dir", "train_on_data_dir", "plugins", "track"}
 PRICED = 32
 """At most so many trials of a search are priced; the others are taken to cost as much on average."""
 
-Watch = Callable[[dict[str, Any]], None]
 Launch = Callable[[Sequence[RunConfig], Store, str], list[Record]]
 """Runs configurations that the store doesn't hold yet: `harness.execution.launch` with its progress shown."""
 
 
-class Result(BaseModel):
-    """The searches that have ended, by `Search.name`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str
-    searches: dict[str, Outcome] = {}
-
-
-def run(sweep: SweepConfig, store: Store, watch: Watch, launch: Launch) -> Result:
+def run(sweep: SweepConfig, store: Store, on_trial: OnTrial, launch: Launch) -> SweepResult:
     """All searches of a checked sweep, and their winners.
 
-    `watch` takes the news of trials (see `harness.experiments.ray_tune`), each with `search`. Raises `StoreError`
-    where the store
-    has a sweep of this name with other content, and `KeyboardInterrupt`: the same call goes on from there.
+    Raises `StoreError` where the store has a sweep of this name with other content, and `KeyboardInterrupt`: the same
+    call resumes there.
     """
     from harness.experiments import ray_tune
 
     searches = sweep.searches()
-    listed = {search.name: points(search) for search in searches}
-    first = {search.name: _first(search, listed[search.name]) for search in searches}
+    first = {search.name: points_to_plan(search)[0] for search in searches}
     plans = {search.name: plan.make(search.trial(first[search.name], sweep.seeds[0])) for search in searches}
-    tracker(sweep.track, store, {}, lambda note: None)  # what it lacks is told here, not by every trial
+    tracker(sweep.track, store, {}, lambda note: None)  # raises here, once, if a library is missing
     store.check_writable()
     _claim(sweep, {name: planned.code for name, planned in plans.items()}, store)
     result = _load(sweep, store)
@@ -84,11 +71,7 @@ def run(sweep: SweepConfig, store: Store, watch: Watch, launch: Launch) -> Resul
         folder = store.backend.scratch / SWEEPS / sweep.name
         found = result.searches.get(name)
         if found is None:
-
-            def see(news: dict[str, Any], name: str = name) -> None:
-                watch({"search": name, **news})
-
-            trials = tuple(ray_tune.run(search, listed[name], store, folder, see))
+            trials = tuple(ray_tune.run(search, store, folder, on_trial))
             _close(search, trials, store)
             found = Outcome(method=method.method, student=method.student, benchmark=search.benchmark, trials=trials)
             result.searches[name] = found
@@ -98,17 +81,6 @@ def run(sweep: SweepConfig, store: Store, watch: Watch, launch: Launch) -> Resul
             result.searches[name] = _confirmed(search, found, store, launch)
             _save(result, store)
     return result
-
-
-def _first(search: Search, listed: Sequence[Point] | None) -> Point:
-    """A point of the space: the first trial's, or the lower ends."""
-    if listed:
-        return listed[0]
-    point: Point = {}
-    for name, dimension in search.method.space.items():
-        if dimension.active(point):
-            point[name] = dimension.ends()[0]
-    return point
 
 
 def _close(search: Search, trials: Sequence[Trial], store: Store) -> None:
@@ -199,8 +171,7 @@ def price(sweep: SweepConfig) -> list[dict[str, Any]]:
 
     rows = []
     for search in sweep.searches():
-        listed = points(search) or [_first(search, None)]
-        priced = [plan.make(search.trial(point, sweep.seeds[0])) for point in listed[:PRICED]]
+        priced = [plan.make(search.trial(p, sweep.seeds[0])) for p in points_to_plan(search)[:PRICED]]
         costs = [(priced_alone(one), one) for one in priced]
         whole = fmean(cost["train_flops"] for cost, _ in costs)
         shared = fmean(_shared(cost, one) for cost, one in costs)
@@ -265,33 +236,12 @@ def _claim(sweep: SweepConfig, code: dict[str, str], store: Store) -> None:
         )
 
 
-def _load(sweep: SweepConfig, store: Store) -> Result:
+def _load(sweep: SweepConfig, store: Store) -> SweepResult:
     try:
-        return Result.model_validate_json(store.backend.read(f"{SWEEPS}/{sweep.name}.result.json"))
+        return SweepResult.model_validate_json(store.backend.read(f"{SWEEPS}/{sweep.name}.result.json"))
     except (FileNotFoundError, ValidationError):  # nothing yet, or cut short: trials are in the store all the same
-        return Result(name=sweep.name)
+        return SweepResult(name=sweep.name)
 
 
-def _save(result: Result, store: Store) -> None:
+def _save(result: SweepResult, store: Store) -> None:
     store.write_text(f"{SWEEPS}/{result.name}.result.json", result.model_dump_json(indent=1))
-
-
-# ------------------------------------------------------------------------------------------------- texts
-
-
-def to_text(result: Result) -> str:
-    """The searches' best trials and winners for a person."""
-    lines = []
-    for found in result.searches.values():
-        counts = {s: sum(t.status == s for t in found.trials) for s in ("done", "stopped", "failed")}
-        said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-        lines.append(f"{found.method} {found.student} on {found.benchmark}: {len(found.trials)} trials, {said}")
-        lines += [f"  {t.score:.4f}  trial {t.number}: {told(t.point)}" for t in ranked(found.trials)[:5]]
-        for one in found.finalists:
-            score = "failed" if one.score is None else f"{one.score:.4f}"
-            lines.append(f"  fresh seeds {score}  trial {one.number}: {told(one.point)}")
-        if found.winner is not None:
-            lines.append(f"  winner: trial {found.winner.number}: {told(found.winner.point)}")
-            for split, figures in found.figures.items():
-                lines += [f"    {split:10} {metric} {plain(value, 4)}" for metric, value in figures.items()]
-    return "\n".join(lines)

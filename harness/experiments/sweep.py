@@ -8,104 +8,33 @@ leads on validation wins, and only the winner is scored on test. This module imp
 
 from __future__ import annotations
 
-import itertools
-import math
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness import registry
 from harness.api import Split
 from harness.config import ManyRuns, RunConfig, Settings, TrainConfig, parse, put
 from harness.errors import ConfigError, near
+from harness.experiments.space import (
+    Dimension,
+    Point,
+    Value,
+    extreme_points,
+    first_point,
+    format_point,
+    grid_points,
+    random_points,
+)
 from harness.record import Interval
 
 if TYPE_CHECKING:
     from harness.planning.plan import Plan
 
-Value = bool | int | float | str
-Point = dict[str, Value]
-"""A trial's settings by their whole names, like `settings.alpha` and `train.lr`."""
-
 BUDGET = ("train.examples", "train.validations")
-"""What must be the same for all trials: what they learn from, and how often that is looked at."""
-DRAWS = 1000
-"""How often a random search tries to find settings that it hasn't drawn yet."""
-
-
-class Dimension(Settings):
-    """One setting of a space: one of `choice`, `uniform`, `log_uniform`, `integer`."""
-
-    choice: tuple[Value, ...] | None = Field(None, min_length=1)
-    uniform: tuple[float, float] | None = None
-    log_uniform: tuple[float, float] | None = None
-    integer: tuple[int, int] | None = None
-    steps: int | None = Field(None, ge=2)
-    """Of a range in a grid: so many values, both ends included."""
-    when: dict[str, Value] = Field(default_factory=dict)
-    """The setting counts only where others, named before it, have these values; else it has its default."""
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Dimension:
-        given = [name for name in ("choice", "uniform", "log_uniform", "integer") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"expected one of choice, uniform, log_uniform and integer, got {given or 'none'}")
-        if self.choice is None and not self.low < self.high:
-            raise ValueError(f"{given[0]} = [{self.low:g}, {self.high:g}]: expected the smaller end first")
-        if self.log_uniform is not None and self.low <= 0:
-            raise ValueError(f"log_uniform = [{self.low:g}, {self.high:g}]: expected ends above 0")
-        return self
-
-    @property
-    def low(self) -> float:
-        """The lower end of a range."""
-        return self._ends[0]
-
-    @property
-    def high(self) -> float:
-        """The upper end of a range."""
-        return self._ends[1]
-
-    @property
-    def _ends(self) -> tuple[float, float]:
-        ends = self.uniform or self.log_uniform or self.integer
-        assert ends is not None
-        return ends
-
-    def active(self, point: Mapping[str, Value]) -> bool:
-        """Whether the setting counts beside these."""
-        return all(name in point and point[name] == value for name, value in self.when.items())
-
-    def draw(self, rng: random.Random) -> Value:
-        """A value at random."""
-        if self.choice is not None:
-            return rng.choice(self.choice)
-        if self.integer is not None:
-            return rng.randint(*self.integer)
-        if self.uniform is not None:
-            return rng.uniform(*self.uniform)
-        return math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
-
-    def values(self) -> tuple[Value, ...] | None:
-        """The values of a grid; None for a range without `steps`."""
-        if self.choice is not None:
-            return self.choice
-        if self.integer is not None and self.steps is None:
-            return tuple(range(self.integer[0], self.integer[1] + 1))
-        if self.steps is None:
-            return None
-        shares = [k / (self.steps - 1) for k in range(self.steps)]
-        if self.log_uniform is not None:
-            return tuple(float(self.low ** (1 - s) * self.high**s) for s in shares)
-        linear = [self.low + (self.high - self.low) * s for s in shares]
-        return tuple(dict.fromkeys(map(round, linear))) if self.integer is not None else tuple(linear)
-
-    def ends(self) -> tuple[Value, ...]:
-        """The values that must be allowed for all others to be: every choice, or both ends."""
-        return self.choice if self.choice is not None else self.integer or self._ends
+"""What must be the same for all trials: what they learn from, and how often they are validated."""
 
 
 class SweepMethod(Settings):
@@ -181,7 +110,7 @@ class Search:
         """The run with these settings, scored on these splits. Raises `ConfigError`."""
         s, m = self.sweep, self.method
         table: dict[str, Any] = {"settings": m.settings, "train": s.train.model_dump() | m.train}
-        where = f"sweep {s.name!r}: {m.method} with {told(point)}"
+        where = f"sweep {s.name!r}: {m.method} with {format_point(point)}"
         for name, value in point.items():
             put(table, name, value, where)
         return RunConfig(
@@ -205,11 +134,11 @@ class Search:
 # ------------------------------------------------------------------------------------------------ outcome
 
 
-class _Model(BaseModel):
+class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Trial(_Model):
+class Trial(_Frozen):
     """A trial as it ended: `stopped` while it was behind, `failed` with the reason."""
 
     number: int
@@ -225,7 +154,30 @@ class Trial(_Model):
     error: str | None = None
 
 
-class Finalist(_Model):
+@dataclass(frozen=True)
+class TrialEvent:
+    """What has just happened to a trial, or a note on the search alone."""
+
+    search: str
+    trial: int = 0
+    """From 1; 0: none, the note is on the search."""
+    point: Point = field(default_factory=dict)
+    state: str = ""
+    """`began`, `validated`, or how it ended: `done`, `stopped`, `failed`."""
+    score: float | None = None
+    validations: int | None = None
+    seconds: float | None = None
+    """What its runs took."""
+    wall: float | None = None
+    """What the whole trial took until now, in seconds."""
+    error: str | None = None
+    note: str | None = None
+
+
+OnTrial = Callable[[TrialEvent], None]
+
+
+class Finalist(_Frozen):
     """One of the best trials, trained again from fresh seeds."""
 
     number: int
@@ -236,7 +188,7 @@ class Finalist(_Model):
     """The mean of the fresh seeds on validation; None where a run failed."""
 
 
-class Outcome(_Model):
+class Outcome(_Frozen):
     """What a search found."""
 
     method: str
@@ -248,6 +200,15 @@ class Outcome(_Model):
     """The finalist that led on validation; its runs are those that are scored on all splits."""
     figures: dict[str, dict[str, Interval]] = {}
     """The winner's by split: the metric over its seeds."""
+
+
+class SweepResult(BaseModel):
+    """The searches that have ended, by `Search.name`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    searches: dict[str, Outcome] = {}
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
@@ -272,64 +233,43 @@ def student_validations(planned: Plan) -> int:
 
 
 def points(search: Search) -> list[Point] | None:
-    """The trials' settings in their order; None where the search finds them as it goes. Raises `ConfigError`."""
+    """The trials' settings in their order; None where each depends on the trials before. Raises `ConfigError`."""
     sweep, space = search.sweep, search.method.space
+    where = f"sweep {sweep.name!r}"
     if sweep.search == "tpe":
         return None
-    if sweep.search == "grid":
-        return _grid(search)
-    rng = random.Random(f"sweep/{sweep.seed}/{search.name}")
-    found: list[Point] = []
-    for _ in range(sweep.trials):
-        drawn = next((p for p in itertools.islice(_draws(space, rng), DRAWS) if p not in found), None)
-        if drawn is None:
+    if sweep.search == "random":
+        found = random_points(space, sweep.trials, sweep.seed)
+        if len(found) < sweep.trials:
             raise ConfigError(
-                f"sweep {sweep.name!r}: the space of {search.method.method!r} has hardly more than {len(found)} "
-                f"points, trials = {sweep.trials}: lower trials, or widen the space"
+                f"{where}: the space of {search.method.method!r} has hardly more than {len(found)} points, trials = "
+                f"{sweep.trials}: lower trials, or widen the space"
             )
-        found.append(drawn)
-    return found
-
-
-def _draws(space: Mapping[str, Dimension], rng: random.Random) -> Iterator[Point]:
-    while True:
-        point: Point = {}
-        for name, dimension in space.items():
-            value = dimension.draw(rng)  # also where it doesn't count: one draw a name, whatever the others are
-            if dimension.active(point):
-                point[name] = value
-        yield point
-
-
-def _grid(search: Search) -> list[Point]:
-    sweep, found = search.sweep, [Point()]
-    for name, dimension in search.method.space.items():
-        values = dimension.values()
-        if values is None:
-            raise ConfigError(
-                f"sweep {sweep.name!r}: {search.method.method}: {name} is a range, and a grid needs its values: "
-                "give it steps = N, or choice"
-            )
-        found = [q for p in found for q in ([p | {name: v} for v in values] if dimension.active(p) else [p])]
+        return found
+    if endless := [name for name, dimension in space.items() if dimension.values() is None]:
+        raise ConfigError(
+            f"{where}: {search.method.method}: {endless[0]} is a range, and a grid needs its values: give it "
+            "steps = N, or choice"
+        )
+    found = grid_points(space, sweep.seed)
     if len(found) != sweep.trials:
         raise ConfigError(
-            f"sweep {sweep.name!r}: the grid of {search.method.method!r} has {len(found)} points, trials = "
-            f"{sweep.trials}: every method gets the same number; set trials = {len(found)}, or change the grid"
+            f"{where}: the grid of {search.method.method!r} has {len(found)} points, trials = {sweep.trials}: every "
+            f"method gets the same number; set trials = {len(found)}, or change the grid"
         )
     return found
 
 
-def told(point: Mapping[str, Value]) -> str:
-    """A point for a person: `alpha=1.5, train.lr=0.001`."""
-    parts = [f"{n.removeprefix('settings.')}={f'{v:.4g}' if isinstance(v, float) else v}" for n, v in point.items()]
-    return ", ".join(parts) or "the defaults"
+def points_to_plan(search: Search) -> list[Point]:
+    """Points to plan before the search: its own where they are known, else any point of the space."""
+    return points(search) or [first_point(search.method.space)]
 
 
 # ------------------------------------------------------------------------------------------------- checks
 
 
 def check(sweep: SweepConfig) -> None:
-    """Everything that can be told without data: names, ranges, seeds. Raises `ConfigError`."""
+    """Checks all that needs no data: names, ranges, seeds. Raises `ConfigError`."""
     where = f"sweep {sweep.name!r}"
     if sweep.cluster.workers < 1:
         raise ConfigError(f"{where}: cluster.workers = 0: a sweep's trials run on Ray; expected at least 1")
@@ -351,16 +291,23 @@ def check(sweep: SweepConfig) -> None:
             for other in dimension.when:
                 if other not in before:
                     raise ConfigError(
-                        f"{where}: {search.method.method}: {name} counts when {other!r} has a value, which stands "
-                        f"nowhere before it in the space: {near(other, before)}"
+                        f"{where}: {search.method.method}: {name} depends on {other!r}, which isn't named before it in "
+                        f"the space: {near(other, before)}"
                     )
             before.append(name)
-        for point in (p for found in (_corners, points) for p in found(search) or ()):  # single values first
-            try:
-                config = search.trial(point, sweep.seeds[0])
-                registry.make_method(*registry.resolve_preset(config.method, config.settings))
-            except ConfigError as error:
-                raise ConfigError(f"{where}: {told(point)}: {error}") from None
+        for point in extreme_points(search.method.space):  # first, as each of them changes one setting alone
+            _check_point(search, point)
+        for point in points(search) or ():
+            _check_point(search, point)
+
+
+def _check_point(search: Search, point: Point) -> None:
+    """Whether the method and the training allow these settings."""
+    try:
+        config = search.trial(point, search.sweep.seeds[0])
+        registry.make_method(*registry.resolve_preset(config.method, config.settings))
+    except ConfigError as error:
+        raise ConfigError(f"sweep {search.sweep.name!r}: {format_point(point)}: {error}") from None
 
 
 def _check_name(search: Search, name: str) -> None:
@@ -381,17 +328,3 @@ def _check_name(search: Search, name: str) -> None:
         raise ConfigError(f"{where}: {name!r}: expected settings.NAME or train.NAME")
     if name not in known:
         raise ConfigError(f"{where}: the space names an unknown setting {name!r}: {near(name, known)}")
-
-
-def _corners(search: Search) -> Iterator[Point]:
-    """For each setting its extreme values, alone but for those that it depends on."""
-    space = search.method.space
-    for name, dimension in space.items():
-        needed: Point = {}
-        waiting = dict(dimension.when)
-        while waiting:
-            other, value = waiting.popitem()
-            needed[other] = value
-            waiting |= space[other].when
-        for value in dimension.ends():
-            yield needed | {name: value}

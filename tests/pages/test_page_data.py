@@ -282,12 +282,12 @@ def trial(number: int, accuracy: float, **settings: object) -> object:
 
 def test_trials_stand_in_the_order_of_their_ends_with_the_best_so_far() -> None:
     found = [trial(2, 0.4, alpha=1.0, same=1), trial(1, 0.5, alpha=2.0, same=1), trial(3, 0.7, alpha=1.0, same=1)]
-    frame = sweep.of(found, "validation", "accuracy")  # type: ignore[arg-type]
+    frame = sweep.trials(found, "validation", "accuracy")  # type: ignore[arg-type]
     assert frame["run"].tolist() == ["t1", "t2", "t3"]
     assert frame["best"].tolist() == pytest.approx([50, 50, 70])
     assert sweep.settings(frame) == ["alpha"]
     assert frame["alpha"].tolist() == [2.0, 1.0, 1.0]
-    lower = sweep.of(found, "validation", "nll")  # type: ignore[arg-type]
+    lower = sweep.trials(found, "validation", "nll")  # type: ignore[arg-type]
     assert lower["value"].isna().all()
 
 
@@ -295,13 +295,13 @@ def test_runs_that_confirm_are_no_trials() -> None:
     tagged = [trial(1, 0.5, alpha=1.0), trial(2, 0.6, alpha=2.0), trial(3, 0.4, alpha=2.0), trial(4, 0.45, alpha=1.0)]
     for record, tag in zip(tagged, ("trial", "trial", "finalist", "winner"), strict=True):
         record.tags.append(tag)  # type: ignore[attr-defined]
-    searched, confirming = sweep.parted(tagged)  # type: ignore[arg-type]
+    searched, confirming = sweep.split_confirming(tagged)  # type: ignore[arg-type]
     assert [r.run_id for r in searched] == ["t1", "t2"]
-    found = sweep.confirmed(confirming, "accuracy")
+    found = sweep.confirming_runs(confirming, "accuracy")
     assert found[["run", "as"]].values.tolist() == [["t4", "winner"], ["t3", "finalist"]]
     assert found["validation"].tolist() == pytest.approx([45, 40])
     assert found["test"].isna().all()
-    assert sweep.parted(searched)[0] == searched
+    assert sweep.split_confirming(searched)[0] == searched
 
 
 def test_importance_finds_the_setting_that_matters() -> None:
@@ -310,10 +310,10 @@ def test_importance_finds_the_setting_that_matters() -> None:
         trial(k, 0.3 + 0.3 * (k % 2) + 0.01 * rng.random(), kind="ab"[k % 2], noise=float(rng.random()))
         for k in range(24)
     ]
-    frame = sweep.of(found, "validation", "accuracy")  # type: ignore[arg-type]
+    frame = sweep.trials(found, "validation", "accuracy")  # type: ignore[arg-type]
     table = sweep.importance(frame).set_index("setting")
     assert table.loc["kind", "share"] > 99
-    assert table.loc["noise", "share"] <= table.loc["noise", "luck"]
+    assert table.loc["noise", "share"] <= table.loc["noise", "threshold"]
     assert not len(sweep.importance(frame[:3]))
 
 
@@ -324,7 +324,7 @@ def test_the_share_of_variance_by_hand() -> None:
 
 def test_parallel_axes() -> None:
     found = [trial(1, 0.5, lr=0.001, kind="b"), trial(2, 0.6, lr=0.1, kind="a"), trial(3, 0.7, lr=0.01, kind="a")]
-    frame = sweep.of(found, "validation", "accuracy")  # type: ignore[arg-type]
+    frame = sweep.trials(found, "validation", "accuracy")  # type: ignore[arg-type]
     lines, ticks = sweep.parallel(frame, ["lr", "kind"], "accuracy, %")
     at = lines.pivot(index="run", columns="axis", values="at")
     assert at["lr"].tolist() == pytest.approx([0, 1, 0.5])  # logarithms
