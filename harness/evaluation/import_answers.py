@@ -129,7 +129,7 @@ def import_run(
     data_, evaluate = seen(dataset, dataset), EvaluateConfig()
     told = Provenance(
         **provenance.static(),
-        code=registry.source_digest(type(benchmark)),
+        sources=provenance.sources({f"benchmark {benchmark.name}": type(benchmark)}),
         started=started,
         finished=provenance.now(),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness import provenance
@@ -32,11 +32,14 @@ def launch(
     """
     plans = list({p.run_id: p for p in map(plan.make, configs)}.values())
     store.check_writable()  # after the checks: a refused run leaves no empty store behind
-    todo = [p for p in plans if scoring.finished(store, p.run_id) is None]
+    done = {p.run_id: record for p in plans if (record := scoring.finished(store, p.run_id)) is not None}
+    todo = [p for p in plans if p.run_id not in done]
     for one in {(p.config.benchmark, p.dataset.fingerprint): p for p in plans}.values():
         scoring.ensure_controls(one, store)
     track = tracker(configs[0].track if configs else TrackConfig(), store, {p.run_id: p.config for p in plans}, watch)
     begin(plans, todo)
+    if changed := _changed(plans, done):
+        watch({"note": changed})
     begun: set[str] = set()
     by_id = {p.run_id: p for p in plans}
     started = provenance.now()
@@ -63,6 +66,23 @@ def launch(
         halt()
         raise
     return [store.read(p.run_id) for p in plans]
+
+
+def _changed(plans: Sequence[Plan], done: Mapping[str, Record]) -> str:
+    """What to say of finished runs whose method or benchmark has another source now; a plugin's has another id."""
+    changed: dict[str, list[str]] = {}
+    for p in plans:
+        for name, digest in p.sources.items() if p.run_id in done else ():
+            if done[p.run_id].provenance.sources.get(name) != digest:
+                changed.setdefault(name, []).append(p.run_id)
+    if not changed:
+        return ""
+    runs = list(dict.fromkeys(run_id for ids in changed.values() for run_id in ids))
+    more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+    return (
+        f"taken as done, though the source of {', '.join(changed)} has changed since: {', '.join(runs[:3])}{more}; "
+        "where that changes numbers raise TRAINING in harness/versions.py, or delete the folders of these runs"
+    )
 
 
 def _run(todo: list[Plan], store: Store, name: str, watch: Callable[[Event], None], halt: Callable[[], None]) -> None:

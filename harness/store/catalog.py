@@ -34,8 +34,9 @@ from harness.stats.replicates import KEPT, RESAMPLES, Canon, Examples
 from harness.store import index
 from harness.store.index import BROKEN, Entry
 from harness.store.local import CATALOGUE
-from harness.store.manifest import VERSION, DataKey, Manifest, Part, TableFiles, newest
+from harness.store.manifest import DataKey, Manifest, Part, TableFiles, newest
 from harness.store.store import Store
+from harness.versions import CATALOG
 
 BATCH = 128
 """Runs whose draws are made at once; a row group holds at most so many lines."""
@@ -259,7 +260,7 @@ def compact(store: Store) -> Compacted:
         tables = [_compact_table(view, writer, key, members, known) for key, members in sorted(by_data.items())]
         name = writer.write("runs", lines)
         manifest = Manifest(
-            version=VERSION,
+            version=CATALOG,
             resamples=RESAMPLES,
             runs=name,
             count=lines.num_rows,

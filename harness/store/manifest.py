@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.store.local import CATALOGUE, Place
-
-VERSION = 2
-"""Of the catalogue's files. Another one is left aside, and made anew by `compact` from the runs' folders."""
+from harness.versions import CATALOG
 
 DataKey = tuple[str, str, str]
 """What runs must share to be ranked together: benchmark, revision, fingerprint."""
@@ -68,7 +66,7 @@ def load(place: Place, name: str) -> Manifest | None:
         manifest = Manifest.model_validate_json(place.read(f"{CATALOGUE}/{name}"))
     except (ValidationError, OSError):
         return None
-    return manifest if manifest.version == VERSION else None
+    return manifest if manifest.version == CATALOG else None
 
 
 def newest(place: Place) -> Manifest | None:

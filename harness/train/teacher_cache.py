@@ -7,7 +7,7 @@ Answers are computed before the stage that first needs them, in the data's order
 that they depend neither on the number of workers nor on where a run was taken up again, nor on whether this run
 or another computed them. They differ from those of a run without the cache in the last bits only, as batches are
 padded to other lengths. Whatever may change a bit is part of a key: weights, processor, examples with their images,
-precision, software, kind of device.
+precision, software, kind of device, `harness.versions.TRAINING`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from harness.models.scorer import ABSENT
 from harness.planning.plan import Plan, PlannedStage, for_stage
 from harness.store.tensor_cache import Cache, Found, Kind, key_of
 from harness.train.step import LiveRole
+from harness.versions import TRAINING
 
 Answers = dict[str, Tensor]
 """As `source/what`: by source of weights the option logits (N, K) of `Asked.examples`, absent options at -1e4, and what
@@ -186,7 +186,7 @@ def stage_key(plan: Plan, planned: PlannedStage, inputs: Mapping[str, Mapping[st
     return key_of(
         _surroundings(io)
         | {
-            "code": plan.code,
+            **plan.code,
             "method": method.name,
             "settings": plan.settings,
             "stage": [stage.name, planned.steps, planned.position],
@@ -266,7 +266,7 @@ def _model(role: LiveRole, batch_size: int, io: Io) -> dict[str, Any]:
         "batch": batch_size,
         "view": "first",
         "position": "answer",
-        "models": _source_of_models(),
+        "training": TRAINING,
     }
 
 
@@ -288,12 +288,3 @@ def _weights(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-@lru_cache(maxsize=1)
-def _source_of_models() -> str:
-    files = (
-        Path(__file__).parents[1] / "models" / name
-        for name in ("scorer.py", "shared_prefix.py", "quantization.py", "window_attention.py")
-    )
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
