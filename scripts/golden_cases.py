@@ -6,19 +6,16 @@ import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from PIL import Image
 
 from harness import registry
-from harness.api import Answer, Benchmark, Example, Split
 from harness.config import EvaluateConfig, RunConfig, parse
 from harness.data.dataset import Dataset, load
 from harness.evaluation import robustness, scoring
@@ -29,6 +26,8 @@ from harness.leaderboard.leaderboard import Filters, ranking
 from harness.record import Cost, Provenance, Record
 from harness.store import PredictionRow, Store, predictions_frame
 from harness.store.catalog import compact
+from scripts import golden_benchmarks
+from scripts.golden_benchmarks import Fixed, Words
 
 SCENES = ("scenes_hallucination", "scenes_factuality")
 SIZES = {"train": 24, "validation": 8, "test": 12, "ood": 4}
@@ -37,20 +36,24 @@ RESAMPLES = 200
 # ------------------------------------------------------------------------------------------------ training
 
 
+WAYS: dict[str, dict[str, Any]] = {
+    "one question": {},
+    "questions_per_image": {"questions_per_image": 2},
+    "each alone": {"questions_per_image": 2, "share_prefix": False},
+}
+"""Trained on questions of which two are about one image."""
+
+
 def training_cases() -> dict[str, dict[str, Any]]:
     """By name what is special about each small run: every built-in method and preset, and ways to train."""
     methods = sorted(name for name, entry in registry.methods().items() if entry.origin.startswith("hkdbench,"))
     cases: dict[str, dict[str, Any]] = {f"{m}, {b}": {"method": m, "benchmark": b} for m in methods for b in SCENES}
-    grouped = {"questions_per_image": 2}
-    ways: dict[str, tuple[str, dict[str, Any]]] = {
-        "questions_per_image": ("hkd4vlm", grouped),
-        "questions_per_image, each alone": ("hkd4vlm", grouped | {"share_prefix": False}),
-        "cache": ("assistant", {"cache": "auto"}),
-    }
+    for way, train in WAYS.items():
+        methods = ["hkd4vlm"] if way == "each alone" else ["finetune", "offline_kd", "hkd4vlm"]
+        cases |= {f"{m}, {way}": {"method": m, "benchmark": Fixed.name, "train": train} for m in methods}
+    cases["assistant, cache"] = {"method": "assistant", "benchmark": SCENES[0], "train": {"cache": "auto"}}
     if find_spec("peft"):
-        ways["lora"] = ("finetune", {"lora": {"rank": 4}})
-    for way, (method, train) in ways.items():
-        cases[f"{method}, {way}"] = {"method": method, "benchmark": SCENES[0], "train": train}
+        cases["finetune, lora"] = {"method": "finetune", "benchmark": SCENES[0], "train": {"lora": {"rank": 4}}}
     return cases
 
 
@@ -58,7 +61,8 @@ def training(case: Mapping[str, Any]) -> dict[str, Any]:
     """Predictions and history of a run of 4 steps, as plain values."""
     table = {
         **case,
-        "benchmark_settings": SIZES,
+        "benchmark_settings": SIZES if case["benchmark"] in SCENES else {},
+        "plugins": [golden_benchmarks.__file__],
         "train": {"examples": 32, "batch_size": 8, "validations": 2, **case.get("train", {})},
         "evaluate": {"resamples": RESAMPLES},
         "cluster": {"workers": 0},
@@ -90,61 +94,6 @@ def plain(value: Any) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------- scoring
-
-
-@dataclass(frozen=True)
-class Fixed(Benchmark):
-    """Forty questions about twenty images, the same for ever: yes or no, or one of three words that take turns."""
-
-    name = "yes_no"
-    task: ClassVar[Literal["hallucination", "factuality"]] = "hallucination"
-    splits = ("train", "test", "ood")
-    revision = "1"
-    licence = "CC0-1.0"
-    citation = "none"
-
-    def load(self, split: Split) -> Iterator[Example]:
-        """Two questions an image; more than half of the golds are the first option."""
-        for i in range(40 if split == "test" else 12):
-            yield Example(
-                id=f"{split}-{i}",
-                group=f"{split}-{i // 2}",
-                image=_blank,
-                question="is it so ?",
-                claim="",
-                options=self.options(i),
-                gold=(0, 1, 0, 0, 1)[i % 5],
-                category=("object", "count", "colour")[i % 3],
-                source="golden",
-            )
-
-    def options(self, i: int) -> tuple[str, ...]:
-        return ("yes", "no")
-
-    def protocols(self) -> Mapping[str, Any]:
-        """`official:right`: the share of images with both answers right."""
-        return {"official": lambda answers: {"right": _both_right(answers)}}
-
-
-@dataclass(frozen=True)
-class Words(Fixed):
-    name = "words"
-    task = "factuality"
-
-    def options(self, i: int) -> tuple[str, ...]:
-        words = ("red", "green", "blue")
-        return words[i % 3 :] + words[: i % 3]
-
-
-def _blank() -> Image.Image:
-    return Image.new("RGB", (8, 8))
-
-
-def _both_right(answers: Sequence[Answer]) -> float:
-    right: dict[str, bool] = {}
-    for a in answers:
-        right[a.group] = right.get(a.group, True) and a.chosen == a.gold
-    return sum(right.values()) / len(right)
 
 
 METHODS = {"finetune": 0.6, "offline_kd": 0.75, "hkd4vlm": 0.8}
