@@ -1,3 +1,3 @@
 """hkdbench: distillation methods for small vision-language models, compared at equal budgets."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,12 +1,16 @@
-"""Where a run's numbers come from: versions, git state, machine."""
+"""Where a run's numbers come from: versions, git state, machine, digests of sources."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import importlib.util
 import os
 import platform
 import subprocess
 import sys
+import sysconfig
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness.errors import ConfigError
+from harness.versions import SCORING, TRAINING
 
 PACKAGES = ("torch", "transformers", "ray", "numpy", "pillow", "safetensors", "tokenizers")
 
@@ -28,10 +34,12 @@ def static() -> dict[str, Any]:
     """The fields of `record.Provenance` that don't change while the process lives."""
     commit, dirty = _git()
     return {
-        "package": f"hkdbench {harness.__version__}",
+        "package": package(),
+        "code": _package_digest(),
+        "training": TRAINING,
+        "scoring": SCORING,
         "git_commit": commit,
         "git_dirty": dirty,
-        "scoring": scoring_digest(),
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": {
             "system": platform.system(),
@@ -42,12 +50,21 @@ def static() -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=1)
-def scoring_digest() -> str:
-    """sha256 over the code that makes figures and intervals of predictions."""
+def package() -> str:
+    """This distribution with its version."""
+    return f"hkdbench {harness.__version__}"
+
+
+def _package_digest() -> str:
+    """sha256 over all of the harness's source files."""
+    here = Path(__file__).parent
+    return _digest({path.relative_to(here).as_posix(): path.read_bytes() for path in here.rglob("*.py")})
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
     digest = hashlib.sha256()
-    for name in ("stats/bootstrap.py", "stats/calibration.py", "stats/metrics.py", "stats/inference.py"):
-        digest.update((Path(__file__).parent / name).read_bytes())
+    for name, source in sorted(files.items()):
+        digest.update(f"{name}\0{len(source)}\0".encode() + source)
     return digest.hexdigest()
 
 
@@ -102,3 +119,112 @@ def peak_memory() -> int | None:
     except OSError:
         pass
     return None
+
+
+# ------------------------------------------------------------------------------- sources of methods and benchmarks
+
+OWN = ("methods", "benchmarks")
+"""The packages of built-in methods and benchmarks, beside the harness."""
+
+
+def is_built_in(cls: type) -> bool:
+    """Whether a method or benchmark comes with this distribution: its numbers belong to `harness.versions.TRAINING`."""
+    top, path = cls.__module__.partition(".")[0], _source_file(cls.__module__)
+    return top in OWN and path is not None and path.is_relative_to(Path(__file__).parents[1] / top)
+
+
+def sources(classes: Mapping[str, type]) -> dict[str, str]:
+    """`source_digest` of each class, by the same names."""
+    return {name: source_digest(cls) for name, cls in classes.items()}
+
+
+def source_digest(cls: type) -> str:
+    """sha256 over the source of a class: its file, its parents' and all that these import and that isn't installed.
+
+    Imports are followed through the package of the class, to files beside it and to all others that its author may
+    edit: what is in `site-packages` is followed in its own package only, Python's and the harness's own code never.
+    Raises `ConfigError` when there is no source file, and for an import that isn't the file beside it.
+    """
+    parents = [c.__module__ for c in cls.__mro__]
+    tops = {name.partition(".")[0] for name in parents}
+    files: dict[str, bytes] = {}
+    waiting = [(name, True) for name in parents]
+    while waiting:
+        name, own = waiting.pop()
+        path = _source_file(name) if name.partition(".")[0] != "harness" else None
+        if path is None:
+            if name == cls.__module__:
+                raise ConfigError(f"{cls.__qualname__} has no source file, which a plugin needs")
+            continue
+        if not own and _installed(path):
+            continue
+        # A file plugin's module name holds its path; its digest mustn't.
+        key = path.stem if name.startswith("hkdbench_plugin_") else name
+        if key not in files:
+            files[key] = path.read_bytes()
+            imported = _imports(name, path, files[key])
+            _check_beside(name, path, imported)
+            package = [name.rpartition(".")[0]] if "." in name else []  # its __init__.py runs too
+            waiting += [(found, found.partition(".")[0] in tops) for found in (*imported, *package)]
+    return _digest(files)
+
+
+def _source_file(module: str) -> Path | None:
+    """The file of a module, without importing it if it isn't yet."""
+    loaded = sys.modules.get(module)
+    if loaded is not None:
+        file = getattr(loaded, "__file__", None)
+        return Path(file) if file and file.endswith(".py") else None
+    top, *rest = module.split(".")
+    if top in sys.modules:
+        roots = getattr(sys.modules[top], "__path__", ())
+    else:
+        spec = importlib.util.find_spec(top)  # a top-level name: nothing is imported
+        if spec is None:
+            return None
+        if not rest:
+            return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+        roots = spec.submodule_search_locations or ()
+    for root in roots:
+        base = Path(root, *rest)
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                return path
+    return None
+
+
+def _installed(path: Path) -> bool:
+    """Whether a file is Python's own or a package's that was installed, and so not edited between two runs."""
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    return bool(installed) or path.is_relative_to(sysconfig.get_path("stdlib"))
+
+
+def _check_beside(module: str, path: Path, imported: list[str]) -> None:
+    """A top-level module means the file beside it: Python may have found another of that name first."""
+    if "." in module or path.name == "__init__.py":
+        return
+    for top in dict.fromkeys(name.partition(".")[0] for name in imported):
+        beside = [path.parent / f"{top}.py", path.parent / top / "__init__.py"]
+        there = next((file for file in beside if file.is_file()), None)
+        if there is None or top == "harness" or top in sys.stdlib_module_names:  # Python's own are meant
+            continue
+        found = _source_file(top)
+        if found is None or found.resolve() != there.resolve():
+            raise ConfigError(f"{path} imports {top!r} and {there} lies beside it, but Python finds {found}: rename it")
+
+
+@lru_cache(maxsize=512)
+def _imports(module: str, path: Path, source: bytes) -> list[str]:
+    """The modules that a source imports by their whole names (names that are no module included)."""
+    found: list[str] = []
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")
+                base = ".".join([*parents[: len(parents) - node.level + 1], *([base] if base else [])])
+            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return list(dict.fromkeys(found))

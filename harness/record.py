@@ -15,8 +15,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import first_line
+from harness.versions import SCORING, TRAINING
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Older records are lifted when they are read, see `parse_record`."""
 
 Status = Literal["done", "failed", "interrupted"]
@@ -133,9 +134,15 @@ class Provenance(_Model):
 
     package: str
     code: str
-    """sha256 over the harness's training code and the method's and benchmark's own files."""
-    scoring: str | None = None
-    """sha256 over the code that makes figures and intervals of predictions (None: an older record)."""
+    """sha256 over all of the harness's source files, to be read. (Schemas 1 and 2: over those that train, and the
+    method's and benchmark's own.)"""
+    training: int = TRAINING
+    """`harness.versions.TRAINING` when the run was made. (Since schema 3.)"""
+    scoring: int = SCORING
+    """`harness.versions.SCORING` when the figures were computed. (Since schema 3.)"""
+    sources: dict[str, str] = {}
+    """sha256 over the sources of the method and the benchmarks, by `method NAME` and `benchmark NAME`. (Since
+    schema 3.)"""
     git_commit: str | None = None
     git_dirty: bool | None = None
     versions: dict[str, str] = {}
@@ -261,7 +268,12 @@ def _budget(raw: Raw) -> Raw:
     return raw | {"budget": 0 if untrained else raw.get("config", {}).get("train", {}).get("examples")}
 
 
-STEPS: dict[int, Callable[[Raw], Raw]] = {1: _budget}
+def _numbered(raw: Raw) -> Raw:
+    """2 to 3: what decides numbers got versions in place of a digest of files; all of 0.1 is version 1 of both."""
+    return raw | {"provenance": raw["provenance"] | {"training": 1, "scoring": 1}}
+
+
+STEPS: dict[int, Callable[[Raw], Raw]] = {1: _budget, 2: _numbered}
 """By the version that a step starts from."""
 
 

@@ -8,10 +8,10 @@ imports nothing; a class is imported when it is asked for. This module imports n
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import hashlib
 import importlib
+import importlib.abc
 import importlib.util
 import inspect
 import json
@@ -20,9 +20,10 @@ import sys
 import tomllib
 import traceback
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -45,7 +46,6 @@ __all__ = [
     "plugins",
     "problems",
     "resolve_preset",
-    "source_digest",
 ]
 
 DISTRIBUTION = "hkdbench"
@@ -243,6 +243,28 @@ def load_plugin(spec: str) -> list[str]:
     return [entry.name for _, entry in _plugins[spec]]
 
 
+class _Beside(importlib.abc.MetaPathFinder):
+    """Finds the modules beside file plugins, after all others; a folder without `__init__.py` is none."""
+
+    def __init__(self) -> None:
+        self.folders: list[str] = []
+
+    def add(self, folder: Path) -> None:
+        if self not in sys.meta_path:
+            sys.meta_path.append(self)
+        if str(folder) not in self.folders:
+            self.folders.append(str(folder))
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(fullname, self.folders) if path is None else None
+        return spec if spec is not None and spec.loader is not None else None
+
+
+_beside = _Beside()
+
+
 def _import_module(name: str) -> ModuleType:
     # The `hkdbench` script, unlike `python -m harness`, has no working directory on its path.
     if str(Path.cwd()) not in sys.path:
@@ -255,6 +277,7 @@ def _import_file(path: Path) -> ModuleType:
         raise ConfigError("no such file: expected a Python file or the name of an importable module")
     # The path is in the name: two files of one stem are two modules, and a pickled class finds its own.
     name = f"hkdbench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    _beside.add(path.parent)
     found = importlib.util.spec_from_file_location(name, path)
     if found is None or found.loader is None:
         raise ConfigError("not a Python file: expected a name that ends in .py")
@@ -398,67 +421,3 @@ def _reasons(error: Exception) -> Iterator[str]:
         if reason not in seen:
             seen.add(reason)
             yield reason
-
-
-# ------------------------------------------------------------------------------------------- digest
-
-
-def source_digest(cls: type) -> str:
-    """sha256 over the source of a class: its file, its parents' and those of its package that they import.
-
-    Imports are followed through the package, not into others; the harness's own code is left out. Raises
-    `ConfigError` when there is no source file.
-    """
-    waiting = [c.__module__ for c in cls.__mro__ if c.__module__.split(".")[0] not in ("harness", "builtins")]
-    files: dict[str, bytes] = {}
-    while waiting:
-        name = waiting.pop()
-        path = _source_file(name)
-        if path is None:
-            if name == cls.__module__:
-                raise ConfigError(f"{cls.__qualname__} has no source file, which a plugin needs")
-            continue
-        # A file plugin's module name holds its path; its digest mustn't.
-        key = path.stem if name.startswith("hkdbench_plugin_") else name
-        if key not in files:
-            files[key] = path.read_bytes()
-            waiting += _imports(name, path, files[key])
-    digest = hashlib.sha256()
-    for key, source in sorted(files.items()):
-        digest.update(f"{key}\0{len(source)}\0".encode() + source)
-    return digest.hexdigest()
-
-
-def _source_file(module: str) -> Path | None:
-    """The file of a module, without importing it if it isn't yet."""
-    loaded = sys.modules.get(module)
-    if loaded is not None:
-        file = getattr(loaded, "__file__", None)
-        return Path(file) if file and file.endswith(".py") else None
-    top, *rest = module.split(".")
-    for root in getattr(sys.modules.get(top), "__path__", []):
-        base = Path(root, *rest)
-        for path in (base.with_suffix(".py"), base / "__init__.py"):
-            if path.is_file():
-                return path
-    return None
-
-
-@lru_cache(maxsize=512)
-def _imports(module: str, path: Path, source: bytes) -> list[str]:
-    """Modules of the same top-level package that a source imports (names that are no module included)."""
-    found: list[str] = []
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    top = module.split(".")[0]
-    for node in ast.walk(ast.parse(source)):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = package.split(".")
-                base = ".".join([*parents[: len(parents) - node.level + 1], *([base] if base else [])])
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        found += (name for name in names if name.split(".")[0] == top)
-    return found

@@ -23,7 +23,7 @@ from harness.record import Interval, Record
 from harness.report.format import percent
 from harness.stats import inference
 from harness.stats.inference import Difference
-from harness.store import Store
+from harness.store import Store, index
 
 Who = tuple[str, str]
 """A method and the rung that it is evaluated on."""
@@ -137,7 +137,8 @@ def _origin(root: Path, records: Sequence[Record]) -> str:
     train = _several(
         ", ".join(f"{k} = {v}" for k, v in r.config["train"].items() if v != {}) for r in runs if "train" in r.config
     )
-    codes = {r.provenance.code for r in runs if r.method == runs[0].method and r.benchmark == runs[0].benchmark}
+    same = (r for r in runs if r.method == runs[0].method and r.benchmark == runs[0].benchmark)
+    codes = {(r.provenance.training, index.code(r)) for r in same}
     lines = [
         f"Records: `{where}` ({len(runs)} runs, {' to '.join(dict.fromkeys((days[0], days[-1])))})",
         *(f"Run by: `{command}`" for command in commands),

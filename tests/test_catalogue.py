@@ -317,12 +317,13 @@ def test_records_of_schema_1_are_lifted(store: Store) -> None:
     old = add(store, "old", 6, settings={"alpha": 1}, train={"examples": 1234})
     path = old / "record.json"
     document = json.loads(path.read_text())
-    assert document["schema_version"] == SCHEMA_VERSION == 2
+    assert document["schema_version"] == SCHEMA_VERSION == 3
     stage = {"name": "tune", "share": 1.0, "steps": 2, "examples": 64, "roles": {}, "best": {}}
     del document["budget"]
     path.write_text(json.dumps(document | {"schema_version": 1, "stages": [stage]}))
     lifted = store.read("old-S-0")
-    assert (lifted.schema_version, lifted.budget) == (2, 1234)
+    assert (lifted.schema_version, lifted.budget) == (3, 1234)
+    assert (lifted.provenance.training, lifted.provenance.scoring) == (1, 1)
     assert '"schema_version": 1' in path.read_text()  # files aren't rewritten
     assert table(store)[0].budget == 1234
     for untrained in ({"kind": "control"}, {"stages": []}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -143,6 +144,37 @@ def test_plan_trains_nothing(cli: Cli, toy_run: list[str], tmp_path: Path, monke
     priced = cli("plan", *toy_run, "--json").json
     assert priced["run_id"] in text.out
     assert not (tmp_path / "store").exists()
+
+
+def test_a_finished_run_of_an_edited_built_in_is_said(cli: Cli, toy_run: list[str], tmp_path: Path) -> None:
+    run_id = cli("run", *toy_run, "--store", tmp_path, "--json").json["run_id"]
+    path = tmp_path / run_id / "record.json"
+    record = json.loads(path.read_text())
+    record["provenance"]["sources"]["method finetune"] = "0" * 64
+    path.write_text(json.dumps(record))
+    assert cli("run", *toy_run, "--store", tmp_path, "--json").err.splitlines() == [
+        "1 of 1 runs are in the store already",
+        f"taken as done, though the source of method finetune has changed since: {run_id}; where that changes numbers "
+        "raise TRAINING in harness/versions.py, or delete the folders of these runs",
+    ]
+
+
+def test_a_helper_beside_a_plugin_is_part_of_the_run(cli: Cli, toy_run: list[str], tmp_path: Path) -> None:
+    """A changed helper is another run: never the old result under "in the store already"."""
+    (tmp_path / "acme_weight.py").write_text("weight = 1.0\n")
+    (tmp_path / "acme.py").write_text(
+        "from collections.abc import Mapping, Sequence\nfrom dataclasses import dataclass\n"
+        "from acme_weight import weight\nfrom harness.api import Ladder, Method, Role, Stage, Step\n"
+        "@dataclass(frozen=True)\nclass Acme(Method):\n    name = 'acme'\n    summary = 'weighs'\n"
+        "    def stages(self, ladder, student):\n"
+        "        return (Stage('only', {'student': Role(student, trainable=True)}, 1.0),)\n"
+        "    def loss(self, step): return {'student': {'ce': weight * step.forward('student').square().sum(-1)}}\n"
+    )
+    args = ("plan", *toy_run, "--method", "acme", "--plugin", tmp_path / "acme.py", "--json")
+    first = cli(*args).json["run_id"]
+    assert cli(*args).json["run_id"] == first
+    (tmp_path / "acme_weight.py").write_text("weight = 2.0\n")
+    assert cli(*args).json["run_id"] != first
 
 
 def test_a_run_and_what_can_be_asked_of_it(cli: Cli, toy_run: list[str], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from harness import registry
+from harness import provenance, registry
 from harness.api import Benchmark, Method
 
 
@@ -73,7 +73,7 @@ def test_every_built_in_loads(monkeypatch: pytest.MonkeyPatch) -> None:
         assert name == cls.name or name in getattr(cls, "presets", {})
         assert issubclass(cls, Method | Benchmark)
         assert cls.__doc__
-        assert len(registry.source_digest(cls)) == 64
+        assert len(provenance.source_digest(cls)) == 64
 
 
 @pytest.mark.parametrize(

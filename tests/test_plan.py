@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness import provenance
 from harness.config import RunConfig, SuiteConfig, parse
 from harness.errors import ConfigError, ModelError
 from harness.execution import run
@@ -95,6 +96,21 @@ def test_what_changes_the_numbers_changes_the_id(make: Make, change: dict[str, A
 )
 def test_where_and_how_a_run_is_executed_does_not(make: Make, change: dict[str, Any]) -> None:
     assert make(**change).run_id == make().run_id
+
+
+def test_a_version_stands_for_our_code_and_a_digest_for_a_plugins(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, toys = "method finetune", "benchmark toy"
+    before = make()
+    assert before.sources.keys() == {ours, toys}
+    assert before.identity["plugins"] == {toys: before.sources[toys]}
+    monkeypatch.setattr(provenance, "source_digest", lambda cls: f"{cls.__name__} changed")
+    assert make().sources[ours] == "Finetune changed"
+    assert make().run_id != before.run_id
+    assert make(benchmark="scenes_factuality").identity["plugins"] == {}
+    monkeypatch.undo()
+    monkeypatch.setattr(plan, "TRAINING", 99)
+    assert make().identity == before.identity | {"training": 99}
+    assert make().run_id != before.run_id
 
 
 def test_a_setting_at_its_default_is_the_same_run(make: Make) -> None:

@@ -23,8 +23,8 @@ DATA = Data(revision="1", fingerprint="a" * 64, sizes={"train": 8, "test": 8}, o
 GOLD = [0, 1, 0, 1, 0, 1, 0, 1]
 
 
-def provenance(finished: str = "2026-01-01T00:00Z", code: str = "c0de") -> Provenance:
-    return Provenance(package="0", code=code, started="2026-01-01T00:00Z", finished=finished)
+def provenance(finished: str = "2026-01-01T00:00Z", code: str = "c0de", training: int = 2) -> Provenance:
+    return Provenance(package="0", code=code, training=training, started="2026-01-01T00:00Z", finished=finished)
 
 
 def add(
@@ -146,12 +146,19 @@ def test_only_failures(store: Store) -> None:
 
 
 def test_the_latest_run_of_a_seed_counts(store: Store) -> None:
-    add(store, right=4, provenance=provenance("2026-01-01T00:00Z", code="old"))
-    add(store, right=8, provenance=provenance("2026-01-02T00:00Z", code="new"))
-    add(store, right=8, seed=1, provenance=provenance("2026-01-01T00:00Z", code="old"))
+    add(store, right=4, provenance=provenance("2026-01-01T00:00Z", training=1))
+    add(store, right=8, provenance=provenance("2026-01-02T00:00Z", training=2))
+    add(store, right=8, seed=1, provenance=provenance("2026-01-01T00:00Z", training=1))
     (row,) = table(store)
     assert row.values["accuracy"].value == 1
-    assert row.note == "1 superseded by a later run of the same seed, seeds of 2 versions of the code"
+    assert row.note == "1 superseded by a later run of the same seed, seeds of versions 1 and 2 of training"
+
+
+def test_seeds_of_an_edited_plugin_are_said(store: Store) -> None:
+    for seed in (0, 1):
+        add(store, "acme", right=8, seed=seed, identity={"plugins": {"method acme": str(seed)}})
+        add(store, right=8, seed=seed, identity={"plugins": {}}, provenance=provenance(code=str(seed)))
+    assert {row.method: row.note for row in table(store)} == {"acme": "seeds of 2 versions of the code", "finetune": ""}
 
 
 def test_other_data_are_another_table(store: Store) -> None:

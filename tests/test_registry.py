@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal
 import pytest
 from pydantic import Field
 
-from harness import registry
+from harness import provenance, registry
 from harness.api import Benchmark, Method
 from harness.errors import ConfigError, DataError
 
@@ -389,9 +389,9 @@ def test_an_unknown_name_lists_the_near_ones() -> None:
 def digest_of(site: Path, spec: str) -> str:
     """The digest in a fresh interpreter, whose path starts with `site`."""
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from harness import registry;"
+        "import sys; sys.path.insert(0, sys.argv[1]); from harness import provenance, registry;"
         "names = registry.load_plugin(sys.argv[2]); print(*registry.problems(), file=sys.stderr);"
-        "print(registry.source_digest(registry.methods()[names[0]].load()))"
+        "print(provenance.source_digest(registry.methods()[names[0]].load()))"
     )
     root = Path(registry.__file__).parent.parent
     command = [sys.executable, "-B", "-c", code, str(site), spec]
@@ -433,7 +433,45 @@ def test_the_digest_covers_parents(tmp_path: Path) -> None:
     assert digest_of(site, str(path)) != before
 
 
+def test_the_digest_covers_modules_beside_a_file(tmp_path: Path) -> None:
+    """Its folder is on no path; what it imports only when it is called counts too."""
+    helper = write(tmp_path / "acme_helper.py", "weight = 1\n")
+    late = write(tmp_path / "acme_late" / "maths.py", "two = 2\n")
+    write(tmp_path / "acme_late" / "__init__.py", "")
+    write(tmp_path / "acme_unrelated.py", "x = 1\n")
+    source = "from acme_helper import weight\nimport random\ndef later():\n    from acme_late.maths import two\n"
+    path = write(tmp_path / "kd.py", source + METHOD.format(cls="A", name="acme_kd"))
+    digests = [digest_of(Path(), str(path))]
+    write(tmp_path / "acme_unrelated.py", "x = 2\n")
+    write(tmp_path / "random.py", "x = 2\n")  # Python's own is meant
+    assert digest_of(Path(), str(path)) == digests[0]
+    for changed in (helper, late, path):
+        changed.write_text(changed.read_text() + "# changed\n")
+        digests.append(digest_of(Path(), str(path)))
+    assert len(set(digests)) == 4
+
+
+def test_another_file_of_a_helpers_name_is_refused(tmp_path: Path) -> None:
+    """Python imports a name once: the second plugin would silently run with the first one's helper."""
+    for folder in ("one", "two"):
+        write(tmp_path / folder / "acme_shared.py", f"folder = {folder!r}\n")
+        write(tmp_path / folder / "kd.py", "import acme_shared\n" + METHOD.format(cls="A", name=f"acme_{folder}"))
+        registry.load_plugin(str(tmp_path / folder / "kd.py"))
+    try:
+        assert len(provenance.source_digest(registry.methods()["acme_one"].load())) == 64
+        with pytest.raises(ConfigError, match="imports 'acme_shared' and .*two.* lies beside it, but .*one"):
+            provenance.source_digest(registry.methods()["acme_two"].load())
+    finally:
+        del sys.modules["acme_shared"]
+
+
+def test_what_is_built_in() -> None:
+    for entries in (registry.methods(), registry.benchmarks()):
+        assert all(provenance.is_built_in(cls) for _, cls in registry.load_all(entries))
+    assert not provenance.is_built_in(type("Mine", (Method,), {"__module__": "methods.mine"}))
+
+
 def test_no_source_no_digest() -> None:
     typed = type("Typed", (Method,), {"__module__": "nowhere"})
     with pytest.raises(ConfigError, match="Typed has no source file"):
-        registry.source_digest(typed)
+        provenance.source_digest(typed)

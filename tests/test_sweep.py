@@ -18,8 +18,8 @@ from ray.tune.search import SearchGenerator
 from test_ray import CLUSTER, Start, address, ended, start  # noqa: F401
 
 from harness.config import parse, read_toml
-from harness.errors import ConfigError
-from harness.experiments import ray_tune
+from harness.errors import ConfigError, StoreError
+from harness.experiments import ray_tune, selection
 from harness.experiments import sweep as sweeping
 from harness.experiments.space import Dimension, Point
 from harness.experiments.sweep import Search, SweepConfig, Trial, points, ranked
@@ -42,6 +42,16 @@ def drawn(sweep: SweepConfig) -> list[Point]:
     found = points(Search(sweep, 0, "scenes_factuality"))
     assert found is not None
     return found
+
+
+def test_a_sweep_goes_on_with_its_own_code_only(tmp_path: Path) -> None:
+    """Another version of training, or an edited plugin; other code than that changes no number."""
+    store, ours = Store(tmp_path), {"training": 2, "plugins": {}}
+    selection._claim(config(), {"offline_kd": ours}, store)
+    selection._claim(config(), {"offline_kd": dict(ours)}, store)
+    for other in ({"training": 3}, {"plugins": {"method acme": "0"}}):
+        with pytest.raises(StoreError, match="sweep 's' was begun in .* with other code"):
+            selection._claim(config(), {"offline_kd": ours | other}, store)
 
 
 # -------------------------------------------------------------------------------------------------- space

@@ -13,8 +13,9 @@ import pytest
 from common import Cli
 from runs import add, answers, provenance, record
 
+from harness import versions
 from harness.errors import StoreError
-from harness.store import Store, maintenance, manifest
+from harness.store import Store, maintenance
 from harness.store.compaction import compact
 
 
@@ -197,4 +198,4 @@ def test_compact_says_what_it_did(store: Store, cli: Cli) -> None:
     done = cli("store", "compact", "--store", store.url, "--json").json
     assert (done["runs"], done["new"], done["gone"], done["broken"], done["tables"]) == (3, 3, 0, 0, 1)
     assert "3 runs (0 new, 0 gone) on 1 data sets" in cli("store", "compact", "--store", store.url).out
-    assert json.loads(next((store.root / ".catalogue").glob("*.json")).read_text())["version"] == manifest.VERSION
+    assert json.loads(next((store.root / ".catalogue").glob("*.json")).read_text())["version"] == versions.CATALOG

@@ -98,6 +98,43 @@ def test_committed_records_are_as_they_were(root: Path) -> None:
         assert {"record", "data", "answers", "golds", "figures", "seal"} <= {f.check for f in report.of("ok")}
 
 
+def test_a_record_of_schema_2_is_checked_by_its_own_rule(root: Path, tmp_path: Path) -> None:
+    """Its id is the hash of version and code; what release 0.1 trained can't be planned anew."""
+    old = Store(root / "results" / "scenes")
+    run_id = next(name for name in old.ids() if name.startswith("hkd4vlm-S-scenes_hallucination-s0-"))
+    shutil.copytree(root / "results" / "scenes" / run_id, tmp_path / run_id)
+    store = Store(tmp_path)
+    assert (store.read(run_id).schema_version, store.read(run_id).provenance.training) == (3, 1)
+    findings = {f.check: f for f in verify(store, run_id).findings}
+    assert (findings["run id"].state, findings["config"].state) == ("ok", "unverified")
+    assert (findings["code"].state, findings["code"].detail.partition(";")[0]) == (
+        "unverified",
+        "the run is of hkdbench 0.1.0, version 1 of training",
+    )
+    edit(store, run_id, lambda r: r["provenance"].update(code="0" * 64))
+    assert "run id" in changed(verify(store, run_id))
+
+
+def test_another_source_is_said(store: Store) -> None:
+    edit(store, run_of(store), lambda r: r["provenance"]["sources"].update({"method finetune": "0" * 64}))
+    findings = {f.check: f for f in verify(store, run_of(store)).of("unverified")}
+    assert re.fullmatch(r"method finetune is \w{12}, the run's 0{12}", findings["code"].detail)
+
+
+def test_a_control_of_other_scoring_is_not_judged(store: Store) -> None:
+    """Where the answers of a control have another definition by now, an old one isn't wrong."""
+    run_id = next(name for name in store.ids() if name.startswith("control-random"))
+
+    def turn(frame: pd.DataFrame) -> None:
+        frame["chosen"] = 1 - frame["chosen"]
+        frame["scores"] = [list(scores)[::-1] for scores in frame["scores"]]
+
+    rewrite(store, run_id, "predictions", turn)
+    assert states(verify(store, run_id))["control"] == "changed"
+    edit(store, run_id, lambda r: r["provenance"].update(scoring=1))
+    assert states(verify(store, run_id))["control"] == "unverified"
+
+
 def test_protocols_need_the_data(root: Path, nlvr_dir: Path) -> None:
     old = Store(root / "results" / "nlvr")
     run_id = next(name for name in old.ids() if name.startswith("zero_shot"))
@@ -233,7 +270,7 @@ def test_any_figure_of_an_unsealed_record_is_computed_anew(store: Store) -> None
         (lambda r: r["data"]["sizes"].update(test=23), "answers"),
         (lambda r: r["data"]["options"].reverse(), "data"),
         (lambda r: r["identity"].update(seed=1), "run id"),
-        (lambda r: r["provenance"].update(code="0" * 64), "run id"),
+        (lambda r: r["provenance"].update(training=1), "run id"),
         (lambda r: r["config"]["train"].update(lr=1e-3), "config"),
         (lambda r: r["config"]["train"].update(lr=1e-3), "run id"),
         (lambda r: r["config"].update(seed=1), "record"),

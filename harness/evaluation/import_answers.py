@@ -130,7 +130,7 @@ def import_run(
     data_, evaluate = data_record(dataset, dataset), EvaluateConfig()
     made_by = Provenance(
         **provenance.static(),
-        code=registry.source_digest(type(benchmark)),
+        sources=provenance.sources({f"benchmark {benchmark.name}": type(benchmark)}),
         started=started,
         finished=provenance.now(),
     )

@@ -118,7 +118,10 @@ def of_run(
             "metrics": figures(frames, labels, split, config.evaluate.resamples),
             "cost": Cost(test_forwards=forwards, total_seconds=time.perf_counter() - clock),
             "provenance": Provenance(
-                **provenance.static(), code=record.provenance.code, started=started, finished=provenance.now()
+                **provenance.static() | {"training": record.provenance.training},
+                sources=record.provenance.sources,
+                started=started,
+                finished=provenance.now(),
             ),
         }
     )

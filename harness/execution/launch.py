@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from harness import provenance
@@ -11,6 +11,7 @@ from harness.events import Event, OnEvent, of_run
 from harness.execution import records
 from harness.execution.trackers import tracker
 from harness.planning import plan
+from harness.planning.plan import Plan
 from harness.record import Record
 from harness.store import Store
 
@@ -24,7 +25,8 @@ def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEv
     """
     plans = {p.run_id: p for p in map(plan.make, configs)}
     store.check_writable()  # after the checks: a refused run leaves no empty store behind
-    todo = [p for p in plans.values() if store.finished(p.run_id) is None]
+    done = {run_id: record for run_id in plans if (record := store.finished(run_id)) is not None}
+    todo = [p for run_id, p in plans.items() if run_id not in done]
     for one in {(p.config.benchmark, p.dataset.fingerprint): p for p in plans.values()}.values():
         records.ensure_controls(one, store)
     track = tracker(
@@ -35,6 +37,8 @@ def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEv
     )
     if len(plans) > len(todo):
         on_event({"note": f"{len(plans) - len(todo)} of {len(plans)} runs are in the store already"})
+    if changed := _changed(list(plans.values()), done):
+        on_event({"note": changed})
     if todo:
         on_event({"to_run": len(todo)})
     for warning in dict.fromkeys(warning for p in todo for warning in p.warnings):
@@ -78,6 +82,23 @@ def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEv
         on_interrupt()
         raise
     return [store.read(run_id) for run_id in plans]
+
+
+def _changed(plans: Sequence[Plan], done: Mapping[str, Record]) -> str:
+    """What to say of finished runs whose method or benchmark has another source now; a plugin's has another id."""
+    changed: dict[str, list[str]] = {}
+    for p in plans:
+        for name, digest in p.sources.items() if p.run_id in done else ():
+            if done[p.run_id].provenance.sources.get(name) != digest:
+                changed.setdefault(name, []).append(p.run_id)
+    if not changed:
+        return ""
+    runs = list(dict.fromkeys(run_id for ids in changed.values() for run_id in ids))
+    more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+    return (
+        f"taken as done, though the source of {', '.join(changed)} has changed since: {', '.join(runs[:3])}{more}; "
+        "where that changes numbers raise TRAINING in harness/versions.py, or delete the folders of these runs"
+    )
 
 
 @contextmanager

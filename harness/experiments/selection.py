@@ -212,7 +212,7 @@ def _shared(cost: dict[str, Any], planned: plan.Plan) -> float:
 # ------------------------------------------------------------------------------------------------- files
 
 
-def _claim(sweep: SweepConfig, code: dict[str, str], store: Store) -> None:
+def _claim(sweep: SweepConfig, code: dict[str, dict[str, Any]], store: Store) -> None:
     """The sweep's name is this content's from now on. Raises `StoreError` where it is another's."""
     mine = {"sweep": sweep.model_dump(mode="json", exclude=ELSEWHERE), "code": code}
     name = f"{SWEEPS}/{sweep.name}.json"

@@ -186,7 +186,9 @@ def _row(
         done[run.seed] = run
     used = [done[seed] for seed in sorted(done)]
     said = [f"{count} {what}" for what, count in notes.items() if count]
-    if len(codes := {run.code for run in used}) > 1:
+    if len(numbers := sorted({run.training for run in used})) > 1:
+        said.append(f"seeds of versions {' and '.join(map(str, numbers))} of training")
+    elif len(codes := {run.code for run in used}) > 1:
         said.append(f"seeds of {len(codes)} versions of the code")
     evidence, values = Evidence(), {}
     try:

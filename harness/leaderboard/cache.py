@@ -1,7 +1,8 @@
 """Rankings as they were last computed, kept beside a compacted catalogue: a table is computed once a change.
 
-A kept answer is named by all that it depends on: the question, the runs with their stamps, and the code that
-computes. It is never wrong, only absent. A store without a catalogue keeps nothing: reading it writes nothing.
+A kept answer is named by all that it depends on: the question, the runs with their stamps, and the versions of what
+computes (`harness.versions`). It is never wrong, only absent. A store without a catalogue keeps nothing: reading it
+writes nothing.
 """
 
 from __future__ import annotations
@@ -19,29 +20,9 @@ from harness.leaderboard.schema import Filters, Ranking, Table
 from harness.store import Store
 from harness.store.backend import CATALOGUE
 from harness.store.manifest import listing_key, manifests
+from harness.versions import CATALOG, SCORING
 
 FOLDER = f"{CATALOGUE}/cache"
-
-_CODE = (
-    "stats/aggregate",
-    "leaderboard/query",
-    "stats/bootstrap",
-    "store/catalog",
-    "leaderboard/extra_columns",
-    "stats/distillation",
-    "store/index",
-    "leaderboard/inference",
-    "stats/replicates",
-    "stats/metrics",
-    "leaderboard/overall",
-    "stats/power",
-    "leaderboard/leaderboard",
-    "stats/rank_intervals",
-    "leaderboard/schema",
-    "stats/inference",
-    "leaderboard/build",
-)
-"""The modules whose change may change an answer."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -55,7 +36,7 @@ class Memory:
         self.folder: Path | None = None
         if names := manifests(store.backend):
             self.folder = store.backend.scratch / FOLDER
-            self.question = [store.url, filters.model_dump_json(), _code()]
+            self.question = [store.url, filters.model_dump_json(), f"{SCORING} {CATALOG}"]
             self.key = _hash([*self.question, names[-1], listing_key(self.stamps)])
 
     def whole(self) -> Ranking | None:
@@ -93,11 +74,6 @@ class Memory:
             os.replace(temporary, self.folder / key)
         except OSError:  # a store that we may only read
             return
-
-
-def _code() -> str:
-    here = Path(__file__).parents[1]
-    return _hash((here / f"{name}.py").read_text(encoding="utf-8") for name in _CODE)
 
 
 def _hash(parts: Iterable[str]) -> str:

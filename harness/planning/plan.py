@@ -10,8 +10,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import harness
-from harness import registry
+from harness import provenance, registry
 from harness.api import Benchmark, Example, Method, Split, Stage
 from harness.config import RunConfig, RungConfig
 from harness.data import dataset as data
@@ -20,23 +19,7 @@ from harness.data.dataset import _canonical, _dataset, load_data, settings_of
 from harness.errors import ConfigError, near
 from harness.models import ladders
 from harness.planning.stages import PlannedStage, plan_stages, rung_of
-
-CODE = (
-    "api",
-    "data/image_controls",
-    "data/dataset",
-    "models/encoding",
-    "models/scorer",
-    "train/step",
-    "train/teacher_cache",
-    "train/loop",
-    "evaluation/predict",
-    "models/shared_prefix",
-    "models/lora",
-    "models/quantization",
-    "models/window_attention",
-)
-"""The harness's files whose change may change a run's numbers."""
+from harness.versions import TRAINING
 
 LEARNT_FROM: tuple[Split, ...] = ("train", "validation")
 """The splits that training reads."""
@@ -60,8 +43,15 @@ class Plan:
     """The benchmark's own examples: `dataset` is these, or (in a control) these without their images."""
     learned: data.Dataset
     """What `training` is, with its own images."""
-    code: str
-    """sha256 over the training code, the method's and the benchmark's files."""
+    sources: dict[str, str]
+    """The digests of the method's and the benchmarks' sources, as `method NAME` and `benchmark NAME`."""
+    plugins: dict[str, str]
+    """Those of a third party among `sources`."""
+
+    @property
+    def code(self) -> dict[str, Any]:
+        """What of the code is part of the identity: its version, and plugins, which change between two runs."""
+        return {"training": TRAINING, "plugins": self.plugins}
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -72,8 +62,7 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """What makes this run this run: where and how it is executed is left out."""
         return {
-            "version": harness.__version__,
-            "code": self.code,
+            **self.code,
             "method": self.config.method,
             "settings": self.settings,
             "benchmark": self.config.benchmark,
@@ -191,6 +180,8 @@ def make(config: RunConfig) -> Plan:
     learned = _training(config, method, dataset) if stages else dataset
     shown = _shown(dataset, config)
     training = shown if learned is dataset else _shown(learned, config)
+    classes = classes_of(type(method), type(dataset.benchmark), type(training.benchmark))
+    sources = provenance.sources(classes)
     return Plan(
         config=config,
         method=method,
@@ -203,7 +194,8 @@ def make(config: RunConfig) -> Plan:
         rungs=rungs,
         infos=infos,
         stages=stages,
-        code=code_digest(type(method), *dict.fromkeys((type(dataset.benchmark), type(training.benchmark)))),
+        sources=sources,
+        plugins={name: sources[name] for name, cls in classes.items() if not provenance.is_built_in(cls)},
     )
 
 
@@ -268,14 +260,9 @@ def _check_cut(
             )
 
 
-def code_digest(*classes: type) -> str:
-    """sha256 over the code whose change may change the numbers: the harness's own, and the plug-ins' files."""
-    digest = hashlib.sha256()
-    for name in CODE:
-        digest.update((Path(__file__).parents[1] / f"{name}.py").read_bytes())
-    for cls in classes:
-        digest.update(registry.source_digest(cls).encode())
-    return digest.hexdigest()
+def classes_of(method: type[Method], *benchmarks: type[Benchmark]) -> dict[str, type]:
+    """The classes whose sources make a run's numbers, by `method NAME` and `benchmark NAME`."""
+    return {f"method {method.name}": method} | {f"benchmark {cls.name}": cls for cls in benchmarks}
 
 
 @lru_cache(maxsize=64)

@@ -20,8 +20,9 @@ from harness.store import index
 from harness.store.backend import CATALOGUE
 from harness.store.catalog import ANSWERS, BATCH, DRAWS_ENCODING, EXAMPLES, View, answers_of, read
 from harness.store.index import BROKEN, RunSummary
-from harness.store.manifest import VERSION, DataKey, Manifest, Part, TableFiles
+from harness.store.manifest import DataKey, Manifest, Part, TableFiles
 from harness.store.store import Store
+from harness.versions import CATALOG
 
 SMALL = 1024
 """A file with answers of fewer runs than this is rewritten together with those of new runs."""
@@ -59,7 +60,7 @@ def compact(store: Store) -> Compacted:
         tables = [_compact_table(view, writer, key, members, known) for key, members in sorted(by_data.items())]
         name = writer.write("runs", lines)
         manifest = Manifest(
-            version=VERSION,
+            version=CATALOG,
             resamples=RESAMPLES,
             runs=name,
             count=lines.num_rows,

@@ -71,7 +71,8 @@ RUNS = pa.schema(
         ("splits", pa.list_(pa.string())),
         ("started", pa.string()),
         ("finished", pa.string()),
-        ("code", pa.string()),
+        ("training", pa.int64()),  # `harness.versions.TRAINING` when it was run
+        ("code", pa.string()),  # what else of the code tells its numbers apart, see `code`
         ("train_flops", pa.float64()),
         ("train_seconds", pa.float64()),
         ("student_flops", pa.float64()),  # of train_flops: the student's, and that of all other roles
@@ -120,6 +121,7 @@ class RunSummary(NamedTuple):
     splits: Sequence[str] = ()
     started: str = ""
     finished: str = ""
+    training: int = 0
     code: str = ""
     train_flops: float | None = 0.0
     """None, like every other cost, if the answers were imported."""
@@ -195,7 +197,8 @@ def _line(loaded: Record | Problem, version: str) -> dict[str, Any]:
         splits=list(r.metrics),
         started=r.provenance.started,
         finished=r.provenance.finished,
-        code=r.provenance.code,
+        training=r.provenance.training,
+        code=code(r),
         train_flops=None if r.provenance.imported else r.cost.train_flops,
         train_seconds=None if r.provenance.imported else r.cost.train_seconds,
         **(asdict(cost) if cost else {}),
@@ -261,6 +264,12 @@ def row_key(record: Record) -> str:
     compared = {key: value for key, value in record.config.items() if key not in NOT_COMPARED | {"settings"}}
     parts = [record.kind, record.method, record.settings, record.ladder, record.student, compared]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code(record: Record) -> str:
+    """What tells apart runs of one version of training: the plugins' sources; of 0.1 the digest of all code."""
+    plugins = record.identity.get("plugins")
+    return json.dumps(plugins, sort_keys=True) if plugins else str(record.identity.get("code", ""))
 
 
 def identity(record: Record) -> dict[str, Any]:

@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.store.backend import CATALOGUE, Backend
-
-VERSION = 3
-"""Of the catalogue's files. A catalogue of another version is ignored; `compact` writes a new one from the runs."""
+from harness.versions import CATALOG
 
 DataKey = tuple[str, str, str]
 """What runs must share to be ranked together: benchmark, revision, fingerprint."""
@@ -73,7 +71,7 @@ def load(backend: Backend, name: str) -> Manifest | None:
         manifest = Manifest.model_validate_json(backend.read(f"{CATALOGUE}/{name}"))
     except (ValidationError, OSError):
         return None
-    return manifest if manifest.version == VERSION else None
+    return manifest if manifest.version == CATALOG else None
 
 
 def newest(backend: Backend) -> Manifest | None:

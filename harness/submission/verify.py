@@ -19,7 +19,6 @@ from typing import Any, Literal
 import pandas as pd
 import pyarrow as pa
 
-import harness
 from harness import provenance, registry
 from harness.api import Stage
 from harness.config import RunConfig, parse
@@ -33,6 +32,7 @@ from harness.planning.plan import Plan
 from harness.record import Record
 from harness.store import Store, checksums
 from harness.submission import consistency
+from harness.versions import SCORING, TRAINING
 
 State = Literal["ok", "changed", "unverified"]
 
@@ -233,17 +233,24 @@ def _code(run: _Examined, data_dir: Path | None) -> Iterator[CheckResult]:
         absent = [_absent("method", method, methods), *(_absent("benchmark", name, benchmarks) for name in read)]
         if any(absent):
             raise ConfigError(next(filter(None, absent)))
-        code = planning.code_digest(methods[method].load(), *(benchmarks[name].load() for name in read))
+        classes = planning.classes_of(methods[method].load(), *(benchmarks[name].load() for name in read))
+        sources = provenance.sources(classes)
     except ConfigError as error:
         yield CheckResult("code", "unverified", first_line(error))
         return
-    package = f"hkdbench {harness.__version__}"
-    if (code, package) != (r.provenance.code, r.provenance.package):
-        other = f"the run's is {r.provenance.code[:12]} ({r.provenance.package}), this is {code[:12]} ({package})"
-        yield CheckResult("code", "unverified", other)
+    other = [
+        f"{name} is {digest[:12]}, the run's {r.provenance.sources.get(name, 'unknown')[:12]}"
+        for name, digest in sources.items()
+        if r.provenance.sources.get(name) != digest
+    ]
+    if r.provenance.training != TRAINING:
+        by = f"{r.provenance.package}, version {r.provenance.training} of training"
+        other = [f"the run is of {by}; this is {provenance.package()}, version {TRAINING}"]
+    if other:
+        yield CheckResult("code", "unverified", _few(other))
         yield CheckResult("config", "unverified", "planned with other code it may give another run")
         return
-    yield CheckResult("code", "ok", f"the run's own, {code[:12]}")
+    yield CheckResult("code", "ok", f"version {TRAINING} of training; {', '.join(sources)} as they were")
     yield _config(run, data_dir)
 
 
@@ -302,6 +309,8 @@ def _config(run: _Examined, data_dir: Path | None) -> CheckResult:
         differs = [key for key, value in run.plan.identity.items() if _plain(value) != r.identity.get(key)]
         if differs == ["ladder"]:
             return CheckResult("config", "unverified", "the ladder's weights aren't those of the run")
+        if r.provenance.package != provenance.package():  # its settings may have other defaults
+            return CheckResult("config", "unverified", f"planned by {provenance.package()} it gives {run.plan.run_id}")
         what = f"by {', '.join(differs)}" if r.identity else "it, or the ladder's weights, changed"
         return CheckResult("config", "changed", f"planned anew it gives another run, {run.plan.run_id}: {what}")
     now = {
@@ -372,7 +381,10 @@ def _identity(run: _Examined) -> Iterator[CheckResult]:
     except KeyError as error:
         yield CheckResult("run id", "changed", f"the identity has no {error}")
         return
+    plugins = identity.get("plugins")
     said = {
+        "training": r.provenance.training,
+        "plugins": {name: r.provenance.sources.get(name) for name in plugins} if isinstance(plugins, dict) else {},
         "version": r.provenance.package.removeprefix("hkdbench "),
         "code": r.provenance.code,
         "method": r.config.get("method"),
@@ -408,7 +420,7 @@ def _predictions(run: _Examined) -> Iterator[CheckResult]:
     else:
         yield _judged("golds", consistency.in_golds(frame, run.dataset), "those of the benchmark")
         if r.kind == "control" and not r.student:
-            yield _judged("control", consistency.in_control(frame, run.dataset, r), "its answers follow from the data")
+            yield _control(r, list(consistency.in_control(frame, run.dataset, r)))
     evaluate = run.setup.evaluate
     if evaluate is None or evaluate.resamples > MOST_RESAMPLES:
         said = evaluate.resamples if evaluate else "an unknown number of"
@@ -416,7 +428,7 @@ def _predictions(run: _Examined) -> Iterator[CheckResult]:
         return
     found = consistency.figures(frame, r, evaluate.resamples, run.dataset)
     wrong = list(found.wrong)
-    if r.provenance.scoring in (None, provenance.scoring_digest()):
+    if r.provenance.scoring == SCORING:
         wrong += found.intervals
     elif found.intervals:
         other = f"computed by another version of the statistics: {_few(found.intervals)}"
@@ -424,6 +436,12 @@ def _predictions(run: _Examined) -> Iterator[CheckResult]:
     if found.unknown:
         yield CheckResult("figures", "unverified", f"{_few(found.unknown)}: that takes the run's data")
     yield _judged("figures", wrong, f"{found.right} computed anew")
+
+
+def _control(record: Record, wrong: list[str]) -> CheckResult:
+    if wrong and record.provenance.scoring != SCORING:
+        return CheckResult("control", "unverified", f"answered by another version of the controls: {_few(wrong)}")
+    return _judged("control", wrong, "its answers follow from the data")
 
 
 def _training(run: _Examined) -> Iterator[CheckResult]:

@@ -7,7 +7,7 @@ Answers are computed before the stage that first needs them, in the data's order
 that they depend neither on the number of workers nor on where a run was taken up again, nor on whether this run
 or another computed them. They differ from those of a run without the cache in the last bits only, as batches are
 padded to other lengths. Whatever may change a bit is part of a key: weights, processor, examples with their images,
-precision, software, kind of device.
+precision, software, kind of device, `harness.versions.TRAINING`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from harness.train.checkpoint import part_of, under
 from harness.train.role import RoleModel, State
 from harness.train.run_state import RunState
 from harness.train.views import shown
+from harness.versions import TRAINING
 
 Answers = dict[str, Tensor]
 """As `source/what`: by source of weights the option logits (N, K) of `Queries.examples`, absent options at -1e4, and
@@ -222,7 +222,7 @@ def stage_key(
     return key_of(
         _surroundings(ranks)
         | {
-            "code": plan.code,
+            **plan.code,
             "method": method.name,
             "settings": plan.settings,
             "stage": [stage.name, planned.steps, planned.position],
@@ -322,7 +322,7 @@ def _model(role: RoleModel, batch_size: int, ranks: ProcessGroup) -> dict[str, A
         "batch": batch_size,
         "view": "first",
         "position": "answer",
-        "models": _source_of_models(),
+        "training": TRAINING,
     }
 
 
@@ -344,12 +344,3 @@ def _weights(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-@lru_cache(maxsize=1)
-def _source_of_models() -> str:
-    files = (
-        Path(__file__).parents[1] / "models" / name
-        for name in ("scorer.py", "shared_prefix.py", "quantization.py", "window_attention.py")
-    )
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
