@@ -46,9 +46,13 @@ def rank_(
 ) -> None:
     """Rank the methods in the store, with 95 % intervals over seeds and images, and the controls."""
     from harness.leaderboard import leaderboard
+    from harness.leaderboard.schema import Filters
+    from harness.report.html import to_html
+    from harness.report.latex import to_latex
+    from harness.report.text import overall_csv, to_csv, to_json, to_markdown, to_text
     from harness.store import Store
 
-    filters = leaderboard.Filters(
+    filters = Filters(
         benchmark=benchmark,
         task=task,
         method=method,
@@ -66,15 +70,15 @@ def rank_(
     found = leaderboard.ranking(Store(store), filters)
     broken = [f"broken: {problem}" for problem in found.broken]
     if as_json or format_ == "json":
-        print(leaderboard.to_json(found.rows, broken, found.overall))
+        print(to_json(found.rows, broken, found.overall))
     elif format_ == "csv":
-        print(leaderboard.overall_csv(found.overall) if filters.aggregate else leaderboard.to_csv(found.rows), end="")
+        print(overall_csv(found.overall) if filters.aggregate else to_csv(found.rows), end="")
     else:
         shown = {
-            "table": leaderboard.to_text,
-            "markdown": leaderboard.to_markdown,
-            "latex": leaderboard.to_latex,
-            "html": leaderboard.to_html,
+            "table": to_text,
+            "markdown": to_markdown,
+            "latex": to_latex,
+            "html": to_html,
         }
         print(shown[format_](found.rows, broken, filters.columns, found.overall), end="")
 
@@ -86,11 +90,11 @@ def _listed(names: str | None) -> tuple[str, ...]:
 @app.command("show")
 def show_(run: str, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """One run: settings, stages, cost, provenance, figures by category. RUN may be shortened."""
-    from harness.report import describe
+    from harness.report.run import record_text
     from harness.store import Store
 
     opened = Store(store)
     record = opened.find(run)
-    print(record.model_dump_json(indent=2) if as_json else describe.record_text(record))
+    print(record.model_dump_json(indent=2) if as_json else record_text(record))
     if not as_json and (received := opened.received(record.run_id)):
         print(f"  received {received.time} in {received.file} (sha256 {received.sha256[:12]})")

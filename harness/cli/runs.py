@@ -51,13 +51,14 @@ def plan_(
 ) -> None:
     """Check a run and print its stages, roles, sizes and price. Trains nothing."""
     from harness.planning import cost, plan
+    from harness.report.plan import to_text
 
     config = run_config(file, method, benchmark, ladder, student, seed, workers, data_dir, skip_missing, plugin, set_)
     priced = cost.of(plan.make(config))
     if as_json:
         print_json(priced)
     else:
-        print(cost.to_text(priced))
+        print(to_text(priced))
 
 
 @app.command("run")
@@ -84,9 +85,9 @@ def run_(
     if as_json:
         print(records[0].model_dump_json(indent=2))
     else:
-        from harness.report import describe
+        from harness.report.run import record_text
 
-        print(describe.record_text(records[0]))
+        print(record_text(records[0]))
     raise typer.Exit(0 if records[0].status == "done" else 1)
 
 
@@ -204,16 +205,16 @@ def _dry_run(configs: list[RunConfig], as_json: bool) -> None:
 
 def _print_rank(store: Store, benchmarks: Sequence[str]) -> None:
     from harness.leaderboard import leaderboard
+    from harness.report.text import to_text
 
     for benchmark in benchmarks:
-        print(leaderboard.to_text(leaderboard.table(store, benchmark=benchmark)))
+        print(to_text(leaderboard.table(store, benchmark=benchmark)))
 
 
 def _rank_json(store: Store, records: Sequence[Record]) -> Any:
-
     from harness.leaderboard import leaderboard
+    from harness.report.text import to_json
 
     return {
-        b: json.loads(leaderboard.to_json(leaderboard.table(store, benchmark=b)))
-        for b in sorted({r.benchmark for r in records})
+        b: json.loads(to_json(leaderboard.table(store, benchmark=b))) for b in sorted({r.benchmark for r in records})
     }
