@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Annotated, Literal
 
 import typer
@@ -49,7 +50,7 @@ def rank_(
     from harness.leaderboard.schema import Filters
     from harness.report.html import to_html
     from harness.report.latex import to_latex
-    from harness.report.text import overall_csv, to_csv, to_json, to_markdown, to_text
+    from harness.report.text import WIDTH, overall_csv, to_csv, to_json, to_markdown, to_text
     from harness.store import Store
 
     filters = Filters(
@@ -73,14 +74,12 @@ def rank_(
         print(to_json(found.rows, broken, found.overall))
     elif format_ == "csv":
         print(overall_csv(found.overall) if filters.aggregate else to_csv(found.rows), end="")
+    elif format_ == "table":
+        width = shutil.get_terminal_size((WIDTH, 0)).columns
+        print(to_text(found.rows, broken, filters.columns, found.overall, width), end="")
     else:
-        shown = {
-            "table": to_text,
-            "markdown": to_markdown,
-            "latex": to_latex,
-            "html": to_html,
-        }
-        print(shown[format_](found.rows, broken, filters.columns, found.overall), end="")
+        write = {"markdown": to_markdown, "latex": to_latex, "html": to_html}[format_]
+        print(write(found.rows, broken, filters.columns, found.overall), end="")
 
 
 def _listed(names: str | None) -> tuple[str, ...]:
