@@ -13,9 +13,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.evaluation import controls, robustness
+from harness.evaluation import controls
 from harness.leaderboard import leaderboard
 from harness.record import Record
+from harness.report.robustness import to_text
+from harness.report.text import to_markdown
 from harness.store import Store
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "controls.md"
@@ -56,12 +58,12 @@ def page(root: Path) -> str:
 
 def _of(store: Store, benchmark: str, records: list[Record]) -> Iterator[str]:
     yield f"## {benchmark}"
-    yield leaderboard.to_markdown(leaderboard.table(store, benchmark)).strip()
+    yield to_markdown(leaderboard.table(store, benchmark)).strip()
     yield "\n".join(f"- {line}" for line in controls.flags(store, benchmark)) or QUIET
     for record in _asked(records):
         if record.benchmark == benchmark:
             yield f"### {record.method}, {record.student}, asked otherwise"
-            yield f"```\n{robustness.to_text(record)}\n```"
+            yield f"```\n{to_text(record)}\n```"
 
 
 def _asked(records: list[Record]) -> list[Record]:

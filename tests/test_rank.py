@@ -14,8 +14,10 @@ import pytest
 from harness.api import Example
 from harness.errors import ConfigError
 from harness.evaluation.controls import control_runs
-from harness.leaderboard.leaderboard import Row, table, to_csv, to_json, to_markdown, to_text
+from harness.leaderboard.leaderboard import table
+from harness.leaderboard.schema import Row
 from harness.record import Cost, Data, Interval, Provenance, Record
+from harness.report.text import to_csv, to_json, to_markdown, to_text
 from harness.stats import inference
 from harness.store import PredictionRow, Store, predictions_frame
 
@@ -134,15 +136,15 @@ def test_runs_without_figures_are_counted(store: Store) -> None:
     assert (done.seeds, done.note) == ((0,), "2 failed, 1 interrupted, 1 without predictions")
     assert (broken.rank, broken.values, broken.note) == (None, {}, "1 failed")
     text = to_text([done, broken])
-    assert "finetune, S: 2 failed, 1 interrupted, 1 without predictions" in text
-    assert "broken, S: 1 failed" in text
+    assert "finetune (S): 2 failed, 1 interrupted, 1 without predictions" in text
+    assert "broken (S): 1 failed" in text
 
 
 def test_only_failures(store: Store) -> None:
     add(store, status="failed", data=None)
     (row,) = table(store)
     assert (row.figure, row.fingerprint, row.note) == (None, "", "1 failed")
-    assert "finetune, S: 1 failed" in to_text([row])
+    assert "finetune (S): 1 failed" in to_text([row])
 
 
 def test_the_latest_run_of_a_seed_counts(store: Store) -> None:
@@ -166,7 +168,12 @@ def test_other_data_are_another_table(store: Store) -> None:
     add(store, right=4, data=DATA.model_copy(update={"fingerprint": "b" * 64}))
     first, second = table(store)
     assert [(row.rank, row.fingerprint[0]) for row in (first, second)] == [(1, "a"), (1, "b")]
-    assert to_text([first, second]).count("The store has runs on 2 versions of these data, ranked apart.") == 2
+    assert (
+        to_text([first, second]).count(
+            "the store has runs on 2 versions of these data: each version has a table of its own"
+        )
+        == 2
+    )
     assert "versions of these data" not in to_text([first])
 
 
@@ -231,10 +238,11 @@ def test_text_is_narrow_and_plain(store: Store) -> None:
     assert "\x1b" not in text
     assert "[bold]" in text
     assert "toy, test split: 8 examples about 8 images (revision 1, data aaaaaaaaaaaa)" in text
-    assert "finetune, L: 1 failed" in text
+    assert "finetune (L): 1 failed" in text
     assert text.endswith("a broken run\n")
     line = next(line for line in text.splitlines() if "finetune" in line)
-    assert " ".join(line.split()) == "1 1-2 1 finetune L 1 100.0 [100.0, 100.0] 100.0 100.0 2 230k"
+    assert " ".join(line.split()) == "1 1-2 1 finetune L 100.0 [100.0, 100.0] 100.0 100.0 1 2"
+    assert "left out at this width: train s, params" in text
 
 
 def test_json_and_csv_hold_the_figures(store: Store) -> None:
@@ -252,4 +260,4 @@ def test_markdown_has_one_cell_a_column(store: Store) -> None:
     header, rule, *body = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in (header, rule, *body)} == {header.count("|")}
     assert len(body) == 2
-    assert "- finetune, L: 1 failed" in text
+    assert "- finetune (L): 1 failed" in text

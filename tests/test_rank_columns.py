@@ -15,19 +15,12 @@ from runs import DATA, add
 
 from harness.errors import ConfigError
 from harness.leaderboard.extra_columns import with_pareto
-from harness.leaderboard.leaderboard import (
-    Filters,
-    Overall,
-    Ranking,
-    Row,
-    ranking,
-    to_html,
-    to_json,
-    to_latex,
-    to_markdown,
-    to_text,
-)
+from harness.leaderboard.leaderboard import ranking
+from harness.leaderboard.schema import Filters, Overall, Ranking, Row
 from harness.record import Cost, RoleCost, RoleRecord, StageRecord
+from harness.report.html import to_html
+from harness.report.latex import to_latex
+from harness.report.text import to_json, to_markdown, to_text
 from harness.stats import aggregate, distillation, power
 from harness.store import Store
 from harness.store.compaction import compact
@@ -323,7 +316,7 @@ def whole(store: Store) -> Ranking:
 def test_every_form_shows_them(whole: Ranking, show: Any) -> None:
     text = show(whole.rows, [], ("cost", "distil", "power"), whole.overall)
     named = {
-        "cost of training", "cached", "cost of an answer", "ms an example", "distillation, beside finetune@L",
+        "cost of training", "cached", "cost of an answer", "ms / answer", "distillation, beside finetune@L",
         "gap closed", "agreement", "inherited", "introduced", "fixed", "power", "detectable", "more images",
         "or more seeds", "All benchmarks", "mean rank", "IQM", "missing",
     }  # fmt: skip

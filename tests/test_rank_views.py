@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -15,8 +16,13 @@ from common import Cli, lacking
 from runs import DATA, add
 
 from harness.errors import ConfigError
-from harness.leaderboard.leaderboard import Filters, Row, table, tables, to_html, to_json, to_latex, to_text
+from harness.leaderboard.leaderboard import table, tables
+from harness.leaderboard.schema import Filters, Row
 from harness.record import Interval
+from harness.report.format import difference, percent
+from harness.report.html import to_html
+from harness.report.latex import to_latex
+from harness.report.text import to_json, to_markdown, to_text
 from harness.stats import inference
 from harness.store import Store
 
@@ -112,7 +118,7 @@ def test_differences_to_a_baseline_are_paired(store: Store) -> None:
 
 def test_the_baseline_is_said(store: Store, cli: Cli) -> None:
     said = cli("rank", "--store", store.url, "--baseline", "finetune@S", "--benchmark", "toy").out
-    assert "difference: to finetune, S, paired by seed and example" in said
+    assert "difference: to finetune (S), paired by seed and example" in said
     line = next(line for line in said.splitlines() if "hkd4vlm alpha=2" in line)
     assert "+37.5 [" in line
     assert max(map(len, said.splitlines())) <= 110
@@ -121,7 +127,7 @@ def test_the_baseline_is_said(store: Store, cli: Cli) -> None:
 def test_budgets_are_never_mixed_unseen(store: Store) -> None:
     text = to_text(table(store, "toy"))
     assert "budget" in text.splitlines()[2]
-    assert "rows of 2 budgets (training examples), which are not equal terms: 100, 4,096" in text
+    assert "rows of 2 budgets (training examples), which can't be compared on equal terms: 100, 4,096" in text
     assert "budget" not in to_text(table(store, "toy2"))
 
 
@@ -133,6 +139,45 @@ def evil(store: Store) -> list[Row]:
     add(store, EVIL, 8, run_id="evil-0", settings={"note": 'a_b & 5% $x$ #1 {y} ~ ^ \\ "q" |*'})
     add(store, EVIL, seed=1, status="failed", run_id="evil-1", settings={"note": 'a_b & 5% $x$ #1 {y} ~ ^ \\ "q" |*'})
     return [row for found in tables(store, Filters(baseline="finetune@S")) for row in found.rows]
+
+
+def test_a_narrow_table_folds_and_says_what_it_leaves_out(store: Store) -> None:
+    rows = [row for found in tables(store, Filters(baseline="finetune@S")) for row in found.rows]
+    text = to_text(rows, width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert re.search(r"left out at this width: .*TFLOPs, train s", text)
+    for width in (80, 20):  # no terminal is so narrow that a figure is cut
+        text = to_text(rows, width=width)
+        for row in rows:
+            for bounds in re.findall(r"\[.*?\]\*?", percent(row.values["accuracy"]) + difference(row.delta, False)):
+                assert bounds in text
+
+
+def test_names_from_records_cannot_break_text_or_markdown(store: Store) -> None:
+    add(store, "a\x1b[31m\nb<i>[x](javascript:y)|", 8, run_id="evil-0", tags=["evil"])
+    rows = tables(store, Filters(tag="evil"))[0].rows
+    assert "\x1b" not in to_text(rows, ["\x1b[2J"])
+    text = to_markdown(rows, ["<script>"])
+    assert "| a [31m b\\<i>[x]\\(javascript:y)\\| |" in text
+    assert not re.search(r"(?<!\\)<|\]\(|\x1b", text)
+    bars = {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")}
+    assert len(bars) == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_terminal_of_another_encoding_gets_a_plain_table(
+    store: Store, cli: Cli, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    add(store, "größer", 8, run_id="other-0")
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", out)
+    assert cli("rank", "--store", store.url, "--columns", "cost").code == 0
+    out.seek(0)
+    text = out.read()
+    rule, name = ("─" if encoding == "utf-8" else "-"), (r"gr\u00f6\u00dfer" if encoding == "ascii" else "größer")
+    assert re.search(f"^{rule}{{60,}}$", text, re.MULTILINE)
+    assert name in text
+    assert ("+ on the Pareto front" if encoding == "ascii" else "† on the Pareto front") in text
 
 
 class Page(HTMLParser):

@@ -15,7 +15,7 @@ from harness.models.distributed import SingleProcess
 from harness.planning import plan
 from harness.planning.plan import Plan
 from harness.record import Record
-from harness.report import describe
+from harness.report.run import record_text
 from harness.store import Store
 
 
@@ -91,7 +91,7 @@ def test_training_elsewhere_on_the_same_examples_gives_the_same_student(table: d
     assert own.trained_on is None
     assert elsewhere.trained_on.benchmark == "toy"
     assert elsewhere.trained_on.data.sizes == {"train": 48, "validation": 24}
-    assert "learned from toy, revision 1, fingerprint" in describe.record_text(elsewhere)
+    assert "learned from toy, revision 1, fingerprint" in record_text(elsewhere)
     assert Record.model_validate_json(elsewhere.model_dump_json()) == elsewhere
     again = plan.make(parse(RunConfig, elsewhere.config, "the record"))
     assert again.run_id == elsewhere.run_id

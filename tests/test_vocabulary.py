@@ -19,7 +19,7 @@ from harness.models import encoding, loading, vocabulary
 from harness.models.encoding import Encoder
 from harness.models.scorer import OptionScorer
 from harness.planning import plan
-from harness.report import describe
+from harness.report.run import mix_text
 from harness.store import Store
 
 TOKENS = {"a": 0, "b": 1, "c": 2}
@@ -95,9 +95,7 @@ def test_one_tokenizer_with_different_padding(toy: str, tmp_path: Path) -> None:
     mix = record.stages[1].mix
     assert mix is not None
     assert (mix.over, mix.tokenizers, mix.tokens, mix.rows) == ("vocabulary", "one", 55, {"L": 83, "S": 67})
-    assert describe.mix_text(mix) == (
-        "qwen2_5_vl models, compared over 55 tokens (rows of the output layers: L 83, S 67)"
-    )
+    assert mix_text(mix) == ("qwen2_5_vl models, compared over 55 tokens (rows of the output layers: L 83, S 67)")
     # The loss before the first step, from both models' logits of the 55 tokens.
     batch = [e for _, e in order.batch_at(made.training.splits["train"], 0, 0, 8)]
     logs = {}

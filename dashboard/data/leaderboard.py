@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from dashboard.table import Cell, Column, Line, Link
 from harness.leaderboard.schema import Row, Table
 from harness.record import Interval
-from harness.report.columns import has_own_unit
-from harness.report.format import count, difference, percent, short
-from harness.stats.metrics import LOWER_IS_BETTER
+from harness.report.columns import ColumnSpec, has_own_unit, ranking_columns, unit
+from harness.report.format import difference, percent
+from harness.report.tables import named as named
 
-USUAL = ("ranks", "tier", "seeds", "TFLOPs", "train time", "parameters")
-"""The columns that are shown unless others are chosen; method, student, score and difference always are."""
+ALWAYS = ("rank", "method", "student", "score")
+"""The columns that can't be left out; so is the difference where a row is pinned."""
+ON_REQUEST = ("accuracy", "macro_f1")
+"""Columns that the printed table shows unasked, and the dashboard doesn't: the score is drawn, which takes room."""
 
 
 @dataclass(frozen=True)
-class Measure:
-    """A column that the leaderboard can show: its head, a row's cell, and what rows are sorted by in it."""
+class BoardColumn:
+    """A column of the leaderboard: what the printed tables know of it, its head here, and a row's cell."""
 
+    spec: ColumnSpec[Row]
     column: Column
     cell: Callable[[Row], Cell]
-    key: Callable[[Row], Any]
 
 
 # ----------------------------------------------------------------------------------------- which rows
@@ -53,25 +54,16 @@ class Shown:
         return all(not wanted or value in wanted for wanted, value in asked)
 
 
-def ordered(rows: Sequence[Row], by: Measure | None, descending: bool) -> list[Row]:
+def ordered(rows: Sequence[Row], by: BoardColumn | None, descending: bool) -> list[Row]:
     """Rows by a column, those without a figure in it last; as they are ranked without one."""
     if by is None:
         return list(rows)
-    known = [row for row in rows if by.key(row) is not None]
-    return sorted(known, key=by.key, reverse=descending) + [row for row in rows if by.key(row) is None]
+    key = by.spec.key
+    known = [row for row in rows if key(row) is not None]
+    return sorted(known, key=key, reverse=descending) + [row for row in rows if key(row) is None]
 
 
 # ---------------------------------------------------------------------------------------- what is said
-
-
-def unit(metric: str) -> str:
-    """The unit that a metric is shown in; empty for a protocol's own."""
-    return "" if has_own_unit(metric) else "%"
-
-
-def named(row: Row) -> str:
-    """A row in words."""
-    return f"{row.label} ({row.student})" if row.student else row.label
 
 
 def short_name(row: Row) -> str:
@@ -91,17 +83,21 @@ def headline(table: Table) -> str:
     if len(runs) == 1:
         said += "; it is the only row."
     elif not first:
-        said += "; how far ranks are certain isn't known here."
+        said += "; a table this large has no rank intervals and tiers."
     elif len(first) == 1:
-        said += f": told apart from all {len(runs) - 1} others."
+        said += f": significantly better than {_others(len(runs) - 1)}."
     else:
         others = ", ".join(named(row) for row in first[1:4])
         others += f" and {len(first) - 4} more" if len(first) > 4 else ""
-        said += f", but the data don't tell it apart from {len(first) - 1} of {len(runs) - 1}: {others}."
+        said += f", but not significantly better than {len(first) - 1} of {_others(len(runs) - 1)}: {others}."
     floor = floor_of(table)
     if floor is not None:
         said += f" Always the same answer gives {percent(Interval(value=floor))} %."
     return said
+
+
+def _others(number: int) -> str:
+    return f"the {number} other rows" if number > 1 else "the other row"
 
 
 def floor_of(table: Table) -> float | None:
@@ -125,93 +121,48 @@ def domain(rows: Sequence[Row], metric: str, floor: float | None = None) -> tupl
     return (min([*ends, *([floor] if floor is not None else [])]), max(ends)) if ends else None
 
 
-def measures(table: Table) -> dict[str, Measure]:
+def board_columns(table: Table) -> dict[str, BoardColumn]:
     """All columns that a table can have, by name, in order. Scales are the whole table's: a filter moves nothing."""
-    rows, metric, floor = table.rows, table.metric, floor_of(table)
-    lower = metric.rpartition(":")[2] in LOWER_IS_BETTER
-    deltas = [row.delta for row in rows if row.delta]
-    reach = max((abs(end) for d in deltas for end in (d.value, d.low, d.high) if end is not None), default=0.0)
-
-    def score(name: str, drawn: bool) -> Measure:
-        sign = unit(name)
-        label = name.replace("macro_f1", "macro-F1").replace("micro_f1", "micro-F1") + (f" ({sign})" if sign else "")
-        if drawn and lower:
-            label += ", low is good"
-        column = Column(
-            name,
-            label,
-            help="Mean over seeds with its 95 % interval over seeds and images"
-            + (" (dashed: the majority answer)" if drawn and floor is not None else ""),
-            domain=domain(rows, name, floor) if drawn else None,
-            reference=floor if drawn else None,
-        )
-        return Measure(column, lambda row: _figure(row, name, drawn), lambda row: _value(row, name))
-
-    def plain(name: str, label: str, text: Callable[[Row], str], key: Callable[[Row], Any], help_: str) -> Measure:
-        return Measure(Column(name, label, help=help_), lambda row: Cell(text(row)), key)
-
-    def of_run(text: Callable[[Row], str]) -> Callable[[Row], str]:
-        return lambda row: text(row) if row.kind == "run" else ""
-
-    def cost(name: str, label: str, of: Callable[[Row], float | None], help_: str, show: Any = short) -> Measure:
-        return plain(name, label, of_run(lambda row: show(of(row))), lambda row: _known(row, of(row)), help_)
-
-    return {
-        "rank": plain("rank", "#", lambda row: str(row.rank or ""), lambda row: row.rank, "Rank by the score"),
-        "ranks": plain("ranks", "ranks", _ranks, lambda row: row.rank_low, "The ranks that the data allow"),
-        "tier": plain(
-            "tier", "tier", _tier, lambda row: row.tier or None, "Rows that share a tier aren't told apart by the data"
-        ),
-        "method": Measure(Column("method", "method", "left"), _method, lambda row: row.label),
-        "student": Measure(
-            Column("student", "student", "left"), lambda row: Cell(row.student), lambda row: row.student
-        ),
-        "score": score(metric, True),
-        "difference": Measure(
-            Column(
-                "difference",
-                "difference (points)",
-                help="To the pinned row, paired by seed and example, with its 95 % interval; * where p is below 0.05",
-                domain=(-reach, reach) if reach else None,
-                reference=0.0 if reach else None,
-            ),
-            lambda row: _difference(row, table),
-            lambda row: row.delta.value if row.delta else None,
-        ),
-        **{name: score(name, False) for name in ("accuracy", "macro_f1") if name != metric},
-        "seeds": Measure(
-            Column("seeds", "seeds", "left", help="A link to the run of each seed"),
-            _seeds,
-            lambda row: len(row.seeds),
-        ),
-        "budget": cost("budget", "budget", lambda row: row.budget, "Examples that the student learned from", _whole),
-        "TFLOPs": cost("TFLOPs", "TFLOPs", lambda row: row.train_tflops, "Of a run's training, teachers included"),
-        "teacher TFLOPs": cost(
-            "teacher TFLOPs", "of teachers", lambda row: row.teacher_tflops, "Of the TFLOPs, what was not the student's"
-        ),
-        "train time": cost(
-            "train time", "train s", lambda row: row.train_seconds, "Seconds of a run's training, teachers included"
-        ),
-        "forwards": cost(
-            "forwards", "forwards", lambda row: row.forwards_per_answer, "Forwards of the student an answer"
-        ),
-        "ms": cost("ms", "ms / answer", lambda row: row.ms_per_example, "Milliseconds an answer on the test split"),
-        "memory": cost("memory", "memory (MiB)", lambda row: row.peak_memory_mib, "The most that a run's process took"),
-        "parameters": cost("parameters", "params", lambda row: row.parameters, "Of the student", count),
-        "ladder": Measure(Column("ladder", "ladder", "left"), lambda row: Cell(row.ladder), lambda row: row.ladder),
+    floor = floor_of(table)
+    ends = [end for row in table.rows if (d := row.delta) for end in (d.value, d.low, d.high) if end is not None]
+    reach = max(map(abs, ends), default=0.0)
+    axes = {"score": (domain(table.rows, table.metric, floor), floor)}
+    axes |= {"difference": ((-reach, reach), 0.0)} if reach else {}
+    own: dict[str, Callable[[Row], Cell]] = {
+        "method": _method,
+        "seeds": _seeds,
+        "difference": lambda row: _difference(row, table),
     }
+    found = {}
+    for spec in ranking_columns(table.rows, every_interval=True):
+        span, reference = axes.get(spec.name, (None, None))
+        column = Column(
+            spec.name,
+            spec.head,
+            "left" if spec.name == "seeds" else spec.align,
+            spec.help + ("; dashed: the majority answer" if spec.name == "score" and floor is not None else ""),
+            span,
+            reference,
+        )
+        found[spec.name] = BoardColumn(spec, column, own.get(spec.name) or _plain(spec))
+    return found
 
 
-def optional(found: Mapping[str, Measure]) -> list[str]:
+def optional(found: Mapping[str, BoardColumn]) -> list[str]:
     """The columns that may be left out."""
-    return [name for name in found if name not in ("rank", "method", "student", "score", "difference")]
+    return [name for name in found if name not in (*ALWAYS, "difference")]
 
 
-def lines(rows: Sequence[Row], shown: Sequence[Measure]) -> list[Line]:
+def usual(found: Mapping[str, BoardColumn], rows: Sequence[Row]) -> list[str]:
+    """Of these the ones that are shown unless others are chosen: as in the printed table."""
+    return [name for name in optional(found) if found[name].spec.shown(rows) and name not in ON_REQUEST]
+
+
+def lines(rows: Sequence[Row], shown: Sequence[BoardColumn]) -> list[Line]:
     """The rows as they are drawn."""
     return [
         Line(
-            cells=tuple(measure.cell(row) for measure in shown),
+            cells=tuple(column.cell(row) for column in shown),
             quiet=row.kind == "control",
             band=row.tier[0] if row.tier else 0,
             marked=row.baseline,
@@ -248,20 +199,23 @@ def _seeds(row: Row) -> Cell:
     return Cell(links=tuple(Link(str(seed), "run", {"run": run_id}, title=run_id) for seed, run_id in pairs))
 
 
-def _figure(row: Row, name: str, drawn: bool) -> Cell:
-    found = row.values.get(name)
-    if found is None:
-        return Cell("–")
-    text = percent(found, bounds=False, own_unit=has_own_unit(name))
-    bounded = percent(found, own_unit=has_own_unit(name)) if not has_own_unit(name) else text
-    small = bounded.removeprefix(text).strip()
-    return Cell(text, small=small, value=found.value, low=found.low, high=found.high) if drawn else Cell(text, small)
+def _plain(spec: ColumnSpec[Row]) -> Callable[[Row], Cell]:
+    """The printed text as a cell: a figure's interval stands smaller beside it, and can be drawn."""
+
+    def cell(row: Row) -> Cell:
+        text, _, bounds = spec.text(row).partition(" [")
+        found = spec.interval(row) if spec.interval else None
+        if found is None:
+            return Cell(text)
+        return Cell(text, f"[{bounds}" if bounds else "", value=found.value, low=found.low, high=found.high)
+
+    return cell
 
 
 def _difference(row: Row, table: Table) -> Cell:
-    text = difference(row.delta, row.baseline).replace("-", "−")
     if row.delta is None:
-        return Cell("pinned" if row.baseline else "–")
+        return Cell("pinned" if row.baseline else "-")
+    text = difference(row.delta, row.baseline).replace("-", "−")
     base = next((other for other in table.rows if other.baseline), None)
     head, _, interval = text.partition(" ")
     if base is None or row.kind == "control" or base.kind == "control":
@@ -273,26 +227,3 @@ def _difference(row: Row, table: Table) -> Cell:
     return Cell(
         head, small=interval, value=row.delta.value, low=row.delta.low, high=row.delta.high, links=link, title=p
     )
-
-
-def _value(row: Row, name: str) -> float | None:
-    found = row.values.get(name)
-    return None if found is None else found.value
-
-
-def _known(row: Row, value: float | None) -> float | None:
-    return value if row.kind == "run" else None
-
-
-def _ranks(row: Row) -> str:
-    if row.rank_low is None:
-        return ""
-    return str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low}–{row.rank_high}"
-
-
-def _tier(row: Row) -> str:
-    return "–".join(map(str, row.tier))
-
-
-def _whole(number: float | None) -> str:
-    return "–" if number is None else f"{int(number):,}"

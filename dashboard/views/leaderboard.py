@@ -7,21 +7,22 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard.data import leaderboard, store
-from dashboard.data.leaderboard import Measure, Shown
+from dashboard.data.leaderboard import ALWAYS, BoardColumn, Shown
 from dashboard.table import table
 from dashboard.widgets import overall, url_state
 from dashboard.widgets.escape import plain
-from harness.leaderboard import leaderboard as rank
 from harness.leaderboard.schema import AGGREGATES, Filters, Ranking, Row, Table
-from harness.report import columns as grids
+from harness.report import tables
+from harness.report.latex import to_latex
+from harness.report.text import to_csv, to_markdown
 from harness.store.index import RunSummary
 from harness.store.manifest import DataKey
 
 PER_PAGE = 100
 FORMATS = {
-    "CSV": (rank.to_csv, "csv", "text/csv"),
-    "Markdown": (rank.to_markdown, "md", "text/markdown"),
-    "LaTeX": (rank.to_latex, "tex", "application/x-tex"),
+    "CSV": (to_csv, "csv", "text/csv"),
+    "Markdown": (to_markdown, "md", "text/markdown"),
+    "LaTeX": (to_latex, "tex", "application/x-tex"),
 }
 
 
@@ -75,17 +76,14 @@ def _one(filters: Filters, key: DataKey, shown: Shown, columns_at: object, downl
     if missing:
         st.warning(plain(f"No row {pinned!r} here to compare with: pin another."), icon=":material/push_pin:")
     st.markdown(plain(leaderboard.headline(found)))
-    measures = leaderboard.measures(found)
+    known = leaderboard.board_columns(found)
     with columns_at:  # type: ignore[attr-defined]
-        usual = [name for name in leaderboard.USUAL if name in measures]
-        unequal = {"budget": len(found.budgets) > 1, "forwards": grids.unequal_forwards(found.rows)}
-        usual += [name for name, shown_too in unequal.items() if shown_too]
-        optional = leaderboard.optional(measures)
-        picked = url_state.several("Columns shown", optional, "columns", usual)
-    always = ("rank", "method", "student", "score", *(("difference",) if pinned and not missing else ()))
-    columns = [measure for name, measure in measures.items() if name in always or name in picked]
-    sort, descending = _sorting(measures)
-    rows = leaderboard.ordered([row for row in found.rows if shown.fits(row)], measures.get(sort), descending)
+        usual = leaderboard.usual(known, found.rows)
+        picked = url_state.several("Columns shown", leaderboard.optional(known), "columns", usual)
+    wanted = {*ALWAYS, *picked, *(("difference",) if pinned and not missing else ())}
+    columns = [column for name, column in known.items() if name in wanted]
+    sort, descending = _sorting(known)
+    rows = leaderboard.ordered([row for row in found.rows if shown.fits(row)], known.get(sort), descending)
     with download_at:  # type: ignore[attr-defined]
         _downloads(rows, f"{found.benchmark}-{found.metric}")
     if not rows:
@@ -106,12 +104,12 @@ def _with_baseline(filters: Filters, pinned: str | None) -> tuple[Ranking, bool]
     return url_state.ranked(filters.model_copy(update={"baseline": pinned})), False
 
 
-def _drawn(found: Table, rows: Sequence[Row], columns: Sequence[Measure], sort: str, descending: bool) -> None:
+def _drawn(found: Table, rows: Sequence[Row], columns: Sequence[BoardColumn], sort: str, descending: bool) -> None:
     lines = leaderboard.lines(rows, columns)
     if sort:  # bands tell tiers, which lie together in the ranking's order only
         lines = [leaderboard.unbanded(line) for line in lines]
     table(
-        [measure.column for measure in columns],
+        [column.column for column in columns],
         lines,
         key="board",
         caption=f"Ranking on {found.benchmark}, {found.split} split, by {found.metric}",
@@ -153,11 +151,11 @@ def _students(runs: Sequence[RunSummary]) -> list[str]:
     return sorted(sizes, key=lambda name: (sizes[name], name))
 
 
-def _sorting(measures: dict[str, Measure]) -> tuple[str, bool]:
+def _sorting(known: dict[str, BoardColumn]) -> tuple[str, bool]:
     """The column that rows are sorted by and the direction, from the URL; "" for the ranking's own order."""
     asked = st.query_params.get("sort", "")
     name = asked.removeprefix("-")
-    return (name, asked.startswith("-")) if name in measures and name != "rank" else ("", False)
+    return (name, asked.startswith("-")) if name in known and name != "rank" else ("", False)
 
 
 def _sort(name: str) -> None:
@@ -208,12 +206,12 @@ def _downloads(rows: Sequence[Row], name: str) -> None:
 
 
 def _notes(found: Table, rows: Sequence[Row]) -> None:
-    heading = grids.parts(found.rows)[0][0]
+    heading = tables.heading(found.rows)
     hidden = len(found.rows) - len(rows)
-    said = [f"{heading}.", grids.legend(found.rows)]
+    said = [f"{heading}.", tables.legend(found.rows)]
     if hidden:
         said.insert(0, f"{len(rows):,} of {len(found.rows):,} rows are shown: filters hide {hidden:,}.")
-    said += [f"{note[0].upper()}{note[1:]}." for note in grids.footnotes(found.rows) if not _of_row(note, rows)]
+    said += [f"{note[0].upper()}{note[1:]}." for note in tables.footnotes(found.rows) if not _of_row(note, rows)]
     st.caption("  \n".join(plain(line) for line in said))
 
 

@@ -15,7 +15,7 @@ from dashboard.table import Cell, Column, Line, Link, table
 from dashboard.widgets import charts, url_state
 from dashboard.widgets.escape import plain
 from harness.leaderboard.schema import Filters, Row, Table
-from harness.report.columns import has_own_unit
+from harness.report.columns import has_own_unit, unit
 from harness.report.format import count, percent, short
 from harness.stats import distillation
 from harness.stats.metrics import LOWER_IS_BETTER
@@ -122,8 +122,8 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
         }
         for p, at, named_at in zip(placed, *_apart(placed, scale, found.metric, floor), strict=True)
     )
-    unit = leaderboard.unit(found.metric)
-    title = found.metric + (f", {unit}" if unit else "")
+    sign = unit(found.metric)
+    title = found.metric + (f", {sign}" if sign else "")
     x = alt.X("at:Q", title=COSTS[cost][0], scale=_scale(frame["cost"]), axis=charts.ticks())
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, padding=12))
     picked = alt.selection_point(name="picked", fields=["run"])
@@ -218,7 +218,7 @@ def _front(found: Table, placed: Sequence[Point], cost: str) -> None:
         Column("cost", cost, help=COSTS[cost][0]),
         Column(
             "score",
-            found.metric + (f" ({leaderboard.unit(found.metric)})" if leaderboard.unit(found.metric) else ""),
+            found.metric + (f" ({unit(found.metric)})" if unit(found.metric) else ""),
             domain=leaderboard.domain([p.row for p in placed], found.metric),
         ),
         Column("front", "front", "left"),

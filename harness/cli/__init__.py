@@ -6,6 +6,9 @@ A file holds the verbs of one topic; importing it here registers them, in the or
 # ruff: noqa: I001
 from __future__ import annotations
 
+import codecs
+import io
+import json
 import signal
 import sys
 from types import FrameType
@@ -24,6 +27,10 @@ from harness.errors import UserError
 
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, Ctrl-C is 130, and so is SIGTERM."""
+    codecs.register_error("plain", plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plain")
     try:
         signal.signal(signal.SIGTERM, terminated)
         code = app(standalone_mode=False)
@@ -47,6 +54,16 @@ def terminated(number: int, frame: FrameType | None) -> None:
     """SIGTERM (`ray job stop`, a batch system, a container's end) is Ctrl-C: once, as both may come in turn."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+_PLAIN = {"─": "-", "†": "+", "…": "...", "−": "-", "–": "-"}
+
+
+def plain(error: UnicodeError) -> tuple[str, int]:
+    """What is printed for signs that the terminal's encoding lacks: plain ones for rules and marks, JSON's escapes."""
+    assert isinstance(error, UnicodeEncodeError)
+    signs = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(sign) or json.dumps(sign)[1:-1] for sign in signs), error.end
 
 
 def _version(show: bool) -> None:

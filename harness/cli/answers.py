@@ -74,14 +74,14 @@ def import_predictions_(
 ) -> None:
     """Make answers from elsewhere a run of the store, ranked beside the others."""
     from harness.evaluation import import_answers
-    from harness.report import describe
+    from harness.report.run import record_text
     from harness.store import Store
 
     made, settings = _benchmark(benchmark, data_dir, plugin, set_)
     record = import_answers.import_run(
         file, made, settings, name, Store(store), split, seed, tuple(tag or ()), skip_missing
     )
-    print(record.model_dump_json(indent=2) if as_json else describe.record_text(record))
+    print(record.model_dump_json(indent=2) if as_json else record_text(record))
 
 
 def _benchmark(

@@ -125,12 +125,13 @@ def robustness_(
 ) -> None:
     """Ask a run's student again: options in every order, other words, damaged images, no image, another image."""
     from harness.evaluation import robustness
+    from harness.report.robustness import to_text
     from harness.store import Store
 
     load_plugins(plugin)
     with redirect_stdout(sys.stderr):  # libraries talk while they load a model
         record = robustness.of_run(Store(store), run, split, limit, data_dir, _steps())
-    print(record.model_dump_json(indent=2) if as_json else robustness.to_text(record))
+    print(record.model_dump_json(indent=2) if as_json else to_text(record))
 
 
 def _steps() -> OnEvent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Annotated, Literal
 
 import typer
@@ -46,9 +47,13 @@ def rank_(
 ) -> None:
     """Rank the methods in the store, with 95 % intervals over seeds and images, and the controls."""
     from harness.leaderboard import leaderboard
+    from harness.leaderboard.schema import Filters
+    from harness.report.html import to_html
+    from harness.report.latex import to_latex
+    from harness.report.text import WIDTH, overall_csv, to_csv, to_json, to_markdown, to_text
     from harness.store import Store
 
-    filters = leaderboard.Filters(
+    filters = Filters(
         benchmark=benchmark,
         task=task,
         method=method,
@@ -66,17 +71,15 @@ def rank_(
     found = leaderboard.ranking(Store(store), filters)
     broken = [f"broken: {problem}" for problem in found.broken]
     if as_json or format_ == "json":
-        print(leaderboard.to_json(found.rows, broken, found.overall))
+        print(to_json(found.rows, broken, found.overall))
     elif format_ == "csv":
-        print(leaderboard.overall_csv(found.overall) if filters.aggregate else leaderboard.to_csv(found.rows), end="")
+        print(overall_csv(found.overall) if filters.aggregate else to_csv(found.rows), end="")
+    elif format_ == "table":
+        width = shutil.get_terminal_size((WIDTH, 0)).columns
+        print(to_text(found.rows, broken, filters.columns, found.overall, width), end="")
     else:
-        shown = {
-            "table": leaderboard.to_text,
-            "markdown": leaderboard.to_markdown,
-            "latex": leaderboard.to_latex,
-            "html": leaderboard.to_html,
-        }
-        print(shown[format_](found.rows, broken, filters.columns, found.overall), end="")
+        write = {"markdown": to_markdown, "latex": to_latex, "html": to_html}[format_]
+        print(write(found.rows, broken, filters.columns, found.overall), end="")
 
 
 def _listed(names: str | None) -> tuple[str, ...]:
@@ -86,12 +89,12 @@ def _listed(names: str | None) -> tuple[str, ...]:
 @app.command("show")
 def show_(run: str, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """One run: settings, stages, cost, provenance, figures by category. RUN may be shortened."""
-    from harness.report import describe
+    from harness.report.run import record_text
     from harness.store import Store
 
     opened = Store(store)
     record = opened.find(run)
-    print(record.model_dump_json(indent=2) if as_json else describe.record_text(record))
+    print(record.model_dump_json(indent=2) if as_json else record_text(record))
     if not as_json and (received := opened.received(record.run_id)):
         print(f"  received {received.time} in {received.file} (sha256 {received.sha256[:12]})")
 

@@ -38,12 +38,13 @@ if TYPE_CHECKING:
 def plan_(options: RunOptions, as_json: JsonOption = False) -> None:
     """Check a run and print its stages, roles, sizes and price. Trains nothing."""
     from harness.planning import cost, plan
+    from harness.report.plan import to_text
 
     priced = cost.of(plan.make(options.config()))
     if as_json:
         print_json(priced)
     else:
-        print(cost.to_text(priced))
+        print(to_text(priced))
 
 
 @run_verb("run")
@@ -59,9 +60,9 @@ def run_(options: RunOptions, store: StoreOption = None, as_json: JsonOption = F
     if as_json:
         print(record.model_dump_json(indent=2))
     else:
-        from harness.report import describe
+        from harness.report.run import record_text
 
-        print(describe.record_text(record))
+        print(record_text(record))
     raise typer.Exit(0 if record.status == "done" else 1)
 
 
@@ -153,16 +154,16 @@ def _dry_run(configs: list[RunConfig], as_json: bool) -> None:
 
 def _print_rank(store: Store, benchmarks: Sequence[str]) -> None:
     from harness.leaderboard import leaderboard
+    from harness.report.text import to_text
 
     for benchmark in benchmarks:
-        print(leaderboard.to_text(leaderboard.table(store, benchmark=benchmark)))
+        print(to_text(leaderboard.table(store, benchmark=benchmark)))
 
 
 def _rank_json(store: Store, records: Sequence[Record]) -> Any:
-
     from harness.leaderboard import leaderboard
+    from harness.report.text import to_json
 
     return {
-        b: json.loads(leaderboard.to_json(leaderboard.table(store, benchmark=b)))
-        for b in sorted({r.benchmark for r in records})
+        b: json.loads(to_json(leaderboard.table(store, benchmark=b))) for b in sorted({r.benchmark for r in records})
     }

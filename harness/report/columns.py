@@ -1,230 +1,53 @@
-"""The tables that a ranking is printed as, whatever the format: their columns, and what has to be said below them."""
+"""The columns of a ranking, told once: the printed tables and the dashboard's leaderboard take theirs from here."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
-from statistics import median
-from typing import Generic, Literal, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Literal, TypeVar
 
-from harness.leaderboard.schema import SHOWN, Distilled, Overall, Power, Row
+from harness.leaderboard.schema import SHOWN, Delta, Distilled, Overall, Power, Row
 from harness.record import Interval
 from harness.report.format import count, difference, more, percent, plain, short
+from harness.stats.metrics import LOWER_IS_BETTER
 
-LEGEND = (
-    "Means over n seeds, in per cent, with 95 % intervals by bootstrap over seeds and images. "
-    "Training cost is a run's, teachers included."
-)
 FRONT = "†"
 """Marks what is on the Pareto front of the score against a cost."""
 
 T = TypeVar("T")
 
 
+def always(rows: Sequence[Any]) -> bool:
+    """For `ColumnSpec.shown`."""
+    return True
+
+
+def never(rows: Sequence[Any]) -> bool:
+    """For `ColumnSpec.shown`."""
+    return False
+
+
 @dataclass(frozen=True)
-class Column(Generic[T]):
-    """A column of a table: its name, its side, and what stands in it."""
+class ColumnSpec(Generic[T]):
+    """A column: its name (also in the dashboard's URL), its head, what stands in a row's cell."""
 
     name: str
-    align: Literal["left", "right"]
-    cell: Callable[[T], str]
+    head: str
+    text: Callable[[T], str]
+    key: Callable[[T], Any]
+    """What rows are sorted by in this column; rows where it is None come last."""
+    help: str = ""
+    """One line about the column: the tooltip of its head."""
+    align: Literal["left", "right"] = "right"
+    shown: Callable[[Sequence[T]], bool] = never
+    """Whether a ranking of these rows has the column where nobody chose columns."""
+    interval: Callable[[T], Interval | Delta | None] | None = None
+    """The figure with its interval, for who draws it."""
+    field: str = ""
+    """The field of the row that the column shows, where it is a cost."""
 
 
-@dataclass(frozen=True)
-class Grid(Generic[T]):
-    """A table: what it is of beside its heading (nothing for the ranking itself), columns, lines, notes below it."""
-
-    title: str
-    columns: list[Column[T]]
-    lines: Sequence[T]
-    notes: list[str] = field(default_factory=list)
-
-
-def grids(part: Sequence[Row], asked: Collection[str] = ()) -> list[Grid[Row]]:
-    """The ranking of one table, and what was asked for beside it, of `rows.COLUMNS`."""
-    found = [Grid("", columns(part), part, footnotes(part))]
-    runs = [row for row in part if row.kind == "run" and row.figure is not None]
-    if "cost" in asked and runs:
-        front = [f"{FRONT} no run has a higher {part[0].metric} for as little, or the same for less"]
-        found += [Grid("cost of training", [*_who(), *_TRAINING], runs, _TRAINING_NOTES + front)]
-        found += [Grid("cost of an answer", [*_who(), *_ANSWER], runs, front)]
-    if "distil" in asked:
-        taught = [row for row in runs if row.distil]
-        notes = [
-            "gap closed: how much of the teacher's lead over the directly tuned student a row makes up; errors in per "
-            "cent of all examples: inherited (the teacher errs too; of these copied: with the same answer), introduced "
-            "(the teacher is right), fixed (the teacher alone errs)"
-        ]
-        notes += [f"{_name(row)}: {row.distil.why}" for row in taught if row.distil and row.distil.why]
-        teachers = {row.distil.teacher for row in taught if row.distil}
-        title = f"distillation, beside {teachers.pop()}" if len(teachers) == 1 else "distillation"
-        shown = [*_who(), *(_DISTIL if title == "distillation" else _DISTIL[1:])]
-        found += [Grid(title, shown, taught, notes)] if taught else []
-        found += [] if taught else [Grid("distillation: no row has a larger, directly tuned teacher here", [], [])]
-    if "power" in asked and (told := [row for row in runs if row.power]):
-        places = {f"{row.label}@{row.student}" if row.student else row.label: f"#{row.rank}" for row in runs}
-        against = [] if any(row.baseline for row in part) else [_power("to", lambda p: places.get(p.against, "-"))]
-        found += [Grid("power", [*_who(), *against, *_POWER], told, _power_notes(part, told))]
-    return found
-
-
-def overall_grid(overall: Sequence[Overall]) -> Grid[Overall]:
-    """The rows over all benchmarks, with the aggregates that were asked for."""
-    own_unit = has_own_unit(overall[0].metric)
-
-    def figure(of: Callable[[Overall], Interval | None]) -> Callable[[Overall], str]:
-        return lambda row: plain(of(row)) if own_unit else percent(of(row))
-
-    offered: dict[str, Column[Overall]] = {
-        "mean": Column("mean", "right", figure(lambda row: row.mean)),
-        "rank": Column("mean rank", "right", lambda row: plain(row.mean_rank) if row.kind == "run" else ""),
-        "iqm": Column("IQM", "right", figure(lambda row: row.iqm)),
-    }
-    shown: list[Column[Overall]] = [
-        Column("method", "left", lambda row: row.label),
-        Column("student", "left", lambda row: row.student),
-        *(column for name, column in offered.items() if name in overall[0].asked),
-    ]
-    if any(row.missing for row in overall):
-        shown += [Column("missing", "left", lambda row: ", ".join(row.missing))]
-    names = dict.fromkeys(name for row in overall for name in (*row.benchmarks, *row.missing))
-    notes = [
-        f"over {', '.join(names)}: every benchmark counts alike; intervals over seeds and images, not over other "
-        "benchmarks; a row that lacks one of them has no figure"
-    ]
-    return Grid(f"All benchmarks, {overall[0].metric}", shown, overall, notes)
-
-
-# --------------------------------------------------------------------------------------------- the columns
-
-
-def columns(part: Sequence[Row]) -> list[Column[Row]]:
-    """The columns of one table. What would say the same in every row, or nothing, has none."""
-    metric = part[0].metric
-    shown = list(SHOWN if metric in SHOWN else (metric, *SHOWN))
-    delta = any(row.delta for row in part)
-    budgets = {row.budget for row in part if row.kind == "run" and row.budget}
-    # More figures leave no room for all intervals: then only the one that sorts has its own.
-    bounds = {name: name == metric or (len(shown) == 2 and not delta) for name in shown}
-
-    def figure(name: str) -> Column[Row]:
-        return Column(
-            name.replace("macro_f1", "macro-F1"),
-            "right",
-            lambda row: percent(row.values.get(name), bounds[name], has_own_unit(name)),
-        )
-
-    found: list[Column[Row]] = [Column("#", "right", lambda row: str(row.rank or ""))]
-    if any(row.rank_low for row in part):
-        found += [Column("ranks", "right", _ranks), Column("tier", "right", lambda row: "-".join(map(str, row.tier)))]
-    found += [*_who()[1:], Column("n", "right", lambda row: str(len(row.seeds))), *map(figure, shown)]
-    if delta:
-        found += [Column("difference", "right", lambda row: difference(row.delta, row.baseline))]
-    if len(budgets) > 1:
-        found += [Column("budget", "right", lambda row: "-" if row.budget is None else f"{row.budget:,}")]
-    if unequal_forwards(part):
-        found += [Column("forwards", "right", _of_run(lambda row: short(row.forwards_per_answer)))]
-    return [
-        *found,
-        Column("TFLOPs", "right", _of_run(lambda row: short(row.train_tflops))),
-        Column("train s", "right", _of_run(lambda row: short(row.train_seconds))),
-        Column("params", "right", _of_run(lambda row: count(row.parameters))),
-    ]
-
-
-def unequal_forwards(rows: Iterable[Row]) -> bool:
-    """Whether an answer costs some of the runs more forwards than others."""
-    return len({short(row.forwards_per_answer) for row in rows if row.kind == "run" and row.forwards_per_answer}) > 1
-
-
-def _who() -> list[Column[Row]]:
-    return [
-        Column("#", "right", lambda row: str(row.rank or "")),
-        Column("method", "left", lambda row: row.label),
-        Column("student", "left", lambda row: row.student),
-    ]
-
-
-def _of_run(cell: Callable[[Row], str]) -> Callable[[Row], str]:
-    return lambda row: cell(row) if row.kind == "run" else ""
-
-
-def _ranks(row: Row) -> str:
-    return "" if row.rank_low is None else f"{row.rank_low}-{row.rank_high}"
-
-
-def _cost(name: str, of: str, said: Callable[[Row], str] | None = None) -> Column[Row]:
-    """A cost, marked where the row is on its front."""
-
-    def cell(row: Row) -> str:
-        return (said(row) if said else short(getattr(row, of))) + (FRONT if of in row.pareto else "")
-
-    return Column(name, "right", cell)
-
-
-_TRAINING = [
-    _cost("student TFLOPs", "student_tflops"),
-    _cost("teacher", "teacher_tflops"),
-    _cost("both", "train_tflops"),
-    Column[Row]("student s", "right", lambda row: short(row.student_seconds)),
-    Column[Row]("teacher s", "right", lambda row: short(row.teacher_seconds)),
-    _cost("train s", "train_seconds"),
-    Column[Row]("cached", "right", lambda row: "-" if row.cache_share is None else f"{100 * row.cache_share:.0f}%"),
-]
-_TRAINING_NOTES = [
-    "seconds of student and teacher are those of their passes, train s is all that training took; "
-    "cached: of the examples that frozen models were shown, those that took no pass"
-]
-_ANSWER = [
-    _cost("params", "parameters", lambda row: count(row.parameters)),
-    _cost("forwards", "forwards_per_answer"),
-    _cost("ms an example", "ms_per_example"),
-    _cost("peak MiB", "peak_memory_mib"),
-]
-
-
-def _distil(name: str, cell: Callable[[Distilled], str]) -> Column[Row]:
-    return Column(name, "right", lambda row: cell(row.distil) if row.distil else "")
-
-
-_DISTIL: list[Column[Row]] = [
-    Column("teacher", "left", lambda row: row.distil.teacher if row.distil else ""),
-    _distil("gap closed", lambda d: percent(d.gap_closed)),
-    _distil("agreement", lambda d: percent(d.agreement)),
-    _distil("inherited", lambda d: percent(d.inherited, bounds=False)),
-    _distil("copied", lambda d: percent(d.copied, bounds=False)),
-    _distil("introduced", lambda d: percent(d.introduced, bounds=False)),
-    _distil("fixed", lambda d: percent(d.fixed, bounds=False)),
-]
-
-
-def _power(name: str, cell: Callable[[Power], str]) -> Column[Row]:
-    return Column(name, "right", lambda row: cell(row.power) if row.power else "")
-
-
-_POWER = [
-    _power("difference", lambda p: f"{100 * p.difference:+.1f}"),
-    _power("detectable", lambda p: f"{100 * p.detectable:.1f}"),
-    _power("more images", lambda p: more(p.more_images)),
-    _power("or more seeds", lambda p: more(p.more_seeds)),
-]
-
-
-def _power_notes(part: Sequence[Row], told: Sequence[Row]) -> list[str]:
-    base = next((row for row in part if row.baseline), None)
-    least = median(row.power.detectable for row in told if row.power)
-    groups = max(row.groups for row in part)
-    return [
-        f"difference to {_name(base) if base else 'the row above'}, in points; detectable: what these images and seeds "
-        "would show at the 5 % level four times in five; more images (or seeds, the other as it is): what would show "
-        "the difference that was seen; 0: there are enough, -: no number would do, or one seed can't tell",
-        f"with {groups:,} images as here a difference of {100 * least:.1f} points is detectable (median of these rows)",
-    ]
-
-
-# ------------------------------------------------------------------------------------------ what is said
+# ------------------------------------------------------------------------------------- columns of a ranking
 
 
 def has_own_unit(metric: str) -> bool:
@@ -232,45 +55,232 @@ def has_own_unit(metric: str) -> bool:
     return ":" in metric
 
 
-def legend(rows: Sequence[Row]) -> str:
-    """What the figures are, below all tables."""
-    protocol = next((row.metric for row in rows if has_own_unit(row.metric)), None)
-    return LEGEND + (f" {protocol} is in the protocol's own unit." if protocol else "")
+def unit(metric: str) -> str:
+    """The unit that a metric is shown in; empty for a protocol's own."""
+    return "" if has_own_unit(metric) else "%"
 
 
-def parts(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    """Rows by table, each with its heading."""
-    found = [(key, list(part)) for key, part in groupby(rows, key=lambda row: row.data_key)]
-    versions = Counter((benchmark, split) for (benchmark, _, _, split), _ in found)
-    result = []
-    for (benchmark, revision, fingerprint, split), part in found:
-        largest = max(part, key=lambda row: row.examples)
-        heading = f"{benchmark}, {split} split: {largest.examples} examples about {largest.groups} images"
-        if fingerprint:
-            heading += f" (revision {revision}, data {fingerprint[:12]})"
-        if (number := versions[benchmark, split]) > 1:
-            heading += f"\nThe store has runs on {number} versions of these data, ranked apart."
-        result.append((heading, part))
-    return result
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric, also a protocol's, is an error."""
+    return metric.rpartition(":")[2] in LOWER_IS_BETTER
 
 
-def footnotes(part: Sequence[Row]) -> list[str]:
-    """What has to be said about rows of one table."""
-    base = next((row for row in part if row.baseline), None)
-    said = []
-    if base is not None:
-        said += [f"difference: to {_name(base)}, paired by seed and example; * where p is below 0.05"]
-    if any(row.tier for row in part):
-        said += ["rows that share a tier aren't told apart: paired, Holm over all pairs of the table"]
-    budgets = sorted({row.budget for row in part if row.kind == "run" and row.budget})
-    if len(budgets) > 1:
-        said += [f"rows of {len(budgets)} budgets (training examples), which are not equal terms: {_listed(budgets)}"]
-    return said + [f"{_name(row)}: {row.note}" for row in part if row.note]
+def ranking_columns(rows: Sequence[Row], every_interval: bool = False) -> list[ColumnSpec[Row]]:
+    """All columns that the ranking of one table can have, in order; each says by `shown` whether it has them.
+
+    Without `every_interval` only the sorting metric shows its interval where the table has more than two figures.
+    """
+    metric = rows[0].metric
+    others = [name for name in SHOWN if name != metric]
+    few = every_interval or (len(others) == 1 and not any(row.delta for row in rows))
+    return [
+        *IDENTITY[:1],
+        ColumnSpec("ranks", "ranks", _ranks, lambda row: row.rank_low, "Range of ranks that the data allow",
+                   shown=_any_ranks),
+        ColumnSpec("tier", "tier", _tier, lambda row: row.tier or None,
+                   "Rows that share a tier are not significantly different", shown=_any_ranks),
+        *IDENTITY[1:],
+        _figure("score", metric, bounds=True),
+        ColumnSpec(
+            "difference", "difference (points)", lambda row: difference(row.delta, row.baseline),
+            lambda row: row.delta.value if row.delta else None,
+            "To the baseline, paired by seed and example, with its 95 % interval; * where p is below 0.05",
+            shown=lambda rows: any(row.delta for row in rows), interval=lambda row: row.delta,
+        ),
+        *(_figure(name, name, bounds=few) for name in others),
+        ColumnSpec("seeds", "seeds", lambda row: str(len(row.seeds)), lambda row: len(row.seeds),
+                   "Number of seeds that the figures are the mean of", shown=always),
+        _of_run("budget", "budget", "budget", _whole, "Examples that the student learned from", _unequal_budgets),
+        *COSTS,
+        ColumnSpec("ladder", "ladder", lambda row: row.ladder, lambda row: row.ladder,
+                   "The family of sizes that the student is of", "left"),
+    ]  # fmt: skip
 
 
-def _name(row: Row) -> str:
-    return f"{row.label}{f', {row.student}' if row.student else ''}"
+def by_name(columns: Iterable[ColumnSpec[T]], *names: str) -> list[ColumnSpec[T]]:
+    """The columns of these names, in this order."""
+    found = {column.name: column for column in columns}
+    return [found[name] for name in names]
 
 
-def _listed(numbers: Iterable[int]) -> str:
-    return ", ".join(f"{number:,}" for number in numbers)
+def with_front(column: ColumnSpec[Row]) -> ColumnSpec[Row]:
+    """A cost, marked where the row is on the Pareto front of the score against it."""
+    return replace(column, text=lambda row: column.text(row) + (FRONT if column.field in row.pareto else ""))
+
+
+def unequal_forwards(rows: Iterable[Row]) -> bool:
+    """Whether an answer costs some of the runs more forwards than others."""
+    return len({short(row.forwards_per_answer) for row in rows if row.kind == "run" and row.forwards_per_answer}) > 1
+
+
+def _figure(name: str, metric: str, bounds: bool) -> ColumnSpec[Row]:
+    sign, own_unit = unit(metric), has_own_unit(metric)
+    head = metric.replace("macro_f1", "macro-F1").replace("micro_f1", "micro-F1") + (f" ({sign})" if sign else "")
+
+    def key(row: Row) -> float | None:
+        found = row.values.get(metric)
+        return None if found is None else found.value
+
+    return ColumnSpec(
+        name,
+        head + (", lower is better" if lower_is_better(metric) else ""),
+        lambda row: percent(row.values.get(metric), bounds, own_unit),
+        key,
+        "Mean over seeds with its 95 % interval over seeds and images",
+        shown=always,
+        interval=lambda row: row.values.get(metric),
+    )
+
+
+def _of_run(
+    name: str,
+    head: str,
+    field: str,
+    write: Callable[[Any], str],
+    help_: str,
+    shown: Callable[[Sequence[Row]], bool] = never,
+) -> ColumnSpec[Row]:
+    """A field of the row: controls have none."""
+    return ColumnSpec(
+        name,
+        head,
+        lambda row: write(getattr(row, field)) if row.kind == "run" else "",
+        lambda row: getattr(row, field) if row.kind == "run" else None,
+        help_,
+        shown=shown,
+        field=field,
+    )
+
+
+def _ranks(row: Row) -> str:
+    if row.rank_low is None:
+        return ""
+    return str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low}-{row.rank_high}"
+
+
+def _tier(row: Row) -> str:
+    return "-".join(map(str, row.tier))
+
+
+def _any_ranks(rows: Sequence[Row]) -> bool:
+    return any(row.rank_low for row in rows)
+
+
+def _unequal_budgets(rows: Sequence[Row]) -> bool:
+    return len({row.budget for row in rows if row.kind == "run" and row.budget}) > 1
+
+
+def _whole(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f}%"
+
+
+IDENTITY: list[ColumnSpec[Row]] = [
+    ColumnSpec("rank", "#", lambda row: str(row.rank or ""), lambda row: row.rank, "Rank by the score", shown=always),
+    ColumnSpec("method", "method", lambda row: row.label, lambda row: row.label, "With the settings that its user set",
+               "left", always),
+    ColumnSpec("student", "student", lambda row: row.student, lambda row: row.student, "The size that was trained",
+               "left", always),
+]  # fmt: skip
+"""What every table of rows begins with."""
+
+COSTS: list[ColumnSpec[Row]] = [
+    _of_run("TFLOPs", "TFLOPs", "train_tflops", short, "Of a run's training, teachers included", always),
+    _of_run("student TFLOPs", "student TFLOPs", "student_tflops", short, "Of the TFLOPs, the student's share"),
+    _of_run("teacher TFLOPs", "teacher TFLOPs", "teacher_tflops", short, "Of the TFLOPs, the teachers' share"),
+    _of_run("train time", "train s", "train_seconds", short, "Seconds of a run's training, teachers included", always),
+    _of_run("student time", "student s", "student_seconds", short, "Seconds of the student's passes in training"),
+    _of_run("teacher time", "teacher s", "teacher_seconds", short, "Seconds of the teachers' passes in training"),
+    _of_run("cached", "cached", "cache_share", _share, "Share of frozen models' outputs that came from the cache"),
+    _of_run("forwards", "forwards", "forwards_per_answer", short, "Forward passes per answer", unequal_forwards),
+    _of_run("ms", "ms / answer", "ms_per_example", short, "Milliseconds per answer on the test split"),
+    _of_run("memory", "peak MiB", "peak_memory_mib", short, "Peak memory of a run's process"),
+    _of_run("parameters", "params", "parameters", count, "Parameters of the student", always),
+]
+
+
+# ---------------------------------------------------------------------------- columns that are there when asked for
+
+
+def _distilled(name: str, of: Callable[[Distilled], Interval | None], help_: str, bounds: bool) -> ColumnSpec[Row]:
+    def interval(row: Row) -> Interval | None:
+        return of(row.distil) if row.distil else None
+
+    def key(row: Row) -> float | None:
+        found = interval(row)
+        return None if found is None else found.value
+
+    def text(row: Row) -> str:
+        return percent(interval(row), bounds) if row.distil else ""
+
+    return ColumnSpec(name, name, text, key, help_, interval=interval)
+
+
+DISTILLATION: list[ColumnSpec[Row]] = [
+    ColumnSpec("teacher", "teacher", lambda row: row.distil.teacher if row.distil else "",
+               lambda row: row.distil.teacher if row.distil else None, "The row that is taken for the teacher", "left"),
+    _distilled("gap closed", lambda d: d.gap_closed, "Of the teacher's lead over direct tuning, in per cent", True),
+    _distilled("agreement", lambda d: d.agreement, "Examples with the teacher's answer, in per cent", True),
+    _distilled("inherited", lambda d: d.inherited, "Examples that row and teacher get wrong, in per cent", False),
+    _distilled("copied", lambda d: d.copied, "Inherited errors with the same answer, in per cent", False),
+    _distilled("introduced", lambda d: d.introduced, "Examples that the row alone gets wrong, in per cent", False),
+    _distilled("fixed", lambda d: d.fixed, "Examples that the teacher alone gets wrong, in per cent", False),
+]  # fmt: skip
+
+
+def _power(name: str, of: Callable[[Power], Any], write: Callable[[Any], str], help_: str) -> ColumnSpec[Row]:
+    return ColumnSpec(
+        name,
+        name,
+        lambda row: write(of(row.power)) if row.power else "",
+        lambda row: of(row.power) if row.power else None,
+        help_,
+    )
+
+
+POWER: list[ColumnSpec[Row]] = [
+    _power("difference", lambda p: p.difference, lambda d: f"{100 * d:+.1f}", "To the other row, in points"),
+    _power("detectable", lambda p: p.detectable, lambda d: f"{100 * d:.1f}", "Least detectable difference, in points"),
+    _power("more images", lambda p: p.more_images, more, "Further images that would make the difference detectable"),
+    _power("or more seeds", lambda p: p.more_seeds, more, "Further seeds that would make the difference detectable"),
+]
+
+
+def against(places: dict[str, str]) -> ColumnSpec[Row]:
+    """The row that `POWER` compares with, by its rank."""
+    return _power("to", lambda p: places.get(p.against, "-"), str, "The row that this one is compared with")
+
+
+# -------------------------------------------------------------------------------------- over all benchmarks
+
+
+def overall_columns(rows: Sequence[Overall]) -> list[ColumnSpec[Overall]]:
+    """The columns of the rows over all benchmarks, with the aggregates that were asked for."""
+    asked, own_unit, sign = rows[0].asked, has_own_unit(rows[0].metric), unit(rows[0].metric)
+    of_unit = f" ({sign})" if sign else ""
+
+    def figure(name: str, head: str, of: Callable[[Overall], Interval | None], help_: str) -> ColumnSpec[Overall]:
+        def key(row: Overall) -> float | None:
+            found = of(row)
+            return None if found is None else found.value
+
+        def text(row: Overall) -> str:
+            return plain(of(row)) if own_unit else percent(of(row))
+
+        return ColumnSpec(name, head, text, key, help_, shown=lambda _: name in asked, interval=of)
+
+    rank = figure("rank", "mean rank", lambda row: row.mean_rank, "Mean of the ranks on the benchmarks; 1 is best")
+    columns = [
+        ColumnSpec[Overall]("method", "method", lambda row: row.label, lambda row: row.label, "", "left", always),
+        ColumnSpec[Overall]("student", "student", lambda row: row.student, lambda row: row.student, "", "left", always),
+        figure("mean", f"mean{of_unit}", lambda row: row.mean, "Mean over the benchmarks, with equal weights"),
+        replace(rank, text=lambda row: plain(row.mean_rank) if row.kind == "run" else ""),
+        figure("iqm", f"IQM{of_unit}", lambda row: row.iqm, "Interquartile mean over benchmarks and seeds"),
+        ColumnSpec[Overall]("missing", "missing", lambda row: ", ".join(row.missing), lambda row: len(row.missing),
+                            "Benchmarks on which the row has no figure", "left",
+                            lambda rows: any(row.missing for row in rows)),
+    ]  # fmt: skip
+    return [column for column in columns if column.shown(rows)]

@@ -1,4 +1,4 @@
-"""How figures are written in the cell of a table."""
+"""How figures and names are written in the cell of a table."""
 
 from __future__ import annotations
 
@@ -57,3 +57,8 @@ def count(number: int | None) -> str:
 def more(number: int | None) -> str:
     """How many more it would take: 0, there are enough; -, no number would do, or nobody knows."""
     return "-" if number is None else f"+{number:,}" if number > 0 else "0"
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks, control and escape sequences: a name from a record can't break a table."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else " " for sign in text)

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 from html import escape
-from typing import TypeVar
+from typing import Any
+
+import pandas as pd
 
 from harness.leaderboard.schema import Overall, Row
 from harness.record import Interval
-from harness.report.columns import Grid, grids, has_own_unit, legend, overall_grid, parts
+from harness.report.columns import has_own_unit
 from harness.report.format import count, difference, percent, short
-
-T = TypeVar("T")
+from harness.report.tables import TableSpec, legend, sections
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #1a1a1a;
@@ -24,8 +24,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem
 h2 { font-size: 1.1rem; margin-top: 2.5rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .2rem .6rem; text-align: left; vertical-align: top }
-th { border-bottom: 1.5px solid #1a1a1a } td.right, th.right { text-align: right; white-space: nowrap }
-tr.control td { color: #666 } tr.baseline td { font-weight: 600 }
+th { border-bottom: 1.5px solid #1a1a1a } td.control { color: #666 } td.baseline { font-weight: 600 }
 .wide { overflow-x: auto } .notes { color: #444; font-size: .9rem }
 .plots { display: flex; flex-wrap: wrap; gap: 0 1.5rem }
 svg { display: block; margin: 1rem 0; max-width: 100% } svg text { font: 12px system-ui, sans-serif; fill: #1a1a1a }
@@ -59,31 +58,28 @@ def to_html(
         "<h1>Ranking</h1>",
         f"<p>{escape(legend(rows) if rows else 'No runs.')}</p>",
     ]
-    for heading, part in parts(rows):
-        out += [f"<h2>{escape(heading)}</h2>", plot(part)]
-        for grid in grids(part, columns):
-            out += _table(grid)
-        if "cost" in columns:
-            out += ['<div class="plots">', *(trade_off(part, cost, name) for cost, name in _COSTS.items()), "</div>"]
-    if overall:
-        together = overall_grid(overall)
-        out += [f"<h2>{escape(together.title)}</h2>", *_table(replace(together, title=""))]
+    for section in sections(rows, columns, overall):
+        out += [f"<h2>{escape(section.heading)}</h2>", plot(section.rows)]
+        for table in section.tables:
+            out += [f"<h3>{escape(table.title)}</h3>"] if table.title else []
+            out += [_table(table, f"{len(out)}")] if table.columns else []
+            out += [_listed(table.notes)]
+        if "cost" in columns and section.rows:
+            made = [trade_off(section.rows, cost, name) for cost, name in _COSTS.items()]
+            out += ['<div class="plots">', *made, "</div>"]
     out += [_listed(notes), "</body></html>"]
     return "\n".join(line for line in out if line) + "\n"
 
 
-def _table(grid: Grid[T]) -> list[str]:
-    out = [f"<h3>{escape(grid.title)}</h3>"] if grid.title else []
-    if grid.columns:
-        out += ['<div class="wide"><table><thead><tr>']
-        out += [f'<th scope="col" class="{column.align}">{escape(column.name)}</th>' for column in grid.columns]
-        out += ["</tr></thead><tbody>"]
-        for line in grid.lines:
-            kind = "baseline" if getattr(line, "baseline", False) else getattr(line, "kind", "")
-            cells = (f'<td class="{column.align}">{escape(column.cell(line))}</td>' for column in grid.columns)
-            out += [f'<tr class="{kind}">{"".join(cells)}</tr>']
-        out += ["</tbody></table></div>"]
-    return [*out, _listed(grid.notes)]
+def _table(table: TableSpec[Any], number: str) -> str:
+    """The table by pandas' Styler; `number` keeps its style rules apart from those of the page's other tables."""
+    frame = table.frame()
+    classes = pd.DataFrame(dict.fromkeys(frame.columns, table.kinds()), index=frame.index)
+    right = ", ".join(f".col{k}" for k, column in enumerate(table.columns) if column.align == "right")
+    styled = frame.style.hide(axis="index").format(lambda cell: escape(str(cell))).set_td_classes(classes)
+    styled.relabel_index([escape(column.head) for column in table.columns], axis="columns")
+    styled.set_table_styles([{"selector": right, "props": "text-align: right; white-space: nowrap"}])
+    return f'<div class="wide">{styled.to_html(table_uuid=number)}</div>'
 
 
 def _listed(notes: Iterable[str]) -> str:

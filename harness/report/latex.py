@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TypeVar
+from itertools import pairwise
+from typing import Any
 
 from harness.leaderboard.schema import Overall, Row
-from harness.report.columns import FRONT, Grid, grids, legend, overall_grid, parts
-
-T = TypeVar("T")
+from harness.report.columns import FRONT
+from harness.report.format import one_line
+from harness.report.tables import TableSpec, legend, sections
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -27,13 +28,15 @@ _SPECIAL = {
     '"': r"\textquotedbl{}",
     "*": r"$^{*}$",
     FRONT: r"\textdagger{}",
-    "\n": " ",
 }
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX prints as it is. What isn't ASCII is left to the engine."""
-    return "".join(_SPECIAL.get(sign, sign) for sign in text)
+    """Text that LaTeX prints as it is, on one line. What isn't ASCII is left to the engine.
+
+    Pandas' own `escape="latex"` leaves line breaks, quotes, and the signs that need T1, so it isn't used.
+    """
+    return "".join(_SPECIAL.get(sign, sign) for sign in one_line(text))
 
 
 def to_latex(
@@ -41,33 +44,32 @@ def to_latex(
 ) -> str:
     """The tables in LaTeX; the document needs `\\usepackage{booktabs}` and `\\usepackage[T1]{fontenc}`."""
     out = [r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}"]
-    for heading, part in parts(rows):
-        for grid in grids(part, columns):
-            out += _table(grid, f"{heading}: {grid.title}." if grid.title else f"{heading}. {legend(part)}")
-    if overall:
-        together = overall_grid(overall)
-        out += _table(together, f"{together.title}.")
-    out += [f"% {line}" for note in ([] if rows else ["No runs."]) + list(notes) for line in note.splitlines()]
+    for section in sections(rows, columns, overall):
+        for table in section.tables:
+            if table.columns:
+                explained = f". {legend(section.rows)}" if section.rows else "."
+                out += _table(table, section.heading + (f": {table.title}." if table.title else explained))
+            else:
+                out += [f"% {one_line(f'{section.heading}: {table.title}: {note}')}" for note in table.notes]
+    out += [f"% {one_line(line)}" for note in ([] if rows else ["No runs."]) + list(notes) for line in note.split("\n")]
     return "\n".join(out) + "\n"
 
 
-def _table(grid: Grid[T], caption: str) -> list[str]:
-    if not grid.columns:
-        return [f"% {caption}"]
-    out = [
+def _table(table: TableSpec[Any], caption: str) -> list[str]:
+    styled = table.frame().style.hide(axis="index").format(lambda cell: escape(str(cell)))
+    styled.relabel_index([escape(column.head) for column in table.columns], axis="columns")
+    sides = "".join(column.align[0] for column in table.columns)
+    tabular = str(styled.to_latex(column_format=sides, hrules=True)).splitlines()
+    first = tabular.index(r"\midrule") + 1
+    for at, kinds in reversed(list(enumerate(pairwise(table.kinds()), first + 1))):
+        if kinds[1] == "control" != kinds[0]:
+            tabular.insert(at, r"\addlinespace")
+    return [
         r"\begin{table}",
         r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
         rf"\caption{{{escape(caption)}}}",
-        r"\begin{tabular}{" + "".join("r" if column.align == "right" else "l" for column in grid.columns) + "}",
-        r"\toprule",
-        " & ".join(escape(column.name) for column in grid.columns) + r" \\",
-        r"\midrule",
+        *tabular,
+        *(rf"\par\smallskip {escape(note)}." for note in table.notes),
+        r"\end{table}",
+        "",
     ]
-    kinds = [getattr(line, "kind", "") for line in grid.lines]
-    for at, line in enumerate(grid.lines):
-        if at and (kinds[at - 1], kinds[at]) == ("run", "control"):
-            out += [r"\addlinespace"]
-        out += [" & ".join(escape(column.cell(line)) for column in grid.columns) + r" \\"]
-    out += [r"\bottomrule", r"\end{tabular}"]
-    out += [r"\par\smallskip " + escape(note) + "." for note in grid.notes]
-    return [*out, r"\end{table}", ""]

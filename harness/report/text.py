@@ -1,92 +1,107 @@
-"""A ranking as plain text, Markdown, JSON and CSV. `grids` says which tables and columns there are."""
+"""A ranking as plain text, Markdown, JSON and CSV. `harness.report.tables` says which tables and columns there are."""
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Collection, Iterable, Sequence
 from textwrap import wrap
-from typing import Any, TypeVar
+from typing import Any
 
+import pandas as pd
 from pydantic import BaseModel
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from harness.leaderboard.schema import SHOWN, Delta, Distilled, Overall, Power, Row
 from harness.record import Interval
-from harness.report.columns import Column, Grid, grids, legend, overall_grid, parts
-from harness.report.format import percent
-
-__all__ = ["WIDTH", "overall_csv", "percent", "to_csv", "to_json", "to_markdown", "to_text"]
+from harness.report.columns import ColumnSpec
+from harness.report.format import one_line
+from harness.report.tables import TableSpec, legend, sections
 
 WIDTH = 110
-_FLEXIBLE = ("missing", "teacher", "method", "student")
-"""Columns that may break their lines."""
-_METHOD = 22
-"""What is left to the method's column in plain text; costs are left out where there is less."""
-
-T = TypeVar("T")
+"""The width of text that isn't written to a terminal."""
+_GAP = 2
+_IF_WIDE = ("train time", "parameters", "TFLOPs", "forwards", "seeds", "tier")
+"""Columns that a ranking has only where there is room, the first to go first."""
+_LEVELS = [
+    (0, False, False, 24),
+    *((gone, True, False, 24) for gone in range(4)),
+    *((gone, True, True, 16) for gone in range(3, len(_IF_WIDE) + 1)),
+    (len(_IF_WIDE), True, True, 8),
+]
+"""What is tried until a table fits: how many of `_IF_WIDE` go, whether heads break their lines, whether intervals go
+below their figures, and how wide names are at least."""
 
 
 # ---------------------------------------------------------------------------------------------- plain text
 
 
 def to_text(
-    rows: Sequence[Row], notes: Sequence[str] = (), columns: Collection[str] = (), overall: Sequence[Overall] = ()
+    rows: Sequence[Row],
+    notes: Sequence[str] = (),
+    columns: Collection[str] = (),
+    overall: Sequence[Overall] = (),
+    width: int = WIDTH,
 ) -> str:
-    """The tables as plain text, at most 110 columns wide."""
+    """The tables as plain text, of so many columns. A table that can't be narrow enough is wider: no figure is cut."""
     out: list[str] = []
-    for heading, part in parts(rows):
-        out += [heading, ""]
-        for grid in grids(part, columns):
-            out += _text(grid)
-    if overall:
-        out += _text(overall_grid(overall))
+    for section in sections(rows, columns, overall):
+        out += [*_wrapped(section.heading, width), ""]
+        for table in section.tables:
+            out += [table.title, ""] if table.title else []
+            drawn, left_out = _drawn(table, width)
+            out += [*drawn, ""] if drawn else []
+            notes_of = [*table.notes, *([f"left out at this width: {', '.join(left_out)}"] if left_out else [])]
+            out += [line for note in notes_of for line in _wrapped(note, width)]
+            out += [""] if notes_of else []
     for note in ([legend(rows)] if rows else ["No runs."]) + list(notes):
-        out += wrap(note, WIDTH)
-    return "\n".join(line.rstrip() for line in out) + "\n"
+        out += _wrapped(note, width)
+    return "\n".join(out) + "\n"
 
 
-def _text(grid: Grid[T]) -> list[str]:
-    """A table with its title and its notes."""
-    out = [grid.title, ""] if grid.title else []
-    if grid.columns:
-        out += [*_lines(_fitting(grid.columns, grid.lines), grid.lines), ""]
-    out += [line for note in grid.notes for line in wrap(note, WIDTH)]
-    return [*out, ""]
+def _wrapped(text: str, width: int) -> list[str]:
+    return [line for part in text.splitlines() for line in wrap(one_line(part), width)]
 
 
-def _lines(shown: Sequence[Column[T]], rows: Sequence[T]) -> list[str]:
-    """A table's lines: names and students that are too long for the width go on in the next line."""
-    cells = [[column.cell(row) for column in shown] for row in rows]
-    widths = [max(map(len, column)) for column in zip([c.name for c in shown], *cells, strict=True)]
-    for at in (k for name in _FLEXIBLE for k, column in enumerate(shown) if column.name == name):
-        over = sum(widths) + 2 * (len(widths) - 1) - WIDTH
-        widths[at] = max(min(widths[at], 8), widths[at] - max(over, 0))
-    lines = []
-    for line in [[column.name for column in shown], *cells]:
-        folded = [_folded(text, width) for text, width in zip(line, widths, strict=True)]
-        for k in range(max(map(len, folded))):
-            pieces = (
-                f"{part[k] if k < len(part) else '':{'>' if column.align == 'right' else '<'}{width}}"
-                for column, part, width in zip(shown, folded, widths, strict=True)
-            )
-            lines.append("  ".join(pieces))
-    lines.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
-    return lines
+def _drawn(table: TableSpec[Any], width: int) -> tuple[list[str], list[str]]:
+    """A table's lines, and the heads of the columns that it has no room for. See `_LEVELS`."""
+    if not table.columns:
+        return [], []
+    for gone, heads, folded, name in _LEVELS:
+        left_out = [column for column in table.columns if column.name in _IF_WIDE[:gone] and not table.title]
+        shown = [column for column in table.columns if column not in left_out]
+        cells = [[_folded(column, row, folded) for row in table.rows] for column in shown]
+        widths = [_width(column, texts, heads, name) for column, texts in zip(shown, cells, strict=True)]
+        whole = sum(widths) + _GAP * (len(widths) - 1)
+        if whole <= width:
+            break
+    made = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    for column, least in zip(shown, widths, strict=True):
+        fixed = None if column.align == "left" else least
+        made.add_column(Text(column.head), justify=column.align, overflow="fold", width=fixed, min_width=least)
+    for texts in zip(*cells, strict=True):
+        made.add_row(*map(Text, texts))
+    out = io.StringIO()
+    Console(file=out, width=max(width, whole), color_system=None).print(made, crop=False)
+    lines = [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]  # rich folds a last space into one
+    return lines, [column.head for column in left_out]
 
 
-def _folded(text: str, width: int) -> list[str]:
-    """The lines of a cell. Nearly all fit, and `wrap` is slow."""
-    return [text] if len(text) <= width and text.isprintable() else wrap(text, width) or [""]
+def _folded(column: ColumnSpec[Any], row: Any, folded: bool) -> str:
+    """A cell; where it is `folded` a figure stands above its interval."""
+    text = one_line(column.text(row))
+    return text.replace(" [", "\n[") if folded and column.align == "right" else text
 
 
-def _fitting(shown: list[Column[T]], rows: Sequence[T]) -> list[Column[T]]:
-    """The columns without as many of the costs as must go for the width of plain text."""
-    widths = {c.name: 2 + max(len(c.name), *(len(c.cell(row)) for row in rows)) for c in shown if c.name != "method"}
-    for name in ("train s", "params", "TFLOPs"):
-        if name in widths and sum(widths.values()) > WIDTH - _METHOD:
-            widths.pop(name)
-    return [column for column in shown if column.name in widths or column.name == "method"]
+def _width(column: ColumnSpec[Any], cells: Sequence[str], heads: bool, name: int) -> int:
+    """How wide a column has to be. Where `heads` may break their lines, a word is enough; for names, `name` is."""
+    texts = [*(column.head.split() if heads else [column.head]), *cells]
+    longest = max(cell_len(line) for text in texts for line in text.split("\n"))
+    return min(name, longest) if column.align == "left" else longest
 
 
 # ------------------------------------------------------------------------------------------------ Markdown
@@ -97,27 +112,30 @@ def to_markdown(
 ) -> str:
     """The tables in Markdown."""
     out: list[str] = []
-    for heading, part in parts(rows):
-        for grid in grids(part, columns):
-            out += _markdown(grid, f"{heading}: {grid.title}" if grid.title else heading)
-    if overall:
-        together = overall_grid(overall)
-        out += _markdown(together, together.title)
-    out += [legend(rows) if rows else "No runs.", *(f"- {note}" for note in notes)]
+    for section in sections(rows, columns, overall):
+        for table in section.tables:
+            heading = f"{section.heading}: {table.title}" if table.title else section.heading
+            out += [f"**{_escaped(heading)}**", "", *_pipes(table)]
+            out += [f"- {_escaped(note)}" for note in table.notes]
+            out += [""] if table.notes else []
+    out += [legend(rows) if rows else "No runs.", *(f"- {_escaped(note)}" for note in notes)]
     return "\n".join(out) + "\n"
 
 
-def _markdown(grid: Grid[T], heading: str) -> list[str]:
+def _pipes(table: TableSpec[Any]) -> list[str]:
     def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(_escaped(cell).replace("|", "\\|") for cell in cells) + " |"
 
-    out = [f"**{heading}**", ""]
-    if grid.columns:
-        out += [line(column.name for column in grid.columns)]
-        out += ["|" + "|".join("---:" if column.align == "right" else "---" for column in grid.columns) + "|"]
-        out += [*(line(column.cell(row) for column in grid.columns) for row in grid.lines), ""]
-    out += [f"- {note}" for note in grid.notes]
-    return out + ([""] if grid.notes else [])
+    if not table.columns:
+        return []
+    rule = "|" + "|".join("---:" if column.align == "right" else "---" for column in table.columns) + "|"
+    rows = (line(column.text(row) for column in table.columns) for row in table.rows)
+    return [line(column.head for column in table.columns), rule, *rows, ""]
+
+
+def _escaped(text: str) -> str:
+    """A text on one line in which no tag and no link begins."""
+    return one_line(text).replace("<", "\\<").replace("](", "]\\(")
 
 
 # ---------------------------------------------------------------------------------------------- JSON, CSV
@@ -169,9 +187,6 @@ def _interval(name: str, value: Interval | Delta | None) -> dict[str, float | No
     return {column: getattr(value, end, None) for column, end in ends.items()}
 
 
-def _csv(header: Iterable[str], lines: Iterable[dict[str, Any]]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(header), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue()
+def _csv(header: Iterable[str], lines: Sequence[dict[str, Any]]) -> str:
+    frame = pd.DataFrame(lines, columns=list(header), dtype=object)
+    return str(frame.to_csv(index=False, lineterminator="\n"))

@@ -15,6 +15,7 @@ from dashboard.widgets import overall, url_state
 from dashboard.widgets.escape import html, plain
 from harness.leaderboard.schema import Row, Table
 from harness.record import Interval
+from harness.report.tables import sections
 from harness.store import Store
 from harness.store.catalog import View
 from harness.store.index import from_arrow
@@ -43,12 +44,12 @@ def a_table(*rows: Row) -> Table:
 
 def test_the_headline_says_who_leads_and_whether_that_is_real() -> None:
     sure = a_table(row("a", 0.75, rank=1, tier=(1,)), row("b", 0.5, rank=2, tier=(2,)))
-    assert leaderboard.headline(sure) == "a (S) leads with 75.0 %: told apart from all 1 others."
+    assert leaderboard.headline(sure) == "a (S) leads with 75.0 %: significantly better than the other row."
     shared = a_table(
         row("a", 0.75, rank=1, tier=(1,)), row("b", 0.5, rank=2, tier=(1, 2)), row("c", 0, rank=3, tier=(2,))
     )
     assert leaderboard.headline(shared).startswith(
-        "a (S) leads with 75.0 %, but the data don't tell it apart from 1 of 2: b"
+        "a (S) leads with 75.0 %, but not significantly better than 1 of the 2 other rows: b"
     )
     control = row("majority", 0.25, kind="control", student="")
     assert leaderboard.headline(a_table(row("a", 0.75, rank=1, tier=(1,)), control)) == (
@@ -76,7 +77,7 @@ def test_filters_keep_controls_and_the_pinned_row() -> None:
 
 def test_rows_without_a_figure_come_last_whichever_way_it_is_sorted() -> None:
     rows = [row("a", 0.1, train_tflops=None), row("b", 0.2, train_tflops=3.0), row("c", 0.3, train_tflops=2.0)]
-    by = leaderboard.measures(a_table(*rows))["TFLOPs"]
+    by = leaderboard.board_columns(a_table(*rows))["TFLOPs"]
     assert [one.method for one in leaderboard.ordered(rows, by, False)] == ["c", "b", "a"]
     assert [one.method for one in leaderboard.ordered(rows, by, True)] == ["b", "c", "a"]
     assert leaderboard.ordered(rows, None, True) == rows
@@ -86,8 +87,24 @@ def test_a_scale_holds_every_interval_and_the_majority_line() -> None:
     one = row("a", None, values={"accuracy": Interval(value=0.5, low=0.4, high=0.7)})
     control = row("majority", 0.25, kind="control")
     assert leaderboard.domain([one], "accuracy") == (0.4, 0.7)
-    assert leaderboard.measures(a_table(one, control))["score"].column.domain == (0.25, 0.7)
+    assert leaderboard.board_columns(a_table(one, control))["score"].column.domain == (0.25, 0.7)
     assert leaderboard.domain([], "accuracy") is None
+
+
+def test_the_leaderboard_and_the_printed_table_have_one_list_of_columns() -> None:
+    rows = [row("a", 0.5, rank=1, rank_low=1, rank_high=2, tier=(1,)), row("b", 0.4, budget=64, train_tflops=None)]
+    printed = sections(rows)[0].tables[0]
+    shown = leaderboard.board_columns(a_table(*rows))
+    usual = [*leaderboard.ALWAYS, *leaderboard.usual(shown, rows)]
+    assert usual == [
+        "rank", "method", "student", "score", "ranks", "tier", "seeds", "TFLOPs", "train time", "parameters",
+    ]  # fmt: skip
+    assert {column.name for column in printed.columns} == {*usual, "macro_f1"}
+    for column in printed.columns:
+        assert shown[column.name].column.label == column.head
+        texts = [shown[column.name].cell(one).text for one in rows]
+        if column.name != "seeds":  # links to the runs
+            assert texts == [column.text(one) for one in rows]
 
 
 def test_data_are_named_by_version_only_where_there_are_several(tmp_path: Path) -> None:

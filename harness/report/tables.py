@@ -1,0 +1,180 @@
+"""A ranking as tables, whatever the format: which there are, their columns, their rows, and the notes below them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from statistics import median
+from typing import Any, Generic, TypeVar
+
+import pandas as pd
+
+from harness.leaderboard.schema import Overall, Row
+from harness.report.columns import (
+    COSTS,
+    DISTILLATION,
+    FRONT,
+    IDENTITY,
+    POWER,
+    ColumnSpec,
+    against,
+    by_name,
+    has_own_unit,
+    overall_columns,
+    ranking_columns,
+    with_front,
+)
+
+LEGEND = (
+    "Figures are means over seeds, in per cent, with 95 % bootstrap intervals over seeds and images. "
+    "Training costs are those of one run, teachers included."
+)
+TRAINING = (
+    "student TFLOPs", "teacher TFLOPs", "TFLOPs", "student time", "teacher time", "train time", "cached",
+)  # fmt: skip
+ANSWER = ("parameters", "forwards", "ms", "memory")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TableSpec(Generic[T]):
+    """A table: its title beside the section's heading (none for the ranking itself), columns, rows, notes below it."""
+
+    title: str
+    columns: Sequence[ColumnSpec[T]]
+    """Without any there are only notes."""
+    rows: Sequence[T]
+    notes: Sequence[str] = ()
+
+    def frame(self) -> pd.DataFrame:
+        """The texts of the cells; the columns are those of the table, by name."""
+        cells = {column.name: [column.text(row) for row in self.rows] for column in self.columns}
+        return pd.DataFrame(cells, dtype=object)
+
+    def kinds(self) -> list[str]:
+        """What each row is: `run`, `control` or `baseline`."""
+        return ["baseline" if getattr(row, "baseline", False) else getattr(row, "kind", "run") for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Section:
+    """The tables about rows that saw the same data, or about the rows over all benchmarks (then `rows` is empty)."""
+
+    heading: str
+    rows: Sequence[Row]
+    tables: Sequence[TableSpec[Any]]
+
+
+def sections(rows: Sequence[Row], asked: Collection[str] = (), overall: Sequence[Overall] = ()) -> list[Section]:
+    """All tables of a ranking. `asked`: which of `schema.COLUMNS` there are tables of."""
+    parts = [list(part) for _, part in groupby(rows, key=lambda row: row.data_key)]
+    versions = Counter((part[0].benchmark, part[0].split) for part in parts)
+    found = []
+    for part in parts:
+        number = versions[part[0].benchmark, part[0].split]
+        version = f"the store has runs on {number} versions of these data: each version has a table of its own"
+        columns = [column for column in ranking_columns(part) if column.shown(part)]
+        ranked = TableSpec("", columns, part, footnotes(part) + ([version] if number > 1 else []))
+        found.append(Section(heading(part), part, [ranked, *_asked(part, asked)]))
+    if overall:
+        names = dict.fromkeys(name for row in overall for name in (*row.benchmarks, *row.missing))
+        notes = [
+            f"over {', '.join(names)}, with equal weights; intervals are over seeds and images, not over other "
+            "benchmarks; a row that lacks a benchmark has no figure"
+        ]
+        table = TableSpec("", overall_columns(overall), overall, notes)
+        found.append(Section(f"All benchmarks, {overall[0].metric}", [], [table]))
+    return found
+
+
+def _asked(part: Sequence[Row], asked: Collection[str]) -> list[TableSpec[Row]]:
+    """The tables beside the ranking."""
+    runs = [row for row in part if row.kind == "run" and row.figure is not None]
+    found = []
+    if "cost" in asked and runs:
+        front = f"{FRONT} on the Pareto front: no run has a better {part[0].metric} at the same or a lower cost"
+        seconds = (
+            "student s and teacher s: time of their forward and backward passes; train s: wall time of the training; "
+            "cached: share of the frozen models' outputs that took no forward pass"
+        )
+        training = [column if column.name == "cached" else with_front(column) for column in by_name(COSTS, *TRAINING)]
+        answer = [with_front(column) for column in by_name(COSTS, *ANSWER)]
+        found += [TableSpec("cost of training", [*IDENTITY, *training], runs, [seconds, front])]
+        found += [TableSpec("cost of an answer", [*IDENTITY, *answer], runs, [front])]
+    if "distil" in asked:
+        found.append(_distillation([row for row in runs if row.distil]))
+    if "power" in asked and (powered := [row for row in runs if row.power]):
+        found.append(_power(part, powered))
+    return found
+
+
+def _distillation(taught: Sequence[Row]) -> TableSpec[Row]:
+    if not taught:
+        return TableSpec("distillation", [], [], ["no row has a larger, directly tuned teacher here"])
+    notes = [
+        "gap closed: share of the teacher's lead over the directly tuned student; errors in per cent of all examples: "
+        "inherited (row and teacher are wrong), copied (of these, with the same answer), introduced (the row alone is "
+        "wrong), fixed (the teacher alone is wrong)"
+    ]
+    notes += [f"{named(row)}: {row.distil.why}" for row in taught if row.distil and row.distil.why]
+    teachers = {row.distil.teacher for row in taught if row.distil}
+    if len(teachers) == 1:
+        return TableSpec(f"distillation, beside {teachers.pop()}", [*IDENTITY, *DISTILLATION[1:]], taught, notes)
+    return TableSpec("distillation", [*IDENTITY, *DISTILLATION], taught, notes)
+
+
+def _power(part: Sequence[Row], powered: Sequence[Row]) -> TableSpec[Row]:
+    base = next((row for row in part if row.baseline), None)
+    places = {f"{row.label}@{row.student}" if row.student else row.label: f"#{row.rank}" for row in part if row.rank}
+    columns = [*IDENTITY, *([] if base else [against(places)]), *POWER]
+    least = median(row.power.detectable for row in powered if row.power)
+    groups = max(row.groups for row in part)
+    notes = [
+        f"difference to {named(base) if base else 'the row above'}, in points; detectable: the smallest difference "
+        "that these images and seeds show at the 5 % level with a power of 80 %; more images (or seeds, with as many "
+        "of the other as now): how many more would make the observed difference detectable; 0: there are enough; "
+        "-: no number would, or there is one seed only",
+        f"with {groups:,} images as here a difference of {100 * least:.1f} points is detectable (median of these rows)",
+    ]
+    return TableSpec("power", columns, powered, notes)
+
+
+# ------------------------------------------------------------------------------------------ what is said
+
+
+def legend(rows: Sequence[Row]) -> str:
+    """What the figures are, below all tables."""
+    protocol = next((row.metric for row in rows if has_own_unit(row.metric)), None)
+    return LEGEND + (f" {protocol} is in the protocol's own unit." if protocol else "")
+
+
+def heading(part: Sequence[Row]) -> str:
+    """The data that the rows of a table saw."""
+    first, largest = part[0], max(part, key=lambda row: row.examples)
+    said = f"{first.benchmark}, {first.split} split: {largest.examples} examples about {largest.groups} images"
+    return said + (f" (revision {first.revision}, data {first.fingerprint[:12]})" if first.fingerprint else "")
+
+
+def footnotes(part: Sequence[Row]) -> list[str]:
+    """What has to be said about rows of one table."""
+    base = next((row for row in part if row.baseline), None)
+    said = []
+    if base is not None:
+        said += [f"difference: to {named(base)}, paired by seed and example; * where p is below 0.05"]
+    if any(row.tier for row in part):
+        said += ["rows that share a tier are not significantly different (paired, Holm over all pairs of the table)"]
+    budgets = sorted({row.budget for row in part if row.kind == "run" and row.budget})
+    if len(budgets) > 1:
+        said += [
+            f"rows of {len(budgets)} budgets (training examples), which can't be compared on equal terms: "
+            + ", ".join(f"{budget:,}" for budget in budgets)
+        ]
+    return said + [f"{named(row)}: {row.note}" for row in part if row.note]
+
+
+def named(row: Row) -> str:
+    """A row in words."""
+    return f"{row.label} ({row.student})" if row.student else row.label
