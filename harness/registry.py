@@ -14,7 +14,6 @@ import importlib
 import importlib.abc
 import importlib.util
 import inspect
-import json
 import os
 import sys
 import tomllib
@@ -29,10 +28,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
 from harness.api import Benchmark, Method
 from harness.errors import ConfigError, DataError, UserError, near
+from harness.settings import build
 
 __all__ = [
     "PluginProblem",
@@ -343,7 +341,7 @@ def resolve_preset(name: str, settings: Mapping[str, Any]) -> tuple[str, dict[st
 def make_method(name: str, settings: Mapping[str, Any]) -> Method:
     """The method (or preset) `name` with these settings. Raises `ConfigError`, listing everything that is wrong."""
     _, settings = resolve_preset(name, settings)
-    return _build(_get("method", methods(), name), f"method {name!r}", settings, {})
+    return build(_get("method", methods(), name), f"method {name!r}", settings, {})
 
 
 def make_benchmark(name: str, settings: Mapping[str, Any], data_dir: str | Path | None = None) -> Benchmark:
@@ -363,7 +361,7 @@ def make_benchmark(name: str, settings: Mapping[str, Any], data_dir: str | Path 
         folder = Path(data_dir).expanduser().resolve()  # workers have another working directory
         if not folder.is_dir():
             raise DataError(f"benchmark {name!r}: data folder {folder} does not exist or is no folder")
-    return _build(cls, f"benchmark {name!r}", settings, {"data_dir": folder})
+    return build(cls, f"benchmark {name!r}", settings, {"data_dir": folder})
 
 
 def _get(kind: Kind, entries: Mapping[str, Registered[T]], name: str) -> type[T]:
@@ -371,53 +369,3 @@ def _get(kind: Kind, entries: Mapping[str, Registered[T]], name: str) -> type[T]
         failed = "".join(f"; failed: {p}" for p in problems() if p.origin == "plugin")
         raise ConfigError(f"unknown {kind} {name!r}: {near(name, entries)}{failed}")
     return entries[name].load()
-
-
-def _build(cls: type[T], what: str, settings: Mapping[str, Any], fixed: Mapping[str, Any]) -> T:
-    fields = [f for f in dataclasses.fields(cls) if f.init and f.name not in fixed]
-    try:
-        hints = typing.get_type_hints(cls, include_extras=True)
-    except (NameError, TypeError) as error:
-        raise ConfigError(f"{what}: its settings' types can't be resolved: {error}") from None
-    wrong = [
-        f"{what}: unknown setting {key!r}: {near(key, (f.name for f in fields))}"
-        for key in settings
-        if key not in {f.name for f in fields}
-    ]
-    values: dict[str, Any] = dict(fixed)
-    for field in fields:
-        if field.name in settings:
-            value = settings[field.name]
-            try:
-                values[field.name] = _checked(hints[field.name], value)
-            except (ValidationError, TypeError, ValueError) as error:
-                wrong += [f"{what}: setting {field.name} = {value!r}: {text}" for text in _reasons(error)]
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            wrong.append(f"{what}: setting {field.name!r} is missing: it has no default")
-    if wrong:
-        raise ConfigError("\n".join(wrong))
-    try:
-        return cls(**values)
-    except UserError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{what}: {error}") from error
-
-
-def _checked(hint: Any, value: Any) -> Any:
-    """The value as the hinted type: strict, but for what JSON and TOML can't say (tuples, paths)."""
-    return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
-
-
-def _reasons(error: Exception) -> Iterator[str]:
-    if not isinstance(error, ValidationError):
-        yield str(error)
-        return
-    seen = set()
-    for detail in error.errors(include_url=False):
-        # Positions inside the value (`0`, a key) help; names of union branches don't.
-        where = ".".join(str(part) for part in detail["loc"] if isinstance(part, int))
-        reason = f"{'at ' + where + ': ' if where else ''}{detail['msg'].replace('Input should be', 'expected')}"
-        if reason not in seen:
-            seen.add(reason)
-            yield reason

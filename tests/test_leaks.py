@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter
 
 from harness import registry
 from harness.api import Benchmark, Example, ImageSource
-from harness.data import leakage
+from harness.data import leakage, near_duplicates
 from harness.data.dataset import Dataset, load
 
 
@@ -85,11 +85,11 @@ def test_what_is_near_is_so_by_definition() -> None:
         first = [f"w{k}" for k in rng.integers(0, 30, rng.integers(3, 60))]
         second = [word if rng.random() > 0.03 else f"w{rng.integers(0, 30)}" for word in first]
         texts = [" ".join(first), " ".join(second)]
-        for a, b in leakage._near_texts(texts, np.asarray([0, 1])):
+        for a, b in near_duplicates._near_texts(texts, np.asarray([0, 1])):
             assert (a, b) == (0, 1)
             padded = [["^", "^", *words, "$", "$"] for words in (first, second)]
             ours, theirs = ({tuple(words[k : k + 3]) for k in range(len(words) - 2)} for words in padded)
-            assert len(ours & theirs) / len(ours | theirs) >= leakage.JACCARD
+            assert len(ours & theirs) / len(ours | theirs) >= near_duplicates.JACCARD
             assert texts[0] != texts[1]
             pairs += 1
     assert pairs > 10
@@ -101,7 +101,7 @@ def test_most_pairs_at_the_threshold_are_found() -> None:
     texts = [[f"v{k}" for k in rng.integers(0, 5000, 30)] for _ in range(200)]
     others = [[*text[:10], "changed", *text[11:]] for text in texts]
     both = [" ".join(t) for t in texts + others]
-    found = set(leakage._near_texts(both, np.repeat([0, 1], 200)))
+    found = set(near_duplicates._near_texts(both, np.repeat([0, 1], 200)))
     assert found <= {(k, k + 200) for k in range(200)}
     assert len(found) >= 190
 
@@ -143,7 +143,7 @@ def test_one_other_colour_is_another_picture() -> None:
     plain, other = (Image.new("RGB", (64, 64), (200, 200, 200)) for _ in range(2))
     plain.paste((200, 0, 0), (20, 20, 36, 36))
     other.paste((0, 106, 0), (20, 20, 36, 36))
-    assert bin(leakage.dhash(plain) ^ leakage.dhash(other)).count("1") <= leakage.BITS
+    assert bin(near_duplicates.dhash(plain) ^ near_duplicates.dhash(other)).count("1") <= near_duplicates.BITS
     found = leakage.find([("a", [example("1", "x", png(plain))]), ("b", [example("2", "y", png(other))])])
     assert of(found) == {}
 
@@ -153,7 +153,7 @@ def test_hashes_within_three_bits_share_a_band(value: int, flipped: list[int]) -
     other = value
     for bit in flipped:
         other ^= 1 << bit
-    one, two = leakage.bands_of(np.asarray([value, other], dtype=np.uint64))
+    one, two = near_duplicates.bands_of(np.asarray([value, other], dtype=np.uint64))
     assert (one == two).any()
 
 

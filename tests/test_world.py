@@ -16,10 +16,24 @@ from sklearn.linear_model import RidgeClassifier
 
 from benchmarks.scenes import world
 from benchmarks.scenes.base import WorldBenchmark
-from benchmarks.scenes.curriculum import Curriculum, falsified
+from benchmarks.scenes.claims import falsified
+from benchmarks.scenes.curriculum import Curriculum
+from benchmarks.scenes.facts import (
+    Exactly,
+    Exists,
+    Fact,
+    Has,
+    Kindred,
+    Relates,
+    relations,
+    true_exactly,
+    true_exists,
+    true_has,
+    true_relates,
+)
 from benchmarks.scenes.factuality import VERDICTS, ScenesFactuality
 from benchmarks.scenes.hallucination import NONE, ScenesHallucination
-from benchmarks.scenes.world import Exactly, Exists, Has, Kindred, Relates, Scene, Thing
+from benchmarks.scenes.world import Scene, Thing
 from harness.api import ConfigError, Example, Split
 
 BENCHMARKS = (ScenesHallucination, ScenesFactuality)
@@ -101,21 +115,26 @@ def test_a_seed_gives_the_same_bytes_on_every_machine() -> None:
         (Has(Kindred(colour=BLUE), "column", 1), True, "the blue thing is in the second column"),
     ],
 )
-def test_a_fact_is_true_false_or_open(fact: world.Fact, truth: bool | None, words: str) -> None:
+def test_a_fact_is_true_false_or_open(fact: Fact, truth: bool | None, words: str) -> None:
     assert fact.holds(SCENE) is truth
     assert fact.words() == words
 
 
 def test_same_column_is_neither_left_nor_right() -> None:
     one, two = Thing(RING, RED, 0, 0, 2, 0, 0), Thing(STAR, RED, 0, 3, 2, 0, 0)
-    assert world.relations(one, two) == ["above"]
+    assert relations(one, two) == ["above"]
 
 
 @given(st.integers(0, 10_000))
 def test_what_is_said_of_a_scene_is_true_of_it_and_its_near_miss_is_not(index: int) -> None:
     rng = world.stream("property", index)
     scene = world.make_scene(rng)
-    for maker in (world.true_exists, world.true_exactly, world.true_relates, world.true_has):
+    for maker in (
+        true_exists,
+        true_exactly,
+        true_relates,
+        true_has,
+    ):
         fact = maker(rng, scene)
         if fact is not None:
             assert fact.holds(scene) is True
@@ -296,7 +315,7 @@ def kindred(words: str) -> Kindred:
     return Kindred(**found)
 
 
-def parse(phrase: str) -> world.Fact:
+def parse(phrase: str) -> Fact:
     for relation in world.RELATIONS:
         if f" is {relation} " in phrase:
             one, two = phrase.split(f" is {relation} ")
@@ -307,7 +326,7 @@ def parse(phrase: str) -> world.Fact:
     return Exists(kindred(phrase))
 
 
-def resolved(example: Example) -> list[world.Fact]:
+def resolved(example: Example) -> list[Fact]:
     """The two facts that a claim states, with the context's names put in."""
     names: dict[str, str] = {}
     for sentence in example.context.rstrip(".").split(". "):
@@ -320,7 +339,7 @@ def resolved(example: Example) -> list[world.Fact]:
             name, described = sentence.split(" is ", 1)
             thing = described.split()
         names[name] = " ".join(thing).lower()
-    facts: list[world.Fact] = []
+    facts: list[Fact] = []
     text = example.claim.rstrip(".").replace(" while ", " and ")
     for part in text.split(" and "):
         subject, _, rest = part.partition(" is ")

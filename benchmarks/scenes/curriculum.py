@@ -15,26 +15,20 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from benchmarks.scenes import world
-from benchmarks.scenes.world import (
-    COLOURS,
-    COLUMNS,
-    KINDS,
-    NUMBERS,
-    RELATIONS,
-    ROWS,
-    SIZES,
-    Exactly,
+from benchmarks.scenes.claims import NAMES, falsified, named_claim, naming, random_fact
+from benchmarks.scenes.facts import (
     Exists,
     Fact,
     Has,
     Kindred,
     Relates,
-    Scene,
-    Thing,
+    described,
+    true_exactly,
+    true_exists,
+    true_has,
+    true_relates,
 )
-
-NAMES = ("Wug", "Dax", "Blick", "Toma", "Fep", "Zib", "Kiki", "Bouba")
-"""Names that a context gives to things."""
+from benchmarks.scenes.world import COLOURS, COLUMNS, KINDS, NUMBERS, RELATIONS, ROWS, SIZES, Scene, Thing
 
 LETTERS = "ABCD"
 Question = tuple[str, str, str]
@@ -85,57 +79,7 @@ class Curriculum:
         return Lesson(scene, cells, tuple(questions))
 
 
-def falsified(rng: random.Random, scene: Scene, fact: Fact) -> Fact | None:
-    """A near miss: the fact with one word changed, so that the scene belies it; None where none was found."""
-    for _ in range(8):
-        wrong = _altered(rng, scene, fact)
-        if wrong.holds(scene) is False and not _held_out(wrong):
-            return wrong
-    return None
-
-
-def _altered(rng: random.Random, scene: Scene, fact: Fact) -> Fact:
-    other = rng.choice(scene.things)
-    match fact:
-        case Exists(what):
-            colour, kind, size = what.colour, what.kind, what.size
-            part = rng.randrange(3 if size is not None else 2)
-            if part == 0:
-                return Exists(replace(what, colour=other.colour))
-            if part == 1:
-                return Exists(replace(what, kind=other.kind))
-            return Exists(Kindred(colour, kind, 1 - (size or 0)))
-        case Exactly(count, what):
-            return Exactly(min(max(count + rng.choice((-1, 1)), 0), len(NUMBERS) - 1), what)
-        case Relates(what, _, two):
-            return Relates(what, rng.choice(RELATIONS), two)
-        case Has(what, attribute, value):
-            if attribute in ("row", "column"):
-                return Has(what, attribute, rng.randrange(world.GRID))
-            return Has(what, attribute, 1 - value if attribute == "size" else getattr(other, attribute))
-
-
-def _held_out(fact: Fact) -> bool:
-    pairs = [(fact.what.kind, fact.what.colour)]
-    if isinstance(fact, Has):
-        pairs.append((fact.value, fact.what.colour) if fact.attribute == "kind" else (fact.what.kind, fact.value))
-        if fact.attribute not in ("kind", "colour"):
-            pairs.pop()
-    return any(pair in world.HELD_OUT for pair in pairs)
-
-
 # ------------------------------------------------------------------------------------ short questions
-
-
-def _fact(rng: random.Random, scene: Scene, simple: float = 0.0) -> Fact | None:
-    if rng.random() < simple:
-        return world.true_exists(rng, scene)
-    draw = rng.random()
-    if draw < 0.3:
-        return world.true_exists(rng, scene)
-    if draw < 0.45:
-        return world.true_exactly(rng, scene)
-    return world.true_relates(rng, scene) if draw < 0.75 else world.true_has(rng, scene)
 
 
 def _topic(fact: Fact) -> str:
@@ -144,7 +88,7 @@ def _topic(fact: Fact) -> str:
 
 def _claim(rng: random.Random, scene: Scene) -> tuple[Fact, bool] | None:
     """A fact and whether it is so: half of them are."""
-    fact = _fact(rng, scene)
+    fact = random_fact(rng, scene)
     if fact is None or rng.random() < 0.5:
         return None if fact is None else (fact, True)
     wrong = falsified(rng, scene, fact)
@@ -164,7 +108,7 @@ def _check(rng: random.Random, scene: Scene) -> Question | None:
 
 def _simple_check(rng: random.Random, scene: Scene) -> Question | None:
     """Only what one look tells: is there such a thing, of which colour, size, kind."""
-    fact: Fact = world.true_exists(rng, scene, sized=0.2)
+    fact: Fact = true_exists(rng, scene, sized=0.2)
     if rng.random() < 0.5:
         return f"check {_topic(fact)}", f"{fact.words()}?", "true"
     wrong = falsified(rng, scene, fact)
@@ -173,7 +117,7 @@ def _simple_check(rng: random.Random, scene: Scene) -> Question | None:
 
 def _property(rng: random.Random, scene: Scene) -> Question | None:
     """`the red ring row?` top; `the red thing kind?` ring."""
-    fact = world.true_has(rng, scene)
+    fact = true_has(rng, scene)
     if fact is None:
         return None
     values = {"kind": KINDS, "colour": COLOURS, "size": SIZES, "row": ROWS, "column": COLUMNS}[fact.attribute]
@@ -196,7 +140,7 @@ def _compare(rng: random.Random, scene: Scene) -> Question:
 def _beside(rng: random.Random, scene: Scene) -> Question | None:
     """`the red ring is above the lower row?` true: half of a relation between two things."""
     thing = rng.choice(scene.things)
-    if (what := world.described(rng, scene, thing)) is None:
+    if (what := described(rng, scene, thing)) is None:
         return None
     (_, relation, other), truth = _side(rng, thing)
     return "beside", f"the {what.words()} is {relation} the {other}?", truth
@@ -218,7 +162,7 @@ def _side(rng: random.Random, thing: Thing | None) -> tuple[tuple[str, str, str]
 
 def _relates(rng: random.Random, scene: Scene) -> Question | None:
     """`the red ring is left of the blue star?`, half of them in two sentences."""
-    fact: Fact | None = world.true_relates(rng, scene)
+    fact: Fact | None = true_relates(rng, scene)
     answer = "true"
     if fact is not None and rng.random() < 0.5:
         fact, answer = falsified(rng, scene, fact), "false"
@@ -230,7 +174,7 @@ def _relates(rng: random.Random, scene: Scene) -> Question | None:
 
 def _count(rng: random.Random, scene: Scene) -> Question:
     """`how many red things?` two."""
-    fact = world.true_exactly(rng, scene)
+    fact = true_exactly(rng, scene)
     return "count", f"how many {fact.what.words(plural=True)}?", NUMBERS[fact.count]
 
 
@@ -273,7 +217,7 @@ def _claim_word(rng: random.Random, scene: Scene) -> Question | None:
 def _which(rng: random.Random, scene: Scene) -> Question | None:
     """Which of two to four phrases is true, or false."""
     wanted = rng.random() < 0.5
-    facts = [_fact(rng, scene) for _ in range(rng.randint(2, 4))]
+    facts = [random_fact(rng, scene) for _ in range(rng.randint(2, 4))]
     odd = facts[0] if facts[0] is None or wanted else falsified(rng, scene, facts[0])
     rest = [f if f is None or not wanted else falsified(rng, scene, f) for f in facts[1:]]
     phrases = [None if f is None else f.words() for f in (odd, *rest)]
@@ -295,7 +239,7 @@ def _named_letter(rng: random.Random, scene: Scene) -> Question | None:
 def _caption(rng: random.Random, scene: Scene) -> Question | None:
     """A caption of two to four phrases of which one may be wrong; two or three of them are options, beside none."""
     options = rng.choice((2, 3, 3))
-    facts = [_fact(rng, scene, simple=0.7) for _ in range(options + rng.randrange(2))]
+    facts = [random_fact(rng, scene, simple=0.7) for _ in range(options + rng.randrange(2))]
     gold = rng.randrange(options + 1)
     phrases = []
     for k, fact in enumerate(facts, start=1):
@@ -314,7 +258,7 @@ def _caption(rng: random.Random, scene: Scene) -> Question | None:
 
 def _both(rng: random.Random, scene: Scene) -> Question | None:
     """Two things with names, a property of each: both true, neither, one, or one thing that isn't there."""
-    facts = [world.true_has(rng, scene) for _ in range(2)]
+    facts = [true_has(rng, scene) for _ in range(2)]
     truths = []
     said: list[Fact] = []
     for fact in facts:
@@ -343,48 +287,6 @@ def _both(rng: random.Random, scene: Scene) -> Question | None:
         f"Is the claim true?\nContext: {naming(rng, named)}\nClaim: {' and '.join(parts)}.{options}",
         letter,
     )
-
-
-def named_claim(rng: random.Random, scene: Scene) -> tuple[str, str, str] | None:
-    """A context that names one or two things, a claim about a name, and its verdict.
-
-    A sixth of the contexts names something that isn't in the picture: Not Verifiable.
-    """
-    fact: Fact | None = world.true_relates(rng, scene) if rng.random() < 0.4 else world.true_has(rng, scene)
-    if fact is None:
-        return None
-    verdict = "True"
-    if rng.random() < 0.5:
-        wrong = falsified(rng, scene, fact)
-        if wrong is None:
-            return None
-        fact, verdict = wrong, "False"
-    if rng.random() < 1 / 6:
-        thing = rng.choice(scene.things)
-        absent = Exists(Kindred(thing.colour, thing.kind))
-        wrong = falsified(rng, scene, absent)
-        if wrong is None:
-            return None
-        fact, verdict = replace(fact, what=wrong.what), "Not Verifiable"
-    first, second, *_ = rng.sample(NAMES, 2)
-    named = [(first, fact.what)]
-    if isinstance(fact, Relates):
-        named.append((second, fact.other))
-        said = f"{first} is {fact.relation} {second}"
-    else:
-        assert isinstance(fact, Has)
-        said = f"{first} {fact.predicate()}"
-        extra = world.described(rng, scene, rng.choice(scene.things))
-        if extra is not None and extra != fact.what and rng.random() < 0.7:
-            named.append((second, extra))
-    rng.shuffle(named)
-    return naming(rng, named), said, verdict
-
-
-def naming(rng: random.Random, named: Sequence[tuple[str, Kindred]]) -> str:
-    """The sentences that give things their names."""
-    form = rng.choice(("{name} is the {words}.", "The {words} is called {name}.", "We call the {words} {name}."))
-    return " ".join(form.format(name=name, words=what.words()) for name, what in named)
 
 
 _Maker = Callable[[random.Random, Scene], Question | None]

@@ -14,10 +14,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from benchmarks.scenes import claims, world
 from benchmarks.scenes import curriculum as lessons
-from benchmarks.scenes import world
 from benchmarks.scenes.base import WorldBenchmark
-from benchmarks.scenes.world import Edit, Exactly, Fact, Has, Kindred, Relates, Scene
+from benchmarks.scenes.facts import (
+    Attribute,
+    Exactly,
+    Fact,
+    Has,
+    Kindred,
+    Relates,
+    described,
+    relations,
+    said_of,
+    true_exactly,
+    truths,
+)
+from benchmarks.scenes.world import Edit, Scene
 from harness.api import Example, Split
 
 VERDICTS = ("True", "False", "Partially True", "Not Verifiable")
@@ -29,7 +42,7 @@ _EDITS_OF: dict[str, tuple[Edit, ...]] = {
     "colour": ("recolour",),
     "kind": ("rekind",),
 }
-_OFTEN: dict[world.Attribute, int] = {"kind": 6, "colour": 6, "size": 4, "row": 1, "column": 1}
+_OFTEN: dict[Attribute, int] = {"kind": 6, "colour": 6, "size": 4, "row": 1, "column": 1}
 """How often a claim speaks of an attribute that the context leaves open, one against the other."""
 
 Named = Sequence[tuple[str, Kindred]]
@@ -65,7 +78,7 @@ class ScenesFactuality(WorldBenchmark):
             gold=gold,
             category=category,
             source=self.name,
-            context=lessons.naming(rng, rng.sample(list(named), len(named))),
+            context=claims.naming(rng, rng.sample(list(named), len(named))),
         )
         return self.noisy(example, split, rng)
 
@@ -80,15 +93,15 @@ def _attempt(rng: random.Random, scene: Scene, gold: int, novel: bool) -> tuple[
     first, second = _called(rng, scene, one), _called(rng, scene, two)
     if first is None or second is None:
         return None
-    names = rng.sample(lessons.NAMES, 2)
+    names = rng.sample(claims.NAMES, 2)
     named = ((names[0], first), (names[1], second))
     # Both things are spoken of, so that a missing one leaves the claim open.
     facts: list[Fact] = [_property(rng, one, first), _property(rng, two, second)]
     draw = rng.random()
     if draw < 0.4:
-        facts[0] = Relates(first, world.pick(rng, world.relations(one, two)), second)
+        facts[0] = Relates(first, world.pick(rng, relations(one, two)), second)
         if draw < 0.15:
-            facts[1] = world.true_exactly(rng, scene)
+            facts[1] = true_exactly(rng, scene)
     rng.shuffle(facts)
     odd = world.below(rng, 2)
     wanted = [[True, True], [False, False], [odd == 1, odd == 0]][gold] if gold < 3 else None
@@ -96,13 +109,13 @@ def _attempt(rng: random.Random, scene: Scene, gold: int, novel: bool) -> tuple[
         shown = _edit(rng, scene, facts, wanted, (first, second), novel)
         if shown is None:
             continue
-        truths = world.truths(facts, shown)
+        holding = truths(facts, shown)
         lost = [what for what in (first, second) if what.only(shown) is None]
         if wanted is None and len(lost) == 1 and not lost[0].found(shown):
-            part = next(fact for fact, truth in zip(facts, truths, strict=True) if truth is None)
+            part = next(fact for fact, truth in zip(facts, holding, strict=True) if truth is None)
             return shown, named, facts, _category(part)
-        if truths == wanted and not lost:
-            part = next((fact for fact, truth in zip(facts, truths, strict=True) if not truth), facts[odd])
+        if holding == wanted and not lost:
+            part = next((fact for fact, truth in zip(facts, holding, strict=True) if not truth), facts[odd])
             return shown, named, facts, _category(part)
     return None
 
@@ -113,12 +126,12 @@ def _called(rng: random.Random, scene: Scene, thing: world.Thing) -> Kindred | N
         what = world.pick(rng, (Kindred(kind=thing.kind), Kindred(colour=thing.colour)))
         if what.only(scene) is not None:
             return what
-    return world.described(rng, scene, thing)
+    return described(rng, scene, thing)
 
 
 def _property(rng: random.Random, thing: world.Thing, what: Kindred) -> Has:
     """One of the attributes that the description leaves open."""
-    open_ = world.said_of(what)
+    open_ = said_of(what)
     (name,) = rng.choices(open_, [_OFTEN[attribute] for attribute in open_])
     return Has(what, name, getattr(thing, name))
 

@@ -15,7 +15,8 @@ from typing import ClassVar, Literal
 
 from benchmarks.scenes import world
 from benchmarks.scenes.base import WorldBenchmark
-from benchmarks.scenes.world import Edit, Exactly, Exists, Fact, Relates, Scene
+from benchmarks.scenes.facts import Exactly, Exists, Fact, Relates, true_exactly, true_exists, true_relates, truths
+from benchmarks.scenes.world import Edit, Scene
 from harness.api import Example, Split
 
 NONE = "No hallucination"
@@ -67,7 +68,7 @@ def _attempt(
     for _ in range(12):
         edit, target = _near_miss(rng, scene, facts[gold - 1] if gold else world.pick(rng, facts))
         shown = world.edited(rng, scene, edit, target, novel)
-        if shown is not None and world.truths(facts, shown) == wanted:
+        if shown is not None and truths(facts, shown) == wanted:
             caption = write(rng, facts)
             return (
                 shown,
@@ -81,7 +82,7 @@ def _attempt(
 def _facts(rng: random.Random, scene: Scene) -> list[Fact] | None:
     """Three different facts for the options, and often a fourth for the caption only."""
     facts: list[Fact] = []
-    makers = rng.choices((_one, world.true_relates, world.true_exactly), (0.6, 0.2, 0.2), k=rng.randint(3, 4))
+    makers = rng.choices((_one, true_relates, true_exactly), (0.6, 0.2, 0.2), k=rng.randint(3, 4))
     for maker in makers:
         fact = maker(rng, scene)
         if fact is None or fact in facts:
@@ -92,7 +93,7 @@ def _facts(rng: random.Random, scene: Scene) -> list[Fact] | None:
 
 def _one(rng: random.Random, scene: Scene) -> Exists | None:
     """A thing that is the only one of its description, so that one edit belies it."""
-    fact = world.true_exists(rng, scene)
+    fact = true_exists(rng, scene)
     return fact if fact.what.only(scene) is not None else None
 
 

@@ -34,24 +34,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from harness.api import Benchmark, DataError, Example
 from harness.data.dataset import Dataset
+from harness.data.near_duplicates import Fingerprint, dhash, near_images, near_texts, thumbnail
 
 KINDS = ("text", "image", "both", "near_text", "near_image")
 SHOWN = 3
 """Examples given of each kind."""
-JACCARD = 0.8
-BITS = 3
-RISE = 2
-SIDE = 16
-MEAN_DIFFERENCE, LARGEST_DIFFERENCE = 6.0, 48
-_PAIRS = 1 << 20
-"""Candidate pairs compared at a time: bounds the memory at some 100 MB."""
 
-Hashes = NDArray[np.uint64]
 Side = tuple[str, Sequence[Example]]
 """A split's name, `benchmark/split`, and its examples."""
 
@@ -111,11 +103,11 @@ def find(
             found[pair].add(kind, a, b)
     if near:
         progress("near texts")
-        for a, b in _near_texts(texts, owner_n):
+        for a, b in near_texts(texts, owner_n):
             found[int(owner_n[a]), int(owner_n[b])].add("near_text", a, b)
     if near and pictures:
         progress("near images")
-        for a, b in _near_images(images, prints, owner_n):
+        for a, b in near_images(images, prints, owner_n):
             found[int(owner_n[a]), int(owner_n[b])].add("near_image", a, b)
     kinds = [k for k in KINDS if (near or "near" not in k) and (pictures or k.endswith("text"))]
     return [
@@ -154,22 +146,6 @@ def _equal(values: Sequence[Hashable], owner_n: NDArray[Any]) -> Iterator[tuple[
         first[value].setdefault(owner, index)
 
 
-def _candidates(bands_nb: Hashes, owner_n: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Pairs of rows (a before b) of different splits that agree in a band, in blocks; a pair may come twice."""
-    for band_n in bands_nb.T:
-        order = np.argsort(band_n, kind="stable")
-        starts = np.flatnonzero(np.append(True, np.diff(band_n[order]) != 0))
-        for bucket in np.split(order, starts[1:]):
-            if len(bucket) < 2 or len(set(owner_n[bucket].tolist())) < 2:
-                continue
-            step = max(1, _PAIRS // len(bucket))
-            for start in range(0, len(bucket), step):
-                a, b = np.meshgrid(bucket[start : start + step], bucket, indexing="ij")
-                keep = owner_n[a] < owner_n[b]
-                if keep.any():
-                    yield a[keep], b[keep]
-
-
 # --------------------------------------------------------------------------------------------- texts
 
 
@@ -189,64 +165,13 @@ def normal(text: str) -> str:
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
 
 
-def _runs(text: str) -> frozenset[str]:
-    words = ["^", "^", *text.split(), "$", "$"]  # so that the first and last words count as much as the others
-    return frozenset(" ".join(words[k : k + 3]) for k in range(len(words) - 2))
-
-
-def _near_texts(texts: Sequence[str], owner_n: NDArray[Any]) -> Iterator[tuple[int, int]]:
-    """Pairs of texts, not equal, whose runs of three words have a Jaccard index of `JACCARD` or more."""
-    firsts: dict[tuple[str, int], int] = {}  # a text that a split has often is compared once
-    for index, text in enumerate(texts):
-        firsts.setdefault((text, int(owner_n[index])), index)
-    rows = np.asarray([i for (text, _), i in firsts.items() if len(text.split()) > 2], dtype=np.int64)
-    if not len(rows):
-        return
-    copies: dict[tuple[str, int], list[int]] = defaultdict(list)
-    for index, text in enumerate(texts):
-        copies[text, int(owner_n[index])].append(index)
-    bands_nb = np.stack([_minhash_bands(_runs(texts[i])) for i in rows])
-    for a_n, b_n in _candidates(bands_nb, owner_n[rows]):
-        for a, b in zip(rows[a_n].tolist(), rows[b_n].tolist(), strict=True):
-            if texts[a] != texts[b] and _jaccard(texts[a], texts[b]) >= JACCARD:
-                yield from ((a, copy) for copy in copies[texts[b], int(owner_n[b])])
-
-
-def _jaccard(a: str, b: str) -> float:
-    ours, theirs = _runs(a), _runs(b)
-    return len(ours & theirs) / len(ours | theirs)
-
-
-_ODD, _SHIFT = np.random.default_rng(0).integers(0, 2**63, (2, 32), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-
-
-def _minhash_bands(runs: Iterable[str]) -> Hashes:
-    """8 bands of 4 MinHash values each, (8,): two texts at Jaccard 0.8 agree in one of them with 98 %, 0.9 with
-    99.99 %, 0.3 with 6 %."""
-    hashes_r = np.asarray([_hash64(run.encode()) for run in runs], dtype=np.uint64)
-    lowest = ((hashes_r[:, None] * _ODD + _SHIFT) >> np.uint64(16)).min(0)
-    return np.asarray([_hash64(part.tobytes()) for part in lowest.reshape(8, 4)], dtype=np.uint64)
-
-
-def _hash64(data: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
-
-
 # -------------------------------------------------------------------------------------------- images
 
 
-@dataclass(frozen=True, slots=True)
-class _Print:
-    """What is kept of an image for the search: its difference hash and its thumbnail (16, 16, 3)."""
-
-    hash: int
-    thumbnail: NDArray[np.uint8]
-
-
-def _images(examples: Sequence[Example], near: bool) -> tuple[list[str], dict[str, _Print]]:
+def _images(examples: Sequence[Example], near: bool) -> tuple[list[str], dict[str, Fingerprint]]:
     """For each example the hash of its pixels, and the print of each distinct image (`near` only)."""
     known: dict[Hashable, str] = {}
-    prints: dict[str, _Print] = {}
+    prints: dict[str, Fingerprint] = {}
     keys = []
     for example in examples:
         source = _source(example)
@@ -257,7 +182,7 @@ def _images(examples: Sequence[Example], near: bool) -> tuple[list[str], dict[st
             if source is not None:
                 known[source] = key
             if near and key not in prints:
-                prints[key] = _Print(dhash(image), thumbnail(image))
+                prints[key] = Fingerprint(dhash(image), thumbnail(image))
         keys.append(key)
     return keys, prints
 
@@ -272,55 +197,6 @@ def _source(example: Example) -> Hashable | None:
     except TypeError:
         return None
     return image
-
-
-def dhash(image: Image.Image) -> int:
-    """64 bits: whether the brightness rises between neighbours of a 9 x 8 px picture, row by row.
-
-    By more than `RISE`: on plain ground the last digit of a mean is noise.
-    """
-    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
-    bits = np.packbits((grey[:, 1:] > grey[:, :-1] + RISE).ravel())
-    return int.from_bytes(bits.tobytes(), "big")
-
-
-def thumbnail(image: Image.Image) -> NDArray[np.uint8]:
-    """The image in 16 x 16 RGB cells, each the mean of what it covers."""
-    return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX))
-
-
-def _near_images(images: Sequence[str], prints: dict[str, _Print], owner_n: NDArray[Any]) -> Iterator[tuple[int, int]]:
-    """Pairs of examples whose images are near duplicates, not equal."""
-    places: dict[tuple[str, int], list[int]] = defaultdict(list)
-    for index, key in enumerate(images):
-        places[key, int(owner_n[index])].append(index)
-    entries = list(places)
-    owners = np.asarray([owner for _, owner in entries])
-    hashes_n = np.asarray([prints[key].hash for key, _ in entries], dtype=np.uint64)
-    thumbs_n = np.stack([prints[key].thumbnail for key, _ in entries])
-    for a_n, b_n in _candidates(bands_of(hashes_n), owners):
-        close = np.bitwise_count(hashes_n[a_n] ^ hashes_n[b_n]) <= BITS
-        for a_part, b_part in _blocks(a_n[close], b_n[close], _PAIRS // (SIDE * SIDE)):
-            alike = alike_thumbnails(thumbs_n[a_part], thumbs_n[b_part])
-            for a, b in zip(a_part[alike].tolist(), b_part[alike].tolist(), strict=True):
-                if entries[a][0] != entries[b][0]:
-                    yield from ((places[entries[a]][0], copy) for copy in places[entries[b]])
-
-
-def bands_of(hashes_n: Hashes) -> Hashes:
-    """The four 16-bit quarters of each hash, (N, 4): two hashes within 3 bits agree in at least one."""
-    return np.asarray(hashes_n[:, None] >> np.asarray([0, 16, 32, 48], dtype=np.uint64) & np.uint64(0xFFFF))
-
-
-def _blocks(a_n: NDArray[Any], b_n: NDArray[Any], size: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    for start in range(0, len(a_n), size):
-        yield a_n[start : start + size], b_n[start : start + size]
-
-
-def alike_thumbnails(a_n: NDArray[np.uint8], b_n: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Whether thumbnails differ by little on average and by not much anywhere: (N, 16, 16, 3) twice -> (N,)."""
-    apart = np.abs(a_n.astype(np.int16) - b_n).reshape(len(a_n), -1)
-    return np.asarray((apart.mean(1) <= MEAN_DIFFERENCE) & (apart.max(1, initial=0) <= LARGEST_DIFFERENCE))
 
 
 # ---------------------------------------------------------------------------- the cheap part of it

@@ -1,0 +1,70 @@
+"""From plain values (of TOML or JSON) to a dataclass with typed fields, with everything that is wrong said at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.api import Benchmark, Method
+from harness.errors import ConfigError, UserError, near
+
+T = typing.TypeVar("T", Method, Benchmark)
+
+
+def build(cls: type[T], what: str, settings: Mapping[str, Any], fixed: Mapping[str, Any]) -> T:
+    """An instance of the dataclass `cls`, called `what` in errors; `fixed` fields are no settings.
+
+    Raises `ConfigError`, listing everything that is wrong.
+    """
+    fields = [f for f in dataclasses.fields(cls) if f.init and f.name not in fixed]
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise ConfigError(f"{what}: its settings' types can't be resolved: {error}") from None
+    wrong = [
+        f"{what}: unknown setting {key!r}: {near(key, (f.name for f in fields))}"
+        for key in settings
+        if key not in {f.name for f in fields}
+    ]
+    values: dict[str, Any] = dict(fixed)
+    for field in fields:
+        if field.name in settings:
+            value = settings[field.name]
+            try:
+                values[field.name] = _checked(hints[field.name], value)
+            except (ValidationError, TypeError, ValueError) as error:
+                wrong += [f"{what}: setting {field.name} = {value!r}: {text}" for text in _reasons(error)]
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            wrong.append(f"{what}: setting {field.name!r} is missing: it has no default")
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    try:
+        return cls(**values)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{what}: {error}") from error
+
+
+def _checked(hint: Any, value: Any) -> Any:
+    """The value as the hinted type: strict, but for what JSON and TOML can't say (tuples, paths)."""
+    return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
+
+
+def _reasons(error: Exception) -> Iterator[str]:
+    if not isinstance(error, ValidationError):
+        yield str(error)
+        return
+    seen = set()
+    for detail in error.errors(include_url=False):
+        # Positions inside the value (`0`, a key) help; names of union branches don't.
+        where = ".".join(str(part) for part in detail["loc"] if isinstance(part, int))
+        reason = f"{'at ' + where + ': ' if where else ''}{detail['msg'].replace('Input should be', 'expected')}"
+        if reason not in seen:
+            seen.add(reason)
+            yield reason
