@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.evaluation import controls, robustness
 from harness.leaderboard import leaderboard
 from harness.record import Record
+from harness.report.text import to_markdown
 from harness.store import Store
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "controls.md"
@@ -56,7 +57,7 @@ def page(root: Path) -> str:
 
 def _of(store: Store, benchmark: str, records: list[Record]) -> Iterator[str]:
     yield f"## {benchmark}"
-    yield leaderboard.to_markdown(leaderboard.table(store, benchmark)).strip()
+    yield to_markdown(leaderboard.table(store, benchmark)).strip()
     yield "\n".join(f"- {line}" for line in controls.flags(store, benchmark)) or QUIET
     for record in _asked(records):
         if record.benchmark == benchmark:

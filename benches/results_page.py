@@ -21,6 +21,7 @@ from harness.leaderboard import leaderboard
 from harness.leaderboard.leaderboard import Row
 from harness.record import Interval, Record
 from harness.report.format import percent
+from harness.report.text import to_markdown
 from harness.stats import inference
 from harness.stats.inference import Difference
 from harness.store import Store
@@ -96,7 +97,7 @@ def _of_store(root: Path) -> Iterator[str]:
         scored = {split for r in records.values() if r.benchmark == benchmark for split in r.metrics}
         tables = {split: leaderboard.table(store, benchmark, split=split) for split in SPLITS if split in scored}
         for rows in tables.values():
-            yield leaderboard.to_markdown(rows).strip()
+            yield to_markdown(rows).strip()
         if protocol := _protocol_table(tables.get("test", []), records):
             yield protocol
         if compared := list(comparisons(store, tables, records)):

@@ -10,7 +10,9 @@ from runs import DATA, add
 
 from harness.errors import ConfigError, DataError, StoreError
 from harness.leaderboard import leaderboard
-from harness.leaderboard.compare import Parted, compare, sides, to_json, to_text
+from harness.leaderboard.compare import Parted, compare, sides
+from harness.report.comparison import to_json, to_text
+from harness.report.text import to_text as leaderboard_text
 from harness.store import Store
 
 
@@ -132,4 +134,4 @@ def test_the_ranking_has_places(store: Store, tmp_path: Path) -> None:
     best, worst = leaderboard.table(two)
     assert (best.method, best.rank_low, best.rank_high, best.tier) == ("offline_kd", 1, 1, (1,))
     assert (worst.method, worst.rank_low, worst.rank_high, worst.tier) == ("finetune", 2, 2, (2,))
-    assert "rows that share a tier aren't told apart" in leaderboard.to_text([best, worst])
+    assert "rows that share a tier aren't told apart" in leaderboard_text([best, worst])

@@ -14,8 +14,9 @@ import pytest
 from harness.api import Example
 from harness.errors import ConfigError
 from harness.evaluation.controls import control_runs
-from harness.leaderboard.leaderboard import Row, table, to_csv, to_json, to_markdown, to_text
+from harness.leaderboard.leaderboard import Row, table
 from harness.record import Cost, Data, Interval, Provenance, Record
+from harness.report.text import to_csv, to_json, to_markdown, to_text
 from harness.stats import inference
 from harness.store import PredictionRow, Store, predictions_frame
 

@@ -15,19 +15,11 @@ from runs import DATA, add
 
 from harness.errors import ConfigError
 from harness.leaderboard.extra_columns import with_pareto
-from harness.leaderboard.leaderboard import (
-    Filters,
-    Overall,
-    Ranking,
-    Row,
-    ranking,
-    to_html,
-    to_json,
-    to_latex,
-    to_markdown,
-    to_text,
-)
+from harness.leaderboard.leaderboard import Filters, Overall, Ranking, Row, ranking
 from harness.record import Cost, RoleCost, RoleRecord, StageRecord
+from harness.report.html import to_html
+from harness.report.latex import to_latex
+from harness.report.text import to_json, to_markdown, to_text
 from harness.stats import aggregate, distillation, power
 from harness.store import Store
 from harness.store.catalog import compact

@@ -15,8 +15,11 @@ from common import Cli, lacking
 from runs import DATA, add
 
 from harness.errors import ConfigError
-from harness.leaderboard.leaderboard import Filters, Row, table, tables, to_html, to_json, to_latex, to_text
+from harness.leaderboard.leaderboard import Filters, Row, table, tables
 from harness.record import Interval
+from harness.report.html import to_html
+from harness.report.latex import to_latex
+from harness.report.text import to_json, to_text
 from harness.stats import inference
 from harness.store import Store
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.errors import StoreError, UserError
-from harness.experiments.ablation import Ablation, Result, load
+from harness.leaderboard.ablation import Ablation, AblationResult, load
 from harness.report.ablation import SURE
 from harness.store import Store
 
@@ -48,7 +48,7 @@ def frame(ablation: Ablation, benchmark: str, figure: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _row(result: Result, figure: str) -> tuple[object, ...]:
+def _row(result: AblationResult, figure: str) -> tuple[object, ...]:
     found = result.figures.get(figure)
     apart = found.difference if found else None
     own = found.value if found else None

@@ -14,7 +14,7 @@ from dashboard.data import ablation as ablations
 from dashboard.data import store
 from dashboard.widgets import charts, dataframes, url_state
 from dashboard.widgets.escape import plain
-from harness.experiments import ablation as ablate
+from harness.leaderboard import ablation as ablate
 from harness.report.ablation import READING
 
 PARTS = {"ablation": "without a part", "rival": "other methods", "control": "controls"}

@@ -11,17 +11,18 @@ from dashboard.data.leaderboard import Measure, Shown
 from dashboard.table import table
 from dashboard.widgets import overall, url_state
 from dashboard.widgets.escape import plain
-from harness.leaderboard import leaderboard as rank
 from harness.leaderboard.schema import AGGREGATES, Filters, Ranking, Row, Table
 from harness.report import columns as grids
+from harness.report.latex import to_latex
+from harness.report.text import to_csv, to_markdown
 from harness.store.index import Entry
 from harness.store.manifest import DataKey
 
 PER_PAGE = 100
 FORMATS = {
-    "CSV": (rank.to_csv, "csv", "text/csv"),
-    "Markdown": (rank.to_markdown, "md", "text/markdown"),
-    "LaTeX": (rank.to_latex, "tex", "application/x-tex"),
+    "CSV": (to_csv, "csv", "text/csv"),
+    "Markdown": (to_markdown, "md", "text/markdown"),
+    "LaTeX": (to_latex, "tex", "application/x-tex"),
 }
 
 

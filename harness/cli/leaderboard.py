@@ -46,6 +46,7 @@ def rank_(
 ) -> None:
     """Rank the methods in the store, with 95 % intervals over seeds and images, and the controls."""
     from harness.leaderboard import leaderboard
+    from harness.report import html, latex, text
     from harness.store import Store
 
     filters = leaderboard.Filters(
@@ -66,15 +67,15 @@ def rank_(
     found = leaderboard.ranking(Store(store), filters)
     broken = [f"broken: {problem}" for problem in found.broken]
     if as_json or format_ == "json":
-        print(leaderboard.to_json(found.rows, broken, found.overall))
+        print(text.to_json(found.rows, broken, found.overall))
     elif format_ == "csv":
-        print(leaderboard.overall_csv(found.overall) if filters.aggregate else leaderboard.to_csv(found.rows), end="")
+        print(text.overall_csv(found.overall) if filters.aggregate else text.to_csv(found.rows), end="")
     else:
         shown = {
-            "table": leaderboard.to_text,
-            "markdown": leaderboard.to_markdown,
-            "latex": leaderboard.to_latex,
-            "html": leaderboard.to_html,
+            "table": text.to_text,
+            "markdown": text.to_markdown,
+            "latex": latex.to_latex,
+            "html": html.to_html,
         }
         print(shown[format_](found.rows, broken, filters.columns, found.overall), end="")
 

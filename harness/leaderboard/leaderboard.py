@@ -15,9 +15,6 @@ from typing import TYPE_CHECKING
 
 from harness.leaderboard.cache import Memory
 from harness.leaderboard.schema import Broken, Filters, Overall, Ranking, Row, Table
-from harness.report.html import to_html
-from harness.report.latex import to_latex
-from harness.report.text import overall_csv, to_csv, to_json, to_markdown, to_text
 from harness.store import Store
 
 if TYPE_CHECKING:
@@ -29,16 +26,9 @@ __all__ = [
     "Ranking",
     "Row",
     "Table",
-    "overall_csv",
     "ranking",
     "table",
     "tables",
-    "to_csv",
-    "to_html",
-    "to_json",
-    "to_latex",
-    "to_markdown",
-    "to_text",
 ]
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import registry
-from harness.experiments.ablation import RESAMPLES, Ablation, Figure, Result
+from harness.leaderboard.ablation import RESAMPLES, Ablation, AblationFigure, AblationResult
 from harness.record import Interval, Record
 from harness.store import Store
 
@@ -92,18 +92,18 @@ def _origin(ablation: Ablation, store: Store) -> str:
 # ----------------------------------------------------------------------------------------- the tables
 
 
-def _shown(results: Sequence[Result]) -> list[str]:
+def _shown(results: Sequence[AblationResult]) -> list[str]:
     """The figures that the table has, the first with interval and p."""
     return list(dict.fromkeys(name for result in results for name in result.figures))
 
 
-def _heads(results: Sequence[Result]) -> list[str]:
+def _heads(results: Sequence[AblationResult]) -> list[str]:
     first, *others = _shown(results) or ["test/accuracy"]
     return ["", "seeds", _named(first), "- full", "95 %", "p", "p (Holm)", *(f"{_named(o)} - full" for o in others),
             "TFLOP", "forwards"]  # fmt: skip
 
 
-def _cells(result: Result, results: Sequence[Result]) -> list[str]:
+def _cells(result: AblationResult, results: Sequence[AblationResult]) -> list[str]:
     first, *others = _shown(results) or ["test/accuracy"]
     label = result.label + (f" ({result.note})" if result.note else "")
     figure = result.figures.get(first)
@@ -121,13 +121,13 @@ def _cells(result: Result, results: Sequence[Result]) -> list[str]:
     ]
 
 
-def _table(results: Sequence[Result]) -> str:
+def _table(results: Sequence[AblationResult]) -> str:
     heads = _heads(results)
     rows = [heads, ["---", *["---:"] * (len(heads) - 1)], *(_cells(result, results) for result in results)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
-def _words(method: str, results: Sequence[Result]) -> Iterator[str]:
+def _words(method: str, results: Sequence[AblationResult]) -> Iterator[str]:
     """Which ablations differ from the full method after correction, by the first figure."""
     first = (_shown(results) or [""])[0]
     tried = [r for r in results if r.part == "ablation" and first in r.figures]
@@ -144,7 +144,7 @@ def _words(method: str, results: Sequence[Result]) -> Iterator[str]:
     )
 
 
-def _is_sure(figure: Figure) -> bool:
+def _is_sure(figure: AblationFigure) -> bool:
     return figure.p_holm is not None and figure.p_holm < SURE
 
 
