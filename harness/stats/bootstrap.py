@@ -57,7 +57,7 @@ def group_numbers(groups: ArrayLike) -> tuple[Ints, int]:
 
 
 def group_tallies(group_n: Ints, groups: int, gold: ArrayLike, chosen: ArrayLike, labels: int | None = None) -> Floats:
-    """The tally of each group's examples: (C, 3, K), see `harness.stats.metrics.tally`."""
+    """The tally of each group's examples: (C, 3, K), see `harness.stats.metrics`."""
     gold_n, chosen_n, count = checked(gold, chosen, labels)
     right, answered = gold_n == chosen_n, chosen_n != NO_ANSWER
 
