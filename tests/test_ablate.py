@@ -149,7 +149,7 @@ def planned(tmp_path: Path) -> tuple[Ablation, Store]:
 
 def test_differences_costs_and_holm(planned: tuple[Ablation, Store]) -> None:
     ablation, store = planned
-    full, heart, hat, rival = ablate.evaluated(ablation, store, resamples=2000).tables["toy"]
+    full, heart, hat, rival = ablate.evaluated(ablation, store).tables["toy"]
     assert full.figures["test/accuracy"].value.value == 1
     assert full.figures["test/accuracy"].difference is None
     assert heart.changed == {"heart": False}

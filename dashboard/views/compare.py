@@ -12,11 +12,11 @@ from dashboard.widgets import url_state
 from dashboard.widgets.escape import plain
 from harness.errors import ConfigError
 from harness.leaderboard import compare
-from harness.leaderboard.compare import Comparison, Parted, Side
+from harness.leaderboard.compare import Comparison, Disagreement, Side
 from harness.leaderboard.schema import Filters, Row
 from harness.record import Interval, Record
 from harness.report.format import percent
-from harness.stats import inference
+from harness.stats.bootstrap import METRICS
 from harness.stats.inference import Difference
 from harness.stats.metrics import NO_ANSWER
 
@@ -57,7 +57,7 @@ def show() -> None:
     with at[3]:
         seed = url_state.one("Seeds", [EVERY_SEED, *map(str, common)], "seed", disabled=len(common) < 2)
     with at[4]:
-        metric = url_state.one("Metric", list(inference.METRICS), "metric")
+        metric = url_state.one("Metric", list(METRICS), "metric")
     if a.run_ids == b.run_ids:
         st.info("A and B are the same row: choose another one.", icon=":material/inbox:")
         return
@@ -110,7 +110,7 @@ def _compared(key: str, a: Side, b: Side, split: str, metric: str) -> Comparison
     return _kept_comparison(key, repr((a, b, split, metric)), (a, b), split, metric)
 
 
-@st.cache_resource(max_entries=8, show_spinner="Comparing, with 10,000 resamples…")
+@st.cache_resource(max_entries=8, show_spinner="Comparing…")
 def _kept_comparison(key: str, question: str, _sides: tuple[Side, Side], split: str, metric: str) -> Comparison:
     return compare.compare(store.store(), *_sides, split, metric, MOST)  # type: ignore[arg-type]
 
@@ -229,7 +229,7 @@ def _parted(found: Comparison, a: Row, b: Row) -> None:
     table(columns, lines, key="parted", caption="Examples on which A and B part")
 
 
-def _better(p: Parted) -> str:
+def _better(p: Disagreement) -> str:
     right_a, right_b = (sum(k == p.gold for k in side) for side in (p.a, p.b))
     return "A" if right_a > right_b else "B"
 

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.api import Split
 from harness.errors import ConfigError, StoreError, first_line
 from harness.evaluation.controls import control_id
+from harness.leaderboard import inference, seed_results
+from harness.leaderboard.seed_results import SeedResults
 from harness.record import Interval, Record
-from harness.stats import inference
+from harness.stats.inference import holm
 from harness.store import Store
 
 FIGURES: tuple[tuple[Split, str], ...] = (("test", "accuracy"), ("test", "macro_f1"), ("ood", "accuracy"))
-RESAMPLES = 10_000
 
 Part = Literal["full", "ablation", "rival", "control"]
 
@@ -84,13 +84,28 @@ class Ablation(_AblationModel):
 # -------------------------------------------------------------------------------------- what came out
 
 
-def evaluated(ablation: Ablation, store: Store, resamples: int = RESAMPLES) -> Ablation:
+def evaluated(ablation: Ablation, store: Store) -> Ablation:
     """The ablation with its tables, from the stored records and predictions."""
     benchmarks = dict.fromkeys(name for line in ablation.lines for name in line.runs)
-    return ablation.model_copy(update={"tables": {b: _table(ablation, store, b, resamples) for b in benchmarks}})
+    return ablation.model_copy(update={"tables": {b: _table(ablation, store, b) for b in benchmarks}})
 
 
-@dataclass(frozen=True)
+def _table(ablation: Ablation, store: Store, benchmark: str) -> tuple[AblationResult, ...]:
+    full = ablation.lines[0]
+    assert full.part == "full"
+    found = [_runs_of(line, full, store, benchmark) for line in ablation.lines]
+    found += _controls(found[0], store, benchmark)
+    for split in dict.fromkeys(split for split, _ in FIGURES):
+        of_split = seed_results.of_runs(store, [runs.on(split) for runs in found], split)
+        for runs, results in zip(found, of_split, strict=True):
+            runs.results[split] = results
+    lines = [_result(runs, found[0], store) for runs in found]
+    for split, metric in FIGURES:
+        lines = _corrected(lines, f"{split}/{metric}")
+    return tuple(lines)
+
+
+@dataclass
 class _Runs:
     """The finished runs of a line on one benchmark."""
 
@@ -99,17 +114,13 @@ class _Runs:
     changed: dict[str, Any]
     records: dict[int, Record]
     note: str = ""
+    results: dict[str, SeedResults] = field(default_factory=dict)
+    """By split."""
 
-
-def _table(ablation: Ablation, store: Store, benchmark: str, resamples: int) -> tuple[AblationResult, ...]:
-    full = ablation.lines[0]
-    assert full.part == "full"
-    found = [_runs_of(line, full, store, benchmark) for line in ablation.lines]
-    found += _controls(found[0], store, benchmark)
-    results = [_result(runs, found[0], store, resamples) for runs in found]
-    for split, metric in FIGURES:
-        results = _corrected(results, f"{split}/{metric}")
-    return tuple(results)
+    def on(self, split: Split) -> dict[int, str]:
+        """The runs by seed; none where one of them wasn't scored on this split."""
+        known = all(split in record.metrics for record in self.records.values())
+        return {record.seed: record.run_id for record in self.records.values()} if known else {}
 
 
 def _runs_of(line: AblationLine, full: AblationLine, store: Store, benchmark: str) -> _Runs:
@@ -133,7 +144,7 @@ def _controls(full: _Runs, store: Store, benchmark: str) -> Iterator[_Runs]:
             yield _Runs(control, "control", {}, dict.fromkeys(full.records, record))
 
 
-def _result(runs: _Runs, full: _Runs, store: Store, resamples: int) -> AblationResult:
+def _result(runs: _Runs, full: _Runs, store: Store) -> AblationResult:
     result = AblationResult(
         label=runs.label,
         part=runs.part,
@@ -145,8 +156,9 @@ def _result(runs: _Runs, full: _Runs, store: Store, resamples: int) -> AblationR
         return result
     figures = {}
     for split, metric in FIGURES:
-        if all(split in record.metrics for record in (*runs.records.values(), *full.records.values())):
-            figures[f"{split}/{metric}"] = _figure(runs, full, store, split, metric, resamples)
+        mine, whole = runs.results[split], full.results[split]
+        if metric in mine.points and (metric in whole.points or not full.records):
+            figures[f"{split}/{metric}"] = _figure(mine, whole, metric, runs.part)
     update: dict[str, Any] = {"figures": figures}
     if runs.part != "control":
         own, other = _cost(runs, store), _cost(full, store)
@@ -156,23 +168,13 @@ def _result(runs: _Runs, full: _Runs, store: Store, resamples: int) -> AblationR
     return result.model_copy(update=update)
 
 
-def _figure(runs: _Runs, full: _Runs, store: Store, split: Split, metric: str, resamples: int) -> AblationFigure:
-    data = next(iter(runs.records.values())).data
-    labels = data.options if data else None
-    mine, whole = (_predictions(one, store, split) for one in (runs, full))
-    value = inference.across_seeds(
-        [mine[seed] for seed in sorted(mine)], labels, metric, min(resamples, inference.RESAMPLES)
-    )
-    if runs.part == "full" or not set(mine) & set(whole):
+def _figure(mine: SeedResults, full: SeedResults, metric: str, part: Part) -> AblationFigure:
+    value = inference.intervals([mine], metric)[0]
+    found = None if part == "full" else inference.difference(mine, full, metric)
+    if found is None:
         return AblationFigure(value=value)
-    apart = inference.paired_difference(mine, whole, labels, metric, resamples)
-    difference = Interval(value=apart.value, low=apart.low, high=apart.high)
-    return AblationFigure(value=value, difference=difference, p=apart.p if runs.part != "control" else None)
-
-
-def _predictions(runs: _Runs, store: Store, split: Split) -> dict[int, pd.DataFrame]:
-    frames = {run_id: store.predictions(run_id, split) for run_id in {r.run_id for r in runs.records.values()}}
-    return {seed: frames[record.run_id] for seed, record in runs.records.items()}
+    difference = Interval(value=found.value, low=found.low, high=found.high)
+    return AblationFigure(value=value, difference=difference, p=found.p if part != "control" else None)
 
 
 def _cost(runs: _Runs, store: Store) -> tuple[float, float]:
@@ -188,7 +190,7 @@ def _cost(runs: _Runs, store: Store) -> tuple[float, float]:
 def _corrected(results: Sequence[AblationResult], figure: str) -> list[AblationResult]:
     """The results with Holm's p of one figure."""
     having = [i for i, r in enumerate(results) if figure in r.figures and r.figures[figure].p is not None]
-    corrected = inference.holm([p for i in having if (p := results[i].figures[figure].p) is not None])
+    corrected = holm([p for i in having if (p := results[i].figures[figure].p) is not None])
     changed = list(results)
     for i, p in zip(having, corrected, strict=True):
         whole = changed[i].figures[figure].model_copy(update={"p_holm": p})

@@ -31,6 +31,7 @@ _CODE = (
     "stats/distillation",
     "store/index",
     "leaderboard/inference",
+    "leaderboard/seed_results",
     "stats/replicates",
     "stats/metrics",
     "leaderboard/overall",
@@ -47,8 +48,8 @@ _CODE = (
 M = TypeVar("M", bound=BaseModel)
 
 
-class Memory:
-    """What a store remembers of a question."""
+class LeaderboardCache:
+    """The answers to one question that a store keeps."""
 
     def __init__(self, store: Store, filters: Filters, keep: bool = True) -> None:
         self.keep = keep

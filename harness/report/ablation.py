@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import registry
-from harness.leaderboard.ablation import RESAMPLES, Ablation, AblationFigure, AblationResult
+from harness.leaderboard.ablation import Ablation, AblationFigure, AblationResult
 from harness.record import Interval, Record
+from harness.stats.bootstrap import RESAMPLES
 from harness.store import Store
 
 SURE = 0.05

@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.leaderboard.compare import RESAMPLES, Comparison, Parted
+from harness.leaderboard.compare import Comparison, Disagreement
 from harness.record import Interval
 from harness.report.format import percent
 from harness.report.text import WIDTH
 from harness.stats import power
+from harness.stats.bootstrap import RESAMPLES
 from harness.stats.inference import Difference
 
 
@@ -49,8 +50,8 @@ def to_text(found: Comparison) -> str:
         m = found.mcnemar
         console.print(f"McNemar, exact: A alone right {m.only_a}, B alone right {m.only_b}, p {m.p:.2g}")
     e = found.errors
-    told = (found.agreement, e.inherited, e.copied, e.introduced, e.fixed)
-    agreement, inherited, copied, introduced, fixed = (percent(share, bounds=False) for share in told)
+    shares = (found.agreement, e.inherited, e.copied, e.introduced, e.fixed)
+    agreement, inherited, copied, introduced, fixed = (percent(share, bounds=False) for share in shares)
     console.print(f"same answer: {agreement}")
     console.print(
         f"A's errors:  inherited (B errs too) {inherited}, of them the same answer {copied}\n"
@@ -83,14 +84,14 @@ def _difference(d: Difference) -> str:
     return f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}], p {d.p:.2g}"
 
 
-def _enough(told: power.Told, images: int, seeds: int) -> str:
+def _enough(report: power.PowerReport, images: int, seeds: int) -> str:
     """What these data can show, and what would show the difference that was seen."""
     here = f"{images:,} images and {'one seed' if seeds == 1 else f'{seeds} seeds'}"
-    said = f"{here} show a difference of {100 * told.detectable:.1f} points (at p 0.05, four times in five)"
-    if told.more_images == 0:
+    said = f"{here} show a difference of {100 * report.detectable:.1f} points (at p 0.05, four times in five)"
+    if report.more_images == 0:
         return f"{said}: enough for this one"
-    ways = [f"{told.images:,} images"] if told.images else []
-    ways += [f"{told.seeds:,} seeds"] if told.seeds else []
+    ways = [f"{report.images:,} images"] if report.images else []
+    ways += [f"{report.seeds:,} seeds"] if report.seeds else []
     if not ways:
         return (
             f"{said}; no number of images alone"
@@ -100,7 +101,7 @@ def _enough(told: power.Told, images: int, seeds: int) -> str:
     return f"{said}; to show this one takes {' or '.join(ways)}, all else as it is"
 
 
-def _example(p: Parted, options: Sequence[str] | None) -> str:
+def _example(p: Disagreement, options: Sequence[str] | None) -> str:
     def name(k: int) -> str:
         return "none" if k < 0 else options[k] if options else chr(65 + k)
 

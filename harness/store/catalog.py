@@ -29,8 +29,9 @@ import pyarrow.parquet as pq
 
 from harness.errors import DataError, StoreError
 from harness.stats import replicates
+from harness.stats.bootstrap import RESAMPLES
 from harness.stats.metrics import Ints
-from harness.stats.replicates import KEPT, RESAMPLES, Canon, Examples
+from harness.stats.replicates import STORED_METRICS, Canon, Examples
 from harness.store import index
 from harness.store.index import BROKEN, Entry
 from harness.store.local import CATALOGUE
@@ -49,8 +50,8 @@ ANSWERS = pa.schema(
         ("examples", pa.string()),  # key of their `Examples`, "" with a problem
         ("problem", pa.string()),  # why the answers give no figures
         ("chosen", pa.large_binary()),
-        *((name, pa.float64()) for name in KEPT),
-        *((f"{name}_draws", pa.large_binary()) for name in KEPT),
+        *((name, pa.float64()) for name in STORED_METRICS),
+        *((f"{name}_draws", pa.large_binary()) for name in STORED_METRICS),
     ]
 )
 EXAMPLES = pa.schema(
@@ -85,7 +86,7 @@ class Size(NamedTuple):
 
     examples: int
     groups: int
-    golds_n: Ints
+    examples_per_replicate: Ints
 
 
 class View:
@@ -158,7 +159,7 @@ class View:
         sizes = self._sizes[data_key]
         for key, known in self._canons.get(data_key, Canon()).sets.items():
             if key not in sizes:
-                sizes[key] = Size(known.table.num_rows, known.groups, known.golds_n)
+                sizes[key] = Size(known.table.num_rows, known.groups, known.examples_per_replicate)
         return sizes
 
     def _files(self, data_key: DataKey) -> TableFiles | None:
@@ -210,7 +211,7 @@ def answers_of(store: Store, runs: Sequence[Entry], canon: Canon, split: str | N
         examples = canon.sets[key]
         chosen_rn = np.stack([chosen_n for _, chosen_n in of_set])
         try:
-            drawn = replicates.draw_all(examples, chosen_rn, len(options) if options else None, KEPT)
+            drawn = replicates.replicate_all(examples, chosen_rn, len(options) if options else None, STORED_METRICS)
         except DataError as error:
             for line, _ in of_set:
                 line["problem"] = str(error)
@@ -218,8 +219,9 @@ def answers_of(store: Store, runs: Sequence[Entry], canon: Canon, split: str | N
         for metric, of_runs in drawn.items():
             for r, (line, _) in enumerate(of_set):
                 line[metric] = float(of_runs.points_r[r])
-                if of_runs.draws_rn is not None:
-                    line[f"{metric}_draws"] = replicates.pack(metric, of_runs.draws_rn[r], examples.golds_n)
+                if of_runs.replicates_rn is not None:
+                    packed = replicates.pack(metric, of_runs.replicates_rn[r], examples.examples_per_replicate)
+                    line[f"{metric}_draws"] = packed
     lines.sort(key=lambda line: (line["split"], line["run_id"]))
     return pa.Table.from_pylist(lines, schema=ANSWERS)
 
@@ -321,7 +323,7 @@ def _examples_table(canon: Canon) -> pa.Table:
             "key": examples.key,
             "examples": examples.table.num_rows,
             "groups": examples.groups,
-            "golds": examples.golds_n.astype("<i8").tobytes(),
+            "golds": examples.examples_per_replicate.astype("<i8").tobytes(),
             **{name: examples.table[name].to_pylist() for name in ("id", "group", "category", "gold")},
         }
         for examples in canon.sets.values()
