@@ -61,6 +61,12 @@ def over_all(
                 iqm=of_row.iqm if of_row else None,
                 benchmarks=tuple(name for name in names if name not in missing[key]),
                 missing=missing[key],
+                figures={
+                    name: one[key][0].values[metric].value
+                    for name, one in zip(weight_of, known, strict=True)
+                    if key in one
+                },
+                run_ids=row.run_ids,
             )
         )
     sign = 1 if least else -1

@@ -196,6 +196,10 @@ class Overall(_LeaderboardModel):
     iqm: Interval | None
     benchmarks: tuple[str, ...]
     missing: tuple[str, ...] = ()
+    figures: dict[str, float] = {}
+    """The row's figure in each table that has it, by the table's name; also where the table's weight is 0."""
+    run_ids: tuple[str, ...] = ()
+    """Of the row in the first table that has it."""
 
 
 class Ranking(_LeaderboardModel):
