@@ -55,7 +55,7 @@ def test_rows_far_apart_have_a_rank_and_a_tier_each() -> None:
     ]
 
 
-def test_rows_not_told_apart_share_a_tier() -> None:
+def test_rows_that_are_not_distinguishable_share_a_tier() -> None:
     # 90 and 88 differ on two images: the least p is 1/2. Both are far above 50.
     assert standings([row(90), row(88), row(50)]) == [
         Standing(1, 2, (1,)),
@@ -73,15 +73,15 @@ def test_a_row_between_two_tiers_is_in_both() -> None:
     ]
 
 
-def test_tiers_from_who_is_told_apart() -> None:
-    def tiers(count: int, *apart: tuple[int, int]) -> list[tuple[int, ...]]:
-        apart_kk = np.zeros((count, count), dtype=bool)
-        apart_kk[tuple(zip(*apart, strict=True))] = True
-        return rank_intervals._tiers(apart_kk)
+def test_tiers_from_significant_pairs() -> None:
+    def tiers(count: int, *pairs: tuple[int, int]) -> list[tuple[int, ...]]:
+        significant_kk = np.zeros((count, count), dtype=bool)
+        significant_kk[tuple(zip(*pairs, strict=True))] = True
+        return rank_intervals._tiers(significant_kk)
 
     assert tiers(4, (0, 3)) == [(1,), (1, 2), (1, 2), (2,)]
     assert tiers(4, (0, 2), (0, 3), (1, 3)) == [(1,), (1, 2), (2, 3), (3,)]
-    # The second is told apart from the third, but the first, which is above it, isn't: that doesn't count.
+    # The second differs from the third, but the first, which is above it, doesn't: that doesn't count.
     assert tiers(3, (1, 2)) == [(1,), (1,), (1,)]
 
 
@@ -91,7 +91,7 @@ def test_seeds_that_disagree_tell_less() -> None:
     assert [s.tier for s in standings(shaky)] == [(1,), (1,)]
 
 
-def test_without_a_common_seed_nothing_is_told_apart() -> None:
+def test_without_a_common_seed_nothing_is_significant() -> None:
     assert standings([{0: answers(90)}, {1: answers(10)}]) == [Standing(1, 2, (1,))] * 2
 
 

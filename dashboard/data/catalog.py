@@ -110,7 +110,7 @@ def settings(found: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["setting", "default", "type", "what it does"])
 
 
-# ------------------------------------------------------------------------- what can be told apart on it
+# ------------------------------------------------------------------------- what is distinguishable on it
 
 
 def by_size(examples: int) -> pd.DataFrame:

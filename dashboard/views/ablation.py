@@ -69,7 +69,7 @@ def _forest(frame: pd.DataFrame, figure: str) -> None:
         if part != "control" and not told:
             st.caption(
                 f"Differences with 95 % intervals, and p after Holm's correction. Circles in blue: {ablations.SURELY}; "
-                "grey diamonds: not told apart."
+                "grey diamonds: not significant."
             )
             told = True
         rows["p_text"] = ["" if pd.isna(p) else f"p {p:.2g}" for p in rows["holm"]]

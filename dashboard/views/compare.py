@@ -24,7 +24,7 @@ EVERY_SEED = "all"
 """All seeds that both sides have."""
 PER_PAGE = 25
 MOST = 10_000
-"""Examples that two sides part on of which the list knows."""
+"""Examples on which two sides disagree that the list knows."""
 
 
 def show() -> None:
@@ -63,7 +63,7 @@ def show() -> None:
         return
     sides = tuple(_as_side(row, seed) for row in (a, b))
     compared = _compared(store.listing().key, sides[0], sides[1], split, metric)
-    _told(compared, a, b)
+    _overall_difference(compared, a, b)
     _by_category(compared)
     _errors(compared, leaderboard.named(a), leaderboard.named(b))
     _parted(compared, a, b)
@@ -118,9 +118,9 @@ def _kept_comparison(key: str, question: str, _sides: tuple[Side, Side], split: 
 # ------------------------------------------------------------------------------------------- what is shown
 
 
-def _told(found: Comparison, a: Row, b: Row) -> None:
+def _overall_difference(found: Comparison, a: Row, b: Row) -> None:
     d = found.difference
-    real = "the data don't tell them apart" if d.low is None or d.low <= 0 <= (d.high or 0) else "they are told apart"
+    real = "not significant" if d.low is None or d.low <= 0 <= (d.high or 0) else "significant"
     seeds = "one seed" if len(d.seeds) == 1 else f"{len(d.seeds)} seeds"
     values = [percent(Interval(value=value)) for value in found.values]
     st.markdown(
@@ -205,7 +205,9 @@ def _parted(found: Comparison, a: Row, b: Row) -> None:
         wanted = url_state.several("Category", sorted({p.category for p in found.parted}), "category")
     kept = [p for p in found.parted if (not wanted or p.category in wanted) and who in ("either", _better(p))]
     known = "" if found.parted_in_all == len(found.parted) else f" (the first {len(found.parted):,} are known here)"
-    st.caption(f"{len(kept):,} of {found.parted_in_all:,} examples that they part on{known}; the clearest come first.")
+    st.caption(
+        f"{len(kept):,} of {found.parted_in_all:,} examples on which they disagree{known}; the clearest come first."
+    )
     if not kept:
         return
     page = url_state.turned(-(-len(kept) // PER_PAGE))
@@ -223,10 +225,16 @@ def _parted(found: Comparison, a: Row, b: Row) -> None:
     lines = []
     for p in kept[(page - 1) * PER_PAGE : page * PER_PAGE]:
         link = Link(p.id, "examples", {"run": both, "split": found.split, "id": p.id})
-        told = (_chosen(side, p.gold, option) for side in (p.a, p.b))
-        cells = (Cell(p.id, links=(link,)), Cell(p.category), Cell(option(p.gold)), *map(Cell, told), Cell(_better(p)))
+        answers = (_chosen(side, p.gold, option) for side in (p.a, p.b))
+        cells = (
+            Cell(p.id, links=(link,)),
+            Cell(p.category),
+            Cell(option(p.gold)),
+            *map(Cell, answers),
+            Cell(_better(p)),
+        )
         lines.append(Line(cells))
-    table(columns, lines, key="parted", caption="Examples on which A and B part")
+    table(columns, lines, key="parted", caption="Examples on which A and B disagree")
 
 
 def _better(p: Disagreement) -> str:

@@ -17,11 +17,11 @@ def compare_(
     benchmark: str | None = None,
     metric: str = "accuracy",
     split: Split = "test",
-    examples: Annotated[int, typer.Option(min=0, help="How many of the examples that they part on to show.")] = 10,
+    examples: Annotated[int, typer.Option(min=0, help="How many of the examples on which they disagree to show.")] = 10,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A minus B, paired by seed and example: overall, by category, whose errors, and where they part."""
+    """A minus B, paired by seed and example: overall, by category, whose errors, and where they disagree."""
     from harness.leaderboard import compare
     from harness.report import comparison
     from harness.store import Store

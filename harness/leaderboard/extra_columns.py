@@ -101,8 +101,10 @@ def _distilled(
         return found
     if not (seeds := inference.shared_seeds([mine, direct, theirs], row.metric)):
         return found.model_copy(update={"why": f"can't be paired with teacher and tuned student in {row.metric}"})
-    points, draws = zip(*(inference.of_seeds(side, seeds, row.metric) for side in (mine, direct, theirs)), strict=True)
-    drawn = [drawn_ns for drawn_ns in draws if drawn_ns is not None]
+    points, replicates = zip(
+        *(inference.of_seeds(side, seeds, row.metric) for side in (mine, direct, theirs)), strict=True
+    )
+    drawn = [drawn_ns for drawn_ns in replicates if drawn_ns is not None]
     closed = distillation.gap_closed(np.stack(points), np.stack(drawn) if len(drawn) == 3 else None, mine.groups)
     return found.model_copy(update={"gap_closed": closed.closed, "gap": closed.gap, "why": closed.why})
 

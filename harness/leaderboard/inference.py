@@ -127,9 +127,9 @@ def with_rank_intervals(rows: Sequence[Row], results: Sequence[SeedResults]) -> 
     """
     result = list(rows)
     drawn = {
-        k: draws_ns
+        k: replicates_ns
         for k, (row, of) in enumerate(zip(rows, results, strict=True))
-        if row.kind == "run" and row.figure is not None and (draws_ns := of.replicates.get(row.metric)) is not None
+        if row.kind == "run" and row.figure is not None and (replicates_ns := of.replicates.get(row.metric)) is not None
     }
     usual = next((key for key, _ in Counter(results[k].examples for k in drawn).most_common(1)), None)
     able = [k for k in drawn if results[k].examples == usual]

@@ -113,8 +113,8 @@ def _cells(result: AblationResult, results: Sequence[AblationResult]) -> list[st
     cells += [_points(difference.value) if difference else "", _bounds(difference)]
     cells += [_p(figure.p) if figure else "", _p(figure.p_holm) if figure else ""]
     for other in others:
-        apart = result.figures[other].difference if other in result.figures else None
-        cells.append(_points(apart.value) if apart else "")
+        difference = result.figures[other].difference if other in result.figures else None
+        cells.append(_points(difference.value) if difference else "")
     return [
         *cells,
         _changed(result.train_tflops, result.train_tflops_change),
@@ -136,11 +136,11 @@ def _words(method: str, results: Sequence[AblationResult]) -> Iterator[str]:
     if not tried:
         return
     if not sure:
-        yield f"None of the {len(tried)} ablations is told apart from {method} in {_named(first)} (Holm, {SURE})."
+        yield f"None of {len(tried)} ablations differs significantly from {method} in {_named(first)} (Holm, {SURE})."
         return
-    told = _listed(f"{label} ({_points(f.difference.value)})" for label, f in sure if f.difference)
+    listed = _listed(f"{label} ({_points(f.difference.value)})" for label, f in sure if f.difference)
     yield (
-        f"Told apart from {method} in {_named(first)} (Holm, {SURE}): {told}. "
+        f"Significantly different from {method} in {_named(first)} (Holm, {SURE}): {listed}. "
         f"Of {len(tried)} ablations {len(tried) - len(sure)} are not."
     )
 

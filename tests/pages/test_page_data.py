@@ -252,21 +252,21 @@ def ablation() -> Ablation:
     return Ablation(name="m_ablation", method="m", lines=(line,), tables={"toy": results})
 
 
-def test_an_ablation_says_what_is_told_apart(tmp_path: Path) -> None:
+def test_an_ablation_says_what_is_significant(tmp_path: Path) -> None:
     frame = ablations.frame(ablation(), "toy", "test/accuracy")
     assert frame["verdict"].tolist() == [
         "the full method",
-        "told apart (Holm)",
-        "not told apart",
+        "significant (Holm)",
+        "not significant",
         "not tested",
     ]
     assert frame["value"].tolist()[1:] == pytest.approx([-20, 5, -40])
     assert frame["low"].tolist()[1] == pytest.approx(-30)
     assert ablations.in_words(frame, "test/accuracy") == (
-        "Told apart from the full method in test/accuracy (Holm, 0.05): -a (-20.0); 1 are not."
+        "Significantly different from the full method in test/accuracy (Holm, 0.05): -a (-20.0); 1 are not."
     )
     assert ablations.in_words(frame[2:], "x") == (
-        "None of the 1 ablations is told apart from the full method in x (Holm, 0.05)."
+        "None of 1 ablations differs significantly from the full method in x (Holm, 0.05)."
     )
     store = Store(tmp_path)
     save(ablation(), store, "")
