@@ -88,4 +88,5 @@ def in_words(frame_: pd.DataFrame, figure: str) -> str:
     if not len(sure):
         return f"None of {len(tried)} ablations differs significantly from the full method in {figure} (Holm, {SURE})."
     listed = ", ".join(f"{row.line} ({row.value:+.1f})" for row in sure.itertuples(index=False))
-    return f"Significantly different from the full method in {figure} (Holm, {SURE}): {listed}; {len(tried) - len(sure)} are not."
+    others = len(tried) - len(sure)
+    return f"Significantly different from the full method in {figure} (Holm, {SURE}): {listed}; {others} are not."
