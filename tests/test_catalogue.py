@@ -114,14 +114,14 @@ def test_replicates_of_many_runs_at_once(groups: int, labels: int, known: bool) 
 
 
 def test_packing_loses_nothing() -> None:
-    golds_n = np.full(replicates.RESAMPLES, 7)
+    examples_per_replicate = np.full(replicates.RESAMPLES, 7)
     right_rn = np.random.default_rng(0).integers(0, 8, (3, replicates.RESAMPLES))
-    draws_rn = right_rn / golds_n
-    packed = [replicates.pack("accuracy", draws_n, golds_n) for draws_n in draws_rn]
-    assert (replicates.unpack("accuracy", packed, golds_n) == draws_rn).all()
-    rounded_rn = replicates.as_stored("macro_f1", draws_rn)
-    packed = [replicates.pack("macro_f1", draws_n, golds_n) for draws_n in rounded_rn]
-    assert (replicates.unpack("macro_f1", packed, golds_n) == rounded_rn).all()
+    replicates_rn = right_rn / examples_per_replicate
+    packed = [replicates.pack("accuracy", replicates_n, examples_per_replicate) for replicates_n in replicates_rn]
+    assert (replicates.unpack("accuracy", packed, examples_per_replicate) == replicates_rn).all()
+    rounded_rn = replicates.as_stored("macro_f1", replicates_rn)
+    packed = [replicates.pack("macro_f1", replicates_n, examples_per_replicate) for replicates_n in rounded_rn]
+    assert (replicates.unpack("macro_f1", packed, examples_per_replicate) == rounded_rn).all()
     for chosen in ([-1, 0, 127], [-1, 0, 128]):
         one = replicates.pack_choices(np.array(chosen, dtype=np.int16))
         assert replicates.unpack_choices([one], 3).tolist() == [chosen]
