@@ -100,7 +100,7 @@ def verify(store: Store, run_id: str, data_dir: Path | None = None) -> Report:
         if not store.place.exists(run_id):
             raise
         return Report(run_id, (Finding("record", "changed", first_line(error)),))
-    setup = consistency.setup(record.config or _kin(store, record))
+    setup = consistency.setup(record.config or _config_from_sibling(store, record))
     run = _Run(record, setup, trusted)
     found = [_judged("record", consistency.in_record(record, setup), "agrees with itself")]
     broken = checksums.broken(record, store.place) if record.seal else {}
@@ -126,7 +126,7 @@ def _few(texts: Sequence[str]) -> str:
     return "; ".join(texts[:NAMED]) + more
 
 
-def _kin(store: Store, record: Record) -> Mapping[str, Any]:
+def _config_from_sibling(store: Store, record: Record) -> Mapping[str, Any]:
     """The config of a run on the same data: an older control doesn't say its benchmark's settings."""
     return next(
         (

@@ -206,7 +206,7 @@ class _Run:
                 if memory.exhausted(error):
                     raise Place(plan.method.name, stage.name, step).error(
                         f"out of memory on {self.io.device}: {first_line(error)}; change one or more of: "
-                        f"{'; '.join(memory.mends(plan))}"
+                        f"{'; '.join(memory.suggestions(plan))}"
                     ) from None
                 raise
             counted += 1
