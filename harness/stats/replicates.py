@@ -76,7 +76,11 @@ class Examples:
 
 
 class Canon:
-    """Brings the answers of many runs into one order an example set; keeps each set once."""
+    """Brings the answers of many runs into one order an example set, the first run's; keeps each set once.
+
+    Groups are numbered in this order, so it decides which of them a resample draws. Runs are written in the order of
+    their data set: whichever run comes first, the replicates are the same.
+    """
 
     def __init__(self, known: Iterable[Examples] = ()) -> None:
         self.sets = {examples.key: examples for examples in known}

@@ -12,6 +12,7 @@ from common import Cli
 from runs import DATA, add
 from streamlit.testing.v1 import AppTest
 
+from dashboard.data import catalog
 from dashboard.data import leaderboard as board
 from dashboard.table import Line
 from dashboard.views import compare as compare_page
@@ -146,3 +147,14 @@ def test_the_weighted_mean_of_the_dashboard_is_the_rankings(
     lines.clear()
     opened("leaderboard", **{"benchmark": "All benchmarks", "weight toy2": "0"})
     assert [line.cells[1].text for line in lines] == ["offline_kd", "finetune", "mutual", "majority"]
+
+
+def test_the_smallest_difference_is_that_of_the_power_column(store: Store) -> None:
+    found = ranking(store, Filters(columns=("power",))).tables[0]
+    best, second = [row for row in found.rows if row.kind == "run"][:2]
+    assert second.power is not None
+    compared = compare(store, *sides(store, second.method, best.method)).power
+    assert compared is not None
+    shown = catalog.measured(found, store)
+    assert shown == (f"{best.label} S", f"{second.label} S", second.power.detectable, 8, len(SEEDS))
+    assert compared.detectable == second.power.detectable
