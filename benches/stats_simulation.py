@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.stats import beta, norm
 
@@ -26,7 +27,8 @@ from harness.record import Interval
 from harness.stats import inference
 from harness.stats.bootstrap import Resampled, resampled_sums
 from harness.stats.metrics import Floats
-from harness.stats.rank_intervals import Standing, standings_of
+from harness.stats.rank_intervals import Standing, standings
+from harness.stats.replicates import ExampleOrder, replicate
 
 Bools = NDArray[np.bool_]
 RESAMPLES = 400
@@ -69,7 +71,7 @@ def simulate(world: World, abilities: Sequence[float], rng: np.random.Generator)
 
 
 def accuracies(right_mscn: Bools, seed: int) -> Resampled:
-    """What `bootstrap.resampled` gives for the accuracy of such runs, without the way through tables."""
+    """The accuracy of such runs with its replicates, without the way through tables."""
     m, s, c, n = right_mscn.shape
     hits_cr = right_mscn.sum(-1).reshape(m * s, c).T.astype(np.float64)
     drawn_nr = resampled_sums(hits_cr, RESAMPLES, seed) / (c * n)
@@ -131,9 +133,13 @@ def coverage(trials: int) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _macro_f1(trials: int) -> dict[str, Any]:
     world, rng, held = WORLDS["3 seeds, as on our benchmarks"], np.random.default_rng([7, 100]), 0
-    for trial in range(trials):
+    for _ in range(trials):
         runs = tables(simulate(world, [world.ability(0.7)], rng)[0], rng)[0]
-        held += holds(inference.across_seeds(list(runs.values()), list("abc"), "macro_f1", RESAMPLES, trial), 0.7)
+        order = ExampleOrder()
+        taken = [order.take(pa.Table.from_pandas(frame, preserve_index=False)) for frame in runs.values()]
+        found = replicate(order.sets[taken[0][0]], np.stack([chosen_n for _, chosen_n in taken]), 3, "macro_f1")
+        assert found.replicates_rn is not None
+        held += holds(inference.seeds_interval(found.points_r, found.replicates_rn.T, world.groups), 0.7)
     return {"world": asdict(world), "macro_f1": share(held, trials)}
 
 
@@ -164,7 +170,7 @@ def _standings(world: World, true: Sequence[float], rng: np.random.Generator, se
     still = replace(world, seed=0.0) if world.seeds == 1 else world
     right, _ = simulate(still, [still.ability(accuracy) for accuracy in true], rng)
     columns = [(method, s) for method in range(len(true)) for s in range(world.seeds)]
-    return standings_of(accuracies(right, seed), columns)
+    return standings(accuracies(right, seed), columns)
 
 
 # ------------------------------------------------------------------------------- do rank intervals cover?

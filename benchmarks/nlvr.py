@@ -117,31 +117,6 @@ def official(answers: Sequence[Answer]) -> Figures:
     return figures((a.group, a.text.rstrip().lower() == a.options[a.gold].lower()) for a in answers)
 
 
-def score_predictions(labels: Mapping[str, str], lines: Iterable[str], per_image: bool = True) -> dict[str, float]:
-    """The official figures of a published-style prediction file: `name,true` lines.
-
-    `labels` maps item identifiers to true/false. Names are `dev-1572-0-3.png` (`per_image`) or `1572-0`.
-    As in the published scripts: the part before the first "-" and from the first "." on is dropped from an
-    image's name, case doesn't matter, a leading blank is a wrong answer, columns beyond the second are
-    ignored, the last line of a name counts. Raises `DataError` for missing or unknown names and for lines
-    without an answer, where those scripts end without figures.
-    """
-    expected = {f"{i}-{k}": label for i, label in labels.items() for k in range(ORDERS)}
-    truth = expected if per_image else dict(labels)
-    said: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        name, *rest = line.rstrip().split(",")
-        if per_image:
-            name = name.partition("-")[2].partition(".")[0]
-        if not rest:
-            raise DataError(f"line {number}: {line.strip()!r} has no answer, expected `name,true`")
-        said[name] = rest[0]
-    for what, names in (("no prediction for", truth.keys() - said), ("unknown name", said.keys() - truth)):
-        if names:
-            raise DataError(f"{what} {len(names)} of {len(truth)} names, the first {min(names)!r}")
-    return figures((name, said[name].lower() == label.lower()) for name, label in truth.items())
-
-
 # ------------------------------------------------------------------------------------------- reading
 
 

@@ -16,13 +16,13 @@ from itertools import groupby
 from pathlib import Path
 
 from harness.api import Split
-from harness.errors import StoreError, UserError
-from harness.leaderboard import leaderboard
+from harness.errors import DataError, StoreError, UserError
+from harness.leaderboard import inference, leaderboard, seed_results
 from harness.leaderboard.schema import Row
 from harness.record import Interval, Record
 from harness.report.format import percent
 from harness.report.text import to_markdown
-from harness.stats import inference
+from harness.stats.bootstrap import RESAMPLES
 from harness.stats.inference import Difference
 from harness.store import Store, index
 
@@ -43,7 +43,6 @@ PAIRS: tuple[tuple[Who, Who], ...] = (
 )
 METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 SPLITS: tuple[Split, ...] = ("test", "ood")
-RESAMPLES = 10_000
 
 HEAD = """\
 # Results
@@ -210,19 +209,18 @@ def comparisons(
                         continue
                     if a.data_key == b.data_key and _budget(a, records) == _budget(b, records):
                         differences = found.setdefault((called(a), called(b)), {})
-                        differences |= {(split, m): difference(store, a, b, split, m, records) for m in METRICS}
+                        differences |= {(split, m): difference(store, a, b, split, m) for m in METRICS}
         for (a_name, b_name), differences in found.items():
             yield Comparison(a_name, b_name, differences)
 
 
-def difference(store: Store, a: Row, b: Row, split: Split, metric: str, records: Mapping[str, Record]) -> Difference:
+def difference(store: Store, a: Row, b: Row, split: Split, metric: str) -> Difference:
     """A minus B of two rows' predictions, paired by seed and example."""
-    data = records[a.run_ids[0]].data
-    predictions_a, predictions_b = (
-        {seed: store.predictions(run_id, split) for seed, run_id in zip(row.seeds, row.run_ids, strict=True)}
-        for row in (a, b)
-    )
-    return inference.paired_difference(predictions_a, predictions_b, data.options if data else None, metric, RESAMPLES)
+    runs = [dict(zip(row.seeds, row.run_ids, strict=True)) for row in (a, b)]
+    found = inference.difference(*seed_results.of_runs(store, runs, split), metric)
+    if found is None:
+        raise DataError(f"{a.label} and {b.label} have no seed in common: they can't be paired")
+    return found
 
 
 def verdict(difference: Difference) -> str:

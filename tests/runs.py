@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from harness.leaderboard.seed_results import SeedResults
 from harness.record import Cost, Data, Provenance, Record
-from harness.stats import inference
+from harness.stats import inference, replicates
 from harness.store import PredictionRow, Store, predictions_frame
 
 GOLD = [0, 1, 0, 1, 0, 1, 0, 1]
@@ -73,3 +76,28 @@ def add(
     done = fields.get("status", "done") == "done"
     frame = answers(right, order, splits) if done else None
     return store.write(record(method, seed, frame, **fields), frame)
+
+
+def results_of(
+    *rows: Mapping[int, pd.DataFrame], labels: int | None = None, metrics: Sequence[str] = ("accuracy",)
+) -> list[SeedResults]:
+    """What a ranking would know of rows, each given as its predictions by seed."""
+    order = replicates.ExampleOrder()
+    found = []
+    for row in rows:
+        taken = [order.take(pa.Table.from_pandas(row[seed], preserve_index=False)) for seed in sorted(row)]
+        (key,) = {key for key, _ in taken}
+        chosen_rn = np.stack([chosen_n for _, chosen_n in taken])
+        made = replicates.replicate_all(order.sets[key], chosen_rn, labels, metrics)
+        found.append(
+            SeedResults(
+                seeds=tuple(sorted(row)),
+                groups=order.sets[key].groups,
+                size=chosen_rn.shape[1],
+                examples=key,
+                choices=chosen_rn,
+                points={name: one.points_r for name, one in made.items()},
+                replicates={n: None if m.replicates_rn is None else m.replicates_rn.T for n, m in made.items()},
+            )
+        )
+    return found

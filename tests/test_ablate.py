@@ -14,8 +14,9 @@ from common import Cli
 from harness import registry
 from harness.config import SuiteConfig, SuiteRun, parse
 from harness.errors import ConfigError, StoreError
-from harness.experiments import ablation as ablate
-from harness.experiments.ablation import Ablation, Line
+from harness.experiments import ablation as experiment
+from harness.leaderboard import ablation as ablate
+from harness.leaderboard.ablation import Ablation, AblationLine
 from harness.record import Cost, Data, Provenance, Record
 from harness.report import ablation as ablation_page
 from harness.stats import inference
@@ -47,7 +48,7 @@ def suite(toy: str, ladder: str, runs: Sequence[dict[str, Any]], **changes: Any)
 
 def test_the_method_says_what_its_parts_are(toy: str, toy_ladder: str) -> None:
     made = suite(toy, toy_ladder, [{"method": "zero_shot"}, {"method": "parted", "settings": {"loud": True}}])
-    kept, left_out = ablate.variants("parted", made)
+    kept, left_out = experiment.variants("parted", made)
     assert [(v.label, v.part, v.run.method, v.run.settings) for v in kept] == [
         ("full", "full", "parted", {"loud": True}),
         ("-warmth", "ablation", "parted", {"loud": True, "warmth": 0.001}),
@@ -58,16 +59,16 @@ def test_the_method_says_what_its_parts_are(toy: str, toy_ladder: str) -> None:
         "louder": "the same run as 'full'",
         "colder": "parted: warmth = -1.0: expected a number from 0",
     }
-    assert len(ablate.configs(made, kept)) == 6
+    assert len(experiment.configs(made, kept)) == 6
 
 
 def test_a_suite_without_the_method_is_refused(toy: str, toy_ladder: str) -> None:
     with pytest.raises(ConfigError, match="has no run of 'parted'"):
-        ablate.variants("parted", suite(toy, toy_ladder, [{"method": "finetune"}]))
+        experiment.variants("parted", suite(toy, toy_ladder, [{"method": "finetune"}]))
 
 
 def test_a_suite_of_its_own_has_the_rivals_that_exist() -> None:
-    table = ablate.suite_table("offline_kd", [0, 1, 2], ["toy"], "S", "tiny")
+    table = experiment.suite_table("offline_kd", [0, 1, 2], ["toy"], "S", "tiny")
     assert [(run["method"], run["student"]) for run in table["runs"]] == [
         ("offline_kd", "S"),
         ("zero_shot", "S"),
@@ -123,9 +124,9 @@ def add(store: Store, run_id: str, right: Sequence[int], seed: int, flops: float
     return run_id
 
 
-def line(label: str, part: Any, ids: Sequence[str], **settings: Any) -> Line:
+def line(label: str, part: Any, ids: Sequence[str], **settings: Any) -> AblationLine:
     runs = {"toy": dict(enumerate(ids))}
-    return Line(label=label, part=part, method="finetune", student="S", settings=settings, runs=runs)
+    return AblationLine(label=label, part=part, method="finetune", student="S", settings=settings, runs=runs)
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ def planned(tmp_path: Path) -> tuple[Ablation, Store]:
 
 def test_differences_costs_and_holm(planned: tuple[Ablation, Store]) -> None:
     ablation, store = planned
-    full, heart, hat, rival = ablate.evaluated(ablation, store, resamples=2000).tables["toy"]
+    full, heart, hat, rival = ablate.evaluated(ablation, store).tables["toy"]
     assert full.figures["test/accuracy"].value.value == 1
     assert full.figures["test/accuracy"].difference is None
     assert heart.changed == {"heart": False}
@@ -192,7 +193,7 @@ def test_the_page_comes_from_stored_records(planned: tuple[Ablation, Store]) -> 
     assert [cell.strip() for cell in heart.split("|")][2:5] == ["2", "25.0", "-75.0"]
     assert "| 2 (-1) | 4 (+0) |" in heart
     assert str(store.root) not in text  # no machine's own paths
-    assert "Told apart from finetune in accuracy (Holm, 0.05): -heart (-75.0)" in text
+    assert "Significantly different from finetune in accuracy (Holm, 0.05): -heart (-75.0)" in text
 
 
 def test_a_store_without_it_or_with_a_damaged_one(planned: tuple[Ablation, Store]) -> None:

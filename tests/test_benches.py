@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from runs import results_of
 
 from harness.config import RunConfig, parse
 from harness.errors import StoreError
+from harness.leaderboard.inference import difference
 from harness.leaderboard.leaderboard import table
 from harness.planning import plan
 from harness.record import Cost, Data, Provenance, Record
@@ -105,9 +107,10 @@ def test_the_page_holds_the_differences(results_page: ModuleType, store: Store) 
 
 def p_of(store: Store, a: str, b: str) -> float:
     of_a, of_b = ({seed: store.predictions(f"{name}-{seed}") for seed in (0, 1)} for name in (a, b))
-    p = inference.paired_difference(of_a, of_b, DATA.options, "accuracy", 10_000).p
-    assert p is not None
-    return p
+    found = difference(*results_of(of_a, of_b, labels=2), "accuracy")
+    assert found is not None
+    assert found.p is not None
+    return found.p
 
 
 def test_the_page_says_where_its_figures_come_from(results_page: ModuleType, store: Store) -> None:

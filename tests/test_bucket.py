@@ -13,7 +13,7 @@ from common import Cli
 from runs import add, answers, record
 
 from harness.errors import StoreError
-from harness.experiments import ablation as ablate
+from harness.leaderboard import ablation as ablate
 from harness.leaderboard.leaderboard import table
 from harness.store import Store, maintenance
 from harness.store.compaction import compact
@@ -212,7 +212,7 @@ def test_a_compacted_store_is_ranked_with_few_requests(
 
 
 def test_an_ablation_is_kept_in_the_bucket(store: Store) -> None:
-    line = ablate.Line(label="full", part="full", method="m", student="S", settings={}, runs={})
+    line = ablate.AblationLine(label="full", part="full", method="m", student="S", settings={}, runs={})
     ablation = ablate.Ablation(name="trial", method="m", lines=(line,))
     with pytest.raises(StoreError, match=f"no ablation 'trial' in '{store.url}'"):
         ablate.load(store, "trial")

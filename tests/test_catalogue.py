@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from runs import DATA, add, answers
+from runs import DATA, add, answers, results_of
 
 from harness.leaderboard import build
+from harness.leaderboard.inference import intervals
 from harness.leaderboard.leaderboard import Filters, Ranking, ranking, table
 from harness.record import SCHEMA_VERSION, Interval
 from harness.stats import inference, replicates
@@ -72,22 +73,18 @@ def test_a_ranking_reads_the_same_before_and_after(filled: Store, metric: str) -
     assert len(before) == 4
 
 
-def test_draws_are_those_of_the_bootstrap(filled: Store) -> None:
+def test_replicates_are_those_of_the_predictions(filled: Store) -> None:
     compact(filled)
     for metric in ("accuracy", "macro_f1"):
         for row in table(filled, metric=metric):
             if not row.values:
                 continue
-            frames = [filled.predictions(run_id, "test") for run_id in row.run_ids]
-            expected = inference.across_seeds(frames, DATA.options, metric)
-            found = row.values[metric]
-            assert [found.value, found.low, found.high] == pytest.approx(
-                [expected.value, expected.low, expected.high], abs=1e-7
-            )
+            frames = {seed: filled.predictions(i, "test") for seed, i in zip(row.seeds, row.run_ids, strict=True)}
+            assert row.values[metric] == intervals(results_of(frames, labels=2, metrics=[metric]), metric)[0]
 
 
 @pytest.mark.parametrize(("groups", "labels", "known"), [(40, 4, True), (40, 4, False), (7, 2, True), (1, 3, True)])
-def test_draws_of_many_runs_at_once(groups: int, labels: int, known: bool) -> None:
+def test_replicates_of_many_runs_at_once(groups: int, labels: int, known: bool) -> None:
     """Against `stats.summarise` of each run alone; some answers are missing."""
     rng = np.random.default_rng(0)
     gold = rng.integers(0, labels, 60)
@@ -104,12 +101,12 @@ def test_draws_of_many_runs_at_once(groups: int, labels: int, known: bool) -> No
     order = replicates.ExampleOrder()
 
     key, _ = order.take(pa.Table.from_pandas(frame.assign(chosen=chosen_rn[0]), preserve_index=False))
-    drawn = replicates.draw_all(order.sets[key], chosen_rn, labels if known else None, inference.METRICS)
+    drawn = replicates.replicate_all(order.sets[key], chosen_rn, labels if known else None, inference.METRICS)
     names = [str(k) for k in range(labels)] if known else None
     for r, chosen in enumerate(chosen_rn):
         alone = inference.summarise(frame.assign(chosen=chosen), names)
         for metric, of_runs in drawn.items():
-            draws = None if of_runs.draws_rn is None else of_runs.draws_rn[r]
+            draws = None if of_runs.replicates_rn is None else of_runs.replicates_rn[r]
             found = inference.interval(float(of_runs.points_r[r]), draws)
             wanted = alone[metric]
             assert [found.value, found.low, found.high] == pytest.approx(
@@ -118,15 +115,15 @@ def test_draws_of_many_runs_at_once(groups: int, labels: int, known: bool) -> No
 
 
 def test_packing_loses_nothing() -> None:
-    golds_n = np.full(replicates.RESAMPLES, 7)
+    examples_per_replicate = np.full(replicates.RESAMPLES, 7)
     right_rn = np.random.default_rng(0).integers(0, 8, (3, replicates.RESAMPLES))
-    draws_rn = right_rn / golds_n
-    rounded_rn = replicates.kept("macro_f1", draws_rn)
-    for metric, given_rn in (("accuracy", draws_rn), ("macro_f1", rounded_rn)):
-        rows = [replicates.encode(metric, draws_n, golds_n) for draws_n in given_rn]
+    replicates_rn = right_rn / examples_per_replicate
+    rounded_rn = replicates.as_stored("macro_f1", replicates_rn)
+    for metric, given_rn in (("accuracy", replicates_rn), ("macro_f1", rounded_rn)):
+        rows = [replicates.encode(metric, replicates_n, examples_per_replicate) for replicates_n in given_rn]
         column = pa.chunked_array([replicates.to_column(metric, [*rows, None])])
         assert column.null_count == 1
-        assert (replicates.from_column(metric, column.slice(0, 3), golds_n) == given_rn).all()
+        assert (replicates.from_column(metric, column.slice(0, 3), examples_per_replicate) == given_rn).all()
     for chosen in ([-1, 0, 127], [-1, 0, 128]):
         one = replicates.pack_choices(np.array(chosen, dtype=np.int16))
         assert replicates.unpack_choices([one], 3).tolist() == [chosen]
@@ -136,8 +133,8 @@ def test_runs_in_another_order_are_brought_into_one(store: Store) -> None:
     add(store, "a", [0, 1, 2], 0)
     add(store, "a", [5, 6], 1, order=[3, 1, 0, 7, 6, 5, 4, 2])
     (row,) = table(store)
-    expected = inference.across_seeds([store.predictions(f"a-S-{seed}") for seed in (0, 1)], DATA.options)
-    assert row.values["accuracy"] == expected
+    (expected,) = results_of({seed: store.predictions(f"a-S-{seed}") for seed in (0, 1)}, labels=2)
+    assert row.values["accuracy"] == intervals([expected], "accuracy")[0]
     compact(store)
     assert table(store) == [row]
 

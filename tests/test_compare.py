@@ -10,8 +10,9 @@ from runs import DATA, add
 
 from harness.errors import ConfigError, DataError, StoreError
 from harness.leaderboard import leaderboard
-from harness.leaderboard.compare import Parted, compare, sides, to_json, to_text
-from harness.report import text
+from harness.leaderboard.compare import Disagreement, compare, sides
+from harness.report.comparison import to_json, to_text
+from harness.report.text import to_text as leaderboard_text
 from harness.store import Store
 
 
@@ -44,7 +45,7 @@ def test_rows_over_their_seeds(store: Store) -> None:
     assert found.agreement.value == pytest.approx(9 / 16)
     # e5 to e7 part both seeds, e4 the first alone: it comes last. Gold is k mod 2, a wrong choice the other one.
     assert [p.id for p in found.parted] == ["e5", "e6", "e7", "e4"]
-    assert found.parted[0] == Parted("e5", "i5", "count", 1, (1, 1), (0, 0))
+    assert found.parted[0] == Disagreement("e5", "i5", "count", 1, (1, 1), (0, 0))
     text = to_text(found)
     assert found.power is not None
     assert found.power.difference == found.difference.value
@@ -84,7 +85,9 @@ def test_who_is_not_meant(store: Store) -> None:
     with pytest.raises(StoreError, match="could be any of 2"):
         sides(store, "finetune-S", "offline_kd")
     add(store, "finetune", 3, student="L", run_id="large")
-    with pytest.raises(ConfigError, match="'finetune' could be any of: finetune@L; finetune@S; add what tells"):
+    with pytest.raises(
+        ConfigError, match="'finetune' could be any of: finetune@L; finetune@S; add what distinguishes them"
+    ):
         sides(store, "finetune", "offline_kd")
     add(store, "finetune", status="failed", run_id="broken")
     with pytest.raises(ConfigError, match="run broken is failed: expected a finished run"):
@@ -133,4 +136,4 @@ def test_the_ranking_has_places(store: Store, tmp_path: Path) -> None:
     best, worst = leaderboard.table(two)
     assert (best.method, best.rank_low, best.rank_high, best.tier) == ("offline_kd", 1, 1, (1,))
     assert (worst.method, worst.rank_low, worst.rank_high, worst.tier) == ("finetune", 2, 2, (2,))
-    assert "rows that share a tier are not significantly different" in text.to_text([best, worst])
+    assert "rows that share a tier are not significantly different" in leaderboard_text([best, worst])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from runs import results_of
 from scipy.stats import t
 from statsmodels.stats.power import TTestPower
 
 from harness.errors import DataError
+from harness.leaderboard.inference import paired_difference
 from harness.stats import power
 from harness.stats.power import Noise
 
@@ -44,6 +46,14 @@ def test_needed_is_the_fewest() -> None:
     assert power.needed(Noise(0.1, 0.0, None, 500, 1), 0.02).seeds is None
 
 
+def noise(a: dict[int, pd.DataFrame], b: dict[int, pd.DataFrame]) -> Noise:
+    """The noise of a difference in accuracy, from predictions on the same seeds."""
+    rows = results_of(a, b)
+    point_s, replicates_ns = paired_difference(rows[0], rows[1], sorted(a), "accuracy")
+    assert replicates_ns is not None
+    return power.noise(point_s, replicates_ns, rows[0].groups)
+
+
 def test_noise_is_measured() -> None:
     """Differences made of known parts, 4,000 images and 40 seeds: what is found is near what was put in."""
     rng = np.random.default_rng(0)
@@ -56,22 +66,17 @@ def test_noise_is_measured() -> None:
     own = {seed: rng.random(4000) < 0.5 for seed in range(40)}
     a = {seed: run(shared_c | own[seed]) for seed in own}
     b = {seed: run(~shared_c & (rng.random(4000) < 0.5)) for seed in own}
-    found = power.noise(a, b, None, resamples=1000)
+    found = noise(a, b)
     # A - B: on shared images 1; elsewhere mean 0 and variance 1/2 within a seed, nothing that all seeds share.
     assert found.images == pytest.approx(0.2 * 0.8, rel=0.1)
     assert found.answers == pytest.approx(0.8 * 0.5, rel=0.1)
     assert found.seeds == pytest.approx(0, abs=5e-5)
     assert (found.measured_groups, found.measured_seeds) == (4000, 40)
-    single = power.noise({0: a[0]}, {0: b[0]}, None, resamples=1000)
+    single = noise({0: a[0]}, {0: b[0]})
     assert single.images == pytest.approx(0.2 * 0.8 + 0.8 * 0.5, rel=0.1)
     assert single.seeds is None
 
 
 def test_bad_input() -> None:
-    frame = pd.DataFrame({"id": ["e"], "group": ["i"], "category": "", "gold": [0], "chosen": [0]})
-    with pytest.raises(DataError, match="no seed in common"):
-        power.noise({0: frame}, {1: frame}, None)
-    with pytest.raises(DataError, match="a single group"):
-        power.noise({0: frame}, {0: frame}, None)
     with pytest.raises(DataError, match="3 seeds: how seeds differ was measured on a single one"):
         power.detectable(Noise(0.1, 0.0, None, 500, 1), seeds=3)

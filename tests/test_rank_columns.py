@@ -9,11 +9,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from common import Cli
-from runs import DATA, add
+from runs import DATA, GOLD, add, results_of
 
 from harness.errors import ConfigError
+from harness.leaderboard import inference
 from harness.leaderboard.extra_columns import with_pareto
 from harness.leaderboard.leaderboard import ranking
 from harness.leaderboard.schema import Filters, Overall, Ranking, Row
@@ -172,18 +174,20 @@ def test_distillation_is_that_of_the_predictions(store: Store) -> None:
     found = before["offline_kd@S"].distil
     assert found is not None
     assert (found.teacher, found.baseline, found.why) == ("finetune@L", "finetune@S", "")
-    student, direct, teacher = (
+    frames = (
         {seed: store.predictions(f"{name}-{seed}", "test") for seed in (0, 1)}
         for name in ("offline_kd-S", "finetune-S", "finetune-L")
     )
-    wanted = distillation.gap_closed(student, direct, teacher, DATA.options)
+    sides = results_of(*frames, labels=2)
+    drawn = [d_ns for side in sides if (d_ns := side.replicates["accuracy"]) is not None]
+    wanted = distillation.gap_closed(np.stack([side.points["accuracy"] for side in sides]), np.stack(drawn), 8)
     assert (found.gap_closed, found.gap) == (wanted.closed, wanted.gap)
     assert found.gap_closed is not None
     assert found.gap_closed.value == pytest.approx((6 / 8 - 3 / 8) / (8 / 8 - 3 / 8))
-    assert found.agreement == distillation.agreement(student, teacher)
-    errors = distillation.errors(student, teacher)
-    assert (found.inherited, found.copied) == (errors.inherited, errors.copied)
-    assert (found.introduced, found.fixed) == (errors.introduced, errors.fixed)
+    student, teacher = (inference.choices_of(side, [0, 1]) for side in (sides[0], sides[2]))
+    shares = distillation.shares(student, teacher, np.array(GOLD), np.arange(8), 8)
+    assert (found.agreement, found.inherited, found.copied) == (shares["same"], shares["inherited"], shares["copied"])
+    assert (found.introduced, found.fixed) == (shares["introduced"], shares["fixed"])
     assert before["finetune@L"].distil is None  # the teacher itself
     tuned = before["finetune@S"].distil
     assert tuned is not None
@@ -198,7 +202,7 @@ def test_the_teacher_and_the_baseline_may_be_named(store: Store) -> None:
     of_s = found["finetune@S"].distil
     assert of_s is not None
     assert (of_s.teacher, of_s.baseline) == ("offline_kd@S", "finetune@L")
-    assert "isn't told apart from the baseline, or is below it" in of_s.why
+    assert "isn't significantly above the baseline" in of_s.why
     narrowed = rows(store, columns=("distil",), teacher="finetune@L", method="offline_kd")
     assert narrowed.keys() == {"offline_kd@S", "finetune@L", "majority@"}  # a row that is named stays in
 
@@ -233,7 +237,10 @@ def test_power_is_that_of_the_predictions(store: Store) -> None:
     assert told is not None
     assert told.against == "finetune@L"
     a, b = ({s: store.predictions(f"{name}-{s}", "test") for s in (0, 1)} for name in ("offline_kd-S", "finetune-L"))
-    noise = power.noise(a, b, DATA.options)
+    one, other = results_of(a, b, labels=2)
+    point_s, replicates_ns = inference.paired_difference(one, other, [0, 1], "accuracy")
+    assert replicates_ns is not None
+    noise = power.noise(point_s, replicates_ns, 8)
     assert told.difference == pytest.approx(6 / 8 - 8 / 8)
     assert told.detectable == pytest.approx(power.detectable(noise))
     needed = power.needed(noise, told.difference)
@@ -249,15 +256,15 @@ def test_power_is_that_of_the_predictions(store: Store) -> None:
 
 def test_enough_is_no_more() -> None:
     noise = power.Noise(images=0.1, answers=0.2, seeds=0.0001, measured_groups=500, measured_seeds=3)
-    sure = power.told_apart_by(noise, 0.5)
+    sure = power.power_report(noise, 0.5)
     assert (sure.images, sure.seeds, sure.more_images, sure.more_seeds) == (500, 3, 0, 0)
-    unsure = power.told_apart_by(noise, 0.04)
+    unsure = power.power_report(noise, 0.04)
     needed = power.needed(noise, 0.04)
     assert needed.groups is not None
     assert needed.seeds is not None
     assert (unsure.more_images, unsure.more_seeds) == (needed.groups - 500, needed.seeds - 3)
-    assert power.told_apart_by(noise, 0.001).more_seeds is None
-    same = power.told_apart_by(power.Noise(0.0, 0.0, 0.0, 500, 3), 0.0)
+    assert power.power_report(noise, 0.001).more_seeds is None
+    same = power.power_report(power.Noise(0.0, 0.0, 0.0, 500, 3), 0.0)
     assert (same.detectable, same.images, same.more_images, same.more_seeds) == (0, None, None, None)
 
 
@@ -286,8 +293,14 @@ def test_aggregates_over_benchmarks(store: Store) -> None:
             "toy2": {"finetune@S": "t2", "offline_kd@S": "o2"},
         }.items()
     }
-    wanted = aggregate.aggregates(frames, dict.fromkeys(frames, DATA.options))
-    for name, one in wanted.items():
+    figures = []
+    for number, rows_of in enumerate(frames.values()):
+        sides = results_of(*rows_of.values(), labels=2)
+        points = [side.points["accuracy"] for side in sides]
+        drawn = [d_ns for side in sides if (d_ns := side.replicates["accuracy"]) is not None]
+        other_order = [drawn_ns[:: 1 - 2 * number] for drawn_ns in drawn]
+        figures.append(aggregate.benchmark_figures(points, other_order, [8, 8], number))
+    for name, one in zip(frames["toy"], aggregate.aggregated(figures), strict=True):
         for figure in ("mean", "iqm"):
             mine, theirs = getattr(found[name], figure), getattr(one, figure)
             assert [mine.value, mine.low, mine.high] == pytest.approx([theirs.value, theirs.low, theirs.high], abs=0.05)

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from common import Cli, lacking
-from runs import DATA, add
+from runs import DATA, add, results_of
 
 from harness.errors import ConfigError
+from harness.leaderboard import inference
 from harness.leaderboard.leaderboard import table, tables
 from harness.leaderboard.schema import Filters, Row
 from harness.record import Interval
@@ -23,7 +24,6 @@ from harness.report.format import difference, percent
 from harness.report.html import to_html
 from harness.report.latex import to_latex
 from harness.report.text import to_json, to_markdown, to_text
-from harness.stats import inference
 from harness.store import Store
 
 EVIL = "<script>alert(1)</script>"
@@ -107,11 +107,12 @@ def test_differences_to_a_baseline_are_paired(store: Store) -> None:
     assert delta is not None
     assert delta.value == pytest.approx(3 / 8)
     a, b = ({s: store.predictions(f"{m}-S-{s}") for s in (0, 1)} for m in ("hkd4vlm", "finetune"))
-    wanted = inference.paired_difference(a, b, DATA.options, resamples=inference.RESAMPLES)
+    wanted = inference.difference(*results_of(a, b, labels=2), "accuracy")
+    assert wanted is not None
     assert (delta.low, delta.high, delta.p, delta.seeds) == (wanted.low, wanted.high, wanted.p, (0, 1))
-    control = rows["majority@"].delta  # seed 0 alone is in common
+    control = rows["majority@"].delta  # 4 of 8 whatever the seed, to 4 and 5
     assert control is not None
-    assert (control.value, control.seeds) == (0, (0,))
+    assert (control.value, control.seeds) == (-1 / 16, (0, 1))
     assert tables(store, Filters(baseline="finetune@S"))[1].rows[0].delta is None
     assert [Row(**row) for row in json.loads(to_json(found.rows))["rows"]] == list(found.rows)
 

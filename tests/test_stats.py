@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from runs import results_of
 from scipy.stats import norm, t, ttest_1samp
 from sklearn.metrics import f1_score
 
 from harness.errors import ConfigError, DataError
+from harness.leaderboard.inference import difference, intervals, shared_seeds
+from harness.record import Interval
 from harness.stats import bootstrap, inference
+from harness.stats.inference import Difference
 from harness.stats.metrics import Floats
 
 
@@ -30,16 +34,33 @@ def noisy(seed: int, right: float = 0.7, groups: int = 30, per_group: int = 3) -
     return frame(np.repeat(np.arange(groups), per_group), gold, chosen)
 
 
+def across_seeds(runs: list[pd.DataFrame], metric: str = "accuracy") -> Interval:
+    """The mean over runs of several seeds with its interval, as a ranking has it."""
+    return intervals(results_of(dict(enumerate(runs)), metrics=[metric]), metric)[0]
+
+
+def paired(a: dict[int, pd.DataFrame], b: dict[int, pd.DataFrame]) -> Difference:
+    """A minus B in accuracy, as a ranking has it."""
+    found = difference(*results_of(a, b), "accuracy")
+    assert found is not None
+    return found
+
+
 # ------------------------------------------------------------------------------------- golden vectors
 
 
-def difference(
+def plain_difference(
     a: pd.DataFrame, b: pd.DataFrame, labels: list[str], metric: str, resamples: int, seed: int
 ) -> tuple[float, Floats]:
     """A minus B, and its plain resamples over groups."""
-    found = bootstrap.resampled([a, b], labels, metric, resamples, seed)
-    assert found.drawn_ns is not None
-    return float(found.point_s[0] - found.point_s[1]), found.drawn_ns[:, 0] - found.drawn_ns[:, 1]
+    group_n, groups = bootstrap.group_numbers(a["group"])
+    figures = []
+    for side in (a, b):
+        units = bootstrap.tallies_of(side, group_n, groups, metric, labels)
+        formula = bootstrap.formula_of(metric, units.sum(0), labels)
+        figures.append((formula(units.sum(0)), formula(bootstrap.resampled_sums(units, resamples, seed))))
+    (value_a, drawn_a), (value_b, drawn_b) = figures
+    return float(value_a - value_b), drawn_a - drawn_b
 
 
 @pytest.mark.parametrize("name", ["clusters_120", "clusters_30", "all_clusters_size_1"])
@@ -50,7 +71,7 @@ def test_golden_accuracy_difference(golden: Path, name: str) -> None:
     a, b = (frame(case["cluster"], ones, case[f"correct_{side}"]) for side in "AB")
     options = {"resamples": case["n_resamples"], "seed": case["seed"]}
 
-    value, drawn_n = difference(b, a, ["wrong", "right"], "accuracy", **options)
+    value, drawn_n = plain_difference(b, a, ["wrong", "right"], "accuracy", **options)
     assert value == pytest.approx(scores["difference_B_minus_A"], rel=1e-9)
     plain = inference.interval(value, drawn_n)
     assert [plain.low, plain.high] == pytest.approx(scores["ci95_percentile"], rel=1e-9)
@@ -58,7 +79,7 @@ def test_golden_accuracy_difference(golden: Path, name: str) -> None:
     # What is said of a difference is wider by what few images hide: t instead of the normal, C - 1 instead of C.
     count = len(set(case["cluster"]))
     wider = t.ppf(0.975, count - 1) / norm.ppf(0.975) * np.sqrt(count / (count - 1))
-    said = inference.paired_difference({0: b}, {0: a}, ["wrong", "right"], "accuracy", **options)
+    said = inference.seeds_difference(np.array([value]), drawn_n[:, None], groups=count)
     assert [said.low, said.high] == pytest.approx([value + wider * (x - value) for x in (plain.low, plain.high)])
     assert said.p == pytest.approx(scores["p_two_sided"], abs=0.02)
     for side, answers in (("A", a), ("B", b)):
@@ -71,7 +92,7 @@ def test_golden_macro_f1_difference(golden: Path) -> None:
     known = json.loads((golden / "stats_bootstrap.json").read_text())
     case, scores = known["predictions"]["macro_f1_difference"], known["scores"]["macro_f1_difference"]
     a, b = (frame(case["cluster"], case["y"], case[f"pred_{side}"]) for side in "AB")
-    value, drawn_n = difference(b, a, list("xyz"), "macro_f1", resamples=case["n_resamples"], seed=case["seed"])
+    value, drawn_n = plain_difference(b, a, list("xyz"), "macro_f1", resamples=case["n_resamples"], seed=case["seed"])
     assert value == pytest.approx(scores["difference_B_minus_A"], rel=1e-9)
     plain = inference.interval(value, drawn_n)
     assert [plain.low, plain.high] == pytest.approx(scores["ci95_percentile"], rel=1e-9)
@@ -120,13 +141,13 @@ def test_summary_equals_the_loop_over_resamples() -> None:
     assert list(summary) == ["accuracy", "macro_f1", "micro_f1", "accuracy/count", "accuracy/object"]
 
 
-def test_the_drawn_figures_of_seeds_share_their_groups() -> None:
-    runs = [noisy(s, 0.8) for s in range(3)]
-    found = bootstrap.resampled(runs, None, "accuracy", 60, 2)
-    groups = np.random.default_rng(2).integers(0, 30, size=(60, 30))
-    right_scg = np.stack([(f["gold"] == f["chosen"]).to_numpy().reshape(30, 3) for f in runs])
-    assert found.point_s == pytest.approx(right_scg.mean((1, 2)))
-    assert found.drawn_ns == pytest.approx(np.array([[right[g].mean() for right in right_scg] for g in groups]))
+def test_the_replicates_of_seeds_share_their_groups() -> None:
+    runs = {s: noisy(s, 0.8) for s in range(3)}
+    (found,) = results_of(runs)
+    groups = np.random.default_rng(0).integers(0, 30, size=(inference.RESAMPLES, 30))
+    right_scg = np.stack([(f["gold"] == f["chosen"]).to_numpy().reshape(30, 3) for f in runs.values()])
+    assert found.points["accuracy"] == pytest.approx(right_scg.mean((1, 2)))
+    assert found.replicates["accuracy"] == pytest.approx(right_scg.mean(2)[:, groups].mean(2).T)
 
 
 # ------------------------------------------------------------------------------------------ by hand
@@ -134,28 +155,25 @@ def test_the_drawn_figures_of_seeds_share_their_groups() -> None:
 
 def test_a_sure_difference_has_the_smallest_p() -> None:
     gold, groups = [0] * 10, range(10)
-    found = inference.paired_difference(
-        {0: frame(groups, gold, [0] * 10)}, {0: frame(groups, gold, [1] * 10)}, None, resamples=99
-    )
-    assert (found.value, found.low, found.high, found.p) == (1, 1, 1, 2 / 100)
+    found = paired({0: frame(groups, gold, [0] * 10)}, {0: frame(groups, gold, [1] * 10)})
+    assert (found.value, found.low, found.high, found.p) == (1, 1, 1, 2 / 2001)
 
 
 def test_no_difference_has_p_one() -> None:
     same = {s: noisy(s) for s in range(2)}
-    found = inference.paired_difference(same, same, None, resamples=50)
+    found = paired(same, same)
     assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
 def test_the_spread_over_seeds_by_hand() -> None:
-    def spread(figures: list[float], drawn: list[list[float]]) -> bootstrap.Spread:
-        return bootstrap.spread(np.array(figures), bootstrap.covariance(np.array(drawn)), groups=11)
+    def spread(figures: list[float], drawn: list[list[float]]) -> bootstrap.VarianceComponents:
+        return bootstrap.variance_components(np.array(figures), bootstrap.covariance(np.array(drawn)), groups=11)
 
     # All three move together, by 0.1 up or down: variance 0.02, of which 11 groups show 10 / 11. Between: 0.01 / 3.
     found = spread([0.5, 0.6, 0.7], [[0.4, 0.5, 0.6], [0.6, 0.7, 0.8]])
     images, seeds = 0.022, 0.01 / 3
     assert (found.images, found.seeds, found.total) == pytest.approx((images, seeds, images + seeds))
     assert found.df == pytest.approx(1 / (seeds / found.total / 2 + images / found.total / 10))
-    assert found.shape == pytest.approx(1.1**0.5)
     # Two seeds that move against each other share nothing: the variance between them is all, with one df.
     against = spread([0.5, 0.7], [[0.4, 0.8], [0.6, 0.6]])
     assert (against.images, against.seeds, against.df) == pytest.approx((0, 0.01, 1))
@@ -187,21 +205,18 @@ def test_one_group_has_no_interval() -> None:
     summary = inference.summarise(one, list("abc"))
     assert summary["accuracy"].value == pytest.approx(2 / 3)
     assert summary["accuracy"].low is summary["accuracy"].high is None
-    assert inference.across_seeds([one, one], None).low is None
-    assert inference.paired_difference({0: one}, {0: one}, None).p is None
+    assert across_seeds([one, one]).low is None
+    assert paired({0: one}, {0: one}).p is None
 
 
 def test_one_seed_is_the_single_run_for_few_images() -> None:
     run = noisy(4)
     wider = t.ppf(0.975, 29) / norm.ppf(0.975) * np.sqrt(30 / 29)  # 30 images, see the golden differences
     for metric in inference.METRICS:
-        single, plain = (
-            inference.across_seeds([run], None, metric, seed=1),
-            inference.summarise(run, None, seed=1)[metric],
-        )
+        single, plain = across_seeds([run], metric), inference.summarise(run, None)[metric]
         assert single.value == pytest.approx(plain.value)
         off = [wider * (bound - plain.value) for bound in (plain.low, plain.high) if bound is not None]
-        assert [single.low, single.high] == pytest.approx([single.value + x for x in off])
+        assert [single.low, single.high] == pytest.approx([single.value + x for x in off], abs=1e-6)
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:
@@ -209,8 +224,8 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     gold, groups = [0] * 30, range(30)
     two_thirds = frame(groups, gold, [0, 0, 1] * 10)
     perfect, third = frame(groups, gold, [0] * 30), frame(groups, gold, [0, 1, 1] * 10)
-    steady = inference.across_seeds([two_thirds, two_thirds], None)
-    shaky = inference.across_seeds([perfect, third], None)
+    steady = across_seeds([two_thirds, two_thirds])
+    shaky = across_seeds([perfect, third])
     assert steady.value == pytest.approx(shaky.value)
     assert steady.low is not None
     assert shaky.low is not None
@@ -220,8 +235,7 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
 def test_shuffled_rows_are_paired_by_id() -> None:
     a, b = noisy(1), noisy(2)
     shuffled = b.sample(frac=1, random_state=0)
-    straight = inference.paired_difference({0: a}, {0: b}, None, resamples=50)
-    assert inference.paired_difference({0: a}, {0: shuffled}, None, resamples=50) == straight
+    assert paired({0: a}, {0: shuffled}) == paired({0: a}, {0: b})
 
 
 def test_macro_f1_over_the_options_or_over_the_letters_seen() -> None:
@@ -255,14 +269,18 @@ def test_bad_input() -> None:
     with pytest.raises(DataError, match="example 2 has no group"):
         inference.summarise(frame(["i", "j", None], [0, 0, 0], [0, 0, 0]), None)
     with pytest.raises(ConfigError, match="unknown metric 'acuracy'; did you mean 'accuracy'"):
-        inference.across_seeds([run], None, "acuracy")
+        across_seeds([run], "acuracy")
     with pytest.raises(ConfigError, match="did you mean 'accuracy/object'"):
-        inference.across_seeds([run], None, "accuracy/objekt")
-    with pytest.raises(DataError, match=r"no seed in common: one side has \[0\], the other \[1\]"):
-        inference.paired_difference({0: run}, {1: run}, None)
-    with pytest.raises(DataError, match=r"different examples .90 and 60. can't be paired"):
-        inference.across_seeds([run, run[:60]], None)
+        across_seeds([run], "accuracy/objekt")
     with pytest.raises(DataError, match="'e0' is predicted twice"):
-        inference.across_seeds([pd.concat([run, run[:1]])], None)
-    with pytest.raises(DataError, match="'e0' has another gold in another run"):
-        inference.across_seeds([run, run.assign(gold=(run["gold"] + 1) % 3)], None)
+        across_seeds([pd.concat([run, run[:1]])])
+
+
+def test_what_cannot_be_paired() -> None:
+    run = noisy(0)
+    assert shared_seeds(results_of({0: run, 1: run}, {1: run, 2: run}), "accuracy") == [1]
+    for other in ({1: run}, {0: run[:60]}, {0: run.assign(gold=(run["gold"] + 1) % 3)}):
+        a, b = results_of({0: run}, other)
+        assert shared_seeds([a, b], "accuracy") == []
+        assert difference(a, b, "accuracy") is None
+    assert shared_seeds(results_of({0: run}, {0: run}), "macro_f1") == []  # not computed

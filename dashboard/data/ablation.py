@@ -5,13 +5,13 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.errors import StoreError, UserError
-from harness.experiments.ablation import Ablation, Result, load
+from harness.leaderboard.ablation import Ablation, AblationResult, load
 from harness.report.ablation import SURE
 from harness.store import Store
 
 COLUMNS = ["line", "part", "value", "low", "high", "own", "own low", "own high", "p", "holm", "verdict", "TFLOP",
            "TFLOP change", "forwards", "forwards change", "seeds", "note", "changed"]  # fmt: skip
-SURELY, UNSURE, FULL, UNTESTED = "told apart (Holm)", "not told apart", "the full method", "not tested"
+SURELY, UNSURE, FULL, UNTESTED = "significant (Holm)", "not significant", "the full method", "not tested"
 
 
 def names(store: Store) -> list[str]:
@@ -48,9 +48,9 @@ def frame(ablation: Ablation, benchmark: str, figure: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _row(result: Result, figure: str) -> tuple[object, ...]:
+def _row(result: AblationResult, figure: str) -> tuple[object, ...]:
     found = result.figures.get(figure)
-    apart = found.difference if found else None
+    difference = found.difference if found else None
     own = found.value if found else None
     verdict = UNTESTED
     if result.part == "full":
@@ -60,7 +60,7 @@ def _row(result: Result, figure: str) -> tuple[object, ...]:
     return (
         result.label,
         result.part,
-        *((None, None, None) if apart is None else _points(apart.value, apart.low, apart.high)),
+        *((None, None, None) if difference is None else _points(difference.value, difference.low, difference.high)),
         *((None, None, None) if own is None else _points(own.value, own.low, own.high)),
         found.p if found else None,
         found.p_holm if found else None,
@@ -86,6 +86,7 @@ def in_words(frame_: pd.DataFrame, figure: str) -> str:
     if not len(tried):
         return "No ablation has been run on seeds that the full method has too."
     if not len(sure):
-        return f"None of the {len(tried)} ablations is told apart from the full method in {figure} (Holm, {SURE})."
-    told = ", ".join(f"{row.line} ({row.value:+.1f})" for row in sure.itertuples(index=False))
-    return f"Told apart from the full method in {figure} (Holm, {SURE}): {told}; {len(tried) - len(sure)} are not."
+        return f"None of {len(tried)} ablations differs significantly from the full method in {figure} (Holm, {SURE})."
+    listed = ", ".join(f"{row.line} ({row.value:+.1f})" for row in sure.itertuples(index=False))
+    others = len(tried) - len(sure)
+    return f"Significantly different from the full method in {figure} (Holm, {SURE}): {listed}; {others} are not."

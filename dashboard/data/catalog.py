@@ -11,7 +11,8 @@ from harness import registry
 from harness.api import Benchmark, From, Method
 from harness.authoring.method_docs import LADDER
 from harness.errors import DataError, StoreError, UserError
-from harness.leaderboard.schema import Row, Table
+from harness.leaderboard import inference, seed_results
+from harness.leaderboard.schema import Table
 from harness.report import describe
 from harness.stats import power
 from harness.stats.power import Noise
@@ -109,7 +110,7 @@ def settings(found: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["setting", "default", "type", "what it does"])
 
 
-# ------------------------------------------------------------------------- what can be told apart on it
+# ------------------------------------------------------------------------- what is distinguishable on it
 
 
 def by_size(examples: int) -> pd.DataFrame:
@@ -131,15 +132,15 @@ def measured(table: Table, store: Store) -> tuple[str, str, float, int, int] | N
             if not seeds:
                 continue
             try:
-                a, b = (_answers(row, table.split, seeds, store) for row in (first, second))
-                found = power.noise(a, b, None)
+                runs = [dict(zip(row.seeds, row.run_ids, strict=True)) for row in (first, second)]
+                a, b = seed_results.of_runs(store, runs, table.split)
             except (DataError, StoreError):
                 continue
-            least = power.detectable(found)
+            if not inference.shared_seeds([a, b], "accuracy"):
+                continue
+            point_s, replicates_ns = inference.paired_difference(a, b, seeds, "accuracy")
+            if replicates_ns is None:
+                continue
+            least = power.detectable(power.noise(point_s, replicates_ns, a.groups))
             return f"{first.label} {first.student}", f"{second.label} {second.student}", least, first.groups, len(seeds)
     return None
-
-
-def _answers(row: Row, split: str, seeds: Sequence[int], store: Store) -> dict[int, pd.DataFrame]:
-    runs = dict(zip(row.seeds, row.run_ids, strict=True))
-    return {seed: store.predictions(runs[seed], split) for seed in seeds}  # type: ignore[arg-type]

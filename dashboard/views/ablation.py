@@ -14,7 +14,7 @@ from dashboard.data import ablation as ablations
 from dashboard.data import store
 from dashboard.widgets import charts, dataframes, url_state
 from dashboard.widgets.escape import plain
-from harness.experiments import ablation as ablate
+from harness.leaderboard import ablation as ablate
 from harness.report.ablation import READING
 
 PARTS = {"ablation": "without a part", "rival": "other methods", "control": "controls"}
@@ -69,7 +69,7 @@ def _forest(frame: pd.DataFrame, figure: str) -> None:
         if part != "control" and not told:
             st.caption(
                 f"Differences with 95 % intervals, and p after Holm's correction. Circles in blue: {ablations.SURELY}; "
-                "grey diamonds: not told apart."
+                "grey diamonds: not significant."
             )
             told = True
         rows["p_text"] = ["" if pd.isna(p) else f"p {p:.2g}" for p in rows["holm"]]

@@ -140,7 +140,7 @@ def _power(name: str, examples: int | None) -> None:
     )
 
 
-@st.cache_data(max_entries=64, show_spinner="Measuring what can be told apart…")
+@st.cache_data(max_entries=64, show_spinner="Measuring what is distinguishable…")
 def _measured(name: str, key: str) -> list[str]:
     said = []
     for table in store.ranking(Filters(benchmark=name)).tables:

@@ -12,11 +12,11 @@ from dashboard.widgets import url_state
 from dashboard.widgets.escape import plain
 from harness.errors import ConfigError
 from harness.leaderboard import compare
-from harness.leaderboard.compare import Comparison, Parted, Side
+from harness.leaderboard.compare import Comparison, Disagreement, Side
 from harness.leaderboard.schema import Filters, Row
 from harness.record import Interval, Record
 from harness.report.format import percent
-from harness.stats import inference
+from harness.stats.bootstrap import METRICS
 from harness.stats.inference import Difference
 from harness.stats.metrics import NO_ANSWER
 
@@ -24,7 +24,7 @@ EVERY_SEED = "all"
 """All seeds that both sides have."""
 PER_PAGE = 25
 MOST = 10_000
-"""Examples that two sides part on of which the list knows."""
+"""Examples on which two sides disagree that the list knows."""
 
 
 def show() -> None:
@@ -57,13 +57,13 @@ def show() -> None:
     with at[3]:
         seed = url_state.one("Seeds", [EVERY_SEED, *map(str, common)], "seed", disabled=len(common) < 2)
     with at[4]:
-        metric = url_state.one("Metric", list(inference.METRICS), "metric")
+        metric = url_state.one("Metric", list(METRICS), "metric")
     if a.run_ids == b.run_ids:
         st.info("A and B are the same row: choose another one.", icon=":material/inbox:")
         return
     sides = tuple(_as_side(row, seed) for row in (a, b))
     compared = _compared(store.listing().key, sides[0], sides[1], split, metric)
-    _told(compared, a, b)
+    _overall_difference(compared, a, b)
     _by_category(compared)
     _errors(compared, leaderboard.named(a), leaderboard.named(b))
     _parted(compared, a, b)
@@ -110,7 +110,7 @@ def _compared(key: str, a: Side, b: Side, split: str, metric: str) -> Comparison
     return _kept_comparison(key, repr((a, b, split, metric)), (a, b), split, metric)
 
 
-@st.cache_resource(max_entries=8, show_spinner="Comparing, with 10,000 resamples…")
+@st.cache_resource(max_entries=8, show_spinner="Comparing…")
 def _kept_comparison(key: str, question: str, _sides: tuple[Side, Side], split: str, metric: str) -> Comparison:
     return compare.compare(store.store(), *_sides, split, metric, MOST)  # type: ignore[arg-type]
 
@@ -118,9 +118,9 @@ def _kept_comparison(key: str, question: str, _sides: tuple[Side, Side], split: 
 # ------------------------------------------------------------------------------------------- what is shown
 
 
-def _told(found: Comparison, a: Row, b: Row) -> None:
+def _overall_difference(found: Comparison, a: Row, b: Row) -> None:
     d = found.difference
-    real = "the data don't tell them apart" if d.low is None or d.low <= 0 <= (d.high or 0) else "they are told apart"
+    real = "not significant" if d.low is None or d.low <= 0 <= (d.high or 0) else "significant"
     seeds = "one seed" if len(d.seeds) == 1 else f"{len(d.seeds)} seeds"
     values = [percent(Interval(value=value)) for value in found.values]
     st.markdown(
@@ -205,7 +205,9 @@ def _parted(found: Comparison, a: Row, b: Row) -> None:
         wanted = url_state.several("Category", sorted({p.category for p in found.parted}), "category")
     kept = [p for p in found.parted if (not wanted or p.category in wanted) and who in ("either", _better(p))]
     known = "" if found.parted_in_all == len(found.parted) else f" (the first {len(found.parted):,} are known here)"
-    st.caption(f"{len(kept):,} of {found.parted_in_all:,} examples that they part on{known}; the clearest come first.")
+    st.caption(
+        f"{len(kept):,} of {found.parted_in_all:,} examples on which they disagree{known}; the clearest come first."
+    )
     if not kept:
         return
     page = url_state.turned(-(-len(kept) // PER_PAGE))
@@ -223,13 +225,19 @@ def _parted(found: Comparison, a: Row, b: Row) -> None:
     lines = []
     for p in kept[(page - 1) * PER_PAGE : page * PER_PAGE]:
         link = Link(p.id, "examples", {"run": both, "split": found.split, "id": p.id})
-        told = (_chosen(side, p.gold, option) for side in (p.a, p.b))
-        cells = (Cell(p.id, links=(link,)), Cell(p.category), Cell(option(p.gold)), *map(Cell, told), Cell(_better(p)))
+        answers = (_chosen(side, p.gold, option) for side in (p.a, p.b))
+        cells = (
+            Cell(p.id, links=(link,)),
+            Cell(p.category),
+            Cell(option(p.gold)),
+            *map(Cell, answers),
+            Cell(_better(p)),
+        )
         lines.append(Line(cells))
-    table(columns, lines, key="parted", caption="Examples on which A and B part")
+    table(columns, lines, key="parted", caption="Examples on which A and B disagree")
 
 
-def _better(p: Parted) -> str:
+def _better(p: Disagreement) -> str:
     right_a, right_b = (sum(k == p.gold for k in side) for side in (p.a, p.b))
     return "A" if right_a > right_b else "B"
 

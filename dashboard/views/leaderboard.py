@@ -11,7 +11,7 @@ from dashboard.data.leaderboard import ALWAYS, BoardColumn, Shown
 from dashboard.table import table
 from dashboard.widgets import overall, url_state
 from dashboard.widgets.escape import plain
-from harness.leaderboard.schema import AGGREGATES, Filters, Ranking, Row, Table
+from harness.leaderboard.schema import Filters, Ranking, Row, Table
 from harness.report import tables
 from harness.report.latex import to_latex
 from harness.report.text import to_csv, to_markdown
@@ -57,9 +57,7 @@ def show() -> None:
         search = url_state.words("Search", "q", placeholder="method, setting or student", icon=":material/search:")
         shown = Shown(shown.methods, shown.students, shown.budgets, search, shown.controls)
     if key is None:
-        overall.show(
-            url_state.ranked(filters.model_copy(update={"aggregate": AGGREGATES})), shown, columns_at, download_at
-        )
+        overall.show(filters, shown, columns_at, download_at)
     else:
         _one(filters.model_copy(update={"benchmark": key[0]}), key, shown, columns_at, download_at)
     _broken(runs)

@@ -25,7 +25,8 @@ from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from harness.config import SuiteConfig
-    from harness.experiments.ablation import Ablation, Variant
+    from harness.experiments.ablation import AblationVariant
+    from harness.leaderboard.ablation import Ablation
     from harness.store import Store
 
 
@@ -54,6 +55,7 @@ def ablate_(
     from harness.execution.console import RunConsole
     from harness.execution.launch import launch
     from harness.experiments import ablation
+    from harness.leaderboard import ablation as stored
     from harness.report import ablation as ablation_page
     from harness.store import Store
 
@@ -64,7 +66,7 @@ def ablate_(
         suite = _suite(method, file, benchmark, seeds, student, ladder, workers, data_dir, plugin, set_)
     if page is not None:
         name = suite.name if suite else f"{method}_ablation"
-        _write_page(page, ablation_page.page(ablation.evaluated(ablation.load(opened, name), opened), opened))
+        _write_page(page, ablation_page.page(stored.evaluated(stored.load(opened, name), opened), opened))
         return
     assert suite is not None
     kept, left_out = ablation.variants(method, suite)
@@ -74,8 +76,8 @@ def ablate_(
     laid_out = ablation.lay_out(method, suite, kept, left_out)
     with RunConsole() as console:
         failed = failures(launch(ablation.configs(suite, kept), opened, suite.name, console.on_event))
-    done = ablation.evaluated(laid_out, opened)
-    ablation.save(done, opened, ablation_page.to_markdown(done))
+    done = stored.evaluated(laid_out, opened)
+    stored.save(done, opened, ablation_page.to_markdown(done))
     _show(done, opened, as_json)
     for line in failed:
         say(line)
@@ -97,6 +99,7 @@ def _suite(
     from harness import registry
     from harness.config import SuiteConfig, parse, read_toml
     from harness.experiments import ablation
+    from harness.leaderboard.ablation import check_name
 
     numbers = _numbers(seeds) if seeds is not None else None
     if file is not None:
@@ -111,7 +114,7 @@ def _suite(
         table["seeds"] = numbers
     table = with_options(table, workers=workers, data_dir=data_dir, plugins=plugin, set_=set_)
     suite = parse(SuiteConfig, table, str(file) if file else "the command line")
-    ablation.check_name(suite.name)
+    check_name(suite.name)
     return suite
 
 
@@ -122,7 +125,7 @@ def _numbers(seeds: str) -> list[int]:
         raise ConfigError(f"--seeds {seeds!r}: expected whole numbers with commas, like 0,1,2") from None
 
 
-def _dry_run(suite: SuiteConfig, kept: list[Variant], left_out: dict[str, str], as_json: bool) -> None:
+def _dry_run(suite: SuiteConfig, kept: list[AblationVariant], left_out: dict[str, str], as_json: bool) -> None:
     """Price one run of each line: its other seeds cost the same."""
     from harness.experiments.ablation import configs
     from harness.planning import cost, plan

@@ -112,9 +112,10 @@ def compare_(
 ) -> None:
     """A minus B, paired by seed and example: overall, by category, whose errors, and where they part."""
     from harness.leaderboard import compare
+    from harness.report import comparison
     from harness.store import Store
 
     opened = Store(store)
     one, other = compare.sides(opened, a, b, split, benchmark)
     found = compare.compare(opened, one, other, split, metric, examples)
-    print(compare.to_json(found) if as_json else compare.to_text(found))
+    print(comparison.to_json(found) if as_json else comparison.to_text(found))

@@ -154,16 +154,17 @@ def _dry_run(configs: list[RunConfig], as_json: bool) -> None:
 
 def _print_rank(store: Store, benchmarks: Sequence[str]) -> None:
     from harness.leaderboard import leaderboard
-    from harness.report.text import to_text
+    from harness.report import text
 
     for benchmark in benchmarks:
-        print(to_text(leaderboard.table(store, benchmark=benchmark)))
+        print(text.to_text(leaderboard.table(store, benchmark=benchmark)))
 
 
 def _rank_json(store: Store, records: Sequence[Record]) -> Any:
     from harness.leaderboard import leaderboard
-    from harness.report.text import to_json
+    from harness.report import text
 
     return {
-        b: json.loads(to_json(leaderboard.table(store, benchmark=b))) for b in sorted({r.benchmark for r in records})
+        b: json.loads(text.to_json(leaderboard.table(store, benchmark=b)))
+        for b in sorted({r.benchmark for r in records})
     }

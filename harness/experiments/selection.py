@@ -33,9 +33,9 @@ from harness.experiments.sweep import (
     ranked,
     student_validations,
 )
+from harness.leaderboard import inference, seed_results
 from harness.planning import plan
 from harness.record import Record
-from harness.stats import inference
 from harness.store import Store
 
 SWEEPS = ".sweeps"
@@ -138,11 +138,9 @@ def _confirmed(search: Search, found: Outcome, store: Store, launch: Launch) -> 
     figures = {}
     if all(record.status == "done" for record in last):
         for split in (s for s in confirm.splits if s in last[0].metrics):
-            frames = [store.predictions(record.run_id, split) for record in last]
-            options = last[0].data.options if last[0].data else None
-            figures[split] = {
-                sweep.metric: inference.across_seeds(frames, options, sweep.metric, sweep.evaluate.resamples)
-            }
+            runs = {record.seed: record.run_id for record in last}
+            results = seed_results.of_runs(store, [runs], split, [sweep.metric])
+            figures[split] = {sweep.metric: inference.intervals(results, sweep.metric)[0]}
     return found.model_copy(update={"finalists": tuple(finalists), "winner": winner, "figures": figures})
 
 

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from harness.errors import ConfigError, DataError
+from harness.errors import DataError
 from harness.evaluation import controls
-from harness.leaderboard import extra_columns as columns
-from harness.leaderboard import inference
-from harness.leaderboard.extra_columns import Evidences
-from harness.leaderboard.inference import Evidence
+from harness.leaderboard import extra_columns, inference
+from harness.leaderboard.extra_columns import ResultsByRow
 from harness.leaderboard.query import Group, Stated
 from harness.leaderboard.schema import SHOWN, Filters, Row, Table
+from harness.leaderboard.seed_results import RunAnswers, SeedResults, of_row, read_answers
 from harness.record import Interval
-from harness.stats import inference as stats
-from harness.stats import replicates
-from harness.stats.metrics import Floats
-from harness.store.catalog import BATCH, ExampleCounts, View
+from harness.stats.bootstrap import METRICS
+from harness.stats.replicates import STORED_METRICS
+from harness.store.catalog import ExampleCounts, View
 from harness.store.index import RunSummary
 from harness.store.manifest import DataKey
 
@@ -37,24 +32,24 @@ def make_table(
     filters: Filters,
     figures: Stated,
     beside: Sequence[Group] = (),
-) -> tuple[Table, Evidences]:
+) -> tuple[Table, ResultsByRow]:
     """The table of these groups, best first, and what its rows rest on.
 
     `figures` are needed for a metric that only records state. Those `beside` aren't in the table, but may be the
     teachers of rows that are.
     """
-    lines = _lines(view, data_key, [*groups, *beside], filters, figures)
+    answers = _answers(view, data_key, [*groups, *beside], filters, figures)
     sizes = view.sizes(data_key)
-    pairs = [_row(data_key, group, filters, figures, lines, sizes) for group in [*groups, *beside]]
-    evidence = {row.run_ids: of_row for row, of_row in pairs}
+    pairs = [_row(data_key, group, filters, figures, answers, sizes) for group in [*groups, *beside]]
+    results = {row.run_ids: of_row for row, of_row in pairs}
     everyone = _with_figures([row for row, _ in pairs], [of_row for _, of_row in pairs])
     rows, others = everyone[: len(groups)], everyone[len(groups) :]
-    rows = inference.judged(rows, [evidence[row.run_ids] for row in rows], filters.baseline)
-    rows = columns.with_pareto(_flagged(rows))
+    rows = inference.ranked_with_intervals(rows, [results[row.run_ids] for row in rows], filters.baseline)
+    rows = extra_columns.with_pareto(_flagged(rows))
     if "distil" in filters.columns:
-        rows = columns.with_distil(rows, others, evidence, view.examples(data_key), filters)
+        rows = extra_columns.with_distil(rows, others, results, view.examples(data_key), filters)
     if "power" in filters.columns:
-        rows = columns.with_power(rows, evidence)
+        rows = extra_columns.with_power(rows, results)
     budgets = {row.budget for row in rows if row.kind == "run" and row.budget}
     table = Table(
         benchmark=data_key[0],
@@ -65,14 +60,14 @@ def make_table(
         rows=tuple(rows),
         budgets=tuple(sorted(budgets)),
     )
-    return table, evidence
+    return table, results
 
 
-def of_metric(evidence: Evidences, metric: str) -> Evidences:
-    """What rows rest on, the draws of other metrics and the choices let go."""
+def of_metric(results: ResultsByRow, metric: str) -> ResultsByRow:
+    """What rows rest on, the replicates of other metrics and the choices let go."""
     return {
-        run_ids: replace(one, draws={n: d for n, d in one.draws.items() if n == metric}, choices=None)
-        for run_ids, one in evidence.items()
+        run_ids: replace(one, replicates={n: d for n, d in one.replicates.items() if n == metric}, choices=None)
+        for run_ids, one in results.items()
     }
 
 
@@ -88,84 +83,19 @@ def _flagged(rows: Sequence[Row]) -> list[Row]:
     return result
 
 
-@dataclass
-class Line:
-    """A run's answers to the split: what they were to, what was wrong with them, figures and draws by metric."""
-
-    examples: str
-    problem: str | None
-    points: dict[str, float]
-    draws: dict[str, Floats | None]
-    chosen_n: NDArray[np.int16] | None = None
-    """The choices, where they were asked for."""
-
-
-def _lines(
+def _answers(
     view: View,
     data_key: DataKey,
     groups: Sequence[Group],
     filters: Filters,
     figures: Stated,
-) -> dict[str, Line]:
-    """The answers of all finished runs of a table, by run: from the catalogue where it has them."""
+) -> dict[str, RunAnswers]:
+    """The answers of all finished runs of a table, by run."""
     done = [run for group in groups for run in group.members if run.status == "done"]
-    options = next((len(run.options) for run in done if run.options), None)
     metric = filters.figure
     by_category = metric.startswith("accuracy/") and any(metric in figures.get(run.run_id, {}) for run in done)
-    extra = metric if by_category or (metric in stats.METRICS and metric not in replicates.KEPT) else None
-    choices = extra is not None or "distil" in filters.columns
-    wanted = ["run_id", "examples", "problem", *replicates.KEPT, *(f"{name}_draws" for name in replicates.KEPT)]
-    lines: dict[str, Line] = {}
-    for chunk in view.answers(data_key, filters.split, [*wanted, *(["chosen"] if choices else [])], done):
-        plain = chunk.select(["run_id", "examples", "problem", *replicates.KEPT]).to_pylist()
-        for line in plain:
-            points = {name: line[name] for name in replicates.KEPT if line[name] is not None}
-            lines[line["run_id"]] = Line(line["examples"], line["problem"], points, dict.fromkeys(points))
-        by_set: dict[str, list[int]] = defaultdict(list)
-        for at, line in enumerate(plain):
-            if line["problem"] is None:
-                by_set[line["examples"]].append(at)
-        sizes = view.sizes(data_key)
-        for key, rows in by_set.items():
-            of_set = chunk.take(rows)
-            ids = of_set["run_id"].to_pylist()
-            for name in replicates.KEPT:
-                column = of_set[f"{name}_draws"]
-                if column.null_count == 0:  # else all examples are of one group: no run on them has draws
-                    draws_rn = replicates.from_column(name, column, sizes[key].golds_n)
-                    for run_id, draws_n in zip(ids, draws_rn, strict=True):
-                        lines[run_id].draws[name] = draws_n
-            if "distil" in filters.columns:
-                chosen_rn = replicates.unpack_choices(of_set["chosen"].to_pylist(), sizes[key].examples)
-                for run_id, chosen_n in zip(ids, chosen_rn, strict=True):
-                    lines[run_id].chosen_n = chosen_n
-            if extra is not None:
-                _draw_extra(lines, ids, view, data_key, key, of_set["chosen"].to_pylist(), options, extra)
-    return lines
-
-
-def _draw_extra(
-    lines: dict[str, Line],
-    ids: Sequence[str],
-    view: View,
-    data_key: DataKey,
-    key: str,
-    chosen: Sequence[bytes],
-    options: int | None,
-    metric: str,
-) -> None:
-    """A metric that the catalogue has no draws of: they are made from the choices."""
-    examples = view.examples(data_key)[key]
-    for start in range(0, len(ids), BATCH):
-        part = ids[start : start + BATCH]
-        chosen_rn = replicates.unpack_choices(chosen[start : start + BATCH], examples.table.num_rows)
-        try:
-            drawn = replicates.draw(examples, chosen_rn, options, metric)
-        except (ConfigError, DataError):  # these examples have none of that category
-            return
-        for r, run_id in enumerate(part):
-            lines[run_id].points[metric] = float(drawn.points_r[r])
-            lines[run_id].draws[metric] = None if drawn.draws_rn is None else drawn.draws_rn[r]
+    more = [metric] if by_category or (metric in METRICS and metric not in STORED_METRICS) else []
+    return read_answers(view, data_key, done, filters.split, more, "distil" in filters.columns)
 
 
 def _row(
@@ -173,13 +103,13 @@ def _row(
     group: Group,
     filters: Filters,
     figures: Stated,
-    lines: dict[str, Line],
+    answers: dict[str, RunAnswers],
     sizes: dict[str, ExampleCounts],
-) -> tuple[Row, Evidence]:
+) -> tuple[Row, SeedResults]:
     notes: Counter[str] = Counter(run.status for run in group.members if run.status != "done")
     done: dict[int, RunSummary] = {}
     for run in sorted((run for run in group.members if run.status == "done"), key=lambda run: run.finished):
-        if run.run_id not in lines:
+        if run.run_id not in answers:
             notes["without predictions"] += 1
             continue
         notes["superseded by a later run of the same seed"] += run.seed in done
@@ -190,14 +120,14 @@ def _row(
         said.append(f"seeds of versions {' and '.join(map(str, numbers))} of training")
     elif len(codes := {run.code for run in used}) > 1:
         said.append(f"seeds of {len(codes)} versions of the code")
-    evidence, values = Evidence(), {}
+    of_runs, values = SeedResults(), {}
     try:
-        evidence = _evidence(used, lines, sizes)
+        of_runs = of_row(used, answers, sizes)
         values = _stated(used, filters.figure, figures)
     except DataError as error:
         said.append(f"no figures: {error}")
     one = group.members[0]
-    size = sizes.get(lines[used[0].run_id].examples) if used else None
+    size = sizes.get(answers[used[0].run_id].examples) if used else None
     examples, of_groups = (size.examples, size.groups) if size else (0, 0)
     forwards = [run.test_forwards / examples for run in used if run.test_forwards is not None and examples]
     row = Row(
@@ -225,7 +155,7 @@ def _row(
         budget=(used or group.members)[0].budget,
         **(_spent(used, filters.split) if one.kind == "run" else {}),
     )
-    return row, replace(evidence, across=_across(one))
+    return row, replace(of_runs, across=_across(one))
 
 
 def _spent(used: Sequence[RunSummary], split: str) -> dict[str, float | None]:
@@ -253,37 +183,6 @@ def _across(run: RunSummary) -> str:
     return json.dumps([run.kind, run.method, run.student, compared], sort_keys=True)
 
 
-def _evidence(used: Sequence[RunSummary], lines: dict[str, Line], sizes: dict[str, ExampleCounts]) -> Evidence:
-    """What the runs of a row say together. Raises `DataError` where they can't be paired."""
-    of_runs = [lines[run.run_id] for run in used]
-    if not of_runs:
-        return Evidence()
-    if problem := next((line.problem for line in of_runs if line.problem), None):
-        raise DataError(problem)
-    first = of_runs[0].examples
-    if other := next((line.examples for line in of_runs if line.examples != first), None):
-        raise DataError(
-            f"runs on different examples ({sizes[first].examples} and {sizes[other].examples}) can't be paired: "
-            "compare runs of one benchmark, split and data fingerprint"
-        )
-    names = [name for name in of_runs[0].points if all(name in line.points for line in of_runs)]
-    draws: dict[str, Floats | None] = {}
-    for name in names:
-        columns = [drawn for line in of_runs if (drawn := line.draws.get(name)) is not None]
-        draws[name] = np.stack(columns).T if len(columns) == len(of_runs) else None  # a run's lie side by side
-    points = {name: np.array([line.points[name] for line in of_runs]) for name in names}
-    chosen = [line.chosen_n for line in of_runs if line.chosen_n is not None]
-    return Evidence(
-        seeds=tuple(run.seed for run in used),
-        groups=sizes[first].groups,
-        size=sizes[first].examples,
-        examples=first,
-        choices=np.stack(chosen) if len(chosen) == len(of_runs) else None,
-        points=points,
-        draws=draws,
-    )
-
-
 def _stated(used: Sequence[RunSummary], metric: str, figures: Stated) -> dict[str, Interval]:
     """What the records state of the shown metrics, for those that can't be computed: no interval over seeds."""
     values = {}
@@ -296,10 +195,10 @@ def _stated(used: Sequence[RunSummary], metric: str, figures: Stated) -> dict[st
     return values
 
 
-def _with_figures(rows: Sequence[Row], evidence: Sequence[Evidence]) -> list[Row]:
+def _with_figures(rows: Sequence[Row], results: Sequence[SeedResults]) -> list[Row]:
     """The rows with each shown metric over the seeds, where it can be computed."""
     names = dict.fromkeys(name for row in rows for name in (*SHOWN, row.metric))
-    found = {name: inference.intervals(evidence, name) for name in names}
+    found = {name: inference.intervals(results, name) for name in names}
     result = []
     for k, row in enumerate(rows):
         values = {name: found[name].get(k) or row.values.get(name) for name in names}

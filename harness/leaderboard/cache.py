@@ -27,8 +27,8 @@ FOLDER = f"{CATALOGUE}/cache"
 M = TypeVar("M", bound=BaseModel)
 
 
-class Memory:
-    """What a store remembers of a question."""
+class LeaderboardCache:
+    """The answers to one question that a store keeps."""
 
     def __init__(self, store: Store, filters: Filters, keep: bool = True) -> None:
         self.keep = keep

@@ -1,32 +1,33 @@
-"""Two rows, or two runs, side by side: paired differences, whose errors, and the examples that they part on."""
+"""Two rows, or two runs, side by side: paired differences, whose errors, and the examples on which they disagree."""
 
 from __future__ import annotations
 
-import io
-import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.api import Split
-from harness.errors import ConfigError, StoreError, near
-from harness.leaderboard import leaderboard
+from harness.errors import ConfigError, DataError, near
+from harness.leaderboard import inference, leaderboard
 from harness.leaderboard.schema import Row
+from harness.leaderboard.seed_results import (
+    SeedResults,
+    check_answered,
+    different_examples,
+    of_row,
+    open_runs,
+    read_answers,
+    with_metrics,
+)
 from harness.record import Interval, Record
-from harness.report.format import percent
-from harness.report.text import WIDTH
-from harness.stats import distillation, inference, power
-from harness.stats.bootstrap import aligned
-from harness.stats.inference import Difference
+from harness.stats import distillation, power
+from harness.stats.bootstrap import METRICS
+from harness.stats.inference import Difference, holm, mcnemar
+from harness.stats.replicates import Examples
 from harness.store import Store
-
-RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class McNemar:
 
 
 @dataclass(frozen=True)
-class Parted:
+class Disagreement:
     """An example on which one side is right more often. `a` and `b`: the choices by seed, -1 for no answer."""
 
     id: str
@@ -91,11 +92,11 @@ class Comparison:
     agreement: Interval
     errors: distillation.Errors
     """A's errors beside B's: inherited (both wrong), introduced (A alone), fixed (B alone)."""
-    parted: tuple[Parted, ...]
-    """The first of them, those that all seeds part on before the rest."""
+    parted: tuple[Disagreement, ...]
+    """The first of them, those on which all seeds disagree before the rest."""
     parted_in_all: int
-    power: power.Told | None
-    """What would tell the two apart; None where all examples are about one image."""
+    power: power.PowerReport | None
+    """What would make the two distinguishable; None where all examples are about one image."""
 
 
 # ----------------------------------------------------------------------------------- who is compared
@@ -129,7 +130,7 @@ def sides(store: Store, a: str, b: str, split: Split = "test", benchmark: str | 
         raise ConfigError(f"{a!r} and {b!r} are both on {', '.join(several)}: {hint}")
     for who, names in ((a, {x.name for x, _ in pairs}), (b, {y.name for _, y in pairs})):
         if len(names) > 1:
-            raise ConfigError(f"{who!r} could be any of: {'; '.join(sorted(names))}; add what tells them apart")
+            raise ConfigError(f"{who!r} could be any of: {'; '.join(sorted(names))}; add what distinguishes them")
     return pairs[0]
 
 
@@ -182,170 +183,85 @@ def _side(name: str, record: Record, runs: Mapping[int, str]) -> Side:
 def compare(
     store: Store, a: Side, b: Side, split: Split = "test", metric: str = "accuracy", examples: int = 10
 ) -> Comparison:
-    """A minus B over their common seeds. Two single runs are paired whatever their seeds.
+    """A minus B over their common seeds, from the replicates that the ranking has too.
 
-    Raises `ConfigError` for a metric that can't be computed from predictions, `DataError` without a common seed.
+    Two single runs are paired whatever their seeds. Raises `ConfigError` for a metric that can't be computed from
+    predictions, `DataError` without a common seed or on different examples, `StoreError` without predictions.
     """
     if ":" in metric:
-        known = [*inference.METRICS, "accuracy/<category>"]
+        known = [*METRICS, "accuracy/<category>"]
         raise ConfigError(f"metric {metric!r} has no paired difference; {near(metric, known)}")
-    of_a, of_b = ({seed: _predictions(store, run, split) for seed, run in s.runs.items()} for s in (a, b))
-    if len(of_a) == len(of_b) == 1 and set(of_a) != set(of_b):
-        of_b = dict(zip(of_a, of_b.values(), strict=True))
-    difference = inference.paired_difference(of_a, of_b, a.options, metric, RESAMPLES)
+    of_a, of_b, answered = _read(store, a, b, split)
+    ids, categories = (answered.table[name].to_pylist() for name in ("id", "category"))
+    counts = Counter(categories)
+    within = {name: f"accuracy/{name}" for name in sorted(counts)}
+    wanted = [name for name in dict.fromkeys((metric, *within.values())) if name not in of_a.points]
+    options = len(a.options) if a.options else None
+    of_a, of_b = (with_metrics(side, answered, options, wanted) for side in (of_a, of_b))
+    difference = inference.difference(of_a, of_b, metric)
+    if difference is None:
+        raise DataError(f"no seed in common: one side has {list(of_a.seeds)}, the other {list(of_b.seeds)}")
     seeds = difference.seeds
-    of_a, of_b = ({seed: runs[seed] for seed in seeds} for runs in (of_a, of_b))
-    first = of_a[seeds[0]]
-    counts = first["category"].value_counts()
-    within = {
-        str(name): inference.paired_difference(of_a, of_b, a.options, f"accuracy/{name}", RESAMPLES)
-        for name in sorted(counts.index)
-    }
-    known_p = {name: found.p for name, found in within.items() if found.p is not None}
-    holm = dict(zip(known_p, inference.holm(list(known_p.values())), strict=True))
-    right = {"a": of_a[seeds[0]], "b": aligned([of_a[seeds[0]], of_b[seeds[0]]])[1]}
-    marks = [frame["gold"].to_numpy() == frame["chosen"].to_numpy() for frame in right.values()]
-    parted = _parted(of_a, of_b)
-    told = None
-    if difference.p is not None:
-        told = power.told_apart_by(power.noise(of_a, of_b, a.options, metric), difference.value)
+    of_categories = {name: found for name, key in within.items() if (found := inference.difference(of_a, of_b, key))}
+    known_p = {name: found.p for name, found in of_categories.items() if found.p is not None}
+    p_holm = dict(zip(known_p, holm(list(known_p.values())), strict=True))
+    chosen_a, chosen_b = (inference.choices_of(side, seeds) for side in (of_a, of_b))
+    shares = distillation.shares(chosen_a, chosen_b, answered.gold_n, *answered.grouped)
+    disagreements = _disagreements(answered, chosen_a, chosen_b)
+    (point_a, _), (point_b, _) = (inference.of_seeds(side, seeds, metric) for side in (of_a, of_b))
+    point_s, replicates_ns = inference.paired_difference(of_a, of_b, seeds, metric)
+    report = None
+    if replicates_ns is not None:
+        noise = power.noise(point_s, replicates_ns, answered.groups)
+        report = power.power_report(noise, difference.value)
     return Comparison(
         a=a,
         b=b,
         split=split,
         metric=metric,
-        examples=len(first),
-        values=tuple(inference.across_seeds(list(runs.values()), a.options, metric, 2).value for runs in (of_a, of_b)),  # type: ignore[arg-type]
+        examples=len(ids),
+        values=(float(point_a.mean()), float(point_b.mean())),
         difference=difference,
-        categories=tuple(Category(name, int(counts[name]), d, holm.get(name)) for name, d in within.items()),
-        mcnemar=McNemar(*inference.mcnemar(*marks)) if len(seeds) == 1 else None,
-        agreement=distillation.agreement(of_a, of_b),
-        errors=distillation.errors(of_a, of_b),
-        parted=tuple(parted[:examples]),
-        parted_in_all=len(parted),
-        power=told,
+        categories=tuple(Category(name, counts[name], d, p_holm.get(name)) for name, d in of_categories.items()),
+        mcnemar=McNemar(*mcnemar(*(side[0] == answered.gold_n for side in (chosen_a, chosen_b))))
+        if len(seeds) == 1
+        else None,
+        agreement=shares.pop("same"),
+        errors=distillation.Errors(**shares),
+        parted=tuple(disagreements[:examples]),
+        parted_in_all=len(disagreements),
+        power=report,
     )
 
 
-def _predictions(store: Store, run_id: str, split: Split) -> pd.DataFrame:
-    frame = store.predictions(run_id, split)
-    if not len(frame):
-        raise StoreError(f"run {run_id} has no predictions on split {split!r}: choose another with --split")
-    return frame
+def _read(store: Store, a: Side, b: Side, split: Split) -> tuple[SeedResults, SeedResults, Examples]:
+    """The results of both sides with their choices, and the examples that both answered."""
+    view, entries = open_runs(store, {*a.runs.values(), *b.runs.values()})
+    data_key = entries[next(iter(a.runs.values()))].data_key
+    answers = read_answers(view, data_key, list(entries.values()), split, with_choices=True)
+    check_answered(store, entries, answers, split)
+    sizes = view.sizes(data_key)
+    of_a, of_b = (of_row([entries[s.runs[seed]] for seed in sorted(s.runs)], answers, sizes) for s in (a, b))
+    if of_a.examples != of_b.examples:
+        raise different_examples(of_a.size, of_b.size)
+    if len(of_a.seeds) == len(of_b.seeds) == 1:
+        of_b = replace(of_b, seeds=of_a.seeds)
+    return of_a, of_b, view.examples(data_key)[of_a.examples]
 
 
-def _parted(a: Mapping[int, pd.DataFrame], b: Mapping[int, pd.DataFrame]) -> list[Parted]:
+def _disagreements(examples: Examples, a_sn: NDArray[np.int16], b_sn: NDArray[np.int16]) -> list[Disagreement]:
     """The examples on which one side is right with more seeds, those with the largest difference first."""
-    frames = aligned([*a.values(), *(b[seed] for seed in a)])
-    gold_n = frames[0]["gold"].to_numpy()
-    chosen = [frame["chosen"].to_numpy() for frame in frames]
-    lead_n = sum((c == gold_n).astype(int) for c in chosen[: len(a)]) - sum(
-        (c == gold_n).astype(int) for c in chosen[len(a) :]
-    )
-    places = sorted((i for i in range(len(gold_n)) if lead_n[i]), key=lambda i: -abs(lead_n[i]))
-    columns = {name: frames[0][name].tolist() for name in ("id", "group", "category")}
+    lead_n = (a_sn == examples.gold_n).sum(0) - (b_sn == examples.gold_n).sum(0)
+    places = sorted(np.flatnonzero(lead_n).tolist(), key=lambda i: -abs(int(lead_n[i])))
+    ids, groups, categories = (examples.table[name].to_pylist() for name in ("id", "group", "category"))
     return [
-        Parted(
-            columns["id"][i],
-            columns["group"][i],
-            columns["category"][i],
-            int(gold_n[i]),
-            tuple(int(c[i]) for c in chosen[: len(a)]),
-            tuple(int(c[i]) for c in chosen[len(a) :]),
+        Disagreement(
+            ids[i],
+            groups[i],
+            categories[i],
+            int(examples.gold_n[i]),
+            tuple(a_sn[:, i].tolist()),
+            tuple(b_sn[:, i].tolist()),
         )
         for i in places
     ]
-
-
-# ----------------------------------------------------------------------------------- how it is shown
-
-
-def to_json(found: Comparison) -> str:
-    """One JSON document with all fields."""
-
-    def plain(value: Any) -> Any:
-        return value.model_dump() if isinstance(value, Interval) else str(value)
-
-    return json.dumps(asdict(found), indent=1, default=plain)
-
-
-def to_text(found: Comparison) -> str:
-    """A page of plain text, figures in per cent."""
-    out = io.StringIO()
-    console = Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
-    d, many = found.difference, len(found.difference.seeds) > 1
-    seeds = f"{len(d.seeds)} seeds" if many else "one seed"
-    console.print(f"A  {found.a.name}\nB  {found.b.name}")
-    console.print(
-        f"{found.a.benchmark}, {found.split} split: {found.examples} examples about {d.groups} images, {seeds}\n"
-    )
-    value_a, value_b = (percent(Interval(value=value)) for value in found.values)
-    console.print(f"{found.metric}: A {value_a}, B {value_b}")
-    console.print(f"A - B: {_difference(d)}")
-    if found.power:
-        console.print(_enough(found.power, d.groups, len(d.seeds)))
-    if found.mcnemar:
-        m = found.mcnemar
-        console.print(f"McNemar, exact: A alone right {m.only_a}, B alone right {m.only_b}, p {m.p:.2g}")
-    e = found.errors
-    told = (found.agreement, e.inherited, e.copied, e.introduced, e.fixed)
-    agreement, inherited, copied, introduced, fixed = (percent(share, bounds=False) for share in told)
-    console.print(f"same answer: {agreement}")
-    console.print(
-        f"A's errors:  inherited (B errs too) {inherited}, of them the same answer {copied}\n"
-        f"             introduced (B is right) {introduced}; B's errors that A fixed {fixed}"
-    )
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in ("category", "examples", "A - B in accuracy", "p", "p (Holm)"):
-        grid.add_column(name, justify="left" if name == "category" else "right", overflow="fold")
-    for c in found.categories:
-        holm = "-" if c.p_holm is None else f"{c.p_holm:.2g}"
-        grid.add_row(*map(Text, (c.name, str(c.examples), *_difference(c.difference).split(", p "), holm)))
-    console.print(grid)
-    if found.parted:
-        shown = f"{len(found.parted)} of {found.parted_in_all}" if found.parted_in_all > len(found.parted) else "All"
-        console.print(
-            f"{shown} examples on which one is right {'with more seeds' if many else 'and the other is not'}:"
-        )
-    for p in found.parted:
-        console.print(Text(_example(p, found.a.options)))
-    console.print(
-        f"\nIntervals (95 %) and p over {'seeds and images' if many else 'images'}, "
-        f"{RESAMPLES:,} resamples; Holm's p counts all {len(found.categories)} categories."
-    )
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
-
-
-def _difference(d: Difference) -> str:
-    if d.low is None or d.high is None or d.p is None:
-        return f"{100 * d.value:+.1f}, p -"
-    return f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}], p {d.p:.2g}"
-
-
-def _enough(told: power.Told, images: int, seeds: int) -> str:
-    """What these data can show, and what would show the difference that was seen."""
-    here = f"{images:,} images and {'one seed' if seeds == 1 else f'{seeds} seeds'}"
-    said = f"{here} show a difference of {100 * told.detectable:.1f} points (at p 0.05, four times in five)"
-    if told.more_images == 0:
-        return f"{said}: enough for this one"
-    ways = [f"{told.images:,} images"] if told.images else []
-    ways += [f"{told.seeds:,} seeds"] if told.seeds else []
-    if not ways:
-        return (
-            f"{said}; no number of images alone"
-            + (", or of seeds alone," if seeds > 1 else "")
-            + " would show this one"
-        )
-    return f"{said}; to show this one takes {' or '.join(ways)}, all else as it is"
-
-
-def _example(p: Parted, options: Sequence[str] | None) -> str:
-    def name(k: int) -> str:
-        return "none" if k < 0 else options[k] if options else chr(65 + k)
-
-    def side(chosen: Sequence[int]) -> str:
-        if len(chosen) == 1:
-            return name(chosen[0])
-        return f"{sum(k == p.gold for k in chosen)} of {len(chosen)} right"
-
-    return f"  {p.id}  {p.category}  gold {name(p.gold)}  A {side(p.a)}  B {side(p.b)}"

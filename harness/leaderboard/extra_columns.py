@@ -13,20 +13,21 @@ from dataclasses import asdict
 import numpy as np
 
 from harness.leaderboard import inference
-from harness.leaderboard.inference import Evidence, matches
+from harness.leaderboard.inference import matches
 from harness.leaderboard.query import TUNED
 from harness.leaderboard.schema import COSTS, Distilled, Filters, Power, Row
+from harness.leaderboard.seed_results import SeedResults
 from harness.record import Interval
 from harness.stats import distillation, power
 from harness.stats.metrics import LOWER_IS_BETTER
 from harness.stats.replicates import Examples
 
-Evidences = Mapping[tuple[str, ...], Evidence]
-"""The evidence of rows, by their run ids."""
+ResultsByRow = Mapping[tuple[str, ...], SeedResults]
+"""The results of rows by seed, by their run ids."""
 
 
 def with_pareto(rows: Sequence[Row]) -> list[Row]:
-    """The rows with the costs at which nothing beats them, see `distil.pareto`; runs only."""
+    """The rows with the costs at which nothing beats them, see `distillation.pareto`; runs only."""
     sign = -1 if rows and rows[0].metric.rpartition(":")[2] in LOWER_IS_BETTER else 1
     runs = [row for row in rows if row.kind == "run"]
     scores = [None if row.figure is None else sign * row.figure for row in runs]
@@ -39,7 +40,11 @@ def with_pareto(rows: Sequence[Row]) -> list[Row]:
 
 
 def with_distil(
-    rows: Sequence[Row], beside: Sequence[Row], evidence: Evidences, examples: Mapping[str, Examples], filters: Filters
+    rows: Sequence[Row],
+    beside: Sequence[Row],
+    results: ResultsByRow,
+    examples: Mapping[str, Examples],
+    filters: Filters,
 ) -> list[Row]:
     """The runs of a table with what distillation did, where there is a teacher: among them, or of those `beside`."""
     everyone = inference.best_first([*rows, *beside])
@@ -47,7 +52,7 @@ def with_distil(
     for row in rows:
         teacher, baseline = _teacher(row, everyone, filters.teacher), _baseline(row, everyone, filters.baseline)
         if row.kind == "run" and teacher is not None and teacher is not row and row.figure is not None:
-            sides = [evidence.get(one.run_ids, Evidence()) if one else None for one in (row, teacher, baseline)]
+            sides = [results.get(one.run_ids, SeedResults()) if one else None for one in (row, teacher, baseline)]
             found = _distilled(row, teacher, baseline, sides, examples)
             row = row if found is None else row.model_copy(update={"distil": found})
         result.append(row)
@@ -78,7 +83,7 @@ def _distilled(
     row: Row,
     teacher: Row,
     baseline: Row | None,
-    sides: Sequence[Evidence | None],
+    sides: Sequence[SeedResults | None],
     examples: Mapping[str, Examples],
 ) -> Distilled | None:
     mine, theirs, direct = sides
@@ -87,7 +92,8 @@ def _distilled(
     seeds = inference.shared_seeds([mine, theirs])
     if not seeds:
         return None
-    shares = _shares(mine, theirs, seeds, examples[mine.examples])
+    shares = shares_of(mine, theirs, seeds, examples[mine.examples])
+    shares["agreement"] = shares.pop("same")
     found = Distilled(teacher=_name(teacher), baseline=_name(baseline) if baseline else None, **shares)
     if baseline is None or direct is None:
         return found.model_copy(update={"why": "no directly tuned student"})
@@ -95,29 +101,25 @@ def _distilled(
         return found
     if not (seeds := inference.shared_seeds([mine, direct, theirs], row.metric)):
         return found.model_copy(update={"why": f"can't be paired with teacher and tuned student in {row.metric}"})
-    points, draws = zip(*(inference.of_seeds(side, seeds, row.metric) for side in (mine, direct, theirs)), strict=True)
-    drawn = [drawn_ns for drawn_ns in draws if drawn_ns is not None]
-    closed = distillation.gap_closed_of(np.stack(points), np.stack(drawn) if len(drawn) == 3 else None, mine.groups)
+    points, replicates = zip(
+        *(inference.of_seeds(side, seeds, row.metric) for side in (mine, direct, theirs)), strict=True
+    )
+    drawn = [drawn_ns for drawn_ns in replicates if drawn_ns is not None]
+    closed = distillation.gap_closed(np.stack(points), np.stack(drawn) if len(drawn) == 3 else None, mine.groups)
     return found.model_copy(update={"gap_closed": closed.closed, "gap": closed.gap, "why": closed.why})
 
 
-def _shares(a: Evidence, b: Evidence, seeds: Sequence[int], examples: Examples) -> dict[str, Interval]:
-    """`distil.agreement` and `distil.errors` from the choices."""
-    assert a.choices is not None
-    assert b.choices is not None
-    chosen_a, chosen_b = (side.choices[[side.seeds.index(s) for s in seeds]] for side in (a, b))  # type: ignore[index]
-    found = {}
-    for name, is_so in distillation.MARKS.items():
-        of_examples = distillation.share(is_so(chosen_a, chosen_b, examples.gold_n), *examples.grouped)
-        found["agreement" if name == "same" else name] = of_examples
-    return found
+def shares_of(a: SeedResults, b: SeedResults, seeds: Sequence[int], examples: Examples) -> dict[str, Interval]:
+    """`distillation.shares` of two rows that were read with their choices."""
+    chosen_a, chosen_b = (inference.choices_of(side, seeds) for side in (a, b))
+    return distillation.shares(chosen_a, chosen_b, examples.gold_n, *examples.grouped)
 
 
 # ------------------------------------------------------------------------------------------------- power
 
 
-def with_power(rows: Sequence[Row], evidence: Evidences) -> list[Row]:
-    """The runs of a table with what would tell them from the baseline, or where there is none from the row above."""
+def with_power(rows: Sequence[Row], results: ResultsByRow) -> list[Row]:
+    """The runs of a table with what would distinguish them from the baseline, or without one from the row above."""
     base = next((row for row in rows if row.baseline), None)
     above: Row | None = None
     result = []
@@ -125,22 +127,22 @@ def with_power(rows: Sequence[Row], evidence: Evidences) -> list[Row]:
         against = base or above
         if row.kind == "run" and row.figure is not None:
             above = row
-            told = None if against is None or against is row else _told(row, against, evidence)
-            row = row if told is None else row.model_copy(update={"power": told})
+            found = None if against is None or against is row else _power(row, against, results)
+            row = row if found is None else row.model_copy(update={"power": found})
         result.append(row)
     return result
 
 
-def _told(row: Row, against: Row, evidence: Evidences) -> Power | None:
-    mine, other = (evidence.get(one.run_ids, Evidence()) for one in (row, against))
+def _power(row: Row, against: Row, results: ResultsByRow) -> Power | None:
+    mine, other = (results.get(one.run_ids, SeedResults()) for one in (row, against))
     seeds = inference.shared_seeds([mine, other], row.metric)
     if not seeds:
         return None
-    point_s, drawn_ns = inference.apart(mine, other, seeds, row.metric)
+    point_s, drawn_ns = inference.paired_difference(mine, other, seeds, row.metric)
     if drawn_ns is None:
         return None
-    found = power.noise_of(point_s, drawn_ns, mine.groups)
-    return Power(against=_name(against), **asdict(power.told_apart_by(found, float(point_s.mean()))))
+    found = power.noise(point_s, drawn_ns, mine.groups)
+    return Power(against=_name(against), **asdict(power.power_report(found, float(point_s.mean()))))
 
 
 def _name(row: Row) -> str:

@@ -1,114 +1,115 @@
-"""From draws to figures: intervals over seeds, differences to a baseline, places. The one place that judges rows.
-
-`Evidence` is a row's runs on one split, in the shape that `harness.stats.inference` works with: figures (S,), and draws
-(n, S) from groups that all runs on the same examples share.
-"""
+"""From replicates to statistics: intervals over seeds, differences, ranks. All statistics of rows come from here."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.leaderboard.schema import Delta, Row
+from harness.leaderboard.seed_results import SeedResults
 from harness.record import Interval
 from harness.stats import inference
 from harness.stats.bootstrap import Resampled
+from harness.stats.inference import Difference
 from harness.stats.metrics import LOWER_IS_BETTER, Floats
-from harness.stats.rank_intervals import standings_of
+from harness.stats.rank_intervals import standings
 
-MOST_PLACED = 100
+MOST_RANKED = 100
 """Rows of a table that get rank intervals and tiers."""
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """A row's runs, one a seed, in order of the seeds."""
-
-    seeds: tuple[int, ...] = ()
-    groups: int = 0
-    size: int = 0
-    """How many examples they answered."""
-    examples: str = ""
-    """Key of the examples that they answered: rows are paired only where it is the same."""
-    across: str = ""
-    """What rows on other data share with this one where they are the same method, settings and student."""
-    choices: NDArray[np.int16] | None = None
-    """The chosen options (S, N), in the order of the example set; only where they were asked for."""
-    points: Mapping[str, Floats] = field(default_factory=dict)
-    """By metric (S,)."""
-    draws: Mapping[str, Floats | None] = field(default_factory=dict)
-    """By metric (n, S); None where all examples are of one group."""
-
-
-def intervals(rows: Sequence[Evidence], metric: str) -> dict[int, Interval]:
-    """By place the mean over seeds with its interval over groups and seeds, that of `stats.across_seeds`.
+def intervals(rows: Sequence[SeedResults], metric: str) -> dict[int, Interval]:
+    """By place the mean over seeds with its interval over groups and seeds.
 
     Of the rows that have the metric. Rows alike in number of seeds and groups are computed together, much faster.
     """
     alike: dict[tuple[int, int] | None, list[int]] = defaultdict(list)
     for k, row in enumerate(rows):
         if metric in row.points:
-            drawn_ns = row.draws[metric]
+            drawn_ns = row.replicates[metric]
             several = drawn_ns is not None and not np.isnan(drawn_ns).any()
             alike[(len(row.seeds), row.groups) if several else None].append(k)
     found = {}
     for key, places in alike.items():
         if key is None:
             for k in places:
-                found[k] = inference.seeds_interval(rows[k].points[metric], rows[k].draws[metric], rows[k].groups)
+                found[k] = inference.seeds_interval(rows[k].points[metric], rows[k].replicates[metric], rows[k].groups)
             continue
         points_rs = np.stack([rows[k].points[metric] for k in places])
-        drawn_rsn = np.stack([drawn_ns.T for k in places if (drawn_ns := rows[k].draws[metric]) is not None])
+        drawn_rsn = np.stack([drawn_ns.T for k in places if (drawn_ns := rows[k].replicates[metric]) is not None])
         found |= dict(zip(places, inference.seeds_intervals(points_rs, drawn_rsn, key[1]), strict=True))
     return found
 
 
-def delta(row: Evidence, baseline: Evidence, metric: str) -> Delta | None:
-    """The row minus the baseline over the seeds that both have, as `stats.paired_difference` gives it.
+def difference(a: SeedResults, b: SeedResults, metric: str) -> Difference | None:
+    """A minus B, paired by seed and example: the mean over the seeds that both have, its interval and p.
 
     None where they can't be paired: no seed in common, other examples, a figure that only a protocol computes.
     """
-    seeds = shared_seeds([row, baseline], metric)
+    seeds = shared_seeds([a, b], metric)
     if not seeds:
         return None
-    point_s, drawn_ns = apart(row, baseline, seeds, metric)
-    found = inference.seeds_difference(point_s, drawn_ns, groups=row.groups)
-    return Delta(value=found.value, low=found.low, high=found.high, p=found.p, seeds=tuple(seeds))
+    point_s, replicates_ns = paired_difference(a, b, seeds, metric)
+    return inference.seeds_difference(point_s, replicates_ns, tuple(seeds), a.groups)
 
 
-def shared_seeds(rows: Sequence[Evidence], metric: str | None = None) -> list[int]:
-    """The seeds that all rows have; none where their examples differ, or one of them has no draws of the metric."""
-    same = len({row.examples for row in rows}) == 1
-    known = metric is None or all(metric in row.points for row in rows)
-    return sorted(set.intersection(*(set(row.seeds) for row in rows))) if same and known else []
+def delta(row: SeedResults, baseline: SeedResults, metric: str) -> Delta | None:
+    """`difference` as a field of a row."""
+    found = difference(row, baseline, metric)
+    if found is None:
+        return None
+    return Delta(value=found.value, low=found.low, high=found.high, p=found.p, seeds=found.seeds)
 
 
-def apart(a: Evidence, b: Evidence, seeds: Sequence[int], metric: str) -> tuple[Floats, Floats | None]:
-    """A minus B by seed (S,), and over draws (n, S)."""
+def shared_seeds(rows: Sequence[SeedResults], metric: str | None = None) -> list[int]:
+    """The seeds that all rows have; none where their examples differ, or one of them lacks the metric.
+
+    A control without a model has every seed.
+    """
+    if len({row.examples for row in rows}) > 1 or any(metric not in row.points for row in rows if metric is not None):
+        return []
+    of_runs = [set(row.seeds) for row in rows if not row.any_seed] or [set(row.seeds) for row in rows]
+    return sorted(set.intersection(*of_runs))
+
+
+def paired_difference(
+    a: SeedResults, b: SeedResults, seeds: Sequence[int], metric: str
+) -> tuple[Floats, Floats | None]:
+    """A minus B by seed (S,), and its replicates (n, S)."""
     (point_a, drawn_a), (point_b, drawn_b) = (of_seeds(side, seeds, metric) for side in (a, b))
     return point_a - point_b, None if drawn_a is None or drawn_b is None else drawn_a - drawn_b
 
 
-def of_seeds(row: Evidence, seeds: Sequence[int], metric: str) -> tuple[Floats, Floats | None]:
-    """A metric of these seeds (S,), and over draws (n, S)."""
-    at = [row.seeds.index(seed) for seed in seeds]
-    drawn_ns = row.draws[metric]
+def of_seeds(row: SeedResults, seeds: Sequence[int], metric: str) -> tuple[Floats, Floats | None]:
+    """A metric of these seeds (S,), and its replicates (n, S)."""
+    at = _columns(row, seeds)
+    drawn_ns = row.replicates[metric]
     return row.points[metric][at], None if drawn_ns is None else drawn_ns[:, at]
 
 
-def judged(rows: Sequence[Row], evidence: Sequence[Evidence], baseline: str | None) -> list[Row]:
+def choices_of(row: SeedResults, seeds: Sequence[int]) -> NDArray[np.int16]:
+    """The choices of these seeds (S, N). They must have been asked for."""
+    assert row.choices is not None
+    return row.choices[_columns(row, seeds)]
+
+
+def _columns(row: SeedResults, seeds: Sequence[int]) -> list[int]:
+    return [0 if row.any_seed else row.seeds.index(seed) for seed in seeds]
+
+
+def ranked_with_intervals(rows: Sequence[Row], results: Sequence[SeedResults], baseline: str | None) -> list[Row]:
     """A table's rows in order, best first, with all that is said of them jointly: rank, delta.
 
     Rows without a figure come last; ranks count the runs only, and equal figures share one.
     """
-    rows = placed(rows, evidence)
-    base = next((of for row, of in zip(rows, evidence, strict=True) if baseline and matches(row, baseline)), None)
+    rows = with_rank_intervals(rows, results)
+    base = next((of for row, of in zip(rows, results, strict=True) if baseline and matches(row, baseline)), None)
     compared = []
-    for row, of in zip(rows, evidence, strict=True):
+    for row, of in zip(rows, results, strict=True):
         if base is None:
             compared.append(row)
         elif of is base:
@@ -118,30 +119,30 @@ def judged(rows: Sequence[Row], evidence: Sequence[Evidence], baseline: str | No
     return ranked(compared)
 
 
-def placed(rows: Sequence[Row], evidence: Sequence[Evidence]) -> list[Row]:
+def with_rank_intervals(rows: Sequence[Row], results: Sequence[SeedResults]) -> list[Row]:
     """The rows with rank intervals and tiers (`harness.stats.rank_intervals`), of runs whose metric can be resampled.
 
-    They are about the rows that answered the same examples as most rows did. More than `MOST_PLACED` of them are left
+    They are about the rows that answered the same examples as most rows did. More than `MOST_RANKED` of them are left
     without: a pair is cheap, but there are half a million pairs of a thousand rows.
     """
     result = list(rows)
     drawn = {
-        k: draws_ns
-        for k, (row, of) in enumerate(zip(rows, evidence, strict=True))
-        if row.kind == "run" and row.figure is not None and (draws_ns := of.draws.get(row.metric)) is not None
+        k: replicates_ns
+        for k, (row, of) in enumerate(zip(rows, results, strict=True))
+        if row.kind == "run" and row.figure is not None and (replicates_ns := of.replicates.get(row.metric)) is not None
     }
-    usual = next((key for key, _ in Counter(evidence[k].examples for k in drawn).most_common(1)), None)
-    able = [k for k in drawn if evidence[k].examples == usual]
-    if not 2 <= len(able) <= MOST_PLACED:
+    usual = next((key for key, _ in Counter(results[k].examples for k in drawn).most_common(1)), None)
+    able = [k for k in drawn if results[k].examples == usual]
+    if not 2 <= len(able) <= MOST_RANKED:
         return result
     found = Resampled(
-        np.concatenate([evidence[k].points[rows[k].metric] for k in able]),
+        np.concatenate([results[k].points[rows[k].metric] for k in able]),
         np.concatenate([drawn[k] for k in able], axis=1),
-        evidence[able[0]].groups,
-        evidence[able[0]].size,
+        results[able[0]].groups,
+        results[able[0]].size,
     )
-    columns = [(place, seed) for place, k in enumerate(able) for seed in evidence[k].seeds]
-    for k, standing in zip(able, standings_of(found, columns), strict=True):
+    columns = [(place, seed) for place, k in enumerate(able) for seed in results[k].seeds]
+    for k, standing in zip(able, standings(found, columns), strict=True):
         result[k] = rows[k].model_copy(update=asdict(standing))
     return result
 

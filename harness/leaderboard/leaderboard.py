@@ -13,12 +13,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.leaderboard.cache import Memory
-from harness.leaderboard.schema import Broken, Filters, Overall, Ranking, Row, Table
+from harness.leaderboard.cache import LeaderboardCache
+from harness.leaderboard.schema import BrokenRun, Filters, Overall, Ranking, Row, Table
 from harness.store import Store
 
 if TYPE_CHECKING:
-    from harness.leaderboard.extra_columns import Evidences
+    from harness.leaderboard.extra_columns import ResultsByRow
+
+__all__ = [
+    "Filters",
+    "Overall",
+    "Ranking",
+    "Row",
+    "Table",
+    "ranking",
+    "table",
+    "tables",
+]
 
 
 def table(store: Store, benchmark: str | None = None, metric: str = "accuracy", split: str = "test") -> list[Row]:
@@ -39,15 +50,15 @@ def tables(store: Store, filters: Filters | None = None) -> list[Table]:
 def ranking(store: Store, filters: Filters | None = None, keep: bool = True) -> Ranking:
     """`tables`, and the folders of the store without a sound record. Without `keep` nothing is written, only read."""
     filters = filters or Filters()
-    memory = Memory(store, filters, keep)
-    if (known := memory.whole()) is not None:
+    cache = LeaderboardCache(store, filters, keep)
+    if (known := cache.whole()) is not None:
         return known
-    answer = _answer(store, filters, memory)
-    memory.keep_whole(answer)
+    answer = _answer(store, filters, cache)
+    cache.keep_whole(answer)
     return answer
 
 
-def _answer(store: Store, filters: Filters, memory: Memory) -> Ranking:
+def _answer(store: Store, filters: Filters, cache: LeaderboardCache) -> Ranking:
     from harness.leaderboard import build, query
     from harness.stats import inference
     from harness.store import index
@@ -55,7 +66,7 @@ def _answer(store: Store, filters: Filters, memory: Memory) -> Ranking:
 
     stated = filters.figure not in inference.METRICS
     columns = [*index.LIGHT, *(["metrics"] if stated else [])]
-    view = View(store, columns, memory.stamps)
+    view = View(store, columns, cache.stamps)
     lines = view.lines(columns)
     found = index.from_arrow(lines)
     runs = [run for run in found if run.status != index.BROKEN and run.kind != "robustness"]
@@ -68,24 +79,24 @@ def _answer(store: Store, filters: Filters, memory: Memory) -> Ranking:
     grouped = query.grouped(kept)
     query.check_rows([group for groups in grouped.values() for group in groups], filters)
     made: list[Table] = []
-    evidences: list[Evidences] = []
+    results: list[ResultsByRow] = []
     for data_key, everyone in sorted(grouped.items()):
         groups = [group for group in everyone if query.asked_for(group, filters)]
         if not any(run.kind == "run" for group in groups for run in group.members) and query.restricts(filters):
             continue
         stamps = [(run.run_id, run.stamp) for group in everyone for run in group.members]
-        one = memory.table(data_key, stamps) if not filters.aggregate else None
+        one = cache.table(data_key, stamps) if not filters.aggregate else None
         if one is None:
             beside = query.tuned(everyone, groups) if "distil" in filters.columns else []
-            one, evidence = build.make_table(view, data_key, groups, filters, figures, beside)
-            memory.keep_table(data_key, stamps, one)
+            one, of_rows = build.make_table(view, data_key, groups, filters, figures, beside)
+            cache.keep_table(data_key, stamps, one)
             if filters.aggregate:
-                evidences.append(build.of_metric(evidence, one.metric))
+                results.append(build.of_metric(of_rows, one.metric))
         made.append(one)
-    broken = [Broken(run_id=run.run_id, message=run.problem or "") for run in found if run.status == index.BROKEN]
+    broken = [BrokenRun(run_id=run.run_id, message=run.problem or "") for run in found if run.status == index.BROKEN]
     together: list[Overall] = []
     if filters.aggregate:
         from harness.leaderboard.overall import over_all  # it loads scipy.stats
 
-        together = over_all(list(zip(made, evidences, strict=True)), filters.aggregate)
+        together = over_all(list(zip(made, results, strict=True)), filters.aggregate, dict(filters.weights))
     return Ranking(tables=tuple(made), broken=tuple(broken), overall=tuple(together))

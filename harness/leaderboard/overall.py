@@ -3,42 +3,50 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from harness.leaderboard.extra_columns import Evidences
-from harness.leaderboard.inference import Evidence
+from harness.leaderboard.extra_columns import ResultsByRow
 from harness.leaderboard.schema import Overall, Row, Table
-from harness.stats.aggregate import Aggregate, Cell, aggregated, cells_of
+from harness.leaderboard.seed_results import SeedResults
+from harness.stats.aggregate import Aggregate, BenchmarkFigures, aggregated, benchmark_figures
 from harness.stats.metrics import LOWER_IS_BETTER, Floats
 
-Cells = dict[str, tuple[Row, Evidence]]
-"""Of a table the rows with a figure and what they rest on, by what the row is called in other tables too."""
+RowsOfTable = dict[str, tuple[Row, SeedResults]]
+"""Of a table the rows with a figure and their results, by what the row is called in other tables too."""
 
 
-def over_all(tables: Sequence[tuple[Table, Evidences]], asked: tuple[str, ...]) -> list[Overall]:
+def over_all(
+    tables: Sequence[tuple[Table, ResultsByRow]], asked: tuple[str, ...], weights: Mapping[str, float] | None = None
+) -> list[Overall]:
     """The rows of all tables, best mean first, those that lack a table last. Only runs are ranked.
 
-    Tables are resampled independently, the rows of one together. Nothing for fewer than two tables.
+    `weights` are those of tables, by name (see `table_names`), in the mean; 1 for the others. A table of weight 0 is
+    left out of everything, so that no row lacks it. Tables are resampled independently, the rows of one together.
+    Nothing for fewer than two tables.
     """
     if len(tables) < 2:
         return []
-    names, metric = _names([table for table, _ in tables]), tables[0][0].metric
-    known = [_rows(table, evidence) for table, evidence in tables]
+    weight_of = {name: (weights or {}).get(name, 1.0) for name in table_names([table for table, _ in tables])}
+    known = [_rows(table, results) for table, results in tables]
+    counted = [one for one, weight in zip(known, weight_of.values(), strict=True) if weight]
+    names = [name for name, weight in weight_of.items() if weight]
+    metric = tables[0][0].metric
     keys = list(dict.fromkeys(key for one in known for key in one))
-    missing = {key: tuple(name for name, one in zip(names, known, strict=True) if key not in one) for key in keys}
+    missing = {key: tuple(name for name, one in zip(names, counted, strict=True) if key not in one) for key in keys}
     rows = {key: next(one[key][0] for one in known if key in one) for key in keys}
     least = metric.rpartition(":")[2] in LOWER_IS_BETTER
     found: dict[str, Aggregate] = {}
     for kind in ("run", "control"):
         complete = [key for key in keys if not missing[key] and rows[key].kind == kind]
-        if complete:
-            cells = [_cells(one, complete, number) for number, one in enumerate(known)]
-            found |= dict(zip(complete, aggregated(cells, least), strict=True))
+        if complete and counted:
+            figures = [_figures_of_rows(one, complete, number) for number, one in enumerate(counted)]
+            aggregates = aggregated(figures, [weight_of[name] for name in names] if weights else None, least)
+            found |= dict(zip(complete, aggregates, strict=True))
     result = []
     for key, row in rows.items():
-        of_row = found.get(key) or Aggregate(None, None, None)
+        of_row = found.get(key)
         result.append(
             Overall(
                 kind=row.kind,
@@ -48,45 +56,51 @@ def over_all(tables: Sequence[tuple[Table, Evidences]], asked: tuple[str, ...]) 
                 student=row.student,
                 metric=metric,
                 asked=asked,
-                mean=of_row.mean,
-                mean_rank=of_row.mean_rank if row.kind == "run" else None,
-                iqm=of_row.iqm,
+                mean=of_row.mean if of_row else None,
+                mean_rank=of_row.mean_rank if of_row and row.kind == "run" else None,
+                iqm=of_row.iqm if of_row else None,
                 benchmarks=tuple(name for name in names if name not in missing[key]),
                 missing=missing[key],
+                figures={
+                    name: one[key][0].values[metric].value
+                    for name, one in zip(weight_of, known, strict=True)
+                    if key in one
+                },
+                run_ids=row.run_ids,
             )
         )
     sign = 1 if least else -1
     return sorted(result, key=lambda one: (one.mean is None, sign * one.mean.value if one.mean else 0.0, one.label))
 
 
-def _rows(table: Table, evidence: Evidences) -> Cells:
-    cells: Cells = {}
+def _rows(table: Table, results: ResultsByRow) -> RowsOfTable:
+    rows: RowsOfTable = {}
     for row in table.rows:
         if row.figure is not None:
-            of_row = evidence[row.run_ids]
-            cells[of_row.across if of_row.across not in cells else f"{of_row.across} {row.label}"] = row, of_row
-    return cells
+            of_row = results[row.run_ids]
+            rows[of_row.across if of_row.across not in rows else f"{of_row.across} {row.label}"] = row, of_row
+    return rows
 
 
-def _cells(cells: Cells, keys: Sequence[str], number: int) -> list[Cell]:
-    points, draws = zip(*(_figures(*cells[key], number) for key in keys), strict=True)
-    there = [drawn_ns for drawn_ns in draws if drawn_ns is not None]
-    groups = [cells[key][1].groups for key in keys]
-    return cells_of(points, there if len(there) == len(draws) else None, groups, 1009 * number)
+def _figures_of_rows(rows: RowsOfTable, keys: Sequence[str], number: int) -> list[BenchmarkFigures]:
+    points, replicates = zip(*(_figures(*rows[key], number) for key in keys), strict=True)
+    there = [drawn_ns for drawn_ns in replicates if drawn_ns is not None]
+    groups = [rows[key][1].groups for key in keys]
+    return benchmark_figures(points, there if len(there) == len(replicates) else None, groups, 1009 * number)
 
 
-def _figures(row: Row, evidence: Evidence, number: int) -> tuple[Floats, Floats | None]:
-    """By seed, and over draws, whose order is shuffled for each table: the draws of two tables are independent."""
+def _figures(row: Row, results: SeedResults, number: int) -> tuple[Floats, Floats | None]:
+    """By seed, and the replicates in an order of the table's own: those of two tables are independent."""
     metric = row.metric
-    if metric not in evidence.points:  # only the records state it
+    if metric not in results.points:  # only the records state it
         return np.array([row.values[metric].value]), None
-    drawn_ns = evidence.draws[metric]
+    drawn_ns = results.replicates[metric]
     if drawn_ns is None:
-        return evidence.points[metric], None
-    return evidence.points[metric], drawn_ns[np.random.default_rng([number, 2]).permutation(len(drawn_ns))]
+        return results.points[metric], None
+    return results.points[metric], drawn_ns[np.random.default_rng([number, 2]).permutation(len(drawn_ns))]
 
 
-def _names(tables: Sequence[Table]) -> list[str]:
+def table_names(tables: Sequence[Table]) -> list[str]:
     """The tables' names: the benchmark's, with its data where the store has several versions of them."""
     count = Counter(table.benchmark for table in tables)
     return [t.benchmark if count[t.benchmark] == 1 else f"{t.benchmark} {t.fingerprint[:8]}" for t in tables]

@@ -46,10 +46,10 @@ def grouped(runs: Sequence[RunSummary]) -> dict[DataKey, list[Group]]:
     by_data: dict[DataKey, list[Group]] = defaultdict(list)
     for (data_key, _), members in groups.items():
         by_data[data_key].append(Group(members[0].label, tuple(members)))
-    return {data_key: _told_apart(of_data) for data_key, of_data in by_data.items()}
+    return {data_key: _with_distinct_labels(of_data) for data_key, of_data in by_data.items()}
 
 
-def _told_apart(groups: Sequence[Group]) -> list[Group]:
+def _with_distinct_labels(groups: Sequence[Group]) -> list[Group]:
     """Rows of one table that would read alike get the parts of their configuration that differ."""
     alike: dict[tuple[str, str], list[Group]] = defaultdict(list)
     for group in groups:

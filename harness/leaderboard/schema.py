@@ -31,11 +31,11 @@ AGGREGATES = ("mean", "rank", "iqm")
 """Figures over all benchmarks, see `harness.stats.aggregate`."""
 
 
-class _Model(BaseModel):
+class _LeaderboardModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Delta(_Model):
+class Delta(_LeaderboardModel):
     """A row minus the baseline, paired by seed and example: 95 % interval and two-sided p."""
 
     value: float
@@ -46,7 +46,7 @@ class Delta(_Model):
     """The seeds that both have."""
 
 
-class Distilled(_Model):
+class Distilled(_LeaderboardModel):
     """What distillation did for a row: beside its teacher, and the same student tuned directly. Over common seeds."""
 
     teacher: str
@@ -69,7 +69,7 @@ class Distilled(_Model):
     """The teacher alone is wrong."""
 
 
-class Power(_Model):
+class Power(_LeaderboardModel):
     """How small a difference to another row these data would show, and what would show the one that was seen.
 
     At the 5 % level, four times in five. `images` and `seeds` are how many it would take in all, each with the other
@@ -86,7 +86,7 @@ class Power(_Model):
     more_seeds: int | None
 
 
-class Row(_Model):
+class Row(_LeaderboardModel):
     """A line of the ranking. Figures are means over the seeds; `values` are fractions by metric."""
 
     rank: int | None = None
@@ -98,7 +98,7 @@ class Row(_Model):
     kind: Literal["run", "control"]
     method: str
     label: str
-    """The method with the settings that its user set, and what else tells it from its neighbours."""
+    """The method with the settings that its user set, and what else distinguishes it from its neighbours."""
     ladder: str
     student: str
     seeds: tuple[int, ...]
@@ -126,7 +126,7 @@ class Row(_Model):
     rank_high: int | None = None
     """The ranks that the data allow."""
     tier: tuple[int, ...] = ()
-    """From 1: rows that the data don't tell apart share a tier."""
+    """From 1: rows that can't be distinguished share a tier."""
     student_tflops: float | None = None
     """Of `train_tflops` what the student itself took; `teacher_tflops` is the rest."""
     teacher_tflops: float | None = None
@@ -157,7 +157,7 @@ class Row(_Model):
         return self.benchmark, self.revision, self.fingerprint, self.split
 
 
-class Table(_Model):
+class Table(_LeaderboardModel):
     """The ranking of all that saw the same data, best first."""
 
     benchmark: str
@@ -170,7 +170,7 @@ class Table(_Model):
     """The budgets of its trained rows: they are shown where there is more than one."""
 
 
-class Broken(_Model):
+class BrokenRun(_LeaderboardModel):
     """A run's folder without a sound record."""
 
     run_id: str
@@ -180,7 +180,7 @@ class Broken(_Model):
         return f"{self.run_id}: {self.message}"
 
 
-class Overall(_Model):
+class Overall(_LeaderboardModel):
     """A row over all tables of a ranking. The figures are None where it lacks one of them: `missing` says which."""
 
     kind: Literal["run", "control"]
@@ -196,13 +196,17 @@ class Overall(_Model):
     iqm: Interval | None
     benchmarks: tuple[str, ...]
     missing: tuple[str, ...] = ()
+    figures: dict[str, float] = {}
+    """The row's figure in each table that has it, by the table's name; also where the table's weight is 0."""
+    run_ids: tuple[str, ...] = ()
+    """Of the row in the first table that has it."""
 
 
-class Ranking(_Model):
+class Ranking(_LeaderboardModel):
     """All tables of a store, what they say together, and what couldn't be read."""
 
     tables: tuple[Table, ...]
-    broken: tuple[Broken, ...] = ()
+    broken: tuple[BrokenRun, ...] = ()
     overall: tuple[Overall, ...] = ()
     """Only where it was asked for."""
 
@@ -211,7 +215,7 @@ class Ranking(_Model):
         return [row for table in self.tables for row in table.rows]
 
 
-class Filters(_Model):
+class Filters(_LeaderboardModel):
     """What is to be ranked. Controls and the baseline stay in whatever the other rows are restricted to."""
 
     benchmark: str | None = None
@@ -235,6 +239,8 @@ class Filters(_Model):
     """Some of `COLUMNS`."""
     aggregate: tuple[str, ...] = ()
     """Some of `AGGREGATES`."""
+    weights: tuple[tuple[str, float], ...] = ()
+    """Of tables in the mean over benchmarks, by name (see `overall.table_names`); 1 for the others, 0 leaves out."""
 
     @property
     def figure(self) -> str:

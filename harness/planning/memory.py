@@ -217,11 +217,11 @@ def too_large(plan: Plan, needed: int) -> list[str]:
         return []
     return [
         f"it needs some {needed / 2**30:.1f} GiB a worker, and {room / 2**30:.1f} GiB are free here; change one or "
-        f"more of: {'; '.join(mends(plan))}"
+        f"more of: {'; '.join(suggestions(plan))}"
     ]
 
 
-def mends(plan: Plan) -> list[str]:
+def suggestions(plan: Plan) -> list[str]:
     """What makes a run need less memory, of what it doesn't do yet."""
     train, found = plan.config.train, []
     if train.micro_batch_size == 0 or train.micro_batch_size > 1:

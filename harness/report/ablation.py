@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import registry
-from harness.experiments.ablation import RESAMPLES, Ablation, Figure, Result
+from harness.leaderboard.ablation import Ablation, AblationFigure, AblationResult
 from harness.record import Interval, Record
+from harness.stats.bootstrap import RESAMPLES
 from harness.store import Store
 
 SURE = 0.05
@@ -92,18 +93,18 @@ def _origin(ablation: Ablation, store: Store) -> str:
 # ----------------------------------------------------------------------------------------- the tables
 
 
-def _shown(results: Sequence[Result]) -> list[str]:
+def _shown(results: Sequence[AblationResult]) -> list[str]:
     """The figures that the table has, the first with interval and p."""
     return list(dict.fromkeys(name for result in results for name in result.figures))
 
 
-def _heads(results: Sequence[Result]) -> list[str]:
+def _heads(results: Sequence[AblationResult]) -> list[str]:
     first, *others = _shown(results) or ["test/accuracy"]
     return ["", "seeds", _named(first), "- full", "95 %", "p", "p (Holm)", *(f"{_named(o)} - full" for o in others),
             "TFLOP", "forwards"]  # fmt: skip
 
 
-def _cells(result: Result, results: Sequence[Result]) -> list[str]:
+def _cells(result: AblationResult, results: Sequence[AblationResult]) -> list[str]:
     first, *others = _shown(results) or ["test/accuracy"]
     label = result.label + (f" ({result.note})" if result.note else "")
     figure = result.figures.get(first)
@@ -112,8 +113,8 @@ def _cells(result: Result, results: Sequence[Result]) -> list[str]:
     cells += [_points(difference.value) if difference else "", _bounds(difference)]
     cells += [_p(figure.p) if figure else "", _p(figure.p_holm) if figure else ""]
     for other in others:
-        apart = result.figures[other].difference if other in result.figures else None
-        cells.append(_points(apart.value) if apart else "")
+        difference = result.figures[other].difference if other in result.figures else None
+        cells.append(_points(difference.value) if difference else "")
     return [
         *cells,
         _changed(result.train_tflops, result.train_tflops_change),
@@ -121,13 +122,13 @@ def _cells(result: Result, results: Sequence[Result]) -> list[str]:
     ]
 
 
-def _table(results: Sequence[Result]) -> str:
+def _table(results: Sequence[AblationResult]) -> str:
     heads = _heads(results)
     rows = [heads, ["---", *["---:"] * (len(heads) - 1)], *(_cells(result, results) for result in results)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
-def _words(method: str, results: Sequence[Result]) -> Iterator[str]:
+def _words(method: str, results: Sequence[AblationResult]) -> Iterator[str]:
     """Which ablations differ from the full method after correction, by the first figure."""
     first = (_shown(results) or [""])[0]
     tried = [r for r in results if r.part == "ablation" and first in r.figures]
@@ -135,16 +136,16 @@ def _words(method: str, results: Sequence[Result]) -> Iterator[str]:
     if not tried:
         return
     if not sure:
-        yield f"None of the {len(tried)} ablations is told apart from {method} in {_named(first)} (Holm, {SURE})."
+        yield f"None of {len(tried)} ablations differs significantly from {method} in {_named(first)} (Holm, {SURE})."
         return
-    told = _listed(f"{label} ({_points(f.difference.value)})" for label, f in sure if f.difference)
+    listed = _listed(f"{label} ({_points(f.difference.value)})" for label, f in sure if f.difference)
     yield (
-        f"Told apart from {method} in {_named(first)} (Holm, {SURE}): {told}. "
+        f"Significantly different from {method} in {_named(first)} (Holm, {SURE}): {listed}. "
         f"Of {len(tried)} ablations {len(tried) - len(sure)} are not."
     )
 
 
-def _is_sure(figure: Figure) -> bool:
+def _is_sure(figure: AblationFigure) -> bool:
     return figure.p_holm is not None and figure.p_holm < SURE
 
 

@@ -1,4 +1,4 @@
-"""Agreement of raters beyond chance: Cohen's, Fleiss' and Krippendorff's coefficients over nominal answers.
+"""Agreement of raters beyond chance: Krippendorff's coefficient over nominal answers.
 
 A rater may be a person, a model, or the same model asked in another way. 1: they always agree; 0: no more than
 chance; None: undefined (0/0: all answers are one and the same).
@@ -7,44 +7,10 @@ chance; None: undefined (0/0: all answers are one and the same).
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Literal
 
 import numpy as np
 
-from harness.errors import DataError
 from harness.stats.metrics import Floats
-
-
-def cohen_kappa(
-    first: Sequence[int], second: Sequence[int], weights: Literal["none", "linear", "quadratic"] = "none"
-) -> float | None:
-    """1 - observed / expected disagreement of two raters (Cohen 1960, 1968).
-
-    With weights a disagreement counts by the distance of the two labels among the sorted labels seen.
-    """
-    if len(first) != len(second) or not len(first):
-        raise DataError(f"{len(first)} and {len(second)} ratings: expected one of each rater an item, at least one")
-    labels = sorted(set(first) | set(second))
-    place = {label: k for k, label in enumerate(labels)}
-    counts_kk = np.zeros((len(labels), len(labels)))
-    for a, b in zip(first, second, strict=True):
-        counts_kk[place[a], place[b]] += 1
-    apart_kk = np.abs(np.subtract.outer(np.arange(len(labels)), np.arange(len(labels)))).astype(float)
-    cost_kk = {"none": (apart_kk > 0).astype(float), "linear": apart_kk, "quadratic": apart_kk**2}[weights]
-    chance_kk = np.outer(counts_kk.sum(1), counts_kk.sum(0)) / len(first)
-    return _beyond(float((cost_kk * counts_kk).sum()), float((cost_kk * chance_kk).sum()))
-
-
-def fleiss_kappa(ratings: Sequence[Sequence[Hashable]]) -> float | None:
-    """(P - P_e) / (1 - P_e) of items that R raters each rated, whoever they are (Fleiss 1971)."""
-    sizes = {len(row) for row in ratings}
-    if len(sizes) != 1 or min(sizes) < 2:
-        raise DataError(f"items with {sorted(sizes)} ratings: expected the same number, at least 2, for every item")
-    counts_nk = _counts(ratings)
-    raters = sizes.pop()
-    share_k = counts_nk.sum(0) / counts_nk.sum()
-    agreed = ((counts_nk**2).sum(1) - raters) / (raters * (raters - 1))
-    return _beyond(1 - float(agreed.mean()), 1 - float((share_k**2).sum()))
 
 
 def krippendorff_alpha(ratings: Sequence[Sequence[Hashable | None]]) -> float | None:

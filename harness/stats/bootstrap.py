@@ -5,8 +5,8 @@ appearance; resample i draws C of C with replacement, all from one `default_rng(
 (made in blocks, which gives the same stream). What a group adds to a metric is a tally (see
 `harness.stats.metrics`), so a resample is one row of counts times the groups' tallies: no loop over resamples.
 
-A mean over S seeds varies for two reasons that are kept apart, because a handful of seeds can't be resampled:
-drawing S of S seeds understates their variance by (S - 1) / S, and takes it for known (see `Spread`).
+A mean over S seeds varies for two reasons that are kept separate, because a handful of seeds can't be resampled:
+drawing S of S seeds understates their variance by (S - 1) / S, and takes it for known (see `VarianceComponents`).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 METRICS = ("accuracy", "macro_f1", "micro_f1")
 """The harness's own metrics; beside them `accuracy/<category>`."""
+RESAMPLES = 2000
 
 _BLOCK = 1 << 21
 """Draws made at a time: bounds the memory at some 50 MB whatever the number of groups."""
@@ -57,7 +58,7 @@ def group_numbers(groups: ArrayLike) -> tuple[Ints, int]:
 
 
 def group_tallies(group_n: Ints, groups: int, gold: ArrayLike, chosen: ArrayLike, labels: int | None = None) -> Floats:
-    """The tally of each group's examples: (C, 3, K), see `harness.stats.metrics.tally`."""
+    """The tally of each group's examples: (C, 3, K), see `harness.stats.metrics`."""
     gold_n, chosen_n, count = checked(gold, chosen, labels)
     right, answered = gold_n == chosen_n, chosen_n != NO_ANSWER
 
@@ -104,7 +105,7 @@ def two_sided_p(resampled_n: Floats) -> float:
 
 
 @dataclass(frozen=True)
-class Spread:
+class VarianceComponents:
     """The variance of a mean over S seeds, by its two sources, and the degrees of freedom of their sum.
 
     With y_sc = m + image_c + seed_s + e_sc, `images` is the part that all seeds share, Var(image) / C, and
@@ -117,15 +118,13 @@ class Spread:
     images: float
     seeds: float
     df: float
-    shape: float = 1.0
-    """What the resampled deviations of the mean are multiplied by to have the variance `images`."""
 
     @property
     def total(self) -> float:
         return self.images + self.seeds
 
 
-def spread(point_s: Floats, cov_ss: Floats, groups: int = 0) -> Spread:
+def variance_components(point_s: Floats, cov_ss: Floats, groups: int = 0) -> VarianceComponents:
     """Of the mean over seeds, from figures (S,) and their covariance over resamples of C groups (S, S).
 
     `groups` 0: unknown, taken as many.
@@ -135,8 +134,7 @@ def spread(point_s: Floats, cov_ss: Floats, groups: int = 0) -> Spread:
     (images,), (between,) = (
         float_r.tolist() for float_r in _by_source(point_s[None], np.array([mean]), of_each, groups)
     )
-    df = degrees_of_freedom(images, between, groups, len(point_s))
-    return Spread(images, between, df, float(np.sqrt(images / mean)) if mean > 0 else 0.0)
+    return VarianceComponents(images, between, degrees_of_freedom(images, between, groups, len(point_s)))
 
 
 def degrees_of_freedom(images: float, between: float, groups: int, seeds: int) -> float:
@@ -145,7 +143,7 @@ def degrees_of_freedom(images: float, between: float, groups: int, seeds: int) -
     1 / df = 1 / ((S - 1) total / between) + 1 / ((C - 1) total / images). The ratios stand as they are, where Welch
     and Satterthwaite square them: with three seeds and a variance mostly theirs, squares cover 92 % where this
     covers 94 (and 95 to 96 elsewhere). With two seeds it is the root of the first ratio: rows then cover 98 %, more
-    than need be, but with the ratio to the power of 0.7 (97 %) two equal rows were told apart in 5.8 % of tables.
+    than need be, but with the ratio to the power of 0.7 (97 %) two equal rows were called different in 5.8 % of tables.
     benches/stats_simulation.py shows what that is worth.
     """
     return float(_degrees_of_freedom(np.array([images]), np.array([between]), groups, seeds)[0])
@@ -175,10 +173,11 @@ def covariance(drawn_ns: Floats) -> Floats:
 def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0) -> Floats:
     """The mean over seeds as it could have been with other groups and other seeds: (S,), (n, S) -> (n,).
 
-    The resampled deviations, as wide as `Spread.images`, plus normal ones as wide as `Spread.seeds`; each then
-    stretched from its place in a normal distribution to the same place in Student's t. (In the spirit of Hesterberg
-    2015, The American Statistician 69, who expands percentile intervals by t.) With one seed only groups vary: the
-    percentiles of few groups are too narrow by the root of (C - 1) / C, and by what t has over the normal.
+    The resampled deviations, with the variance `VarianceComponents.images`, plus normal ones with the variance
+    `VarianceComponents.seeds`; each then stretched from its place in a normal distribution to that in Student's t.
+    (In the spirit of Hesterberg 2015, The American Statistician 69, who expands percentile intervals by t.) With one
+    seed only groups vary: the percentiles of few groups are too narrow by the root of (C - 1) / C, and by what t has
+    over the normal.
     """
     known_ns = drawn_ns[~np.isnan(drawn_ns).any(axis=1)]
     if not len(known_ns):
@@ -226,7 +225,7 @@ def _unstretched(points_rs: Floats, drawn_rsn: Floats, groups: int, seed: int) -
 
 
 def _by_source(points_rs: Floats, var_r: Floats, of_each_r: Floats, groups: int) -> tuple[Floats, Floats]:
-    """`Spread.images` and `Spread.seeds` of R rows.
+    """`VarianceComponents.images` and `VarianceComponents.seeds` of R rows.
 
     From the figures (R, S) and, over resamples, the variance of their mean and the sum of their own variances.
     """
@@ -296,57 +295,3 @@ class Resampled:
     """Over resamples of groups, the same ones for all runs; None: a single group."""
     groups: int
     examples: int
-
-
-def resampled(
-    runs: Sequence[pd.DataFrame], labels: Sequence[str] | None, metric: str, resamples: int, seed: int
-) -> Resampled:
-    """The metric of each run, with resamples over groups. Raises `DataError` when the runs' examples differ."""
-    frames = aligned(runs)
-    group_n, groups = group_numbers(frames[0]["group"])
-    units = [tallies_of(frame, group_n, groups, metric, labels) for frame in frames]
-    if metric == "accuracy":  # labels don't matter: K = 1
-        units = [unit.sum(axis=2, keepdims=True) for unit in units]
-    widest = max(unit.shape[2] for unit in units)
-    units_cs3k = np.stack([np.pad(u, ((0, 0), (0, 0), (0, widest - u.shape[2]))) for u in units], axis=1)
-    total_s3k = units_cs3k.sum(0)
-    formula = formula_of(metric, total_s3k, labels)
-    several = int((units_cs3k[:, 0, 1].sum(-1) > 0).sum()) > 1
-    drawn_ns = formula(resampled_sums(units_cs3k, resamples, seed)) if several else None
-    return Resampled(formula(total_s3k), drawn_ns, groups, len(frames[0]))
-
-
-def aligned(runs: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
-    """The runs' rows in the order of the first run's. Raises `DataError` unless the examples are the same."""
-    if not runs:
-        raise DataError("no runs: at least one is needed to compute a metric")
-    first = runs[0]
-    one_split(first)
-    ids = _ids(first)
-    same_order = [first]
-    for other in runs[1:]:
-        one_split(other)
-        if not other["id"].array.equals(first["id"].array):
-            place_n = _ids(other).get_indexer(ids)
-            if len(other) != len(first) or (place_n < 0).any():
-                raise DataError(
-                    f"runs on different examples ({len(first)} and {len(other)}) can't be paired: compare runs "
-                    "of one benchmark, split and data fingerprint"
-                )
-            other = other.iloc[place_n]
-        for column in ("gold", "group"):
-            differs_n = other[column].to_numpy() != first[column].to_numpy()
-            if differs_n.any():
-                name = ids[int(np.argmax(differs_n))]
-                raise DataError(f"example {name!r} has another {column} in another run: the data changed")
-        same_order.append(other)
-    return same_order
-
-
-def _ids(frame: pd.DataFrame) -> pd.Index[str]:
-    import pandas as pd
-
-    ids: pd.Index[str] = pd.Index(frame["id"])
-    if not ids.is_unique:
-        raise DataError(f"example {ids[ids.duplicated()][0]!r} is predicted twice: expected one prediction an example")
-    return ids

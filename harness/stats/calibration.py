@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from harness.errors import DataError
 from harness.record import Interval
@@ -106,16 +106,6 @@ def ece(confidence_n: ArrayLike, right_n: ArrayLike, bins: int = BINS) -> float:
     return float(sum(n * abs(hit - conf) for _, n, conf, hit in parts) / sum(n for _, n, _, _ in parts))
 
 
-def mce(confidence_n: ArrayLike, right_n: ArrayLike, bins: int = BINS) -> float:
-    """The largest gap of a bin."""
-    return float(max(abs(hit - conf) for _, _, conf, hit in binned(confidence_n, right_n, bins)))
-
-
-def ece_classwise(p_nk: Floats, gold_n: Ints, bins: int = BINS) -> float:
-    """The mean over options k of the ECE of P(k) against "k is gold"."""
-    return float(np.mean([ece(p_nk[:, k], gold_n == k, bins) for k in range(p_nk.shape[1])]))
-
-
 # ----------------------------------------------------------------------------------- order alone
 
 
@@ -136,25 +126,6 @@ def auroc(score_n: ArrayLike, positive_n: ArrayLike) -> float | None:
     return float(np.trapezoid(y, x))
 
 
-def average_precision(score_n: ArrayLike, positive_n: ArrayLike) -> float | None:
-    """The sum over thresholds of precision times the recall gained; None without a positive."""
-    hits, alarms = _steps(score_n, positive_n)
-    if not hits[-1]:
-        return None
-    return float((np.diff(hits, prepend=0.0) / hits[-1] * hits / (hits + alarms)).sum())
-
-
-def auprc_trapezoid(score_n: ArrayLike, positive_n: ArrayLike) -> float | None:
-    """Area under the same points joined by straight lines, from recall 0 at precision 1; None without a positive.
-
-    It interpolates where nothing can be had, and so flatters; here to compare with tools that give it.
-    """
-    hits, alarms = _steps(score_n, positive_n)
-    if not hits[-1]:
-        return None
-    return float(np.trapezoid(np.append(1.0, hits / (hits + alarms)), np.append(0.0, hits / hits[-1])))
-
-
 def aurc(confidence_n: ArrayLike, right_n: ArrayLike) -> float:
     """Area under the risk-coverage curve: what is wrong among the k most confident, averaged over k.
 
@@ -169,41 +140,11 @@ def aurc(confidence_n: ArrayLike, right_n: ArrayLike) -> float:
     return float((wrong_n / kept_n).mean())
 
 
-def auroc_one_vs_rest(p_nk: Floats, gold_n: Ints, weighted: bool = False) -> float | None:
-    """The mean over options of AUROC against the rest (weighted by golds); two options: that of one of them.
+def auroc_one_vs_rest(p_nk: Floats, gold_n: Ints) -> float | None:
+    """The mean over options of AUROC against the rest; two options: that of one of them.
 
     None where an option is gold never or always.
     """
     options = range(1, 2) if p_nk.shape[1] == 2 else range(p_nk.shape[1])
-    return _mean([auroc(p_nk[:, k], gold_n == k) for k in options], _golds(gold_n, options) if weighted else None)
-
-
-def average_precision_one_vs_rest(p_nk: Floats, gold_n: Ints, weighted: bool = False) -> float | None:
-    """The mean over options of the average precision against the rest; None where an option is gold never."""
-    options = range(p_nk.shape[1])
-    found = [average_precision(p_nk[:, k], gold_n == k) for k in options]
-    return _mean(found, _golds(gold_n, options) if weighted else None)
-
-
-def auroc_one_vs_one(p_nk: Floats, gold_n: Ints, weighted: bool = False) -> float | None:
-    """The mean over pairs of options of the AUROC among their examples, each scored both ways (Hand & Till 2001).
-
-    `weighted`: by the pair's share of the golds.
-    """
-    count = p_nk.shape[1]
-    found, weights = [], []
-    for a in range(count):
-        for b in range(a + 1, count):
-            mine = (gold_n == a) | (gold_n == b)
-            found.append(_mean([auroc(p_nk[mine, k], gold_n[mine] == k) for k in (a, b)], None) if mine.any() else None)
-            weights.append(float(mine.sum()))
-    return _mean(found, np.asarray(weights) if weighted else None)
-
-
-def _golds(gold_n: Ints, options: range) -> Floats:
-    return np.asarray([(gold_n == k).sum() for k in options], dtype=np.float64)
-
-
-def _mean(found: Sequence[float | None], weights: NDArray[np.float64] | None) -> float | None:
-    known = [value for value in found if value is not None]
-    return None if len(known) < len(found) or not known else float(np.average(known, weights=weights))
+    found = [value for k in options if (value := auroc(p_nk[:, k], gold_n == k)) is not None]
+    return float(np.mean(found)) if len(found) == len(options) else None

@@ -5,7 +5,7 @@ Intervals are bootstraps over groups (images) and seeds, see `harness.stats.boot
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from harness.errors import DataError
 from harness.record import Interval
 from harness.stats.bootstrap import (
     METRICS,
+    RESAMPLES,
     category_of,
     formula_of,
     group_numbers,
@@ -25,7 +26,6 @@ from harness.stats.bootstrap import (
     intervals_over_seeds,
     one_split,
     over_seeds,
-    resampled,
     resampled_sums,
     tallies_of,
     two_sided_p,
@@ -39,20 +39,16 @@ __all__ = [
     "METRICS",
     "RESAMPLES",
     "Difference",
-    "across_seeds",
     "group_numbers",
     "holm",
     "interval",
     "mcnemar",
     "mean_intervals",
-    "paired_difference",
     "seeds_difference",
     "seeds_interval",
     "seeds_intervals",
     "summarise",
 ]
-
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -114,51 +110,12 @@ def summarise(
 # ------------------------------------------------------------------------------- several seeds
 
 
-def across_seeds(
-    runs: Sequence[pd.DataFrame],
-    labels: Sequence[str] | None,
-    metric: str = "accuracy",
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
-    """The mean of a metric over runs of several seeds, with its interval over groups and seeds.
-
-    The runs answer the same examples, so every resample draws groups once for all of them. Seeds are taken as a
-    sample of all seeds, see `bootstrap.Spread`; with one run the interval is over groups only, a little wider than
-    the percentiles of `summarise` where groups are few. Raises `DataError` when the runs' examples differ.
-    """
-    found = resampled(runs, labels, metric, resamples, seed)
-    return seeds_interval(found.point_s, found.drawn_ns, found.groups, seed)
-
-
-def paired_difference(
-    a: Mapping[int, pd.DataFrame],
-    b: Mapping[int, pd.DataFrame],
-    labels: Sequence[str] | None,
-    metric: str = "accuracy",
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> Difference:
-    """A minus B of a metric, paired by seed and example: the mean over the seeds that both have.
-
-    `a` and `b` give the predictions of one split by seed. Interval and p are over groups and seeds, as in
-    `across_seeds`; p is two-sided, see `bootstrap.two_sided_p`. Raises `DataError` without a common seed or where
-    the examples differ.
-    """
-    seeds = sorted(set(a) & set(b))
-    if not seeds:
-        raise DataError(f"no seed in common: one side has {sorted(a)}, the other {sorted(b)}")
-    found = resampled([a[s] for s in seeds] + [b[s] for s in seeds], labels, metric, resamples, seed)
-    half, off_ns = len(seeds), None
-    if found.drawn_ns is not None:
-        off_ns = found.drawn_ns[:, :half] - found.drawn_ns[:, half:]
-    return seeds_difference(found.point_s[:half] - found.point_s[half:], off_ns, tuple(seeds), found.groups, seed)
-
-
 def seeds_interval(point_s: Floats, drawn_ns: Floats | None, groups: int = 0, seed: int = 0) -> Interval:
-    """`across_seeds` from the runs' figures (S,) and their resamples over groups (n, S); None: one group.
+    """The mean of S runs' figures (S,) with its interval, from their replicates over groups (n, S); None: one group.
 
-    `groups` 0: unknown, taken as many.
+    Seeds are taken as a sample of all seeds, see `bootstrap.VarianceComponents`; with one run the interval is over
+    groups only, a little wider than the percentiles of `summarise` where groups are few. `groups` 0: unknown, taken
+    as many.
     """
     if drawn_ns is None:
         return interval(float(point_s.mean()), None)
@@ -173,7 +130,10 @@ def seeds_intervals(points_rs: Floats, drawn_rsn: Floats, groups: int = 0, seed:
 def seeds_difference(
     point_s: Floats, drawn_ns: Floats | None, seeds: tuple[int, ...] = (), groups: int = 0, seed: int = 0
 ) -> Difference:
-    """`paired_difference` from the differences of S seeds (S,), resampled over groups (n, S); None: one group."""
+    """A mean difference from those of S paired seeds (S,) and their replicates over groups (n, S); None: one group.
+
+    Interval and p are over groups and seeds, as in `seeds_interval`; p is two-sided, see `bootstrap.two_sided_p`.
+    """
     value = float(point_s.mean())
     if drawn_ns is None:
         return Difference(value, None, None, None, seeds, groups)

@@ -7,9 +7,6 @@ groups of examples without going back to the examples. A choice of -1 means "no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -23,24 +20,12 @@ LOWER_IS_BETTER = frozenset({"ece", "brier", "nll", "aurc", "parse_failures"})
 """Figures (see `harness.stats.calibration`) of which the smaller one is the better one."""
 
 
-def tally(gold: ArrayLike, chosen: ArrayLike, labels: int | None = None) -> Floats:
-    """Hits, golds and choices of each label: (3, K).
+def checked(gold: ArrayLike, chosen: ArrayLike, labels: int | None = None) -> tuple[Ints, Ints, int]:
+    """Golds and choices as arrays (N,) and the number of labels K.
 
     `labels` is K; None takes the largest index seen. Raises `DataError` for no examples, unequal lengths, a
     gold outside 0..K-1 or a choice outside -1..K-1.
     """
-    gold_n, chosen_n, count = checked(gold, chosen, labels)
-    return np.stack(
-        [
-            np.bincount(gold_n[gold_n == chosen_n], minlength=count),
-            np.bincount(gold_n, minlength=count),
-            np.bincount(chosen_n[chosen_n != NO_ANSWER], minlength=count),
-        ]
-    ).astype(np.float64)
-
-
-def checked(gold: ArrayLike, chosen: ArrayLike, labels: int | None = None) -> tuple[Ints, Ints, int]:
-    """Golds and choices as arrays (N,) and the number of labels K. Raises `DataError`, see `tally`."""
     gold_n, chosen_n = _indices(gold, "gold"), _indices(chosen, "choice")
     if len(gold_n) != len(chosen_n):
         raise DataError(f"{len(gold_n)} golds but {len(chosen_n)} choices: expected one choice an example")
@@ -94,78 +79,3 @@ def _ratio(above: Floats, below: Floats, undefined: float) -> Floats:
 def seen_labels(tally_3k: Floats) -> NDArray[np.bool_]:
     """Which labels of tallies (..., 3, K) occur as gold or as choice: (..., K)."""
     return np.asarray(tally_3k[..., 1, :] + tally_3k[..., 2, :] > 0)
-
-
-def accuracy(gold: ArrayLike, chosen: ArrayLike) -> float:
-    """Share of examples whose choice is the gold option."""
-    return float(accuracy_of(tally(gold, chosen)))
-
-
-def macro_f1(gold: ArrayLike, chosen: ArrayLike, labels: int | None = None) -> float:
-    """Mean F1 over all `labels` options; None: over the labels that occur as gold or choice."""
-    counts = tally(gold, chosen, labels)
-    return float(macro_f1_of(counts, None if labels is not None else seen_labels(counts)))
-
-
-def micro_f1(gold: ArrayLike, chosen: ArrayLike) -> float:
-    """F1 of hits, false alarms and misses pooled over the labels."""
-    return float(micro_f1_of(tally(gold, chosen)))
-
-
-def category_accuracy(gold: ArrayLike, chosen: ArrayLike, category: Sequence[str]) -> dict[str, float]:
-    """Accuracy within each category, by name in alphabetical order."""
-    gold_n, chosen_n, _ = checked(gold, chosen)
-    names = np.asarray(category, dtype=object)
-    if len(names) != len(gold_n):
-        raise DataError(f"{len(gold_n)} golds but {len(names)} categories: expected one an example")
-    return {str(name): accuracy(gold_n[names == name], chosen_n[names == name]) for name in sorted(set(names))}
-
-
-def weighted_f1(gold: ArrayLike, chosen: ArrayLike) -> float:
-    """Mean F1 over the labels, weighted by how often each is gold."""
-    return _weighted(tally(gold, chosen), 2)
-
-
-def precision_recall(
-    gold: ArrayLike, chosen: ArrayLike, average: Literal["macro", "weighted"] = "macro"
-) -> tuple[float, float]:
-    """Mean precision and mean recall over the labels that occur as gold or choice (0/0 = 0).
-
-    `weighted`: by how often each label is gold.
-    """
-    counts = tally(gold, chosen)
-    if average == "weighted":
-        return _weighted(counts, 0), _weighted(counts, 1)
-    seen_k = seen_labels(counts)
-    precision_k, recall_k, _ = _by_label(counts)
-    return float(precision_k[seen_k].mean()), float(recall_k[seen_k].mean())
-
-
-def balanced_accuracy(gold: ArrayLike, chosen: ArrayLike) -> float:
-    """Mean recall over the labels that are gold somewhere."""
-    counts = tally(gold, chosen)
-    return float(_by_label(counts)[1][counts[1] > 0].mean())
-
-
-def adjusted_balanced_accuracy(gold: ArrayLike, chosen: ArrayLike) -> float | None:
-    """Balanced accuracy such that a constant answer scores 0 and all right 1; None where one label is all golds."""
-    chance = 1 / len(np.unique(np.asarray(gold)))
-    return (balanced_accuracy(gold, chosen) - chance) / (1 - chance) if chance < 1 else None
-
-
-def matthews(gold: ArrayLike, chosen: ArrayLike) -> float:
-    """The correlation of golds and choices over K labels (Gorodkin 2004); 0 where one side is constant."""
-    hits_k, gold_k, chosen_k = tally(gold, chosen)
-    count = gold_k.sum()
-    spread = (count**2 - (chosen_k**2).sum()) * (count**2 - (gold_k**2).sum())
-    return float((hits_k.sum() * count - (gold_k * chosen_k).sum()) / np.sqrt(spread)) if spread > 0 else 0.0
-
-
-def _by_label(tally_3k: Floats) -> tuple[Floats, Floats, Floats]:
-    """Precision, recall and F1 of each label: three (K,)."""
-    hits, golds, chosen = tally_3k
-    return _ratio(hits, chosen, 0.0), _ratio(hits, golds, 0.0), _ratio(2 * hits, golds + chosen, 0.0)
-
-
-def _weighted(tally_3k: Floats, figure: int) -> float:
-    return float(np.average(_by_label(tally_3k)[figure], weights=tally_3k[1]))

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.errors import DataError
-from harness.stats.bootstrap import covariance, degrees_of_freedom, resampled, spread, t_quantile
-from harness.stats.inference import RESAMPLES
+from harness.stats.bootstrap import covariance, degrees_of_freedom, t_quantile, variance_components
 from harness.stats.metrics import Floats
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 ALPHA, POWER = 0.05, 0.8
 MOST_GROUPS, MOST_SEEDS = 10_000_000, 10_000
@@ -34,33 +29,10 @@ class Noise:
     measured_seeds: int
 
 
-def noise(
-    a: Mapping[int, pd.DataFrame],
-    b: Mapping[int, pd.DataFrame],
-    labels: Sequence[str] | None,
-    metric: str = "accuracy",
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Noise:
-    """Of the difference of two rows, from their predictions by seed; see `stats.paired_difference`.
-
-    Raises `DataError` without a common seed, with a single group, or where the examples differ.
-    """
-    seeds = sorted(set(a) & set(b))
-    if not seeds:
-        raise DataError(f"no seed in common: one side has {sorted(a)}, the other {sorted(b)}")
-    found = resampled([a[s] for s in seeds] + [b[s] for s in seeds], labels, metric, resamples, seed)
-    if found.drawn_ns is None:
-        raise DataError("a single group: expected predictions on several images")
-    count = len(seeds)
-    drawn_ns = found.drawn_ns[:, :count] - found.drawn_ns[:, count:]
-    return noise_of(found.point_s[:count] - found.point_s[count:], drawn_ns, found.groups)
-
-
-def noise_of(point_s: Floats, drawn_ns: Floats, groups: int) -> Noise:
-    """The same from the differences of S seeds (S,) and their resamples over groups (n, S)."""
+def noise(point_s: Floats, drawn_ns: Floats, groups: int) -> Noise:
+    """Of the paired difference of two rows, from that of S seeds (S,) and their replicates over groups (n, S)."""
     count, cov_ss = len(point_s), covariance(drawn_ns)
-    images = spread(point_s, cov_ss, groups).images
+    images = variance_components(point_s, cov_ss, groups).images
     answers = max(0.0, float(np.trace(cov_ss)) / count * groups / (groups - 1) - images)
     between = max(0.0, float(point_s.var(ddof=1)) - answers) if count > 1 else None
     return Noise(images * groups, answers * groups if count > 1 else 0.0, between, groups, count)
@@ -88,7 +60,7 @@ def detectable(
 
 @dataclass(frozen=True)
 class Needed:
-    """What would tell two rows apart, if their difference is what it seems. None: no number would do, or unknown."""
+    """What would make two rows distinguishable, if their difference is what it seems. None: no number, or unknown."""
 
     groups: int | None
     """At the present seeds."""
@@ -111,7 +83,7 @@ def needed(found: Noise, difference: float, alpha: float = ALPHA, power: float =
 
 
 @dataclass(frozen=True)
-class Told:
+class PowerReport:
     """What a difference is, what these data would show, and how much more would show this one."""
 
     difference: float
@@ -123,17 +95,17 @@ class Told:
     more_seeds: int | None
 
 
-def told_apart_by(found: Noise, difference: float) -> Told:
+def power_report(found: Noise, difference: float) -> PowerReport:
     """`detectable` and `needed` in one, for a difference that was measured with this noise."""
     least = detectable(found)
     images, seeds = found.measured_groups, found.measured_seeds
     if difference == 0:
-        return Told(difference, least, None, None, None, None)
+        return PowerReport(difference, least, None, None, None, None)
     if abs(difference) >= least:
-        return Told(difference, least, images, seeds, 0, 0)
+        return PowerReport(difference, least, images, seeds, 0, 0)
     enough = needed(found, difference)
     more = [None if n is None else max(1, n - now) for n, now in ((enough.groups, images), (enough.seeds, seeds))]
-    return Told(difference, least, enough.groups, enough.seeds, *more)
+    return PowerReport(difference, least, enough.groups, enough.seeds, *more)
 
 
 def _fewest(enough: Callable[[int], bool], most: int) -> int | None:

@@ -6,28 +6,21 @@ compared on the seeds that they share. So what moves all rows alike (hard images
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from harness.stats.bootstrap import Resampled, covariance, resampled, spread
-from harness.stats.inference import RESAMPLES, holm
+from harness.stats.bootstrap import Resampled, covariance, variance_components
+from harness.stats.inference import holm
 from harness.stats.metrics import Floats
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-APART = 0.035
-"""Two rows are told apart at this p. Below 0.05, because the p are approximate: simulated, truly equal rows are then
-told apart in at most 5 % of tables, whether images, seeds or both vary (benches/stats_simulation.py)."""
-Runs: TypeAlias = "Mapping[int, pd.DataFrame]"
-"""The predictions of a row, by seed: one split, the same examples in all."""
-
+SIGNIFICANT_P = 0.035
+"""Two rows are distinguishable at this p. Below 0.05, because the p are approximate: simulated, truly equal rows are
+then called different in at most 5 % of tables, whether images, seeds or both vary (benches/stats_simulation.py)."""
 
 # ---------------------------------------------------------------------------------- ranks and tiers
 
@@ -37,50 +30,36 @@ class Standing:
     """Where a row stands in its table, as far as the data tell."""
 
     rank_low: int
-    """1 and the number of rows that it is told apart from and below."""
+    """1 and the number of rows that are significantly better."""
     rank_high: int
-    """The number of rows less those that it is told apart from and above."""
+    """The number of rows less those that are significantly worse."""
     tier: tuple[int, ...]
-    """From 1. Rows that aren't told apart share a tier; a row between two tiers is in both."""
+    """From 1. Rows that can't be distinguished share a tier; a row between two tiers is in both."""
 
 
-def standings(
-    rows: Sequence[Runs],
-    labels: Sequence[str] | None,
-    metric: str = "accuracy",
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> list[Standing]:
-    """Rank interval and tiers of each row, in the order given.
+def standings(found: Resampled, columns: Sequence[tuple[int, int]]) -> list[Standing]:
+    """Rank interval and tiers of each row, from the figures and replicates of all their runs.
 
-    Two rows are told apart where p of their paired difference, by Holm over all pairs of the table, is at most
-    `APART`. So with 95 % chance no two truly equal rows are told apart anywhere in the table, and then all the rank
-    intervals hold the true ranks (as in Mogstad, Romano, Shaikh and Wilhelm 2024, Inference for Ranks, with Holm's
-    steps). With one seed that is said of these very models, with several of the methods.
+    `columns` gives the row, from 0 on, and the seed of each run. Two rows are distinguishable where p of their paired
+    difference, by Holm over all pairs of the table, is at most `SIGNIFICANT_P`. So with 95 % chance no two truly equal
+    rows are called different anywhere in the table, and then all the rank intervals hold the true ranks (as in
+    Mogstad, Romano, Shaikh and Wilhelm 2024, Inference for Ranks, with Holm's steps). With one seed that is said of
+    these very models, with several of the methods.
 
-    Rows are in order of their mean over seeds. A tier is a longest stretch of that order in which nobody is told
-    apart, where a pair counts as told apart only if every pair around it is. Raises `DataError` when the rows'
-    examples differ.
+    Rows are in order of their mean over seeds. A tier is a longest stretch of that order in which no two rows are
+    distinguishable, where a pair counts as distinguishable only if every pair around it is.
     """
-    columns = [(k, s) for k, runs in enumerate(rows) for s in sorted(runs)]
-    if not columns:
-        return []
-    return standings_of(resampled([rows[k][s] for k, s in columns], labels, metric, resamples, seed), columns)
-
-
-def standings_of(found: Resampled, columns: Sequence[tuple[int, int]]) -> list[Standing]:
-    """The same from the rows' runs; `columns` gives the row, from 0 on, and the seed of each."""
     count = max((row for row, _ in columns), default=-1) + 1
     row_r = np.array([row for row, _ in columns], dtype=np.int64)
     mean_k = np.array([found.point_s[row_r == k].mean() for k in range(count)])
     p_kk, sign_kk = _pairs(found, columns, count)
-    apart_kk = _holm_pairs(p_kk) <= APART
+    significant_kk = _holm_pairs(p_kk) <= SIGNIFICANT_P
     order_k = np.argsort(-mean_k, kind="stable")
-    tiers = dict(zip(order_k.tolist(), _tiers((apart_kk & (sign_kk > 0))[np.ix_(order_k, order_k)]), strict=True))
+    tiers = dict(zip(order_k.tolist(), _tiers((significant_kk & (sign_kk > 0))[np.ix_(order_k, order_k)]), strict=True))
     return [
         Standing(
-            rank_low=1 + int((apart_kk[k] & (sign_kk[k] < 0)).sum()),
-            rank_high=count - int((apart_kk[k] & (sign_kk[k] > 0)).sum()),
+            rank_low=1 + int((significant_kk[k] & (sign_kk[k] < 0)).sum()),
+            rank_high=count - int((significant_kk[k] & (sign_kk[k] > 0)).sum()),
             tier=tiers[k],
         )
         for k in range(count)
@@ -109,7 +88,7 @@ def _pair(found: Resampled, cov: Floats, a: list[int], b: list[int]) -> tuple[fl
     """The difference of two rows' columns and its two-sided p, from Student's t: resamples alone end at 1 / n."""
     point_s = found.point_s[a] - found.point_s[b]
     cov_ss = cov[np.ix_(a, a)] - cov[np.ix_(a, b)] - cov[np.ix_(b, a)] + cov[np.ix_(b, b)]
-    off, value = spread(point_s, cov_ss, found.groups), float(point_s.mean())
+    off, value = variance_components(point_s, cov_ss, found.groups), float(point_s.mean())
     if abs(value) < 1e-12:
         return 0.0, 1.0
     p = 2 * float(stdtr(min(off.df, 1e9), -abs(value) / np.sqrt(off.total))) if off.total > 0 else 0.0
@@ -138,10 +117,10 @@ def _holm_pairs(p_kk: Floats) -> Floats:
     return np.minimum(adjusted_kk, adjusted_kk.T)
 
 
-def _tiers(apart_kk: NDArray[np.bool_]) -> list[tuple[int, ...]]:
-    """The tiers of rows in order, best first, from who is told apart from whom below (above the diagonal)."""
-    count = len(apart_kk)
-    closed_kk = np.logical_and.accumulate(apart_kk, axis=0)  # by all above the upper one
+def _tiers(significant_kk: NDArray[np.bool_]) -> list[tuple[int, ...]]:
+    """The tiers of rows in order, best first, from who is significantly better than whom (above the diagonal)."""
+    count = len(significant_kk)
+    closed_kk = np.logical_and.accumulate(significant_kk, axis=0)  # by all above the upper one
     closed_kk = np.logical_and.accumulate(closed_kk[:, ::-1], axis=1)[:, ::-1]  # and all below the lower one
     ends = [max([i, *(j for j in range(i + 1, count) if not closed_kk[i, j])]) for i in range(count)]
     stretches = [(i, end) for i, end in enumerate(ends) if i == 0 or end > ends[i - 1]]

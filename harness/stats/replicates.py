@@ -1,11 +1,11 @@
-"""What a ranking needs of predictions, small enough to keep for every run: answers and draws.
+"""What statistics need of predictions, small enough to keep for every run: answers and bootstrap replicates.
 
-The answers of a run are one small number an example, in an order that all runs on the same examples share. The
-draws are a metric resampled over groups, 2,000 numbers, from the same drawn groups for all these runs (see
-`harness.stats.inference`): intervals, differences, ranks and tiers follow from them jointly, without the examples.
+The answers of a run are one small number an example, in an order that all runs on the same examples share. Its
+replicates are a metric resampled over groups, 2,000 numbers, from the same drawn groups for all these runs (see
+`harness.stats.bootstrap`): intervals, differences, ranks and tiers follow from them jointly, without the examples.
 
-A draw of accuracy is kept as the count of right answers, exactly. One of macro-F1 is kept in single precision;
-it is rounded so as soon as it is made, so that a ranking reads the same before and after `compact`.
+A replicate of accuracy is stored as the count of right answers, exactly. One of macro-F1 is stored in single
+precision; it is rounded so as soon as it is made, so that a ranking reads the same before and after `compact`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from harness.errors import ConfigError, DataError, near
-from harness.stats import inference
+from harness.stats import bootstrap
+from harness.stats.bootstrap import METRICS, RESAMPLES, category_of
 from harness.stats.metrics import NO_ANSWER, Floats, Ints, accuracy_of, macro_f1_of, micro_f1_of, seen_labels
 
-RESAMPLES = inference.RESAMPLES
-KEPT = ("accuracy", "macro_f1")
-"""The metrics whose draws the catalogue keeps."""
+STORED_METRICS = ("accuracy", "macro_f1")
+"""The metrics whose replicates the catalogue stores."""
 
 _COLUMNS = ("id", "group", "category", "gold")
 _BLOCK = 1 << 22
-"""Numbers held at a time while drawing: bounds the memory at some 100 MB."""
+"""Numbers held at a time while resampling: bounds the memory at some 100 MB."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Examples:
     @cached_property
     def grouped(self) -> tuple[Ints, int]:
         """The number of each example's group (N,), and how many groups there are."""
-        return inference.group_numbers(self.table["group"].to_numpy(zero_copy_only=False))
+        return bootstrap.group_numbers(self.table["group"].to_numpy(zero_copy_only=False))
 
     @property
     def groups(self) -> int:
@@ -61,11 +61,11 @@ class Examples:
         if not inside.any():
             known = (f"accuracy/{found}" for found in self.table["category"].unique().to_pylist())
             asked = f"accuracy/{name}"
-            raise ConfigError(f"unknown metric {asked!r}; {near(asked, [*inference.METRICS, *known])}")
+            raise ConfigError(f"unknown metric {asked!r}; {near(asked, [*METRICS, *known])}")
         return inside
 
     @cached_property
-    def golds_n(self) -> Ints:
+    def examples_per_replicate(self) -> Ints:
         """How many examples each resample drew (RESAMPLES,)."""
         group_n, groups = self.grouped
         sizes_c = np.bincount(group_n, minlength=groups).astype(np.float32)
@@ -76,7 +76,11 @@ class Examples:
 
 
 class ExampleOrder:
-    """Brings the answers of many runs into one order an example set; keeps each set once."""
+    """Brings the answers of many runs into one order an example set, the first run's; keeps each set once.
+
+    Groups are numbered in this order, so it decides which of them a resample draws. Runs are written in the order of
+    their data set: whichever run comes first, the replicates are the same.
+    """
 
     def __init__(self, known: Iterable[Examples] = ()) -> None:
         self.sets = {examples.key: examples for examples in known}
@@ -115,48 +119,48 @@ def _digest(table: pa.Table) -> bytes:
     return digest.digest()
 
 
-# ------------------------------------------------------------------------------------------- the draws
+# -------------------------------------------------------------------------------------- the replicates
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Replicates:
     """A metric of R runs on the same examples."""
 
     points_r: Floats
-    draws_rn: Floats | None
+    replicates_rn: Floats | None
     """Resampled over groups; None where all examples are of one group."""
 
 
-def draw(examples: Examples, chosen_rn: NDArray[np.int16], labels: int | None, metric: str) -> Drawn:
-    """A metric of R runs: its value and its draws, equal to those of `stats.across_seeds` (macro-F1: to 1e-7).
+def replicate(examples: Examples, chosen_rn: NDArray[np.int16], labels: int | None, metric: str) -> Replicates:
+    """A metric of R runs: its value and its replicates, those of `inference.summarise` with seed 0 (macro-F1: to 1e-7).
 
     `chosen_rn` (R, N) are the runs' choices in the examples' order, `labels` the number of options (None: they
     differ by example). Raises `ConfigError` for an unknown metric or category.
     """
-    return draw_all(examples, chosen_rn, labels, [metric])[metric]
+    return replicate_all(examples, chosen_rn, labels, [metric])[metric]
 
 
-def draw_all(
+def replicate_all(
     examples: Examples, chosen_rn: NDArray[np.int16], labels: int | None, metrics: Sequence[str]
-) -> Mapping[str, Drawn]:
-    """Several metrics of R runs at once, see `draw`: those over all examples share the work."""
-    result: dict[str, Drawn] = {}
-    whole = [name for name in metrics if name in inference.METRICS]
+) -> Mapping[str, Replicates]:
+    """Several metrics of R runs at once, see `replicate`: those over all examples share the work."""
+    result: dict[str, Replicates] = {}
+    whole = [name for name in metrics if name in METRICS]
     if whole:
-        result |= _draw(examples.grouped, examples.gold_n, chosen_rn, labels, whole)
+        result |= _replicated(examples.grouped, examples.gold_n, chosen_rn, labels, whole)
     for name in metrics:
-        if name not in whole:
-            inside = examples.category(name.removeprefix("accuracy/"))
+        if (category := category_of(name)) is not None:
+            inside = examples.category(category)
             group_n, groups = examples.grouped
             choice_rn = np.where(chosen_rn[:, inside] == examples.gold_n[inside], 0, NO_ANSWER).astype(np.int16)
             golds = np.zeros(choice_rn.shape[1], dtype=np.int64)
-            result[name] = _draw((group_n[inside], groups), golds, choice_rn, 1, ["accuracy"])["accuracy"]
+            result[name] = _replicated((group_n[inside], groups), golds, choice_rn, 1, ["accuracy"])["accuracy"]
     return result
 
 
-def _draw(
+def _replicated(
     grouped: tuple[Ints, int], gold_n: Ints, chosen_rn: NDArray[np.int16], labels: int | None, metrics: Sequence[str]
-) -> dict[str, Drawn]:
+) -> dict[str, Replicates]:
     group_n, groups = grouped
     runs = len(chosen_rn)
     count = labels or int(max(gold_n.max(), chosen_rn.max())) + 1
@@ -189,8 +193,8 @@ def _draw(
     }
     points = {name: formulas[name](total_r3k) for name in metrics}
     if len(np.unique(group_n)) < 2:
-        return {name: Drawn(points[name], None) for name in metrics}
-    draws = {name: np.empty((runs, RESAMPLES)) for name in metrics}
+        return {name: Replicates(points[name], None) for name in metrics}
+    values = {name: np.empty((runs, RESAMPLES)) for name in metrics}
     counts_nc = drawn_counts(groups)
     step = max(1, _BLOCK // max(groups, units.shape[1]))
     for start in range(0, RESAMPLES, step):
@@ -198,13 +202,13 @@ def _draw(
         sums = counts_nc[start : start + step].astype(np.float32) @ units
         of_block = tallies(sums.astype(np.float64))
         for name in metrics:
-            draws[name][:, start : start + step] = formulas[name](of_block).T
-    return {name: Drawn(points[name], kept(name, draws[name])) for name in metrics}
+            values[name][:, start : start + step] = formulas[name](of_block).T
+    return {name: Replicates(points[name], as_stored(name, values[name])) for name in metrics}
 
 
 @lru_cache(maxsize=2)
 def drawn_counts(groups: int) -> NDArray[np.uint8]:
-    """How often each resample draws each group: (RESAMPLES, C), the draws of `stats.resampled_sums` of seed 0."""
+    """How often each resample draws each group: (RESAMPLES, C), the draws of `bootstrap.resampled_sums` of seed 0."""
     counts = np.empty((RESAMPLES, groups), dtype=np.uint8)  # a group is drawn once in the mean
     rng = np.random.default_rng(0)
     step = max(1, _BLOCK // groups)
@@ -216,40 +220,44 @@ def drawn_counts(groups: int) -> NDArray[np.uint8]:
     return counts
 
 
-def kept(metric: str, draws: Floats) -> Floats:
-    """The draws as the catalogue gives them back: accuracy exactly, anything else in single precision."""
-    return draws if metric == "accuracy" else draws.astype(np.float32).astype(np.float64)
+def as_stored(metric: str, values: Floats) -> Floats:
+    """The replicates as the catalogue gives them back: accuracy exactly, anything else in single precision."""
+    return values if metric == "accuracy" else values.astype(np.float32).astype(np.float64)
 
 
 # ------------------------------------------------------------------------------- as columns of a catalogue
 
 
 def column_type(metric: str) -> pa.DataType:
-    """The type of a metric's draws in the catalogue: lists of RESAMPLES numbers, for accuracy of whole numbers."""
+    """The type of a metric's replicates in the catalogue: lists of RESAMPLES numbers, for accuracy of whole numbers."""
     number = pa.int32() if metric == "accuracy" else pa.float32()
     return pa.list_(pa.field("element", number, nullable=False), RESAMPLES)
 
 
-def encode(metric: str, draws_n: Floats, golds_n: Ints) -> NDArray[np.generic]:
-    """A run's draws as they are stored: of accuracy the counts of right answers, which are exact."""
-    return np.rint(draws_n * golds_n).astype(np.int32) if metric == "accuracy" else draws_n.astype(np.float32)
+def encode(metric: str, replicates_n: Floats, examples_per_replicate: Ints) -> NDArray[np.generic]:
+    """A run's replicates as they are stored: of accuracy the counts of right answers, which are exact."""
+    return (
+        np.rint(replicates_n * examples_per_replicate).astype(np.int32)
+        if metric == "accuracy"
+        else replicates_n.astype(np.float32)
+    )
 
 
 def to_column(metric: str, rows: Sequence[NDArray[np.generic] | None]) -> pa.Array:
-    """The stored draws of many runs as one column; null for a run that has none."""
+    """The stored replicates of many runs as one column; null for a run that has none."""
     kind = column_type(metric)
     values_rn = np.zeros((len(rows), RESAMPLES), dtype=kind.value_type.to_pandas_dtype())
-    for r, draws_n in enumerate(rows):
-        if draws_n is not None:
-            values_rn[r] = draws_n
-    absent = pa.array([draws_n is None for draws_n in rows], pa.bool_())
+    for r, replicates_n in enumerate(rows):
+        if replicates_n is not None:
+            values_rn[r] = replicates_n
+    absent = pa.array([replicates_n is None for replicates_n in rows], pa.bool_())
     return pa.FixedSizeListArray.from_arrays(pa.array(values_rn.ravel()), type=kind, mask=absent)
 
 
-def from_column(metric: str, column: pa.ChunkedArray, golds_n: Ints) -> Floats:
-    """The draws (R, n) of the R runs of a column without nulls."""
+def from_column(metric: str, column: pa.ChunkedArray, examples_per_replicate: Ints) -> Floats:
+    """The replicates (R, n) of the R runs of a column without nulls."""
     stored_rn = column.combine_chunks().flatten().to_numpy().reshape(len(column), -1)
-    return np.asarray(stored_rn / golds_n if metric == "accuracy" else stored_rn.astype(np.float64))
+    return np.asarray(stored_rn / examples_per_replicate if metric == "accuracy" else stored_rn.astype(np.float64))
 
 
 def pack_choices(chosen_n: NDArray[np.int16]) -> bytes:

@@ -25,8 +25,9 @@ import pyarrow.parquet as pq
 
 from harness.errors import DataError, StoreError
 from harness.stats import replicates
+from harness.stats.bootstrap import RESAMPLES
 from harness.stats.metrics import Ints
-from harness.stats.replicates import KEPT, RESAMPLES, ExampleOrder, Examples
+from harness.stats.replicates import STORED_METRICS, ExampleOrder, Examples
 from harness.store import index
 from harness.store.backend import CATALOGUE
 from harness.store.index import RunSummary
@@ -43,8 +44,8 @@ ANSWERS = pa.schema(
         ("examples", pa.string()),  # key of their `Examples`, "" with a problem
         ("problem", pa.string()),  # why the answers give no figures
         ("chosen", pa.large_binary()),
-        *((name, pa.float64()) for name in KEPT),
-        *((f"{name}_draws", replicates.column_type(name)) for name in KEPT),
+        *((name, pa.float64()) for name in STORED_METRICS),
+        *((f"{name}_draws", replicates.column_type(name)) for name in STORED_METRICS),
     ]
 )
 EXAMPLES = pa.schema(
@@ -59,7 +60,7 @@ EXAMPLES = pa.schema(
         ("gold", pa.list_(pa.int32())),
     ]
 )
-DRAWS_ENCODING = {f"{name}_draws.list.element": "BYTE_STREAM_SPLIT" for name in KEPT}
+DRAWS_ENCODING = {f"{name}_draws.list.element": "BYTE_STREAM_SPLIT" for name in STORED_METRICS}
 """Parquet's encoding of the draws: it puts the first bytes of all numbers together, then the second, ..., which
 compresses well."""
 _READ = ("split", "id", "group", "category", "gold", "chosen")
@@ -84,7 +85,7 @@ class ExampleCounts(NamedTuple):
 
     examples: int
     groups: int
-    golds_n: Ints
+    examples_per_replicate: Ints
 
 
 class View:
@@ -158,7 +159,7 @@ class View:
         sizes = self._sizes[data_key]
         for key, known in self._orders.get(data_key, ExampleOrder()).sets.items():
             if key not in sizes:
-                sizes[key] = ExampleCounts(known.table.num_rows, known.groups, known.golds_n)
+                sizes[key] = ExampleCounts(known.table.num_rows, known.groups, known.examples_per_replicate)
         return sizes
 
     def files(self, data_key: DataKey) -> TableFiles | None:
@@ -212,7 +213,7 @@ def answers_of(store: Store, runs: Sequence[RunSummary], order: ExampleOrder, sp
         examples = order.sets[key]
         chosen_rn = np.stack([chosen_n for _, chosen_n in of_set])
         try:
-            drawn = replicates.draw_all(examples, chosen_rn, len(options) if options else None, KEPT)
+            drawn = replicates.replicate_all(examples, chosen_rn, len(options) if options else None, STORED_METRICS)
         except DataError as error:
             for line, _ in of_set:
                 line["problem"] = str(error)
@@ -220,12 +221,14 @@ def answers_of(store: Store, runs: Sequence[RunSummary], order: ExampleOrder, sp
         for metric, of_runs in drawn.items():
             for r, (line, _) in enumerate(of_set):
                 line[metric] = float(of_runs.points_r[r])
-                if of_runs.draws_rn is not None:
-                    line[f"{metric}_draws"] = replicates.encode(metric, of_runs.draws_rn[r], examples.golds_n)
+                if of_runs.replicates_rn is not None:
+                    line[f"{metric}_draws"] = replicates.encode(
+                        metric, of_runs.replicates_rn[r], examples.examples_per_replicate
+                    )
     lines.sort(key=lambda line: (line["split"], line["run_id"]))
     plain = [field for field in ANSWERS if not field.name.endswith("_draws")]
     table = pa.Table.from_pylist(lines, schema=pa.schema(plain))
-    for metric in KEPT:  # far quicker than by `from_pylist`
+    for metric in STORED_METRICS:  # far quicker than by `from_pylist`
         column = replicates.to_column(metric, [line.get(f"{metric}_draws") for line in lines])
         table = table.append_column(ANSWERS.field(f"{metric}_draws"), column)
     return table

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness.errors import StoreError
-from harness.stats.replicates import RESAMPLES, ExampleOrder
+from harness.stats.bootstrap import RESAMPLES
+from harness.stats.replicates import ExampleOrder
 from harness.store import index
 from harness.store.backend import CATALOGUE
 from harness.store.catalog import ANSWERS, BATCH, DRAWS_ENCODING, EXAMPLES, View, answers_of, read
@@ -122,7 +123,7 @@ def _examples_table(order: ExampleOrder) -> pa.Table:
             "key": examples.key,
             "examples": examples.table.num_rows,
             "groups": examples.groups,
-            "golds": examples.golds_n.astype("<i8").tobytes(),
+            "golds": examples.examples_per_replicate.astype("<i8").tobytes(),
             **{name: examples.table[name].to_pylist() for name in ("id", "group", "category", "gold")},
         }
         for examples in order.sets.values()

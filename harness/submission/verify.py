@@ -102,7 +102,7 @@ def verify(store: Store, run_id: str, data_dir: Path | None = None) -> Report:
         if not store.backend.exists(run_id):
             raise
         return Report(run_id, (CheckResult("record", "changed", first_line(error)),))
-    setup = consistency.setup(record.config or _kin(store, record))
+    setup = consistency.setup(record.config or _config_from_sibling(store, record))
     run = _Examined(record, setup, trusted)
     found = [_judged("record", consistency.in_record(record, setup), "agrees with itself")]
     broken = checksums.mismatches(record, store.backend) if record.seal else {}
@@ -128,7 +128,7 @@ def _few(texts: Sequence[str]) -> str:
     return "; ".join(texts[:NAMED]) + more
 
 
-def _kin(store: Store, record: Record) -> Mapping[str, Any]:
+def _config_from_sibling(store: Store, record: Record) -> Mapping[str, Any]:
     """The config of a run on the same data: an older control doesn't say its benchmark's settings."""
     return next(
         (

@@ -166,7 +166,7 @@ def _train(run: _Run, plan: Plan, state: RunState, index: int, middle: Checkpoin
             if memory.exhausted(error):
                 raise location.error(
                     f"out of memory on {ranks.device}: {first_line(error)}; change one or more of: "
-                    f"{'; '.join(memory.mends(plan))}"
+                    f"{'; '.join(memory.suggestions(plan))}"
                 ) from None
             raise
         summed += 1

@@ -11,7 +11,7 @@ from runs import add
 from dashboard.data import leaderboard
 from dashboard.data.leaderboard import Shown
 from dashboard.views.trade_off import points, said
-from dashboard.widgets import overall, url_state
+from dashboard.widgets import url_state
 from dashboard.widgets.escape import html, plain
 from harness.leaderboard.schema import Row, Table
 from harness.record import Interval
@@ -119,25 +119,6 @@ def test_data_are_named_by_version_only_where_there_are_several(tmp_path: Path) 
 
 
 # ------------------------------------------------------------------------------------ all benchmarks
-
-
-def test_the_weighted_mean_adds_half_widths_as_independent_errors() -> None:
-    tables = {
-        "x": [row("a", None, values={"accuracy": Interval(value=0.8, low=0.5, high=0.9)}), row("b", 0.9)],
-        "y": [row("a", None, values={"accuracy": Interval(value=0.4, low=0.0, high=0.4)})],
-    }
-    one, other = overall.totals(tables, {"x": 1, "y": 1})
-    # (0.8 + 0.4) / 2; sqrt(0.3^2 + 0.4^2) / 2 below, 0.1 / 2 above.
-    assert one.label == "a"
-    assert one.mean is not None
-    assert (one.mean.value, one.mean.low, one.mean.high) == pytest.approx((0.6, 0.35, 0.65))
-    assert (other.mean, other.lacks) == (None, ("y",))
-    best, _ = overall.totals(tables, {"x": 1, "y": 0})
-    assert (best.label, best.mean) == ("b", Interval(value=0.9))
-    three, _ = overall.totals(tables, {"x": 3, "y": 1})
-    assert three.mean is not None
-    assert three.mean.value == pytest.approx(0.7)
-    assert overall.to_csv([other], ["x", "y"]) == "method,student,kind,mean,low,high,x,y\nb,S,run,,,,0.9,\n"
 
 
 # ------------------------------------------------------------------------------------------ trade-off

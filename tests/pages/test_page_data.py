@@ -18,7 +18,7 @@ from dashboard.widgets import dataframes
 from harness import registry
 from harness.api import Benchmark, Example
 from harness.errors import ConfigError, DataError
-from harness.experiments.ablation import Ablation, Figure, Line, Result, save
+from harness.leaderboard.ablation import Ablation, AblationFigure, AblationLine, AblationResult, save
 from harness.record import Interval, RoleRecord, StageRecord
 from harness.store import Store
 from harness.store.schemas import HistoryRow, PredictionRow, history_frame, predictions_frame
@@ -240,32 +240,33 @@ def test_another_revision_is_not_shown(filed: Path, monkeypatch: pytest.MonkeyPa
 
 
 def ablation() -> Ablation:
-    def result(label: str, part: str, difference: float | None, p: float | None) -> Result:
+    def result(label: str, part: str, difference: float | None, p: float | None) -> AblationResult:
         apart = None if difference is None else Interval(value=difference, low=difference - 0.1, high=difference + 0.1)
-        figure = Figure(value=Interval(value=0.5), difference=apart, p=p, p_holm=p)
-        return Result(label=label, part=part, changed={"warmth": 0.0}, seeds=(0, 1), figures={"test/accuracy": figure})  # type: ignore[arg-type]
+        figure = AblationFigure(value=Interval(value=0.5), difference=apart, p=p, p_holm=p)
+        figures = {"test/accuracy": figure}
+        return AblationResult(label=label, part=part, changed={"warmth": 0.0}, seeds=(0, 1), figures=figures)  # type: ignore[arg-type]
 
     results = (result("full", "full", None, None), result("-a", "ablation", -0.2, 0.01),
                result("-b", "ablation", 0.05, 0.5), result("majority", "control", -0.4, None))  # fmt: skip
-    line = Line(label="full", part="full", method="m", student="S", settings={}, runs={"toy": {0: "r"}})
+    line = AblationLine(label="full", part="full", method="m", student="S", settings={}, runs={"toy": {0: "r"}})
     return Ablation(name="m_ablation", method="m", lines=(line,), tables={"toy": results})
 
 
-def test_an_ablation_says_what_is_told_apart(tmp_path: Path) -> None:
+def test_an_ablation_says_what_is_significant(tmp_path: Path) -> None:
     frame = ablations.frame(ablation(), "toy", "test/accuracy")
     assert frame["verdict"].tolist() == [
         "the full method",
-        "told apart (Holm)",
-        "not told apart",
+        "significant (Holm)",
+        "not significant",
         "not tested",
     ]
     assert frame["value"].tolist()[1:] == pytest.approx([-20, 5, -40])
     assert frame["low"].tolist()[1] == pytest.approx(-30)
     assert ablations.in_words(frame, "test/accuracy") == (
-        "Told apart from the full method in test/accuracy (Holm, 0.05): -a (-20.0); 1 are not."
+        "Significantly different from the full method in test/accuracy (Holm, 0.05): -a (-20.0); 1 are not."
     )
     assert ablations.in_words(frame[2:], "x") == (
-        "None of the 1 ablations is told apart from the full method in x (Holm, 0.05)."
+        "None of 1 ablations differs significantly from the full method in x (Holm, 0.05)."
     )
     store = Store(tmp_path)
     save(ablation(), store, "")

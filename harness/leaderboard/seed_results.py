@@ -1,0 +1,209 @@
+"""What is known of a row on one split: its runs' figures and their replicates, one run a seed.
+
+Replicates (see `harness.stats.replicates`) come from the catalogue where it has them, else from the predictions. All
+that is said of rows is computed from these by `harness.leaderboard.inference`, for a ranking as for a comparison, an
+ablation, a sweep and the dashboard: so a pair of rows has one difference, one interval and one p everywhere.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from harness.errors import ConfigError, DataError, StoreError
+from harness.stats import replicates
+from harness.stats.metrics import Floats
+from harness.stats.replicates import STORED_METRICS, Examples
+from harness.store import Store
+from harness.store.catalog import BATCH, ExampleCounts, View
+from harness.store.index import RunSummary, from_arrow
+from harness.store.manifest import DataKey
+
+
+@dataclass(frozen=True)
+class SeedResults:
+    """A row's runs, one a seed, in order of the seeds."""
+
+    seeds: tuple[int, ...] = ()
+    groups: int = 0
+    size: int = 0
+    """How many examples they answered."""
+    examples: str = ""
+    """Key of the examples that they answered: rows are paired only where it is the same."""
+    any_seed: bool = False
+    """A control without a model gives the same answers whatever the seed: it is paired with every seed."""
+    across: str = ""
+    """What rows on other data share with this one where they are the same method, settings and student."""
+    choices: NDArray[np.int16] | None = None
+    """The chosen options (S, N), in the order of the example set; only where they were asked for."""
+    points: Mapping[str, Floats] = field(default_factory=dict)
+    """By metric (S,)."""
+    replicates: Mapping[str, Floats | None] = field(default_factory=dict)
+    """By metric (n, S); None where all examples are of one group."""
+
+
+@dataclass
+class RunAnswers:
+    """A run's answers to a split: which examples, what was wrong with them, figures and replicates by metric."""
+
+    examples: str
+    problem: str | None
+    points: dict[str, float]
+    replicates: dict[str, Floats | None]
+    chosen_n: NDArray[np.int16] | None = None
+    """The choices, where they were asked for."""
+
+
+def of_runs(
+    store: Store, rows: Sequence[Mapping[int, str]], split: str, metrics: Sequence[str] = STORED_METRICS
+) -> list[SeedResults]:
+    """The results of rows, each given as finished runs by seed; empty for a row without runs.
+
+    Metrics that a row's examples don't allow (an unknown category) are left out of it. Raises `DataError` where a
+    row's runs can't be paired, `StoreError` where a run has no predictions on the split.
+    """
+    view, entries = open_runs(store, {run_id for row in rows for run_id in row.values()})
+    by_data: dict[DataKey, list[RunSummary]] = defaultdict(list)
+    for entry in entries.values():
+        by_data[entry.data_key].append(entry)
+    answers: dict[str, RunAnswers] = {}
+    sizes: dict[str, ExampleCounts] = {}
+    for data_key, runs in by_data.items():
+        answers |= read_answers(view, data_key, runs, split, [m for m in metrics if m not in STORED_METRICS])
+        sizes |= view.sizes(data_key)
+    check_answered(store, entries, answers, split)
+    return [of_row([entries[row[seed]] for seed in sorted(row)], answers, sizes) for row in rows]
+
+
+def open_runs(store: Store, run_ids: Collection[str]) -> tuple[View, dict[str, RunSummary]]:
+    """A view of these runs alone, and their entries by id. No other run's record is read."""
+    versions = store.versions()
+    view = View(store, versions={run_id: versions[run_id] for run_id in sorted(run_ids)})
+    return view, {entry.run_id: entry for entry in from_arrow(view.lines())}
+
+
+def check_answered(store: Store, run_ids: Collection[str], answers: Collection[str], split: str) -> None:
+    """Raises `StoreError` for a run without predictions on the split."""
+    if missing := next((run_id for run_id in run_ids if run_id not in answers), None):
+        store.predictions(missing)  # which tells what is wrong with a file that can't be read
+        raise StoreError(f"run {missing} has no predictions on split {split!r}: choose another with --split")
+
+
+def read_answers(
+    view: View,
+    data_key: DataKey,
+    runs: Sequence[RunSummary],
+    split: str,
+    more_metrics: Sequence[str] = (),
+    with_choices: bool = False,
+) -> dict[str, RunAnswers]:
+    """The answers of finished runs on one data, by run; none for a run without predictions on the split.
+
+    `more_metrics` are computed beside those that the catalogue stores, where the examples allow.
+    """
+    options = next((len(run.options) for run in runs if run.options), None)
+    columns = ["run_id", "examples", "problem", *STORED_METRICS, *(f"{name}_draws" for name in STORED_METRICS)]
+    columns += ["chosen"] if with_choices or more_metrics else []
+    answers: dict[str, RunAnswers] = {}
+    for chunk in view.answers(data_key, split, columns, runs):
+        plain = chunk.select(["run_id", "examples", "problem", *STORED_METRICS]).to_pylist()
+        by_set: dict[str, list[int]] = defaultdict(list)
+        for at, line in enumerate(plain):
+            points = {name: line[name] for name in STORED_METRICS if line[name] is not None}
+            found = RunAnswers(line["examples"], line["problem"], points, dict.fromkeys(points))
+            answers[line["run_id"]] = found
+            if found.problem is None:
+                by_set[found.examples].append(at)
+        for key, at_rows in by_set.items():
+            of_set = chunk.take(at_rows)
+            of_runs = [answers[run_id] for run_id in of_set["run_id"].to_pylist()]
+            _unpack(of_runs, of_set, view.sizes(data_key)[key], with_choices)
+            if more_metrics:
+                examples = view.examples(data_key)[key]
+                _replicate(of_runs, examples, of_set["chosen"].to_pylist(), options, more_metrics)
+    return answers
+
+
+def _unpack(of_runs: Sequence[RunAnswers], lines: pa.Table, size: ExampleCounts, with_choices: bool) -> None:
+    for name in STORED_METRICS:
+        column = lines[f"{name}_draws"]
+        if len(column) and column.null_count == 0:  # else all examples are of one group: no run has replicates
+            stored_rn = replicates.from_column(name, column, size.examples_per_replicate)
+            for run, replicates_n in zip(of_runs, stored_rn, strict=True):
+                run.replicates[name] = replicates_n
+    if with_choices:
+        chosen_rn = replicates.unpack_choices(lines["chosen"].to_pylist(), size.examples)
+        for run, chosen_n in zip(of_runs, chosen_rn, strict=True):
+            run.chosen_n = chosen_n
+
+
+def _replicate(
+    of_runs: Sequence[RunAnswers],
+    examples: Examples,
+    chosen: Sequence[bytes],
+    options: int | None,
+    metrics: Sequence[str],
+) -> None:
+    """Adds metrics that the catalogue has no replicates of: they are made from the choices."""
+    for start in range(0, len(of_runs), BATCH):
+        chosen_rn = replicates.unpack_choices(chosen[start : start + BATCH], examples.table.num_rows)
+        for metric in metrics:
+            try:
+                found = replicates.replicate(examples, chosen_rn, options, metric)
+            except (ConfigError, DataError):  # these examples have none of that category
+                continue
+            for r, run in enumerate(of_runs[start : start + BATCH]):
+                run.points[metric] = float(found.points_r[r])
+                run.replicates[metric] = None if found.replicates_rn is None else found.replicates_rn[r]
+
+
+def of_row(
+    runs: Sequence[RunSummary], answers: Mapping[str, RunAnswers], sizes: Mapping[str, ExampleCounts]
+) -> SeedResults:
+    """What the runs of a row say together, one a seed. Raises `DataError` where they can't be paired."""
+    if not runs:
+        return SeedResults()
+    of_runs = [answers[run.run_id] for run in runs]
+    if problem := next((one.problem for one in of_runs if one.problem), None):
+        raise DataError(problem)
+    first = of_runs[0].examples
+    if other := next((one.examples for one in of_runs if one.examples != first), None):
+        raise different_examples(sizes[first].examples, sizes[other].examples)
+    names = [name for name in of_runs[0].points if all(name in one.points for one in of_runs)]
+    stacked: dict[str, Floats | None] = {}
+    for name in names:
+        columns = [found for one in of_runs if (found := one.replicates.get(name)) is not None]
+        stacked[name] = np.stack(columns).T if len(columns) == len(of_runs) else None  # a run's lie side by side
+    chosen = [one.chosen_n for one in of_runs if one.chosen_n is not None]
+    return SeedResults(
+        seeds=tuple(run.seed for run in runs),
+        groups=sizes[first].groups,
+        size=sizes[first].examples,
+        examples=first,
+        any_seed=runs[0].kind == "control" and not runs[0].student,
+        choices=np.stack(chosen) if len(chosen) == len(of_runs) else None,
+        points={name: np.array([one.points[name] for one in of_runs]) for name in names},
+        replicates=stacked,
+    )
+
+
+def different_examples(first: int, other: int) -> DataError:
+    """The error of runs that answered other examples, so and so many."""
+    return DataError(
+        f"runs on different examples ({first} and {other}) can't be paired: compare runs of one benchmark, split "
+        "and data fingerprint"
+    )
+
+
+def with_metrics(row: SeedResults, examples: Examples, options: int | None, metrics: Sequence[str]) -> SeedResults:
+    """The row with further metrics, made from its choices. Raises `ConfigError` for an unknown one."""
+    assert row.choices is not None
+    found = replicates.replicate_all(examples, row.choices, options, metrics)
+    points = {name: one.points_r for name, one in found.items()}
+    more = {name: None if one.replicates_rn is None else one.replicates_rn.T for name, one in found.items()}
+    return replace(row, points={**row.points, **points}, replicates={**row.replicates, **more})

@@ -1,0 +1,113 @@
+"""How a comparison of two rows or runs is shown: plain text for a terminal, and JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.leaderboard.compare import Comparison, Disagreement
+from harness.record import Interval
+from harness.report.format import percent
+from harness.report.text import WIDTH
+from harness.stats import power
+from harness.stats.bootstrap import RESAMPLES
+from harness.stats.inference import Difference
+
+
+def to_json(found: Comparison) -> str:
+    """One JSON document with all fields."""
+
+    def plain(value: Any) -> Any:
+        return value.model_dump() if isinstance(value, Interval) else str(value)
+
+    return json.dumps(asdict(found), indent=1, default=plain)
+
+
+def to_text(found: Comparison) -> str:
+    """A page of plain text, figures in per cent."""
+    out = io.StringIO()
+    console = Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
+    d, many = found.difference, len(found.difference.seeds) > 1
+    seeds = f"{len(d.seeds)} seeds" if many else "one seed"
+    console.print(f"A  {found.a.name}\nB  {found.b.name}")
+    console.print(
+        f"{found.a.benchmark}, {found.split} split: {found.examples} examples about {d.groups} images, {seeds}\n"
+    )
+    value_a, value_b = (percent(Interval(value=value)) for value in found.values)
+    console.print(f"{found.metric}: A {value_a}, B {value_b}")
+    console.print(f"A - B: {_difference(d)}")
+    if found.power:
+        console.print(_enough(found.power, d.groups, len(d.seeds)))
+    if found.mcnemar:
+        m = found.mcnemar
+        console.print(f"McNemar, exact: A alone right {m.only_a}, B alone right {m.only_b}, p {m.p:.2g}")
+    e = found.errors
+    shares = (found.agreement, e.inherited, e.copied, e.introduced, e.fixed)
+    agreement, inherited, copied, introduced, fixed = (percent(share, bounds=False) for share in shares)
+    console.print(f"same answer: {agreement}")
+    console.print(
+        f"A's errors:  inherited (B errs too) {inherited}, of them the same answer {copied}\n"
+        f"             introduced (B is right) {introduced}; B's errors that A fixed {fixed}"
+    )
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name in ("category", "examples", "A - B in accuracy", "p", "p (Holm)"):
+        grid.add_column(name, justify="left" if name == "category" else "right", overflow="fold")
+    for c in found.categories:
+        holm = "-" if c.p_holm is None else f"{c.p_holm:.2g}"
+        grid.add_row(*map(Text, (c.name, str(c.examples), *_difference(c.difference).split(", p "), holm)))
+    console.print(grid)
+    if found.parted:
+        shown = f"{len(found.parted)} of {found.parted_in_all}" if found.parted_in_all > len(found.parted) else "All"
+        console.print(
+            f"{shown} examples on which one is right {'with more seeds' if many else 'and the other is not'}:"
+        )
+    for p in found.parted:
+        console.print(Text(_example(p, found.a.options)))
+    console.print(
+        f"\nIntervals (95 %) and p over {'seeds and images' if many else 'images'}, "
+        f"{RESAMPLES:,} resamples; Holm's p counts all {len(found.categories)} categories."
+    )
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _difference(d: Difference) -> str:
+    if d.low is None or d.high is None or d.p is None:
+        return f"{100 * d.value:+.1f}, p -"
+    return f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}], p {d.p:.2g}"
+
+
+def _enough(report: power.PowerReport, images: int, seeds: int) -> str:
+    """What these data can show, and what would show the difference that was seen."""
+    here = f"{images:,} images and {'one seed' if seeds == 1 else f'{seeds} seeds'}"
+    said = f"{here} show a difference of {100 * report.detectable:.1f} points (at p 0.05, four times in five)"
+    if report.more_images == 0:
+        return f"{said}: enough for this one"
+    ways = [f"{report.images:,} images"] if report.images else []
+    ways += [f"{report.seeds:,} seeds"] if report.seeds else []
+    if not ways:
+        return (
+            f"{said}; no number of images alone"
+            + (", or of seeds alone," if seeds > 1 else "")
+            + " would show this one"
+        )
+    return f"{said}; to show this one takes {' or '.join(ways)}, all else as it is"
+
+
+def _example(p: Disagreement, options: Sequence[str] | None) -> str:
+    def name(k: int) -> str:
+        return "none" if k < 0 else options[k] if options else chr(65 + k)
+
+    def side(chosen: Sequence[int]) -> str:
+        if len(chosen) == 1:
+            return name(chosen[0])
+        return f"{sum(k == p.gold for k in chosen)} of {len(chosen)} right"
+
+    return f"  {p.id}  {p.category}  gold {name(p.gold)}  A {side(p.a)}  B {side(p.b)}"
