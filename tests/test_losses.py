@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from harness.api import ConfigError
 from methods.losses import (
+    ABSENT,
     DIVERGENCES,
-    MASKED_LOGIT,
     Divergence,
     cross_entropy,
     disagreement,
@@ -148,7 +148,7 @@ def test_absent_options_add_nothing(name: Divergence) -> None:
     value = divergence(name, TEACHER[:, :2], narrow, labels, two)
     value.sum().backward()
     mask = torch.tensor([[True, True, False, False]] * 2)
-    for pad in (MASKED_LOGIT, 7.0):
+    for pad in (ABSENT, 7.0):
         wide = torch.cat([STUDENT[:, :2], torch.full((2, 2), pad).double()], 1).requires_grad_()
         target = torch.cat([TEACHER[:, :2], torch.full((2, 2), -pad).double()], 1)
         padded = divergence(name, target, wide, labels, mask)

@@ -1,4 +1,4 @@
-"""The generated world: pictures of 64 x 64 px with coloured objects on a 4 x 4 grid, and facts about them.
+"""The generated world: pictures of 64 x 64 px with coloured objects on a 4 x 4 grid.
 
 Everything follows from a seed: `stream(seed, split, index)` gives each example its own random stream, so any
 example can be made alone and the same seed gives the same bytes. A `Scene` draws itself when called; a fact
@@ -17,8 +17,6 @@ from functools import cache
 from typing import Literal, NamedTuple, TypeVar
 
 from PIL import Image, ImageDraw
-
-from benchmarks.scenes.facts import Attribute
 
 T = TypeVar("T")
 
@@ -214,7 +212,7 @@ def _sprite(kind: int, width: int) -> Image.Image:
     return mask.resize((width, width), Image.Resampling.BOX)
 
 
-# --------------------------------------------------------------------------------------------- facts
+# ------------------------------------------------------------------------------------------- editing
 
 
 # --------------------------------------------------------------------------------------------- edits
@@ -233,7 +231,7 @@ def edited(rng: random.Random, scene: Scene, edit: Edit, target: int, novel: boo
     thing = things[target]
     match edit:
         case "recolour" | "rekind":
-            name: Attribute = "colour" if edit == "recolour" else "kind"
+            name = "colour" if edit == "recolour" else "kind"
             pool = sorted({getattr(t, name) for t in things} - {getattr(thing, name)})
             if not pool:
                 return None
@@ -265,6 +263,3 @@ def cells(scene: Scene) -> Iterator[tuple[int, Thing]]:
     """Each thing with the number of its cell (0-15, row by row)."""
     for thing in scene.things:
         yield thing.row * GRID + thing.column, thing
-
-
-# ----------------------------------------------------------------------------------- facts of a scene
