@@ -29,7 +29,6 @@ from harness.experiments.sweep import Dimension, Point, Search, SweepConfig, Tri
 from harness.planning.plan import Plan
 from harness.record import Record
 from harness.store import Store
-from harness.store.tensor_cache import cache_of, key_of
 
 Watch = Callable[[dict[str, Any]], None]
 """Takes a trial's news: `trial` (from 1), `point`, and `state` with `score`, `seconds` (of its runs) and `wall`; or a
@@ -303,27 +302,25 @@ def _train(planned: Plan, store: Store, report: Watch, note: Watch) -> Record:
     from harness.execution import run as runner
     from harness.models.distributed import PlainIo
 
+    if (done := scoring.finished(store, planned.run_id)) is not None:
+        return done
     cluster = planned.config.cluster
-    # Two trials may be the same run, and the worker of a killed driver may live a little longer.
-    with cache_of(store, cluster).locked("runs", key_of({"run": planned.run_id})):
-        if (done := scoring.finished(store, planned.run_id)) is not None:
-            return done
-        track = tracker(planned.config.track, store, {planned.run_id: planned.config}, note)
+    track = tracker(planned.config.track, store, {planned.run_id: planned.config}, note)
 
-        def see(event: dict[str, Any]) -> None:
-            track({"run_id": planned.run_id, **event})
-            report(event)
+    def see(event: dict[str, Any]) -> None:
+        track({"run_id": planned.run_id, **event})
+        report(event)
 
-        if cluster.workers > 1:
-            ray_train.execute([(planned.run_id, planned.config)], store, cluster, see, "trial", halt=lambda: None)
-            return store.read(planned.run_id)
-        device = torch.device("cuda" if cluster.gpus_per_worker else "cpu")
-        try:
-            record = runner.execute(planned, PlainIo(see, device), store)
-            track({"run_id": planned.run_id, "status": record.status})
-            return record
-        finally:
-            runner.release_memory()
+    if cluster.workers > 1:
+        ray_train.execute([(planned.run_id, planned.config)], store, cluster, see, "trial", halt=lambda: None)
+        return store.read(planned.run_id)
+    device = torch.device("cuda" if cluster.gpus_per_worker else "cpu")
+    try:
+        record = runner.execute(planned, PlainIo(see, device), store)
+        track({"run_id": planned.run_id, "status": record.status})
+        return record
+    finally:
+        runner.release_memory()
 
 
 def _reporter(planned: Plan, scores: Sequence[float]) -> Watch:
