@@ -20,7 +20,7 @@ from harness.data import dataset as data
 from harness.errors import ConfigError, near
 from harness.evaluation import answer_files
 from harness.evaluation.answer_files import load_splits, match, refuse_missing, texts_of
-from harness.evaluation.scoring import answer, figures_of, finished, seen, write_controls
+from harness.evaluation.scoring import answer, figures_of, seen, write_controls
 from harness.record import Provenance, Record
 from harness.store import PredictionRow, Store, predictions_frame
 
@@ -119,7 +119,7 @@ def import_run(
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     identity = [benchmark.revision, dataset.fingerprint, matched.splits, digest, seed]
     run_id = f"{TAG}-{name.replace('+', '-')}-{benchmark.name}-s{seed}-{_short(identity)}"
-    if (record := finished(store, run_id)) is not None:
+    if (record := store.finished(run_id)) is not None:
         return record
     store.check_writable()
     frame = predictions_frame(

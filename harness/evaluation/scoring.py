@@ -31,11 +31,6 @@ class TrainingError(RuntimeError):
         self.stage, self.step = stage, step
 
 
-def finished(store: Store, run_id: str) -> Record | None:
-    """The run's record if it is done, else None."""
-    return store.read(run_id) if store.status(run_id) == "done" else None
-
-
 def ensure_controls(plan: Plan, store: Store) -> None:
     """Write the model-free rows of the plan's benchmark (majority, random, ...) unless the store has them."""
     told = provenance_of(plan, provenance.now(), 0, 0)
@@ -65,7 +60,7 @@ def write_controls(store: Store, dataset: Dataset, data: Data, evaluate: Evaluat
             "skip_missing": bool(dataset.skipped),
             "evaluate": evaluate.model_dump(mode="json"),
         }
-        if finished(store, record.run_id) is None:
+        if store.finished(record.run_id) is None:
             store.write(record.model_copy(update={"config": config}), frame)
 
 

@@ -32,7 +32,7 @@ def launch(
     """
     plans = list({p.run_id: p for p in map(plan.make, configs)}.values())
     store.check_writable()  # after the checks: a refused run leaves no empty store behind
-    todo = [p for p in plans if scoring.finished(store, p.run_id) is None]
+    todo = [p for p in plans if store.finished(p.run_id) is None]
     for one in {(p.config.benchmark, p.dataset.fingerprint): p for p in plans}.values():
         scoring.ensure_controls(one, store)
     track = tracker(configs[0].track if configs else TrackConfig(), store, {p.run_id: p.config for p in plans}, watch)
@@ -50,7 +50,7 @@ def launch(
     def see(event: Event) -> None:
         if "run_id" in event:
             begun.add(event["run_id"])
-        if event.get("error") and scoring.finished(store, event["run_id"]) is None:
+        if event.get("error") and store.finished(event["run_id"]) is None:
             p = by_id[event["run_id"]]
             store.write(scoring.failed(p, RuntimeError(event["error"]), started, p.config.cluster.workers))
         track(event)

@@ -39,7 +39,7 @@ def execute(plan: Plan, io: Io, store: Store) -> Record:
     work = store.work(plan.run_id)
     with _lock(plan, io, store):
         # All ranks must do the same: they take what rank 0 finds.
-        done: Record | None = io.gather(scoring.finished(store, plan.run_id) if io.rank == 0 else None)[0]
+        done: Record | None = io.gather(store.finished(plan.run_id) if io.rank == 0 else None)[0]
         if done is not None:
             return done
         with _progress_file(plan, io, work):
@@ -105,14 +105,14 @@ def _execute(plan: Plan, io: Io, store: Store, work: Path) -> Record:
         if io.world > 1 and lost_peer(error):
             raise PeerLost(f"run {plan.run_id}: another rank is gone") from error
         record = scoring.failed(plan, error, started, io.world)
-        if scoring.finished(store, plan.run_id) is None:  # else another process was faster
+        if store.finished(plan.run_id) is None:  # else another process was faster
             store.write(record)  # whichever rank it was: the others may be waiting for it for ever
         return record
     record = _record(plan, trained, rows, forwards, test_seconds, started, time.perf_counter() - clock, io.world)
     if io.rank == 0:
         student = _save_student(trained, work) if plan.config.save_student else None
         history = history_frame(HistoryRow(**row) for row in trained.history)
-        if scoring.finished(store, plan.run_id) is None:  # else another process was faster
+        if store.finished(plan.run_id) is None:  # else another process was faster
             store.write(record, _frame(rows), history, student)
             record = store.read(plan.run_id)  # with its seal
         shutil.rmtree(work, ignore_errors=True)

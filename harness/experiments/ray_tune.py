@@ -22,7 +22,6 @@ from statistics import fmean
 from typing import Any
 
 from harness.errors import StoreError, UserError, first_line
-from harness.evaluation import scoring
 from harness.execution import ray_train
 from harness.execution.trackers import tracker
 from harness.experiments.sweep import Dimension, Point, Search, SweepConfig, Trial, learning, student_validations
@@ -302,7 +301,7 @@ def _train(planned: Plan, store: Store, report: Watch, note: Watch) -> Record:
     from harness.execution import run as runner
     from harness.models.distributed import PlainIo
 
-    if (done := scoring.finished(store, planned.run_id)) is not None:
+    if (done := store.finished(planned.run_id)) is not None:
         return done
     cluster = planned.config.cluster
     track = tracker(planned.config.track, store, {planned.run_id: planned.config}, note)

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -42,7 +42,8 @@ class Lock:
     def release(self) -> None:
         """Release it and delete its file."""
         if self.path is not None and self.held is not None:
-            self.path.unlink(missing_ok=True)  # while it is held: a waiting process sees that the file is gone
+            with suppress(OSError):  # the folder may be gone
+                self.path.unlink()  # while it is held: a waiting process sees that the file is gone
             self.held.release()
 
 

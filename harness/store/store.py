@@ -229,6 +229,11 @@ class Store:
         loaded = self.load(_checked(run_id))
         return None if isinstance(loaded, Problem) else loaded.status
 
+    def finished(self, run_id: str) -> Record | None:
+        """The run's record if it is done, else None."""
+        loaded = self.load(_checked(run_id))
+        return loaded if isinstance(loaded, Record) and loaded.status == "done" else None
+
     def load(self, run_id: str) -> Record | Problem:
         """The record of a run's folder, or what is wrong with it."""
         try:
