@@ -1,4 +1,4 @@
-"""What a run says of itself while it trains, and what is left when it was killed."""
+"""The progress of a run while it trains, what is left after it was killed, and the same run started twice."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 
 from harness.config import RunConfig, parse
+from harness.execution import run
 from harness.execution.launch import launch
+from harness.models.distributed import SingleProcess
+from harness.planning import plan
 from harness.store import Problem, Store, live
+from harness.store.maintenance import DAY, garbage
 
 
 def config(toy: str, ladder: str, **train: Any) -> RunConfig:
@@ -106,6 +110,58 @@ def test_a_folder_that_cant_be_written_harms_no_run(toy: str, toy_ladder: str, t
     monkeypatch.setattr(live.os, "replace", refuse)
     (record,) = launch([config(toy, toy_ladder)], Store(tmp_path), "here", lambda _: None)
     assert record.status == "done"
+
+
+HOLDER = """
+import sys, time
+from harness.store import Store
+lock = Store(sys.argv[1]).lock(sys.argv[2], 5)
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_a_run_that_another_process_executes_is_waited_for(
+    finishes: bool, toy: str, toy_ladder: str, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process finishes it, and its record is taken; or it is killed, and the run is trained here."""
+    monkeypatch.setattr(run, "WAIT_SECONDS", 0.1)
+    planned, store, theirs = plan.make(config(toy, toy_ladder)), Store(tmp_path / "ours"), Store(tmp_path / "theirs")
+    finished = run.execute(planned, SingleProcess(), theirs)
+    stages: list[str] = []
+    command = [sys.executable, "-c", HOLDER, store.url, planned.run_id]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(root)}) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+
+        def report(event: dict[str, Any]) -> None:
+            stages.append(event["stage"])
+            if holder.poll() is None:
+                if finishes:
+                    store.copy(planned.run_id, theirs)
+                holder.kill()
+                holder.wait()
+
+        record = run.execute(planned, SingleProcess(report), store)
+    assert stages[0] == "wait for the process that runs it"
+    assert ("tune" in stages) == (not finishes)
+    assert (record == finished) == finishes
+    assert record.status == "done"
+    assert list((store.root / ".work" / ".locks").iterdir()) == []
+
+
+def test_gc_leaves_the_lock_of_a_long_run(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    lock = store.lock("run-1", 1)
+    assert lock is not None
+    assert lock.path is not None
+    long_ago = time.time() - 30 * DAY
+    for path in (lock.path, lock.path.parent):
+        os.utime(path, (long_ago, long_ago))
+    assert garbage(store) == []
+    lock.release()
+    assert not lock.path.exists()
 
 
 @pytest.mark.slow

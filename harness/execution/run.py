@@ -26,19 +26,25 @@ from harness.store import HistoryRow, PredictionRow, Store, history_frame, live,
 from harness.store.tensor_cache import cache_of
 from harness.train.loop import Trained, train
 
+WAIT_SECONDS = 2.0
+
 
 def execute(plan: Plan, io: ProcessGroup, store: Store) -> Record:
     """Train and score the plan, and write its record (rank 0). A finished run is returned as it is.
 
+    While another process executes the same run, this one waits, and then takes its record (or runs it, if it failed).
+
     Whatever goes wrong leaves a record with status `failed` and the reason; it can be run again. But when
     another rank is gone this one raises `RankLost`: what that rank wrote stands, or the run goes on later.
     """
-    if (done := store.finished(plan.run_id)) is not None:
-        return done
     work = store.work(plan.run_id)
-    started, clock = provenance.now(), time.perf_counter()
-    provenance.reset_peak_memory()
-    with _progress_file(plan, io, work):
+    with _lock(plan, io, store), _progress_file(plan, io, work):
+        # All ranks must do the same: they take what rank 0 finds.
+        done: Record | None = io.gather(store.finished(plan.run_id) if io.rank == 0 else None)[0]
+        if done is not None:
+            return done
+        started, clock = provenance.now(), time.perf_counter()
+        provenance.reset_peak_memory()
         try:
             store.backend.download_checkpoint(f".work/{plan.run_id}", work)
             cache = cache_of(store, plan.config.cluster)
@@ -71,6 +77,24 @@ def execute(plan: Plan, io: ProcessGroup, store: Store) -> Record:
             store.backend.remove(f".work/{plan.run_id}")
         io.gather(None)
     return record
+
+
+@contextmanager
+def _lock(plan: Plan, io: ProcessGroup, store: Store) -> Iterator[None]:
+    """Wait until no other process executes this run, and keep others from it meanwhile.
+
+    Two that train at once would delete each other's checkpoints.
+    """
+    while True:
+        lock = store.lock(plan.run_id, WAIT_SECONDS) if io.rank == 0 else None
+        if io.gather(lock is not None)[0]:  # the other ranks wait too, but not for ever in one collective
+            break
+        io.report({"stage": "wait for the process that runs it", "step": 0, "steps": 1})
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 @contextmanager

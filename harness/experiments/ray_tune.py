@@ -39,7 +39,6 @@ from harness.experiments.sweep import (
 from harness.planning.plan import Plan
 from harness.record import Record
 from harness.store import Store
-from harness.store.tensor_cache import cache_of, key_of
 
 FAILED = 0.0
 """The score that Optuna gets of a trial that failed: as bad as can be."""
@@ -292,27 +291,25 @@ def _train(planned: Plan, store: Store, report: OnEvent, on_note: Callable[[str]
     from harness.execution import run as runner
     from harness.models.distributed import SingleProcess
 
+    if (done := store.finished(planned.run_id)) is not None:
+        return done
     cluster = planned.config.cluster
-    # Two trials may be the same run, and the worker of a killed driver may live a little longer.
-    with cache_of(store, cluster).locked("runs", key_of({"run": planned.run_id})):
-        if (done := store.finished(planned.run_id)) is not None:
-            return done
-        track = tracker(planned.config.track, store, {planned.run_id: planned.config}, on_note)
+    track = tracker(planned.config.track, store, {planned.run_id: planned.config}, on_note)
 
-        def on_event(event: Event) -> None:
-            track({"run_id": planned.run_id, **event})
-            report(event)
+    def on_event(event: Event) -> None:
+        track({"run_id": planned.run_id, **event})
+        report(event)
 
-        if cluster.workers > 1:
-            ray_train.execute([(planned.run_id, planned.config)], store, cluster, on_event, "trial", lambda: None)
-            return store.read(planned.run_id)
-        device = torch.device("cuda" if cluster.gpus_per_worker else "cpu")
-        try:
-            record = runner.execute(planned, SingleProcess(on_event, device), store)
-            track({"run_id": planned.run_id, "status": record.status})
-            return record
-        finally:
-            runner.release_memory()
+    if cluster.workers > 1:
+        ray_train.execute([(planned.run_id, planned.config)], store, cluster, on_event, "trial", lambda: None)
+        return store.read(planned.run_id)
+    device = torch.device("cuda" if cluster.gpus_per_worker else "cpu")
+    try:
+        record = runner.execute(planned, SingleProcess(on_event, device), store)
+        track({"run_id": planned.run_id, "status": record.status})
+        return record
+    finally:
+        runner.release_memory()
 
 
 def _reporter(planned: Plan, scores: Sequence[float]) -> OnEvent:

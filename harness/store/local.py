@@ -10,19 +10,60 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 from uuid import uuid4
 
 from harness.errors import StoreError
 from harness.store.backend import RECORD, already_done, is_done
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 JOB_FOLDER = "working_dir_files"
 """Where Ray unpacks the working directories of its jobs."""
 LOCK = ".lock"
 """Locked by the process that is moving a run into a local store; the file itself stays."""
 LOCK_SECONDS = 60.0
+
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A lock that this process holds; empty on a filesystem without locks."""
+
+    path: Path | None = None
+    held: FileLock | None = None
+
+    def release(self) -> None:
+        """Release it and delete its file."""
+        if self.path is not None and self.held is not None:
+            with suppress(OSError):  # the folder may be gone
+                self.path.unlink()  # while it is held: a waiting process sees that the file is gone
+            self.held.release()
+
+
+def acquire(path: Path, seconds: float) -> Lock | None:
+    """The lock of this file; None if another living process has held it for so many seconds.
+
+    It is the system's (flock), which releases it when a process is killed. Where the filesystem has none or can't be
+    written, it is empty: nothing keeps two processes from doing the same work.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, poll_interval=POLL_SECONDS, thread_local=False, fallback_to_soft=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        return None
+    except OSError:
+        return Lock()
+    return Lock(path, lock)
 
 
 class LocalBackend:

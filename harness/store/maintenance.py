@@ -18,7 +18,7 @@ from harness.store.backend import CATALOGUE, RECORD
 from harness.store.catalog import View
 from harness.store.local import LocalBackend
 from harness.store.schemas import PREDICTIONS
-from harness.store.store import Problem, Store
+from harness.store.store import LOCKS, Problem, Store
 
 HOUR, DAY = 3600.0, 24 * 3600.0
 
@@ -106,6 +106,8 @@ def _dead_work(store: Store, work: Path, unfinished_days: float) -> Iterator[Gar
     for folder in sorted(work.iterdir()) if work.is_dir() else ():
         name = f".work/{folder.name}"
         age = time.time() - max((p.stat().st_mtime for p in [folder, *folder.rglob("*")] if p.exists()), default=0.0)
+        if folder.name == LOCKS:  # deleting the file of a held lock would let a second process in
+            continue
         if folder.name.startswith("."):  # of a cluster, see `harness.execution.ray_train`
             if age > DAY:
                 yield Garbage(name, "left over by a killed cluster run", local)

@@ -6,6 +6,7 @@
     <root>/<run_id>/student/              the trained student, if it was to be saved
     <root>/<run_id>/received.json         only of a run that was sent by somebody (`harness.submission.submit`)
     <root>/.work/<run_id>/                checkpoints and progress of an unfinished run
+    <root>/.work/.locks/<run_id>.lock     locked by the process that executes the run
     <root>/.catalogue/                    the compacted catalogue of all runs, see `harness.store.catalog`
     <root>/.tmp-*                         folders being written; those that killed writers left are deleted after a day
 
@@ -39,7 +40,7 @@ from harness.errors import StoreError, first_line
 from harness.record import Received, Record, parse_record
 from harness.store import checksums
 from harness.store.backend import RECORD, STALE_SECONDS, Backend
-from harness.store.local import LocalBackend
+from harness.store.local import LocalBackend, Lock, acquire
 from harness.store.schemas import (
     HISTORY,
     PREDICTIONS,
@@ -66,6 +67,8 @@ __all__ = [
 ]
 
 DEFAULT_ROOT = "runs"
+LOCKS = ".locks"
+"""The folder below .work with a lock for each run that is being executed."""
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -203,6 +206,13 @@ class Store:
     def work(self, run_id: str) -> Path:
         """The local folder for the working state of an unfinished run: the caller makes and deletes it."""
         return self.backend.scratch / ".work" / _checked(run_id)
+
+    def lock(self, run_id: str, seconds: float) -> Lock | None:
+        """The right to execute a run; None if another living process has had it for so many seconds.
+
+        Processes of one machine see each other; on a shared disk those of all machines do, if it has locks.
+        """
+        return acquire(self.backend.scratch / ".work" / LOCKS / f"{_checked(run_id)}.lock", seconds)
 
     # ------------------------------------------------------------------------------------- reading
 

@@ -15,32 +15,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from harness.errors import StoreError
+from harness.store.local import Lock, acquire
 
 if TYPE_CHECKING:
-    from filelock import FileLock
     from torch import Tensor
 
     from harness.config import ClusterConfig
     from harness.store.store import Store
 
-Kind = Literal["answers", "stages", "runs"]
-"""Shards of a frozen model's outputs; weights of tuned teachers; runs (their locks only)."""
+Kind = Literal["answers", "stages"]
+"""Shards of a frozen model's outputs; weights of tuned teachers."""
 
 CACHE = ".cache"
 """The folder below a store's root (a bucket's: below its local scratch folder)."""
 
-POLL_SECONDS = 0.2
 DAY = 24 * 3600.0
 SUM_DIGITS = 32
 
@@ -80,20 +78,6 @@ class CachedTensors:
 
     tensors: dict[str, Tensor]
     state: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Lock:
-    """A lock that this process holds; empty on a filesystem without locks."""
-
-    path: Path | None = None
-    held: FileLock | None = None
-
-    def release(self) -> None:
-        """Release it."""
-        if self.path is not None and self.held is not None:
-            self.path.unlink(missing_ok=True)  # while it is held: a waiting process sees that the file is gone
-            self.held.release()
 
 
 @dataclass(frozen=True)
@@ -149,28 +133,7 @@ class Cache:
 
     def acquire(self, kind: Kind, key: str, seconds: float) -> Lock | None:
         """The lock for computing an entry; None if another living process has held it for so many seconds."""
-        from filelock import FileLock, Timeout
-
-        path = self._folder(kind, key) / f"{key}.lock"
-        lock = FileLock(path, poll_interval=POLL_SECONDS, thread_local=False, fallback_to_soft=False)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=seconds if seconds < math.inf else -1)
-        except Timeout:
-            return None
-        except OSError:  # no locks there, or read-only: two processes may compute it, either result is right
-            return Lock()
-        return Lock(path, lock)
-
-    @contextmanager
-    def locked(self, kind: Kind, key: str) -> Iterator[None]:
-        """Hold the lock for computing an entry, however long it takes to get it."""
-        lock = self.acquire(kind, key, math.inf)
-        assert lock is not None
-        try:
-            yield
-        finally:
-            lock.release()
+        return acquire(self._folder(kind, key) / f"{key}.lock", seconds)
 
     def entries(self) -> list[CacheEntry]:
         """All entries, the one used longest ago first. Raises `StoreError` if the folder can't be read."""
