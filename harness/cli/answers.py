@@ -48,7 +48,7 @@ def score_(
     from harness.evaluation import import_answers
 
     made, _ = _benchmark(benchmark, data_dir, plugin, set_)
-    found = import_answers.score(made, predictions, protocol, split, allow_missing)
+    found = import_answers.score_file(made, predictions, protocol, split, allow_missing)
     if as_json:
         print_json(found)
     else:

@@ -30,7 +30,7 @@ LONGEST = 1 << 20
 
 
 @dataclass(frozen=True)
-class Predictions:
+class AnswerFile:
     """The answers of a file in its order, by the names that it uses; or one answer to everything."""
 
     path: Path
@@ -41,7 +41,7 @@ class Predictions:
 # --------------------------------------------------------------------------------------------- reading
 
 
-def read(path: Path) -> Predictions:
+def read(path: Path) -> AnswerFile:
     """The answers in a file. Raises `DataError` naming the file, and the line or item that is at fault."""
     kind = path.suffix.lower()
     readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet, ".json": _json}
@@ -64,7 +64,7 @@ def read(path: Path) -> Predictions:
     return found
 
 
-def _csv(path: Path) -> Predictions:
+def _csv(path: Path) -> AnswerFile:
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         names = reader.fieldnames or []
@@ -75,10 +75,10 @@ def _csv(path: Path) -> Predictions:
             if None in row or None in row.values():  # more fields, or fewer
                 raise DataError(f"{where}: expected {len(names)} fields, as in the first line")
             given.append(_pair(row, where))
-        return Predictions(path, given)
+        return AnswerFile(path, given)
 
 
-def _jsonl(path: Path) -> Predictions:
+def _jsonl(path: Path) -> AnswerFile:
     given = []
     with open(path, encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
@@ -89,27 +89,27 @@ def _jsonl(path: Path) -> Predictions:
                 except ValueError as error:
                     raise DataError(f"{where}: not JSON ({error})") from None
                 given.append(_pair(row, where))
-    return Predictions(path, given)
+    return AnswerFile(path, given)
 
 
-def _parquet(path: Path) -> Predictions:
+def _parquet(path: Path) -> AnswerFile:
     with pq.ParquetFile(path) as file:
         _check_columns(path, file.schema_arrow.names)
         rows = file.read(columns=["id", "answer"]).to_pylist()
-    return Predictions(path, [_pair(row, f"{path}: row {number}") for number, row in enumerate(rows, 1)])
+    return AnswerFile(path, [_pair(row, f"{path}: row {number}") for number, row in enumerate(rows, 1)])
 
 
-def _json(path: Path) -> Predictions:
+def _json(path: Path) -> AnswerFile:
     found = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=lambda pairs: _once(pairs, path))
     if isinstance(found, dict) and isinstance(found.get("predictions"), dict | list):
         found = found["predictions"]
     if isinstance(found, list):
-        return Predictions(path, [_pair(row, f"{path}: item {number}") for number, row in enumerate(found, 1)])
+        return AnswerFile(path, [_pair(row, f"{path}: item {number}") for number, row in enumerate(found, 1)])
     if not isinstance(found, dict):
         raise DataError(f"{path}: a JSON {type(found).__name__}, expected an object {{id: answer}} or an array")
     if "constant" in found:
-        return Predictions(path, constant=_text(found["constant"], f"{path}: constant"))
-    return Predictions(path, list(_flat(found, path)))
+        return AnswerFile(path, constant=_text(found["constant"], f"{path}: constant"))
+    return AnswerFile(path, list(_flat(found, path)))
 
 
 def _once(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _text(answer: Any, where: str) -> str:
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedAnswers:
     """The examples of the splits that a file answers, in order, each with its text; None: not answered."""
 
     answers: Sequence[tuple[Split, Example, str | None]]
@@ -180,9 +180,9 @@ class Matched:
 def match(
     benchmark: Benchmark,
     examples: Mapping[Split, Sequence[Example]],
-    predictions: Predictions,
+    predictions: AnswerFile,
     split: Split | None = None,
-) -> Matched:
+) -> MatchedAnswers:
     """The examples with their answers: of `split`, else of every split that the file answers anything of.
 
     Names are the benchmark's (`Benchmark.names`). Raises `DataError`, with counts and first examples, for
@@ -192,7 +192,7 @@ def match(
         raise ConfigError(f"benchmark {benchmark.name!r} has no split {split!r}; {near(split, examples)}")
     if predictions.constant is not None:
         wanted = [split] if split else list(examples)
-        return Matched([(s, e, predictions.constant) for s in wanted for e in examples[s]])
+        return MatchedAnswers([(s, e, predictions.constant) for s in wanted for e in examples[s]])
     by_name: defaultdict[str, list[tuple[Split, str]]] = defaultdict(list)
     for one, members in examples.items():
         if split in (None, one):
@@ -219,7 +219,7 @@ def match(
     if several:
         raise DataError(f"{where}: {_listed('ambiguous', several)}: several splits have them; choose one with --split")
     answered = {one for one, _ in texts}
-    return Matched([(s, e, texts.get((s, e.id))) for s, es in examples.items() if s in answered for e in es])
+    return MatchedAnswers([(s, e, texts.get((s, e.id))) for s, es in examples.items() if s in answered for e in es])
 
 
 def _listed(what: str, ids: Sequence[str]) -> str:
@@ -229,7 +229,7 @@ def _listed(what: str, ids: Sequence[str]) -> str:
     return f"{len(ids)} {what} id{'s' if len(ids) > 1 else ''} ({first}{', ...' if len(ids) > 3 else ''})"
 
 
-def refuse_missing(matched: Matched, predictions: Predictions, why: str) -> None:
+def refuse_missing(matched: MatchedAnswers, predictions: AnswerFile, why: str) -> None:
     """Raises `DataError`, with their count and the first, where examples have no answer."""
     if missing := matched.missing:
         raise DataError(
@@ -282,6 +282,6 @@ def _words(text: str) -> str:
     return " ".join(re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.casefold()))
 
 
-def texts_of(answers: Iterable[tuple[Split, Example, str | None]]) -> list[tuple[Example, int, str]]:
+def chosen_and_text(answers: Iterable[tuple[Split, Example, str | None]]) -> list[tuple[Example, int, str]]:
     """Examples with what was chosen and what was written; without an answer: nothing, and an empty text."""
     return [(e, read_choice(text, e.options) if text else NO_ANSWER, text or "") for _, e, text in answers]

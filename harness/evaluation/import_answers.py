@@ -19,7 +19,7 @@ from harness.config import EvaluateConfig
 from harness.data import dataset as data
 from harness.errors import ConfigError, near
 from harness.evaluation import answer_files
-from harness.evaluation.answer_files import load_splits, match, refuse_missing, texts_of
+from harness.evaluation.answer_files import chosen_and_text, load_splits, match, refuse_missing
 from harness.evaluation.controls import write_controls
 from harness.evaluation.scoring import answer, data_record, figures_of
 from harness.record import Provenance, Record
@@ -28,7 +28,7 @@ from harness.store import PredictionRow, Store, predictions_frame
 TAG = "imported"
 
 
-def score(
+def score_file(
     benchmark: Benchmark, path: Path, protocol: str | None, split: Split | None = None, allow_missing: bool = False
 ) -> dict[str, Any]:
     """The figures that a protocol gives for the answers in a file: `figures` by name, None where undefined.
@@ -43,12 +43,12 @@ def score(
         raise ConfigError(f"benchmark {benchmark.name!r}: {asked}; {near(protocol or '', protocols)}")
     given = answer_files.read(path)
     matched = match(benchmark, load_splits(benchmark), given, split)
-    matched = answer_files.Matched([a for a in matched.answers if benchmark.asked(protocol, a[1])])
+    matched = answer_files.MatchedAnswers([a for a in matched.answers if benchmark.asked(protocol, a[1])])
     rule = benchmark.unanswered.get(protocol)
     if not allow_missing or rule is None:
-        refuse_missing(matched, given, _mend(benchmark, protocol))
+        refuse_missing(matched, given, _advice(benchmark, protocol))
     kept = [a for a in matched.answers if a[2] is not None or rule == "wrong"]
-    answers = [answer(e, chosen, text) for e, chosen, text in texts_of(kept)]
+    answers = [answer(e, chosen, text) for e, chosen, text in chosen_and_text(kept)]
     figures = dict(protocols[protocol](answers))
     return {
         "benchmark": benchmark.name,
@@ -63,7 +63,7 @@ def score(
     }
 
 
-def _mend(benchmark: Benchmark, protocol: str) -> str:
+def _advice(benchmark: Benchmark, protocol: str) -> str:
     rule = benchmark.unanswered.get(protocol)
     if rule is None:
         return f"protocol {protocol!r} needs an answer to every example"
@@ -71,7 +71,7 @@ def _mend(benchmark: Benchmark, protocol: str) -> str:
 
 
 def score_text(found: Mapping[str, Any]) -> str:
-    """`score`'s answer for a person."""
+    """`score_file`'s figures for a person."""
     lines = [
         f"{found['benchmark']} ({found['revision']}), protocol {found['protocol']}: {found['examples']} examples of "
         f"{', '.join(found['splits'])}" + (f", {found['missing']} without an answer" if found["missing"] else "")
@@ -115,7 +115,7 @@ def import_run(
     dataset = data.load(benchmark, skip_missing=skip_missing)
     matched = match(benchmark, load_splits(benchmark) if dataset.skipped else dataset.splits, given, split)
     kept = {(one, e.id) for one, examples in dataset.splits.items() for e in examples}
-    matched = answer_files.Matched([a for a in matched.answers if (a[0], a[1].id) in kept])
+    matched = answer_files.MatchedAnswers([a for a in matched.answers if (a[0], a[1].id) in kept])
     refuse_missing(matched, given, "a run answers every example of its splits")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     identity = [benchmark.revision, dataset.fingerprint, matched.splits, digest, seed]
@@ -125,7 +125,7 @@ def import_run(
     store.check_writable()
     frame = predictions_frame(
         PredictionRow(split, e.id, e.group, e.category, e.gold, chosen, [], 0.0, text)
-        for (split, _, _), (e, chosen, text) in zip(matched.answers, texts_of(matched.answers), strict=True)
+        for (split, _, _), (e, chosen, text) in zip(matched.answers, chosen_and_text(matched.answers), strict=True)
     )
     data_, evaluate = data_record(dataset, dataset), EvaluateConfig()
     made_by = Provenance(

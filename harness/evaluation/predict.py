@@ -17,13 +17,13 @@ from harness.models.encoding import Batch, Encoder
 from harness.models.scorer import OptionScorer
 from harness.models.shared_prefix import PrefixSharingScorer
 
-Scoring = tuple[OptionScorer, Encoder]
+ScorerAndEncoder = tuple[OptionScorer, Encoder]
 
-WINDOW = 16
+SORT_WINDOW = 16
 """Batches among which prompts are sorted by their length."""
 
 
-@torch.no_grad()  # not inference_mode: weights that are cut over ranks are put together in here, and used later
+@torch.no_grad()  # not inference_mode: weights that are sharded over ranks are put together in here, and used later
 def score(scorer: OptionScorer, batch: Batch, device: torch.device) -> Tensor:
     """Log-probabilities of the options (B, K), float32, on the CPU; absent options near -1e4."""
     logits: Tensor = scorer({key: value.to(device) for key, value in batch.items()})["options"]
@@ -41,7 +41,7 @@ class Scored(NamedTuple):
 
 
 def evaluate(
-    model: Scoring,
+    model: ScorerAndEncoder,
     method: Method,
     examples: Sequence[Example],
     split: str,
@@ -57,8 +57,8 @@ def evaluate(
     forwards = 0
     for indices in batches:
         clock = time.perf_counter()
-        fused, asked = _answers(asker, method, [examples[i] for i in indices], batch_size)
-        forwards += asked
+        fused, spent = _answers(asker, method, [examples[i] for i in indices], batch_size)
+        forwards += spent
         seconds = (time.perf_counter() - clock) / len(indices)
         for index, scores in zip(indices, fused, strict=True):
             example = examples[index]
@@ -85,32 +85,32 @@ def evaluate(
 def batches_of(examples: Sequence[Example], batch_size: int, rank: int = 0, world: int = 1) -> list[list[int]]:
     """This rank's examples in batches: those of one image beside each other, then prompts of like length.
 
-    A batch holds `batch_size` examples or, so that no image's are cut in two, a few less. Lengths are sorted within
+    A batch holds `batch_size` examples or, so that no image's are divided, a few less. Lengths are sorted within
     windows of 16 batches, so that images are read in about their order.
     """
-    families = [
-        family[start : start + batch_size]
-        for family in by_image(examples)[rank::world]
-        for start in range(0, len(family), batch_size)
+    groups = [
+        of_image[start : start + batch_size]
+        for of_image in by_image(examples)[rank::world]
+        for start in range(0, len(of_image), batch_size)
     ]
-    lengths = [max(len(examples[i].prompt()) for i in family) for family in families]
+    lengths = [max(len(examples[i].prompt()) for i in group) for group in groups]
     batches: list[list[int]] = []
-    for window in _filled(families, range(len(families)), WINDOW * batch_size):
-        ordered = sorted(window, key=lambda f: lengths[f])
-        batches += [[i for f in batch for i in families[f]] for batch in _filled(families, ordered, batch_size)]
+    for window in _filled(groups, range(len(groups)), SORT_WINDOW * batch_size):
+        ordered = sorted(window, key=lambda g: lengths[g])
+        batches += [[i for g in batch for i in groups[g]] for batch in _filled(groups, ordered, batch_size)]
     return batches
 
 
-def _filled(families: Sequence[Sequence[int]], order: Iterable[int], size: int) -> Iterator[list[int]]:
-    """Families in order, as many at a time as hold `size` examples at most."""
+def _filled(groups: Sequence[Sequence[int]], order: Iterable[int], size: int) -> Iterator[list[int]]:
+    """The groups of one image's examples in order, as many at a time as hold `size` examples at most."""
     some: list[int] = []
     count = 0
-    for f in order:
-        if some and count + len(families[f]) > size:
+    for g in order:
+        if some and count + len(groups[g]) > size:
             yield some
             some, count = [], 0
-        some.append(f)
-        count += len(families[f])
+        some.append(g)
+        count += len(groups[g])
     if some:
         yield some
 
