@@ -28,7 +28,7 @@ import torch
 
 from harness import provenance, versions
 from harness.store import Store
-from scripts.golden_cases import SCORED, answered, catalogued, plain, training, training_cases
+from scripts.golden_cases import SCORED, answered, catalogued, plain, prompts, training, training_cases
 
 FOLDER = Path(__file__).parents[1] / "tests" / "golden"
 TOLERANCE = 1e-4
@@ -68,8 +68,9 @@ def all_golden() -> list[Golden]:
             answered(store := Store(folder))
             return plain(compute(store))
 
+    runs = {name: partial(training, case) for name, case in training_cases().items()}
     return [
-        Golden("TRAINING", {name: partial(training, case) for name, case in training_cases().items()}),
+        Golden("TRAINING", {"prompts": prompts, **runs}),
         Golden("SCORING", {name: partial(of_answers, compute) for name, compute in SCORED.items()}),
         Golden("CATALOG", {"compacted": partial(of_answers, catalogued)}),
     ]

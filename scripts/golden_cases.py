@@ -7,6 +7,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -75,6 +76,14 @@ def training(case: Mapping[str, Any]) -> dict[str, Any]:
             "predictions": _columns(store.predictions(record.run_id).drop(columns="seconds")),
             "history": _columns(store.history(record.run_id)),
         }
+
+
+def prompts() -> dict[str, list[str]]:
+    """What models are asked, to the letter: the tiny ladder's tokenizer doesn't see every space."""
+    benchmarks = [Fixed(), Words(), *(registry.make_benchmark(name, SIZES) for name in SCENES)]
+    asked = {benchmark.name: list(benchmark.load("test"))[:6] for benchmark in benchmarks}
+    asked["with a context"] = [replace(example, context="a note.") for example in asked[SCENES[0]]]
+    return {name: [example.prompt() for example in examples] for name, examples in asked.items()}
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:

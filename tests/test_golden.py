@@ -16,7 +16,7 @@ from scripts.golden import Golden
 ALL = {(kind.version, case): kind for kind in golden.all_golden() for case in kind.cases}
 
 
-@pytest.mark.parametrize(("version", "case"), ALL, ids=" ".join)
+@pytest.mark.parametrize(("version", "case"), ALL, ids=[" ".join(key) for key in ALL])
 def test_the_numbers_are_those_of_the_version(version: str, case: str) -> None:
     kind = ALL[version, case]
     stored = kind.stored()
