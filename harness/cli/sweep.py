@@ -26,7 +26,8 @@ from harness.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from harness.experiments.sweep import OnTrial, SweepConfig, SweepResult, TrialEvent
+    from harness.experiments.outcome import OnTrial, SweepResult, TrialEvent
+    from harness.experiments.sweep import SweepConfig
 
 
 @app.command("sweep")
