@@ -2,7 +2,7 @@
 
 <store>/.sweeps/<name>.json          what the sweep is: the same name with other content is refused
 <store>/.sweeps/<name>.result.json   what its searches found so far; the same command resumes here
-<store>/.sweeps/<name>/              the state from which a running search resumes (for a bucket: below its local scratch folder)
+<store>/.sweeps/<name>/              the state of a running search, to resume it (for a bucket: in its scratch folder)
 """
 
 from __future__ import annotations
