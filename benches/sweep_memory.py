@@ -12,24 +12,23 @@ import argparse
 import os
 import time
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import psutil
 
 from benches.common import RESULTS, header, keep
 from benches.trials import config, timed
+from harness.experiments.space import Point
+from harness.experiments.trial import Job, Report
 
 TARGET_MIB = 100
 
 
-def trivial(told: dict[str, Any], trial: dict[str, Any]) -> None:
+def trivial(job: Job, point: Point, report: Report) -> None:
     """A trial that reports three validations and its score."""
-    from ray import tune
-
     for validations in (1, 2, 3):
-        tune.report({"score": 0.5, "validations": validations})
-    tune.report({"score": 0.5, "validations": 3, "status": "done", "runs": [], "seconds": 0.0, "error": ""})
+        report({"score": 0.5, "validations": validations})
+    report({"score": 0.5, "validations": 3, "status": "done", "runs": [], "seconds": 0.0, "error": ""})
 
 
 def main() -> None:
@@ -40,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     head, clock, process = header(), time.monotonic(), psutil.Process()
     rates = {"train.lr": {"choice": [1e-6 * (k + 1) for k in range(arguments.trials)]}}
-    with patch("harness.experiments.ray_tune._trial", trivial):
+    with patch("harness.experiments.trial.run", trivial):
         sweep = config("finetune", rates, trials=arguments.trials)
         done, news = timed(sweep, lambda: process.memory_info().rss / 2**20)
     assert [trial.status for trial in done] == ["done"] * arguments.trials

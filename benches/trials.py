@@ -12,7 +12,8 @@ from typing import Any
 from harness.config import parse
 from harness.experiments import ray_tune
 from harness.experiments import sweep as sweeping
-from harness.experiments.sweep import Search, SweepConfig, Trial
+from harness.experiments.outcome import Trial
+from harness.experiments.sweep import Search, SweepConfig
 from harness.store import Store
 
 BENCHMARK = "scenes_factuality"

@@ -21,8 +21,9 @@ from harness.config import parse, read_toml
 from harness.errors import ConfigError, StoreError
 from harness.experiments import ray_tune, selection
 from harness.experiments import sweep as sweeping
+from harness.experiments.outcome import Trial, ranked
 from harness.experiments.space import Dimension, Point
-from harness.experiments.sweep import Search, SweepConfig, Trial, points, ranked
+from harness.experiments.sweep import Search, SweepConfig, points
 from harness.record import Record
 from harness.store import Store
 

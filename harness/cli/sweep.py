@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.config import RunConfig
-    from harness.experiments.sweep import OnTrial, SweepConfig, SweepResult, TrialEvent
+    from harness.experiments.outcome import OnTrial, SweepResult, TrialEvent
+    from harness.experiments.sweep import SweepConfig
     from harness.record import Record
     from harness.store import Store
 

@@ -13,35 +13,18 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from harness.errors import StoreError, UserError, first_line
-from harness.events import Event, OnEvent
-from harness.execution import ray_train
+from harness.errors import StoreError, first_line
 from harness.execution.ray_cluster import check_fits, connect
-from harness.execution.trackers import tracker
+from harness.experiments import trial
+from harness.experiments.outcome import OnTrial, Trial, TrialEvent
 from harness.experiments.space import Point, Space, suggest
-from harness.experiments.sweep import (
-    OnTrial,
-    Search,
-    SweepConfig,
-    Trial,
-    TrialEvent,
-    learning,
-    points,
-    student_validations,
-)
-from harness.planning.plan import Plan
-from harness.record import Record
+from harness.experiments.sweep import Search, SweepConfig, points
 from harness.store import Store
-
-FAILED = 0.0
-"""The score that Optuna gets of a trial that failed: as bad as can be."""
 
 
 def run(search: Search, store: Store, folder: Path, on_trial: OnTrial) -> list[Trial]:
@@ -62,11 +45,11 @@ def run(search: Search, store: Store, folder: Path, on_trial: OnTrial) -> list[T
     sweep, cluster = search.sweep, search.sweep.cluster
     concurrent = check_fits(cluster)
     alone = cluster.workers == 1
-    job = {"store": store.url, "folder": os.getcwd(), "sweep": sweep.model_dump(mode="json"), "line": search.line}
-    body = partial(_trial, job | {"benchmark": search.benchmark})
+    body = partial(trial.run, trial.Job(search, store.url, os.getcwd()))
 
-    def trial(config: dict[str, Any]) -> None:
-        body(config)
+    def train(config: dict[str, Any]) -> None:
+        _, point = _unpack(config)
+        body(point, tune.report)
 
     resources: dict[str, float]
     if alone:
@@ -83,7 +66,7 @@ def run(search: Search, store: Store, folder: Path, on_trial: OnTrial) -> list[T
     try:
         # What `tune.Tuner` calls. A Tuner would pickle its callbacks, and these can't be pickled.
         analysis = tune.run(
-            tune.with_resources(trial, resources),
+            tune.with_resources(train, resources),
             name=search.name,
             storage_path=str(state.parent),
             metric="score",
@@ -96,7 +79,7 @@ def run(search: Search, store: Store, folder: Path, on_trial: OnTrial) -> list[T
             reuse_actors=alone,
             resume="AUTO+RESTART_ERRORED" if resumes else None,
             callbacks=[_callback(search.name, on_trial)],
-            trial_dirname_creator=_folder_of,
+            trial_dirname_creator=lambda one: f"trial-{one.trial_id}",
             raise_on_failed_trial=False,
             verbose=0,
         )
@@ -125,10 +108,6 @@ def damaged(state: Path) -> str | None:
     return None
 
 
-def _folder_of(trial: Any) -> str:
-    return f"trial-{trial.trial_id}"
-
-
 def _outcome(result: Any, sweep: SweepConfig) -> Trial:
     """What a Tune result says of its trial."""
     last = result.metrics or {}
@@ -151,15 +130,12 @@ def _outcome(result: Any, sweep: SweepConfig) -> Trial:
     )
 
 
-# ---------------------------------------------------------------------------------------- on the driver
-
-
 def _callback(name: str, on_trial: OnTrial) -> Any:
     from ray.tune import Callback
 
-    def send(trial: Any, state: str, last: Mapping[str, Any] | None = None) -> None:
+    def send(one: Any, state: str, last: Mapping[str, Any] | None = None) -> None:
         last = last or {}
-        number, point = _unpack(trial.config)
+        number, point = _unpack(one.config)
         on_trial(
             TrialEvent(
                 search=name,
@@ -211,9 +187,9 @@ def _searcher(search: Search) -> Any:
     )
 
 
-def _config(space: Space, trial: Any) -> dict[str, Any]:
+def _config(space: Space, asked: Any) -> dict[str, Any]:
     """A trial's configuration in Tune: its settings, and its number, since Tune orders trials anew when it resumes."""
-    return suggest(space, trial) | {"number": trial.number + 1}
+    return suggest(space, asked) | {"number": asked.number + 1}
 
 
 def _unpack(config: Mapping[str, Any]) -> tuple[int, Point]:
@@ -223,7 +199,7 @@ def _unpack(config: Mapping[str, Any]) -> tuple[int, Point]:
 
 
 def _scheduler(search: Search) -> Any:
-    """Rungs are counted in validations of the student, which go on where they were after an accident."""
+    """Counts in validations of the student, which a trial continues after it lost its worker."""
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 
     sweep = search.sweep
@@ -235,97 +211,3 @@ def _scheduler(search: Search) -> Any:
     if sweep.stop == "median":
         return MedianStoppingRule(time_attr="validations", grace_period=sweep.grace, min_samples_required=3)
     return FIFOScheduler()
-
-
-# ----------------------------------------------------------------------------------------- on a worker
-
-
-def _trial(job: dict[str, Any], config: dict[str, Any]) -> None:
-    """One trial: a run a seed, each reported to Tune at every validation of its student, and the mean score last."""
-    import torch
-    from ray import tune
-
-    from harness.planning import plan
-
-    with suppress(OSError):  # another machine may lack it
-        os.chdir(job["folder"])
-    sweep = SweepConfig.model_validate(job["sweep"])
-    search, store = Search(sweep, job["line"], job["benchmark"]), Store(job["store"])
-    torch.set_num_threads(sweep.cluster.cpus_per_worker)
-    _, point = _unpack(config)
-    scores: list[float] = []
-    runs: list[str] = []
-    notes: list[str] = []
-    seconds, validations, error = 0.0, 0, None
-    for seed in sweep.seeds:
-        try:
-            planned = plan.make(search.trial(point, seed))
-        except UserError as problem:
-            error = first_line(problem)
-            break
-        record = _train(planned, store, _reporter(planned, scores), notes.append)
-        runs.append(planned.run_id)
-        seconds += record.cost.total_seconds
-        if record.status != "done":
-            error = record.error.message if record.error else record.status
-            break
-        scores.append(record.metrics["validation"][sweep.metric].value)
-        validations += student_validations(planned)
-    tune.report(
-        {
-            "score": FAILED if error else fmean(scores),
-            "validations": validations,
-            "status": "failed" if error else "done",
-            "runs": runs,
-            "seconds": seconds,
-            "error": error or "",
-            "note": "; ".join(dict.fromkeys(notes)),
-        }
-    )
-
-
-def _train(planned: Plan, store: Store, report: OnEvent, on_note: Callable[[str], None]) -> Record:
-    """The run's record: trained here, or by a worker group of its own. `on_note` is told of a tracker that fails."""
-    import torch
-
-    from harness.execution import run as runner
-    from harness.models.distributed import SingleProcess
-
-    if (done := store.finished(planned.run_id)) is not None:
-        return done
-    cluster = planned.config.cluster
-    track = tracker(planned.config.track, store, {planned.run_id: planned.config}, on_note)
-
-    def on_event(event: Event) -> None:
-        track({"run_id": planned.run_id, **event})
-        report(event)
-
-    if cluster.workers > 1:
-        ray_train.execute([(planned.run_id, planned.config)], store, cluster, on_event, "trial", lambda: None)
-        return store.read(planned.run_id)
-    device = torch.device("cuda" if cluster.gpus_per_worker else "cpu")
-    try:
-        record = runner.execute(planned, SingleProcess(on_event, device), store)
-        track({"run_id": planned.run_id, "status": record.status})
-        return record
-    finally:
-        runner.release_memory()
-
-
-def _reporter(planned: Plan, scores: Sequence[float]) -> OnEvent:
-    """Reports to Tune the student's validations: the mean of the finished seeds' scores and its best so far."""
-    from ray import tune
-
-    stages, student, each = learning(planned), planned.method.student, planned.config.train.validations
-    before, finished, best = len(scores) * student_validations(planned), list(scores), 0.0
-
-    def report(event: Event) -> None:
-        nonlocal best
-        value = event.get("validation", {}).get(student)
-        if value is None or event["stage"] not in stages:
-            return
-        best = max(best, value)
-        at = before + stages.index(event["stage"]) * each + round(each * event["step"] / event["steps"])
-        tune.report({"score": fmean([*finished, best]), "validations": at})
-
-    return report

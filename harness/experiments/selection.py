@@ -1,8 +1,8 @@
 """A sweep from its file to its winners: the searches in turn, then the best again from fresh seeds.
 
 <store>/.sweeps/<name>.json          what the sweep is: the same name with other content is refused
-<store>/.sweeps/<name>.result.json   what its searches found so far; the same command goes on from here
-<store>/.sweeps/<name>/              what a search under way would go on from (below a bucket's local scratch folder)
+<store>/.sweeps/<name>.result.json   what its searches found so far; the same command resumes here
+<store>/.sweeps/<name>/              the state of a running search, to resume it (for a bucket: in its scratch folder)
 """
 
 from __future__ import annotations
@@ -21,18 +21,9 @@ from harness.config import RunConfig
 from harness.errors import StoreError, UserError
 from harness.execution.records import ensure_controls, failed, interrupted
 from harness.execution.trackers import tracker
-from harness.experiments.sweep import (
-    Finalist,
-    OnTrial,
-    Outcome,
-    Search,
-    SweepConfig,
-    SweepResult,
-    Trial,
-    points_to_plan,
-    ranked,
-    student_validations,
-)
+from harness.experiments.outcome import Finalist, OnTrial, Outcome, SweepResult, Trial, ranked
+from harness.experiments.sweep import Search, SweepConfig, points_to_plan
+from harness.experiments.trial import student_validations
 from harness.leaderboard import inference, seed_results
 from harness.planning import plan
 from harness.record import Record
@@ -127,10 +118,10 @@ def _confirmed(search: Search, found: Outcome, store: Store, launch: Launch) -> 
         size = len(confirm.seeds)
         for number, trial in enumerate(best):
             finalists.append(_finalist(trial, records[number * size : (number + 1) * size], sweep))
-        through = [one for one in finalists if one.score is not None]
-        if not through:
+        scored = [one for one in finalists if one.score is not None]
+        if not scored:
             return found.model_copy(update={"finalists": tuple(finalists)})
-        leads = max(through, key=lambda one: one.score or 0.0)  # of equal ones the better trial
+        leads = max(scored, key=lambda one: one.score or 0.0)  # of equal ones the better trial
         best = [trial for trial in best if trial.number == leads.number]
     (trial,) = best
     last = launch([search.run(trial.point, s, confirm.splits, "winner") for s in confirm.seeds], store, sweep.name)
@@ -162,7 +153,7 @@ def price(sweep: SweepConfig) -> list[dict[str, Any]]:
     """For each search its trials, runs and estimated FLOPs of training, and what the teacher cache would leave.
 
     `train_flops` counts every run alone. `shared_flops` is what all trials of a seed may have in common: frozen roles,
-    and stages that only ready a teacher. With `train.cache` = auto it is paid once a seed (`least_flops`), unless
+    and stages that only prepare a teacher. With `train.cache` = auto it is paid once a seed (`least_flops`), unless
     the space itself changes it.
     """
     from harness.planning.cost import of as priced_alone
@@ -200,9 +191,9 @@ def price(sweep: SweepConfig) -> list[dict[str, Any]]:
 def _shared(cost: dict[str, Any], planned: plan.Plan) -> float:
     flops = 0.0
     for stage in cost["stages"]:
-        readies = planned.method.stage_settings(stage["name"]) is not None
+        prepares = planned.method.stage_settings(stage["name"]) is not None
         student = stage["roles"].get(planned.method.student)
-        whole = readies and not (student and student["trainable"])
+        whole = prepares and not (student and student["trainable"])
         flops += sum(role["flops"] for role in stage["roles"].values() if whole or not role["trainable"])
     return flops
 

@@ -8,11 +8,11 @@ leads on validation wins, and only the winner is scored on test. This module imp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from harness import registry
 from harness.api import Split
@@ -28,10 +28,6 @@ from harness.experiments.space import (
     grid_points,
     random_points,
 )
-from harness.record import Interval
-
-if TYPE_CHECKING:
-    from harness.planning.plan import Plan
 
 BUDGET = ("train.examples", "train.validations")
 """What must be the same for all trials: what they learn from, and how often they are validated."""
@@ -49,12 +45,12 @@ class SweepMethod(Settings):
 
 
 class Confirm(Settings):
-    """What becomes of the best trials."""
+    """How the best trials are confirmed."""
 
     top: int = Field(1, ge=0)
     """So many of a search's trials are trained again from `seeds` and compared on validation; 0: none."""
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
-    """Fresh ones: no trial had them."""
+    """None of them is a seed of the trials."""
     splits: tuple[Split, ...] = ("validation", "test", "ood")
     """What the winner is scored on."""
 
@@ -66,9 +62,9 @@ class SweepConfig(ManyRuns):
     trials: int = Field(ge=1)
     """Trials of each method on each benchmark."""
     search: Literal["random", "grid", "tpe"] = "random"
-    """Draws at random | all combinations | Optuna's TPE, which learns from the trials before."""
+    """Random points | all combinations | Optuna's TPE, which learns from the trials before."""
     seed: int = 0
-    """Of the search itself."""
+    """Of what draws the points, the same for every search."""
     stop: Literal["none", "asha", "median"] = "none"
     """Whether trials that are behind on validation while training are stopped (arXiv 1810.05934; the median rule)."""
     grace: int = Field(1, ge=1)
@@ -98,7 +94,7 @@ class Search:
 
     @property
     def method(self) -> SweepMethod:
-        """What the sweep says of the method."""
+        """The method's part of the sweep."""
         return self.sweep.methods[self.line]
 
     @property
@@ -129,104 +125,6 @@ class Search:
     def trial(self, point: Mapping[str, Value], seed: int) -> RunConfig:
         """The run of a trial: no test split is scored."""
         return self.run(point, seed, ("validation",), "trial")
-
-
-# ------------------------------------------------------------------------------------------------ outcome
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Trial(_Frozen):
-    """A trial as it ended: `stopped` while it was behind, `failed` with the reason."""
-
-    number: int
-    point: Point
-    status: Literal["done", "stopped", "failed"]
-    score: float | None = None
-    """The mean over its seeds; of a stopped one, the newest accuracy on validation."""
-    validations: int = 0
-    """How many validations it got."""
-    runs: tuple[str, ...] = ()
-    seconds: float = 0.0
-    """What its runs took, from model loading to scoring."""
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class TrialEvent:
-    """What has just happened to a trial, or a note on the search alone."""
-
-    search: str
-    trial: int = 0
-    """From 1; 0: none, the note is on the search."""
-    point: Point = field(default_factory=dict)
-    state: str = ""
-    """`began`, `validated`, or how it ended: `done`, `stopped`, `failed`."""
-    score: float | None = None
-    validations: int | None = None
-    seconds: float | None = None
-    """What its runs took."""
-    wall: float | None = None
-    """What the whole trial took until now, in seconds."""
-    error: str | None = None
-    note: str | None = None
-
-
-OnTrial = Callable[[TrialEvent], None]
-
-
-class Finalist(_Frozen):
-    """One of the best trials, trained again from fresh seeds."""
-
-    number: int
-    """Its trial's."""
-    point: Point
-    runs: tuple[str, ...]
-    score: float | None
-    """The mean of the fresh seeds on validation; None where a run failed."""
-
-
-class Outcome(_Frozen):
-    """What a search found."""
-
-    method: str
-    student: str
-    benchmark: str
-    trials: tuple[Trial, ...]
-    finalists: tuple[Finalist, ...] = ()
-    winner: Finalist | None = None
-    """The finalist that led on validation; its runs are those that are scored on all splits."""
-    figures: dict[str, dict[str, Interval]] = {}
-    """The winner's by split: the metric over its seeds."""
-
-
-class SweepResult(BaseModel):
-    """The searches that have ended, by `Search.name`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str
-    searches: dict[str, Outcome] = {}
-
-
-def ranked(trials: Sequence[Trial]) -> list[Trial]:
-    """The finished trials, best first; of equal ones the earlier."""
-    done = [trial for trial in trials if trial.status == "done" and trial.score is not None]
-    return sorted(done, key=lambda trial: -(trial.score or 0.0))
-
-
-def learning(planned: Plan) -> list[str]:
-    """The stages in which a run's student learns."""
-    student = planned.method.student
-    stages = [p.stage for p in planned.stages]
-    return [stage.name for stage in stages if student in stage.roles and stage.roles[student].trainable]
-
-
-def student_validations(planned: Plan) -> int:
-    """How often a run's student is validated while training."""
-    return len(learning(planned)) * planned.config.train.validations
 
 
 # -------------------------------------------------------------------------------------------------- space

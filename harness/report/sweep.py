@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.experiments.outcome import SweepResult, ranked
 from harness.experiments.space import format_point
-from harness.experiments.sweep import SweepConfig, SweepResult, ranked
+from harness.experiments.sweep import SweepConfig
 from harness.report.format import plain
 
 
