@@ -18,7 +18,7 @@ from dashboard.widgets.escape import plain
 from harness.leaderboard.schema import Overall, Ranking, Row
 from harness.record import Interval
 from harness.report import format
-from harness.report.columns import has_own_unit, unit
+from harness.report.columns import has_own_unit, with_unit
 from harness.report.format import percent
 from harness.stats.metrics import LOWER_IS_BETTER
 
@@ -91,14 +91,13 @@ def show(ranking: Ranking, shown: Shown, columns_at: Any, download_at: Any) -> N
     found = [t for t in totals(tables, weights) if any(shown.fits(row) for row in t.rows.values())]
     metric = next(row.metric for rows in tables.values() for row in rows)
     ends = [e for t in found if t.mean for e in (t.mean.low, t.mean.high, t.mean.value) if e is not None]
-    sign = unit(metric)
     columns = [
         Column("rank", "#"),
         Column("method", "method", "left"),
         Column("student", "student", "left"),
         Column(
             "mean",
-            f"weighted mean of {metric}" + (f" ({sign})" if sign else ""),
+            f"weighted mean of {with_unit(metric)}",
             help="With a 95 % interval for these benchmarks; it says nothing of others",
             domain=(min(ends), max(ends)) if ends else None,
         ),
