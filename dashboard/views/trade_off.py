@@ -11,7 +11,7 @@ import streamlit as st
 
 from dashboard import navigation
 from dashboard.data import leaderboard, store
-from dashboard.table import Cell, Column, Line, Link, table
+from dashboard.table import Column, Link, TableCell, TableRow, table
 from dashboard.widgets import charts, url_state
 from dashboard.widgets.escape import plain
 from harness.leaderboard.schema import Filters, Row, Table
@@ -220,12 +220,12 @@ def _front(found: Table, placed: Sequence[Point], cost: str) -> None:
         text = percent(figure, bounds=False, own_unit=own)
         small = "" if own else percent(figure).removeprefix(text).strip()
         cells = (
-            Cell(head, small=settings, links=(Link(head, "run", {"run": p.row.run_ids[0]}),)),
-            Cell(p.row.student),
-            Cell(COSTS[cost].text(p.row)),
-            Cell(text, small=small, value=figure.value, low=figure.low, high=figure.high),
-            Cell(ON if p.front else ""),
+            TableCell(head, small=settings, links=(Link(head, "run", {"run": p.row.run_ids[0]}),)),
+            TableCell(p.row.student),
+            TableCell(COSTS[cost].text(p.row)),
+            TableCell(text, small=small, value=figure.value, low=figure.low, high=figure.high),
+            TableCell(ON if p.front else ""),
         )
-        lines.append(Line(cells, quiet=False, band=int(p.front)))
+        lines.append(TableRow(cells, quiet=False, band=int(p.front)))
     with st.expander("The same as a table", expanded=len(placed) <= MOST_NAMED):
         table(columns, lines[:200], key="front", caption=f"Rows by {cost}, cheapest first")

@@ -12,7 +12,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard.data.leaderboard import Shown
-from dashboard.table import Cell, Column, Line, Link, table
+from dashboard.table import Column, Link, TableCell, TableRow, table
 from dashboard.widgets import url_state
 from dashboard.widgets.escape import plain
 from harness.leaderboard.schema import Overall, Ranking, Row
@@ -110,8 +110,8 @@ def show(ranking: Ranking, shown: Shown, columns_at: Any, download_at: Any) -> N
     for one in found:
         place += one.kind == "run" and one.mean is not None
         number = str(place) if one.kind == "run" and one.mean else ""
-        cells = (Cell(number), *_cells(one, tables), *_alike(alike.get((one.label, one.student)), metric))
-        lines.append(Line(cells, quiet=one.kind == "control"))
+        cells = (TableCell(number), *_cells(one, tables), *_alike(alike.get((one.label, one.student)), metric))
+        lines.append(TableRow(cells, quiet=one.kind == "control"))
     with download_at:
         st.caption(f"The {len(found):,} rows that are shown.")
         st.download_button("CSV", to_csv(found, list(tables)).encode(), "all-benchmarks.csv", "text/csv")
@@ -151,30 +151,30 @@ def _figure(one: Total, name: str) -> float | None:
     return one.rows[name].figure if name in one.rows else None
 
 
-def _cells(one: Total, tables: Mapping[str, Sequence[Row]]) -> list[Cell]:
+def _cells(one: Total, tables: Mapping[str, Sequence[Row]]) -> list[TableCell]:
     first = next(iter(one.rows.values()))
     head, _, settings = one.label.partition(" ")
     own = has_own_unit(first.metric)
     lacks = f"no figure on {', '.join(one.lacks)}" if one.lacks else ""
     link = Link(head, "run", {"run": first.run_ids[0]}, title=f"Open {first.run_ids[0]}")
     cells = [
-        Cell(head, small=settings, below=lacks, links=(link,), chip="control" if one.kind == "control" else ""),
-        Cell(one.student),
+        TableCell(head, small=settings, below=lacks, links=(link,), chip="control" if one.kind == "control" else ""),
+        TableCell(one.student),
     ]
     if one.mean is None:
-        cells.append(Cell("–"))
+        cells.append(TableCell("–"))
     else:
         text = percent(one.mean, bounds=False, own_unit=own)
         small = "" if own else percent(one.mean).removeprefix(text).strip()
-        cells.append(Cell(text, small=small, value=one.mean.value, low=one.mean.low, high=one.mean.high))
+        cells.append(TableCell(text, small=small, value=one.mean.value, low=one.mean.low, high=one.mean.high))
     for name in tables:
         row = one.rows.get(name)
-        cells.append(Cell(percent(row.values.get(row.metric), own_unit=own) if row else "–"))
+        cells.append(TableCell(percent(row.values.get(row.metric), own_unit=own) if row else "–"))
     return cells
 
 
-def _alike(one: Overall | None, metric: str) -> list[Cell]:
+def _alike(one: Overall | None, metric: str) -> list[TableCell]:
     """The figures over all benchmarks that weights don't touch: mean rank and interquartile mean."""
     if one is None or one.mean_rank is None or one.iqm is None:
-        return [Cell("–"), Cell("–")]
-    return [Cell(format.plain(one.mean_rank)), Cell(percent(one.iqm, own_unit=has_own_unit(metric)))]
+        return [TableCell("–"), TableCell("–")]
+    return [TableCell(format.plain(one.mean_rank)), TableCell(percent(one.iqm, own_unit=has_own_unit(metric)))]
