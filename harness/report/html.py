@@ -68,7 +68,7 @@ def _table(table: TableSpec[Any], number: str) -> str:
     classes = pd.DataFrame(dict.fromkeys(frame.columns, table.kinds()), index=frame.index)
     right = ", ".join(f".col{k}" for k, column in enumerate(table.columns) if column.align == "right")
     styled = frame.style.hide(axis="index").format(lambda cell: escape(str(cell))).set_td_classes(classes)
-    styled.relabel_index([escape(column.head) for column in table.columns], axis="columns")
+    styled.format_index(lambda name: escape(table.head(str(name))), axis="columns")
     styled.set_table_styles([{"selector": right, "props": "text-align: right; white-space: nowrap"}])
     return f'<div class="wide">{styled.to_html(table_uuid=number)}</div>'
 
