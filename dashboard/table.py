@@ -27,7 +27,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """What stands in a row: text (with smaller text beside or below it), an interval to draw, links, a button."""
 
     text: str = ""
@@ -63,10 +63,10 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Line:
+class TableRow:
     """A row; `quiet` ones are beside the competition, `band` alternates the background of rows that belong together."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     quiet: bool = False
     band: int = 0
     marked: bool = False
@@ -77,7 +77,7 @@ _HERE = Path(__file__).parent
 
 def table(
     columns: Sequence[Column],
-    lines: Sequence[Line],
+    lines: Sequence[TableRow],
     key: str,
     caption: str,
     sort: str = "",
@@ -109,7 +109,7 @@ def table(
     _component()(key=key, data=data, on_sort_change=told("sort", on_sort), on_press_change=told("press", on_press))
 
 
-def _line(line: Line) -> dict[str, Any]:
+def _line(line: TableRow) -> dict[str, Any]:
     """A row as the browser gets it: without what is empty, links with their addresses."""
     cells = []
     for cell in line.cells:

@@ -221,6 +221,29 @@ def test_html_is_one_static_page(evil: list[Row]) -> None:
     assert to_html([]).count("No runs.") == 1
 
 
+def test_a_metric_from_a_record_is_escaped_in_heads(evil: list[Row]) -> None:
+    metric = f"accuracy/{EVIL}_&|{{0}}"
+    rows = [row.model_copy(update={"metric": metric, "values": {metric: Interval(value=0.5)}}) for row in evil]
+    page = Page()
+    page.feed(to_html(rows))
+    assert "script" not in page.tags
+    assert any(part == f"{metric} (%)" for part in page.text)
+    assert (
+        r"accuracy/\textless{}script\textgreater{}alert(1)\textless{}/script\textgreater{}\_\&\textbar{}\{0\} (\%) &"
+        in (to_latex(rows))
+    )
+    assert r"| accuracy/\<script>alert(1)\</script>_&\|{0} (%) |" in to_markdown(rows)
+
+
+def test_html_sets_controls_and_the_baseline_apart(evil: list[Row]) -> None:
+    text = to_html(evil)
+    lines = [line for line in text.splitlines() if "<td" in line]
+    for kind, name in (("control", "majority"), ("baseline", "finetune")):
+        assert [line for line in lines if f' {kind}"' in line and f">{name}<" in line]
+    numbers = re.search(r"#T_\d+ \.col0 \{\s*text-align: right", text)
+    assert numbers
+
+
 def test_latex_is_sound(evil: list[Row], tmp_path: Path) -> None:
     text = to_latex(evil, ["a\nnote"])
     body = [line for line in text.splitlines() if not line.startswith("%")]

@@ -91,7 +91,7 @@ def test_training_elsewhere_on_the_same_examples_gives_the_same_student(table: d
     assert own.trained_on is None
     assert elsewhere.trained_on.benchmark == "toy"
     assert elsewhere.trained_on.data.sizes == {"train": 48, "validation": 24}
-    assert "learned from toy, revision 1, fingerprint" in record_text(elsewhere)
+    assert "trained on toy, revision 1, fingerprint" in record_text(elsewhere)
     assert Record.model_validate_json(elsewhere.model_dump_json()) == elsewhere
     again = plan.make(parse(RunConfig, elsewhere.config, "the record"))
     assert again.run_id == elsewhere.run_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dashboard.table import Cell, Column, Line, Link
+from dashboard.table import Column, Link, TableCell, TableRow
 from harness.leaderboard.schema import Row, Table
 from harness.record import Interval
 from harness.report.columns import ColumnSpec, has_own_unit, ranking_columns, unit
@@ -24,7 +24,7 @@ class BoardColumn:
 
     spec: ColumnSpec[Row]
     column: Column
-    cell: Callable[[Row], Cell]
+    cell: Callable[[Row], TableCell]
 
 
 # ----------------------------------------------------------------------------------------- which rows
@@ -85,19 +85,16 @@ def headline(table: Table) -> str:
     elif not first:
         said += "; a table this large has no rank intervals and tiers."
     elif len(first) == 1:
-        said += f": significantly better than {_others(len(runs) - 1)}."
+        beaten = "the other row" if len(runs) == 2 else f"all {len(runs) - 1} other rows"
+        said += f": significantly better than {beaten}."
     else:
         others = ", ".join(named(row) for row in first[1:4])
         others += f" and {len(first) - 4} more" if len(first) > 4 else ""
-        said += f", but not significantly better than {len(first) - 1} of {_others(len(runs) - 1)}: {others}."
+        said += f", but not significantly better than {others} ({len(first) - 1} of {len(runs) - 1} other rows)."
     floor = floor_of(table)
     if floor is not None:
         said += f" Always the same answer gives {percent(Interval(value=floor))} %."
     return said
-
-
-def _others(number: int) -> str:
-    return f"the {number} other rows" if number > 1 else "the other row"
 
 
 def floor_of(table: Table) -> float | None:
@@ -128,11 +125,13 @@ def board_columns(table: Table) -> dict[str, BoardColumn]:
     reach = max(map(abs, ends), default=0.0)
     axes = {"score": (domain(table.rows, table.metric, floor), floor)}
     axes |= {"difference": ((-reach, reach), 0.0)} if reach else {}
-    own: dict[str, Callable[[Row], Cell]] = {
+    own: dict[str, Callable[[Row], TableCell]] = {
         "method": _method,
         "seeds": _seeds,
         "difference": lambda row: _difference(row, table),
     }
+    notes = {"seeds": "; each is a link to its run"}
+    notes |= {} if floor is None else {"score": "; dashed: the majority answer"}
     found = {}
     for spec in ranking_columns(table.rows, every_interval=True):
         span, reference = axes.get(spec.name, (None, None))
@@ -140,7 +139,7 @@ def board_columns(table: Table) -> dict[str, BoardColumn]:
             spec.name,
             spec.head,
             "left" if spec.name == "seeds" else spec.align,
-            spec.help + ("; dashed: the majority answer" if spec.name == "score" and floor is not None else ""),
+            spec.help + notes.get(spec.name, ""),
             span,
             reference,
         )
@@ -158,10 +157,10 @@ def usual(found: Mapping[str, BoardColumn], rows: Sequence[Row]) -> list[str]:
     return [name for name in optional(found) if found[name].spec.shown(rows) and name not in ON_REQUEST]
 
 
-def lines(rows: Sequence[Row], shown: Sequence[BoardColumn]) -> list[Line]:
+def lines(rows: Sequence[Row], shown: Sequence[BoardColumn]) -> list[TableRow]:
     """The rows as they are drawn."""
     return [
-        Line(
+        TableRow(
             cells=tuple(column.cell(row) for column in shown),
             quiet=row.kind == "control",
             band=row.tier[0] if row.tier else 0,
@@ -171,15 +170,15 @@ def lines(rows: Sequence[Row], shown: Sequence[BoardColumn]) -> list[Line]:
     ]
 
 
-def unbanded(line: Line) -> Line:
+def unbanded(line: TableRow) -> TableRow:
     """A row whose background says nothing of its tier."""
     return replace(line, band=0)
 
 
-def _method(row: Row) -> Cell:
+def _method(row: Row) -> TableCell:
     head, _, settings = row.label.partition(" ")
     note = row.note if len(row.note) <= 90 else row.note[:89] + "…"
-    return Cell(
+    return TableCell(
         head,
         small=settings,
         below=note,
@@ -192,29 +191,29 @@ def _method(row: Row) -> Cell:
     )
 
 
-def _seeds(row: Row) -> Cell:
+def _seeds(row: Row) -> TableCell:
     if row.kind == "control":
-        return Cell()
+        return TableCell()
     pairs = list(zip(row.seeds, row.run_ids, strict=False))
-    return Cell(links=tuple(Link(str(seed), "run", {"run": run_id}, title=run_id) for seed, run_id in pairs))
+    return TableCell(links=tuple(Link(str(seed), "run", {"run": run_id}, title=run_id) for seed, run_id in pairs))
 
 
-def _plain(spec: ColumnSpec[Row]) -> Callable[[Row], Cell]:
+def _plain(spec: ColumnSpec[Row]) -> Callable[[Row], TableCell]:
     """The printed text as a cell: a figure's interval stands smaller beside it, and can be drawn."""
 
-    def cell(row: Row) -> Cell:
+    def cell(row: Row) -> TableCell:
         text, _, bounds = spec.text(row).partition(" [")
         found = spec.interval(row) if spec.interval else None
         if found is None:
-            return Cell(text)
-        return Cell(text, f"[{bounds}" if bounds else "", value=found.value, low=found.low, high=found.high)
+            return TableCell(text)
+        return TableCell(text, f"[{bounds}" if bounds else "", value=found.value, low=found.low, high=found.high)
 
     return cell
 
 
-def _difference(row: Row, table: Table) -> Cell:
+def _difference(row: Row, table: Table) -> TableCell:
     if row.delta is None:
-        return Cell("pinned" if row.baseline else "-")
+        return TableCell("pinned" if row.baseline else "-")
     text = difference(row.delta, row.baseline).replace("-", "−")
     base = next((other for other in table.rows if other.baseline), None)
     head, _, interval = text.partition(" ")
@@ -224,6 +223,6 @@ def _difference(row: Row, table: Table) -> Cell:
         params = {"a": row.run_ids[0], "b": base.run_ids[0]}
         link = (Link(head, "compare", params, title=f"Compare {named(row)} with {named(base)}"),)
     p = "" if row.delta.p is None else f"p {row.delta.p:.2g}"
-    return Cell(
+    return TableCell(
         head, small=interval, value=row.delta.value, low=row.delta.low, high=row.delta.high, links=link, title=p
     )

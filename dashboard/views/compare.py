@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 
 from dashboard.data import leaderboard, store
-from dashboard.table import Cell, Column, Line, Link, table
+from dashboard.table import Column, Link, TableCell, TableRow, table
 from dashboard.widgets import url_state
 from dashboard.widgets.escape import plain
 from harness.errors import ConfigError
@@ -157,14 +157,14 @@ def _by_category(found: Comparison) -> None:
         p = d.p if holm is None else holm
         verdict = "" if p is None or p >= 0.05 else ("A is better" if d.value > 0 else "B is better")
         cells = (
-            Cell(name, small=f"({found.metric})" if k == 0 else "(accuracy)"),
-            Cell(f"{count:,}"),
-            Cell(head, small=interval, value=d.value, low=d.low, high=d.high),
-            Cell("–" if d.p is None else f"{d.p:.2g}"),
-            Cell("" if k == 0 else "–" if holm is None else f"{holm:.2g}"),
-            Cell(verdict),
+            TableCell(name, small=f"({found.metric})" if k == 0 else "(accuracy)"),
+            TableCell(f"{count:,}"),
+            TableCell(head, small=interval, value=d.value, low=d.low, high=d.high),
+            TableCell("–" if d.p is None else f"{d.p:.2g}"),
+            TableCell("" if k == 0 else "–" if holm is None else f"{holm:.2g}"),
+            TableCell(verdict),
         )
-        lines.append(Line(cells, marked=k == 0))
+        lines.append(TableRow(cells, marked=k == 0))
     table(columns, lines, key="categories", caption="Difference of A and B, overall and by category")
 
 
@@ -188,7 +188,12 @@ def _errors(found: Comparison, a: str, b: str) -> None:
         text = percent(share, bounds=False)
         small = percent(share).removeprefix(text).strip()
         lines.append(
-            Line((Cell(name, small=means), Cell(text, small=small, value=share.value, low=share.low, high=share.high)))
+            TableRow(
+                (
+                    TableCell(name, small=means),
+                    TableCell(text, small=small, value=share.value, low=share.low, high=share.high),
+                )
+            )
         )
     table(columns, lines, key="errors", caption="Errors of A beside those of B")
 
@@ -227,13 +232,13 @@ def _parted(found: Comparison, a: Row, b: Row) -> None:
         link = Link(p.id, "examples", {"run": both, "split": found.split, "id": p.id})
         answers = (_chosen(side, p.gold, option) for side in (p.a, p.b))
         cells = (
-            Cell(p.id, links=(link,)),
-            Cell(p.category),
-            Cell(option(p.gold)),
-            *map(Cell, answers),
-            Cell(_better(p)),
+            TableCell(p.id, links=(link,)),
+            TableCell(p.category),
+            TableCell(option(p.gold)),
+            *map(TableCell, answers),
+            TableCell(_better(p)),
         )
-        lines.append(Line(cells))
+        lines.append(TableRow(cells))
     table(columns, lines, key="parted", caption="Examples on which A and B disagree")
 
 

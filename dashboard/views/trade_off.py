@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import altair as alt
@@ -11,24 +11,16 @@ import streamlit as st
 
 from dashboard import navigation
 from dashboard.data import leaderboard, store
-from dashboard.table import Cell, Column, Line, Link, table
+from dashboard.table import Column, Link, TableCell, TableRow, table
 from dashboard.widgets import charts, url_state
 from dashboard.widgets.escape import plain
 from harness.leaderboard.schema import Filters, Row, Table
-from harness.report.columns import has_own_unit, unit
-from harness.report.format import count, percent, short
+from harness.report.columns import TRADE_OFFS, has_own_unit, with_unit
+from harness.report.format import percent
 from harness.stats import distillation
 from harness.stats.metrics import LOWER_IS_BETTER
 
-COSTS: dict[str, tuple[str, Callable[[Row], float | None]]] = {
-    "parameters": ("parameters of the student", lambda row: row.parameters),
-    "TFLOPs": ("training, TFLOPs of a run, teachers included", lambda row: row.train_tflops),
-    "train time": ("training, seconds of a run, teachers included", lambda row: row.train_seconds),
-    "ms an answer": ("milliseconds an answer on the test split", lambda row: row.ms_per_example),
-    "forwards": ("forwards of the student an answer", lambda row: row.forwards_per_answer),
-    "memory": ("the most memory that a run's process took, MiB", lambda row: row.peak_memory_mib),
-}
-"""By name: the axis with its unit, and a row's cost."""
+COSTS = {column.name: column for column in TRADE_OFFS}
 MOST_NAMED = 25
 ON, OFF = "on the front", "behind it"
 
@@ -74,12 +66,11 @@ def show() -> None:
 
 def points(rows: Sequence[Row], cost: str) -> list[Point]:
     """The rows that have both a figure and this cost, cheapest first, with the Pareto front."""
-    of = COSTS[cost][1]
     known = [
         (row, float(price))
         for row in rows
         if row.kind == "run" and row.figure is not None
-        for price in [of(row)]
+        for price in [COSTS[cost].key(row)]
         if price is not None
     ]
     sign = -1 if known and known[0][0].metric.rpartition(":")[2] in LOWER_IS_BETTER else 1
@@ -117,14 +108,13 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
             "high": _scaled(p.row.values[found.metric].high, scale),
             "place": ON if p.front else OFF,
             "figure": percent(p.row.values[found.metric], own_unit=has_own_unit(found.metric)),
-            "price": count(int(p.cost)) if cost == "parameters" else short(p.cost),
+            "price": COSTS[cost].text(p.row),
             "seeds": len(p.row.seeds),
         }
         for p, at, named_at in zip(placed, *_apart(placed, scale, found.metric, floor), strict=True)
     )
-    sign = unit(found.metric)
-    title = found.metric + (f", {sign}" if sign else "")
-    x = alt.X("at:Q", title=COSTS[cost][0], scale=_scale(frame["cost"]), axis=charts.ticks())
+    title = with_unit(found.metric)
+    x = alt.X("at:Q", title=COSTS[cost].help, scale=_scale(frame["cost"]), axis=charts.ticks())
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, padding=12))
     picked = alt.selection_point(name="picked", fields=["run"])
     colours = alt.Scale(domain=[ON, OFF], range=[charts.BLUE if not charts.dark() else charts.SKY, charts.faint()])
@@ -156,7 +146,7 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
         layers.append(told.encode(x=alt.value(0), y="at:Q", text="says:N"))
     answer = charts.draw(
         alt.layer(*layers).properties(height=460),
-        f"{title} against {COSTS[cost][0]}: {said(placed, cost)}",
+        f"{title} against {COSTS[cost].help}: {said(placed, cost)}",
         key="chart",
         on_select="rerun",
         selection_mode="picked",
@@ -215,10 +205,10 @@ def _front(found: Table, placed: Sequence[Point], cost: str) -> None:
     columns = [
         Column("method", "method", "left"),
         Column("student", "student", "left"),
-        Column("cost", cost, help=COSTS[cost][0]),
+        Column("cost", cost, help=COSTS[cost].help),
         Column(
             "score",
-            found.metric + (f" ({unit(found.metric)})" if unit(found.metric) else ""),
+            with_unit(found.metric),
             domain=leaderboard.domain([p.row for p in placed], found.metric),
         ),
         Column("front", "front", "left"),
@@ -230,12 +220,12 @@ def _front(found: Table, placed: Sequence[Point], cost: str) -> None:
         text = percent(figure, bounds=False, own_unit=own)
         small = "" if own else percent(figure).removeprefix(text).strip()
         cells = (
-            Cell(head, small=settings, links=(Link(head, "run", {"run": p.row.run_ids[0]}),)),
-            Cell(p.row.student),
-            Cell(count(int(p.cost)) if cost == "parameters" else short(p.cost)),
-            Cell(text, small=small, value=figure.value, low=figure.low, high=figure.high),
-            Cell(ON if p.front else ""),
+            TableCell(head, small=settings, links=(Link(head, "run", {"run": p.row.run_ids[0]}),)),
+            TableCell(p.row.student),
+            TableCell(COSTS[cost].text(p.row)),
+            TableCell(text, small=small, value=figure.value, low=figure.low, high=figure.high),
+            TableCell(ON if p.front else ""),
         )
-        lines.append(Line(cells, quiet=False, band=int(p.front)))
+        lines.append(TableRow(cells, quiet=False, band=int(p.front)))
     with st.expander("The same as a table", expanded=len(placed) <= MOST_NAMED):
         table(columns, lines[:200], key="front", caption=f"Rows by {cost}, cheapest first")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from dashboard.table import Cell, Column, Line, Link, table
+from dashboard.table import Column, Link, TableCell, TableRow, table
 
 MISSING = "–"
 
@@ -25,7 +25,7 @@ def shown(
     """
     columns = [Column(str(n), str(n), align="right" if _numbers(frame[n]) else "text") for n in frame.columns]
     lines = [
-        Line(tuple(_cell(str(name), value, formats or {}, links or {}) for name, value in row.items()))
+        TableRow(tuple(_cell(str(name), value, formats or {}, links or {}) for name, value in row.items()))
         for row in frame.to_dict("records")
     ]
     table(columns, lines, key, caption)
@@ -38,12 +38,12 @@ def _numbers(values: pd.Series) -> bool:
 
 def _cell(
     name: str, value: Any, formats: Mapping[str, str], links: Mapping[str, tuple[str, str, Mapping[str, str]]]
-) -> Cell:
+) -> TableCell:
     text = written(value, formats.get(name))
     if name in links:
         page, parameter, others = links[name]
-        return Cell(text, links=(Link(text, page, {parameter: text, **others}),))
-    return Cell(text)
+        return TableCell(text, links=(Link(text, page, {parameter: text, **others}),))
+    return TableCell(text)
 
 
 def written(value: Any, form: str | None = None) -> str:

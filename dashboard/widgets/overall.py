@@ -10,14 +10,14 @@ from typing import Any
 import streamlit as st
 
 from dashboard.data.leaderboard import Shown
-from dashboard.table import Cell, Column, Line, Link, table
+from dashboard.table import Column, Link, TableCell, TableRow, table
 from dashboard.widgets import url_state
 from dashboard.widgets.escape import plain
 from harness.leaderboard.overall import table_names
 from harness.leaderboard.schema import AGGREGATES, Filters, Overall, Ranking
 from harness.record import Interval
 from harness.report import format
-from harness.report.columns import has_own_unit, unit
+from harness.report.columns import has_own_unit, with_unit
 from harness.report.format import percent
 
 MOST_WEIGHT = 100.0
@@ -44,14 +44,13 @@ def show(filters: Filters, shown: Shown, columns_at: Any, download_at: Any) -> N
     fitting = {(row.label, row.student) for row in alike.rows if shown.fits(row)}
     found = [one for one in _weighted(alike, filters, weights) if (one.label, one.student) in fitting]
     ends = [e for one in found if one.mean for e in (one.mean.low, one.mean.high, one.mean.value) if e is not None]
-    sign = unit(metric)
     columns = [
         Column("rank", "#"),
         Column("method", "method", "left"),
         Column("student", "student", "left"),
         Column(
             "mean",
-            f"weighted mean of {metric}" + (f" ({sign})" if sign else ""),
+            f"weighted mean of {with_unit(metric)}",
             help="With a 95 % interval for these benchmarks; it says nothing of others",
             domain=(min(ends), max(ends)) if ends else None,
         ),
@@ -63,8 +62,8 @@ def show(filters: Filters, shown: Shown, columns_at: Any, download_at: Any) -> N
     for one in found:
         ranked = one.kind == "run" and one.mean is not None
         place += ranked
-        cells = (Cell(str(place) if ranked else ""), *_cells(one, names), *_alike(one))
-        lines.append(Line(cells, quiet=one.kind == "control"))
+        cells = (TableCell(str(place) if ranked else ""), *_cells(one, names), *_alike(one))
+        lines.append(TableRow(cells, quiet=one.kind == "control"))
     with download_at:
         st.caption(f"The {len(found):,} rows that are shown.")
         st.download_button("CSV", to_csv(found, names).encode(), "all-benchmarks.csv", "text/csv")
@@ -97,27 +96,27 @@ def to_csv(found: Sequence[Overall], names: Sequence[str]) -> str:
     return out.getvalue()
 
 
-def _cells(one: Overall, names: Sequence[str]) -> list[Cell]:
+def _cells(one: Overall, names: Sequence[str]) -> list[TableCell]:
     head, _, settings = one.label.partition(" ")
     own = has_own_unit(one.metric)
     lacks = f"no figure on {', '.join(one.missing)}" if one.missing else ""
     link = Link(head, "run", {"run": one.run_ids[0]}, title=f"Open {one.run_ids[0]}")
     cells = [
-        Cell(head, small=settings, below=lacks, links=(link,), chip="control" if one.kind == "control" else ""),
-        Cell(one.student),
+        TableCell(head, small=settings, below=lacks, links=(link,), chip="control" if one.kind == "control" else ""),
+        TableCell(one.student),
     ]
     if one.mean is None:
-        cells.append(Cell("–"))
+        cells.append(TableCell("–"))
     else:
         text = percent(one.mean, bounds=False, own_unit=own)
         small = "" if own else percent(one.mean).removeprefix(text).strip()
-        cells.append(Cell(text, small=small, value=one.mean.value, low=one.mean.low, high=one.mean.high))
+        cells.append(TableCell(text, small=small, value=one.mean.value, low=one.mean.low, high=one.mean.high))
     figures = [Interval(value=one.figures[name]) if name in one.figures else None for name in names]
-    return [*cells, *(Cell(percent(figure, own_unit=own) if figure else "–") for figure in figures)]
+    return [*cells, *(TableCell(percent(figure, own_unit=own) if figure else "–") for figure in figures)]
 
 
-def _alike(one: Overall) -> list[Cell]:
+def _alike(one: Overall) -> list[TableCell]:
     """The figures over all benchmarks that weights don't touch: mean rank and interquartile mean."""
     if one.mean_rank is None or one.iqm is None:
-        return [Cell("–"), Cell("–")]
-    return [Cell(format.plain(one.mean_rank)), Cell(percent(one.iqm, own_unit=has_own_unit(one.metric)))]
+        return [TableCell("–"), TableCell("–")]
+    return [TableCell(format.plain(one.mean_rank)), TableCell(percent(one.iqm, own_unit=has_own_unit(one.metric)))]

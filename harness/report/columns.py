@@ -60,6 +60,12 @@ def unit(metric: str) -> str:
     return "" if has_own_unit(metric) else "%"
 
 
+def with_unit(metric: str) -> str:
+    """A metric as the head of a column or an axis."""
+    name = metric.replace("macro_f1", "macro-F1").replace("micro_f1", "micro-F1")
+    return name + (f" ({unit(metric)})" if unit(metric) else "")
+
+
 def lower_is_better(metric: str) -> bool:
     """Whether a metric, also a protocol's, is an error."""
     return metric.rpartition(":")[2] in LOWER_IS_BETTER
@@ -114,17 +120,14 @@ def unequal_forwards(rows: Iterable[Row]) -> bool:
 
 
 def _figure(name: str, metric: str, bounds: bool) -> ColumnSpec[Row]:
-    sign, own_unit = unit(metric), has_own_unit(metric)
-    head = metric.replace("macro_f1", "macro-F1").replace("micro_f1", "micro-F1") + (f" ({sign})" if sign else "")
-
     def key(row: Row) -> float | None:
         found = row.values.get(metric)
         return None if found is None else found.value
 
     return ColumnSpec(
         name,
-        head + (", lower is better" if lower_is_better(metric) else ""),
-        lambda row: percent(row.values.get(metric), bounds, own_unit),
+        with_unit(metric) + (", lower is better" if lower_is_better(metric) else ""),
+        lambda row: percent(row.values.get(metric), bounds, has_own_unit(metric)),
         key,
         "Mean over seeds with its 95 % interval over seeds and images",
         shown=always,
@@ -188,18 +191,20 @@ IDENTITY: list[ColumnSpec[Row]] = [
 """What every table of rows begins with."""
 
 COSTS: list[ColumnSpec[Row]] = [
-    _of_run("TFLOPs", "TFLOPs", "train_tflops", short, "Of a run's training, teachers included", always),
-    _of_run("student TFLOPs", "student TFLOPs", "student_tflops", short, "Of the TFLOPs, the student's share"),
-    _of_run("teacher TFLOPs", "teacher TFLOPs", "teacher_tflops", short, "Of the TFLOPs, the teachers' share"),
-    _of_run("train time", "train s", "train_seconds", short, "Seconds of a run's training, teachers included", always),
+    _of_run("TFLOPs", "TFLOPs", "train_tflops", short, "Training TFLOPs of a run, teachers included", always),
+    _of_run("student TFLOPs", "student TFLOPs", "student_tflops", short, "The student's share of the training TFLOPs"),
+    _of_run("teacher TFLOPs", "teacher TFLOPs", "teacher_tflops", short, "The teachers' share of the training TFLOPs"),
+    _of_run("train time", "train s", "train_seconds", short, "Training seconds of a run, teachers included", always),
     _of_run("student time", "student s", "student_seconds", short, "Seconds of the student's passes in training"),
     _of_run("teacher time", "teacher s", "teacher_seconds", short, "Seconds of the teachers' passes in training"),
     _of_run("cached", "cached", "cache_share", _share, "Share of frozen models' outputs that came from the cache"),
     _of_run("forwards", "forwards", "forwards_per_answer", short, "Forward passes per answer", unequal_forwards),
     _of_run("ms", "ms / answer", "ms_per_example", short, "Milliseconds per answer on the test split"),
-    _of_run("memory", "peak MiB", "peak_memory_mib", short, "Peak memory of a run's process"),
+    _of_run("memory", "peak MiB", "peak_memory_mib", short, "Peak memory of a run's process in MiB"),
     _of_run("parameters", "params", "parameters", count, "Parameters of the student", always),
 ]
+TRADE_OFFS = by_name(COSTS, "parameters", "TFLOPs", "train time", "ms", "forwards", "memory")
+"""The costs that a score is plotted against."""
 
 
 # ---------------------------------------------------------------------------- columns that are there when asked for

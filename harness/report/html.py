@@ -14,8 +14,8 @@ import pandas as pd
 
 from harness.leaderboard.schema import Overall, Row
 from harness.record import Interval
-from harness.report.columns import has_own_unit
-from harness.report.format import count, difference, percent, short
+from harness.report.columns import TRADE_OFFS, ColumnSpec, has_own_unit, with_unit
+from harness.report.format import difference, percent
 from harness.report.tables import TableSpec, legend, sections
 
 _STYLE = """
@@ -34,15 +34,6 @@ _LABEL, _PLOT, _LINE = 300, 560, 20
 """Widths of names and plot, height of a row, in pixels."""
 _SHOWN = 60
 """At most so many rows of a table are plotted."""
-_COSTS = {
-    "train_tflops": "training, TFLOPs (teachers included)",
-    "train_seconds": "training, seconds",
-    "parameters": "parameters of the student",
-    "forwards_per_answer": "forwards an answer",
-    "ms_per_example": "milliseconds an example",
-    "peak_memory_mib": "peak memory, MiB",
-}
-"""The costs that a score is plotted against."""
 
 
 def to_html(
@@ -65,7 +56,7 @@ def to_html(
             out += [_table(table, f"{len(out)}")] if table.columns else []
             out += [_listed(table.notes)]
         if "cost" in columns and section.rows:
-            made = [trade_off(section.rows, cost, name) for cost, name in _COSTS.items()]
+            made = [trade_off(section.rows, cost) for cost in TRADE_OFFS]
             out += ['<div class="plots">', *made, "</div>"]
     out += [_listed(notes), "</body></html>"]
     return "\n".join(line for line in out if line) + "\n"
@@ -77,7 +68,7 @@ def _table(table: TableSpec[Any], number: str) -> str:
     classes = pd.DataFrame(dict.fromkeys(frame.columns, table.kinds()), index=frame.index)
     right = ", ".join(f".col{k}" for k, column in enumerate(table.columns) if column.align == "right")
     styled = frame.style.hide(axis="index").format(lambda cell: escape(str(cell))).set_td_classes(classes)
-    styled.relabel_index([escape(column.head) for column in table.columns], axis="columns")
+    styled.format_index(lambda name: escape(table.head(str(name))), axis="columns")
     styled.set_table_styles([{"selector": right, "props": "text-align: right; white-space: nowrap"}])
     return f'<div class="wide">{styled.to_html(table_uuid=number)}</div>'
 
@@ -109,7 +100,7 @@ def plot(part: Sequence[Row]) -> str:
 
     height = _LINE * len(drawn) + 34
     title = f"{metric} with 95 % intervals"
-    axis = metric if own_unit else f"{metric}, %"
+    axis = with_unit(metric)
     out = [
         f'<svg role="img" viewBox="0 0 {_LABEL + _PLOT + 20} {height}" width="{_LABEL + _PLOT + 20}" height="{height}"'
         f' xmlns="http://www.w3.org/2000/svg"><title>{escape(title)}</title>'
@@ -146,13 +137,13 @@ def plot(part: Sequence[Row]) -> str:
     return "".join(out) + (f'<p class="notes">The plot leaves out the last {more} rows.</p>' if more else "")
 
 
-def trade_off(part: Sequence[Row], cost: str, name: str) -> str:
+def trade_off(part: Sequence[Row], cost: ColumnSpec[Row]) -> str:
     """The figures of the runs, with intervals, against a cost, as SVG; the Pareto front is joined, and named.
 
     Empty where all cost the same.
     """
-    runs = [row for row in part if row.kind == "run" and row.figure is not None and getattr(row, cost) is not None]
-    prices = [float(getattr(row, cost)) for row in runs]
+    runs = [row for row in part if row.figure is not None and cost.key(row) is not None]
+    prices = [float(cost.key(row)) for row in runs]
     if len(set(prices)) < 2:
         return ""
     metric, own_unit = part[0].metric, has_own_unit(part[0].metric)
@@ -175,27 +166,26 @@ def trade_off(part: Sequence[Row], cost: str, name: str) -> str:
     def y(figure: float) -> float:
         return 20 + (height - below - 20) * (1 - scaled(figure, min(lows), max(highs)))
 
-    axis = metric if own_unit else f"{metric}, %"
+    axis = with_unit(metric)
     out = [
         f'<svg role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-        f' xmlns="http://www.w3.org/2000/svg"><title>{escape(f"{metric} against {name}")}</title>'
+        f' xmlns="http://www.w3.org/2000/svg"><title>{escape(f"{metric} against {cost.help}")}</title>'
         f'<path d="M{left} 16V{height - below}H{width}" fill="none" stroke="#888"/>'
     ]
     for step in range(4):
         value = min(lows) + (max(highs) - min(lows)) * step / 3
         said = percent(Interval(value=value), own_unit=own_unit)
         out += [f'<text x="{left - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{said}</text>']
-    for price in (min(prices), max(prices)):
-        said = count(int(price)) if cost == "parameters" else short(price)
-        out += [f'<text x="{x(price):.1f}" y="{height - 28}" text-anchor="middle">{said}</text>']
+    for row in (min(runs, key=cost.key), max(runs, key=cost.key)):
+        out += [f'<text x="{x(cost.key(row)):.1f}" y="{height - 28}" text-anchor="middle">{cost.text(row)}</text>']
     points = list(zip(runs, prices, figures, lows, highs, strict=True))
-    front = sorted((price, found.value) for row, price, found, _, _ in points if cost in row.pareto)
+    front = sorted((price, found.value) for row, price, found, _, _ in points if cost.field in row.pareto)
     steps = " ".join(f"{x(price):.1f},{y(figure):.1f}" for price, figure in front)
     out += [f'<polyline points="{steps}" fill="none" stroke="#b5542b" stroke-width="1.5"/>']
     for row, price, found, low, high in points:
-        ours, at = cost in row.pareto, x(price)
+        ours, at = cost.field in row.pareto, x(price)
         who = f"{row.label} {row.student}"
-        said = f"{who}: {percent(found, own_unit=own_unit)}, {short(price)}"
+        said = f"{who}: {percent(found, own_unit=own_unit)}, {cost.text(row)}"
         colour = "#b5542b" if ours else "#1f5fa8"
         out += [
             f'<g><title>{escape(said)}</title><path d="M{at:.1f} {y(low):.1f}V{y(high):.1f}" stroke="{colour}"/>'
@@ -210,6 +200,6 @@ def trade_off(part: Sequence[Row], cost: str, name: str) -> str:
             ]
         out += ["</g>"]
     scale = ", logarithmic" if logarithmic else ""
-    out += [f'<text x="{(left + width) / 2}" y="{height - 8}" text-anchor="middle">{escape(name + scale)}</text>']
+    out += [f'<text x="{(left + width) / 2}" y="{height - 8}" text-anchor="middle">{escape(cost.help + scale)}</text>']
     out += [f'<text x="4" y="12">{escape(axis)}; the front is joined</text></svg>']
     return "".join(out)

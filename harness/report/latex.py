@@ -57,7 +57,7 @@ def to_latex(
 
 def _table(table: TableSpec[Any], caption: str) -> list[str]:
     styled = table.frame().style.hide(axis="index").format(lambda cell: escape(str(cell)))
-    styled.relabel_index([escape(column.head) for column in table.columns], axis="columns")
+    styled.format_index(lambda name: escape(table.head(str(name))), axis="columns")
     sides = "".join(column.align[0] for column in table.columns)
     tabular = str(styled.to_latex(column_format=sides, hrules=True)).splitlines()
     first = tabular.index(r"\midrule") + 1

@@ -19,21 +19,21 @@ def to_text(priced: dict[str, Any]) -> str:
         lines.append("  left out, image missing: " + ", ".join(f"{s} {n}" for s, n in priced["skipped"].items()))
     if other := priced["trained_on"]:
         sizes = ", ".join(f"{split} {size}" for split, size in other["data"].items())
-        lines.append(f"  learns from {other['benchmark']}: {sizes}")
+        lines.append(f"  trains on {other['benchmark']}: {sizes}")
     for stage in priced["stages"]:
         lines.append(
             f"  stage {stage['name']}: {stage['steps']} steps, {stage['examples']} examples, share {stage['share']:g}"
         )
         for name, role in stage["roles"].items():
-            learns = "learns" if role["trainable"] else "frozen"
+            trains = "trains" if role["trainable"] else "frozen"
             lines.append(
-                f"    {name:12} {role['rung']:4} from {role['weights']:16} {learns}  "
+                f"    {name:12} {role['rung']:4} from {role['weights']:16} {trains}  "
                 f"{role['parameters']:>13,} parameters  {role['flops'] / 1e12:10.3f} TFLOP"
             )
         if stage["mix"]:
             lines.append(f"    {mix_text(Mix(**stage['mix']))}")
     if not priced["stages"]:
-        lines.append("  no training: the rung is scored as it is")
+        lines.append("  no training: the model is scored as it is")
     lines.append(
         f"  training {priced['train_flops'] / 1e12:.3f} TFLOP; memory a worker at most "
         f"{priced['peak_bytes'] / 2**20:.0f} MiB, of which weights and optimizer {priced['memory_bytes'] / 2**20:.0f} "

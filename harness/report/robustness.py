@@ -23,7 +23,7 @@ def to_text(record: Record) -> str:
             lines.append(f"{name:24} {f'{value.value:.2f}' if name.endswith('_alpha') else percent(value)}")
     lines += [
         f"{'parse_failures':24} {percent(summary['parse_failures'])}",
-        "In per cent, 95 % intervals over images. consistency: answered alike in all forms; right: right in all;",
-        "alpha: Krippendorff's, agreement beyond chance: 1 where all forms agree, 0 where they do by chance.",
+        "In per cent, 95 % intervals over images. consistency: same answer in all forms; right: correct in all forms;",
+        "alpha: Krippendorff's alpha, agreement beyond chance: 1 where all forms agree, 0 for agreement by chance.",
     ]
     return "\n".join(lines)

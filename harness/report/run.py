@@ -29,42 +29,55 @@ def record_text(record: Record) -> str:
     if record.student:
         lines.append(f"  student {record.student} of ladder {record.ladder}, {record.parameters or 0:,} parameters")
     if record.settings:
-        lines += textwrap.wrap(
-            "  settings: " + ", ".join(f"{k}={v}" for k, v in record.settings.items()), 110, subsequent_indent="    "
-        )
-    for stage in record.stages:
-        roles = ", ".join(f"{n} ({r.weights}{'' if r.trainable else ', frozen'})" for n, r in stage.roles.items())
-        best = ", ".join(f"{n} {v:.3f}" for n, v in stage.best.items())
-        lines.append(
-            f"  stage {stage.name}: {stage.steps} steps, {stage.examples} examples; {roles}; validation {best}"
-            + ("; taken over from another run" if stage.taken_over else "")
-        )
-        if stage.mix:
-            lines.append(f"    {mix_text(stage.mix)}")
+        settings = ", ".join(f"{name}={value}" for name, value in record.settings.items())
+        lines += textwrap.wrap(f"  settings: {settings}", 110, subsequent_indent="    ")
+    lines += _stages(record)
     if record.preflight:
         lines += [f"  warning: {warning}" for warning in record.preflight.warnings]
     for split, figures in record.metrics.items():
         lines.append(f"  {split}")
         lines += [f"    {name:28} {interval(value)}" for name, value in figures.items()]
-    c = record.cost
-    if record.provenance.imported:
-        lines.append(f"  answers imported from {record.provenance.imported}")
-    elif record.kind == "run" and record.status == "done":
+    return "\n".join([*lines, *_cost(record), *_origin(record)])
+
+
+def _stages(record: Record) -> list[str]:
+    lines = []
+    for stage in record.stages:
+        roles = ", ".join(f"{n} ({r.weights}{'' if r.trainable else ', frozen'})" for n, r in stage.roles.items())
+        best = ", ".join(f"{n} {v:.3f}" for n, v in stage.best.items())
         lines.append(
-            f"  cost: training {c.train_flops / 1e12:.3f} TFLOP, {c.train_seconds:.1f} s; validation "
-            f"{c.validation_seconds:.1f} s; test {c.test_seconds:.1f} s, {c.test_forwards} forwards; "
-            f"all {c.total_seconds:.1f} s"
+            f"  stage {stage.name}: {stage.steps} steps, {stage.examples} examples; {roles}; validation {best}"
+            + ("; reused from another run" if stage.taken_over else "")
         )
-        lines += [
+        lines += [f"    {mix_text(stage.mix)}"] if stage.mix else []
+    return lines
+
+
+def _cost(record: Record) -> list[str]:
+    if record.provenance.imported:
+        return [f"  answers imported from {record.provenance.imported}"]
+    if record.kind != "run" or record.status != "done":
+        return []
+    c = record.cost
+    return [
+        f"  cost: training {c.train_flops / 1e12:.3f} TFLOP, {c.train_seconds:.1f} s; validation "
+        f"{c.validation_seconds:.1f} s; test {c.test_seconds:.1f} s, {c.test_forwards} forwards; "
+        f"total {c.total_seconds:.1f} s",
+        *(
             f"    {name:20} {r.forwards:8} forwards  {r.trained:8} trained  "
             f"{r.flops / 1e12:9.3f} TFLOP  {r.seconds:7.1f} s"
-            + (f"  {r.recalled} recalled" if r.recalled else "")
-            + (f", {r.shared} answers from another run" if r.shared else "")
+            + (f"  {r.recalled} from the cache" if r.recalled else "")
+            + (f", {r.shared} from another run" if r.shared else "")
             for name, r in c.roles.items()
-        ]
+        ),
+    ]
+
+
+def _origin(record: Record) -> list[str]:
+    """The code, the time and the data of a run."""
     p = record.provenance
     git = f", git {p.git_commit[:10]}{' (modified)' if p.git_dirty else ''}" if p.git_commit else ""
-    lines.append(f"  {p.package}{git}; {p.started} to {p.finished}; {p.workers} workers; resumed {p.resumed} times")
+    lines = [f"  {p.package}{git}; {p.started} to {p.finished}; {p.workers} workers; resumed {p.resumed} times"]
     if record.data:
         lines.append(f"  data revision {record.data.revision}, fingerprint {record.data.fingerprint[:12]}")
         if record.data.skipped:
@@ -72,11 +85,10 @@ def record_text(record: Record) -> str:
         lines += _leaks(record.data.leaks)
     if other := record.trained_on:
         lines.append(
-            f"  learned from {other.benchmark}, revision {other.data.revision}, fingerprint "
-            f"{other.data.fingerprint[:12]}"
+            f"  trained on {other.benchmark}, revision {other.data.revision}, fingerprint {other.data.fingerprint[:12]}"
         )
         lines += _leaks(other.data.leaks) + _leaks(other.leaks, f"{other.benchmark}/", f"{record.benchmark}/")
-    return "\n".join(lines)
+    return lines
 
 
 def _leaks(found: Mapping[str, Mapping[str, int]] | None, first: str = "", second: str = "") -> list[str]:

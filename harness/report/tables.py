@@ -54,6 +54,10 @@ class TableSpec(Generic[T]):
         cells = {column.name: [column.text(row) for row in self.rows] for column in self.columns}
         return pd.DataFrame(cells, dtype=object)
 
+    def head(self, name: str) -> str:
+        """The head of the column of this name."""
+        return next(column.head for column in self.columns if column.name == name)
+
     def kinds(self) -> list[str]:
         """What each row is: `run`, `control` or `baseline`."""
         return ["baseline" if getattr(row, "baseline", False) else getattr(row, "kind", "run") for row in self.rows]

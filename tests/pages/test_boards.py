@@ -49,7 +49,7 @@ def test_the_headline_says_who_leads_and_whether_that_is_real() -> None:
         row("a", 0.75, rank=1, tier=(1,)), row("b", 0.5, rank=2, tier=(1, 2)), row("c", 0, rank=3, tier=(2,))
     )
     assert leaderboard.headline(shared).startswith(
-        "a (S) leads with 75.0 %, but not significantly better than 1 of the 2 other rows: b"
+        "a (S) leads with 75.0 %, but not significantly better than b (S) (1 of 2 other rows)."
     )
     control = row("majority", 0.25, kind="control", student="")
     assert leaderboard.headline(a_table(row("a", 0.75, rank=1, tier=(1,)), control)) == (
