@@ -18,7 +18,7 @@ ORDERS = ("as in the benchmark", "surest first", "least sure first")
 COMMON = ("group", "category", "gold")
 
 
-class Answer(NamedTuple):
+class ExampleAnswer(NamedTuple):
     """What a run said to an example. `probabilities` (K,): one an option, none where it gave no scores."""
 
     chosen: int
@@ -100,9 +100,9 @@ def pages(found: pd.DataFrame, size: int) -> int:
     return max(1, -(-len(found) // size))
 
 
-def answer(frame: pd.DataFrame, at: int) -> Answer:
+def answer(frame: pd.DataFrame, at: int) -> ExampleAnswer:
     """The answer at a place of a run's predictions."""
     row = frame.iloc[at]
     scores = row["scores"]
     probabilities = () if scores is None or not len(scores) else calibration.probabilities([scores])[0].tolist()
-    return Answer(int(row["chosen"]), row["text"] if isinstance(row["text"], str) else None, probabilities)
+    return ExampleAnswer(int(row["chosen"]), row["text"] if isinstance(row["text"], str) else None, probabilities)

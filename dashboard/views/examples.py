@@ -13,7 +13,7 @@ from dashboard import navigation
 from dashboard import options as started
 from dashboard.data import examples, images, store
 from dashboard.data import run as one_run
-from dashboard.data.examples import Answer
+from dashboard.data.examples import ExampleAnswer
 from dashboard.widgets import charts, url_state
 from dashboard.widgets.escape import html, plain
 from harness import registry
@@ -168,7 +168,7 @@ def card(
     row: pd.Series,
     example: Example | None,
     image: tuple[bytes, tuple[int, int]] | str,
-    said: list[Answer],
+    said: list[ExampleAnswer],
     names: list[str],
     options: list[str] | None,
     untold: bool = False,
@@ -193,7 +193,7 @@ def card(
     return f'<div class="hkd-card"><div class="picture">{picture}</div><div><p>{head}</p>{texts}{table}</div></div>'
 
 
-def _options(gold: int, options: list[str] | None, said: list[Answer], names: list[str]) -> str:
+def _options(gold: int, options: list[str] | None, said: list[ExampleAnswer], names: list[str]) -> str:
     """A line an option, a column a run: how probable it found the option, and which one it chose."""
     size = max([gold + 1, len(options or ()), *(len(a.probabilities) for a in said), *(a.chosen + 1 for a in said)])
     heads = "".join(f"<th>{html(name)}</th>" for name in names)
@@ -216,7 +216,7 @@ def _options(gold: int, options: list[str] | None, said: list[Answer], names: li
     )
 
 
-def _cell(k: int, gold: int, one: Answer) -> str:
+def _cell(k: int, gold: int, one: ExampleAnswer) -> str:
     chosen = ("✓ chosen, right" if k == gold else "✗ chosen, wrong") if one.chosen == k else ""
     kind = ("good" if k == gold else "bad") if chosen else ""
     if k >= len(one.probabilities):

@@ -1,8 +1,9 @@
-"""Verbs that train: `plan`, `run`, `suite`, `demo`."""
+"""Verbs that train: `plan`, `run`, `suite`, `demo`, `profile`."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,6 +92,25 @@ def demo_(store: StoreOption = None, workers: WorkersOption = None, as_json: Jso
     """HKD4VLM and its baselines on both embedded benchmarks, ranked. Continues where it was stopped."""
     configs, name = _suite_configs(_demo_suite(), workers, None, False, None, None)
     _run_suite(configs, name, store, as_json)
+
+
+@run_verb("profile", leave_out=("seed", "workers"))
+def profile_(
+    options: RunOptions,
+    steps: Annotated[int, typer.Option(min=1, max=30, help="Steps of each stage that are measured.")] = 10,
+    warm: Annotated[int, typer.Option(min=1, max=10, help="Steps before them that aren't.")] = 3,
+    trace: Annotated[Path | None, typer.Option(help="Folder for a trace of each stage, for Perfetto.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Where a training step's time goes: data, vision, language, loss, backward, ... Keeps nothing."""
+    config = replace(options, workers=0).config()
+    from harness.train import profiling
+
+    found = profiling.measure(config, steps, warm, trace)
+    if as_json:
+        print_json(found)
+    else:
+        print(profiling.to_text(found))
 
 
 def _demo_suite() -> Path:

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from harness.models import tiny
 
 
-class Lesson(Protocol):
+class PretrainingLesson(Protocol):
     """A picture, the words each occupied cell shows, and (topic, prompt, one-word answer) questions."""
 
     @property
@@ -48,7 +48,7 @@ class Lessons(Protocol):
     @property
     def groups(self) -> Sequence[Sequence[str]]: ...
     def words(self) -> Sequence[str]: ...
-    def lesson(self, index: int, progress: float) -> Lesson: ...
+    def lesson(self, index: int, progress: float) -> PretrainingLesson: ...
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,9 @@ def losses(model: Any, batch: Batch, groups: Sequence[Tensor]) -> tuple[Tensor, 
     return align, F.cross_entropy(logits, batch.answers), right
 
 
-def collate(lessons: Sequence[Lesson], tokenizer: Any, groups: Sequence[Sequence[str]], *, width: int) -> Batch:
+def collate(
+    lessons: Sequence[PretrainingLesson], tokenizer: Any, groups: Sequence[Sequence[str]], *, width: int
+) -> Batch:
     """Draws, tokenizes and packs lessons, `width` text tokens a picture; with 0 pictures and cells only."""
     arrays = np.stack([np.asarray(lesson.image().convert("RGB")) for lesson in lessons])
     pixels = torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -23,7 +23,7 @@ from harness.authoring.method_checks import runs, steps, views
 from harness.authoring.method_checks.case import Broken, Case, method_class
 from harness.errors import TrainingError, UserError
 
-__all__ = ["CHECKS", "Broken", "Case", "Finding", "check_method"]
+__all__ = ["CHECKS", "Broken", "Case", "CheckOutcome", "check_method"]
 
 CHECKS: Mapping[str, Callable[[Case], None]] = {
     "settings": steps.settings,
@@ -57,7 +57,7 @@ _NEEDS = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckOutcome:
     """What a check came to: `message` says what to change where it is broken, or why it was skipped."""
 
     check: str
@@ -69,7 +69,7 @@ class Finding:
 
 def check_method(
     name: str, settings: Mapping[str, Any] | None = None, plugins: Sequence[str] = ()
-) -> Iterator[Finding]:
+) -> Iterator[CheckOutcome]:
     """Every check of the method in turn; a broken one doesn't stop those that don't need it.
 
     Raises `ConfigError` for a name that isn't known, or settings that don't fit.
@@ -84,19 +84,19 @@ def check_method(
         yield found
 
 
-def _find(check: str, case: Case, bad: set[str]) -> Finding:
+def _find(check: str, case: Case, bad: set[str]) -> CheckOutcome:
     promise = (CHECKS[check].__doc__ or "").strip()
     if first := next((need for need in _NEEDS.get(check, ()) if need in bad), None):
-        return Finding(check, promise, "skipped", f"mend {first!r} first", 0.0)
+        return CheckOutcome(check, promise, "skipped", f"mend {first!r} first", 0.0)
     clock = time.perf_counter()
     try:
         CHECKS[check](case)
     except (Broken, UserError, TrainingError) as error:
-        return Finding(check, promise, "broken", str(error), time.perf_counter() - clock)
+        return CheckOutcome(check, promise, "broken", str(error), time.perf_counter() - clock)
     except Exception as error:
         told = f"{type(error).__name__}: {' '.join(str(error).split())}{_where(error)}"
-        return Finding(check, promise, "broken", told, time.perf_counter() - clock)
-    return Finding(check, promise, "ok", "", time.perf_counter() - clock)
+        return CheckOutcome(check, promise, "broken", told, time.perf_counter() - clock)
+    return CheckOutcome(check, promise, "ok", "", time.perf_counter() - clock)
 
 
 def _where(error: BaseException) -> str:
