@@ -21,7 +21,8 @@ from common import Cli
 from harness import registry
 from harness.record import Record
 from harness.store import HISTORY, PREDICTIONS, Store
-from harness.submission.verify import Report, verify
+from harness.submission.checks import Report
+from harness.submission.verify import verify
 
 FILES = ("record.json", "predictions.parquet", "history.parquet")
 

@@ -29,7 +29,7 @@ from harness.store.index import RunSummary
 from harness.store.manifest import DataKey, listing_key
 
 if TYPE_CHECKING:
-    from harness.submission.verify import Report
+    from harness.submission.checks import Report
 
 LISTED_SECONDS = 5
 

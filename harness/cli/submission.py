@@ -22,7 +22,7 @@ from harness.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.submission.verify import Report
+    from harness.submission.checks import Report
 
 
 @app.command("verify")

@@ -20,7 +20,8 @@ from harness.store.backend import RECORD
 from harness.store.schemas import TABLES
 from harness.submission import bundle, intake
 from harness.submission.bundle import BundleManifest
-from harness.submission.verify import Report, verify
+from harness.submission.checks import Report
+from harness.submission.verify import verify
 
 
 @dataclass(frozen=True)
