@@ -54,7 +54,7 @@ def test_numbers_are_renewed_with_a_new_version_only(
     assert golden.main() == 1
     said = capsys.readouterr()
     assert said.err == "scoring.json: a: x.1 is 1.25, was 1.0\n"
-    assert said.out == "scoring.json isn't written: numbers changed; raise SCORING in harness/versions.py\n"
+    assert said.out == "scoring.json stays as it is: raise SCORING in harness/versions.py, and run this again\n"
     assert kind.path.read_text() == written
     monkeypatch.setattr(versions, "SCORING", 99)
     assert golden.main() == 0
