@@ -109,7 +109,7 @@ def plot(part: Sequence[Row]) -> str:
         value = least + (most - least) * step / 5
         out += [
             f'<line x1="{x(value):.1f}" x2="{x(value):.1f}" y1="0" y2="{height - 34}" stroke="#ddd"/>',
-            f'<text x="{x(value):.1f}" y="{height - 18}" text-anchor="middle">{tick(value)}</text>',
+            f'<text x="{x(value):.1f}" y="{height - 22}" text-anchor="middle">{tick(value)}</text>',
         ]
     base = next((row for row in drawn if row.baseline), None)
     if base is not None and base.figure is not None:
