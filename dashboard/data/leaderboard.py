@@ -93,7 +93,7 @@ def headline(table: Table) -> str:
         said += f", but not significantly better than {others} ({len(first) - 1} of {len(runs) - 1} other rows)."
     floor = floor_of(table)
     if floor is not None:
-        said += f" Always the same answer gives {percent(Interval(value=floor))} %."
+        said += f" The majority answer gets {percent(Interval(value=floor))} %."
     return said
 
 

@@ -98,7 +98,7 @@ def plot(part: Sequence[Row]) -> str:
     def tick(value: float) -> str:
         return percent(Interval(value=value), own_unit=own_unit)
 
-    height = _LINE * len(drawn) + 34
+    height = _LINE * len(drawn) + 38
     title = f"{metric} with 95 % intervals"
     axis = with_unit(metric)
     out = [
@@ -108,14 +108,14 @@ def plot(part: Sequence[Row]) -> str:
     for step in range(6):
         value = least + (most - least) * step / 5
         out += [
-            f'<line x1="{x(value):.1f}" x2="{x(value):.1f}" y1="0" y2="{height - 30}" stroke="#ddd"/>',
-            f'<text x="{x(value):.1f}" y="{height - 14}" text-anchor="middle">{tick(value)}</text>',
+            f'<line x1="{x(value):.1f}" x2="{x(value):.1f}" y1="0" y2="{height - 34}" stroke="#ddd"/>',
+            f'<text x="{x(value):.1f}" y="{height - 22}" text-anchor="middle">{tick(value)}</text>',
         ]
     base = next((row for row in drawn if row.baseline), None)
     if base is not None and base.figure is not None:
         at = x(base.figure)
         out += [
-            f'<line x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{height - 30}" stroke="#1a1a1a" stroke-dasharray="4 3"/>'
+            f'<line x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{height - 34}" stroke="#1a1a1a" stroke-dasharray="4 3"/>'
         ]
     for place, row in enumerate(drawn):
         found = row.values[metric]
@@ -132,7 +132,7 @@ def plot(part: Sequence[Row]) -> str:
                 ' stroke-width="2"/>'
             ]
         out += [f'<circle cx="{x(found.value):.1f}" cy="{y}" r="4" fill="{colour}"/></g>']
-    out += [f'<text x="{_LABEL + _PLOT / 2}" y="{height - 1}" text-anchor="middle">{escape(axis)}</text></svg>']
+    out += [f'<text x="{_LABEL + _PLOT / 2}" y="{height - 5}" text-anchor="middle">{escape(axis)}</text></svg>']
     more = len(known) - len(drawn)
     return "".join(out) + (f'<p class="notes">The plot leaves out the last {more} rows.</p>' if more else "")
 

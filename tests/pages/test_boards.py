@@ -53,7 +53,7 @@ def test_the_headline_says_who_leads_and_whether_that_is_real() -> None:
     )
     control = row("majority", 0.25, kind="control", student="")
     assert leaderboard.headline(a_table(row("a", 0.75, rank=1, tier=(1,)), control)) == (
-        "a (S) leads with 75.0 %; it is the only row. Always the same answer gives 25.0 %."
+        "a (S) leads with 75.0 %; it is the only row. The majority answer gets 25.0 %."
     )
     assert leaderboard.headline(a_table(control)) == "No finished run is ranked here yet."
 
