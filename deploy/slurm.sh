@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A Ray cluster for the time of one Slurm job, and one command on it:
+# A Ray cluster for the duration of one Slurm job, and one command on it:
 #   sbatch deploy/slurm.sh suite suites/demo.toml --store /scratch/$USER/runs
-# The checkout and the store must lie where all nodes see them. The same command, submitted again, goes on.
+# All nodes must see the checkout and the store. Submit the same command again to resume.
 #SBATCH --job-name=hkdbench
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -11,15 +11,15 @@
 ##SBATCH --gpus-per-task=1
 set -euo pipefail
 
-# A token of this job's own: without it anyone on the machine's network could run code on these nodes.
+# A token for this job only: without it anyone on the network could run code on these nodes.
 RAY_AUTH_TOKEN=$(python -c "import secrets; print(secrets.token_hex(32))")
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address)
-address=${address%% *}:$((20000 + SLURM_JOB_ID % 10000)) # two jobs of one node don't meet
-folder=/tmp/ray-$SLURM_JOB_ID                            # short: it holds sockets
+address=${address%% *}:$((20000 + SLURM_JOB_ID % 10000)) # two jobs on one node need different ports
+folder=/tmp/ray-$SLURM_JOB_ID                            # short, as it holds sockets
 cpus=${SLURM_CPUS_PER_TASK:-1}
 
 on_node() { # NODE COMMAND...
@@ -44,7 +44,7 @@ for _ in $(seq 60); do # until all nodes are there
     sleep 2
 done
 
-# In the background, so that Slurm's signal before the time limit reaches it: it then writes what it has.
+# In the background, so that Slurm's signal before the time limit reaches it and it can write its records.
 RAY_ADDRESS=$address python -m harness "$@" &
 run=$!
 trap 'kill -TERM $run' TERM INT
