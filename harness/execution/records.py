@@ -98,7 +98,7 @@ def trained_on(plan: Plan) -> TrainedOn | None:
 def provenance_of(plan: Plan, started: str, workers: int, resumed: int) -> Provenance:
     return Provenance(
         **provenance.static(),
-        code=plan.code,
+        sources=plan.sources,
         started=started,
         finished=provenance.now(),
         workers=workers,
