@@ -20,13 +20,15 @@ from harness import registry
 from harness.config import EvaluateConfig, RunConfig, parse
 from harness.data.dataset import Dataset, load
 from harness.evaluation import robustness, scoring
-from harness.evaluation.controls import flags
+from harness.evaluation.controls import flags, write_controls
 from harness.execution.launch import launch
 from harness.leaderboard import compare
-from harness.leaderboard.leaderboard import Filters, ranking
+from harness.leaderboard.leaderboard import ranking
+from harness.leaderboard.schema import Filters
 from harness.record import Cost, Provenance, Record
+from harness.report import comparison
 from harness.store import PredictionRow, Store, predictions_frame
-from harness.store.catalog import compact
+from harness.store.compaction import compact
 from scripts import golden_benchmarks
 from scripts.golden_benchmarks import Fixed, Words
 
@@ -70,7 +72,7 @@ def training(case: Mapping[str, Any]) -> dict[str, Any]:
     }
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
-        (record,) = launch([parse(RunConfig, table, "golden")], store, "golden", lambda *_: None, lambda _: None)
+        (record,) = launch([parse(RunConfig, table, "golden")], store, "golden", lambda _: None)
         assert record.status == "done", record.error
         return {
             "predictions": _columns(store.predictions(record.run_id).drop(columns="seconds")),
@@ -114,8 +116,8 @@ def answered(store: Store) -> None:
     """Made-up answers of three methods, a large student and the controls on both fixed benchmarks."""
     for benchmark in (Fixed(), Words()):
         dataset = load(benchmark)
-        data, evaluate = scoring.seen(dataset, dataset), EvaluateConfig(resamples=RESAMPLES)
-        scoring.write_controls(store, dataset, data, evaluate, _told())
+        data, evaluate = scoring.data_record(dataset, dataset), EvaluateConfig(resamples=RESAMPLES)
+        write_controls(store, dataset, data, evaluate, _told())
         for method, student, share in (*((m, "S", s) for m, s in METHODS.items()), ("finetune", "L", 0.9)):
             for seed in SEEDS:
                 frame = _answers(dataset, share, [len(method), ord(student), seed, len(benchmark.name)])
@@ -152,7 +154,7 @@ def _record(dataset: Dataset, frame: pd.DataFrame, method: str, student: str, se
         seed=seed,
         config={"method": method, "benchmark": name, "seed": seed},
         metrics=scoring.figures_of(dataset, frame, RESAMPLES),
-        data=scoring.seen(dataset, dataset),
+        data=scoring.data_record(dataset, dataset),
         cost=Cost(train_flops=2e12 + seed, train_seconds=10.0, test_forwards=12, test_seconds=0.5),
         provenance=_told(),
     )
@@ -186,7 +188,7 @@ def _ranking(store: Store, **filters: Any) -> Any:
 
 def _comparison(store: Store) -> Any:
     one, other = compare.sides(store, "hkd4vlm@S", "finetune@S", "test", Fixed.name)
-    return json.loads(compare.to_json(compare.compare(store, one, other)))
+    return json.loads(comparison.to_json(compare.compare(store, one, other)))
 
 
 def _robustness(store: Store) -> Any:

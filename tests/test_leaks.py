@@ -85,7 +85,7 @@ def test_what_is_near_is_so_by_definition() -> None:
         first = [f"w{k}" for k in rng.integers(0, 30, rng.integers(3, 60))]
         second = [word if rng.random() > 0.03 else f"w{rng.integers(0, 30)}" for word in first]
         texts = [" ".join(first), " ".join(second)]
-        for a, b in near_duplicates._near_texts(texts, np.asarray([0, 1])):
+        for a, b in near_duplicates.near_texts(texts, np.asarray([0, 1])):
             assert (a, b) == (0, 1)
             padded = [["^", "^", *words, "$", "$"] for words in (first, second)]
             ours, theirs = ({tuple(words[k : k + 3]) for k in range(len(words) - 2)} for words in padded)
@@ -101,7 +101,7 @@ def test_most_pairs_at_the_threshold_are_found() -> None:
     texts = [[f"v{k}" for k in rng.integers(0, 5000, 30)] for _ in range(200)]
     others = [[*text[:10], "changed", *text[11:]] for text in texts]
     both = [" ".join(t) for t in texts + others]
-    found = set(near_duplicates._near_texts(both, np.repeat([0, 1], 200)))
+    found = set(near_duplicates.near_texts(both, np.repeat([0, 1], 200)))
     assert found <= {(k, k + 200) for k in range(200)}
     assert len(found) >= 190
 
