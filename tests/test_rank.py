@@ -163,6 +163,14 @@ def test_seeds_of_an_edited_plugin_are_said(store: Store) -> None:
     assert {row.method: row.note for row in table(store)} == {"acme": "seeds of 2 versions of the code", "finetune": ""}
 
 
+def test_a_setting_that_was_removed_splits_no_row(store: Store) -> None:
+    """hkd4vlm of 0.1 had swap_images: switched off, its seeds and those of later versions make one row."""
+    add(store, "hkd4vlm", seed=0, settings={"msi": True, "swap_images": False, "swap_share": 0.1})
+    add(store, "hkd4vlm", seed=1, settings={"msi": True})
+    add(store, "hkd4vlm", seed=2, settings={"msi": True, "swap_images": True, "swap_share": 0.1})
+    assert sorted(row.seeds for row in table(store)) == [(0, 1), (2,)]
+
+
 def test_other_data_are_another_table(store: Store) -> None:
     add(store, right=8)
     add(store, right=4, data=DATA.model_copy(update={"fingerprint": "b" * 64}))

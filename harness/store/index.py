@@ -34,6 +34,9 @@ NOT_COMPARED = frozenset(
 )
 """Parts of a run's configuration that don't separate rows of a leaderboard: they have a column, or don't matter."""
 
+REMOVED_SETTINGS: Mapping[str, Mapping[str, Any]] = {"hkd4vlm": {"swap_images": False, "swap_share": 0.1}}
+"""Settings that a method of 0.1 had, with their defaults: runs from before and after are seeds of one row."""
+
 BROKEN = "broken"
 
 FIGURE = pa.struct(
@@ -262,7 +265,7 @@ def training_cost(record: Record) -> TrainingCost:
 def row_key(record: Record) -> str:
     """What runs must share, besides their data, to be seeds of one row."""
     compared = {key: value for key, value in record.config.items() if key not in NOT_COMPARED | {"settings"}}
-    parts = [record.kind, record.method, record.settings, record.ladder, record.student, compared]
+    parts = [record.kind, record.method, _settings(record), record.ladder, record.student, compared]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -275,7 +278,13 @@ def code(record: Record) -> str:
 def identity(record: Record) -> dict[str, Any]:
     """The configuration that distinguishes rows with the same label."""
     config = {key: value for key, value in record.config.items() if key not in NOT_COMPARED}
-    return config | {"settings": record.settings, "ladder": record.ladder}
+    return config | {"settings": _settings(record), "ladder": record.ladder}
+
+
+def _settings(record: Record) -> dict[str, Any]:
+    """The record's settings without those that its method no longer has, where they did nothing."""
+    removed = REMOVED_SETTINGS.get(record.method, {})
+    return {name: value for name, value in record.settings.items() if name not in removed or removed[name] != value}
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
