@@ -1,12 +1,12 @@
-"""AMBER (Wang et al. 2023), its discriminative part: is this object, attribute or relation in the image?
+"""AMBER (Wang et al. 2023), the discriminative part: is this object, attribute or relation in the image?
 
 Published layout under `data_dir`: `annotations.json` (id, type, truth) and `query_all.json` (id, image,
-query), there or in `data/` and `data/query/`; `query_discriminative.json` serves too. The images, `AMBER_1.jpg`
+query), there or in `data/` and `data/query/`; `query_discriminative.json` can be used too. The images, `AMBER_1.jpg`
 to `AMBER_1004.jpg`, are in `image/`, in `images/` or beside the annotations. Ids below 1005 ask for a
 description and are left out here: 14,216 of the 15,220 remain.
 
-The positive class is No: the protocols measure how well a model denies what isn't there. Existence questions
-are all to be denied, so that precision says nothing about them.
+The positive class is No: the protocols measure how well a model denies what isn't there. The answer to all existence
+questions is No, so their precision says nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TYPES = {
     "discriminative-relation": "relation",
     "relation": "relation",
 }
-"""The published types, and the category of each: both relation types are one dimension."""
+"""The published types, and the category of each; both relation types are one dimension."""
 ATTRIBUTE = ("state", "number", "action")
 
 
@@ -127,14 +127,14 @@ SHOWN = {
     "Action": ("action",),
     "Relation": ("relation",),
 }
-"""The rows of the original's answer, under its own names, and the categories in each."""
+"""The rows of the original's result, under its own names, and the categories in each."""
 
 
 def official(answers: Sequence[Answer]) -> Figures:
     """As AMBER's inference.py, type d: only exactly "Yes" and "No" count. Per cent, one decimal; positive class no.
 
-    Any other text is wrong, and no answered No. Denominators have 0.001 added (the attributes 0.003), and
-    F1, taken from the rounded precision and recall as fractions, 0.0001 (existence 0.001): so 0/0 gives 0. Examples
+    Any other text is wrong, and isn't counted as No. Denominators have 0.001 added (the attributes 0.003), and
+    F1, computed from the rounded precision and recall as fractions, 0.0001 (existence 0.001): so 0/0 gives 0. Examples
     without an answer are in no denominator. Rows without examples are 0, as printed. Names are the original's.
     """
     if not answers:
@@ -147,7 +147,7 @@ def official(answers: Sequence[Answer]) -> Figures:
 
 
 def counts(answers: Sequence[Answer]) -> dict[str, int]:
-    """What the official figures are made of: right answers, and of No the gold, the answered and the hits."""
+    """The counts behind the official figures: right answers, and for No the golds, the answers and the hits."""
     pairs = [(exact_word(a.text), gold_verdict(a)) for a in answers]
     return {
         "right": sum(said == gold for said, gold in pairs),
@@ -174,7 +174,7 @@ def _row(answers: Sequence[Answer], row: str) -> dict[str, float]:
 def vlmevalkit(answers: Sequence[Answer]) -> Figures:
     """As VLMEvalKit's AMBER without a judge model: accuracy by dimension, per cent, and their plain mean.
 
-    One of the words yes and no counts; a text with both or neither is wrong.
+    Exactly one of the words yes and no must occur; a text with both or neither is wrong.
     """
     if not answers:
         raise DataError("amber: no answers to score")
@@ -188,8 +188,8 @@ def vlmevalkit(answers: Sequence[Answer]) -> Figures:
 
 
 def strict(answers: Sequence[Answer]) -> Figures:
-    """This harness's own reading: an answer that can't be read as one option is wrong, and neither yes nor no.
+    """Our own variant: an answer that can't be read as one option is wrong, and neither yes nor no.
 
-    Fractions, not rounded; positive class no; 0/0 is undefined. `unread` is the share of such answers.
+    Fractions, not rounded; positive class no; 0/0 is undefined. `unread` is the fraction of such answers.
     """
     return by_category(answers, lambda some: strict_figures(some, "no"), "pooled")

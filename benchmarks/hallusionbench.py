@@ -1,14 +1,14 @@
-"""HallusionBench (Guan et al. 2024): yes/no questions on charts, maps, illusions, with edited images and without any.
+"""HallusionBench (Guan et al. 2024): yes/no questions on charts, maps, illusions; with and without edited images.
 
 Published layout under `data_dir`: `HallusionBench.json`, an array, and the images in `hallusion_bench/` or
 beside it. An id is `{category}_{subcategory}_{visual_input}_{set_id}_{figure_id}_{question_id}`. VD questions
-depend on the image; VS questions can be answered from knowledge, and figure 0 of a VS set is no image at all:
-178 of the 1,129 questions. They are shown with an empty grey image here, since every model of this harness
-takes one (`rows = "image"` leaves them out).
+depend on the image; VS questions can be answered from knowledge, and figure 0 of a VS set has no image:
+178 of the 1,129 questions. They are shown with an empty grey image here, because every model of this harness
+needs one (`rows = "image"` leaves them out).
 
-The published script has GPT-4 judge free texts: 1 correct, 0 incorrect, 2 unclear, and whether the answer is the
-same as the one to figure 0. Here a picked or read option is judged by itself: right 1, wrong 0, unread 2; same,
-where the options are. An answer of two digits, as "01", is taken for a judge's verdict and its "same".
+In the published script GPT-4 judges free texts: 1 correct, 0 incorrect, 2 unclear, and whether the answer is the
+same as the one to figure 0. Here an option that was chosen or parsed needs no judge: right 1, wrong 0, unread 2; same,
+if the options are. An answer of two digits, as "01", is treated as a judge's verdict and its "same".
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class HallusionBench(Benchmark):
         return examples
 
     def _rows(self, split: Split) -> Iterator[tuple[str, Row]]:
-        """From the published file; where it isn't, from Parquet with the columns of lmms-lab/HallusionBench."""
+        """From the published file; if it doesn't exist, from Parquet with the columns of lmms-lab/HallusionBench."""
         if self.data_dir is None or not (self.data_dir / FILE).is_file():
             parts = ("image", "non_image") if self.rows == "all" else ("image",)
             sources = [source_of(self, self.repo, self.repo_revision, part) for part in parts]
@@ -116,12 +116,12 @@ class HallusionBench(Benchmark):
         }
 
     def asked(self, protocol: str, example: Example) -> bool:
-        """Only the published script and `strict` ask the questions without an image."""
+        """Only the published script and `strict` use the questions without an image."""
         return protocol in ("official", "strict") or example.id.split("_")[2] != "0"
 
 
 def no_image() -> Image.Image:
-    """What stands in for the image of a question that has none."""
+    """The image for a question that has none."""
     return Image.new("RGB", (64, 64), (128, 128, 128))
 
 
@@ -144,7 +144,7 @@ class Judged(NamedTuple):
 
     @property
     def right(self) -> bool:
-        """Correct, or unclear where there is nothing to see."""
+        """Correct, or unclear if there is no image."""
         return self.code == 1 or (self.code == 2 and self.bare)
 
     @property
@@ -182,7 +182,7 @@ def judged(answers: Sequence[Answer], code_of: Callable[[Answer], int]) -> list[
 
 
 def verdict(answer: Answer) -> int:
-    """The judge's code where the text is one, as "01"; else 1 for the right option, 0 for another, 2 for none."""
+    """The judge's code if the text is one, as "01"; else 1 for the right option, 0 for another, 2 for none."""
     if re.fullmatch("[012][01]", answer.text):
         return int(answer.text[0])
     return 2 if answer.chosen < 0 else int(answer.chosen == answer.gold)
@@ -195,14 +195,14 @@ def _same(answer: Answer, first: Answer | None) -> bool:
 
 
 def parsed(parser: Parser) -> Callable[[Answer], int]:
-    """Codes by a parser of yes/no texts: 1 where it gives the truth, else 0."""
+    """Codes from a parser of yes/no texts: 1 if its result is right, else 0."""
     return lambda answer: int(parser(answer.text) == gold_verdict(answer))
 
 
 def shares(rows: Iterable[Judged]) -> dict[str, float]:
-    """aAcc over questions, fAcc over figures (but figure 0 of VS sets), qAcc over question groups; fractions.
+    """aAcc over questions, fAcc over figures (except figure 0 of VS sets), qAcc over question groups; fractions.
 
-    A figure or group counts where all of its answers are right.
+    A figure or group counts as right if all of its answers are right.
     """
     whole = list(rows)
     return {
@@ -234,20 +234,20 @@ def _share(right: Iterable[bool]) -> float:
 def lmms_eval(answers: Sequence[Answer]) -> Figures:
     """As lmms-eval's hallusion_bench_image: the official definitions on the 951 questions with an image.
 
-    Per cent, four decimals. The original asks the judge; verdicts are taken here as in `official`.
+    Per cent, four decimals. The original asks the judge; verdicts are used here as in `official`.
     """
     return {name: _pct(value) for name, value in shares(_with_image(answers, verdict)).items()}
 
 
 def lmms_eval_intern(answers: Sequence[Answer]) -> Figures:
-    """As lmms-eval's parser for InternVL, which its task file leaves out: yes where "yes" occurs at all. Fractions."""
+    """As lmms-eval's parser for InternVL, which its task file leaves out: yes if "yes" occurs anywhere. Fractions."""
     return shares(_with_image(answers, parsed(yes_inside)))
 
 
 def vlmevalkit(answers: Sequence[Answer]) -> Figures:
-    """As VLMEvalKit's HallusionBench without a judge model: one of the words yes and no. Per cent.
+    """As VLMEvalKit's HallusionBench without a judge model: exactly one of the words yes and no. Per cent.
 
-    On the 951 questions with an image, as a whole, by category and by subcategory; an answer with both
+    On the 951 questions with an image: overall, by category and by subcategory; an answer with both
     words or neither is wrong. Its leaderboard shows the mean of the three overall figures.
     """
     rows = _with_image(answers, parsed(either_word))
@@ -259,9 +259,9 @@ def vlmevalkit(answers: Sequence[Answer]) -> Figures:
 
 
 def strict(answers: Sequence[Answer]) -> Figures:
-    """This harness's own reading: an answer that can't be read as one option is wrong, "unclear" or not.
+    """Our own variant: an answer that can't be read as one option is wrong, "unclear" or not.
 
-    Fractions; positive class yes; on all questions. `unread` is the share of such answers.
+    Fractions; positive class yes; on all questions. `unread` is the fraction of such answers.
     """
     rows = judged(answers, lambda answer: int(answer.chosen == answer.gold))
     return {**shares(rows), **strict_figures(answers, "yes")}
@@ -279,13 +279,15 @@ def _pct(share: float) -> float:
 
 
 def official(answers: Sequence[Answer]) -> Figures:
-    """As HallusionBench's evaluation.py, on all questions; verdicts as the module says. Per cent, four decimals.
+    """As HallusionBench's evaluation.py, on all questions; verdicts as in the module docstring. Per cent, four
+    decimals.
 
     `easy_aAcc` and `hard_aAcc` are over question groups, on the questions without and with an edited image.
-    `pct_diff` is the share of "yes" said minus that of the truth, where any answer that isn't right counts
-    as the opposite of the truth; `fp_ratio` the share of wrong answers whose truth is no (both not rounded).
-    LH, VI and Mixed (language hallucination, visual illusion) are shares of the wrong answers. Without one
-    the original stops with a ZeroDivisionError after its leaderboard: bias and diagnosis are undefined then.
+    `pct_diff` is the fraction of "yes" among the answers minus that among the golds, where any wrong answer counts
+    as the opposite of the gold; `fp_ratio` the fraction of wrong answers whose gold is no (both not rounded).
+    LH, VI and Mixed (language hallucination, visual illusion) are fractions of the wrong answers. Without a wrong
+    answer
+    the original stops with a ZeroDivisionError after its leaderboard: bias and diagnosis are then undefined.
     """
     rows = judged(answers, verdict)
     n = counts(rows)
@@ -321,9 +323,9 @@ PARTS = {"VD": "_VD", "VS": "_VS", "Overall": ""}
 
 
 def counts(rows: Sequence[Judged]) -> dict[str, Counts]:
-    """What the official figures are made of, under the original's names, for all rows and by category.
+    """The counts behind the official figures, under the original's names, for all rows and by category.
 
-    A question group's cause is mixed where its wrong answers have both; `_cg` counts answers, not groups.
+    A question group's cause is mixed if its wrong answers have both; `_cg` counts answers, not groups.
     """
     found: dict[str, Counts] = {}
     for part, suffix in PARTS.items():
@@ -344,7 +346,8 @@ def _whole(n: Counts, which: str = "correct") -> float:
 
 
 def _figure_counts(rows: Sequence[Judged]) -> Counts:
-    """Figures in all, all right, all wrong, in between; and the mean over figures of the share right."""
+    """The numbers of figures: all, all right, all wrong, in between; and the mean over figures of the fraction
+    right."""
     figures = list(_figures(rows).values())
     correct, wrong = sum(map(all, figures)), sum(not any(right) for right in figures)
     return {
@@ -379,7 +382,7 @@ def _cause_counts(rows: Sequence[Judged]) -> dict[str, float]:
 def _cause(row: Judged, first: int | None) -> Literal["LH", "VI", "Mix"]:
     """The likely cause of a wrong answer: language hallucination, visual illusion, or both.
 
-    `first` is the code of the same question on figure 0, which is unedited or no image at all.
+    `first` is the code of the same question on figure 0, which is unedited or has no image.
     """
     repeats = row.code == 0 and row.same
     if row.category == "VD":

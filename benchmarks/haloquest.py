@@ -1,19 +1,19 @@
-"""HaloQuest (Wang et al. 2024), its checkable subset: can a question be answered from the image at all?
+"""HaloQuest (Wang et al. 2024), the checkable subset: can a question be answered from the image at all?
 
 The benchmark asks for free text, which its authors have a large language model judge against reference
-answers; nothing of that can be recomputed without it. What can be checked is what its name is about. Of the
-three kinds of question, two can't be answered from the image (a false premise, insufficient context) and one
+answers; that can't be recomputed without it. What can be checked is the benchmark's main point. Of the
+three kinds of questions, two can't be answered from the image (a false premise, insufficient context) and one
 can (a visual challenge); a model that answers all of them hallucinates. So an item here is a question and
-the options "It can be answered" and "It can't". Whether the answer itself would be right is left out.
+the options "It can be answered" and "It can't". Whether the answer itself would be right isn't checked.
 
-Some labels and reference answers contradict each other (a "visual challenge" whose references say that there
-is no moon to be seen). A row is kept if they agree: for the two unanswerable kinds at least one
+Some labels and reference answers contradict each other (a "visual challenge" whose references say that no moon
+can be seen). A row is used if they agree: for the two unanswerable kinds at least one
 reference denies or declines (it has a word like no, not, none, unclear), for a visual challenge fewer than half
-of them do. That keeps 588 of the 608 rows of the published evaluation file; the rest is counted in no figure.
+of them do. These are 588 of the 608 rows of the published evaluation file; the others are in no figure.
 
 Published layout under `data_dir`: `haloquest-eval.csv`, `haloquest-train.csv` (for `train`), and `images` with
-the files named by `image_name` (the files give links; some Midjourney links are dead: `--skip-missing`). The
-real evaluation file is read in the tests; images and training file were not at hand.
+the files named by `image_name` (the files have links; some Midjourney links are dead: `--skip-missing`). The tests
+read the real evaluation file; images and training file were not available.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ _DENIAL = re.compile(
 
 @dataclass(frozen=True)
 class HaloQuest(Benchmark):
-    """Questions that an image answers, or doesn't; `group` is the image, the category the kind of question."""
+    """Questions that can or can't be answered from an image; `group` is the image, the category the kind of
+    question."""
 
     train: bool = False
-    """Also offer train and validation splits: `haloquest-train.csv` without the images of the evaluation file, a
-    tenth of its images (drawn by name) for validation."""
+    """Also provide train and validation splits: `haloquest-train.csv` without the images of the evaluation file, a
+    tenth of its images (selected by name) for validation."""
 
     name: ClassVar[str] = "haloquest"
     task: ClassVar[Literal["hallucination", "factuality"]] = "hallucination"

@@ -1,15 +1,15 @@
 """MFC-Bench (Wang et al. 2024): is a pair of image and text manipulated, out of context, untrue?
 
 Published layout: the Hugging Face repository MM-Hallu/MFC-Bench, whose folders `manipulation`, `ooc` and
-`veracity` hold Parquet files with the images inside. `--data-dir` takes the downloaded folder, `repo` the
-repository itself. (The authors' own three repositories have the same rows beside archives of images.) Columns:
+`veracity` have Parquet files with the images inside. `--data-dir` takes the downloaded folder, `repo` the
+repository itself. (The authors' own three repositories have the same rows and archives of images.) Columns:
 manipulation: id, manipulate (authentic, manipulated), manipulation_type, caption; ooc: image_id, id, caption,
-matched; veracity: evidence_id, topic, document_id, relevancy (not_relevant, relevant), claim; and each an image.
+matched; veracity: evidence_id, topic, document_id, relevancy (not_relevant, relevant), claim; and an image each.
 
 Source: configurations, columns, types and sizes of the repository's card at 3706a6f. Tests write small folders in
-this layout; the real 35,000 pairs were not at hand. So it isn't known whether an id of the manipulation part comes
-once only: where it comes with another text or kind, the row's number is added to it. The card calls veracity's
-label "relevancy"; we take "relevant" as True.
+this layout; the real 35,000 pairs were not available. So it isn't known whether the ids of the manipulation part
+are unique: if one occurs with another text or kind, the row's number is added to it. The card calls veracity's
+label "relevancy"; we treat "relevant" as True.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ OPTIONS = ("Yes", "No")
 
 @dataclass(frozen=True)
 class MFCBench(Benchmark):
-    """35,000 pairs in three parts, one of which is read; `group` is the image where the rows tell it."""
+    """35,000 pairs in three parts, one of which is read; `group` is the image, if the rows identify it."""
 
     part: Literal["manipulation", "ooc", "veracity"] = "manipulation"
     """manipulation: 31,000 pairs, altered or not. ooc: 2,000, image and text of one event or not. veracity: 2,000
-    claims, true or not. The positive answer is the one that finds fault."""
+    claims, true or not. The positive answer is the one that finds an error."""
     repo: str = ""
     """A Hugging Face repository to read instead of `--data-dir`: MM-Hallu/MFC-Bench."""
     repo_revision: str = "3706a6f5c14a8e44c4a4a6181bae3ef32b1efe40"
@@ -69,7 +69,7 @@ class MFCBench(Benchmark):
             fault = _fault(row, self.part, where)
             claim = " ".join(text(row, "claim" if self.part == "veracity" else "caption", where).split())
             id_ = f"{self.part}-{number}"
-            if self.part == "manipulation":  # the others number images or evidence, which may come twice
+            if self.part == "manipulation":  # the others number images or evidence, which may repeat
                 published = text(row, "id", where)
                 new_id(seen, repr((published, claim, row.get("manipulation_type"))), where)
                 id_ = published if published not in ids else f"{published}-{number}"
@@ -90,7 +90,7 @@ class MFCBench(Benchmark):
             )
 
     def protocols(self) -> Mapping[str, Scorer]:
-        """`official`: accuracy and macro-F1 of the two classes, as the paper's tables have them."""
+        """`official`: accuracy and macro-F1 of the two classes, as in the paper's tables."""
         return {"official": official}
 
 
@@ -121,7 +121,7 @@ def official(answers: Sequence[Answer]) -> Figures:
 
 
 def _fault(row: Row, part: str, where: str) -> bool:
-    """Whether the label of the row finds fault with the pair. A label is 0 or 1, its name, or a truth value."""
+    """Whether the row's label says that the pair has an error. A label is 0 or 1, its name, or a boolean."""
     key = _COLUMNS[part]
     value = row.get(key)
     if part in _NAMES and value in _NAMES[part]:

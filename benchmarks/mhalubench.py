@@ -5,13 +5,13 @@ Published layout under `data_dir` (the Hugging Face repository openkg/MHaluBench
 `segments`, each of which has its text (`segment`), its label and its `claims` with `claim`, `claim_category` and
 `label`; the images in `data/image-to-text` and `data/text-to-image`, found by the last part of image_path. A label
 is "hallucination" or "non-hallucination". `MHaluBench_train.json` (for `train`) has items with image_path,
-claim_list and ref_claim_label; its images come from COCO and TextVQA and belong into `data/image-to-text` too, and
-so do those of the benchmark that the repository doesn't hold (its authors leave out what they may not pass on).
+claim_list and ref_claim_label; its images come from COCO and TextVQA and belong in `data/image-to-text` too, as do
+those benchmark images that the repository lacks (its authors leave out those that they may not redistribute).
 
 Sources: files, folders and items' keys of the repository at c280705; an item of the training file in
 HalDet-LLaVA/README.md of zjunlp/EasyDetect; of `segments`, the nesting, `claim` and `claim_category` as issue 8 there
-quotes them, `claims` and `claim` as its claim generator reads what it writes. That segments and claims have their
-label under `label`, as items do, follows from these and the paper; the file itself was not at hand.
+quotes them, `claims` and `claim` as its claim generator reads its own output. That segments and claims have their
+label under `label`, as items do, follows from these and the paper; the file itself was not available.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ Judged = tuple[str, str]
 
 @dataclass(frozen=True)
 class MHaluBench(Benchmark):
-    """Claims, or the segments that they were taken from, each hallucinated or not; `group` is the image."""
+    """Claims, or the segments that they come from, each hallucinated or not; `group` is the image."""
 
     level: Literal["claim", "segment"] = "claim"
-    """claim: the smallest statements. segment: a sentence or so of the response, wrong where one of its claims is."""
+    """claim: the smallest statements. segment: about a sentence of the response, wrong if one of its claims is."""
     version: Literal["v0.1", "v0.2"] = "v0.1"
     """Which of the two published versions of the benchmark is the test split."""
     train: bool = False
-    """Also offer train and validation splits of claims from `MHaluBench_train.json` without the benchmark's images, a
-    tenth of its images (drawn by name) for validation. Their labels were made by a model and screened by people."""
+    """Also provide train and validation splits of claims from `MHaluBench_train.json` without the benchmark's images, a
+    tenth of its images (selected by name) for validation. Their labels were made by a model and checked by people."""
     repo: str = ""
-    """A Hugging Face repository to fetch instead of `--data-dir`: openkg/MHaluBench."""
+    """A Hugging Face repository to download instead of `--data-dir`: openkg/MHaluBench."""
     repo_revision: str = "c2807056487c969e35bd65b99ea899c9b37d0285"
     """The commit of the repository."""
 
@@ -112,7 +112,7 @@ def official(answers: Sequence[Answer]) -> Figures:
     """Accuracy, and precision, recall and F1 averaged over the two labels, by kind of task. Fractions; 0/0 is 0.
 
     These are the columns of the authors' tables (Acc, Prec avg, Recall avg, Mac.F1 in EasyDetect's README). An
-    answer that is neither label is wrong. Their own code was not at hand.
+    answer that is neither label is wrong. Their own code was not available.
     """
 
     def figures(some: Sequence[Answer]) -> dict[str, float | None]:
@@ -123,7 +123,7 @@ def official(answers: Sequence[Answer]) -> Figures:
 
 
 def _statements(row: Row, level: str, where: str) -> Iterator[tuple[str, Judged, str]]:
-    """Of an item: the place of each claim or segment, its text and label, and where it stands."""
+    """For an item: the index of each claim or segment, its text and label, and its location for errors."""
     for s, segment in enumerate(listed(row, "segments", where, least=1)):
         at = f"{where}, segment {s + 1}"
         if not isinstance(segment, dict):
@@ -161,7 +161,7 @@ def _example(folder: Path, images: dict[str, str], row: Row, id_: str, judged: J
 
 
 def _name(row: Row, where: str) -> str:
-    """The last part of the published path, which begins with a folder of its authors' machine."""
+    """The last part of the published path; the rest is a folder on the authors' machine."""
     path = text(row, "image_path", where)
     if ".." in path.split("/"):
         raise DataError(f"{where}: image_path is {shown(path)}, expected a path without '..'")

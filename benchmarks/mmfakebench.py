@@ -1,15 +1,15 @@
-"""MMFakeBench (Liu et al. 2025): is a piece of news, image and text, true; and if not, what is wrong with it?
+"""MMFakeBench (Liu et al. 2025): is a piece of news (image and text) true, and if not, what is wrong with it?
 
 Published layout under `data_dir`: `MMFakeBench_{part}.json` beside the unpacked `MMFakeBench_{part}.zip` (the Hugging
 Face repository), or `MMFakeBench_{part}/source/MMFakeBench_{part}.json` (the README), where `data_dir` may also be
 `MMFakeBench_{part}` itself. The file is an array of objects with image_path, text, text_source, image_source,
-gt_answers and fake_cls. image_path begins with a slash and is relative to the folder that holds `real` and `fake`.
-gt_answers is "True" or "Fake", in the README's example in a list. The items have no ids: an id is the place in the
-file, from 0.
+gt_answers and fake_cls. image_path begins with a slash and is relative to the folder that has `real` and `fake`.
+gt_answers is "True" or "Fake", in the README's example in a list. The items have no ids: the index in the
+file is used, from 0.
 
 Sources: README and eval/ of liuxuannan/MMFakeBench at 240d879; for the repository on the hub its card (two
 configurations, `MMFakeBench_val.json` and `MMFakeBench_test.json`) and public loaders that were run on its files.
-Those are lent on conditions, and none was at hand.
+Access to the files is restricted; they were not available.
 """
 
 from __future__ import annotations
@@ -110,10 +110,10 @@ PHRASES = (
 def official(answers: Sequence[Answer]) -> Figures:
     """As MMFakeBench's main_eval_only.py: four classes (mlc, mcl), and original against the rest (bina). Fractions.
 
-    A free text counts by the first of the phrases "Finish[TEXT REFUTES]", "Finish[IMAGE REFUTES]",
-    "Finish[MISMATCH]", "Finish[ORIGINAL]" or "Finish[MATCH]", in this order, that it has (see `label`). Where it has
-    none, the original stops with an UnboundLocalError in place of the label "X" that it counts; here it is
-    "X": wrong, and X_label_num is how many. The names are the original's.
+    A free text is classified by the first of the phrases "Finish[TEXT REFUTES]", "Finish[IMAGE REFUTES]",
+    "Finish[MISMATCH]", "Finish[ORIGINAL]" or "Finish[MATCH]", in this order, that it contains (see `label`). If it has
+    none, the original stops with an UnboundLocalError instead of counting the label "X"; here it is
+    "X": wrong, and X_label_num is their number. The names are the original's.
     """
     if not answers:
         raise DataError("mmfakebench: no answers to score")
@@ -135,10 +135,10 @@ def official(answers: Sequence[Answer]) -> Figures:
 
 
 def label(text: str) -> int | None:
-    """The class that a free text ends in, or None: whole words, signs, articles and case aside.
+    """The class that a free text names, or None: whole words, ignoring punctuation, articles and case.
 
-    Signs go by `without_signs`; a "." goes unless a digit follows it. So "Finish [MISMATCH]" is read; but a
-    bracket after a blank elsewhere in the text glues "Finish[MISMATCH" together, which is not.
+    Punctuation is removed by `without_signs`; a "." is removed unless a digit follows it. So "Finish [MISMATCH]" is
+    found; but a bracket after a space elsewhere in the text joins "Finish[MISMATCH" into one word, which isn't.
     """
     spaced = without_signs(text.replace("\n", " ").replace("\t", " ").strip())
     lower = re.sub(r"\.(?!\d)", "", spaced, count=32).lower()

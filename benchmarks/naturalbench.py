@@ -1,15 +1,15 @@
-"""NaturalBench (Li et al. 2024): two images and two questions, each with another answer for each image.
+"""NaturalBench (Li et al. 2024): two images and two questions; each question has different answers for the two images.
 
 Published layout: the Hugging Face repository BaiqiL/NaturalBench, a folder `data` of Parquet files with the
 columns Index, Image_0, Image_1, Question_0, Question_1, Image_0_Question_0 (the answer), ..., Question_Type
 (yes_no or multiple_choice; before 2024-10-18 the column was called "Question Type") and Source. `--data-dir` takes the
-downloaded folder, `repo` the repository itself. A sample makes four examples. Whoever answers a question without
-looking is wrong for one of its images.
+downloaded folder, `repo` the repository itself. A sample makes four examples. A model that ignores the image is wrong
+for one of the two images of each question.
 
 Sources: columns, types and sizes of the repository's card at 21c415e and at fc80335; the order of the four and the
-figures of naturalbench_vqa.py in Baiqi-Li/NaturalBench at 3717258, which takes the answers to be yes, no, no, yes (A,
-B, B, A) throughout, where this compares with the published answer. Tests write small folders in this layout; the real
-1.3 GB were not at hand.
+figures of naturalbench_vqa.py in Baiqi-Li/NaturalBench at 3717258, which assumes that the answers are yes, no, no, yes
+(A, B, B, A) throughout; we compare with the published answer. Tests write small folders in this layout; the real
+1.3 GB were not available.
 """
 
 from __future__ import annotations
@@ -96,10 +96,10 @@ class NaturalBench(Benchmark):
 def official(answers: Sequence[Answer]) -> Figures:
     """As the authors' naturalbench_vqa.py; all four figures are fractions.
 
-    acc: the share of right answers. q_acc: of questions with both images answered right. i_acc: of images with
+    acc: the fraction of right answers. q_acc: of questions with both images answered right. i_acc: of images with
     both questions answered right. g_acc: of samples with all four right. A written answer means the one of the
-    words yes and no (of the letters A and B, the article "a" included) that comes first, whatever its case; one
-    without them is wrong. What isn't there whole is left out: the original needs all 7,600 answers.
+    words yes and no (of the letters A and B, including the article "a") that comes first, in any case; one
+    without them is wrong. Incomplete questions, images and samples are left out: the original needs all 7,600 answers.
     """
     if not answers:
         raise DataError("naturalbench: no answers to score")
@@ -126,7 +126,7 @@ def official(answers: Sequence[Answer]) -> Figures:
 
 
 def read(answer: Answer) -> int | None:
-    """The option that an answer means: 0 for yes or A, 1 for no or B, None where neither word is in it."""
+    """The option that an answer means: 0 for yes or A, 1 for no or B, None if neither occurs."""
     if picked(answer):
         return answer.chosen
     words = ("yes", "no") if answer.category == "yes_no" else ("a", "b")
@@ -140,7 +140,7 @@ def _gold(row: dict[str, object], key: str, kind: str, where: str) -> int:
 
 
 def _parted(question: str) -> tuple[str, tuple[str, str]]:
-    """A multiple-choice question without its options, and those: the published text holds both in one."""
+    """A multiple-choice question without its options, and the options: the published text has both in one string."""
     at = question.find("Option")
     found = _OPTIONS.fullmatch(question[at:]) if at > 0 else None
     if found is None or found["a"] == found["b"]:

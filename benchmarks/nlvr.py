@@ -1,15 +1,15 @@
 """NLVR (Suhr et al. 2017): is a human-written sentence true of an image of three boxes?
 
-Published layout under `data_dir`: `dev/dev.json` (one JSON object a line) and
+Published layout under `data_dir`: `dev/dev.json` (one JSON object per line) and
 `dev/images/{directory}/dev-{identifier}-{k}.png`, k = 0..5; `test/` likewise. An item pairs a sentence with
 an image set: the same three boxes in six orders. Its identifier is `{sentence number}-{set number}`.
 
 Splits. The published training sentences are not needed: the development items are split by `directory`
 (0-3 train, 4 validation, 5 test; with `official_test` 0-3 train, 4-5 validation and the published test set
-as test). Each sentence number lies in one directory, but some texts have several numbers and some image
-sets serve several sentences. So items that share a sentence number, a text (case and punctuation aside) or
-a set of boxes are joined into components, and each component goes whole to the split of the directory that
-most of its items are in (ties: the lowest). With `official_test`, development components that touch the
+as test). Each sentence number is in one directory, but some texts have several numbers and some image
+sets are used for several sentences. So items that share a sentence number, a text (ignoring case and punctuation) or
+a set of boxes are joined into components, and each component goes to the split of the directory that
+most of its items are in (ties: the lowest). With `official_test`, development components that overlap the
 test set are left out. No sentence and no image set is in two splits.
 """
 
@@ -30,7 +30,7 @@ from benchmarks.shared.annotations import Row, choice, data_folder, image_in, it
 from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Figures, Scorer, Split
 
 ORDERS = 6
-"""Images an item: its three boxes in every order."""
+"""Images per item: its three boxes in every order."""
 OPTIONS = ("True", "False")
 QUESTION = "Is the claim true of the image?"
 
@@ -42,10 +42,10 @@ Part = Literal["dev", "test"]
 class NLVR(Benchmark):
     """Each (item, order) is one example; `group` is the item; categories: tower and scatter scenes.
 
-    `images_per_item` (1 to 6) bounds the train examples an item: its first orders. `layout` "square" puts
+    `images_per_item` (1 to 6) limits the train examples per item: its first orders. `layout` "square" puts
     the three boxes of the 400 x 100 strip into a 208 x 208 square, in reading order: the same boxes at
-    twice the size for a model that sees a small square. `official_test` takes the published test set
-    (see the module). Raises `DataError` on files that are missing, damaged or contradict themselves.
+    twice the size for a model with a small square input. `official_test` uses the published test set
+    (see the module). Raises `DataError` for files that are missing, damaged or inconsistent.
     """
 
     images_per_item: Annotated[int, Field(ge=1, le=ORDERS)] = ORDERS
@@ -69,7 +69,7 @@ class NLVR(Benchmark):
             raise ConfigError(f"images_per_item = {self.images_per_item}: expected 1 to {ORDERS}")
 
     def load(self, split: Split) -> Iterable[Example]:
-        """The examples of a split in the published order, an item's orders in turn."""
+        """The examples of a split in the published order; an item's orders follow one another."""
         folder = data_folder(self, split)
         found = _split(folder, self.official_test).get(split, [])
         if not found:
@@ -90,10 +90,10 @@ class NLVR(Benchmark):
 
 
 def figures(right: Iterable[tuple[str, bool]]) -> dict[str, float]:
-    """Accuracy over judgements, and consistency: the share of sentences with no wrong judgement.
+    """Accuracy over judgements, and consistency: the fraction of sentences with no wrong judgement.
 
     `right` pairs an identifier, whose first part is the sentence number, with whether the judgement was
-    right. Both are fractions. Raises `DataError` when there is none. Source: the published
+    right. Both are fractions. Raises `DataError` if there is none. Source: the published
     `metrics_images.py` (which calls the accuracy "precision").
     """
     by_sentence: defaultdict[str, list[bool]] = defaultdict(list)
@@ -111,8 +111,8 @@ def figures(right: Iterable[tuple[str, bool]]) -> dict[str, float]:
 def official(answers: Sequence[Answer]) -> Figures:
     """As the published metrics_images.py: accuracy over images ("precision" there), consistency over sentences.
 
-    An answer is right that is the label, whatever its case and the blanks behind it. The original ends
-    without figures where an answer is missing.
+    An answer is right if it equals the label, ignoring case and trailing spaces. The original gives
+    no figures if an answer is missing.
     """
     return figures((a.group, a.text.rstrip().lower() == a.options[a.gold].lower()) for a in answers)
 
@@ -145,7 +145,7 @@ def _read(data_dir: Path, part: Part) -> list[_Item]:
 def _parse(row: Row, part: Part, where: str) -> _Item:
     def name(key: str, pattern: str, expected: str) -> str:
         value = text(row, key, where)
-        # Identifier and directory become file names, so nothing but digits and a dash may pass.
+        # Identifier and directory become file names, so only digits and a dash are allowed.
         if not re.fullmatch(pattern, value) or len(value) > 100:
             raise DataError(f"{where}: {key} is {shown(value)}, expected {expected}")
         return value

@@ -1,15 +1,15 @@
-"""POPE (Li et al. 2023): is there a snowboard in the image? And RePOPE (Neuhaus and Hein 2025), its labels mended.
+"""POPE (Li et al. 2023): is there a snowboard in the image? And RePOPE (Neuhaus and Hein 2025), with corrected labels.
 
 Published layout under `data_dir`: `coco_pope_random.json`, `coco_pope_popular.json` and
 `coco_pope_adversarial.json`, there or in `output/coco/` (RePOPE: `coco_repope_*.json`, there or in
-`annotations/`), one JSON object a line: question_id, image, text, label. The images are 500 of COCO's
-val2014, in `val2014/`, in `images/` or beside the files. The variants differ in the objects that are asked for but
-absent: any, frequent ones, or ones that often go with what is there.
+`annotations/`), one JSON object per line: question_id, image, text, label. The images are 500 of COCO's
+val2014, in `val2014/`, in `images/` or beside the files. The variants differ in the absent objects that are asked
+for: random ones, frequent ones, or ones that often occur together with the present ones.
 
 An id is `{variant}/{question_id}`; a file of predictions for a single variant may leave the variant out.
 
-The protocols give the figures of each variant (`random/accuracy`) and, where the original pools, of all.
-Theirs differ in what a text is taken for (see benchmarks/shared/yes_no.py) and in what becomes of the unread.
+The protocols give the figures of each variant (`random/accuracy`) and, if the original pools, of all.
+They differ in how a text is parsed (see benchmarks/shared/yes_no.py) and in how unread answers count.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Polling(Benchmark):
     needs_data_dir: ClassVar[bool] = True
     unanswered: ClassVar[Mapping[str, Literal["left out", "wrong"]]] = {"strict": "wrong"}
     prefix: ClassVar[str]
-    """How the annotation files' names begin."""
+    """The prefix of the annotation files' names."""
     folders: ClassVar[tuple[str, ...]]
-    """Where in `data_dir` they may lie."""
+    """Where in `data_dir` they may be."""
 
     def load(self, split: Split) -> Sequence[Example]:
         """The questions of the variant (of all, in the order of `VARIANTS`) as published."""
@@ -71,7 +71,7 @@ class Polling(Benchmark):
         ]
 
     def rows(self, split: Split) -> Iterator[tuple[str, str, Row, ImageSource]]:
-        """Where each published row stands, its variant, the row and its image."""
+        """The location of each published row, its variant, the row and its image."""
         folder = data_folder(self, split)
         images = next((place for place in (folder / "val2014", folder / "images") if place.is_dir()), folder)
         for variant in self.variants:
@@ -83,12 +83,12 @@ class Polling(Benchmark):
         return VARIANTS if self.variant == "all" else (self.variant,)
 
     def file(self, folder: Path, variant: str) -> Path:
-        """The annotation file of a variant, which need not exist."""
+        """The annotation file of a variant, which may not exist."""
         places = [folder / inner / f"{self.prefix}_{variant}.json" for inner in self.folders]
         return next((place for place in places if place.is_file()), places[0])
 
     def names(self, example: Example) -> Sequence[str]:
-        """The id; and the question's number alone, where only one variant is loaded."""
+        """The id; and the question's number alone, if only one variant is loaded."""
         number = example.id.partition("/")[2]
         return (example.id,) if self.variant == "all" else (example.id, number)
 
@@ -123,7 +123,7 @@ class POPE(Polling):
     folders: ClassVar[tuple[str, ...]] = (".", "output/coco")
 
     def rows(self, split: Split) -> Iterator[tuple[str, str, Row, ImageSource]]:
-        """From the published files; where they aren't, from Parquet with the columns of lmms-lab/POPE."""
+        """From the published files; if they don't exist, from Parquet with the columns of lmms-lab/POPE."""
         if self.data_dir is not None and self.file(self.data_dir, self.variants[0]).is_file():
             source = None
         else:
@@ -162,11 +162,11 @@ class RePOPE(Polling):
 
 
 def official(answers: Sequence[Answer]) -> Figures:
-    """As POPE's evaluate.py: its parser takes all but a clear no for yes. Fractions; positive class yes.
+    """As POPE's evaluate.py: its parser reads everything but a clear no as yes. Fractions; positive class yes.
 
-    The original pairs answers and questions by their order in the files, here they are paired by id. With no
-    true positive it stops with a ZeroDivisionError once the counts are printed: accuracy, precision, recall
-    and F1 are undefined then.
+    The original pairs answers and questions by their order in the files; here they are paired by id. With no
+    true positive it stops with a ZeroDivisionError after the counts are printed: accuracy, precision, recall
+    and F1 are then undefined.
     """
     return by_category(
         answers, lambda some: official_figures([a.text for a in some], [str(gold_verdict(a)) for a in some])
@@ -174,7 +174,7 @@ def official(answers: Sequence[Answer]) -> Figures:
 
 
 def official_figures(said: Sequence[str], labels: Sequence[str]) -> dict[str, float | None]:
-    """Counts and figures of texts against labels, of which any but "no" is yes.
+    """Counts and figures of texts against labels; any text other than "no" is yes.
 
     As in the original, the longer list is cut to the shorter, but yes_ratio is over all texts.
     """
@@ -197,7 +197,7 @@ def lmms_eval(answers: Sequence[Answer]) -> Figures:
     """As lmms-eval's POPE task: only the bare word counts, "Yes." doesn't. Fractions; positive class yes.
 
     An answer that isn't the bare word is wrong for the accuracy, and in no denominator of precision and
-    recall; 0/0 is 0. The original's yes_ratio is the share of yes among the labels, and so it is here.
+    recall; 0/0 is 0. The original's yes_ratio is the fraction of yes among the labels, and so it is here.
     """
 
     def figures(some: Sequence[Answer]) -> Figures:
@@ -216,9 +216,9 @@ def lmms_eval(answers: Sequence[Answer]) -> Figures:
 
 
 def vlmevalkit(answers: Sequence[Answer]) -> Figures:
-    """As VLMEvalKit's POPE without a judge model: one of the words yes and no. Per cent; positive class yes.
+    """As VLMEvalKit's POPE without a judge model: exactly one of the words yes and no. Per cent; positive class yes.
 
-    Overall, as the original names it, is F1. An answer with both words or neither is wrong for the accuracy,
+    Overall, as the original calls it, is F1. An answer with both words or neither is wrong for the accuracy,
     and a no for precision and recall; 0/0 is 0.
     """
 
@@ -237,9 +237,9 @@ def vlmevalkit(answers: Sequence[Answer]) -> Figures:
 
 
 def strict(answers: Sequence[Answer]) -> Figures:
-    """This harness's own reading: an answer that can't be read as one option is wrong, and neither yes nor no.
+    """Our own variant: an answer that can't be read as one option is wrong, and neither yes nor no.
 
-    Fractions; positive class yes; 0/0 is undefined. Denominators hold all questions: an unread answer to a
-    question whose answer is yes lowers the recall. `unread` is the share of such answers.
+    Fractions; positive class yes; 0/0 is undefined. Denominators include all questions: an unread answer to a
+    question whose answer is yes lowers the recall. `unread` is the fraction of such answers.
     """
     return by_category(answers, lambda some: strict_figures(some, "yes"), "pooled")

@@ -1,9 +1,9 @@
-"""SugarCrepe (Hsieh et al. 2023): which of two captions, one word or phrase apart, is true of the image?
+"""SugarCrepe (Hsieh et al. 2023): which of two captions that differ in a word or phrase is true of the image?
 
 Published layout under `data_dir`: seven files like `add_att.json` (an object by number, each with filename,
 caption and negative_caption) and the folder `val2017` of COCO's validation images. A pair becomes a question
-with two options, in an order that its id decides, so that the letter says nothing. The real files are read
-in the tests; COCO's images were not at hand.
+with two options, in an order that is derived from its id, so that the letter says nothing. The tests read the real
+files; COCO's images were not available.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""VERITE (Papadopoulos et al. 2024): does a caption tell what the image shows, and of that event?
+"""VERITE (Papadopoulos et al. 2024): does a caption describe what the image shows, and the same event?
 
 Published layout under `data_dir`: `VERITE.csv` (columns: a number without a name, caption, image_path, label)
-and the folder `images` that its paths lead to (the repository has the links to collect them from). Three
+and the folder `images` that its paths refer to (the repository has the links to download them). Three
 labels: true, miscaptioned (the true image, a wrong caption) and out-of-context (the true caption, another
-image). The real annotation file is read in the tests; its 663 images were not at hand.
+image). The tests read the real annotation file; its 663 images were not available.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class VERITE(Benchmark):
     """1,001 pairs of caption and image about 338 events; `group` is the event."""
 
     form: Literal["three_way", "binary"] = "three_way"
-    """three_way: the label is asked for. binary: only whether the pair is truthful."""
+    """three_way: predict the label. binary: only whether the pair is truthful."""
 
     name: ClassVar[str] = "verite"
     task: ClassVar[Literal["hallucination", "factuality"]] = "factuality"
@@ -76,7 +76,7 @@ class VERITE(Benchmark):
 
 
 def official(answers: Sequence[Answer]) -> Figures:
-    """Accuracy over all pairs, and where only true pairs and those of one other label are looked at.
+    """Accuracy over all pairs, and over the true pairs together with those of one other label.
 
     The paper reports the two restricted figures (there as True vs OOC, True vs MC) for binary detectors and the
     first for multiclass ones.

@@ -1,8 +1,8 @@
-"""The contract between the harness and what plugs into it: benchmarks and methods.
+"""The contract between the harness and its plugins: benchmarks and methods.
 
-A benchmark yields `Example`s; a method lays out `Stage`s and gives the loss of a `Step`. Both are small
+A benchmark yields `Example`s. A method defines its `Stage`s and computes the loss of a `Step`. Both are small
 frozen dataclasses whose fields are their settings. Everything else (devices, batches, optimizers,
-checkpoints, evaluation, billing) belongs to the harness. This module imports no torch.
+checkpoints, evaluation, cost) belongs to the harness. This module doesn't import torch.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ __all__ = [
 
 Split = Literal["train", "validation", "test", "ood"]
 ImageSource = Path | bytes | Callable[[], Image.Image]
-"""A file, encoded bytes, or a picklable callable that draws the image when asked.
+"""A file, encoded bytes, or a picklable callable that draws the image when it is called.
 
-A callable that reads a file says so with an attribute `path`: it is then looked for beforehand."""
+A callable that reads a file should have an attribute `path`; the harness then checks beforehand that it exists."""
 
 
 # ---------------------------------------------------------------------------------------------- data
@@ -58,11 +58,11 @@ A callable that reads a file says so with an attribute `path`: it is then looked
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One question with options about one image.
+    """One question about one image, with answer options.
 
     `id` is unique in its split. `group` names the image, or the set of images that belong together: the
-    unit of clustered statistics. `claim` is the caption or claim under judgement, `context` a text that
-    comes with it (empty: none). `gold` indexes `options`. `extra` holds what only the benchmark's own
+    unit of clustered statistics. `claim` is the caption or claim to be judged, `context` a text that
+    comes with it (empty: none). `gold` is an index into `options`. `extra` holds data that only the benchmark's own
     protocols read.
     """
 
@@ -78,7 +78,7 @@ class Example:
     context: str = ""
     extra: Mapping[str, Any] | None = None
     claim_label: str = "Claim"
-    """What the prompt calls `claim`."""
+    """The label of `claim` in the prompt."""
     judged: InitVar[str | None] = None
     """Deprecated: the former name of `claim_label`."""
 
@@ -88,7 +88,7 @@ class Example:
             object.__setattr__(self, "claim_label", judged)
 
     def prompt(self) -> str:
-        """The text beside the image that every model is asked with: question, context, claim, options."""
+        """The text that every model gets with the image: question, context, claim, options."""
         lines = [self.question]
         if self.context:
             lines.append(f"Context: {self.context}")
@@ -98,7 +98,7 @@ class Example:
         return "\n".join([*lines, "Answer with the letter."])
 
     def load_image(self) -> Image.Image:
-        """The image as RGB. Raises `DataError`, naming the example, when it is missing or broken."""
+        """The image as RGB. Raises `DataError` with the example's id if it is missing or broken."""
         try:
             if isinstance(self.image, Path):
                 with Image.open(self.image) as file:
@@ -121,10 +121,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A scored example as a protocol sees it: what was asked, what was right, what was answered.
+    """A scored example as a protocol sees it: the question, the right answer, the model's answer.
 
-    `text` is the answer as it was given: the chosen option's text where options were scored, the raw text
-    where a model wrote freely. `chosen` indexes `options`; -1: the text could not be read as one of them.
+    `text` is the answer as it was given: the chosen option's text if options were scored, the raw text
+    if a model generated text. `chosen` is an index into `options`; -1: the text could not be read as an option.
     """
 
     id: str
@@ -138,7 +138,7 @@ class Answer:
 
 
 Figures = Mapping[str, float | None]
-"""What a protocol computes, by name. None: undefined for these answers, as its original leaves it."""
+"""The figures of a protocol, by name. None: undefined for these answers, as in the original code."""
 Scorer = Callable[[Sequence[Answer]], Figures]
 """A scoring protocol. Its docstring says where its original is, what it does, and when it has no figure."""
 
@@ -147,7 +147,7 @@ Scorer = Callable[[Sequence[Answer]], Figures]
 class Benchmark:
     """A task with its data. Subclass it as a frozen dataclass: the fields are the benchmark's settings.
 
-    `revision` changes whenever the examples or their scoring would: it is part of every run's identity.
+    `revision` must change whenever the examples or their scoring change: it is part of every run's identity.
     `data_dir` is the folder of the published files (None for a generated benchmark).
     """
 
@@ -161,29 +161,29 @@ class Benchmark:
     citation: ClassVar[str]
     homepage: ClassVar[str] = ""
     obtain: ClassVar[str] = ""
-    """How to get the published files, and how they must lie in `data_dir`."""
+    """How to get the published files, and how they must be arranged in `data_dir`."""
     positive: ClassVar[str] = ""
-    """The option that precision, recall and F1 of the protocols are about (empty: none)."""
+    """The positive option for the protocols' precision, recall and F1 (empty: none)."""
     published: ClassVar[Mapping[str, int]] = {}
-    """Sizes of the published splits, where the data aren't at hand to be counted."""
+    """Sizes of the published splits, for use when the data can't be counted."""
     needs_data_dir: ClassVar[bool] = False
     unanswered: ClassVar[Mapping[str, Literal["left out", "wrong"]]] = {}
-    """Protocols that score a part of the answers, and what becomes of the rest. The others need all."""
+    """Protocols that can score a subset of the answers, and how they treat the missing ones. The others need all."""
 
     def load(self, split: Split) -> Iterable[Example]:
-        """The examples of a split in a fixed order; images stay unread. Raises `DataError`."""
+        """The examples of a split in a fixed order. Images aren't read yet. Raises `DataError`."""
         raise NotImplementedError
 
     def protocols(self) -> Mapping[str, Scorer]:
-        """Named scoring protocols beside the harness's own metrics: each gives figures by name."""
+        """Named scoring protocols besides the harness's own metrics. Each gives figures by name."""
         return {}
 
     def asked(self, protocol: str, example: Example) -> bool:
-        """Whether the protocol's original asks this example at all; an answer to another one isn't needed."""
+        """Whether the protocol's original uses this example. If not, it needs no answer to it."""
         return True
 
     def names(self, example: Example) -> Sequence[str]:
-        """The names under which a file of predictions may answer the example. One may stand for several."""
+        """The names that a file of predictions may use for the example. One name may stand for several examples."""
         return (example.id,)
 
 
@@ -192,7 +192,7 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class From:
-    """Weights of `role` as the earlier stage `stage` left them (its best by validation)."""
+    """The weights of `role` at the end of the earlier stage `stage` (the best ones on validation)."""
 
     stage: str
     role: str
@@ -208,11 +208,11 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the training: who takes part, and for how much of the student budget.
+    """A part of the training: its roles, and its share of the student budget.
 
-    `share` is the part of the run's `train.examples` that this stage spends. A run's student budget is
-    the sum over the stages in which the student role (`Method.student`) learns, and must be 1; stages
-    that only ready a teacher (`share` counted in the same unit) are billed but not part of that sum.
+    `share` is the fraction of the run's `train.examples` that this stage uses. A run's student budget is
+    the sum over the stages in which the student role (`Method.student`) learns, and must be 1. Stages
+    that only prepare a teacher (their `share` has the same unit) are billed, but not part of that sum.
     """
 
     name: str
@@ -221,20 +221,20 @@ class Stage:
 
 
 Need = Literal["hidden", "vision", "vocab"]
-"""What a forward pass can give beside the option logits; see `Step`."""
+"""What a forward pass can return besides the option logits; see `Step`."""
 
 View = Literal["first", "second"]
-"""The batch as `Method.augment` gave it, or its examples once more through `Method.second_view`."""
+"""first: the batch from `Method.augment`. second: the same examples passed through `Method.second_view`."""
 
 
 class Step(Protocol):
-    """What a method sees of one training step. B examples, K options (the widest of the batch).
+    """What a method sees of one training step: B examples, K options (the largest number in the batch).
 
-    `labels_b` int64 (B,). `progress` runs from 0 to 1 within the stage. Absent options of an example
-    that has fewer than K carry a logit of -1e4: their probability is 0 and their log finite.
+    `labels_b` int64 (B,). `progress` runs from 0 to 1 within the stage. If an example has fewer than K
+    options, the missing ones have a logit of -1e4: their probability is 0 and their log is finite.
 
-    A role is forwarded when it is first asked for, once a view; what is asked after that comes from the same
-    pass. Everything given is float32, and not to be changed in place. Each rank must ask for the same.
+    A role's forward pass runs when it is first needed, once per view; later calls use the same pass. All
+    returned tensors are float32 and must not be changed in place. Every rank must make the same calls.
     """
 
     @property
@@ -258,12 +258,12 @@ class Step(Protocol):
     def forward(self, role: str, view: View = "first") -> Tensor:
         """Option logits (B, K) at the answer position; without gradient for a frozen role.
 
-        A second call for the same role and view returns the same tensor and is not billed again.
+        A second call with the same role and view returns the same tensor and is not billed again.
         """
         ...
 
     def hidden(self, role: str, view: View = "first") -> Tensor:
-        """What the output layer reads at the answer position (B, d). `Method.needs` must declare `hidden`."""
+        """The input of the output layer at the answer position (B, d). `Method.needs` must declare `hidden`."""
         ...
 
     def vision(self, role: str, view: View = "first") -> Tensor:
@@ -273,12 +273,12 @@ class Step(Protocol):
     def vocab(self, role: str, view: View = "first") -> Tensor:
         """Logits of all V tokens of the tokenizer at the answer position (B, V). Must be declared: `vocab`.
 
-        A stage whose method declares it is refused unless its models number their tokens alike.
+        A stage whose method declares it is refused unless its models use the same token ids.
         """
         ...
 
     def adapt(self, role: str, inputs: Tensor) -> Tensor:
-        """`inputs` through the role's module of `Method.adapters`, which learns with the role."""
+        """`inputs` passed through the role's module from `Method.adapters`, which learns with the role."""
         ...
 
 
@@ -288,10 +288,10 @@ Ladder = Sequence[str]
 
 @dataclass(frozen=True)
 class Method:
-    """A way to train (and question) a student. Subclass it as a frozen dataclass of settings.
+    """A way to train (and query) a student. Subclass it as a frozen dataclass of settings.
 
-    Stages are data: the harness checks, prices and resumes them. Override `stages` and `loss`, and, if
-    the method needs them, the others, which have defaults.
+    Stages are data: the harness checks them, estimates their cost and resumes them. Override `stages` and `loss`,
+    and the other functions if the method needs them; they have defaults.
     """
 
     name: ClassVar[str]
@@ -300,57 +300,57 @@ class Method:
     student: ClassVar[str] = "student"
     """The role that is evaluated at the end."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
-    """Further names under which the method is offered, each with the settings that it stands for."""
+    """Further names of the method, each with the settings that it stands for."""
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
-    """Variants that show what the method's parts are worth: a name, and the settings that differ."""
+    """Variants that show the contribution of the method's parts: a name, and the settings that differ."""
 
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
-        """The stages for this ladder and this student rung. None at all: the rung is scored untrained.
+        """The stages for this ladder and this student rung. If there are none, the rung is scored untrained.
 
-        Raises `ConfigError` when the ladder has no fitting rung.
+        Raises `ConfigError` if the ladder has no suitable rung.
         """
         raise NotImplementedError
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
-        """For each trainable role its named loss terms, each (B,), one number an example, to be summed."""
+        """The named loss terms of each trainable role, each (B,), one number per example. They are added up."""
         raise NotImplementedError
 
     def needs(self, stage: str) -> frozenset[Need]:
-        """What `loss` asks a step of this stage beside option logits. Default: nothing."""
+        """What `loss` needs from a step of this stage besides option logits. Default: nothing."""
         return frozenset()
 
     def stage_settings(self, stage: str) -> Collection[str] | None:
-        """The settings that training in this stage depends on, for a stage that only readies a teacher.
+        """The settings that training in this stage depends on, for a stage that only prepares a teacher.
 
-        The harness trains such a stage with all other settings at their defaults, so that runs which differ in
-        those alone can share its outcome (`train.cache`). Default: None, it depends on all of them.
+        The harness trains such a stage with all other settings at their defaults. Runs that differ only in those
+        can then share its result (`train.cache`). Default: None, it depends on all of them.
         """
         return None
 
     def adapters(self, stage: str, widths: Mapping[str, int]) -> Mapping[str, nn.Module]:
-        """For each learner that needs one a module that learns with it in this stage, for `Step.adapt`.
+        """For each learner that needs one, a module that learns with it in this stage; used by `Step.adapt`.
 
-        `widths` are the sizes d of the roles' hidden states and visual tokens. The weights start from the
-        run's seed, are billed with the role, and end with the stage. Default: none.
+        `widths` are the sizes d of the roles' hidden states and visual tokens. The modules are initialized from the
+        run's seed, billed with the role, and dropped at the end of the stage. Default: none.
         """
         return {}
 
     def augment(self, example: Example, rng: random.Random) -> Example:
-        """The training example as this step shows it (every role sees the same). Default: unchanged."""
+        """The training example as it is used in this step (the same for every role). Default: unchanged."""
         return example
 
     def second_view(self, example: Example, rng: random.Random) -> Example:
-        """What `augment` gave, in another form with the same options at the same letters: the `second` view."""
+        """A variant of `augment`'s result with the same options at the same letters: the `second` view."""
         return example
 
     def views(self, example: Example) -> Sequence[Example]:
-        """The forms in which the student is asked at test time. Default: as it stands, once."""
+        """The variants of the example that the student answers at test time. Default: the example itself."""
         return (example,)
 
     def fuse(self, example: Example, scores_vk: np.ndarray) -> np.ndarray:
-        """One score an option (K,) from the V views' log-probabilities (V, K), in each view's own order.
+        """One score per option (K,) from the V views' log-probabilities (V, K), in each view's own option order.
 
-        The largest score is the answer. Default: the first view's.
+        The option with the largest score is the answer. Default: the scores of the first view.
         """
         scores: np.ndarray = scores_vk[0]
         return scores

@@ -15,29 +15,30 @@ from harness.errors import ConfigError, near
 T = TypeVar("T", bound="Settings")
 
 Storage = Literal["fp32", "bf16", "nf4"]
-"""How weights that don't learn are kept: float32, bfloat16, or four bits (see harness.models.quantization)."""
+"""How weights that don't learn are stored: float32, bfloat16 or four bits (see harness.models.quantization)."""
 
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
-"""A folder by its whole path: a run's workers have another working directory."""
+"""A folder as an absolute path, because a run's workers have another working directory."""
 
 
 class Settings(BaseModel):
-    """Base of all settings: immutable, unknown keys refused."""
+    """Base of all settings: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class LoraSettings(Settings):
-    """Low-rank adapters in a learner, whose own weights then stay as they are (see harness.models.lora)."""
+    """Low-rank adapters in a learner. The learner's own weights are then frozen (see harness.models.lora)."""
 
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0)
-    """Adapters count alpha / rank times."""
+    """The adapters' output is scaled by alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: tuple[str, ...] = ("all",)
-    """The layers that get one, by the last part of their names, like q_proj; all: every linear one but the output's."""
+    """The layers that get an adapter, by the last part of their names (like q_proj). all: every linear layer except the
+    output layer."""
     weights: Storage = "fp32"
-    """How the learner's own weights are kept. nf4: QLoRA (arXiv 2305.14314)."""
+    """How the learner's own weights are stored. nf4: QLoRA (arXiv 2305.14314)."""
 
 
 class TrainConfig(Settings):
@@ -46,62 +47,62 @@ class TrainConfig(Settings):
     examples: int = Field(4096, ge=1)
     """The student budget: examples (with repeats) that the student learns from, over all its stages."""
     batch_size: int = Field(32, ge=1)
-    """Examples an optimizer step, over all workers."""
+    """Examples per optimizer step, over all workers."""
     micro_batch_size: int = Field(0, ge=0)
-    """Examples a forward pass of one worker; 0: the worker's whole part of the batch."""
+    """Examples per forward pass of one worker. 0: the worker's full share of the batch."""
     questions_per_image: int = Field(1, ge=1)
-    """So many questions of one image stand together in the training order. This changes which examples share a batch:
-    runs with different values see the examples in different orders, and don't compare methods alone."""
+    """The number of questions about one image that are adjacent in the training order. It changes which examples share
+    a batch: between runs with different values the order of the examples differs too, not only the method."""
     share_prefix: bool = True
-    """With `questions_per_image` above 1 those of a forward pass share their image and the common beginning of their
-    prompts, where the model allows that (see harness.models.shared_prefix): the same losses and gradients but for
-    rounding. Off: each question passes by itself."""
+    """With `questions_per_image` above 1, the questions of a forward pass share their image and the common beginning of
+    their prompts, where the model allows that (see harness.models.shared_prefix). Losses and gradients are the same up
+    to rounding. Off: each question is passed separately."""
     lr: float = Field(5e-4, gt=0)
     """Peak learning rate (AdamW, linear warm-up, cosine to 0 in each stage)."""
     lr_by_rung: dict[str, float] = {}
-    """Peak learning rate of single rungs, where it differs from `lr`."""
+    """Peak learning rate of single rungs, if it differs from `lr`."""
     warmup: float = Field(0.1, ge=0, le=1)
-    """Share of a stage's steps in which the learning rate rises."""
+    """Fraction of a stage's steps in which the learning rate rises."""
     weight_decay: float = Field(0.01, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: matrix products in bfloat16 (autocast), weights, losses and optimizer in float32. Worth it where the
-    hardware has it."""
+    """bf16: matrix products in bfloat16 (autocast); weights, losses and optimizer in float32. Useful where the hardware
+    supports it."""
     precision_by_rung: dict[str, Literal["fp32", "bf16"]] = {}
-    """Precision of single rungs, where it differs from `precision`."""
+    """Precision of single rungs, if it differs from `precision`."""
     lora: LoraSettings | None = None
-    """Learners train low-rank adapters instead of all their weights: for a rung that doesn't fit otherwise."""
+    """Learners train low-rank adapters instead of all their weights: for a rung that doesn't fit in memory in full."""
     lora_by_rung: dict[str, LoraSettings] = {}
-    """The same of single rungs, where it differs from `lora`."""
+    """Adapters of single rungs, if they differ from `lora`."""
     frozen_weights: Storage = "fp32"
-    """How models that don't learn in a stage are kept: in bf16 they take half the memory, in nf4 a seventh."""
+    """How models that don't learn in a stage are stored. bf16 takes half the memory, nf4 a seventh."""
     gradient_checkpointing: bool = False
-    """Learners keep only what goes into each layer, and compute the rest anew in the backward pass: less memory, a
-    third more work."""
+    """Learners store only the input of each layer and compute the rest again in the backward pass: less memory, a third
+    more compute."""
     cache: Literal["auto", "off"] = "off"
-    """auto: a frozen model answers an example once, where its step shows it unchanged, and the runs of a store share
-    such answers and the stages that only ready a teacher (see harness.train.teacher_cache)."""
+    """auto: a frozen model answers an example only once if the example is unchanged in each step. The runs of a store
+    share these answers, and the stages that only prepare a teacher (see harness.train.teacher_cache)."""
     clip: float = Field(1.0, gt=0)
-    """Largest gradient norm of a role."""
+    """Largest gradient norm of a role; larger gradients are clipped."""
     validations: int = Field(4, ge=1)
-    """Validations a stage, evenly spaced; a checkpoint is written at each, the best weights are kept."""
+    """Validations per stage, evenly spaced. Each one writes a checkpoint; the best weights are used in the end."""
     validation_examples: int = Field(300, ge=1)
-    """At most so many validation examples are scored while training."""
+    """The largest number of validation examples that are scored during training."""
 
     @property
     def shares(self) -> bool:
-        """Whether questions of one image are to share it in training."""
+        """Whether questions about one image share its forward pass in training."""
         return self.share_prefix and self.questions_per_image > 1
 
     def precision_of(self, rung: str) -> str:
-        """The precision in which a rung computes."""
+        """The precision that a rung computes in."""
         return self.precision_by_rung.get(rung, self.precision)
 
     def lora_of(self, rung: str) -> LoraSettings | None:
-        """The adapters that a rung learns with; None: it trains all its weights."""
+        """The adapters of a rung that learns; None: it trains all its weights."""
         return self.lora_by_rung.get(rung, self.lora)
 
     def storage_of(self, rung: str, learns: bool) -> Storage:
-        """How a rung's own weights are kept in a role."""
+        """How a rung's own weights are stored in a role."""
         if not learns:
             return self.frozen_weights
         lora = self.lora_of(rung)
@@ -111,7 +112,7 @@ class TrainConfig(Settings):
     def _computes_as_it_keeps(self) -> TrainConfig:
         kept = [lora.weights for lora in (self.lora, *self.lora_by_rung.values()) if lora]
         if "bf16" in (self.frozen_weights, *kept) and "fp32" in (self.precision, *self.precision_by_rung.values()):
-            raise ValueError("weights kept in bf16 need precision = 'bf16', in which they are used")
+            raise ValueError("weights stored in bf16 need precision = 'bf16'")
         return self
 
 
@@ -119,39 +120,40 @@ class EvaluateConfig(Settings):
     """How the trained student is scored."""
 
     splits: tuple[Split, ...] = ("validation", "test", "ood")
-    """Splits scored at the end, where the benchmark has them."""
+    """The splits that are scored at the end, if the benchmark has them."""
     batch_size: int = Field(64, ge=1)
     share_prefix: bool = True
-    """Questions of one image pass it and the beginning of their prompts through the model once, where the model
-    allows that (see harness.models.shared_prefix); off: each by itself."""
+    """Questions about one image share one forward pass of the image and of the beginning of their prompts, where the
+    model allows that (see harness.models.shared_prefix). Off: each question is passed separately."""
     resamples: int = Field(2000, ge=100)
-    """Bootstrap resamples behind the intervals."""
+    """Bootstrap resamples for the intervals."""
 
 
 class ClusterConfig(Settings):
-    """Where a run takes place. It is not part of the run's identity."""
+    """Where a run is executed. It is not part of the run's identity."""
 
     workers: int = Field(1, ge=0)
-    """Ray Train workers a run (DDP); 0: in this process, without Ray."""
+    """Ray Train workers per run (DDP). 0: in this process, without Ray."""
     cpus_per_worker: int = Field(1, ge=1)
     gpus_per_worker: int = Field(0, ge=0, le=1)
     min_workers: int | None = Field(None, ge=1)
-    """Elastic: with fewer nodes left a run goes on with as few workers as this, with more it grows again; its figures
-    stay those of `workers` but for rounding. None: it waits for a node that takes the lost one's place."""
+    """Elastic training: if nodes are lost, a run continues with no fewer workers than this, and grows again when there
+    are more. Its figures are those of `workers` up to rounding. None: it waits for a replacement of the lost node."""
     shard_above: int | None = Field(None, ge=0)
-    """A model of more parameters than this is cut over a run's workers (FSDP2): each holds its part of weights,
-    gradients and optimizer state. None: each worker holds every model whole (DDP)."""
+    """A model with more parameters than this is sharded over a run's workers (FSDP2): each worker holds a shard of the
+    weights, gradients and optimizer state. None: each worker holds every model in full (DDP)."""
     offload_frozen: bool = False
-    """Models that don't learn in a stage stay in the machine's memory and pass through the GPU a layer at a time: for a
-    teacher that doesn't fit beside its student. The same numbers, slower."""
+    """Models that don't learn in a stage stay in the machine's memory and pass through the GPU one layer at a time: for
+    a teacher that doesn't fit beside its student. The numbers are the same, but it is slower."""
     resources: dict[str, PositiveFloat] = {}
-    """What else a worker takes from its node, as Ray names it: memory (bytes), "accelerator_type:H100" (0.001), ..."""
+    """Other resources that a worker needs, as Ray names them: memory (bytes), "accelerator_type:H100" (0.001), ..."""
     placement: Literal["PACK", "SPREAD"] = "PACK"
-    """Workers on few nodes, or on many."""
+    """PACK: workers on few nodes; SPREAD: on many."""
     max_failures: int = Field(2, ge=0)
-    """How many times a run may lose a worker before it counts as failed."""
+    """How many times a run may lose a worker before it fails."""
     cache_gib: float = Field(20.0, gt=0)
-    """Room for what the runs of a store share (`train.cache`); what was used longest ago goes first."""
+    """Size limit of the cache that the runs of a store share (`train.cache`). Least recently used entries are deleted
+    first."""
 
     @model_validator(mode="after")
     def _checked(self) -> ClusterConfig:
@@ -161,14 +163,14 @@ class ClusterConfig(Settings):
 
 
 class TrackConfig(Settings):
-    """What is written for trackers, beside the store. It is not part of the run's identity."""
+    """What is written for trackers, besides the store. It is not part of the run's identity."""
 
     tensorboard: Folder | None = None
-    """A folder for TensorBoard's event files, a folder a run in it."""
+    """A folder for TensorBoard's event files, with one subfolder per run."""
     mlflow: str | None = None
-    """The address of an MLflow tracking server, e.g. http://host:5000; runs go to its experiment `hkdbench`."""
+    """The address of an MLflow tracking server, e.g. http://host:5000. Runs go to its experiment `hkdbench`."""
     wandb: str | None = None
-    """A project of Weights & Biases; `wandb login` or its environment variables say whose."""
+    """A project of Weights & Biases. `wandb login` or its environment variables set the account."""
 
 
 class RungConfig(Settings):
@@ -179,11 +181,11 @@ class RungConfig(Settings):
     """A local folder in `save_pretrained` layout, or a hub id."""
     revision: str | None = None
     attention: str | None = None
-    """The implementation of attention, as transformers names it; None: its own choice."""
+    """The attention implementation, by its name in transformers; None: the default of transformers."""
 
 
 class RunConfig(Settings):
-    """One run: a method trains a student of a ladder for a benchmark, from one seed."""
+    """One run: a method trains one student of a ladder on one benchmark, with one seed."""
 
     method: str
     settings: dict[str, Any] = {}
@@ -191,9 +193,9 @@ class RunConfig(Settings):
     benchmark_settings: dict[str, Any] = {}
     data_dir: Folder | None = None
     skip_missing: bool = False
-    """Go on without the examples whose image file is missing; how many they are is in the record."""
+    """Continue without the examples whose image file is missing. The record says how many they are."""
     train_on: str | None = None
-    """Another benchmark, whose train and validation splits the run learns from; it is still scored on `benchmark`."""
+    """Another benchmark, whose train and validation splits the run learns from. It is still scored on `benchmark`."""
     train_on_settings: dict[str, Any] = {}
     train_on_data_dir: Folder | None = None
     ladder: str | tuple[RungConfig, ...] = "tiny"
@@ -206,17 +208,17 @@ class RunConfig(Settings):
     tags: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     save_student: bool = False
-    """Keep the trained student beside the record, in `save_pretrained` layout."""
+    """Store the trained student beside the record, in `save_pretrained` layout."""
     control: Literal["text_only", "shuffled_image"] | None = None
-    """Train and score without the images that belong to the questions (grey ones, or another group's): the run is
-    then a control, which says what the words alone give away."""
+    """Train and score without the images that belong to the questions (with grey images, or with another group's). The
+    run is then a control: it shows what can be answered from the text alone."""
 
 
 SAME_IN_A_SUITE = {
     "examples": "the student budget is the same for all runs of a suite",
     "questions_per_image": "all runs of a suite see the examples in one order",
 }
-"""What a line's training can't have otherwise, and why."""
+"""Training settings that a line can't change, and why."""
 
 
 class SuiteRun(Settings):
@@ -226,13 +228,13 @@ class SuiteRun(Settings):
     student: str = "S"
     settings: dict[str, Any] = {}
     train: dict[str, Any] = {}
-    """What this line's training has otherwise than the suite's, like its own tuned `lr`; not its budget or order."""
+    """The training settings in which this line differs from the suite, like its own tuned `lr`; not budget or order."""
     tags: tuple[str, ...] = ()
     control: Literal["text_only", "shuffled_image"] | None = None
 
 
 class ManyRuns(Settings):
-    """What the runs of a suite or of a sweep have in common."""
+    """The settings that the runs of a suite or of a sweep have in common."""
 
     benchmarks: tuple[str, ...] = Field(min_length=1)
     benchmark_settings: dict[str, dict[str, Any]] = {}
@@ -249,7 +251,7 @@ class ManyRuns(Settings):
     plugins: tuple[str, ...] = ()
 
     def shared(self, benchmark: str) -> dict[str, Any]:
-        """What a `RunConfig` on the benchmark takes over."""
+        """The settings of a `RunConfig` on this benchmark."""
         own = {"benchmark": benchmark, "benchmark_settings": self.benchmark_settings.get(benchmark, {})}
         names = ManyRuns.model_fields.keys() - {"benchmarks", "benchmark_settings"}
         return own | {name: getattr(self, name) for name in names}
@@ -263,7 +265,7 @@ class SuiteConfig(ManyRuns):
     runs: tuple[SuiteRun, ...] = Field(min_length=1)
 
     def run_configs(self) -> list[RunConfig]:
-        """One `RunConfig` a method, benchmark and seed; seeds outermost, so that early results are whole."""
+        """One `RunConfig` per method, benchmark and seed. Seeds vary slowest, so that early results are complete."""
         if unknown := set(self.benchmark_settings) - set(self.benchmarks):
             raise ConfigError(
                 f"benchmark_settings names {sorted(unknown)[0]!r}, which is not among the suite's "
@@ -295,7 +297,7 @@ class SuiteConfig(ManyRuns):
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The file as a table. Raises `ConfigError` naming the file, and the line where it isn't TOML."""
+    """The file as a table. Raises `ConfigError` with the file's name, and with the line if it isn't valid TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -307,7 +309,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def overlay(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """`table` with each `a.b=value` set; a value is read as TOML and, where it isn't, as a plain string."""
+    """`table` with each `a.b=value` set. A value is read as TOML or, if that fails, as a plain string."""
     result: dict[str, Any] = dict(table)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -322,7 +324,7 @@ def overlay(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]
 
 
 def put(table: dict[str, Any], name: str, value: Any, where: str) -> None:
-    """Set `a.b` in a table; the tables inside are copied, not changed. Raises `ConfigError` where one is a value."""
+    """Set `a.b` in a table. Inner tables are copied, not changed. Raises `ConfigError` if one of them is a value."""
     *parents, last = name.split(".")
     for parent in parents:
         child = table.get(parent, {})
@@ -333,7 +335,7 @@ def put(table: dict[str, Any], name: str, value: Any, where: str) -> None:
 
 
 def parse(model: type[T], table: Mapping[str, Any], source: str) -> T:
-    """`table` as a `model`. Raises `ConfigError` with one line that names every wrong setting."""
+    """`table` as a `model`. Raises `ConfigError` with one line that names every invalid setting."""
     try:
         return model.model_validate(table)
     except ValidationError as error:
@@ -341,9 +343,9 @@ def parse(model: type[T], table: Mapping[str, Any], source: str) -> T:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The validation error in words: setting, value, what was expected; near names for an unknown one."""
+    """The validation error as text: setting, value, what was expected; similar names for an unknown setting."""
     items = error.errors()
-    # A wrong item of a list also makes the list "too short": what its parts say is enough.
+    # An invalid item of a list also makes the list "too short": the errors of its items are enough.
     deeper = {item["loc"][:n] for item in items for n in range(len(item["loc"]))}
     return "; ".join(_explain_one(dict(item), model) for item in items if item["loc"] not in deeper)
 
@@ -364,7 +366,7 @@ def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
         field = model.model_fields.get(part)
         if field is None:
             continue
-        # The model itself, or that of a tuple's items, of a union's member, ...
+        # The model itself, or the model of a tuple's items, of a union's member, ...
         for inner in (field.annotation, *_inside(field.annotation)):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
                 model = inner

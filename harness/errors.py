@@ -1,4 +1,4 @@
-"""Errors that a user can mend. The CLI prints their text in one line and exits with 2."""
+"""Errors that a user can fix. The CLI prints their text in one line and exits with 2."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """The user asked for what can't be done: the text says the value, what was expected and the mend."""
+    """The user asked for something that can't be done. The text says the value, what was expected and how to fix it."""
 
 
 class ConfigError(UserError, ValueError):
@@ -16,7 +16,7 @@ class ConfigError(UserError, ValueError):
 
 
 class DataError(UserError, ValueError):
-    """A benchmark's files are missing, damaged or contradict themselves."""
+    """A benchmark's files are missing, damaged or inconsistent."""
 
 
 class ModelError(UserError, ValueError):
@@ -28,7 +28,7 @@ class StoreError(UserError, OSError):
 
 
 class TrainingError(RuntimeError):
-    """A method broke the contract or the numbers broke down; says where, and what to change."""
+    """A method broke the contract, or the numbers became invalid. The text says where, and what to change."""
 
     def __init__(self, message: str, stage: str, step: int) -> None:
         super().__init__(message)
@@ -50,7 +50,7 @@ class StepLocation:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: `did you mean 'x'?` and the list of what there is."""
+    """A hint for an unknown name: `did you mean 'x'?` and the list of known names."""
     known = sorted(known)
     close = get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
@@ -58,5 +58,5 @@ def near(name: str, known: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, cut to 300 characters; its type where it has none."""
+    """The first line of an error's text, cut to 300 characters, or the error's type if it has no text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

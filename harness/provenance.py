@@ -51,7 +51,7 @@ def static() -> dict[str, Any]:
 
 
 def package() -> str:
-    """This distribution with its version."""
+    """The name and version of this distribution."""
     return f"hkdbench {harness.__version__}"
 
 
@@ -79,7 +79,7 @@ def _versions() -> dict[str, str]:
 
 
 def _git() -> tuple[str | None, bool | None]:
-    """Commit and dirty flag of the checkout that this code runs from; None where it is installed."""
+    """Commit and dirty flag of the checkout that this code runs from; None if it is installed."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None, None
@@ -103,7 +103,7 @@ def _processor() -> str:
 
 
 def reset_peak_memory() -> None:
-    """Start counting this process's peak memory anew, where the system can (Linux)."""
+    """Reset the counter of this process's peak memory, where the system supports it (Linux)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -128,7 +128,7 @@ OWN = ("methods", "benchmarks")
 
 
 def is_built_in(cls: type) -> bool:
-    """Whether a method or benchmark comes with this distribution: its numbers belong to `harness.versions.TRAINING`."""
+    """Whether a method or benchmark is part of this distribution: `harness.versions.TRAINING` covers its numbers."""
     top, path = cls.__module__.partition(".")[0], _source_file(cls.__module__)
     return top in OWN and path is not None and path.is_relative_to(Path(__file__).parents[1] / top)
 
@@ -139,11 +139,11 @@ def sources(classes: Mapping[str, type]) -> dict[str, str]:
 
 
 def source_digest(cls: type) -> str:
-    """sha256 over the source of a class: its file, its parents' and all that these import and that isn't installed.
+    """sha256 over the source of a class: its file, its base classes' files and all imports that aren't installed.
 
     Imports are followed through the package of the class, to files beside it and to all others that its author may
-    edit: what is in `site-packages` is followed in its own package only, Python's and the harness's own code never.
-    Raises `ConfigError` when there is no source file, and for an import that isn't the file beside it.
+    edit. Code in `site-packages` is followed only in its own package; Python's and the harness's own code never is.
+    Raises `ConfigError` if there is no source file, and if Python would import another file than the one beside it.
     """
     parents = [c.__module__ for c in cls.__mro__]
     tops = {name.partition(".")[0] for name in parents}
@@ -158,19 +158,19 @@ def source_digest(cls: type) -> str:
             continue
         if not own and _installed(path):
             continue
-        # A file plugin's module name holds its path; its digest mustn't.
+        # A file plugin's module name contains its path; its digest must not.
         key = path.stem if name.startswith("hkdbench_plugin_") else name
         if key not in files:
             files[key] = path.read_bytes()
             imported = _imports(name, path, files[key])
             _check_beside(name, path, imported)
-            package = [name.rpartition(".")[0]] if "." in name else []  # its __init__.py runs too
+            package = [name.rpartition(".")[0]] if "." in name else []  # its __init__.py is executed too
             waiting += [(found, found.partition(".")[0] in tops) for found in (*imported, *package)]
     return _digest(files)
 
 
 def _source_file(module: str) -> Path | None:
-    """The file of a module, without importing it if it isn't yet."""
+    """The file of a module, found without importing it."""
     loaded = sys.modules.get(module)
     if loaded is not None:
         file = getattr(loaded, "__file__", None)
@@ -194,19 +194,19 @@ def _source_file(module: str) -> Path | None:
 
 
 def _installed(path: Path) -> bool:
-    """Whether a file is Python's own or a package's that was installed, and so not edited between two runs."""
+    """Whether a file belongs to Python or to an installed package, and so isn't edited between two runs."""
     installed = {"site-packages", "dist-packages"} & set(path.parts)
     return bool(installed) or path.is_relative_to(sysconfig.get_path("stdlib"))
 
 
 def _check_beside(module: str, path: Path, imported: list[str]) -> None:
-    """A top-level module means the file beside it: Python may have found another of that name first."""
+    """Check that a top-level import means the file beside it: Python may find another module of that name first."""
     if "." in module or path.name == "__init__.py":
         return
     for top in dict.fromkeys(name.partition(".")[0] for name in imported):
         beside = [path.parent / f"{top}.py", path.parent / top / "__init__.py"]
         there = next((file for file in beside if file.is_file()), None)
-        if there is None or top == "harness" or top in sys.stdlib_module_names:  # Python's own are meant
+        if there is None or top == "harness" or top in sys.stdlib_module_names:  # the standard library is meant
             continue
         found = _source_file(top)
         if found is None or found.resolve() != there.resolve():
@@ -215,7 +215,7 @@ def _check_beside(module: str, path: Path, imported: list[str]) -> None:
 
 @lru_cache(maxsize=512)
 def _imports(module: str, path: Path, source: bytes) -> list[str]:
-    """The modules that a source imports by their whole names (names that are no module included)."""
+    """The modules that a source imports, by their full names (some of the names may not be modules)."""
     found: list[str] = []
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(source)):

@@ -1,7 +1,7 @@
 """The record of a run: one versioned, typed JSON document. It imports neither torch nor ray.
 
-A run's folder holds `record.json`, and for a finished run `predictions.parquet` (one row an example and
-split) and `history.parquet` (one row a logged value). Every number in `metrics` can be recomputed from
+A run's folder holds `record.json`, and for a finished run `predictions.parquet` (one row per example and
+split) and `history.parquet` (one row per logged value). Every number in `metrics` can be recomputed from
 the predictions.
 """
 
@@ -18,7 +18,7 @@ from harness.errors import first_line
 from harness.versions import SCORING, TRAINING
 
 SCHEMA_VERSION = 3
-"""Older records are lifted when they are read, see `parse_record`."""
+"""Older records are converted when they are read, see `parse_record`."""
 
 Status = Literal["done", "failed", "interrupted"]
 
@@ -28,7 +28,7 @@ class _Model(BaseModel):
 
 
 class Interval(_Model):
-    """An estimate with its 95 % interval. `low`/`high` are None where none can be had (a single group)."""
+    """An estimate with its 95 % interval. `low`/`high` are None if there is no interval (a single group)."""
 
     value: float
     low: float | None = None
@@ -36,7 +36,7 @@ class Interval(_Model):
 
 
 class RoleRecord(_Model):
-    """A role of a stage as it was run."""
+    """A role of a stage, as it was run."""
 
     weights: str
     """A rung's name, or `stage.role`."""
@@ -45,16 +45,16 @@ class RoleRecord(_Model):
 
 
 class Mix(_Model):
-    """How the models of a stage are compared, see `harness.models.vocabulary`."""
+    """What the losses of a stage compare its models over, see `harness.models.vocabulary`."""
 
     over: Literal["options", "vocabulary"]
     tokenizers: Literal["one", "several"]
     families: dict[str, str]
-    """By rung its `model_type`."""
+    """The `model_type` of each rung."""
     tokens: int | None = None
-    """Over the vocabulary: how many tokens there are."""
+    """With `vocab`: the number of tokens."""
     rows: dict[str, int] = {}
-    """Over the vocabulary: by rung the rows of its output layer; those beyond the tokens are cut off."""
+    """With `vocab`: the rows of each rung's output layer; rows beyond the tokens are cut off."""
 
 
 class StageRecord(_Model):
@@ -66,30 +66,30 @@ class StageRecord(_Model):
     examples: int
     roles: dict[str, RoleRecord]
     best: dict[str, float] = {}
-    """For each trainable role the validation accuracy of the weights that were kept."""
+    """The validation accuracy of each trainable role's best weights."""
     taken_over: bool = False
-    """Another run with the same cache had trained this very stage: nothing of it is billed here."""
+    """Another run with the same cache had already trained this stage: it isn't billed here."""
     mix: Mix | None = None
-    """None: all roles are of one rung, or an older record."""
+    """None: all roles use the same rung, or the record is older."""
 
 
 class RoleCost(_Model):
-    """What a role was billed, forward and backward, in training. FLOPs are estimates (see harness.models)."""
+    """What a role was billed in training, forward and backward. FLOPs are estimates (see harness.models)."""
 
     forwards: int = 0
     """Examples forwarded."""
     trained: int = 0
     """Examples with a backward pass."""
     recalled: int = 0
-    """Examples that a frozen model wasn't forwarded for, as its answer was known."""
+    """Examples that needed no forward pass of a frozen model, because its answer was cached."""
     shared: int = 0
-    """Examples whose answer came from another run with the same cache: that one was billed for them."""
+    """Examples whose answer came from another run with the same cache, which was billed for them."""
     flops: float = 0.0
     seconds: float = 0.0
 
 
 class Cost(_Model):
-    """What the run spent. `roles` are summed over the stages, keyed `stage.role`."""
+    """What the run spent. `roles` are summed over the stages, with keys `stage.role`."""
 
     roles: dict[str, RoleCost] = {}
     train_seconds: float = 0.0
@@ -98,35 +98,35 @@ class Cost(_Model):
     total_seconds: float = 0.0
     train_flops: float = 0.0
     test_forwards: int = 0
-    """Forwards of the student on the test split, views included."""
+    """Forward passes of the student on the test split, including all views."""
     peak_memory_bytes: int | None = None
 
 
 class Data(_Model):
-    """What the run saw of its benchmark."""
+    """The data of the benchmark that the run used."""
 
     revision: str
     fingerprint: str
-    """sha256 over ids, texts and golds of all splits that were read (and image bytes where read)."""
+    """sha256 over ids, texts and golds of all splits that were read (and over image bytes, where read)."""
     sizes: dict[str, int]
     options: list[str] | None = None
-    """The options, where every example has the same ones."""
+    """The options, if every example has the same ones."""
     skipped: dict[str, int] = {}
     """By split: examples left out because their image was missing."""
     leaks: dict[str, dict[str, int]] | None = None
-    """What splits share exactly, by pair (`train/test`) and kind (text, image, both): how many examples of the
-    second have a duplicate in the first. See `harness.data.leakage.exact`; None: not looked for."""
+    """Exact duplicates between splits, by pair (`train/test`) and kind (text, image, both): how many examples of the
+    second split have a duplicate in the first. See `harness.data.leakage.exact`; None: not checked."""
 
 
 class TrainedOn(_Model):
-    """The benchmark that a run learned from, where it isn't the one that it is scored on."""
+    """The benchmark that a run learned from, if it isn't the one that it is scored on."""
 
     benchmark: str
     settings: dict[str, Any]
     data: Data
     leaks: dict[str, dict[str, int]] | None = None
-    """As `Data.leaks`, between the splits learned from (the first of a pair) and those of the scored benchmark (the
-    second). None: not looked for."""
+    """As `Data.leaks`, between the splits that were learned from (first of a pair) and those of the scored benchmark
+    (second). None: not checked."""
 
 
 class Provenance(_Model):
@@ -134,14 +134,14 @@ class Provenance(_Model):
 
     package: str
     code: str
-    """sha256 over all of the harness's source files, to be read. (Schemas 1 and 2: over those that train, and the
+    """sha256 over all of the harness's source files, for information. (Schemas 1 and 2: over those that train, and the
     method's and benchmark's own.)"""
     training: int = TRAINING
     """`harness.versions.TRAINING` when the run was made. (Since schema 3.)"""
     scoring: int = SCORING
     """`harness.versions.SCORING` when the figures were computed. (Since schema 3.)"""
     sources: dict[str, str] = {}
-    """sha256 over the sources of the method and the benchmarks, by `method NAME` and `benchmark NAME`. (Since
+    """sha256 over the sources of the method and the benchmarks, with keys `method NAME` and `benchmark NAME`. (Since
     schema 3.)"""
     git_commit: str | None = None
     git_dirty: bool | None = None
@@ -151,24 +151,24 @@ class Provenance(_Model):
     finished: str
     workers: int = 0
     resumed: int = 0
-    """How many times the run was taken up again from a checkpoint."""
+    """How many times the run was resumed from a checkpoint."""
     imported: str | None = None
-    """The file whose answers these are, with its sha256, where they were made elsewhere."""
+    """If the answers were produced elsewhere: their file, with its sha256."""
 
 
 class RungCheck(_Model):
-    """What a rung showed of itself before training, see `harness.train.preflight`."""
+    """What was measured on a rung before training, see `harness.train.preflight`."""
 
     image_tokens: tuple[int, int]
-    """The fewest and the most of an example."""
+    """The smallest and the largest number per example."""
     longest: int
-    """Tokens of the longest prompt, the image's among them."""
+    """Tokens of the longest prompt, including the image's."""
     positions: int | None = None
-    """How many tokens the model was made for (None: its configuration doesn't say)."""
+    """The model's context length (None: its configuration doesn't say)."""
     repeat: float
-    """KL of the answer to one question, asked in two batches of different length: 0 but for rounding."""
+    """KL between the answers to one question in two batches of different length: 0 up to rounding."""
     shares_image: bool = False
-    """Whether training passes an image through the model once for its questions (`train.questions_per_image`)."""
+    """Whether questions about one image share its forward pass in training (`train.questions_per_image`)."""
 
 
 class Preflight(_Model):
@@ -178,9 +178,9 @@ class Preflight(_Model):
     seconds: float
     rungs: dict[str, RungCheck]
     losses: dict[str, float] = {}
-    """Means over the examples, by `stage.role.term`, before anything is learned."""
+    """Means over the examples before training, with keys `stage.role.term`."""
     memory_bytes: int
-    """What the weights and optimizers of the largest stage need."""
+    """Memory for the weights and optimizers of the largest stage."""
     memory_free: int | None = None
     warnings: list[str] = []
 
@@ -196,7 +196,7 @@ class Failure(_Model):
 
 
 class Checksums(_Model):
-    """Checksums, see `harness.store.checksums`. A record without them is from before there were any."""
+    """Checksums, see `harness.store.checksums`. Older records have none."""
 
     record: str
     """sha256 of record.json with this field left empty."""
@@ -205,23 +205,23 @@ class Checksums(_Model):
 
 
 class Received(_Model):
-    """received.json: the run came from elsewhere. It lies beside the record, which stays as it was."""
+    """received.json: the run was submitted from elsewhere. The file is beside the record, which stays unchanged."""
 
     time: str
     file: str
-    """The name of the file that it came in."""
+    """The name of the submitted file."""
     sha256: str
-    """Of that file."""
+    """The sha256 of the submitted file."""
 
 
 class Record(_Model):
-    """Everything about one run but its predictions and history."""
+    """Everything about one run except its predictions and history."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
     kind: Literal["run", "control", "robustness"] = "run"
-    """`control`: what can be scored without a model (majority, random, ...) or without the image (text_only, ...).
-    `robustness`: a run's student asked again in other ways, see `harness.evaluation.robustness`; it is never ranked."""
+    """`control`: a score without a model (majority, random, ...) or without the image (text_only, ...).
+    `robustness`: a run's student under changed conditions, see `harness.evaluation.robustness`; it is never ranked."""
     status: Status
     benchmark: str
     task: str
@@ -236,10 +236,10 @@ class Record(_Model):
     seed: int
     tags: list[str] = []
     config: dict[str, Any] = {}
-    """The whole canonical run configuration: feeding it back gives the same run. A control has the parts that
+    """The full canonical run configuration: using it again gives the same run. A control has only the parts that
     its figures depend on."""
     identity: dict[str, Any] = {}
-    """What the run id is the hash of (see `harness.planning.plan.Plan`); empty for controls and older records."""
+    """The data that the run id is a hash of (see `harness.planning.plan.Plan`); empty for controls and old records."""
     stages: list[StageRecord] = []
     metrics: dict[str, dict[str, Interval]] = {}
     """By split (validation, test, ood), then by metric: accuracy, macro_f1, micro_f1, and
@@ -248,7 +248,7 @@ class Record(_Model):
     trained_on: TrainedOn | None = None
     cost: Cost = Cost()
     preflight: Preflight | None = None
-    """None: nothing was trained or asked here, or an older record."""
+    """None: nothing was trained or predicted here, or the record is older."""
     provenance: Provenance
     error: Failure | None = None
     seal: Checksums | None = None
@@ -263,22 +263,22 @@ _VERSION = re.compile(r'"schema_version":\s*(\d+)')
 
 
 def _budget(raw: Raw) -> Raw:
-    """1 to 2: the budget, which stood only in the configuration, got a field of its own."""
+    """1 to 2: the budget was only part of the configuration and gets its own field."""
     untrained = raw.get("kind") == "control" or (raw.get("status") == "done" and not raw.get("stages"))
     return raw | {"budget": 0 if untrained else raw.get("config", {}).get("train", {}).get("examples")}
 
 
 def _numbered(raw: Raw) -> Raw:
-    """2 to 3: what decides numbers got versions in place of a digest of files; all of 0.1 is version 1 of both."""
+    """2 to 3: versions replace a digest of the files that decide numbers; all 0.1 releases have version 1 of both."""
     return raw | {"provenance": raw["provenance"] | {"training": 1, "scoring": 1}}
 
 
 STEPS: dict[int, Callable[[Raw], Raw]] = {1: _budget, 2: _numbered}
-"""By the version that a step starts from."""
+"""Conversion steps, by the version that they start from."""
 
 
 def parse_record(text: str) -> Record | str:
-    """The record of a `record.json`, or what is wrong with it in one line."""
+    """The record of a `record.json`, or a one-line description of what is wrong with it."""
     found = _VERSION.search(text)
     version = int(found[1]) if found else SCHEMA_VERSION
     if version > SCHEMA_VERSION:
@@ -302,7 +302,7 @@ def _lifted(raw: Raw, version: int) -> Raw:
 
 
 def first_fault(error: ValidationError) -> str:
-    """Where a document first breaks its schema, and how."""
+    """Where a document first violates its schema, and how."""
     item = error.errors()[0]
     where = ".".join(map(str, item["loc"]))
     return f"{where}: {item['msg']}" if where else str(item["msg"])

@@ -1,9 +1,9 @@
-"""The plug-in door: methods and benchmarks by name, from entry points, files and modules.
+"""The registry of plugins: methods and benchmarks by name, from entry points, files and modules.
 
-Built-ins come through the same tables as a third party's: the entry-point groups `hkdbench.methods` and
-`hkdbench.benchmarks`. In a checkout (installed or not, a Ray job's working directory included) they are read
-from the `pyproject.toml` beside this package, so that they always fit the code that runs. Listing names
-imports nothing; a class is imported when it is asked for. This module imports neither torch nor ray.
+Built-ins use the same entry-point groups as third-party plugins: `hkdbench.methods` and `hkdbench.benchmarks`.
+In a checkout (installed or not, also in a Ray job's working directory) they are read from the `pyproject.toml`
+beside this package, so that they always match the code that runs. Listing the names imports nothing; a class is
+imported when it is loaded. This module imports neither torch nor ray.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ _BASES: dict[Kind, type] = {"method": Method, "benchmark": Benchmark}
 
 @dataclass(frozen=True)
 class Registered(Generic[T]):
-    """A registered name. `load()` imports its class; raises `ConfigError` when that fails.
+    """A registered name. `load()` imports its class, and raises `ConfigError` if that fails.
 
-    `origin` says where the name comes from, `target` is its `module:Class`.
+    `origin` says where the name comes from; `target` is its `module:Class`.
     """
 
     name: str
@@ -87,17 +87,17 @@ _problems: dict[tuple[str, str], PluginProblem] = {}
 
 
 def methods() -> dict[str, Registered[Method]]:
-    """All methods by name, without importing them. Raises `ConfigError` when two have one name."""
+    """All methods by name, without importing them. Raises `ConfigError` if two have the same name."""
     return _entries("method")
 
 
 def benchmarks() -> dict[str, Registered[Benchmark]]:
-    """All benchmarks by name, without importing them. Raises `ConfigError` when two have one name."""
+    """All benchmarks by name, without importing them. Raises `ConfigError` if two have the same name."""
     return _entries("benchmark")
 
 
 def load_all(entries: Mapping[str, Registered[T]]) -> Iterator[tuple[str, type[T]]]:
-    """The classes of those entries that can be imported; the others are kept in `problems()`."""
+    """The classes of the entries that can be imported. Failures are recorded in `problems()`."""
     for name, entry in entries.items():
         try:
             loaded = entry.load()
@@ -107,12 +107,12 @@ def load_all(entries: Mapping[str, Registered[T]]) -> Iterator[tuple[str, type[T
 
 
 def problems() -> list[PluginProblem]:
-    """The plugins that failed so far, each with its error."""
+    """The plugins that failed to load so far, each with its error."""
     return list(_problems.values())
 
 
 def plugins() -> list[str]:
-    """The specs given to `load_plugin`, paths made absolute: a Ray worker loads them again from these."""
+    """The specs given to `load_plugin`, with absolute paths. A Ray worker loads the plugins from them again."""
     return list(_plugins)
 
 
@@ -138,13 +138,13 @@ def _from_tables(kind: Kind) -> Iterator[Registered[Any]]:
 
 @lru_cache(maxsize=8)
 def _installed(group: str, state: tuple[tuple[str, int], ...]) -> list[tuple[str, str, str]]:
-    """Name, package and target of all installed entry points; asked again when a folder of `sys.path` has changed."""
+    """Name, package and target of all installed entry points; read again when a folder of `sys.path` has changed."""
     points = sorted(entry_points(group=group))
     return [(point.name, point.dist.name if point.dist else "an unnamed package", point.value) for point in points]
 
 
 def _checkout_table(group: str) -> dict[str, str]:
-    """The entry points in the `pyproject.toml` beside this package; empty when there is none of ours."""
+    """The entry points in the `pyproject.toml` beside this package; empty if there is none or if it isn't ours."""
     path = str(Path(__file__).resolve().parent.parent / "pyproject.toml")
     project = _project(path, _changed(path))
     if project.get("name") != DISTRIBUTION:
@@ -163,7 +163,7 @@ def _project(path: str, state: int) -> dict[str, Any]:
 
 
 def _changed(path: str) -> int:
-    """When a file or folder was changed; 0 where there is none."""
+    """When a file or folder was last changed; 0 if it doesn't exist."""
     try:
         return os.stat(path or ".").st_mtime_ns
     except OSError:
@@ -215,10 +215,10 @@ def _check_class(kind: Kind, name: str, loaded: object) -> None:
 
 
 def load_plugin(spec: str) -> list[str]:
-    """Registers every named method and benchmark that a file (`x.py`) or module (`a.b`) defines.
+    """Register every named method and benchmark that a file (`x.py`) or module (`a.b`) defines.
 
-    Returns their names. A plugin that fails to import, or that defines nothing, is kept in `problems()` and
-    gives []. Loading a spec again does nothing. Raises `ConfigError` when a name is taken already.
+    Returns their names. A plugin that fails to import, or that defines nothing, is recorded in `problems()`, and the
+    result is []. Loading a spec again does nothing. Raises `ConfigError` if a name is already taken.
     """
     is_file = spec.endswith(".py") or "/" in spec or "\\" in spec
     if is_file:
@@ -242,7 +242,7 @@ def load_plugin(spec: str) -> list[str]:
 
 
 class _Beside(importlib.abc.MetaPathFinder):
-    """Finds the modules beside file plugins, after all others; a folder without `__init__.py` is none."""
+    """Finds the modules beside file plugins, after all other finders; a folder without `__init__.py` is no package."""
 
     def __init__(self) -> None:
         self.folders: list[str] = []
@@ -264,7 +264,7 @@ _beside = _Beside()
 
 
 def _import_module(name: str) -> ModuleType:
-    # The `hkdbench` script, unlike `python -m harness`, has no working directory on its path.
+    # The `hkdbench` script, unlike `python -m harness`, doesn't have the working directory on its path.
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     return importlib.import_module(name)
@@ -273,7 +273,7 @@ def _import_module(name: str) -> ModuleType:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ConfigError("no such file: expected a Python file or the name of an importable module")
-    # The path is in the name: two files of one stem are two modules, and a pickled class finds its own.
+    # The module's name includes the path's hash: files with the same stem stay apart, and pickled classes are found.
     name = f"hkdbench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     _beside.add(path.parent)
     found = importlib.util.spec_from_file_location(name, path)
@@ -296,7 +296,7 @@ def _giving(cls: type[Any]) -> Callable[[], type[Any]]:
 def _defined(module: ModuleType, origin: str) -> list[tuple[Kind, Registered[Any]]]:
     found: dict[tuple[str, str], tuple[Kind, Registered[Any]]] = {}
     for cls in vars(module).values():
-        # Imported classes belong to their own module, and a class without a name of its own is a helper.
+        # Imported classes belong to their own module, and a class without its own `name` is a helper.
         if not inspect.isclass(cls) or "name" not in vars(cls):
             continue
         if cls.__module__ != module.__name__ and not cls.__module__.startswith(module.__name__ + "."):
@@ -323,9 +323,9 @@ def _defined(module: ModuleType, origin: str) -> list[tuple[Kind, Registered[Any
 
 
 def resolve_preset(name: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The method that `name` stands for, with its settings: a preset is another name for some of them.
+    """The method that `name` stands for, with its settings. A preset is another name for some settings of a method.
 
-    Raises `ConfigError` for an unknown name, and for a setting that the preset has otherwise.
+    Raises `ConfigError` for an unknown name, and for a setting that contradicts the preset.
     """
     cls = _get("method", methods(), name)
     preset = cls.presets.get(name, {})
@@ -339,16 +339,16 @@ def resolve_preset(name: str, settings: Mapping[str, Any]) -> tuple[str, dict[st
 
 
 def make_method(name: str, settings: Mapping[str, Any]) -> Method:
-    """The method (or preset) `name` with these settings. Raises `ConfigError`, listing everything that is wrong."""
+    """The method (or preset) `name` with these settings. Raises `ConfigError` that lists everything that is wrong."""
     _, settings = resolve_preset(name, settings)
     return build(_get("method", methods(), name), f"method {name!r}", settings, {})
 
 
 def make_benchmark(name: str, settings: Mapping[str, Any], data_dir: str | Path | None = None) -> Benchmark:
-    """The benchmark `name` with these settings, reading from `data_dir` if it reads files at all.
+    """The benchmark `name` with these settings. It reads from `data_dir` if it reads files.
 
-    A benchmark with a setting `repo` may read from that repository instead. Raises `ConfigError` for
-    settings, `DataError` for a folder that isn't there.
+    A benchmark with a setting `repo` may read from that repository instead. Raises `ConfigError` for invalid
+    settings, and `DataError` for a missing folder.
     """
     cls = _get("benchmark", benchmarks(), name)
     folder = None
@@ -360,7 +360,7 @@ def make_benchmark(name: str, settings: Mapping[str, Any], data_dir: str | Path 
     elif cls.needs_data_dir and data_dir is not None:
         folder = Path(data_dir).expanduser().resolve()  # workers have another working directory
         if not folder.is_dir():
-            raise DataError(f"benchmark {name!r}: data folder {folder} does not exist or is no folder")
+            raise DataError(f"benchmark {name!r}: data folder {folder} does not exist or is not a folder")
     return build(cls, f"benchmark {name!r}", settings, {"data_dir": folder})
 
 

@@ -1,4 +1,4 @@
-"""From plain values (of TOML or JSON) to a dataclass with typed fields, with everything that is wrong said at once."""
+"""Builds a dataclass with typed fields from plain values (of TOML or JSON), and reports all errors at once."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ T = typing.TypeVar("T", Method, Benchmark)
 
 
 def build(cls: type[T], what: str, settings: Mapping[str, Any], fixed: Mapping[str, Any]) -> T:
-    """An instance of the dataclass `cls`, called `what` in errors; `fixed` fields are no settings.
+    """An instance of the dataclass `cls`, called `what` in errors. `fixed` fields aren't settings.
 
-    Raises `ConfigError`, listing everything that is wrong.
+    Raises `ConfigError` that lists everything that is wrong.
     """
     fields = [f for f in dataclasses.fields(cls) if f.init and f.name not in fixed]
     try:
@@ -52,7 +52,7 @@ def build(cls: type[T], what: str, settings: Mapping[str, Any], fixed: Mapping[s
 
 
 def _checked(hint: Any, value: Any) -> Any:
-    """The value as the hinted type: strict, but for what JSON and TOML can't say (tuples, paths)."""
+    """The value as the hinted type: strict, except for types that JSON and TOML don't have (tuples, paths)."""
     return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
 
 

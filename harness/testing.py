@@ -8,8 +8,8 @@
     def test_contract(check):
         METHOD_CHECKS[check](CASE)
 
-A check raises `Broken` (an `AssertionError`) that says what to change. `assert_sound(benchmark)` does the same for a
-benchmark.
+A check that fails raises `Broken` (an `AssertionError`) that says what to change. `assert_sound(benchmark)` does the
+same for a benchmark.
 """
 
 from harness.authoring.benchmark_checks import assert_sound

@@ -1,1 +1,1 @@
-"""The methods that compete, one file each; base, losses and augment are what several share."""
+"""The competing methods, one file each; base, losses and augment are shared by several."""

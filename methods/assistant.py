@@ -1,7 +1,7 @@
-"""Teacher assistants: the rungs between teacher and student pass the knowledge down, one after the other.
+"""Teacher assistants: the rungs between teacher and student pass the knowledge down, one after another.
 
-The largest rung is tuned on the labels; then each smaller one, and the student last, learns with
-L_m = CE(y, p_m) + alpha mean over its teachers j of t^2 D(p_j, p_m), all of them frozen by then:
+The largest rung is tuned on the labels. Then each smaller one, and the student last, learns with
+L_m = CE(y, p_m) + alpha mean over its teachers j of t^2 D(p_j, p_m); its teachers are then frozen:
 
 chain  the next larger rung teaches (TAKD, arXiv 1902.03393)
 dense  all larger rungs teach (DGKD, arXiv 2009.08825; without its random dropping of teachers)
@@ -30,11 +30,11 @@ class Assistant(Distilling):
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {"dense": {"dense": True}}
 
     dense: bool = False
-    """All larger rungs teach (arXiv 2009.08825), not the next larger one alone (1902.03393); default ours."""
+    """All larger rungs teach (arXiv 2009.08825), not only the next larger one (1902.03393); default ours."""
     larger_share: float = 1.0
     """Examples for each larger rung's training, as a multiple of the student budget; ours."""
     alpha: float = 1.0
-    """Weight of the teachers' mean beside the cross-entropy; ours."""
+    """Weight of the teachers' mean relative to the cross-entropy; ours."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,7 +43,7 @@ class Assistant(Distilling):
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
         """`tune` for the largest rung, `assist_RUNG` for each between, and `distil` for the student.
 
-        A role bears its rung's name, and the student `student`. Raises `ConfigError` where no rung lies
+        A role has its rung's name, and the student is called `student`. Raises `ConfigError` if there is no rung
         between the largest and the student.
         """
         largest, *between = larger_rungs(ladder, student)
@@ -63,11 +63,11 @@ class Assistant(Distilling):
         return (*stages, Stage("distil", roles, share=1.0))
 
     def _teachers(self, trained: Mapping[str, Role]) -> dict[str, Role]:
-        """Those of the larger rungs, largest first, who teach the next one."""
+        """The roles of the larger rungs that teach the next one, largest first."""
         return dict(list(trained.items())[0 if self.dense else -1 :])
 
     def stage_settings(self, stage: str) -> Collection[str] | None:
-        """The largest rung's tuning knows no distillation."""
+        """The largest rung's tuning doesn't depend on any distillation setting."""
         return {"larger_share"} if stage == "tune" else None
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:

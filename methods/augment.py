@@ -1,7 +1,7 @@
-"""Augmentation that can't change the gold: options, wording and image quality, one switch each.
+"""Augmentation that can't change the gold: options, wording and image quality, with one switch each.
 
-No hue jitter (many golds are colours) and no mirror (captions say left and right). Image changes are drawn
-now and applied when the image is read.
+No hue jitter (many golds are colours) and no mirroring (captions say left and right). Image changes are sampled
+at once and applied when the image is read.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ PARAPHRASES = (
     "{question} Answer with one option.",
     "Look at the image and answer with one option. {question}",
 )
-"""Frames for a question: they keep its own words, so that they fit every benchmark."""
+"""Frames for a question: they keep its words, so that they fit every benchmark."""
 
 ZOOM = 0.06
-"""The image is shrunk by at most this share of its sides; nothing is cut off."""
+"""The image is shrunk by at most this fraction of its sides; nothing is cropped."""
 
 
 def augment(
@@ -42,10 +42,10 @@ def augment(
     degrade: bool,
     truncate_context: bool,
 ) -> Example:
-    """The example in another form with the same gold; a function of `rng` alone.
+    """The example in another form with the same gold; random choices come only from `rng`.
 
-    `resize` shrinks half of the images by up to 6 %; `degrade` gives three of four JPEG loss, blur or noise;
-    `truncate_context` drops a tail of whole sentences (which may remove what the gold rests on).
+    `resize` shrinks half of the images by up to 6 %; `degrade` applies JPEG loss, blur or noise to three of four;
+    `truncate_context` drops some of the last sentences (which may remove what the gold depends on).
     """
     if shuffle_options:
         head = fixed_options(example.options, fixed_first, keep_verdicts)
@@ -73,7 +73,7 @@ def augment(
 
 
 def reworded(example: Example, rng: random.Random) -> Example:
-    """The example with its options as they stand, but another frame for the question and another image quality."""
+    """The example with unchanged options, but another frame for the question and another image quality."""
     return augment(
         example,
         rng,
@@ -88,7 +88,7 @@ def reworded(example: Example, rng: random.Random) -> Example:
 
 @dataclass(frozen=True, slots=True)
 class Grey:
-    """An image's size in plain grey: a picture of nothing."""
+    """A plain grey image of another image's size, without content."""
 
     source: ImageSource
 
@@ -99,23 +99,23 @@ class Grey:
 
 @dataclass(frozen=True, slots=True)
 class Distorted:
-    """An image as it looks after small, seeded damage; read when called, picklable."""
+    """An image with small, seeded distortions; read when it is called, picklable."""
 
     source: ImageSource
     shrink: float = 0.0
-    """Share by which the sides shrink; the border takes the colour of the top left pixel."""
+    """Fraction by which the sides shrink; the border gets the colour of the top left pixel."""
     at: tuple[float, float] = (0.0, 0.0)
-    """Where the shrunk image lies in the free border, 0 to 1 from left and from top."""
+    """Position of the shrunk image in the free border, 0 to 1 from left and from top."""
     jpeg: int = 0
     """JPEG quality, 1 to 95; 0: not recoded."""
     blur: float = 0.0
-    """Radius of a Gaussian blur, as a share of the shorter side."""
+    """Radius of a Gaussian blur, as a fraction of the shorter side."""
     noise: int = 0
     """Largest change of a channel (of 255) by uniform noise."""
     seed: int = 0
 
     def __call__(self) -> Image.Image:
-        """The damaged image as RGB, of the same size."""
+        """The distorted image as RGB, of the same size."""
         image = _read(self.source)
         if self.shrink:
             image = _shrunk(image, self.shrink, self.at)

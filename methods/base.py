@@ -1,4 +1,4 @@
-"""What all distilling methods share: the divergence between teacher and student, and its settings."""
+"""What all distillation methods share: the divergence between teacher and student, and its settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 LABELS_ALONE = ("teacher", "tune")
-"""Names of stages in which nobody teaches."""
+"""Names of stages without a teacher."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,18 @@ class Distilling(Method):
     """D: forward_kl (arXiv 1503.02531), reverse_kl (2306.08543), jsd (2306.13649), skew_kl (2402.03898) or
     dkd (2203.08679); default ours."""
     support: Literal["options", "vocab"] = "options"
-    """What p is over: the answer options | the whole vocabulary at the answer position, for models that share
-    one; ours."""
+    """What p is a distribution over: the answer options | the whole vocabulary at the answer position, for models that
+    share one; ours."""
     temperature: float = 2.0
     """t: softens both distributions; the loss is scaled by t^2. Ours, from the range of arXiv 1503.02531."""
     jsd_beta: float = 0.5
-    """The teacher's share in the mixture of `jsd`; 0.5 is the symmetric one of arXiv 2306.13649."""
+    """The teacher's weight in the mixture of `jsd`; 0.5 is the symmetric case of arXiv 2306.13649."""
     skew_alpha: float = 0.1
-    """The teacher's share in the mixture of `skew_kl`; 0.1 as in arXiv 2402.03898."""
+    """The teacher's weight in the mixture of `skew_kl`; 0.1 as in arXiv 2402.03898."""
     dkd_tckd: float = 1.0
-    """Weight of gold against the rest in `dkd`; 1 as in arXiv 2203.08679."""
+    """Weight of the term for gold against the rest in `dkd`; 1 as in arXiv 2203.08679."""
     dkd_nckd: float = 1.0
-    """Weight of the order among the rest in `dkd`; arXiv 2203.08679 uses 0.5 to 8 by task. Ours."""
+    """Weight of the term for the distribution among the rest in `dkd`; arXiv 2203.08679 uses 0.5 to 8 by task. Ours."""
 
     def __post_init__(self) -> None:
         check_ranges(
@@ -49,12 +49,12 @@ class Distilling(Method):
         )
         if self.support == "vocab" and self.divergence == "dkd":
             raise ConfigError(
-                f"{self.name}: divergence = 'dkd' with support = 'vocab': expected support = 'options', since gold "
-                "and not gold are options, not tokens; choose that, or another divergence"
+                f"{self.name}: divergence = 'dkd' with support = 'vocab': expected support = 'options', because gold "
+                "and not gold are options, not tokens; change one of the two"
             )
 
     def needs(self, stage: str) -> frozenset[Need]:
-        """The vocabulary's logits, where the divergence is over them."""
+        """The vocabulary's logits, if the divergence is over them."""
         compared = self.support == "vocab" and stage not in LABELS_ALONE
         return frozenset({"vocab"}) if compared else frozenset()
 
@@ -87,35 +87,35 @@ class Distilling(Method):
         )
 
     def mean_pull(self, step: Step, teachers: Sequence[str], role: str) -> Tensor:
-        """The mean of the role's `pull`s from several teachers, at least one."""
+        """The mean of the role's `pull`s from several teachers (at least one)."""
         first, *others = (self.pull(step, self.answer(step, teacher), role) for teacher in teachers)
         return sum(others, first) / (1 + len(others))
 
 
 def larger_rungs(ladder: Ladder, student: str) -> tuple[str, ...]:
-    """The rungs above the student, largest first. Raises `ConfigError` where there is none."""
+    """The rungs above the student, largest first. Raises `ConfigError` if there is none."""
     if student not in ladder:
         raise ConfigError(f"student {student!r} is not a rung of the ladder: {near(student, ladder)}")
     above = tuple(ladder[: ladder.index(student)])
     if not above:
         raise ConfigError(
-            f"student {student!r} is the largest rung of {' > '.join(ladder)}: expected a smaller one, for a "
+            f"student {student!r} is the largest rung of {' > '.join(ladder)}: expected a smaller one, because a "
             "larger rung has to teach it; choose another student, or the method 'finetune'"
         )
     if "student" in above:
         raise ConfigError(
-            "a rung larger than the student is called 'student': expected another name, since the "
-            "student's role has this one; rename the rung in the ladder"
+            "a rung larger than the student is called 'student': expected another name, because the "
+            "student's role has this name; rename the rung in the ladder"
         )
     return above
 
 
 def check_ranges(method: Method, **ranges: tuple[float, float]) -> None:
-    """Raise `ConfigError` for the first setting of `method` that lies outside its range (ends included)."""
+    """Raise `ConfigError` for the first setting of `method` that is outside its range (ends included)."""
     defaults = {field.name: field.default for field in fields(method)}
     for name, (low, high) in ranges.items():
         value = getattr(method, name)
-        if not low <= value <= high:  # NaN lies in no range
+        if not low <= value <= high:  # also false for NaN
             raise ConfigError(
                 f"{method.name}: {name} = {value!r}: expected a number from {low:g} to {high:g}; "
                 f"the default is {defaults[name]}"

@@ -2,9 +2,9 @@
 
 L_S = CE + alpha t^2 D(p_T, p_S) + b (1 - cos(W h_S, h_T))
 
-h is what the output layer reads at the answer position; W, linear and without bias, maps the student's width
-to the teacher's and learns with the student. FitNets compare by squared distance; the cosine is ours, since
-the states' lengths differ from model to model.
+h is the input of the output layer at the answer position. W, linear and without bias, maps the student's width
+to the teacher's and learns with the student. FitNets use the squared distance; the cosine is our choice, because
+the norms of hidden states differ between models.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FeatureKD(OfflineKD):
-    """A tuned, frozen teacher's answers and its hidden states beside the labels."""
+    """Learns from the labels and from a tuned, frozen teacher's answers and hidden states."""
 
     name = "feature_kd"
     summary = "offline_kd, and the student's hidden state at the answer follows the teacher's"
@@ -43,7 +43,7 @@ class FeatureKD(OfflineKD):
         check_ranges(self, feature_weight=(0, 1000))
 
     def needs(self, stage: str) -> frozenset[Need]:
-        """Hidden states, where they are compared."""
+        """Hidden states, if the term is on."""
         features = stage == "distil" and self.feature_weight
         return super().needs(stage) | (frozenset({"hidden"}) if features else frozenset())
 
@@ -56,7 +56,7 @@ class FeatureKD(OfflineKD):
         return {"student": nn.Linear(widths["student"], widths["teacher"], bias=False)}
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
-        """That of `offline_kd`, and `feature` for the student."""
+        """The loss of `offline_kd`, and `feature` for the student."""
         losses = super().loss(step)
         if "hidden" not in self.needs(step.stage):
             return losses

@@ -1,7 +1,7 @@
 """Direct tuning: cross-entropy at the answer position, for any rung of the ladder.
 
-The paper's baseline (arXiv 2506.13038). Run it with the largest rung as the student to see what the
-teachers reach by themselves.
+The paper's baseline (arXiv 2506.13038). Run it with the largest rung as the student to get the teacher's own
+accuracy.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finetune(Method):
-    """Tune the student rung on the labels alone."""
+    """Tune the student rung on the labels only."""
 
     name = "finetune"
     summary = "Cross-entropy on the labels; any rung of the ladder"
     source = "the baseline of arXiv 2506.13038"
 
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
-        """One stage, `tune`, with the whole budget."""
+        """One stage, `tune`, with the full budget."""
         return (Stage("tune", {"student": Role(student, trainable=True)}, share=1.0),)
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:

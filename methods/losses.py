@@ -1,8 +1,8 @@
-"""Losses, one number an example: over the answer options (or the vocabulary), hidden states and visual tokens.
+"""Losses, one number per example: over the answer options (or the vocabulary), hidden states and visual tokens.
 
-Logits are (B, K): B examples, K options, in any float type; the arithmetic is done in float32 (float64
-where both inputs have it). `options_bk` says which options exist: an absent one adds exactly 0 to every
-loss and to every gradient. No torch is loaded before a loss is computed: reading a method's settings needs none.
+Logits are (B, K): B examples, K options, in any float type; the computation is in float32 (float64
+if both inputs have it). `options_bk` says which options exist: a missing one adds exactly 0 to every
+loss and to every gradient. torch is only imported when a loss is computed: reading a method's settings doesn't need it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ABSENT = -1e4
 """The logit of an option that doesn't exist: its probability is 0 and its logarithm finite."""
 
 SHORTEST = 1e-3
-"""Vectors shorter than this count as this long in a cosine: one of length 0 would have an endless gradient."""
+"""Smaller norms count as this value in a cosine: the gradient at norm 0 would be infinite."""
 
 
 def cross_entropy(logits_bk: Tensor, labels_b: Tensor, options_bk: Tensor) -> Tensor:
@@ -44,9 +44,9 @@ def divergence(
     tckd: float = 1.0,
     nckd: float = 1.0,
 ) -> Tensor:
-    """t^2 D(p_T, p_S) in nats per example (B,), where p = softmax(logits / t); 0 where the two agree.
+    """t^2 D(p_T, p_S) in nats per example (B,), where p = softmax(logits / t); 0 if the two are equal.
 
-    The teacher is a target: it is detached here, so gradient flows into the student only.
+    The teacher is a target: it is detached here, so the gradient flows only into the student.
 
     - `forward_kl`: KL(p_T || p_S) (arXiv 1503.02531).
     - `reverse_kl`: KL(p_S || p_T) (arXiv 2306.08543).
@@ -70,7 +70,7 @@ def divergence(
         case "dkd":
             others_bk = options_bk.scatter(1, labels_b[:, None], False)
             gold_or_not = _kl(_gold_or_not(teacher, labels_b, others_bk), _gold_or_not(student, labels_b, others_bk))
-            # The temperature is in these log-probabilities already; a softmax of them over fewer options
+            # The temperature is already in these log-probabilities; their softmax over fewer options
             # is the softmax of the logits over fewer options.
             among_others = _kl(_log_softmax(teacher, others_bk, 1.0), _log_softmax(student, others_bk, 1.0))
             value = tckd * gold_or_not + nckd * among_others
@@ -85,7 +85,7 @@ def disagreement(one_bk: Tensor, other_bk: Tensor, options_bk: Tensor) -> Tensor
 
 
 def feature_distance(teacher_bd: Tensor, student_bd: Tensor) -> Tensor:
-    """1 - cos(h_S, h_T) per example (B,), 0 to 2, for states of one width. The teacher's are detached."""
+    """1 - cos(h_S, h_T) per example (B,), 0 to 2, for states of the same width. The teacher's are detached."""
     from torch.nn.functional import cosine_similarity
 
     return 1 - cosine_similarity(_wide(student_bd), _wide(teacher_bd.detach()), dim=-1, eps=SHORTEST)
@@ -95,14 +95,14 @@ def relation_distance(teacher_bnd: Tensor, student_bnd: Tensor, grid: int) -> Te
     """||G_S - G_T||^2 per example (B,), G the cosine Gram matrix of the visual tokens on a `grid` x `grid` picture.
 
     The squared Frobenius norm: a sum over the grid^4 pairs (arXiv 2410.16236). Teacher and student may differ
-    in tokens and width; the teacher's are detached.
+    in number of tokens and width; the teacher's are detached.
     """
     difference = _gram(_on_grid(student_bnd, grid)) - _gram(_on_grid(teacher_bnd.detach(), grid))
     return difference.square().sum((-2, -1))
 
 
 def _on_grid(tokens_bnd: Tensor, grid: int) -> Tensor:
-    """The tokens averaged (or repeated) into grid^2 fields: in the plane where they fill a square, else in a row."""
+    """The tokens averaged (or repeated) into grid^2 cells: in 2D if they form a square, otherwise in 1D."""
     from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
 
     tokens_bdn = _wide(tokens_bnd).transpose(1, 2)
@@ -139,7 +139,7 @@ def _jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
 
 
 def _mix(log_p: Tensor, log_q: Tensor, weight: float) -> Tensor:
-    """log(weight p + (1 - weight) q), without leaving the logarithms."""
+    """log(weight p + (1 - weight) q), computed in log space."""
     return (log_p + log(weight)).logaddexp(log_q + log(1 - weight))
 
 

@@ -1,4 +1,4 @@
-"""Deep mutual learning: peers learn side by side, each from the labels and from the others (arXiv 1706.00384).
+"""Deep mutual learning: peers train together, each learns from the labels and from the others (arXiv 1706.00384).
 
 L_m = CE(y, p_m) + alpha mean over the other peers j of t^2 D(sg[p_j], p_m)
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mutual(Distilling):
-    """The student and larger peers teach each other, from the first step on."""
+    """The student and larger peers teach each other from the first step on."""
 
     name = "mutual"
     summary = "The student and larger peers learn side by side and teach each other (DML)"
@@ -26,10 +26,10 @@ class Mutual(Distilling):
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {"all peers": {"peers": "all"}}
 
     peers: Literal["largest", "all"] = "largest"
-    """Who learns beside the student: the largest rung | all larger rungs; default ours (the paper's cohorts
+    """The student's peers: the largest rung | all larger rungs; default ours (the paper's cohorts
     start at two networks)."""
     alpha: float = 1.0
-    """Weight of the peers' mean beside the cross-entropy; 1 as in arXiv 1706.00384."""
+    """Weight of the peers' mean relative to the cross-entropy; 1 as in arXiv 1706.00384."""
     temperature: float = 1.0
     """t: softens both distributions; the loss is scaled by t^2. 1 as in arXiv 1706.00384."""
 
@@ -38,9 +38,9 @@ class Mutual(Distilling):
         check_ranges(self, alpha=(0, 1000))
 
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
-        """One stage, `together`: peers bear their rung's name. Without `alpha` the student is alone.
+        """One stage, `together`: peers have their rung's name. Without `alpha` the student is alone.
 
-        Raises `ConfigError` where no rung is larger than the student.
+        Raises `ConfigError` if no rung is larger than the student.
         """
         above = larger_rungs(ladder, student)
         peers = above if self.peers == "all" else above[:1]
@@ -48,7 +48,7 @@ class Mutual(Distilling):
         return (Stage("together", {**roles, "student": Role(student, trainable=True)}, share=1.0),)
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
-        """For every peer CE and its mean divergence from the others."""
+        """CE for every peer, and its mean divergence from the others."""
         losses: dict[str, dict[str, Tensor]] = {}
         for role in step.roles:
             losses[role] = {"ce": self.ce(step, role)}

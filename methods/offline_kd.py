@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OfflineKD(Distilling):
-    """A tuned, frozen teacher beside the labels."""
+    """Learns from the labels and from a tuned, frozen teacher."""
 
     name = "offline_kd"
     summary = "Tune the teacher, freeze it, distil it into the student"
@@ -31,20 +31,20 @@ class OfflineKD(Distilling):
     }
 
     teacher: str = ""
-    """The rung that teaches; empty: the largest."""
+    """The rung of the teacher; empty: the largest."""
     teacher_share: float = 1.0
     """Examples for the teacher's own tuning, as a multiple of the student budget; ours."""
     alpha: float = 1.0
-    """Weight of the distillation term beside the cross-entropy; ours."""
+    """Weight of the distillation term relative to the cross-entropy; ours."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self, teacher_share=(0.01, 100), alpha=(0, 1000))
 
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
-        """`teacher` tunes the teacher; `distil` gives the student the whole budget beside it, frozen.
+        """`teacher` tunes the teacher; `distil` trains the student with the full budget and the frozen teacher.
 
-        Raises `ConfigError` where no rung is larger than the student, or `teacher` isn't one of those.
+        Raises `ConfigError` if no rung is larger than the student, or `teacher` isn't one of those.
         """
         above = larger_rungs(ladder, student)
         rung = self.teacher or above[0]
@@ -63,7 +63,7 @@ class OfflineKD(Distilling):
         )
 
     def stage_settings(self, stage: str) -> Collection[str] | None:
-        """The teacher's own tuning knows no distillation."""
+        """The teacher's own tuning doesn't depend on any distillation setting."""
         return {"teacher", "teacher_share"} if stage == "teacher" else None
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:

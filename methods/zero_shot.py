@@ -1,4 +1,4 @@
-"""The student as it was pretrained: what training has to beat."""
+"""The pretrained student without training: the result that training has to beat."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ class ZeroShot(Method):
         return ()
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
-        """Nothing: without stages there is no step."""
+        """Empty: without stages there is no step."""
         return {}

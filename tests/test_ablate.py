@@ -203,7 +203,7 @@ def test_a_store_without_it_or_with_a_damaged_one(planned: tuple[Ablation, Store
     (store.root / "trial.json").write_text('{"name": "trial"}')
     with pytest.raises(StoreError, match="is damaged"):
         ablate.load(store, "trial")
-    with pytest.raises(ConfigError, match="it names a file"):
+    with pytest.raises(ConfigError, match="it becomes a file name"):
         ablate.load(store, "../trial")
 
 
@@ -258,7 +258,7 @@ def test_ablate_dry_run(cli: Cli, file: Path, tmp_path: Path) -> None:
     ("args", "told"),
     [
         (["nothing"], "unknown method 'nothing'"),
-        (["finetune", "--seeds", "a"], "expected whole numbers with commas"),
+        (["finetune", "--seeds", "a"], "expected integers separated by commas"),
         (["finetune", "--benchmark", "toyy"], "unknown benchmark 'toyy'"),
         (["finetune", "--page", "page.md", "--store", "nowhere"], "no ablation 'finetune_ablation'"),
     ],

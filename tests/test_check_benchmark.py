@@ -87,13 +87,16 @@ def test_a_sound_benchmark_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"id": ""}, "schema: test: example '' has id '', expected a text"),
-        ({"id": 3}, "schema: test: example 3 has id 3, expected a text"),
+        ({"id": ""}, "schema: test: example '' has id '', expected a non-empty string"),
+        ({"id": 3}, "schema: test: example 3 has id 3, expected a non-empty string"),
         ({"id": "1"}, "ids: test: id '1' occurs twice; ids are unique in a split"),
         ({"group": None}, "schema: test: example '2' has group None"),
         ({"claim": None}, "schema: test: example '2' has a question, claim, context or claim_label that isn't text"),
         ({"claim": "", "question": " "}, "schema: test: example '2' has neither question nor claim"),
-        ({"options": ["yes", "no"]}, "schema: test: example '2' has options ['yes', 'no'], expected a tuple of texts"),
+        (
+            {"options": ["yes", "no"]},
+            "schema: test: example '2' has options ['yes', 'no'], expected a tuple of strings",
+        ),
         ({"options": ("yes", "yes")}, "expected 2 to 26, each once"),
         ({"options": ("yes",)}, "expected 2 to 26, each once"),
         ({"image": "a.png"}, "schema: test: example '2' has an image of type str, expected a Path, bytes or callable"),
@@ -172,7 +175,7 @@ class Faulty(Sound):
         ),
         ("refuses", "fail", "load: train: toy.json line 3: no id"),
         ("empty", "fail", "load: test: no examples; leave the split out"),
-        ("shuffles", "fail", "load: train: a second load() gives other examples or another order; seed it"),
+        ("shuffles", "fail", "load: train: a second load() gives different examples or another order; seed it"),
         ("dicts", "fail", "schema: train: example number 0 is a dict, expected an Example"),
         ("unbalanced", "warn", "balance: test: no gold at place 1"),
         (

@@ -154,7 +154,7 @@ def test_a_finished_run_of_an_edited_built_in_is_said(cli: Cli, toy_run: list[st
     path.write_text(json.dumps(record))
     assert cli("run", *toy_run, "--store", tmp_path, "--json").err.splitlines() == [
         "1 of 1 runs are in the store already",
-        f"taken as done, though the source of method finetune has changed since: {run_id}; where that changes numbers "
+        f"not run again, although the source of method finetune has changed since: {run_id}; if that changes numbers, "
         "raise TRAINING in harness/versions.py, or delete the folders of these runs",
     ]
 
@@ -472,13 +472,13 @@ def test_ctrl_c_says_interrupted_and_the_next_run_finishes(
     args += ["--set", f"settings.signal={int(sent)}", "--json"]
     stopped = shell(*args)
     assert (stopped.code, stopped.out) == (130, "")
-    assert "interrupted; the same command goes on from the last checkpoint" in stopped.err
+    assert "interrupted; the same command continues from the last checkpoint" in stopped.err
     assert "Traceback" not in stopped.err
     (run_id,) = [run for run in Store(store).ids() if not run.startswith("control")]
     record = Store(store).read(run_id)
     assert record.status == "interrupted"
     assert record.error is not None
-    assert "run it again to go on" in record.error.message
+    assert "run it again to resume it" in record.error.message
     finished = cli(*args)
     assert finished.code == 0
     assert finished.json["run_id"] == run_id

@@ -63,7 +63,7 @@ def test_one_run_each(store: Store) -> None:
     assert (found.mcnemar.only_a, found.mcnemar.only_b, found.mcnemar.p) == (0, 3, 2 * 0.5**3)
     assert ([p.id for p in found.parted], found.parted_in_all) == (["e2", "e3"], 3)
     text = to_text(found)
-    assert "McNemar, exact: A alone right 0, B alone right 3, p 0.25" in text
+    assert "McNemar, exact: only A right 0, only B right 3, p 0.25" in text
     assert "2 of 3 examples on which one is right and the other is not:" in text
     assert "  e2  object  gold no  A yes  B no" in text
     assert '"p": 0.25' in to_json(found)

@@ -111,7 +111,7 @@ def test_a_job_is_followed_stopped_and_submitted_again(
     wait("the first job's end", lambda: client.get_job_status("first") == JobStatus.STOPPED)
     assert statuses() == ["interrupted"]
     said, _ = first.communicate(timeout=60)
-    assert "interrupted; the same command goes on from the last checkpoint" in said
+    assert "interrupted; the same command continues from the last checkpoint" in said
     assert "Traceback" not in said
     wait("the workers' end", lambda: not any(psutil.pid_exists(pid) for pid in workers), 30)
 
@@ -134,7 +134,7 @@ def test_a_jobs_exit_code_is_the_commands(head: cluster.Head, checkout: Path) ->
     said = submit(head, checkout, "lost", "run", "--method", "finetune", "--benchmark", "scenes_factuality")
     out, _ = said.communicate(timeout=300)
     assert said.returncode == 1
-    assert "runs' lies in the Ray job's copy of the code, which Ray deletes after the job: give --store" in out
+    assert "runs' is in the Ray job's copy of the code, which Ray deletes after the job: give --store" in out
     assert "Traceback" not in out
     assert JobSubmissionClient(head.jobs).get_job_info("lost").driver_exit_code == 2
 

@@ -148,7 +148,7 @@ def test_without_a_validation_file_images_are_drawn_for_it(tmp_path: Path) -> No
         ({"correct_choice": "E"}, "correct_choice is 'E', expected one of 'A', 'B', 'C', 'D'"),
         ({"correct_choice": None}, "correct_choice is None, expected a letter, or several in a list"),
         ({"choices": []}, "choices is .., expected a list of 2 to 26 items"),
-        ({"choices": ["a", "a"]}, "choices holds one text twice"),
+        ({"choices": ["a", "a"]}, "choices contains a text twice"),
         ({"image_id": "../1.jpg"}, "image is '../1.jpg', expected the name of a file inside"),
         ({"image_id": 3}, "image_id is 3, expected a text"),
     ],
@@ -427,7 +427,7 @@ def test_an_id_of_mfc_bench_that_comes_with_another_text(tmp_path: Path) -> None
     folder = MFC_BENCH.write(tmp_path / "once", encoded("parquet", rows))
     assert [e.id for e in MFCBench(folder).load("test")] == ["m0", "m1", "m0-2"]
     folder = MFC_BENCH.write(tmp_path / "twice", encoded("parquet", [*rows, MFC_BENCH.rows[1]]))
-    with pytest.raises(DataError, match="item 4: the id .* is already that of .* item 2"):
+    with pytest.raises(DataError, match="item 4: the id .* is already used by .* item 2"):
         list(MFCBench(folder).load("test"))
 
 

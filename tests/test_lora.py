@@ -125,7 +125,7 @@ def test_a_run_with_adapters(folder: Path, toy: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"train": {"lora": {"targets": ["q_porj"]}}}, r"q_porj.*linear layers called .*q_proj"),
+        ({"train": {"lora": {"targets": ["q_porj"]}}}, r"q_porj.*linear layers named .*q_proj"),
         ({"train": {"lora_by_rung": {"XL": {}}}}, r"train\.lora_by_rung: unknown rung 'XL'"),
         ({"train": {"lora": {}}, "cluster": {"workers": 2, "shard_above": 0}}, r"train\.lora for rung 'L'.*cut over"),
     ],

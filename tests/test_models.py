@@ -238,7 +238,9 @@ def test_pictures_of_different_size_in_tokens_are_refused() -> None:
     vlm, pixels, _ = llava()
     ids = torch.tensor([[5, 39, 39, 39, 39, 39], [5, 39, 39, 39, 6, 6], [5, 39, 39, 39, 39, 6]])
     batch = pixels | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    with pytest.raises(ModelError, match=r"Llava.*: \[3, 4, 5\] visual tokens a picture in one batch; expected one"):
+    with pytest.raises(
+        ModelError, match=r"Llava.*: \[3, 4, 5\] visual tokens per picture in one batch; expected the same"
+    ):
         OptionScorer(vlm, [[(1,)]])(batch | {"options": torch.ones(3, 1, dtype=torch.bool)}, ("vision",))
 
 

@@ -257,7 +257,7 @@ def test_missing_images_are_counted_or_skipped(small: Path) -> None:
             json.dumps({**row("1-0", 0, "a"), "structured_rep": [["x"]]}),
             "item 2: structured_rep is not a list",
         ),
-        (json.dumps(row("9-9", 0, "a")), "item 2: the id '9-9' is already that of .*item 1"),
+        (json.dumps(row("9-9", 0, "a")), "item 2: the id '9-9' is already used by .*item 1"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, bad: str, says: str) -> None:
@@ -273,7 +273,7 @@ def test_an_empty_file_and_an_empty_split(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the test split of .* is empty"):
         NLVR(tmp_path).load("test")
     (tmp_path / "dev" / "dev.json").write_text("\n")
-    with pytest.raises(DataError, match="holds no items"):
+    with pytest.raises(DataError, match="contains no items"):
         NLVR(tmp_path).load("train")
 
 

@@ -194,8 +194,8 @@ def test_vocabularies_must_number_their_tokens_alike(make: Make, toy_ladder: str
     ladder = str(folder / "ladder.toml")
     with pytest.raises(
         ConfigError,
-        match=r"'offline_kd', stage 'distil': compares vocabularies, but 2 of \d+ tokens, like 'green', have another "
-        r"number in rung 'S' than in rung 'L'; compare the options",
+        match=r"'offline_kd', stage 'distil': compares vocabularies, but 2 of \d+ tokens, like 'green', have "
+        r"different ids in rung 'S' and rung 'L'; compare the options",
     ):
         make("offline_kd", settings=over_vocabulary, ladder=ladder)
     assert make("offline_kd", ladder=ladder).stages  # over the options they need not

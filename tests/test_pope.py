@@ -97,7 +97,7 @@ def test_errors_name_file_and_item(tmp_path: Path) -> None:
     says(lambda: bench.load("test"), r"coco_pope_random\.json: does not exist")
     for bad, pattern in (
         (row(2, "maybe"), "item 2: label is 'maybe', expected one of 'yes', 'no'"),
-        (row(1), r"item 2: the id 'random/1' is already that of .*item 1"),
+        (row(1), r"item 2: the id 'random/1' is already used by .*item 1"),
         (row(2, image="../x.jpg"), r"item 2: image is '\.\./x\.jpg'"),
         ({"question_id": 2}, "item 2: image is missing"),
     ):

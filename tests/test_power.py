@@ -78,5 +78,5 @@ def test_noise_is_measured() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(DataError, match="3 seeds: how seeds differ was measured on a single one"):
+    with pytest.raises(DataError, match="3 seeds: only one was measured"):
         power.detectable(Noise(0.1, 0.0, None, 500, 1), seeds=3)

@@ -96,7 +96,7 @@ def test_a_wrong_answer_is_found(loaded: Any, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(scorer.OptionScorer, "_prefixed", erring)
     found, _, note = scores(model, share=True)
-    assert "its answers differ by" in note
+    assert "its answers then differ by" in note
     for one, other in zip(right, found, strict=True):
         np.testing.assert_allclose(one["scores"], other["scores"], atol=1e-5, rtol=0)
 

@@ -226,16 +226,16 @@ def letters_alike(folder: Path, built: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (other_processor, "(can't take what its processor|no image token|makes token)"),
+        (other_processor, "(can't use the output of its processor|no image token|makes token)"),
         (no_image, r"its processor fails on example 't0': .* Found total 0 <\|image_pad\|> tokens and 2 images"),
         (another_token, r"the prompt of example 't0' has no image token \(7\); expected a chat template"),
-        (few_positions, r"has \d\d tokens with its image, the model was made for 20; make images smaller"),
+        (few_positions, r"has \d\d tokens with its image, the model's context length is 20; reduce images"),
         (small_vocabulary, r"its tokenizer makes token \d\d, the model knows 40; expected the tokenizer that belongs"),
         (damaged, "its options are not finite on the first examples; damaged weights"),
-        (incomplete, r"the weights lack 'model.*q_proj.weight', which would be random; expected a whole checkpoint"),
-        (two_parts, "encodes the question apart from the answer; expected a model that goes on from the question"),
+        (incomplete, r"the weights lack 'model.*q_proj.weight', which would be random; expected a complete checkpoint"),
+        (two_parts, "encodes the question and the answer separately; expected a model that continues the question"),
         (not_a_vlm, "not a vision-language model that transformers can load"),
-        (ends_with_a_sign, r"its tokenizer ends the prompt with '<\|endoftext\|>', where the answer should follow"),
+        (ends_with_a_sign, r"its tokenizer ends the prompt with '<\|endoftext\|>', but the answer should follow"),
         (letters_alike, r"its tokenizer spells the option letters 'B' and 'C' alike \(token \d+\)"),
     ],
 )
@@ -253,7 +253,7 @@ def test_image_tokens_and_features_must_be_as_many(toy: str, tmp_path: Path) -> 
     folder = families.build("internvl", tmp_path / "S")
     edit(folder / "processor_config.json", image_seq_length=5)
     with pytest.raises(
-        ModelError, match="InternVLForConditionalGeneration can't take what its processor .*do not match"
+        ModelError, match="InternVLForConditionalGeneration can't use the output of its processor .*do not match"
     ):
         checked(toy, folder, method="zero_shot")
 
@@ -271,7 +271,7 @@ def test_a_prompt_that_is_cut_off(toy: str, qwen: Path) -> None:
     made = plan.make(parse(RunConfig, table(toy, qwen, method="zero_shot"), "test"))
     processor = encoding.load_encoder(RungConfig(name="S", model=str(qwen))).processor
     processor.tokenizer.padding_side = "right"
-    with pytest.raises(ModelError, match="'S' .* is cut off before the answer's place .*take the truncation out"):
+    with pytest.raises(ModelError, match="'S' .* is truncated before the answer position .*remove the truncation"):
         check(made, {"S": Cut(processor, "S")})
 
 
@@ -290,7 +290,7 @@ def test_a_model_that_answers_by_chance(toy: str, copied: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scorer, "load_vlm", noisy)
-        with pytest.raises(ModelError, match=r"asked the same question in two batches, it answers differently \(KL"):
+        with pytest.raises(ModelError, match=r"its answers to the same question in two batches differ \(KL"):
             check(made)
 
 
@@ -349,4 +349,4 @@ def test_a_run_too_large_for_the_memory(toy: str, qwen: Path, monkeypatch: pytes
 def test_no_gpu_where_one_is_wanted(toy_run: list[str], tmp_path: Path, cli: Any) -> None:
     said = cli("run", *toy_run, "--set", "cluster.gpus_per_worker=1", "--store", tmp_path)
     assert said.code == 2
-    assert "cluster.gpus_per_worker = 1, and this machine has no GPU that torch" in said.err
+    assert "cluster.gpus_per_worker = 1, but this machine has no GPU that torch" in said.err

@@ -152,7 +152,7 @@ def test_what_is_kept_is_counted(folder: Path, toy: str) -> None:
 @pytest.mark.parametrize(
     ("cluster", "train_", "message"),
     [
-        ({}, {"frozen_weights": "bf16"}, r"weights kept in bf16 need precision = 'bf16'"),
+        ({}, {"frozen_weights": "bf16"}, r"weights stored in bf16 need precision = 'bf16'"),
         ({}, {"frozen_weights": "int4"}, r"train\.frozen_weights = 'int4': .*'fp32', 'bf16' or 'nf4'"),
         ({"offload_frozen": True}, {"frozen_weights": "nf4"}, r"offload_frozen with train\.frozen_weights = 'nf4'"),
     ],

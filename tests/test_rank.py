@@ -177,9 +177,7 @@ def test_other_data_are_another_table(store: Store) -> None:
     first, second = table(store)
     assert [(row.rank, row.fingerprint[0]) for row in (first, second)] == [(1, "a"), (1, "b")]
     assert (
-        to_text([first, second]).count(
-            "the store has runs on 2 versions of these data: each version has a table of its own"
-        )
+        to_text([first, second]).count("the store has runs on 2 versions of these data: each version has its own table")
         == 2
     )
     assert "versions of these data" not in to_text([first])

@@ -343,7 +343,7 @@ def test_every_form_shows_them(whole: Ranking, show: Any) -> None:
         assert max(map(len, text.splitlines())) <= 110
     if show is to_html:
         assert text.count("<svg") >= 4  # the intervals of two tables, and scores against costs
-        assert text.count("<polyline") == text.count("the front is joined") >= 2
+        assert text.count("<polyline") == text.count("a line connects the front") >= 2
         assert "script" not in text.replace("'none'", "")
 
 

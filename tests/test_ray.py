@@ -297,7 +297,7 @@ class TestCluster:
         driver.send_signal(signal.SIGINT)
         said = ended(driver)
         assert (said.code, said.out) == (130, "")
-        assert "interrupted; the same command goes on from the last checkpoint" in said.err
+        assert "interrupted; the same command continues from the last checkpoint" in said.err
         assert "Traceback" not in said.err
         store = Store(tmp_path / "store")
         assert by_name(list(store.records()))["slow"].status == "interrupted"

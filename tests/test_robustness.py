@@ -192,6 +192,6 @@ def test_a_run_without_its_student(cli: Cli, toy_run: list[str], tmp_path: Path)
     run = cli("run", *toy_run, "--store", tmp_path, "--json").json
     said = cli("robustness", run["run_id"], "--store", tmp_path)
     assert said.code == 2
-    assert "kept no student: run it into another store with --set save_student=true" in said.err
+    assert "has no saved student: run it again in another store with --set save_student=true" in said.err
     majority = next(id_ for id_ in Store(tmp_path).ids() if id_.startswith("control-majority"))
     assert "is a control, not a run" in cli("robustness", majority, "--store", tmp_path).err

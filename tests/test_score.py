@@ -212,7 +212,7 @@ def changed(drop: str = "", **more: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("id,answer\n", "holds no answers"),
+        ("id,answer\n", "contains no answers"),
         ("id,reply\nrandom/1,yes\n", "no column 'answer'; expected id and answer, found id, reply"),
         (
             "id,answer\nrandom/1,yes\nrandom/9,no\nx,no\n",
@@ -224,7 +224,7 @@ def changed(drop: str = "", **more: str) -> dict[str, str]:
             "5 unanswered ids ('random/2', 'popular/1', 'popular/2', ...) of 6 in the split test",
         ),
         ('id,answer\n"random/1,yes\n', "unexpected end of data"),
-        ('{"random/1": "yes", "random/1": "no"}', "1 duplicate id ('random/1'); expected one answer an id"),
+        ('{"random/1": "yes", "random/1": "no"}', "1 duplicate id ('random/1'); expected one answer per id"),
         ("id,answer\nrandom/1\n", "line 2: expected 2 fields"),
         ("id,answer\nrandom/1,yes,no\n", "line 2: expected 2 fields"),
         ('{"random/1": true', "can't be read: "),
@@ -256,7 +256,7 @@ def test_other_mistakes_are_one_line(cli: Cli, pope: Path, toy: str) -> None:
         ([path, "--protocol", "offical"], "unknown protocol 'offical'; did you mean 'official'?"),
         ([path], "no protocol given (--protocol); known: lmms_eval, official, strict, vlmevalkit"),
         ([pope / "none.csv", "--protocol", "official"], "none.csv: no such file"),
-        ([pope / "p.xlsx", "--protocol", "official"], "can't tell how to read it"),
+        ([pope / "p.xlsx", "--protocol", "official"], "unknown file type"),
         ([path, "--protocol", "official", "--split", "train"], "has no split 'train'"),
         ([path, "--protocol", "official", "--set", "train.lr=1"], "no model is run here"),
         ([path, "--protocol", "official", "--set", "benchmark_settings.variant=x"], "setting variant = 'x'"),
@@ -389,7 +389,7 @@ def test_imports_are_checked_against_the_benchmark(cli: Cli, pope: Path, tmp_pat
         (changed(drop="random/1"), "m", "1 unanswered id ('random/1') of 6"),
         (changed(more="yes"), "m", "1 unknown id ('more')"),
         (ALL_YES, "../m", "name '../m': expected at most 40 letters"),
-        (ALL_YES, "finetune", "is that of a method here"),
+        (ALL_YES, "finetune", "is the name of a method"),
     ):
         said = cli("import-predictions", save(pope / "p.csv", answers), *common, "--name", name)
         assert said.code == 2

@@ -555,7 +555,7 @@ def first(value: Any) -> Callable[[Any], Any]:
         (column("scores", first([0.0] * 5)), "5 scores for 4 options"),
         (column("scores", first([float("nan")] * 4)), "a score isn't finite"),
         (column("scores", first([None] * 4)), "a score isn't finite"),
-        (column("id", first(None)), "column id has 1 empty values"),
+        (column("id", first(None)), "column id has 1 null values"),
         (column("category", first("x" * 1001)), "a category is longer than 1000 bytes"),
         (column("category", first("\x1b]0;x\x07")), "a category holds control characters"),
         (column("group", first("elsewhere")), "golds: "),
@@ -621,7 +621,7 @@ def test_a_bootstrap_that_would_take_for_ever(files: Files) -> None:
     many = column("category", lambda values: [names[i % 900] for i in range(len(values))])(
         pa.concat_tables([wide] * (900 // rows + 1))
     )
-    with pytest.raises(DataError, match=r"900 categories and 100000 resamples: too many to compute anew"):
+    with pytest.raises(DataError, match=r"900 categories and 100000 resamples: too many to recompute"):
         intake._check_predictions(Path("x.zip"), many, found)
 
 
@@ -632,7 +632,7 @@ def test_a_bootstrap_that_would_take_for_ever(files: Files) -> None:
         ("student/model.safetensors", struct.pack("<Q", 2**60) + b"{}", "isn't a safetensors file"),
         ("student/model.safetensors", struct.pack("<Q", 2) + b"{}" + bytes(100), "isn't a safetensors file"),
         ("student/config.json", b"{", "isn't a json file"),
-        ("student/config.json", b'{"auto_map": {"AutoModel": "evil.Model"}}', "names code of its own"),
+        ("student/config.json", b'{"auto_map": {"AutoModel": "evil.Model"}}', "refers to custom code"),
         ("student/chat_template.jinja", b"\xff", "isn't a jinja file"),
         ("student/chat_template.jinja", b"{{ 1 }}", "seal: student/chat_template.jinja: its bytes don't have"),
         ("student/other.json", b"{}", "seal: student/other.json: was added later: the record states no sha256 of it"),

@@ -133,7 +133,7 @@ def test_the_best_is_the_earlier_of_equal_ones() -> None:
         ({"space": {"settings.alpha": {"uniform": [0, 1], "choice": [1]}}}, "expected one of choice, uniform"),
         (
             {"space": {"settings.alpha": {"uniform": [0, 1], "when": {"settings.tcrd": True}}}},
-            "which isn't named before it in the space",
+            "which doesn't come before it in the space",
         ),
         ({"search": "grid"}, "settings.alpha is a range, and a grid needs its values: give it steps = N"),
         ({"space": SWITCHED, "search": "grid", "trials": 5}, "has 4 points, trials = 5: every method gets the same"),
@@ -337,14 +337,14 @@ class TestCluster:
         (found,) = said.json["searches"].values()
         assert [trial["status"] for trial in found["trials"]] == ["done"] * 4
 
-        # A driver that is killed while Tune writes its state: the search begins anew, with the same points.
+        # A driver that is killed while Tune writes its state: the search starts again, with the same points.
         (tmp_path / "state").rename(state)
         (kept,) = state.rglob("experiment_state-*.json")
         kept.write_bytes(kept.read_bytes()[:-100])
         (tmp_path / "store" / ".sweeps" / "toy.result.json").unlink()
         again = ended(start("sweep", sweep, "--store", "store", "--json"))
-        assert "begins anew, as its state can't be read: " in again.err
-        assert "begins anew" not in said.err
+        assert "starts again, as its state can't be read: " in again.err
+        assert "starts again" not in said.err
         assert again.json == said.json
         assert {r.run_id: r.provenance.started for r in runs_of(store, "trial")} == {
             r.run_id: r.provenance.started for r in trials
@@ -369,7 +369,7 @@ class TestCluster:
             )
         )
         assert said.code == 0, said.err
-        assert "note     1-finetune-S-toy  begins anew, as its state can't be read: " in said.err
+        assert "note     1-finetune-S-toy  starts again, as its state can't be read: " in said.err
         assert "Traceback" not in said.err
         (found,) = said.json["searches"].values()
         assert [trial["status"] for trial in found["trials"]] == ["done", "stopped"]

@@ -169,7 +169,7 @@ def test_merge_refuses_a_contradiction(store: Store, tmp_path: Path, cli: Cli) -
     add(other, "new", 8)
     said = cli("store", "merge", other.url, "--store", store.url)
     assert said.code == 2
-    assert "1 finished runs have other bytes" in said.err
+    assert "1 finished runs differ" in said.err
     assert "(finetune-S-0): nothing was copied" in said.err
     assert store.status("new-S-0") is None
     done = maintenance.merge(store, other, keep_ours=True)
@@ -185,7 +185,7 @@ def test_controls_are_the_same_when_their_answers_are(store: Store, tmp_path: Pa
     assert maintenance.merge(store, other).same == ["majority-S-0"]
     third = Store(tmp_path / "third")
     third.write(record("majority", frame=answers(3), kind="control"), answers(3))
-    with pytest.raises(StoreError, match="other bytes"):
+    with pytest.raises(StoreError, match="finished runs differ"):
         maintenance.merge(store, third)
 
 

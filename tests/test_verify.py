@@ -172,7 +172,7 @@ def test_what_is_not_at_hand(cli: Cli, toy: str, toy_run: list[str], tmp_path: P
     run_id = cli("run", *toy_run, "--store", tmp_path, "--json").json["run_id"]
     whole = cli("verify", run_id, "--store", tmp_path, "--plugin", toy)
     assert whole.code == 0
-    assert re.search(r"ok +config +planned anew it gives the same run", whole.out)
+    assert re.search(r"ok +config +planned again it gives the same run", whole.out)
     registry._plugins.clear()
     bare = cli("verify", run_id, "--store", tmp_path, "--json")
     assert bare.code == 0
@@ -401,7 +401,7 @@ def test_the_command(cli: Cli, store: Store) -> None:
     assert one.out.splitlines()[-1].startswith("nothing changed; ")
     everything = cli("verify", "--all", "--store", store.root)
     assert everything.code == 0
-    assert everything.out.splitlines()[-1] == "3 runs: 0 changed; the figures of 3 computed anew and found the same"
+    assert everything.out.splitlines()[-1] == "3 runs: 0 changed; the figures of 3 were recomputed and are the same"
 
     edit(store, run_id, lambda r: r["metrics"]["test"]["accuracy"].update(value=0.875), keep_seal=True)
     one = cli("verify", run_id, "--store", store.root)

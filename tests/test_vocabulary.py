@@ -54,8 +54,8 @@ def test_equal_tokens_are_proved_whatever_the_padding() -> None:
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        ({"a": 0, "b": 2, "c": 1}, "here: compares vocabularies, but 2 of 3 tokens, like 'b', have another number"),
-        ({"a": 0, "b": 1}, "1 of 3 tokens, like 'c', have another number in rung '3B' than in rung '7B'"),
+        ({"a": 0, "b": 2, "c": 1}, "here: compares vocabularies, but 2 of 3 tokens, like 'b', have different ids"),
+        ({"a": 0, "b": 1}, "1 of 3 tokens, like 'c', have different ids in rung '3B' and rung '7B'"),
         (TOKENS | {"d": 3}, "1 of 4 tokens, like 'd'"),
     ],
 )
@@ -65,7 +65,7 @@ def test_tokens_with_other_numbers_are_refused(other: dict[str, int], says: str)
 
 
 def test_a_token_without_a_row_is_refused() -> None:
-    with pytest.raises(ModelError, match="'3B' has an output layer of 2 rows, its tokenizer numbers tokens up to 2"):
+    with pytest.raises(ModelError, match="'3B' has an output layer of 2 rows, but its tokenizer has token ids up to 2"):
         vocabulary.prove({"7B": TOKENS, "3B": TOKENS}, {"7B": 8, "3B": 2}, "here")
 
 

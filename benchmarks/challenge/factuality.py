@@ -1,7 +1,7 @@
 """Task 2 of the challenge: is the claim true, given image and context?
 
-Files as in `benchmarks.challenge.files`; the choices are four verdicts, and `context` may be empty. Checked on made
-files in the published layout, not on its own.
+Files as in `benchmarks.challenge.files`; the choices are four verdicts, and `context` may be empty. Tested on generated
+files in the published layout, not on the published files.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""What the two tasks of the Responsible Multimodal AI Challenge (ACM MM 2025) share: their files.
+"""The files of the two tasks of the Responsible Multimodal AI Challenge (ACM MM 2025).
 
-Published layout: two folders, `HallucinationDetection` and `FactChecking` (with or without a blank between the
+Published layout: two folders, `HallucinationDetection` and `FactChecking` (with or without a space between the
 words), each with `json/train.json`, `json/val.json`, `json/test.json` and `images/`. `data_dir` is the folder that
-holds both, or the task's own; the files may also lie right in it, and the validation file be `validation.json`. A
-file is an array of items `{"image_id": "x.jpg", ..., "correct_answer": ..., "correct_choice": "C", "choices":
-[{"id": "A", "choice": ...}, ...]}`; items wrapped in `{"metadata": ...}`, as the site shows them, and choices that
-are bare texts are read too. Without a validation file, a tenth of the training images (drawn by name) is it.
+has both, or the task's own; the files may also be directly in it, and the validation file may be `validation.json`.
+A file is an array of items `{"image_id": "x.jpg", ..., "correct_answer": ..., "correct_choice": "C", "choices":
+[{"id": "A", "choice": ...}, ...]}`; items wrapped in `{"metadata": ...}`, as on the site, and choices that
+are plain strings are read too. Without a validation file, a tenth of the training images (selected by name) is used.
 
 Sources: the item schema of the challenge's site; folders, files and bare items as participants describe and read
 them (the README of "See, Localize and Verify: A GRPO-Powered Framework for Enhancing Factual Accuracy in Multimodal
 Models"; a public CLIP baseline that reads `Hallucination Detection/json/val.json` and the items' image_id,
-system1_question, system1_answer, choices and correct_choice). The files themselves were not at hand.
+system1_question, system1_answer, choices and correct_choice). The files themselves were not available.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Challenge(Benchmark):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An item of a file: where it stands, its id, its fields, its image, its options and the right ones."""
+    """An item of a file: its location, its id, its fields, its image, its options and the right ones."""
 
     where: str
     id: str
@@ -69,7 +69,7 @@ class Item:
 
 
 def read(benchmark: Challenge, split: Split, key: str) -> Iterator[Item]:
-    """The items of a split in the order of its file. `key` names the text that is judged. Raises `DataError`."""
+    """The items of a split in the order of its file. `key` is the field with the text to judge. Raises `DataError`."""
     folder = _task_folder(data_folder(benchmark, split), benchmark.folder)
     path, part = _file(folder / "json" if (folder / "json").is_dir() else folder, split)
     seen: dict[str, str] = {}
@@ -84,13 +84,13 @@ def read(benchmark: Challenge, split: Split, key: str) -> Iterator[Item]:
 
 
 def _task_folder(folder: Path, name: str) -> Path:
-    """The task's own folder inside `folder`, by its published name; `folder` itself where there is none."""
+    """The task's own folder inside `folder`, by its published name; `folder` itself if there is none."""
     inside = (path for path in sorted(folder.iterdir()) if path.name.replace(" ", "").lower() == name.lower())
     return next((path for path in inside if path.is_dir()), folder)
 
 
 def _file(folder: Path, split: Split) -> tuple[Path, bool | None]:
-    """The file that holds a split; and, where the training file is cut in two, whether it is the smaller part."""
+    """The file of a split; and, if the training file is divided, whether the split is the smaller part."""
     validation = next((p for name in ("validation", "val") if (p := folder / f"{name}.json").exists()), None)
     if split == "test":
         return folder / "test.json", None
@@ -100,11 +100,11 @@ def _file(folder: Path, split: Split) -> tuple[Path, bool | None]:
 
 
 def _options(row: Row, where: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The options' texts and the places of the right ones, which the two statements of the answer must agree on."""
+    """The options' texts and the indices of the right ones; both fields with the answer must agree."""
     entries = listed(row, "choices", where, least=2, most=len(ascii_uppercase))
     options = tuple(_option(entry, k, f"{where}, choice {k + 1}") for k, entry in enumerate(entries))
     if len(set(options)) < len(options):
-        raise DataError(f"{where}: choices holds one text twice: {shown(options)}")
+        raise DataError(f"{where}: choices contains a text twice: {shown(options)}")
     letters = row.get("correct_choice")
     if isinstance(letters, str):
         letters = [part.strip() for part in letters.split(",")]
@@ -127,7 +127,7 @@ def _option(entry: Any, place: int, where: str) -> str:
     if isinstance(entry, dict):
         choice(entry, "id", where, [ascii_uppercase[place]])  # the letters must run from A
         entry = entry.get("choice")
-    if isinstance(entry, bool):  # "choices": [true, false, ...] as JSON has it
+    if isinstance(entry, bool):  # "choices": [true, false, ...] in JSON
         entry = str(entry)
     return " ".join(text({"choice": entry}, "choice", where).split())
 

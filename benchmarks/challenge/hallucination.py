@@ -1,8 +1,8 @@
-"""Task 1 of the challenge: which part of a generated caption does the image not bear out?
+"""Task 1 of the challenge: which part of a generated caption does the image contradict?
 
 Files as in `benchmarks.challenge.files`. An item asks about one caption (`system1_answer`) with
-`system2_question`; one of its choices is "No hallucination". Checked on made files in the published layout, not on
-its own.
+`system2_question`; one of its choices is "No hallucination". Tested on generated files in the published layout, not
+on the published files.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class ChallengeHallucination(Challenge):
     """Captions with one hallucinated part or none; `group` is the image."""
 
     form: Literal["choice", "per_option"] = "choice"
-    """choice: the options as they are, one of them right. per_option: each part by itself, hallucinated or not
-    (multi-label); "No hallucination" falls away, since it says that all of them are borne out."""
+    """choice: the original options, one of them right. per_option: each part separately, hallucinated or not
+    (multi-label); "No hallucination" is dropped, because it means that none of them is."""
 
     name: ClassVar[str] = "challenge_hallucination"
     task: ClassVar[Literal["hallucination", "factuality"]] = "hallucination"
@@ -34,7 +34,7 @@ class ChallengeHallucination(Challenge):
     positive: ClassVar[str] = "Yes"
 
     def load(self, split: Split) -> Iterator[Example]:
-        """The examples of a split in the order of its file; `per_option` gives an item's parts in turn."""
+        """The examples of a split in the order of its file; `per_option` yields an item's parts one after another."""
         for item in read(self, split, "system1_answer"):
             if self.form == "per_option":
                 yield from _parts(item)
@@ -42,7 +42,7 @@ class ChallengeHallucination(Challenge):
             if len(item.golds) > 1:
                 raise DataError(
                     f"{item.where}: correct_choice names {len(item.golds)} options; "
-                    "ask for each by itself with benchmark_settings.form=per_option"
+                    "use one question per option with benchmark_settings.form=per_option"
                 )
             gold = item.golds[0]
             yield _example(
@@ -55,7 +55,7 @@ class ChallengeHallucination(Challenge):
             )
 
     def protocols(self) -> Mapping[str, Scorer]:
-        """`per_caption` where options are asked one by one: the share of captions with every part judged right."""
+        """`per_caption` if options are separate questions: the fraction of captions with every part judged right."""
         return {"per_caption": per_caption} if self.form == "per_option" else {}
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks of the generated world share: their settings, their scenes, their label noise."""
+"""What the benchmarks of the generated scenes share: their settings, their scenes, their label noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.api import Benchmark, ConfigError, Example, Split
 
 @dataclass(frozen=True)
 class WorldBenchmark(Benchmark):
-    """Settings of a generated benchmark: sizes of its splits, its seed, and the share of wrong train labels."""
+    """Settings of a generated benchmark: sizes of its splits, its seed, and the fraction of wrong train labels."""
 
     train: int = 2000
     validation: int = 300
@@ -31,10 +31,10 @@ class WorldBenchmark(Benchmark):
             if getattr(self, split) < 1:
                 raise ConfigError(f"{split}={getattr(self, split)}: expected a number of examples of 1 or more")
         if not 0 <= self.label_noise < 1:
-            raise ConfigError(f"label_noise={self.label_noise}: expected a share from 0 to below 1")
+            raise ConfigError(f"label_noise={self.label_noise}: expected a fraction from 0 to below 1")
 
     def load(self, split: Split) -> Iterator[Example]:
-        """The examples of a split, made one by one; nothing is drawn yet."""
+        """The examples of a split, generated one at a time; nothing is drawn yet."""
         if split not in self.splits:
             raise ConfigError(f"unknown split {split!r}: expected one of {', '.join(self.splits)}")
         for index in range(getattr(self, split)):
@@ -45,13 +45,13 @@ class WorldBenchmark(Benchmark):
         raise NotImplementedError
 
     def scene(self, rng: random.Random, split: Split) -> world.Scene:
-        """A scene as the split has them: `ood` is denser, and half of its things are pairs never shown else."""
+        """A scene of the split: `ood` is denser, and half of its things are pairs that occur nowhere else."""
         if split == "ood":
             return world.make_scene(rng, fewest=7, most=10, novel=0.5)
         return world.make_scene(rng, fewest=5, most=9)
 
     def noisy(self, example: Example, split: Split, rng: random.Random) -> Example:
-        """In `train`, a share of the golds gives way to another option, as annotators slip."""
+        """In `train`, a fraction of the golds is replaced by another option, like errors of annotators."""
         if split != "train" or rng.random() >= self.label_noise:
             return example
         wrong = rng.choice([k for k in range(len(example.options)) if k != example.gold])

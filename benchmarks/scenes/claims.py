@@ -27,7 +27,7 @@ NAMES = ("Wug", "Dax", "Blick", "Toma", "Fep", "Zib", "Kiki", "Bouba")
 
 
 def falsified(rng: random.Random, scene: Scene, fact: Fact) -> Fact | None:
-    """A near miss: the fact with one word changed, so that the scene belies it; None where none was found."""
+    """A near miss: the fact with one word changed so that it is false in the scene; None if none was found."""
     for _ in range(8):
         wrong = _altered(rng, scene, fact)
         if wrong.holds(scene) is False and not is_held_out(wrong):

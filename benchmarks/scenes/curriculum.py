@@ -1,9 +1,9 @@
-"""What the tiny ladder learns before it meets a benchmark: many kinds of short questions about one picture.
+"""What the tiny ladder learns before the benchmarks: many kinds of short questions about one picture.
 
 `Curriculum.lesson(index, progress)` is pure data: a picture, the words that each cell of its grid shows (for
 aligning image tokens with words), and questions as (topic, prompt, one-word answer). Prompts end in `?` or in
-`Answer:`; the longer ones have the layout of the benchmarks, but are made by changing words where these change
-the picture. The seeds are a space of their own, so no lesson repeats a benchmark's picture.
+`Answer:`. The longer ones have the layout of the benchmarks, but change the words where the benchmarks change
+the picture. The seeds are separate, so no lesson repeats a benchmark's picture.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Curriculum:
-    """The questions in a seeded order: short checks first, more and more of them in the benchmarks' layout."""
+    """The questions in a seeded order: short checks first, later more and more in the benchmarks' layout."""
 
     seed: int = 0
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
-        """The words among which a cell's token chooses, one of each group: colour, kind, size, row, column."""
+        """The word groups for a cell's token, which shows one word of each: colour, kind, size, row, column."""
         return COLOURS, KINDS, SIZES, ROWS, COLUMNS
 
     def words(self) -> tuple[str, ...]:
-        """Every word of the world and its benchmarks, lower case: the tokenizer keeps each of them whole."""
+        """Every word of the scenes and benchmarks, lower case: each one is a single token."""
         plural = [Kindred(kind=k).words(plural=True) for k in range(len(KINDS))]
         names = [name.lower() for name in NAMES]
         return (*COLOURS, *KINDS, *plural, *SIZES, *ROWS, *COLUMNS, *NUMBERS, *names, *_OTHER_WORDS.split())
 
     def lesson(self, index: int, progress: float) -> Lesson:
-        """The lesson number `index`; `progress` (0 to 1) is how far the pretraining is."""
+        """The lesson number `index`; `progress` (0 to 1) is the progress of the pretraining."""
         rng = world.stream("lessons", self.seed, index)
         scene = world.make_scene(rng, fewest=3, most=10)
         cells = tuple(
@@ -87,7 +87,7 @@ def _topic(fact: Fact) -> str:
 
 
 def _claim(rng: random.Random, scene: Scene) -> tuple[Fact, bool] | None:
-    """A fact and whether it is so: half of them are."""
+    """A fact and whether it is true: half of them are."""
     fact = random_fact(rng, scene)
     if fact is None or rng.random() < 0.5:
         return None if fact is None else (fact, True)
@@ -101,13 +101,13 @@ def _check(rng: random.Random, scene: Scene) -> Question | None:
         return None
     text = claim[0].words()
     if isinstance(claim[0], Relates) and rng.random() < 0.3:
-        # The first thing in a sentence of its own: an easier step on the way.
+        # The first thing in its own sentence: an easier step on the way.
         text = text.replace(" is ", "? it is ")
     return f"check {_topic(claim[0])}", f"{text}?", "true" if claim[1] else "false"
 
 
 def _simple_check(rng: random.Random, scene: Scene) -> Question | None:
-    """Only what one look tells: is there such a thing, of which colour, size, kind."""
+    """Only what a single thing shows: its existence, colour, size, kind."""
     fact: Fact = true_exists(rng, scene, sized=0.2)
     if rng.random() < 0.5:
         return f"check {_topic(fact)}", f"{fact.words()}?", "true"
@@ -132,7 +132,7 @@ def _at(rng: random.Random, scene: Scene) -> Question:
 
 
 def _compare(rng: random.Random, scene: Scene) -> Question:
-    """`second column is left of fourth column?` true: what the relations mean, told without the picture."""
+    """`second column is left of fourth column?` true: the meaning of the relations, without the picture."""
     (one, relation, other), truth = _side(rng, None)
     return "compare", f"{one} is {relation} {other}?", truth
 
@@ -147,7 +147,7 @@ def _beside(rng: random.Random, scene: Scene) -> Question | None:
 
 
 def _side(rng: random.Random, thing: Thing | None) -> tuple[tuple[str, str, str], str]:
-    """A row or column (the thing's, or any), a relation and another one; and whether it is so: half of them are."""
+    """A row or column (the thing's, or any), a relation and another one; and whether it is true: half of them are."""
     names, noun, forward, backward = rng.choice(
         ((COLUMNS, "column", "left of", "right of"), (ROWS, "row", "above", "below"))
     )
@@ -207,7 +207,7 @@ def _claim_letter(rng: random.Random, scene: Scene) -> Question | None:
 
 
 def _claim_word(rng: random.Random, scene: Scene) -> Question | None:
-    """The layout without options: `true` or `false` in a word."""
+    """The layout without options: `true` or `false` as a word."""
     claim = _claim(rng, scene)
     if claim is None:
         return None
@@ -237,7 +237,7 @@ def _named_letter(rng: random.Random, scene: Scene) -> Question | None:
 
 
 def _caption(rng: random.Random, scene: Scene) -> Question | None:
-    """A caption of two to four phrases of which one may be wrong; two or three of them are options, beside none."""
+    """A caption of two to four phrases of which one may be wrong; two or three of them are options, besides none."""
     options = rng.choice((2, 3, 3))
     facts = [random_fact(rng, scene, simple=0.7) for _ in range(options + rng.randrange(2))]
     gold = rng.randrange(options + 1)
@@ -320,7 +320,7 @@ _LONG: tuple[tuple[_Maker, float], ...] = (
 
 
 def _ask(rng: random.Random, scene: Scene, makers: Sequence[tuple[_Maker, float]]) -> Question:
-    """A question of a random maker that has one for this scene; at last what lies at a place."""
+    """A question of a random kind that fits this scene; as a fallback, what is at a position."""
     for _ in range(8):
         (maker,) = rng.choices([m for m, _ in makers], [w for _, w in makers])
         if (question := maker(rng, scene)) is not None:

@@ -1,4 +1,4 @@
-"""Facts about scenes: what is there, how many, where, of what kind; whether they hold, and how they are said."""
+"""Facts about scenes: existence, counts, positions, attributes; whether they are true, and their wording."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from benchmarks.scenes.world import COLOURS, COLUMNS, KINDS, NUMBERS, RELATIONS,
 
 @dataclass(frozen=True, slots=True)
 class Kindred:
-    """A description: every part that is given must fit (indices as in `Thing`)."""
+    """A description: every given part must match (indices as in `Thing`)."""
 
     colour: int | None = None
     kind: int | None = None
     size: int | None = None
 
     def found(self, scene: Scene) -> list[Thing]:
-        """The things of the scene that fit."""
+        """The things of the scene that match."""
         colour, kind, size = self.colour, self.kind, self.size
         return [
             t
@@ -30,7 +30,7 @@ class Kindred:
         ]
 
     def only(self, scene: Scene) -> Thing | None:
-        """The one thing that fits; None where none or several do."""
+        """The one thing that matches; None if none or several do."""
         found = self.found(scene)
         return found[0] if len(found) == 1 else None
 
@@ -65,7 +65,7 @@ class Exists:
 
 @dataclass(frozen=True, slots=True)
 class Exactly:
-    """There are exactly so many of them."""
+    """There are exactly this many of them."""
 
     count: int
     what: Kindred
@@ -79,7 +79,7 @@ class Exactly:
 
 @dataclass(frozen=True, slots=True)
 class Relates:
-    """The one thing lies left of, right of, above or below the other: by column, or by row."""
+    """One thing is left of, right of, above or below the other: by column, or by row."""
 
     what: Kindred
     relation: str
@@ -98,7 +98,7 @@ Attribute = Literal["kind", "colour", "size", "row", "column"]
 
 @dataclass(frozen=True, slots=True)
 class Has:
-    """The one thing has this kind, colour, size, row or column."""
+    """A thing has this kind, colour, size, row or column."""
 
     what: Kindred
     attribute: Attribute
@@ -109,7 +109,7 @@ class Has:
         return None if one is None else getattr(one, self.attribute) == self.value
 
     def predicate(self) -> str:
-        """What is said of it: `is red`, `is a ring`, `is in the top row`."""
+        """The predicate: `is red`, `is a ring`, `is in the top row`."""
         match self.attribute:
             case "kind":
                 return f"is {Kindred(kind=self.value).a()}"
@@ -130,7 +130,7 @@ Fact = Exists | Exactly | Relates | Has
 
 
 def related(one: Thing, relation: str, two: Thing) -> bool:
-    """Whether `one` lies so to `two`. In the same column neither is left of the other."""
+    """Whether `one` has this relation to `two`. In the same column neither is left of the other."""
     match relation:
         case "left of":
             return one.column < two.column
@@ -143,17 +143,17 @@ def related(one: Thing, relation: str, two: Thing) -> bool:
 
 
 def relations(one: Thing, two: Thing) -> list[str]:
-    """The relations in which `one` stands to `two`: one or two of the four."""
+    """The relations of `one` to `two`: one or two of the four."""
     return [relation for relation in RELATIONS if related(one, relation, two)]
 
 
 def truths(facts: Sequence[Fact], scene: Scene) -> list[bool | None]:
-    """Which of the facts the scene bears out."""
+    """Whether each of the facts is true in the scene."""
     return [fact.holds(scene) for fact in facts]
 
 
 def described(rng: random.Random, scene: Scene, thing: Thing, sized: float = 0.0) -> Kindred | None:
-    """A description that fits only this thing of the scene; None where there is none (`sized`: share with size)."""
+    """A description that matches only this thing of the scene; None if there is none (`sized`: fraction with size)."""
     ways = [
         Kindred(kind=thing.kind),
         Kindred(colour=thing.colour),
@@ -167,13 +167,13 @@ def described(rng: random.Random, scene: Scene, thing: Thing, sized: float = 0.0
 
 
 def true_exists(rng: random.Random, scene: Scene, sized: float = 0.5) -> Exists:
-    """That one of the scene's things is there, by colour and kind, and for a share of them by size."""
+    """The existence of one of the scene's things, by colour and kind, and for a fraction of them by size."""
     thing = pick(rng, scene.things)
     return Exists(Kindred(thing.colour, thing.kind, thing.size if rng.random() < sized else None))
 
 
 def true_exactly(rng: random.Random, scene: Scene) -> Exactly:
-    """How many of a kind, a colour, or both there are; counts above one come first."""
+    """The count of a kind, a colour, or both; counts above one have priority."""
     for tries in range(8):
         thing = pick(rng, scene.things)
         what = pick(rng, (Kindred(kind=thing.kind), Kindred(colour=thing.colour), Kindred(thing.colour, thing.kind)))
@@ -184,7 +184,7 @@ def true_exactly(rng: random.Random, scene: Scene) -> Exactly:
 
 
 def true_relates(rng: random.Random, scene: Scene) -> Relates | None:
-    """How two things lie to each other; None where no two can be told from the rest."""
+    """The relation of two things; None if no two can be uniquely described."""
     for _ in range(6):
         one, two = rng.sample(scene.things, 2)
         what, other = described(rng, scene, one), described(rng, scene, two)
@@ -194,7 +194,7 @@ def true_relates(rng: random.Random, scene: Scene) -> Relates | None:
 
 
 def true_has(rng: random.Random, scene: Scene, attribute: Attribute | None = None) -> Has | None:
-    """A property of a thing that is described without it; None where nothing can be told from the rest."""
+    """A property of a thing that is described without it; None if nothing can be uniquely described."""
     for _ in range(6):
         thing = pick(rng, scene.things)
         if (what := described(rng, scene, thing)) is None:

@@ -1,10 +1,10 @@
-"""Is the claim true, given picture and context? Task 2 of the challenge, in the generated world.
+"""Is the claim true, given picture and context? Task 2 of the challenge, with generated scenes.
 
-The context gives names to things ("Wug is the red ring"), the claim says two things about them, and only the
-picture tells whether they are so: True (both), False (neither), Partially True (one of the two), or Not
-Verifiable (a thing that the context names isn't in the picture). Context and claim are written for one picture
-and then that picture is edited until the verdict holds: so the words alone tell nothing about it, nor does the
-picture alone.
+The context gives names to things ("Wug is the red ring"), the claim makes two statements about them, and only the
+picture shows whether they are true: True (both), False (neither), Partially True (one of the two), or Not
+Verifiable (a thing that the context names isn't in the picture). Context and claim are written for one picture,
+and then that picture is edited until the verdict is right: so neither the words alone nor the picture alone say
+anything about it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _EDITS_OF: dict[str, tuple[Edit, ...]] = {
     "kind": ("rekind",),
 }
 _OFTEN: dict[Attribute, int] = {"kind": 6, "colour": 6, "size": 4, "row": 1, "column": 1}
-"""How often a claim speaks of an attribute that the context leaves open, one against the other."""
+"""The relative frequency with which a claim is about an attribute that the context leaves open."""
 
 Named = Sequence[tuple[str, Kindred]]
 
@@ -83,7 +83,7 @@ class ScenesFactuality(WorldBenchmark):
         return self.noisy(example, split, rng)
 
     def lessons(self) -> lessons.Curriculum:
-        """What `hkdbench pretrain` teaches the tiny ladder; it shares no picture with any split."""
+        """The lessons with which `hkdbench pretrain` trains the tiny ladder; they share no picture with any split."""
         return lessons.Curriculum(seed=0)
 
 
@@ -95,7 +95,7 @@ def _attempt(rng: random.Random, scene: Scene, gold: int, novel: bool) -> tuple[
         return None
     names = rng.sample(claims.NAMES, 2)
     named = ((names[0], first), (names[1], second))
-    # Both things are spoken of, so that a missing one leaves the claim open.
+    # The claim is about both things, so that a missing one leaves the claim open.
     facts: list[Fact] = [_property(rng, one, first), _property(rng, two, second)]
     draw = rng.random()
     if draw < 0.4:
@@ -121,7 +121,8 @@ def _attempt(rng: random.Random, scene: Scene, gold: int, novel: bool) -> tuple[
 
 
 def _called(rng: random.Random, scene: Scene, thing: world.Thing) -> Kindred | None:
-    """What the context calls a thing: rather by its kind or colour alone, so that the other can be asked for."""
+    """The description of a thing in the context: preferably only its kind or colour, so that the other can be asked
+    for."""
     if rng.random() < 0.6:
         what = world.pick(rng, (Kindred(kind=thing.kind), Kindred(colour=thing.colour)))
         if what.only(scene) is not None:
@@ -144,7 +145,7 @@ def _edit(
     spoken: Sequence[Kindred],
     novel: bool,
 ) -> Scene | None:
-    """The scene after edits that may give the wanted truths (None: that take away a thing spoken of)."""
+    """The scene after edits that may give the wanted truths (None: edits that remove a thing of the claim)."""
     pick = world.pick
     if wanted is None:
         edit: Edit = pick(rng, ("recolour", "rekind"))
@@ -172,7 +173,7 @@ def _edit(
 
 
 def _category(fact: Fact) -> str:
-    """What the deciding part of the claim is about: the first that doesn't hold, or any where all do."""
+    """The topic of the deciding part of the claim: the first false one, or any if all are true."""
     if isinstance(fact, Exactly):
         return "count"
     if isinstance(fact, Has):

@@ -1,8 +1,8 @@
-"""Which phrase of the caption is hallucinated? Task 1 of the challenge, in the generated world.
+"""Which phrase of the caption is hallucinated? Task 1 of the challenge, with generated scenes.
 
-A caption is written for one picture, and is true of it. What the example shows is that picture after an edit
-that belies exactly one of three phrases, or none of them: so the words alone tell nothing about the answer.
-The edit is a near miss (a colour that another object has, two objects that change places). Option A is always
+A caption is written for one picture, and is true of it. The example shows that picture after an edit
+that makes exactly one of three phrases false, or none of them: so the words alone say nothing about the answer.
+The edit is a near miss (a colour that another object has, two objects that swap places). Option A is always
 "No hallucination"; the other three are phrases of the caption.
 """
 
@@ -60,7 +60,7 @@ class ScenesHallucination(WorldBenchmark):
 def _attempt(
     rng: random.Random, scene: Scene, gold: int, novel: bool
 ) -> tuple[Scene, str, tuple[str, ...], str] | None:
-    """The picture to show, the caption, the three phrases and the category; None where this scene won't do."""
+    """The picture to show, the caption, the three phrases and the category; None if this scene isn't suitable."""
     facts = _facts(rng, scene)
     if facts is None:
         return None
@@ -92,18 +92,18 @@ def _facts(rng: random.Random, scene: Scene) -> list[Fact] | None:
 
 
 def _one(rng: random.Random, scene: Scene) -> Exists | None:
-    """A thing that is the only one of its description, so that one edit belies it."""
+    """A thing that is the only one of its description, so that one edit makes the phrase false."""
     fact = true_exists(rng, scene)
     return fact if fact.what.only(scene) is not None else None
 
 
 def _near_miss(rng: random.Random, scene: Scene, fact: Fact) -> tuple[Edit, int]:
-    """An edit that bears on the fact, and the number of the thing that it changes."""
+    """An edit that affects the fact, and the index of the thing that it changes."""
     edit = world.pick(rng, _EDITS[type(fact)])
     things = list(fact.what.found(scene))
     if isinstance(fact, Relates):
         things += fact.other.found(scene)
-    # Another thing may join a count by changing into one of its kind.
+    # Another thing may increase a count by changing into one of its kind.
     if not things or (isinstance(fact, Exactly) and rng.random() < 0.4):
         things = list(scene.things)
     return edit, scene.things.index(world.pick(rng, things))

@@ -1,9 +1,9 @@
-"""The generated world: pictures of 64 x 64 px with coloured objects on a 4 x 4 grid.
+"""The generated scenes: pictures of 64 x 64 px with coloured objects on a 4 x 4 grid.
 
-Everything follows from a seed: `stream(seed, split, index)` gives each example its own random stream, so any
-example can be made alone and the same seed gives the same bytes. A `Scene` draws itself when called; a fact
-(`Exists`, `Exactly`, `Relates`, `Has`) knows its words and whether a scene bears it out: True, False, or None
-where what it speaks of isn't there (or isn't the only one).
+Everything is derived from a seed: `stream(seed, split, index)` gives each example its own random stream, so any
+example can be generated alone, and the same seed gives the same bytes. A `Scene` draws itself when called. A fact
+(`Exists`, `Exactly`, `Relates`, `Has`) has its wording and knows whether it holds in a scene: True, False, or None
+if its object isn't there (or isn't unique).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ RELATIONS = ("left of", "right of", "above", "below")
 INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 HELD_OUT = frozenset((kind, (3 * kind + 1) % len(COLOURS)) for kind in range(len(KINDS)))
-"""(kind, colour) pairs, one a kind, that only the `ood` split shows or names."""
+"""(kind, colour) pairs, one per kind, that only the `ood` split shows or names."""
 
 SIDE, GRID = 64, 4
 CELL = SIDE // GRID
@@ -74,7 +74,7 @@ _GROUNDS = (
 
 
 class Thing(NamedTuple):
-    """An object: indices into KINDS, COLOURS, SIZES; its grid cell; its shift from the cell's centre, px."""
+    """An object: indices into KINDS, COLOURS, SIZES; its grid cell; its offset from the cell's centre, px."""
 
     kind: int
     colour: int
@@ -116,7 +116,7 @@ def stream(*key: str | int) -> random.Random:
 
 
 def below(rng: random.Random, count: int) -> int:
-    """A whole number from 0 to below `count`; several times as fast as `randrange`."""
+    """An integer from 0 to below `count`; several times as fast as `randrange`."""
     return int(rng.random() * count)
 
 
@@ -126,7 +126,7 @@ def pick(rng: random.Random, items: Sequence[T]) -> T:
 
 
 def make_scene(rng: random.Random, fewest: int = 5, most: int = 8, novel: float = 0.0) -> Scene:
-    """A scene of `fewest` to `most` things. With `novel` > 0 that share of them are held-out pairs.
+    """A scene of `fewest` to `most` things. With `novel` > 0 that fraction of them are held-out pairs.
 
     A scene has few colours and kinds, so that colours repeat, counts exceed one and a wrong colour is one that
     another object has.
@@ -222,10 +222,10 @@ Edit = Literal["recolour", "rekind", "resize", "swap", "drop", "copy", "move"]
 
 
 def edited(rng: random.Random, scene: Scene, edit: Edit, target: int, novel: bool = False) -> Scene | None:
-    """The scene after one change of its thing number `target`; None where the change isn't possible.
+    """The scene after one change of its thing number `target`; None if the change isn't possible.
 
-    New colours and kinds are those that another thing has, so the change is a near miss; a pair that is held
-    out comes up only if `novel`.
+    New colours and kinds are those of another thing, so the change is a near miss; a held-out pair
+    occurs only if `novel`.
     """
     things = list(scene.things)
     thing = things[target]

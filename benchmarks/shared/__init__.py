@@ -1,1 +1,1 @@
-"""What several benchmarks read and score alike."""
+"""Functions for reading and scoring that several benchmarks share."""

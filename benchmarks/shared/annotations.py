@@ -1,8 +1,8 @@
-"""Published annotation files as rows, and rows as typed values: what is wrong is named by file and item.
+"""Published annotation files as rows, and rows as typed values; errors name the file and item.
 
-`items` (or `read_rows`) gives the rows of a file; `text`, `integer`, `choice`, ... take one value out of a
-row; `image_in` turns a name into a path that stays inside the data folder. Every one of them raises
-`DataError` in one line that starts with where the fault lies. Nothing here opens an image.
+`items` (or `read_rows`) yields the rows of a file; `text`, `integer`, `choice`, ... read one value of a
+row; `image_in` turns a name into a path inside the data folder. All of them raise
+`DataError` in one line that starts with the location of the error. Nothing here opens an image.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Row = dict[str, Any]
 Layout = Literal["json", "jsonl", "csv", "tsv", "parquet"]
 
 MAX_BYTES = 1 << 30
-"""An annotation file above this size is refused: it is something else."""
+"""A larger annotation file is refused: it must be something else."""
 MAX_TEXT = 1 << 17
-"""Characters of the longest text that a field may hold (csv's own limit)."""
+"""The maximum number of characters in a field (csv's own limit)."""
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 78
@@ -37,20 +37,20 @@ _short.maxlist = _short.maxdict = 8
 
 
 def data_folder(benchmark: Benchmark, split: Split) -> Path:
-    """The folder to read from. Raises `ConfigError` where there is none, or no such split."""
+    """The folder to read from. Raises `ConfigError` if there is none, or no such split."""
     if split not in benchmark.splits:
         raise ConfigError(f"{benchmark.name} has no split {split!r}; it has {', '.join(benchmark.splits)}")
     if benchmark.data_dir is None:
         raise ConfigError(f"{benchmark.name} reads published files: give their folder with --data-dir")
     if not benchmark.data_dir.is_dir():
-        raise DataError(f"{benchmark.name}: data folder {benchmark.data_dir} does not exist or is no folder")
+        raise DataError(f"{benchmark.name}: data folder {benchmark.data_dir} does not exist or is not a folder")
     return benchmark.data_dir
 
 
 def image_in(folder: Path, name: str, where: str) -> Path:
-    """The path of `name` (with slashes) in `folder`, which need not exist.
+    """The path of `name` (with slashes) in `folder`; the file need not exist.
 
-    Raises `DataError` for a name that is empty, absolute, too long, holds `..`, a backslash or a control
+    Raises `DataError` for a name that is empty, absolute, too long, contains `..`, a backslash or a control
     character, or goes through a link that leads out of the folder.
     """
     parts = name.split("/")
@@ -75,7 +75,7 @@ def image_in(folder: Path, name: str, where: str) -> Path:
 
 @lru_cache(maxsize=1024)
 def _real(folder: Path) -> Path:
-    """Links resolved, once a folder: a benchmark has thousands of images in few folders."""
+    """Links resolved, once per folder: a benchmark has thousands of images in few folders."""
     return Path(os.path.realpath(folder))
 
 
@@ -83,17 +83,17 @@ def _real(folder: Path) -> Path:
 
 
 def items(path: Path, key: str = "", layout: Layout | None = None) -> Iterator[tuple[str, Row]]:
-    """The rows of a file, each with the words that say where it stands (`FILE: item N`, from 1)."""
+    """The rows of a file, each with its location for errors (`FILE: item N`, from 1)."""
     for number, row in enumerate(read_rows(path, key, layout), 1):
         yield f"{path}: item {number}", row
 
 
 def read_rows(path: Path, key: str = "", layout: Layout | None = None) -> list[Row]:
-    """The rows of a file in its order, one dict each; the suffix says how to read it unless `layout` does.
+    """The rows of a file in its order, one dict each; the format follows from the suffix unless `layout` is given.
 
-    json: an array of objects, or the one that an object has under `key`. jsonl: one object a line, blank
-    lines skipped. csv, tsv: a header, then text values. parquet: all columns but those of bytes (images).
-    Text is UTF-8. Raises `DataError` on a file that is missing, empty, damaged or of another shape.
+    json: an array of objects, or the array under `key` in an object. jsonl: one object per line, empty
+    lines skipped. csv, tsv: a header, then text values. parquet: all columns except those of bytes (images).
+    Text is UTF-8. Raises `DataError` for a file that is missing, empty, damaged or has another structure.
     """
     kind = layout or path.suffix.lower().removeprefix(".")
     if kind == "parquet":
@@ -115,9 +115,9 @@ def read_rows(path: Path, key: str = "", layout: Layout | None = None) -> list[R
             raise DataError(f"{path}: {_kind(found)}{under}, expected an array of objects")
         rows = [_object(row, f"{path}: item {number}") for number, row in enumerate(found, 1)]
     else:
-        raise DataError(f"{path}: can't tell how to read it: expected .json, .jsonl, .csv, .tsv or .parquet")
+        raise DataError(f"{path}: unknown file type: expected .json, .jsonl, .csv, .tsv or .parquet")
     if not rows:
-        raise DataError(f"{path}: holds no items")
+        raise DataError(f"{path}: contains no items")
     return rows
 
 
@@ -125,15 +125,15 @@ def read_table(path: Path) -> dict[str, Row]:
     """A JSON object of objects: rows by their key. Raises `DataError`, see `read_rows`."""
     found = _object(_json(_read(path), str(path)), str(path))
     if not found:
-        raise DataError(f"{path}: holds no items")
+        raise DataError(f"{path}: contains no items")
     return {key: _object(row, f"{path}: item {shown(key)}") for key, row in found.items()}
 
 
 def _read(path: Path) -> str:
     if not path.exists():
         raise DataError(f"{path}: does not exist: expected the published layout")
-    if not path.is_file():  # a pipe or a device would be waited for, or read, for ever
-        raise DataError(f"{path}: is no file")
+    if not path.is_file():  # reading a pipe or a device could block forever
+        raise DataError(f"{path}: is not a file")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path}: {path.stat().st_size:,} bytes, expected an annotation file of at most 1 GiB")
@@ -174,7 +174,7 @@ def _csv(path: Path, text: str, delimiter: str) -> list[Row]:
     try:
         header = next(reader, [])
         if len(set(header)) < len(header):
-            raise DataError(f"{path}: line 1: two columns have one name: {shown(header)}")
+            raise DataError(f"{path}: line 1: two columns have the same name: {shown(header)}")
         for values in reader:
             if not values:
                 continue
@@ -216,9 +216,9 @@ def _has_bytes(kind: Any) -> bool:
 
 
 def text(row: Mapping[str, Any], key: str, where: str, blank: bool = False) -> str:
-    """The text under `key`, as it stands. Unless `blank`, it must hold more than blanks.
+    """The text under `key`, unchanged. Unless `blank`, it must not be only white space.
 
-    Raises `DataError` where it is absent, no text, longer than `MAX_TEXT`, or holds what no text may (NUL,
+    Raises `DataError` if it is missing, not a string, longer than `MAX_TEXT`, or contains invalid characters (NUL,
     half a surrogate pair).
     """
     value = row.get(key)
@@ -234,18 +234,18 @@ def text(row: Mapping[str, Any], key: str, where: str, blank: bool = False) -> s
 
 
 def integer(row: Mapping[str, Any], key: str, where: str, low: int = 0, high: int | None = None) -> int:
-    """The whole number under `key`, or its digits as text, from `low` to `high`. Raises `DataError`."""
+    """The integer under `key` (or its digits as text), from `low` to `high`. Raises `DataError`."""
     value = row.get(key)
     if isinstance(value, str) and len(value) <= 18 and value.isascii() and value.removeprefix("-").isdigit():
         value = int(value)
     if type(value) is not int or value < low or (high is not None and value > high):
         most = f" to {high}" if high is not None else " or more"
-        raise _wrong(row, key, where, f"a whole number, {low}{most}")
+        raise _wrong(row, key, where, f"an integer, {low}{most}")
     return value
 
 
 def choice(row: Mapping[str, Any], key: str, where: str, options: Sequence[str]) -> str:
-    """The option that stands under `key` (case and outer blanks aside), as `options` spell it. Raises `DataError`."""
+    """The option under `key` (ignoring case and outer spaces), as `options` spell it. Raises `DataError`."""
     value = row.get(key)
     if isinstance(value, str):
         for option in options:
@@ -273,20 +273,20 @@ def listed(row: Mapping[str, Any], key: str, where: str, least: int = 0, most: i
 
 
 def new_id(seen: dict[str, str], id_: str, where: str) -> str:
-    """`id_`, noted in `seen` with where it stands. Raises `DataError`, naming both places, if it stood there."""
+    """`id_`, recorded in `seen` with its location. Raises `DataError` with both locations if it is a duplicate."""
     if id_ in seen:
-        raise DataError(f"{where}: the id {shown(id_)} is already that of {seen[id_]}")
+        raise DataError(f"{where}: the id {shown(id_)} is already used by {seen[id_]}")
     seen[id_] = where
     return id_
 
 
 def draw(*parts: object) -> float:
-    """A number from 0 to below 1 that these values alone decide: the same on every machine and in every run."""
+    """A number from 0 to below 1 that depends only on these values: the same on every machine and in every run."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8]) / 2**64
 
 
 def shown(value: Any) -> str:
-    """The value as an error shows it: at most 80 characters of it, on one line."""
+    """The value for an error message: at most 80 characters, on one line."""
     said = _short.repr(value)
     return said if len(said) <= 80 else said[:77] + "..."
 

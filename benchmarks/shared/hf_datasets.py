@@ -1,10 +1,10 @@
-"""Rows of a Hugging Face `datasets` repository, or of a local folder in the same layout, images unread.
+"""Rows of a Hugging Face `datasets` repository, or of a local folder in the same layout; images aren't read.
 
-A benchmark that is published so takes its rows from `rows_of`: from `--data-dir` where it holds Parquet
-files, or from the repository named by the settings `repo` and `repo_revision`. Both go through
-`datasets.load_dataset`, which keeps an Arrow copy in the user's cache (`HF_DATASETS_CACHE`). An image
-column gives `ColumnImage`s: each reads its one cell when asked. A repository of plain files is fetched as a folder
-(`downloaded`).
+A benchmark that is published this way gets its rows from `rows_of`: from `--data-dir` if it has Parquet
+files, or from the repository in the settings `repo` and `repo_revision`. Both use
+`datasets.load_dataset`, which stores an Arrow copy in the user's cache (`HF_DATASETS_CACHE`). An image
+column gives `ColumnImage`s: each reads its cell when it is called. A repository of plain files is downloaded as a
+folder (`downloaded`).
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ class ColumnImage:
         if cell is None or cell.get("bytes") is None:
             path = cell and cell.get("path")
             if not path or not Path(self.source.repo).is_dir():
-                raise ValueError(f"{self.source}, row {self.row}: column {self.column!r} holds no image")
+                raise ValueError(f"{self.source}, row {self.row}: column {self.column!r} contains no image")
             return Image.open(image_in(Path(self.source.repo), path, f"{self.source}, row {self.row}"))
         return Image.open(io.BytesIO(cell["bytes"]))
 
 
 def source_of(benchmark: Benchmark, repo: str, revision: str, split: str, config: str = "") -> Source | None:
-    """Where `datasets` finds a benchmark's split; None: `data_dir` holds plain files, no Parquet.
+    """The source of a benchmark's split for `datasets`; None: `data_dir` has plain files, no Parquet.
 
-    Raises `ConfigError` where neither folder nor repository is given, or a repository without its commit.
+    Raises `ConfigError` if neither folder nor repository is given, or a repository without its commit.
     """
     if benchmark.data_dir is not None:
         if repo:
@@ -75,10 +75,10 @@ def source_of(benchmark: Benchmark, repo: str, revision: str, split: str, config
 
 
 def downloaded(benchmark: Benchmark, repo: str, revision: str, patterns: Sequence[str]) -> Path:
-    """The folder of the files of a repository that isn't a table, fetched once into the user's cache.
+    """The folder with the files of a repository that isn't a table, downloaded once into the user's cache.
 
-    `patterns` name the files that are wanted, like `data/*`. Raises `ConfigError` for a repository without its
-    commit, `DataError` in one line where it can't be had.
+    `patterns` select the files, like `data/*`. Raises `ConfigError` for a repository without its
+    commit, `DataError` in one line if the download fails.
     """
     import datasets
     from huggingface_hub import snapshot_download
@@ -110,7 +110,7 @@ def _reason(error: Exception) -> str:
 
 
 def rows_of(source: Source) -> Iterator[tuple[str, Row]]:
-    """The rows of a source, each with the words that say where it stands; images as `ColumnImage`."""
+    """The rows of a source, each with its location for errors; images as `ColumnImage`."""
     dataset = _open(source)
     images = [name for name, feature in dataset.features.items() if _is_image(feature)]
     plain = dataset.select_columns([name for name in dataset.column_names if name not in images])
@@ -131,7 +131,7 @@ def image_of(row: Row, key: str, where: str) -> ColumnImage:
 
 @lru_cache(maxsize=8)
 def _open(source: Source) -> Any:
-    """The memory-mapped table, image cells undecoded. Raises `DataError` in one line whatever `datasets` says."""
+    """The memory-mapped table, image cells not decoded. Raises `DataError` in one line for any error of `datasets`."""
     import datasets
 
     bars = datasets.are_progress_bars_disabled()
@@ -159,7 +159,7 @@ def _open(source: Source) -> Any:
 def _files(source: Source) -> list[str]:
     """The Parquet files of a folder's split, in order, as repositories name them: `[CONFIG/]SPLIT-00000-of-N.parquet`.
 
-    The folder's own README, which may point anywhere, isn't asked.
+    The folder's own README, which could point to other files, is ignored.
     """
     folder = Path(source.repo)
     inside = [p for p in folder.glob("**/*.parquet") if re.match(rf"{re.escape(source.split)}(-|\.)", p.name)]
@@ -171,7 +171,7 @@ def _files(source: Source) -> list[str]:
 
 
 def _is_image(feature: Any) -> bool:
-    """An image column, or bytes with their path, as a file without the hub's metadata has them."""
+    """An image column, or bytes with their path, as in a file without the hub's metadata."""
     import datasets
 
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})

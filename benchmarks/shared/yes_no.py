@@ -1,8 +1,8 @@
-"""What a written answer to a yes/no question means, as the published scoring scripts take it; and shared formulas.
+"""The meaning of a written answer to a yes/no question, as in the published scoring scripts; and shared formulas.
 
-Each parser is written from what its original does with a text, not from its code, and gives "yes", "no" or None
-(neither). They differ widely on anything but a bare word: "No." is no to the first and the third, nothing
-to the second and the last. A picked option ("Yes", "No") means the same to all of them.
+Each parser was written from a description of the original's behaviour, not from its code, and returns "yes", "no"
+or None (neither). They differ widely on anything but a bare word: "No." is no for the first and the third, nothing
+for the second and the last. A chosen option ("Yes", "No") means the same for all of them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ YES_NO = ("Yes", "No")
 """The options of a yes/no item, in the order of every benchmark here."""
 
 SIGNS = ';/[]"{}()=+\\_-><@`,?!'
-"""What `without_signs` takes for punctuation. The colon, the asterisk and the apostrophe aren't among it."""
+"""The characters that `without_signs` treats as punctuation; not the colon, the asterisk and the apostrophe."""
 
 
 def pope_official(text: str) -> Verdict:
-    """No where a word of the first sentence is exactly "No", "no" or "not"; anything else is yes.
+    """No if a word of the first sentence is exactly "No", "no" or "not"; anything else is yes.
 
     The first sentence ends at the first "."; commas are dropped, words end at single spaces. So "NO", "no!"
     and an empty text are yes. Source: POPE's evaluate.py.
@@ -34,7 +34,7 @@ def pope_official(text: str) -> Verdict:
 
 
 def bare_word(text: str) -> Verdict:
-    """Only the bare word, whatever its case and outer blanks: "Yes." is neither. Source: lmms-eval, POPE."""
+    """Only the bare word, ignoring case and outer spaces: "Yes." is neither. Source: lmms-eval, POPE."""
     word = text.lower().strip()
     return "yes" if word == "yes" else "no" if word == "no" else None
 
@@ -45,14 +45,14 @@ def exact_word(text: str) -> Verdict:
 
 
 def yes_inside(text: str) -> Verdict:
-    """Yes where "yes" occurs anywhere, in "yesterday" too; else no. Source: lmms-eval, HallusionBench (intern)."""
+    """Yes if "yes" occurs anywhere, also in "yesterday"; else no. Source: lmms-eval, HallusionBench (intern)."""
     return "yes" if "yes" in text.lower() else "no"
 
 
 def either_word(text: str) -> Verdict:
-    """The one of the words "yes" and "no" that occurs, signs aside; neither where both do or none.
+    """The one of the words "yes" and "no" that occurs, ignoring punctuation; neither if both or none do.
 
-    Signs go as `without_signs` says, but all of them are dropped where a digit, a comma and a digit follow
+    Punctuation is removed as in `without_signs`, but all of it is dropped if a digit, a comma and a digit follow
     each other anywhere. Source: VLMEvalKit, process_punctuation and YOrN_Extraction without a judge model.
     """
     lower = text.lower()
@@ -64,7 +64,7 @@ def either_word(text: str) -> Verdict:
 
 
 def without_signs(text: str, drop_all: bool = False) -> str:
-    """The text with each sign dropped if it touches a space anywhere in the text (or `drop_all`), else a space.
+    """The text with each punctuation mark dropped if it touches a space anywhere (or with `drop_all`), else as a space.
 
     Source: the punctuation rule of the VQA evaluation, as VLMEvalKit and MMFakeBench use it.
     """
@@ -81,12 +81,12 @@ def gold_verdict(answer: Answer) -> Verdict:
 
 
 def chosen_verdict(answer: Answer) -> Verdict:
-    """The option that was picked, or that the text was read as."""
+    """The option that was chosen, or that the text was parsed as."""
     return None if answer.chosen < 0 else "yes" if answer.chosen == 0 else "no"
 
 
 def picked(answer: Answer) -> bool:
-    """Whether the answer is one of the options, as an option-scored run gives it, rather than a free text."""
+    """Whether the answer is one of the options, as in an option-scored run, rather than a free text."""
     return answer.chosen >= 0 and answer.text == answer.options[answer.chosen]
 
 
@@ -107,7 +107,8 @@ def by_category(
 
 
 def strict_figures(answers: Sequence[Answer], positive: Verdict) -> dict[str, float | None]:
-    """Accuracy, precision, recall and F1 of `positive`, the share that said it, and the share of unread answers."""
+    """Accuracy, precision, recall and F1 of `positive`, the fraction of such answers, and the fraction of unread
+    answers."""
     pairs = [(chosen_verdict(a), gold_verdict(a)) for a in answers]
     hits = pairs.count((positive, positive))
     said, gold = sum(s == positive for s, _ in pairs), sum(g == positive for _, g in pairs)
@@ -122,14 +123,14 @@ def strict_figures(answers: Sequence[Answer], positive: Verdict) -> dict[str, fl
 
 
 def ratio(above: float, below: float) -> float:
-    """0 where there is nothing to divide by."""
+    """The quotient, or 0 if the denominator is 0."""
     return above / below if below else 0.0
 
 
 def macro_figures(gold: Sequence[int], said: Sequence[int | None], classes: int) -> dict[str, float]:
     """Accuracy, and precision, recall and F1 summed over the classes and divided by `classes`; 0/0 is 0.
 
-    A class that nobody has or says adds 0, and so does None, the unread.
+    A class without golds and answers adds 0, and so does None (unread).
     """
     pairs = list(zip(gold, said, strict=True))
     sums = {"precision": 0.0, "recall": 0.0, "f1_score": 0.0}

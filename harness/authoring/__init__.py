@@ -1,1 +1,1 @@
-"""For authors of methods and benchmarks: checks, a first file to start from, documentation pages."""
+"""For authors of methods and benchmarks: checks, a template to start from, documentation pages."""

@@ -1,11 +1,11 @@
-"""What a benchmark must hold before methods may compete on it, and what is worth knowing of it.
+"""What a benchmark must satisfy before methods compete on it, and warnings for its author.
 
 `hkdbench check-benchmark NAME` runs `check`; a plugin's own pytest can too:
 
     def test_my_benchmark():
         assert_sound(MyBenchmark(data_dir=...))
 
-A finding's level: `fail`, it must change (its text says how); `warn`, its author should know; `ok`, with figures.
+The level of a finding: `fail`, it must change (its text says how); `warn`, its author should know; `ok`, with figures.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from harness.stats import inference
 from harness.store import Store
 
 IMAGES = 200
-"""So many images a split are opened, evenly spread."""
+"""The number of images per split that are opened, evenly spaced."""
 SLOW_LOADING, SLOW_IMAGE = 0.25, 50.0
-"""Milliseconds an example (POPE's 9,000 in 2 s) and an image beyond which a warning is due."""
+"""Milliseconds per example (POPE's 9,000 in 2 s) and per image above which there is a warning."""
 
 Level = Literal["ok", "warn", "fail"]
 Splits = Mapping[Split, Sequence[Example]]
 
 
 class Finding(BaseModel):
-    """What one check found."""
+    """The result of one check."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,9 +52,9 @@ class Finding(BaseModel):
 
 
 def check(benchmark: Benchmark, store: Store | None = None) -> list[Finding]:
-    """All checks, in the order in which they build on each other. `store`: one whose controls may be cited.
+    """All checks; later ones build on earlier ones. `store`: may have controls to cite.
 
-    A benchmark whose splits can't be read as examples gets no further than that.
+    If a split's examples can't be read, the later checks are left out.
     """
     findings = list(_attributes(benchmark))
     splits: dict[Split, list[Example]] = {}
@@ -75,13 +75,13 @@ def check(benchmark: Benchmark, store: Store | None = None) -> list[Finding]:
 
 
 def assert_sound(benchmark: Benchmark) -> None:
-    """Raises `AssertionError` with what must change, where a check fails."""
+    """Raise `AssertionError` that says what must change if a check fails."""
     failed = [f"{f.check}: {f.text}" for f in check(benchmark) if f.level == "fail"]
     assert not failed, "\n".join(failed)
 
 
 def to_text(name: str, findings: Sequence[Finding]) -> str:
-    """The findings for a person; at the end what to change."""
+    """The findings as text; at the end what must change."""
     lines = [f"{f.level:4} {f.check:10} {f.text}" for f in findings]
     failed = [f for f in findings if f.level == "fail"]
     warned = sum(f.level == "warn" for f in findings)
@@ -109,7 +109,7 @@ def _ok(check: str, text: str) -> Finding:
 def _attributes(benchmark: Benchmark) -> Iterator[Finding]:
     cls = type(benchmark)
     wrong = [
-        f"{key} is {getattr(cls, key, None)!r}, expected a text that isn't empty"
+        f"{key} is {getattr(cls, key, None)!r}, expected a non-empty string"
         for key in ("name", "revision", "licence", "citation")
         if not isinstance(getattr(cls, key, None), str) or not getattr(cls, key).strip()
     ]
@@ -124,11 +124,11 @@ def _attributes(benchmark: Benchmark) -> Iterator[Finding]:
     if cls.needs_data_dir and not cls.homepage:
         yield _warn("class", "it reads published files, but has no homepage that says where to get them")
     if not (cls.__doc__ or "").strip():
-        yield _warn("class", "it has no docstring: `hkdbench list benchmarks` has nothing to say of it")
+        yield _warn("class", "it has no docstring: `hkdbench list benchmarks` shows no summary")
     if not set(cls.splits) & {"test", "ood", "validation"}:
         yield _fail("class", f"splits are {cls.splits!r}: none of them is scored; add a test split")
     if not {"train", "validation"} <= set(cls.splits):
-        what = "zero_shot, imported answers and what learns elsewhere (train_on)"
+        what = "zero_shot, imported answers and runs that learn elsewhere (train_on)"
         yield _warn("class", f"no train and validation split: only {what} can be scored")
 
 
@@ -137,7 +137,7 @@ def _splits_of(benchmark: Benchmark) -> list[Split]:
 
 
 def _loaded(benchmark: Benchmark, split: Split) -> tuple[list[Example] | None, list[Finding]]:
-    """The examples of a split where they are examples, and what was found."""
+    """The examples of a split (None if they aren't usable), and the findings."""
     clock = time.perf_counter()
     try:
         examples = list(benchmark.load(split))
@@ -157,13 +157,13 @@ def _loaded(benchmark: Benchmark, split: Split) -> tuple[list[Example] | None, l
         return None, wrong
     findings = []
     if [_key(e) for e in examples] != [_key(e) for e in again]:
-        findings.append(_fail("load", f"{split}: a second load() gives other examples or another order; seed it"))
+        findings.append(_fail("load", f"{split}: a second load() gives different examples or another order; seed it"))
     each = 1000 * seconds / len(examples)
     text = f"{split}: {len(examples)} examples in {seconds:.2f} s ({each:.2f} ms each)"
     slow = each > SLOW_LOADING and seconds > 1
     return examples, [
         *findings,
-        (_warn if slow else _ok)("load", text + ("; read or draw images later" if slow else "")),
+        (_warn if slow else _ok)("load", text + ("; read or draw images lazily" if slow else "")),
     ]
 
 
@@ -172,7 +172,7 @@ def _key(e: Example) -> tuple[object, ...]:
 
 
 def _schema(split: Split, examples: Sequence[Example]) -> list[Finding]:
-    """Wrong types and ids: the first example of each kind of mistake, and how many have it."""
+    """Wrong types and ids: the first example with each kind of mistake, and how many have it."""
     wrong: defaultdict[str, list[str]] = defaultdict(list)
     for number, e in enumerate(examples):
         if not isinstance(e, Example):
@@ -181,13 +181,13 @@ def _schema(split: Split, examples: Sequence[Example]) -> list[Finding]:
         for key in ("id", "group", "category", "source"):
             value = getattr(e, key)
             if not isinstance(value, str) or not value.strip():
-                wrong[f"has {key} {value!r}, expected a text that isn't empty"].append(repr(e.id))
+                wrong[f"has {key} {value!r}, expected a non-empty string"].append(repr(e.id))
         if not all(isinstance(getattr(e, key), str) for key in ("question", "claim", "context", "claim_label")):
             wrong["has a question, claim, context or claim_label that isn't text"].append(repr(e.id))
         elif not (e.question + e.claim).strip():
             wrong["has neither question nor claim"].append(repr(e.id))
         if not isinstance(e.options, tuple) or not all(isinstance(o, str) and o.strip() for o in e.options):
-            wrong[f"has options {e.options!r}, expected a tuple of texts"].append(repr(e.id))
+            wrong[f"has options {e.options!r}, expected a tuple of strings"].append(repr(e.id))
         elif not 2 <= len(e.options) <= MAX_OPTIONS or len(set(e.options)) < len(e.options):
             wrong[f"has options {e.options!r}, expected 2 to {MAX_OPTIONS}, each once"].append(repr(e.id))
         elif type(e.gold) is not int or not 0 <= e.gold < len(e.options):
@@ -218,7 +218,7 @@ def _groups(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
         text = f"{split}: {len(sizes)} groups of {min(sizes.values())} to {max(sizes.values())} examples"
         text += f", median {median(sizes.values()):g}"
         yield (_ok if len(sizes) > 1 else _warn)(
-            "groups", text + ("" if len(sizes) > 1 else ": no interval can be had")
+            "groups", text + ("" if len(sizes) > 1 else ": no interval is possible")
         )
         owners: dict[object, set[str]] = defaultdict(set)
         for e in examples:
@@ -226,13 +226,13 @@ def _groups(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
                 owners[e.image].add(e.group)
         if shared := [sorted(owned) for owned in owners.values() if len(owned) > 1]:
             text = f"{split}: groups {shared[0][0]!r} and {shared[0][1]!r} have one image{_more(shared)}"
-            yield _warn("groups", f"{text}: a group is all that is about an image, else intervals are too narrow")
+            yield _warn("groups", f"{text}: put all examples about an image in one group")
         for group in sizes:
             if home.setdefault(group, split) != split:
                 torn[group] = f"{home[group]} and {split}"
     if torn:
         group, where = next(iter(torn.items()))
-        yield _fail("groups", f"group {group!r} is in {where}{_more(list(torn))}: a group goes whole to one split")
+        yield _fail("groups", f"group {group!r} is in {where}{_more(list(torn))}: put each group in one split only")
 
 
 def _balance(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
@@ -243,15 +243,15 @@ def _balance(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
         text = f"{split}: golds {', '.join(names)}"
         widest = max(len(e.options) for e in examples)
         if never := [k for k in range(widest) if k not in places]:
-            yield _warn("balance", f"{split}: no gold at place {', '.join(map(str, never))}")
+            yield _warn("balance", f"{split}: no gold at position {', '.join(map(str, never))}")
         chance = float(np.mean([1 / len(e.options) for e in examples]))
         most = max(places, key=lambda k: places[k], default=0)
         said = controls.flag("majority", _share_right(examples, most), chance, None) if split != "train" else ""
-        yield (_warn if said else _ok)("balance", text + (f"; answering always so is {said}" if said else ""))
+        yield (_warn if said else _ok)("balance", text + (f"; this constant answer is {said}" if said else ""))
 
 
 def _share_right(examples: Sequence[Example], place: int) -> Interval:
-    """The accuracy of always giving one place, with its interval over groups."""
+    """The accuracy of always choosing one position, with its interval over groups."""
     right_n1 = np.asarray([[e.gold == place] for e in examples], dtype=np.float64)
     return inference.mean_intervals(right_n1, [e.group for e in examples])[0]
 
@@ -260,7 +260,7 @@ def _texts(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
     lengths = sorted((len(e.prompt()), e.id) for examples in splits.values() for e in examples)
     yield _ok("prompts", f"{lengths[0][0]} to {lengths[-1][0]} characters, median {lengths[len(lengths) // 2][0]}")
     if lengths[-1][0] > 20_000:
-        yield _warn("prompts", f"example {lengths[-1][1]!r} has {lengths[-1][0]} characters: few models read so much")
+        yield _warn("prompts", f"example {lengths[-1][1]!r} has {lengths[-1][0]} characters, too many for most models")
 
 
 def _images(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
@@ -289,7 +289,7 @@ def _images(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
 
 
 def _pickled(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
-    """Workers get examples by pickle."""
+    """Workers receive examples by pickle."""
     for split, examples in splits.items():
         try:
             pickle.dumps(list(examples[:20]))
@@ -299,7 +299,7 @@ def _pickled(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
 
 
 def _scoring(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
-    """Each protocol must take any set of choices, and must not find wrong answers better than right ones."""
+    """Each protocol must accept any choices, and must not score wrong answers higher than right ones."""
     for name, scorer in benchmark.protocols().items():
         for split, examples in splits.items():
             asked = [e for e in examples if benchmark.asked(name, e)]

@@ -1,4 +1,4 @@
-"""A page a method, written from its docstrings, fields and stages; what is said under one heading is kept by hand."""
+"""One page per method, generated from its docstrings, fields and stages; the text under one heading is handwritten."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def index(classes: Iterable[type[Method]]) -> str:
 
 
 def write(classes: Iterable[type[Method]], folder: Path, with_index: bool) -> list[Path]:
-    """Write the pages; what stands under "When to use it" stays. Raises `ConfigError`."""
+    """Write the pages; the text under "When to use it" is preserved. Raises `ConfigError`."""
     classes = list(classes)
     texts = {folder / f"{c.name}.md": page(c, kept(folder / f"{c.name}.md")) for c in classes}
     if with_index:
@@ -62,7 +62,7 @@ def write(classes: Iterable[type[Method]], folder: Path, with_index: bool) -> li
 
 
 def kept(path: Path) -> str:
-    """What stands under "When to use it" on a page; empty where there is no page yet."""
+    """The text under "When to use it" on a page; empty if there is no page yet."""
     if not path.is_file():
         return ""
     _, _, after = path.read_text(encoding="utf-8").partition(f"\n{BY_HAND}\n")
@@ -73,11 +73,11 @@ def kept(path: Path) -> str:
 
 
 def _cost(cls: type[Method]) -> list[str]:
-    """Stages and passes on a ladder of three, by the defaults."""
+    """Stages and passes on a ladder of three, with the default settings."""
     method = cls()
     stages = method.stages(LADDER, "S")
     if not stages:
-        return ["No training: the rung is scored as it is.", _asked(method)]
+        return ["No training: the rung is scored unchanged.", _asked(method)]
     rows = ["| stage | share of the budget | roles |", "|---|---:|---|"]
     for stage in stages:
         roles = ", ".join(_told(name, role, stages) for name, role in stage.roles.items())
@@ -92,7 +92,7 @@ def _cost(cls: type[Method]) -> list[str]:
         if forward:
             passes.append(f"{forward:g} forward and {backward:g} backward passes of {rung}")
     return [
-        f"By its defaults, on a ladder {' > '.join(LADDER)} with student S:",
+        f"With its defaults, on a ladder {' > '.join(LADDER)} with student S:",
         "\n".join(rows),
         f"For each example of the student's budget: {'; '.join(passes)}. {_asked(method)}",
     ]
@@ -100,7 +100,7 @@ def _cost(cls: type[Method]) -> list[str]:
 
 def _told(name: str, role: Role, stages: Iterable[Stage]) -> str:
     weights = role.weights
-    start = f", as `{weights.stage}` left `{weights.role}`" if isinstance(weights, From) else ""
+    start = f", from `{weights.role}` of `{weights.stage}`" if isinstance(weights, From) else ""
     return f"`{name}` ({_rung(role, stages)}{start}; {'learns' if role.trainable else 'frozen'})"
 
 
@@ -119,7 +119,7 @@ def _asked(method: Method) -> str:
     if set(counts.values()) == {1}:
         return "An answer takes one forward pass."
     told = ", ".join(f"{count} for {what}" for what, count in counts.items())
-    return f"Forward passes that an answer takes: {told}."
+    return f"Forward passes per answer: {told}."
 
 
 # -------------------------------------------------------------------------------------------- settings

@@ -1,4 +1,4 @@
-"""What `hkdbench new-method` writes: a method that works as it stands, and its test."""
+"""The template of `hkdbench new-method`: a working method, and its test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ METHOD = '''\
 
 L_S = CE(y, p_S) + weight * sum_k p_T[k] (log p_T[k] - log p_S[k]),   p = softmax over the answer options
 
-A larger model (teacher T) is tuned on the labels; then the student S learns from the labels and from the
+A larger model (teacher T) is tuned on the labels. Then the student S learns from the labels and from the
 teacher's answers. Change the stages, the settings and the loss below until they are your method.
 
     hkdbench check-method {name} --plugin {name}.py
@@ -36,31 +36,31 @@ if TYPE_CHECKING:
 class {cls}(Method):
     """{title}, in one sentence."""
 
-    # What the tables and `hkdbench list methods` show. `source` names the paper.
+    # Shown in the tables and by `hkdbench list methods`. `source` names the paper.
     name: ClassVar[str] = "{name}"
     summary: ClassVar[str] = "{title}: what it does, in a few words"
     source: ClassVar[str] = ""
 
-    # What `hkdbench ablate {name}` takes away or exchanges: a name, and the settings that differ.
+    # The variants of `hkdbench ablate {name}`: a name, and the settings that differ.
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {{"without teacher": {{"weight": 0.0}}}}
 
-    # A field is a setting: a type, a default, and a line that says what it does and where the default comes
+    # A field is a setting: a type, a default, and a docstring that says what it does and where the default comes
     # from. Users write `--set settings.weight=0.5`.
     weight: float = 1.0
-    """Weight of the teacher's answers beside the labels; ours."""
+    """Weight of the teacher's answers relative to the labels; our choice."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1000:
             raise ConfigError(f"{name}: weight = {{self.weight}}: expected a number from 0 to 1000")
 
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
-        """What is trained, in which order: first the teacher, then the student beside it.
+        """What is trained, in which order: first the teacher, then the student with it.
 
-        `ladder` names the rungs, largest first. A role's weights are a rung's, or what an earlier stage left
-        (`From`). The shares of the stages in which "student" learns must sum to 1.
+        `ladder` has the rungs, largest first. A role starts from a rung's weights, or from the weights that an
+        earlier stage trained (`From`). The shares of the stages in which "student" learns must sum to 1.
         """
         tuned = Role(student, trainable=True)
-        if not self.weight:  # what is switched off costs nothing
+        if not self.weight:  # a switched-off part costs nothing
             return [Stage("tune", {{"student": tuned}}, share=1.0)]
         larger = ladder[: ladder.index(student)]
         if not larger:
@@ -71,9 +71,9 @@ class {cls}(Method):
         ]
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
-        """For each learner of the stage its named terms, each (B,): one number an example, no mean.
+        """The named terms of each learner in this stage, each (B,): one number per example, not their mean.
 
-        `step.forward(role)` gives the option logits (B, K), with gradient for learners only.
+        `step.forward(role)` returns the option logits (B, K), with gradient only for learners.
         """
         if step.stage == "teacher":
             return {{"teacher": {{"ce": self._ce(step, "teacher")}}}}
@@ -81,10 +81,10 @@ class {cls}(Method):
         if self.weight:
             student_bk = step.forward("student").log_softmax(-1)
             teacher_bk = step.forward("teacher").log_softmax(-1)
-            # K is the widest of the batch. Options that an example doesn't have carry the logit -1e4: their
+            # K is the largest number of options in the batch. Missing options have the logit -1e4: their
             # probability is 0, and step.options_bk says which exist.
-            apart_bk = (teacher_bk.exp() * (teacher_bk - student_bk)).masked_fill(~step.options_bk, 0.0)
-            terms["kd"] = self.weight * apart_bk.sum(-1)
+            kl_bk = (teacher_bk.exp() * (teacher_bk - student_bk)).masked_fill(~step.options_bk, 0.0)
+            terms["kd"] = self.weight * kl_bk.sum(-1)
         return {{"student": terms}}
 
     def _ce(self, step: Step, role: str) -> Tensor:
@@ -93,13 +93,13 @@ class {cls}(Method):
         return cross_entropy(step.forward(role), step.labels_b, reduction="none")
 
     # Three more functions have a default, and can be overridden:
-    #   augment(example, rng) -> Example     the training example in another form (draw from rng alone)
-    #   views(example) -> [Example, ...]     the forms in which the student is asked at test time
-    #   fuse(example, scores_vk) -> (K,)     one score an option from the views' log-probabilities
+    #   augment(example, rng) -> Example     the training example in another form (use only rng for randomness)
+    #   views(example) -> [Example, ...]     the variants of an example that the student answers at test time
+    #   fuse(example, scores_vk) -> (K,)     one score per option from the views' log-probabilities
 '''
 
 TEST = '''\
-"""{title} keeps the contract, and computes what its formula says."""
+"""{title} satisfies the contract, and computes its formula."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_contract(check: str) -> None:
 
 
 def test_the_term_by_hand() -> None:
-    """Replace this by numbers of your own, small enough to check by hand."""
+    """Replace this by your own numbers, small enough to check by hand."""
     tried = CASE.live[-1].step(CASE.examples[:1])  # one example with four options
     student, teacher = (tried.micro.forward(role)[0].softmax(-1).tolist() for role in ("student", "teacher"))
     by_hand = sum(t * (math.log(t) - math.log(s)) for s, t in zip(student, teacher, strict=True))
@@ -127,7 +127,7 @@ def test_the_term_by_hand() -> None:
 
 
 def write(name: str, folder: Path, taken: Collection[str]) -> list[Path]:
-    """The files of a new method, written into `folder`. Raises `ConfigError`; nothing is overwritten."""
+    """Write the files of a new method to `folder`. Raises `ConfigError`; nothing is overwritten."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise ConfigError(
             f"method name {name!r}: expected lower-case letters, digits and _, a letter first, like my_method"

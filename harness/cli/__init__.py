@@ -1,6 +1,6 @@
 """The command line. Each verb imports what it needs: `--help` loads neither torch nor ray.
 
-A file holds the verbs of one topic; importing it here registers them, in the order of `--help`.
+A file has the verbs of one topic; importing it here registers them, in the order of `--help`.
 """
 
 # ruff: noqa: I001
@@ -26,7 +26,7 @@ from harness.errors import UserError
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line and exit code 2, Ctrl-C is 130, and so is SIGTERM."""
+    """Entry point: a user error is one line and exit code 2; Ctrl-C and SIGTERM are 130."""
     codecs.register_error("plain", plain)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -40,18 +40,18 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
-        # Click's own usage errors know how to show themselves and their exit code.
+        # Click's own usage errors have their own text and exit code.
         if not hasattr(error, "show") or not hasattr(error, "exit_code"):
             raise
         error.show()
         code = error.exit_code
     if code == 130:  # typer turns Ctrl-C into this exit code
-        say("interrupted; the same command goes on from the last checkpoint")
+        say("interrupted; the same command continues from the last checkpoint")
     sys.exit(code)
 
 
 def terminated(number: int, frame: FrameType | None) -> None:
-    """SIGTERM (`ray job stop`, a batch system, a container's end) is Ctrl-C: once, as both may come in turn."""
+    """Treat SIGTERM (`ray job stop`, a batch system, a container's end) as Ctrl-C: once, as both may arrive."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -60,7 +60,8 @@ _PLAIN = {"─": "-", "†": "+", "…": "...", "−": "-", "–": "-"}
 
 
 def plain(error: UnicodeError) -> tuple[str, int]:
-    """What is printed for signs that the terminal's encoding lacks: plain ones for rules and marks, JSON's escapes."""
+    """Replacements for characters that the terminal's encoding lacks: plain ones for rules and marks, else JSON
+    escapes."""
     assert isinstance(error, UnicodeEncodeError)
     signs = error.object[error.start : error.end]
     return "".join(_PLAIN.get(sign) or json.dumps(sign)[1:-1] for sign in signs), error.end

@@ -33,25 +33,25 @@ if TYPE_CHECKING:
 @app.command("ablate")
 def ablate_(
     method: str,
-    file: Annotated[Path | None, typer.Argument(help="SUITE.toml: budget, seeds, and what stands beside.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="SUITE.toml: budget, seeds, and the rivals.")] = None,
     benchmark: Annotated[
         list[str] | None, typer.Option(help="May be repeated; default: those that need no files.")
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Like 0,1,2,3,4.")] = None,
-    student: Annotated[str, typer.Option(help="The rung, where no suite says it.")] = "S",
-    ladder: Annotated[str, typer.Option(help="The ladder, where no suite says it.")] = "tiny",
+    student: Annotated[str, typer.Option(help="The rung, if no suite sets it.")] = "S",
+    ladder: Annotated[str, typer.Option(help="The ladder, if no suite sets it.")] = "tiny",
     workers: WorkersOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
     plugin: PluginOption = None,
     set_: SetOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and their price; train nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and their cost; train nothing.")] = False,
     page: Annotated[
         Path | None, typer.Option("--page", help="Train nothing; write this page from the store's records.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a method without each of its parts, and beside its rivals; finished runs are skipped."""
+    """Run a method without each of its parts, and its rivals; finished runs are skipped."""
     from harness.execution.console import RunConsole
     from harness.execution.launch import launch
     from harness.experiments import ablation
@@ -122,11 +122,11 @@ def _numbers(seeds: str) -> list[int]:
     try:
         return [int(seed) for seed in seeds.split(",")]
     except ValueError:
-        raise ConfigError(f"--seeds {seeds!r}: expected whole numbers with commas, like 0,1,2") from None
+        raise ConfigError(f"--seeds {seeds!r}: expected integers separated by commas, like 0,1,2") from None
 
 
 def _dry_run(suite: SuiteConfig, kept: list[AblationVariant], left_out: dict[str, str], as_json: bool) -> None:
-    """Price one run of each line: its other seeds cost the same."""
+    """Estimate the cost of one run of each line: its other seeds cost the same."""
     from harness.experiments.ablation import configs
     from harness.planning import cost, plan
 

@@ -1,4 +1,4 @@
-"""Verbs for answers that were made elsewhere: `score`, `import-predictions`."""
+"""Verbs for answers that were produced elsewhere: `score`, `import-predictions`."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def score_(
         typer.Option("--predictions", help="CSV, TSV, JSON Lines or Parquet with id and answer; JSON {id: answer}."),
     ],
     protocol: Annotated[
-        str | None, typer.Option("--protocol", help="`hkdbench describe BENCHMARK` tells what each does.")
+        str | None, typer.Option("--protocol", help="`hkdbench describe BENCHMARK` explains each.")
     ] = None,
-    split: Annotated[Split | None, typer.Option(help="[default: those whose ids the file has]")] = None,
+    split: Annotated[Split | None, typer.Option(help="[default: those whose ids are in the file]")] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Score a part of the answers, where the protocol does so.")
+        bool, typer.Option("--allow-missing", help="Score incomplete answers, if the protocol allows it.")
     ] = False,
     data_dir: DataOption = None,
     plugin: PluginOption = None,
@@ -57,13 +57,11 @@ def score_(
 
 @app.command("import-predictions")
 def import_predictions_(
-    file: Annotated[
-        Path, typer.Argument(help="Answers by id, as for `score`: free texts, or options, or their letters.")
-    ],
+    file: Annotated[Path, typer.Argument(help="Answers by id, as for `score`: free texts, options, or their letters.")],
     benchmark: Annotated[str, typer.Option("--benchmark", help="`hkdbench list benchmarks` names them.")],
-    name: Annotated[str, typer.Option("--name", help="Whose answers they are: the row's name in the ranking.")],
-    split: Annotated[Split | None, typer.Option(help="[default: those whose ids the file has]")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Which of several runs of that name it is.")] = 0,
+    name: Annotated[str, typer.Option("--name", help="The row's name in the ranking.")],
+    split: Annotated[Split | None, typer.Option(help="[default: those whose ids are in the file]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The number of this run, if there are several of that name.")] = 0,
     tag: Annotated[list[str] | None, typer.Option(help="A tag of the run; may be repeated.")] = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
@@ -72,7 +70,7 @@ def import_predictions_(
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make answers from elsewhere a run of the store, ranked beside the others."""
+    """Import answers from elsewhere as a run of the store, ranked with the others."""
     from harness.evaluation import import_answers
     from harness.report.run import record_text
     from harness.store import Store
@@ -87,7 +85,7 @@ def import_predictions_(
 def _benchmark(
     name: str, data_dir: Path | None, plugin: list[str] | None, set_: list[str] | None
 ) -> tuple[Benchmark, dict[str, Any]]:
-    """The benchmark with its settings, which are given as for a run: `--set benchmark_settings.variant=random`."""
+    """The benchmark with its settings, which are set as for a run: `--set benchmark_settings.variant=random`."""
     from harness import registry
     from harness.config import overlay
 

@@ -35,14 +35,14 @@ DataOf = Annotated[
 @app.command("leaks")
 def leaks_(
     run: Annotated[
-        str | None, typer.Argument(help="A run: the benchmarks it touches, with its settings; may be shortened.")
+        str | None, typer.Argument(help="A run: the benchmarks that it uses, with its settings; may be shortened.")
     ] = None,
     benchmark: Annotated[list[str] | None, typer.Option("--benchmark", help="May be repeated.")] = None,
     store: StoreOption = None,
     data_dir: DataOf = None,
     plugin: PluginOption = None,
-    exact: Annotated[bool, typer.Option("--exact", help="Leave near duplicates out.")] = False,
-    texts: Annotated[bool, typer.Option("--texts", help="Leave images out: only annotation files are needed.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Ignore near duplicates.")] = False,
+    texts: Annotated[bool, typer.Option("--texts", help="Ignore images: only annotation files are needed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Images and texts that the splits of these benchmarks share: exact and near duplicates, with examples."""
@@ -69,7 +69,7 @@ def leaks_(
 def _touched(record: Record) -> dict[str, dict[str, Any]]:
     """The benchmarks that a run is scored on and learned from, with its settings of them.
 
-    Plugins are code: those that the record names aren't loaded, `--plugin` gives them.
+    Plugins are code: those named in the record aren't loaded, only those of `--plugin`.
     """
     learned = {record.trained_on.benchmark: record.trained_on.settings} if record.trained_on else {}
     return learned | {record.benchmark: record.config.get("benchmark_settings", {})}
@@ -82,7 +82,7 @@ def _folders(benchmarks: list[str], data_dirs: list[str] | None) -> dict[str, Pa
         name, equals, folder = given.partition("=")
         if equals and name in benchmarks:
             folders[name] = Path(folder)
-        elif len(data_dirs or ()) == 1:  # one folder for all that read files
+        elif len(data_dirs or ()) == 1:  # one folder for all benchmarks that read files
             folders |= dict.fromkeys(benchmarks, Path(given))
         else:
             raise ConfigError(f"--data-dir {given!r}: expected NAME=FOLDER with a NAME among {', '.join(benchmarks)}")
@@ -97,7 +97,7 @@ def check_benchmark_(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a benchmark: schema, ids, golds, balance, leaks, images, speed. Exit code 1 where something must change."""
+    """Check a benchmark: schema, ids, golds, balance, leaks, images, speed. Exit code 1 if something must change."""
     from harness import registry
     from harness.authoring import benchmark_checks
     from harness.store import Store
@@ -113,29 +113,27 @@ def check_benchmark_(
 
 @app.command("robustness")
 def robustness_(
-    run: Annotated[
-        str, typer.Argument(help="A run that kept its student (--set save_student=true); may be shortened.")
-    ],
+    run: Annotated[str, typer.Argument(help="A run with a saved student (--set save_student=true); may be shortened.")],
     split: Split = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many examples.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only this many examples.")] = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
     plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a run's student again: options in every order, other words, damaged images, no image, another image."""
+    """Test a run's student: options in every order, other words, corrupted images, no image, another image."""
     from harness.evaluation import robustness
     from harness.report.robustness import to_text
     from harness.store import Store
 
     load_plugins(plugin)
-    with redirect_stdout(sys.stderr):  # libraries talk while they load a model
+    with redirect_stdout(sys.stderr):  # libraries print while they load a model
         record = robustness.of_run(Store(store), run, split, limit, data_dir, _steps())
     print(record.model_dump_json(indent=2) if as_json else to_text(record))
 
 
 def _steps() -> OnEvent:
-    """Tells each variant once, as it begins."""
+    """Reports each variant once, when it begins."""
     seen: set[str] = set()
 
     def report(event: Event) -> None:

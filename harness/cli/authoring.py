@@ -1,4 +1,4 @@
-"""Verbs for those who write methods or make models: `new-method`, `check-method`, `method-pages`, `pretrain`."""
+"""Verbs for authors of methods and models: `new-method`, `check-method`, `method-pages`, `pretrain`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def new_method(
     out: Annotated[Path, typer.Option("--out", help="Folder for the two files.")] = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Write a commented method that works, and its test, to start from."""
+    """Write a commented method that works, and its test, as a starting point."""
     from harness import registry
     from harness.authoring import scaffold
 
@@ -27,20 +27,20 @@ def new_method(
         print_json({"files": files})
         return
     print(f"wrote {files[0]} and {files[1]}")
-    print(f"hkdbench check-method {name} --plugin {files[0]}          does it keep the contract?")
+    print(f"hkdbench check-method {name} --plugin {files[0]}          does it satisfy the contract?")
     print(f"python -m pytest {files[1]}          the same, and your own numbers")
     print(f"hkdbench run --method {name} --plugin {files[0]} --benchmark scenes_factuality")
 
 
 @app.command("check-method")
 def check_method(name: str, plugin: PluginOption = None, set_: SetOption = None, as_json: JsonOption = False) -> None:
-    """Check that a method keeps the contract, on tiny models and data; what it breaks says what to change."""
+    """Check that a method satisfies the contract, on tiny models and data; failures say what to change."""
     from harness.authoring import method_checks
     from harness.config import overlay
 
     settings = overlay({}, set_ or []).get("settings", {})
     if any(not item.strip().startswith("settings.") for item in set_ or ()):
-        raise ConfigError("--set: check-method takes the method's own settings only, like settings.alpha=2")
+        raise ConfigError("--set: check-method takes only the method's own settings, like settings.alpha=2")
     load_plugins(plugin)
     found = []
     for finding in method_checks.check_method(name, settings, plugin or ()):
@@ -52,9 +52,9 @@ def check_method(name: str, plugin: PluginOption = None, set_: SetOption = None,
     if as_json:
         print_json({"method": name, "ok": not broken, "checks": [asdict(finding) for finding in found]})
     elif broken:
-        print(f"{name}: {len(broken)} of {len(found)} checks are not met")
+        print(f"{name}: {len(broken)} of {len(found)} checks failed")
     else:
-        print(f"{name} keeps the contract: {len(found)} checks in {sum(f.seconds for f in found):.0f} s")
+        print(f"{name} satisfies the contract: {len(found)} checks in {sum(f.seconds for f in found):.0f} s")
     raise typer.Exit(1 if broken else 0)
 
 
@@ -64,7 +64,7 @@ def method_pages(
     out: Annotated[Path, typer.Option("--out", help="Folder of the pages.")] = Path("docs/methods"),
     plugin: PluginOption = None,
 ) -> None:
-    """Write a page a method from its docstrings and settings; "When to use it" stays as it is."""
+    """Write one page per method from its docstrings and settings; "When to use it" is preserved."""
     from harness import registry
     from harness.authoring import method_docs as method_pages
 
@@ -74,7 +74,7 @@ def method_pages(
         if name not in entries:
             raise ConfigError(f"unknown method {name!r}: {near(name, entries)}")
     loaded = dict(registry.load_all({name: entries[name] for name in names or entries}))
-    # A preset has its place on the page of its method.
+    # A preset is on the page of its method.
     classes = [cls for name, cls in loaded.items() if cls.name == name]
     for path in method_pages.write(classes, out, with_index=not names):
         print(f"wrote {path}")
@@ -85,9 +85,9 @@ def pretrain_(
     rung: Annotated[str, typer.Argument(help="L, M or S")],
     out: Annotated[Path, typer.Argument(help="Folder for the weights")],
     seed: int = 0,
-    steps: Annotated[int | None, typer.Option(help="Steps of a pass; default: the shipped recipe's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps per pass; default: those of the shipped recipe.")] = None,
 ) -> None:
-    """Rebuild the tiny ladder's weights from nothing (an hour or so for all three on 2 cores)."""
+    """Rebuild the tiny ladder's weights from scratch (about an hour for all three on 2 cores)."""
     from harness.models import pretrain, tiny
 
     if rung not in tiny.RUNGS:

@@ -29,7 +29,7 @@ def _opened(store: str | None) -> Cache:
 
 @cache_app.command("ls")
 def ls_(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """List the entries, one line each, the one used last at the end."""
+    """List the entries, one line each; the most recently used one is last."""
     rows: list[dict[str, Any]] = [
         {"key": e.key, "kind": e.kind, "bytes": e.bytes, "used": e.used, "about": e.about()}
         for e in _opened(store).entries()

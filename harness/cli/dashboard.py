@@ -22,7 +22,7 @@ SETTINGS = {
     "client.showErrorDetails": "type",
     "client.showErrorLinks": "false",
     "client.toolbarMode": "minimal",
-    "global.disableWidgetStateDuplicationWarning": "true",  # the URL says it: dashboard.widgets.url_state
+    "global.disableWidgetStateDuplicationWarning": "true",  # values come from the URL: dashboard.widgets.url_state
     "logger.level": "warning",
     "runner.magicEnabled": "false",
     "server.enableCORS": "true",
@@ -53,7 +53,7 @@ SETTINGS = {
 def dashboard_(
     store: StoreOption = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: the first free one from 8501]")] = None,
-    address: Annotated[str, typer.Option(help="The address that it listens on; others than this one are let in.")] = (
+    address: Annotated[str, typer.Option(help="The address to listen on; others allow other machines.")] = (
         "127.0.0.1"
     ),
     data_dir: Annotated[
@@ -61,23 +61,23 @@ def dashboard_(
         typer.Option("--data-dir", help="BENCHMARK=FOLDER with its published files, for pictures; may be repeated."),
     ] = None,
     plugin: PluginOption = None,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Don't open a browser.")] = False,
 ) -> None:
-    """Open the dashboard on the store: who leads, whether it is real, and on which pictures methods fail."""
+    """Open the dashboard of the store: who leads, whether the lead is significant, and where methods fail."""
     from harness.errors import ConfigError
     from harness.store import Store
 
     url = Store(store).url
-    folder = Path(__file__).resolve().parents[2]  # which the packages lie in side by side
+    folder = Path(__file__).resolve().parents[2]  # the parent of all packages
     if not (folder / "dashboard" / "serve.py").exists():
-        raise ConfigError(f"the package `dashboard` isn't in {str(folder)!r} beside `harness`: install hkdbench whole")
+        raise ConfigError(f"the package `dashboard` isn't in {str(folder)!r} beside `harness`: reinstall hkdbench")
     chosen = _free_port(address, port)
     paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"HKDBENCH_STORE": url, "PYTHONPATH": os.pathsep.join(paths)}
     environment["HKDBENCH_DASHBOARD"] = json.dumps({"data_dirs": _folders(data_dir), "plugins": _specs(plugin)})
     if address not in ("127.0.0.1", "localhost", "::1"):
-        say(f"note: whoever reaches {address} can read all of {url}; it asks for no password")
-    say(f"dashboard of {url}: http://{address}:{chosen} (Ctrl-C ends it)")
+        say(f"note: everyone who can reach {address} can read all of {url}; there is no password")
+    say(f"dashboard of {url}: http://{address}:{chosen} (Ctrl-C stops it)")
     settings = SETTINGS | {
         "server.address": address,
         "server.port": str(chosen),
@@ -86,7 +86,7 @@ def dashboard_(
     options = [f"--{name}={value}" for name, value in settings.items()]
     sys.stdout.flush()
     sys.stderr.flush()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Streamlit's banner; what goes wrong it says on standard error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # hides Streamlit's banner; its errors go to standard error
     os.execve(sys.executable, [sys.executable, "-m", "dashboard.serve", *options], environment)
 
 
@@ -100,22 +100,20 @@ def _folders(given: list[str] | None) -> dict[str, str]:
             from harness.errors import ConfigError
 
             known = ", ".join(sorted(registry.benchmarks()))
-            raise ConfigError(
-                f"--data-dir {one!r}: expected BENCHMARK=FOLDER with a folder that is there; known: {known}"
-            )
+            raise ConfigError(f"--data-dir {one!r}: expected BENCHMARK=FOLDER with an existing folder; known: {known}")
         folders[name] = str(Path(folder).expanduser().resolve())
     return folders
 
 
 def _specs(plugins: list[str] | None) -> list[str]:
-    """The plugins, tried here, so that one that fails is named at once; files by their whole path."""
+    """The plugins, loaded here so that a failure is reported at once; files with absolute paths."""
     if plugins:
         load_plugins(plugins)
     return [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins or ()]
 
 
 def _free_port(address: str, asked: int | None) -> int:
-    """The port that was asked for, or the first free one. Raises `ConfigError`."""
+    """The given port, or the first free one. Raises `ConfigError`."""
     from harness.errors import ConfigError
 
     trouble = ""

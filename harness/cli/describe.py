@@ -16,7 +16,7 @@ def list_(
     plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Name the methods, benchmarks, ladders or runs that there are."""
+    """List the available methods, benchmarks, ladders or runs."""
     from harness.report import describe
 
     load_plugins(plugin)
@@ -33,7 +33,7 @@ def list_(
 
 @app.command("describe")
 def describe_(name: str, plugin: PluginOption = None, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Everything known of a method, benchmark or ladder: settings, sizes, licence, source, revealing controls."""
+    """Describe a method, benchmark or ladder: settings, sizes, licence, source, flagged controls."""
     from harness.report import describe
     from harness.store import Store
 

@@ -19,7 +19,7 @@ def rank_(
     size: Annotated[
         str | None, typer.Option(help="A student's name, or a range of parameters: 100k..2M, ..1B, 7B..")
     ] = None,
-    tag: Annotated[str | None, typer.Option(help="Only runs with this tag count.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only runs with this tag.")] = None,
     budget: Annotated[int | None, typer.Option(help="Only rows of this budget (training examples).")] = None,
     metric: Annotated[
         str, typer.Option(help="accuracy, macro_f1, micro_f1, accuracy/CATEGORY, PROTOCOL:FIGURE, ece, ...")
@@ -31,13 +31,13 @@ def rank_(
     split: Split = "test",
     columns: Annotated[
         str | None,
-        typer.Option(help="More columns, with commas: cost (and its Pareto fronts), distil, power."),
+        typer.Option(help="More columns, separated by commas: cost (with Pareto fronts), distil, power."),
     ] = None,
     teacher: Annotated[
         str | None, typer.Option(help="distil: the teacher's row. [default: the largest rung, tuned directly]")
     ] = None,
     aggregate: Annotated[
-        str | None, typer.Option(help="Over all benchmarks, with commas: mean, rank (mean of ranks), iqm.")
+        str | None, typer.Option(help="Over all benchmarks, separated by commas: mean, rank (mean of ranks), iqm.")
     ] = None,
     store: StoreOption = None,
     format_: Annotated[
@@ -88,7 +88,7 @@ def _listed(names: str | None) -> tuple[str, ...]:
 
 @app.command("show")
 def show_(run: str, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """One run: settings, stages, cost, provenance, figures by category. RUN may be shortened."""
+    """Show one run: settings, stages, cost, provenance, figures by category. RUN may be shortened."""
     from harness.report.run import record_text
     from harness.store import Store
 
@@ -106,11 +106,11 @@ def compare_(
     benchmark: str | None = None,
     metric: str = "accuracy",
     split: Split = "test",
-    examples: Annotated[int, typer.Option(min=0, help="How many of the examples that they part on to show.")] = 10,
+    examples: Annotated[int, typer.Option(min=0, help="How many of the examples on which they disagree to show.")] = 10,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A minus B, paired by seed and example: overall, by category, whose errors, and where they part."""
+    """A minus B, paired by seed and example: overall, by category, shared errors, and disagreements."""
     from harness.leaderboard import compare
     from harness.report import comparison
     from harness.store import Store

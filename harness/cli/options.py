@@ -1,4 +1,4 @@
-"""What the verbs share: the options that several take, and how they speak."""
+"""Options that several verbs share, and output functions."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="A setting, like train.lr=0.001 or settings.alpha=2; may be repeated.")
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=0, help="Ray Train workers a run; 0: in this process, without Ray.")
+    int | None, typer.Option("--workers", min=0, help="Ray Train workers per run; 0: in this process, without Ray.")
 ]
 SkipMissingOption = Annotated[
-    bool, typer.Option("--skip-missing", help="Go on without the examples whose image file is missing.")
+    bool, typer.Option("--skip-missing", help="Continue without the examples whose image file is missing.")
 ]
 DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the benchmark's published files.")]
 
 
 def say(text: str) -> None:
-    """Beside the answer: on standard error."""
+    """Print to standard error, apart from the result."""
     print(text, file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
-    """The one document of `--json`."""
+    """Print the one document of `--json`."""
     print(json.dumps(value, indent=2))
 
 
 def load_plugins(specs: Sequence[str] | None) -> None:
-    """Load the plugins; one that fails is named, and doesn't stop the others."""
+    """Load the plugins; a failure is reported, and doesn't stop the others."""
     from harness import registry
 
     for spec in specs or ():
@@ -77,7 +77,7 @@ def with_options(
     plugins: Sequence[str] | None = None,
     set_: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """The table of a run or a suite with what the command line says beside it; `--set` has the last word."""
+    """The table of a run or a suite, updated by the command line; `--set` has the highest priority."""
     from harness.config import overlay
 
     if data_dir is not None:
@@ -85,7 +85,7 @@ def with_options(
     if skip_missing:
         table = table | {"skip_missing": True}
     own = table.get("plugins", [])
-    if plugins and isinstance(own, list):  # what isn't a list is refused with the rest of the settings
+    if plugins and isinstance(own, list):  # anything else is refused together with the other settings
         whole = (str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins)
         table = table | {"plugins": [*own, *whole]}
     numbered = [] if workers is None else [f"cluster.workers={workers}"]
@@ -94,7 +94,7 @@ def with_options(
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Which run is meant: what `plan`, `run` and `profile` take on the command line, see `run_verb`."""
+    """The options of `plan`, `run` and `profile` that define the run, see `run_verb`."""
 
     file: Annotated[Path | None, typer.Argument(help="RUN.toml")] = None
     method: str | None = None
@@ -109,7 +109,7 @@ class RunOptions:
     set_: SetOption = None
 
     def config(self) -> RunConfig:
-        """The file's configuration with what the command line says beside it. Loads its plugins."""
+        """The file's configuration, updated by the command line. Loads its plugins."""
         from harness.config import RunConfig, parse, read_toml
 
         table: dict[str, Any] = read_toml(self.file) if self.file else {}
@@ -133,9 +133,9 @@ class RunOptions:
 
 
 def run_verb(name: str, leave_out: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Registers a function as the verb `name`: it takes `RunOptions` first, each of whose fields is an option.
+    """Register a function as the verb `name`: its first argument is `RunOptions`, and each field of it is an option.
 
-    Typer takes options from a function's signature alone, and knows no groups of them. `leave_out`: fields that the
+    Typer takes options only from a function's signature, and has no groups of options. `leave_out`: fields that the
     verb doesn't offer.
     """
 
@@ -164,7 +164,7 @@ def run_verb(name: str, leave_out: Sequence[str] = ()) -> Callable[[Callable[...
 
 
 def failures(records: Sequence[Record]) -> list[str]:
-    """A line for each run that isn't done."""
+    """One line for each run that isn't done."""
     return [
         f"{record.status}: {record.run_id}: {record.error.message if record.error else ''}"
         for record in records

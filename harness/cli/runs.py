@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @run_verb("plan")
 def plan_(options: RunOptions, as_json: JsonOption = False) -> None:
-    """Check a run and print its stages, roles, sizes and price. Trains nothing."""
+    """Check a run and print its stages, roles, sizes and cost. Trains nothing."""
     from harness.planning import cost, plan
     from harness.report.plan import to_text
 
@@ -50,7 +50,7 @@ def plan_(options: RunOptions, as_json: JsonOption = False) -> None:
 
 @run_verb("run")
 def run_(options: RunOptions, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Train and score one method on one benchmark, from one seed. A finished run isn't repeated."""
+    """Train and score one method on one benchmark, with one seed. A finished run isn't repeated."""
     config = options.config()
     from harness.execution.console import RunConsole
     from harness.execution.launch import launch
@@ -76,10 +76,10 @@ def suite_(
     skip_missing: SkipMissingOption = False,
     plugin: PluginOption = None,
     set_: SetOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and their price; train nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and their cost; train nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run methods x benchmarks x seeds; runs that the store holds already are skipped."""
+    """Run methods x benchmarks x seeds; runs that are already in the store are skipped."""
     configs, name = _suite_configs(file, workers, data_dir, skip_missing, plugin, set_)
     if dry_run:
         _dry_run(configs, as_json)
@@ -89,7 +89,7 @@ def suite_(
 
 @app.command("demo")
 def demo_(store: StoreOption = None, workers: WorkersOption = None, as_json: JsonOption = False) -> None:
-    """HKD4VLM and its baselines on both embedded benchmarks, ranked. Continues where it was stopped."""
+    """Run HKD4VLM and its baselines on both embedded benchmarks, and rank them. Resumes if it was stopped."""
     configs, name = _suite_configs(_demo_suite(), workers, None, False, None, None)
     _run_suite(configs, name, store, as_json)
 
@@ -97,12 +97,12 @@ def demo_(store: StoreOption = None, workers: WorkersOption = None, as_json: Jso
 @run_verb("profile", leave_out=("seed", "workers"))
 def profile_(
     options: RunOptions,
-    steps: Annotated[int, typer.Option(min=1, max=30, help="Steps of each stage that are measured.")] = 10,
-    warm: Annotated[int, typer.Option(min=1, max=10, help="Steps before them that aren't.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, max=30, help="Measured steps per stage.")] = 10,
+    warm: Annotated[int, typer.Option(min=1, max=10, help="Warm-up steps before them.")] = 3,
     trace: Annotated[Path | None, typer.Option(help="Folder for a trace of each stage, for Perfetto.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Where a training step's time goes: data, vision, language, loss, backward, ... Keeps nothing."""
+    """Measure the time of a training step: data, vision, language, loss, backward, ... Stores nothing."""
     config = replace(options, workers=0).config()
     from harness.train import profiling
 
@@ -114,7 +114,7 @@ def profile_(
 
 
 def _demo_suite() -> Path:
-    """`suites/` stands beside this package, in a checkout and where it is installed."""
+    """`suites/` is beside this package, in a checkout and in an installation."""
     return Path(__file__).resolve().parents[2] / "suites" / "demo.toml"
 
 

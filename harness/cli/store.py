@@ -50,7 +50,7 @@ def ls_(
 
 @store_app.command("compact")
 def compact_(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Write what leaderboards need of all runs into a few files, so that they needn't open every run's folder."""
+    """Write what leaderboards need from all runs to a few files, so that they don't open every run's folder."""
     from dataclasses import asdict
 
     from harness.store import Store
@@ -95,7 +95,7 @@ def gc_(
 def merge_(
     other: Annotated[str, typer.Argument(help="The store whose runs are copied.")],
     keep_ours: Annotated[
-        bool, typer.Option("--keep-ours", help="Where a finished run differs between the stores, keep this store's.")
+        bool, typer.Option("--keep-ours", help="If a finished run differs between the stores, keep this store's.")
     ] = False,
     dry_run: DryRunOption = False,
     store: StoreOption = None,
@@ -136,7 +136,7 @@ def export_(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the runs into a file for other tools, and their predictions into another."""
+    """Write the runs to a file for other tools, and their predictions to another."""
     from harness.store import Store, maintenance
 
     for out in filter(None, (file, predictions)):

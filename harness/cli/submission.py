@@ -1,4 +1,4 @@
-"""Verbs that check results, send a run and take one in: `verify`, `pack`, `add`."""
+"""Verbs that check results, pack a run and add one: `verify`, `pack`, `add`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def verify_(
     plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compute every figure of RUN anew, and check hashes, ids, golds and sums. Exit code 1: something changed."""
+    """Recompute every figure of RUN, and check hashes, ids, golds and sums. Exit code 1: something changed."""
     from harness.store import Store
     from harness.submission import verify
 
@@ -66,7 +66,7 @@ def _print_one(report: Report) -> None:
 
 
 def _print_all(reports: Sequence[Report]) -> None:
-    """What changed, run by run; what can't be verified, reason by reason."""
+    """What changed, by run; what can't be verified, by reason."""
     for report in reports:
         for finding in report.of("changed"):
             print(f"changed     {report.run_id}  {finding.check}: {finding.detail}")
@@ -77,7 +77,7 @@ def _print_all(reports: Sequence[Report]) -> None:
         print(f"unverified  {len(reasons) - 20} more reasons; --json has all")
     figures = sum(1 for report in reports if any(f.check == "figures" for f in report.of("ok")))
     changed = _count(reports)["changed"]
-    print(f"{len(reports)} runs: {changed} changed; the figures of {figures} computed anew and found the same")
+    print(f"{len(reports)} runs: {changed} changed; the figures of {figures} were recomputed and are the same")
 
 
 def _count(reports: Sequence[Report]) -> dict[str, int]:
@@ -93,7 +93,7 @@ def pack_(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a finished run into one file, for somebody else to `add` to a store."""
+    """Write a finished run to one file, for somebody else to `add` to a store."""
     from harness.store import Store
     from harness.submission import submit
 

@@ -48,7 +48,7 @@ def sweep_(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Search methods' settings on validation, then score the best on test from fresh seeds. Resumes if stopped."""
+    """Search methods' settings on validation, then score the best on test with fresh seeds. Resumes if stopped."""
     from harness.config import parse, read_toml
     from harness.experiments import selection, sweep
     from harness.report import sweep as report
@@ -67,7 +67,7 @@ def sweep_(
         else:
             print(report.price_to_text(config, searches))
         return
-    with redirect_stdout(sys.stderr):  # what libraries print meanwhile goes beside the answer
+    with redirect_stdout(sys.stderr):  # the output of libraries must not mix with the result
         result = selection.run(config, Store(store), _log(config), _launch)
     if as_json:
         print_json(result.model_dump(mode="json"))
@@ -77,7 +77,7 @@ def sweep_(
 
 
 def _launch(configs: Sequence[RunConfig], store: Store, name: str) -> list[Record]:
-    """The records of runs beside the trials."""
+    """The records of runs that aren't trials."""
     from harness.execution.console import RunConsole
     from harness.execution.launch import launch
 
@@ -89,7 +89,7 @@ def _log(config: SweepConfig) -> OnTrial:
     from harness.experiments.space import format_point
 
     def on_trial(event: TrialEvent) -> None:
-        """A line as a trial begins and ends: no control characters, so that a job's log reads well."""
+        """Print a line when a trial begins and ends, without control characters, so that a job's log is readable."""
         where = f"{event.search}  trial {event.trial}/{config.trials}" if event.trial else event.search
         if event.trial and event.state != "validated":
             score = "" if event.score is None else f"  {event.score:.4f}"

@@ -1,9 +1,9 @@
-"""Damage to images at three levels, seeded by the example: noise, blur, JPEG, occlusion.
+"""Image corruptions at three levels, seeded by the example: noise, blur, JPEG, occlusion.
 
 Strengths are relative to the image, so that they mean the same at every size: noise is Gaussian with a standard
 deviation of 10, 25 or 50 (of 255); blur has a radius of 1, 2 or 4 % of the shorter side; JPEG has quality 40, 15 or
-5; occlusion lays a grey rectangle of the image's shape over 5, 15 or 30 % of it. After ImageNet-C (Hendrycks and
-Dietterich 2019). Damage may hide what the gold rests on, occlusion above all: no model keeps all of its accuracy.
+5; occlusion covers 5, 15 or 30 % of the image with a grey rectangle of its shape. After ImageNet-C (Hendrycks and
+Dietterich 2019). Corruptions, above all occlusion, may hide what the answer depends on: no model stays fully accurate.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ LEVELS = (1, 2, 3)
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """The image of an example as it looks after damage; read when called, picklable."""
+    """The corrupted image of an example; read when it is called, picklable."""
 
     example: Example
     damage: Damage
     level: int
 
     def __call__(self) -> Image.Image:
-        """The damaged image as RGB, of the same size."""
+        """The corrupted image as RGB, of the same size."""
         image = self.example.load_image()
         rng = np.random.default_rng(list(f"{self.example.id}/{self.damage}/{self.level}".encode()))
         strength = STRENGTHS[self.damage][self.level - 1]
@@ -60,5 +60,5 @@ class Damaged:
 
 
 def damaged(example: Example, damage: Damage, level: int) -> Example:
-    """The same question about the damaged image."""
+    """The same question about the corrupted image."""
     return replace(example, image=Damaged(example, damage, level))

@@ -1,4 +1,4 @@
-"""A benchmark's splits, checked as a whole before anything is trained; and the one order of training."""
+"""A benchmark's splits, completely checked before training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Dataset:
     benchmark: Benchmark
     splits: dict[Split, list[Example]]
     skipped: dict[Split, int] = field(default_factory=dict)
-    """How many examples of a split were left out because their image is missing; splits without any don't appear."""
+    """How many examples of a split were left out because their image is missing; splits with 0 are left out."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -49,7 +49,7 @@ class Dataset:
 
     @cached_property
     def options(self) -> tuple[str, ...] | None:
-        """The options, where every example has the same ones in the same order; else None."""
+        """The options, if every example has the same ones in the same order; else None."""
         seen = {e.options for examples in self.splits.values() for e in examples}
         return seen.pop() if len(seen) == 1 else None
 
@@ -68,16 +68,16 @@ def load(benchmark: Benchmark, splits: Sequence[Split] | None = None, skip_missi
 
 
 def _checked(benchmark: Benchmark, split: Split, skip_missing: bool) -> tuple[list[Example], int]:
-    """The examples of a split that can be used, and how many were left out."""
+    """The usable examples of a split, and how many were left out."""
     where = f"benchmark {benchmark.name!r}, split {split!r}"
     try:
         examples = list(benchmark.load(split))
     except DataError:
         raise
-    except Exception as error:  # a benchmark is a plugin: what it didn't foresee is still said in one line
+    except Exception as error:  # a benchmark is a plugin: any error becomes one line
         raise DataError(f"{where}: its loader failed: {type(error).__name__}: {error}") from error
     if not examples:
-        raise DataError(f"{where}: no examples; a split that is listed must hold at least one")
+        raise DataError(f"{where}: no examples; a listed split must have at least one")
     for e in examples:
         if not 2 <= len(e.options) <= MAX_OPTIONS:
             raise DataError(f"{where}, example {e.id!r}: {len(e.options)} options; expected 2 to {MAX_OPTIONS}")
@@ -101,7 +101,7 @@ def _checked(benchmark: Benchmark, split: Split, skip_missing: bool) -> tuple[li
 
 
 def _without_image(examples: Sequence[Example]) -> set[str]:
-    """The ids of the examples whose image file isn't there. A file that several share is looked for once."""
+    """The ids of the examples whose image file doesn't exist. A file of several examples is looked for once."""
     files = {e.id: path for e in examples if (path := _file_of(e)) is not None}
     absent = {path for path in set(files.values()) if not os.path.isfile(path)}
     return {id_ for id_, path in files.items() if path in absent} if absent else set()
@@ -113,7 +113,7 @@ def _file_of(example: Example) -> Path | None:
 
 
 def settings_of(benchmark: Benchmark) -> dict[str, Any]:
-    """All settings of a benchmark, defaults included; where its files lie is none."""
+    """All settings of a benchmark, defaults included; the folder of its files isn't one."""
     return {name: value for name, value in asdict(benchmark).items() if name != "data_dir"}
 
 
@@ -128,7 +128,7 @@ def load_data(
 def _dataset(
     name: str, settings: str, data_dir: Path | None, skip_missing: bool, splits: tuple[Split, ...] | None = None
 ) -> data.Dataset:
-    """One copy a process: the runs of a suite share it."""
+    """One copy per process: the runs of a suite share it."""
     return data.load(registry.make_benchmark(name, json.loads(settings), data_dir), splits, skip_missing)
 
 

@@ -1,8 +1,8 @@
-"""The questions of a benchmark without the images that belong to them: what a student learns from words alone.
+"""The questions of a benchmark without the images that belong to them: what a student can learn from text alone.
 
 A run with `control` trains *and* scores its student on such examples. A student that was trained with images and
-then loses them meets what it has never seen, and may fall below what the words give away; one that was trained
-blind is the fair measure of that. (`hkdbench robustness` takes the images from a trained student.)
+then loses them gets unfamiliar inputs, and may score below what the text alone allows; one that was trained
+without them is the fair measure. (`hkdbench robustness` removes the images from a trained student.)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Control = Literal["text_only", "shuffled_image"]
 
 
 def grey() -> Image.Image:
-    """The image that says nothing: 224 x 224 px of middle grey."""
+    """An image without information: 224 x 224 px of middle grey."""
     return Image.new("RGB", (224, 224), (128, 128, 128))
 
 
@@ -32,19 +32,19 @@ def blinded(dataset: Dataset, control: Control, seed: int) -> Dataset:
         for split, examples in dataset.splits.items()
     }
     shown = replace(dataset, splits=splits)
-    vars(shown)["fingerprint"] = dataset.fingerprint  # the data are the same: its rows stand in the same table
+    vars(shown)["fingerprint"] = dataset.fingerprint  # the data are the same: its rows belong in the same table
     return shown
 
 
 def without_image(examples: Sequence[Example]) -> list[Example]:
-    """The examples about a grey image."""
+    """The examples with a grey image."""
     return [replace(e, image=grey) for e in examples]
 
 
 def other_images(examples: Sequence[Example], seed: str) -> list[Example]:
-    """Each example with an image of another group: all of a group take theirs from one other group.
+    """Each example with an image of another group; all examples of a group get theirs from the same other group.
 
-    Raises `DataError` where there is one group only.
+    Raises `DataError` if there is only one group.
     """
     by_group: dict[str, list[Example]] = {}
     for e in examples:

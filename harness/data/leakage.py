@@ -1,22 +1,22 @@
-"""What two splits share: the same or nearly the same images and texts, within a benchmark and across several.
+"""Duplicates between splits: the same or nearly the same images and texts, within a benchmark and across several.
 
-Two examples share a *text* when claim and context (the question, where there is no claim) and options of their own
-are the same words, case and punctuation aside; an *image* when it has the same pixels; *both* when they share the
-two at once and the question: they are the same example. Short template texts ("Is there a dog?") recur by nature: a
-shared text alone needn't leak.
+Two examples share a *text* if claim and context (the question, if there is no claim) and example-specific options
+have the same words, ignoring case and punctuation; an *image* if it has the same pixels; *both* if they share
+text, image and the question: they are the same example. Short template texts ("Is there a dog?") naturally recur: a
+shared text alone isn't necessarily a leak.
 
-Near duplicates are searched by banding, so that no two whole splits are compared pair by pair:
-- texts: MinHash over runs of three words, confirmed where the runs' Jaccard index is at least 0.8. One changed
+Near duplicates are searched by banding, so that splits needn't be compared pair by pair:
+- texts: MinHash over runs of three words, confirmed if the runs' Jaccard index is at least 0.8. One changed
   word of 25 passes, one of 24 doesn't: in short texts a word is a difference of meaning;
-- images: a 64-bit difference hash (dHash) within 3 bits, confirmed where thumbnails of 16 x 16 px differ by at
-  most 6 of 255 on average and 48 in any cell and channel. The hash sees no colour and little of what stands on
-  plain ground, so that it can only propose. Measured on the generated scenes (64 px): of 2,000 pictures no two are
+- images: a 64-bit difference hash (dHash) within 3 bits, confirmed if thumbnails of 16 x 16 px differ by at
+  most 6 of 255 on average and 48 in any cell and channel. The hash sees no colour and few details on a plain
+  background, so it only proposes candidates. Measured on the generated scenes (64 px): of 2,000 pictures no two are
   near duplicates (21 pairs are within 3 bits, all with a cell 190 or more apart), and the search finds the same
   picture again after JPEG 90 (100 %), JPEG 50 (95 %), noise of +-6 (100 %), blur of 1 px (96 %), twice (99 %) or half
   (87 %) the size. NLVR: the nearest two different pictures have a cell 84 apart. A cropped, turned or mirrored
   picture isn't found.
 
-Memory: 64 signature bytes a text or 776 bytes a distinct image; the images themselves pass through one by one.
+Memory: 64 signature bytes per text or 776 bytes per distinct image; the images are read one at a time.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ from harness.data.near_duplicates import Fingerprint, dhash, near_images, near_t
 
 KINDS = ("text", "image", "both", "near_text", "near_image")
 SHOWN = 3
-"""Examples given of each kind."""
+"""The number of examples shown for each kind."""
 
 Side = tuple[str, Sequence[Example]]
 """A split's name, `benchmark/split`, and its examples."""
 
 
 class Shared(BaseModel):
-    """What the split `second` shares with the split `first`: how many of its examples, and some of them."""
+    """The duplicates of examples of the split `first` in the split `second`: how many, and some of them."""
 
     model_config = ConfigDict(frozen=True)
 
     first: str
     second: str
     examples: int
-    """The examples of `second`."""
+    """The number of examples of `second`."""
     counts: dict[str, int]
-    """For each kind of duplicate that was looked for: the examples of `second` that have one in `first`. A near
-    duplicate is not an exact one."""
+    """For each kind of duplicate that was searched: the number of examples of `second` with a duplicate in `first`.
+    Near duplicates exclude exact ones."""
     shown: dict[str, list[tuple[str, str]]]
     """Some of them: the ids in `first` and in `second`."""
 
@@ -73,7 +73,7 @@ def sides(datasets: Iterable[Dataset]) -> list[Side]:
 
 
 def texts_of(benchmarks: Iterable[Benchmark]) -> list[Side]:
-    """All splits of all benchmarks by name, as loaders give them: whether images are there isn't looked at."""
+    """All splits of all benchmarks by name, as the loaders return them; missing images aren't checked."""
     return [(f"{b.name}/{split}", list(b.load(split))) for b in benchmarks for split in b.splits]
 
 
@@ -83,7 +83,7 @@ def find(
     pictures: bool = True,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Shared]:
-    """What each pair of splits shares. `near=False`: exact duplicates only. `pictures=False`: no image is read.
+    """The duplicates of each pair of splits. `near=False`: only exact ones. `pictures=False`: no image is read.
 
     Raises `DataError` for an image that can't be read.
     """
@@ -124,7 +124,7 @@ def find(
 
 @dataclass
 class _Found:
-    """For each kind the examples of the second split, each with one of the first that it equals."""
+    """For each kind the examples of the second split, each with one equal example of the first."""
 
     hit: dict[str, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
 
@@ -150,9 +150,9 @@ def _equal(values: Sequence[Hashable], owner_n: NDArray[Any]) -> Iterator[tuple[
 
 
 def texts_in(examples: Sequence[Example]) -> list[str]:
-    """What each example of a split says that others shouldn't, normalised.
+    """The text of each example of a split that shouldn't occur in others, normalised.
 
-    Claim and context, or the question where it has no claim; and the options, in alphabetical order, where the
+    Claim and context, or the question if there is no claim; also the options, in alphabetical order, if the
     split's examples have different ones (captions to choose from).
     """
     own = len({e.options for e in examples}) > 1
@@ -161,7 +161,7 @@ def texts_in(examples: Sequence[Example]) -> list[str]:
 
 
 def normal(text: str) -> str:
-    """Its words in lower case, one blank between them; compatible letters (width, ligatures) made one."""
+    """Its words in lower case, separated by one space; compatible characters (width, ligatures) are unified."""
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
 
 
@@ -169,7 +169,7 @@ def normal(text: str) -> str:
 
 
 def _images(examples: Sequence[Example], near: bool) -> tuple[list[str], dict[str, Fingerprint]]:
-    """For each example the hash of its pixels, and the print of each distinct image (`near` only)."""
+    """For each example the hash of its pixels, and the fingerprint of each distinct image (`near` only)."""
     known: dict[Hashable, str] = {}
     prints: dict[str, Fingerprint] = {}
     keys = []
@@ -188,7 +188,7 @@ def _images(examples: Sequence[Example], near: bool) -> tuple[list[str], dict[st
 
 
 def _source(example: Example) -> Hashable | None:
-    """What tells that two examples draw on one image without reading it; None where nothing does."""
+    """A key that shows without reading that two examples use the same image; None if there is none."""
     image = example.image
     if isinstance(image, bytes):
         return hashlib.blake2b(image, digest_size=16).digest()
@@ -199,15 +199,15 @@ def _source(example: Example) -> Hashable | None:
     return image
 
 
-# ---------------------------------------------------------------------------- the cheap part of it
+# ---------------------------------------------------------------------------- exact duplicates
 
 
 def exact(dataset: Dataset) -> dict[str, dict[str, int]]:
-    """The exact duplicates between a benchmark's own splits without decoding an image, for a run's record.
+    """The exact duplicates between a benchmark's own splits, found without decoding images, for a run's record.
 
-    By pair of splits, `train/test`, and kind; pairs and kinds with none are left out. Files are compared by
-    their bytes (those of one size only), drawn images by what draws them, so that the same picture in two
-    formats isn't seen; `find` sees it.
+    By pair of splits, `train/test`, and kind; pairs and kinds without any are left out. Files are compared by
+    their bytes (only those of equal size), drawn images by the function that draws them. So the same picture in two
+    formats isn't found; `find` finds it.
     """
     return _exact(_ById(dataset), None)
 
@@ -219,7 +219,7 @@ def exact_between(first: Dataset, second: Dataset) -> dict[str, dict[str, int]]:
 
 @dataclass(frozen=True)
 class _ById:
-    """A dataset as a key of the cache: two are the same when they are one object."""
+    """A dataset as a cache key: two keys are equal if they are the same object."""
 
     dataset: Dataset
 
@@ -253,7 +253,7 @@ def _exact(held: _ById, other: _ById | None) -> dict[str, dict[str, int]]:
 
 
 def _bytes_keys(examples: Sequence[Example], owner_n: NDArray[Any]) -> list[Hashable | None]:
-    """A key an image: files of a size that two splits have are read, the others can't be equal (None)."""
+    """A key per image. Only files whose size occurs in two splits are read, the others can't be equal (None)."""
     paths = {e.image for e in examples if isinstance(e.image, Path)}
     sizes = {path: _size(path) for path in paths}
     owners: dict[int, set[int]] = defaultdict(set)
@@ -271,11 +271,11 @@ def _size(path: Path) -> int:
         raise DataError(f"image {path} can't be read: {error.strerror or error}") from None
 
 
-# ------------------------------------------------------------------------------------ how it is shown
+# ------------------------------------------------------------------------------------ text
 
 
 def to_text(found: Sequence[Shared]) -> str:
-    """`find`'s answer for a person: a line a pair of splits that share something, examples under it."""
+    """`find`'s result as text: one line per pair of splits with duplicates, and examples below it."""
     lines = []
     for shared in found:
         hit = {kind: count for kind, count in shared.counts.items() if count}

@@ -1,4 +1,4 @@
-"""Texts and images that are nearly the same: MinHash over words, difference hashes over pixels."""
+"""Nearly equal texts and images: MinHash over words, difference hashes over pixels."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from numpy.typing import NDArray
 from PIL import Image
 
 JACCARD = 0.8
-"""Texts are near duplicates from this share of common word runs on."""
+"""Texts are near duplicates from this fraction of common word runs on."""
 BITS = 3
-"""At most so many bits of two images' difference hashes differ."""
+"""The largest number of different bits between two images' difference hashes."""
 RISE = 2
-"""A pixel must be so much brighter than its neighbour to set a bit."""
+"""How much brighter than its neighbour a pixel must be to set a bit."""
 SIDE = 16
-"""Of a thumbnail, in pixels."""
+"""The side of a thumbnail in pixels."""
 _PAIRS = 1 << 20
-"""Candidate pairs compared at a time: bounds the memory at some 100 MB."""
+"""Candidate pairs compared at a time: limits the memory to some 100 MB."""
 
 Hashes = NDArray[np.uint64]
 
 _ODD, _SHIFT = np.random.default_rng(0).integers(0, 2**63, (2, 32), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 MEAN_DIFFERENCE, LARGEST_DIFFERENCE = 6.0, 48
-"""Of two thumbnails, of 255."""
+"""The largest differences between two thumbnails, of 255."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What is kept of an image for the search: its difference hash and its thumbnail (16, 16, 3)."""
+    """The stored data of an image for the search: its difference hash and its thumbnail (16, 16, 3)."""
 
     hash: int
     thumbnail: NDArray[np.uint8]
 
 
 def _candidates(bands_nb: Hashes, owner_n: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Pairs of rows (a before b) of different splits that agree in a band, in blocks; a pair may come twice."""
+    """Pairs of rows (a before b) of different splits that agree in a band, in blocks; a pair may occur twice."""
     for band_n in bands_nb.T:
         order = np.argsort(band_n, kind="stable")
         starts = np.flatnonzero(np.append(True, np.diff(band_n[order]) != 0))
@@ -55,13 +55,13 @@ def _candidates(bands_nb: Hashes, owner_n: NDArray[Any]) -> Iterator[tuple[NDArr
 
 
 def _runs(text: str) -> frozenset[str]:
-    words = ["^", "^", *text.split(), "$", "$"]  # so that the first and last words count as much as the others
+    words = ["^", "^", *text.split(), "$", "$"]  # so that the first and last words are in as many runs
     return frozenset(" ".join(words[k : k + 3]) for k in range(len(words) - 2))
 
 
 def near_texts(texts: Sequence[str], owner_n: NDArray[Any]) -> Iterator[tuple[int, int]]:
     """Pairs of texts, not equal, whose runs of three words have a Jaccard index of `JACCARD` or more."""
-    firsts: dict[tuple[str, int], int] = {}  # a text that a split has often is compared once
+    firsts: dict[tuple[str, int], int] = {}  # a text that a split repeats is compared once
     for index, text in enumerate(texts):
         firsts.setdefault((text, int(owner_n[index])), index)
     rows = np.asarray([i for (text, _), i in firsts.items() if len(text.split()) > 2], dtype=np.int64)
@@ -83,8 +83,8 @@ def _jaccard(a: str, b: str) -> float:
 
 
 def _minhash_bands(runs: Iterable[str]) -> Hashes:
-    """8 bands of 4 MinHash values each, (8,): two texts at Jaccard 0.8 agree in one of them with 98 %, 0.9 with
-    99.99 %, 0.3 with 6 %."""
+    """8 bands of 4 MinHash values each, (8,): two texts with Jaccard 0.8 agree in one of them with probability 98 %,
+    with 0.9 99.99 %, with 0.3 6 %."""
     hashes_r = np.asarray([_hash64(run.encode()) for run in runs], dtype=np.uint64)
     lowest = ((hashes_r[:, None] * _ODD + _SHIFT) >> np.uint64(16)).min(0)
     return np.asarray([_hash64(part.tobytes()) for part in lowest.reshape(8, 4)], dtype=np.uint64)
@@ -97,7 +97,7 @@ def _hash64(data: bytes) -> int:
 def dhash(image: Image.Image) -> int:
     """64 bits: whether the brightness rises between neighbours of a 9 x 8 px picture, row by row.
 
-    By more than `RISE`: on plain ground the last digit of a mean is noise.
+    By more than `RISE`: on a plain background the last digit of a mean is noise.
     """
     grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
     bits = np.packbits((grey[:, 1:] > grey[:, :-1] + RISE).ravel())
@@ -105,14 +105,14 @@ def dhash(image: Image.Image) -> int:
 
 
 def thumbnail(image: Image.Image) -> NDArray[np.uint8]:
-    """The image in 16 x 16 RGB cells, each the mean of what it covers."""
+    """The image in 16 x 16 RGB cells, each the mean of its area."""
     return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 def near_images(
     images: Sequence[str], prints: dict[str, Fingerprint], owner_n: NDArray[Any]
 ) -> Iterator[tuple[int, int]]:
-    """Pairs of examples whose images are near duplicates, not equal."""
+    """Pairs of examples whose images are near duplicates but not equal."""
     places: dict[tuple[str, int], list[int]] = defaultdict(list)
     for index, key in enumerate(images):
         places[key, int(owner_n[index])].append(index)
@@ -140,6 +140,6 @@ def _blocks(a_n: NDArray[Any], b_n: NDArray[Any], size: int) -> Iterator[tuple[N
 
 
 def alike_thumbnails(a_n: NDArray[np.uint8], b_n: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Whether thumbnails differ by little on average and by not much anywhere: (N, 16, 16, 3) twice -> (N,)."""
+    """Whether thumbnails differ little on average and not much anywhere: (N, 16, 16, 3) twice -> (N,)."""
     apart = np.abs(a_n.astype(np.int16) - b_n).reshape(len(a_n), -1)
     return np.asarray((apart.mean(1) <= MEAN_DIFFERENCE) & (apart.max(1, initial=0) <= LARGEST_DIFFERENCE))

@@ -1,4 +1,4 @@
-"""The order in which training sees examples, and reading ahead in it."""
+"""The order in which training sees examples, and prefetching in this order."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def batch_at(
     together: int = 1,
     pictured: Sequence[Example] | None = None,
 ) -> list[tuple[int, Example]]:
-    """The `size` examples that are seen from `position` on, each with its position.
+    """The `size` examples from `position` on, each with its position.
 
-    The order is that of reshuffled epochs and depends on the seed and the position alone: every method
-    sees the same examples in the same order, a resumed run goes on where it was, and the workers cut one
-    global batch among them. Up to `together` questions of one image follow each other; `pictured` are the
-    same examples with their own images, where a control has taken these.
+    The order consists of reshuffled epochs and depends only on the seed and the position: every method
+    sees the same examples in the same order, a resumed run continues where it was, and the workers divide one
+    global batch. Up to `together` questions about one image are adjacent; `pictured` are the
+    same examples with their own images, if a control has removed these.
     """
     positions = range(position, position + size)
     orders = {
@@ -33,7 +33,8 @@ def batch_at(
 
 
 def share_of(batch: Sequence[T], rank: int, world: int, together: int = 1) -> Sequence[T]:
-    """What a rank takes of a global batch: each `world`-th, or a stretch where an image's questions stand together."""
+    """A rank's share of a global batch: each `world`-th example, or a contiguous part if images' questions are
+    adjacent."""
     if together == 1:
         return batch[rank::world]
     return batch[len(batch) * rank // world : len(batch) * (rank + 1) // world]
@@ -54,7 +55,7 @@ def _order(examples: Sequence[Example], seed: int, epoch: int, together: int) ->
 
 
 def _shuffled(examples: Sequence[Example], together: int, rng: random.Random) -> list[int]:
-    """Every example's number once; up to `together` of one image beside each other, other ones in each epoch."""
+    """Every example's index once; up to `together` of one image are adjacent, in other combinations in each epoch."""
     if together == 1:
         return rng.sample(range(len(examples)), len(examples))
     families = (rng.sample(family, len(family)) for family in by_image(examples))
@@ -63,7 +64,7 @@ def _shuffled(examples: Sequence[Example], together: int, rng: random.Random) ->
 
 
 def by_image(examples: Sequence[Example]) -> list[list[int]]:
-    """The examples' numbers by image, in the order in which the images come first."""
+    """The examples' indices by image, in the order in which the images first occur."""
     families: dict[Hashable, list[int]] = {}
     for i, example in enumerate(examples):
         families.setdefault(_image(example), []).append(i)
@@ -73,15 +74,15 @@ def by_image(examples: Sequence[Example]) -> list[list[int]]:
 def _image(example: Example) -> Hashable:
     try:
         hash(example.image)
-    except TypeError:  # a callable with fields that can't be hashed
+    except TypeError:  # a callable with unhashable fields
         return id(example.image)
     return example.image
 
 
 class Prefetcher(Iterator[T]):
-    """What `make` makes of each of `positions`, in order: the next one in a thread, while the current one is used.
+    """The results of `make` for each of `positions`, in order; the next one is made in a thread meanwhile.
 
-    `begin` is called in the thread first. An error of `make` is raised where its position's turn comes.
+    `begin` is called first, in the thread. An error of `make` is raised when its position is requested.
     """
 
     def __init__(self, make: Callable[[int], T], positions: Sequence[int], begin: Callable[[], object]) -> None:

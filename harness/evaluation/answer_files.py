@@ -1,10 +1,10 @@
-"""Answers that were made elsewhere: read from a file, matched with a benchmark's examples, read as options.
+"""Answers produced elsewhere: read from a file, matched with a benchmark's examples, parsed as options.
 
 A file is CSV or TSV with the columns id and answer; JSON Lines of objects with both; Parquet with both; or
-JSON: an array of such objects, or an object {id: answer}, itself or under `predictions`. In an object, a
-table within is a part of the ids (`{"random": {"1": "yes"}}` answers `random/1`), `{"constant": answer}` answers
-everything alike, a table with an `answer` is the answer, and of a list its last element counts. It imports
-neither torch nor ray.
+JSON: an array of such objects, or an object {id: answer}, either directly or under `predictions`. In an object, a
+nested table is a part of the ids (`{"random": {"1": "yes"}}` answers `random/1`), `{"constant": answer}` gives
+the same answer to everything, a table with an `answer` is the answer, and of a list the last element is used.
+This module imports neither torch nor ray.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from harness.errors import ConfigError, DataError, first_line, near
 from harness.stats.metrics import NO_ANSWER
 
 LONGEST = 1 << 20
-"""Characters of the longest answer that is taken."""
+"""The maximum number of characters of an answer."""
 
 
 @dataclass(frozen=True)
 class AnswerFile:
-    """The answers of a file in its order, by the names that it uses; or one answer to everything."""
+    """The answers of a file in its order, by the names in the file; or one answer to everything."""
 
     path: Path
     given: Sequence[tuple[str, str]] = ()
@@ -42,11 +42,11 @@ class AnswerFile:
 
 
 def read(path: Path) -> AnswerFile:
-    """The answers in a file. Raises `DataError` naming the file, and the line or item that is at fault."""
+    """The answers in a file. Raises `DataError` that names the file, and the line or item with the error."""
     kind = path.suffix.lower()
     readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet, ".json": _json}
     if kind not in readers:
-        raise DataError(f"{path}: can't tell how to read it; expected a name that ends in {', '.join(readers)}")
+        raise DataError(f"{path}: unknown file type; expected a name that ends in {', '.join(readers)}")
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected predictions with the columns id and answer")
     try:
@@ -60,7 +60,7 @@ def read(path: Path) -> AnswerFile:
     except (OSError, csv.Error, ValueError, pa.ArrowException) as error:
         raise DataError(f"{path}: can't be read: {first_line(error)}") from None
     if not found.given and found.constant is None:
-        raise DataError(f"{path}: holds no answers")
+        raise DataError(f"{path}: contains no answers")
     return found
 
 
@@ -115,7 +115,7 @@ def _json(path: Path) -> AnswerFile:
 def _once(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
     twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
     if twice:
-        raise DataError(f"{path}: {_listed('duplicate', twice)}; expected one answer an id")
+        raise DataError(f"{path}: {_listed('duplicate', twice)}; expected one answer per id")
     return dict(pairs)
 
 
@@ -139,21 +139,21 @@ def _pair(row: Any, where: str) -> tuple[str, str]:
         raise DataError(f"{where}: expected an object with id and answer")
     id_ = row["id"]
     if not isinstance(id_, str | int) or isinstance(id_, bool) or id_ == "":
-        raise DataError(f"{where}: id is {id_!r}, expected a text or a whole number")
+        raise DataError(f"{where}: id is {id_!r}, expected a string or an integer")
     return str(id_), _text(row["answer"], where)
 
 
 def _text(answer: Any, where: str) -> str:
-    """An answer as text: numbers and truth values as Python writes them, nothing as an empty text."""
+    """An answer as text: numbers and booleans as Python writes them, null as an empty string."""
     if isinstance(answer, list) and answer:
         answer = answer[-1]
     if answer is None:
         return ""
     if not isinstance(answer, str | int | float):
-        raise DataError(f"{where}: the answer is a {type(answer).__name__}, expected a text")
+        raise DataError(f"{where}: the answer is a {type(answer).__name__}, expected a string")
     text = str(answer)
     if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-        raise DataError(f"{where}: the answer holds half a surrogate pair, expected text in Unicode")
+        raise DataError(f"{where}: the answer contains half a surrogate pair, expected valid Unicode")
     if len(text) > LONGEST:
         raise DataError(f"{where}: an answer of {len(text):,} characters, expected at most {LONGEST:,}")
     return text
@@ -164,7 +164,7 @@ def _text(answer: Any, where: str) -> str:
 
 @dataclass(frozen=True)
 class MatchedAnswers:
-    """The examples of the splits that a file answers, in order, each with its text; None: not answered."""
+    """The examples of the answered splits, in order, each with its text; None: not answered."""
 
     answers: Sequence[tuple[Split, Example, str | None]]
 
@@ -183,10 +183,10 @@ def match(
     predictions: AnswerFile,
     split: Split | None = None,
 ) -> MatchedAnswers:
-    """The examples with their answers: of `split`, else of every split that the file answers anything of.
+    """The examples with their answers: of `split`, or else of every split that the file has answers for.
 
     Names are the benchmark's (`Benchmark.names`). Raises `DataError`, with counts and first examples, for
-    names that no example has, that occur twice or that several splits have; and for an unknown split.
+    names that no example has, that occur twice or that several splits have, and `ConfigError` for an unknown split.
     """
     if split is not None and split not in examples:
         raise ConfigError(f"benchmark {benchmark.name!r} has no split {split!r}; {near(split, examples)}")
@@ -230,7 +230,7 @@ def _listed(what: str, ids: Sequence[str]) -> str:
 
 
 def refuse_missing(matched: MatchedAnswers, predictions: AnswerFile, why: str) -> None:
-    """Raises `DataError`, with their count and the first, where examples have no answer."""
+    """Raise `DataError`, with their count and the first ones, if examples have no answer."""
     if missing := matched.missing:
         raise DataError(
             f"{predictions.path}: {_listed('unanswered', missing)} of {len(matched.answers)} in the split "
@@ -239,7 +239,7 @@ def refuse_missing(matched: MatchedAnswers, predictions: AnswerFile, why: str) -
 
 
 def load_splits(benchmark: Benchmark) -> dict[Split, list[Example]]:
-    """The examples of all splits. Unlike `harness.data.dataset.load` it does without the images."""
+    """The examples of all splits. Unlike `harness.data.dataset.load`, it doesn't need the images."""
     return {split: list(benchmark.load(split)) for split in benchmark.splits}
 
 
@@ -252,11 +252,11 @@ _LETTER = re.compile(
 
 
 def read_choice(text: str, options: Sequence[str]) -> int:
-    """The option that a free text names, or -1 where that is not plain.
+    """The option that a free text names, or -1 if that is not clear.
 
-    In this order: the text is an option, case and punctuation aside; it is, or begins with, or concludes in
-    ("the answer is B") an option's letter; just one option occurs in it as whole words, not denied by a "not"
-    before it. The longest options are looked for first: "No hallucination" has no option "No" in it.
+    In this order: the text is an option, ignoring case and punctuation; it is, begins with, or concludes with
+    ("the answer is B") an option's letter; exactly one option occurs in it as complete words, without a "not"
+    before it. The longest options are looked for first: "No hallucination" doesn't contain the option "No".
     """
     if text in options:
         return tuple(options).index(text)
@@ -283,5 +283,5 @@ def _words(text: str) -> str:
 
 
 def chosen_and_text(answers: Iterable[tuple[Split, Example, str | None]]) -> list[tuple[Example, int, str]]:
-    """Examples with what was chosen and what was written; without an answer: nothing, and an empty text."""
+    """Examples with the chosen option and the written text; if there is no answer, -1 and an empty text."""
     return [(e, read_choice(text, e.options) if text else NO_ANSWER, text or "") for _, e, text in answers]

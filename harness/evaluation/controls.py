@@ -1,9 +1,9 @@
-"""Rows that no model stands behind, and what a control says of its benchmark.
+"""Results without a model, and what a control says about its benchmark.
 
-`majority` always gives the option that is gold most often in training, by its place among the options; without a
-train split that of the scored split itself, and then it is called `majority_of_split`. `random` draws an option
-uniformly. Where every question has two options, each constant answer has its row: `always_yes` and `always_no`
-after the options' own words where these are the same throughout, else `always_first` and `always_second`.
+`majority` always gives the option position that is correct most often in the train split. Without a train
+split it uses the scored split itself, and is called `majority_of_split`. `random` picks an option
+uniformly. If every question has two options, each constant answer has a row: `always_yes` and `always_no`
+(the options' own words, if they are the same throughout), else `always_first` and `always_second`.
 A method that doesn't beat all of them has learned nothing. Controls with a model are runs, see
 `harness.data.image_controls`.
 """
@@ -35,9 +35,9 @@ Figures = dict[str, dict[str, Interval]]
 """By split and metric, as in `Record.metrics`."""
 
 PREFIX = "control-"
-"""How the run ids of all controls begin, those of runs without images too."""
+"""The prefix of the run ids of all controls, including runs without images."""
 CERTAIN = float(np.log(2.0**-52))
-"""The log-probability of what a constant answer rules out."""
+"""The log-probability of the options that a constant answer excludes."""
 
 
 def control_id(control: str, benchmark: str, data: Data) -> str:
@@ -64,9 +64,9 @@ def _constants(options: Sequence[str] | None) -> list[str]:
 def control_answers(
     benchmark: str, train_golds: Sequence[int] | None, splits: Splits, data: Data
 ) -> dict[str, pd.DataFrame]:
-    """The predictions of each model-free control on `splits` (any but train), by its name.
+    """The predictions of each model-free control on `splits` (all but train), by its name.
 
-    `train_golds` (N,) are the gold options of the train split, None where there is none. Raises `DataError` for
+    `train_golds` (N,) are the gold options of the train split, None if there is none. Raises `DataError` for
     a split without examples.
     """
     if train_golds is not None and not train_golds:
@@ -104,7 +104,7 @@ def control_runs(
 ) -> list[tuple[Record, pd.DataFrame]]:
     """The record and the predictions of each of `control_answers`.
 
-    `figures` scores the predictions of all splits; default: `stats.summarise` of each split.
+    `figures` scores the predictions of all splits; default: `stats.summarise` for each split.
     """
 
     def summary(frame: pd.DataFrame) -> Figures:
@@ -133,7 +133,7 @@ def control_runs(
 
 
 def write_controls(store: Store, dataset: Dataset, data: Data, evaluate: EvaluateConfig, made_by: Provenance) -> None:
-    """Write the model-free rows of a dataset unless the store has them; `data` is what `data_record` says of it."""
+    """Write the model-free rows of a dataset unless the store has them; `data` is the result of `data_record`."""
     benchmark, everything = dataset.benchmark, dataset.splits
     splits = {s: e for s, e in everything.items() if s in evaluate.splits}
     train_golds = [example.gold for example in everything["train"]] if "train" in everything else None
@@ -160,14 +160,14 @@ def write_controls(store: Store, dataset: Dataset, data: Data, evaluate: Evaluat
 
 
 def _majority(golds: Sequence[int], examples: Sequence[Example]) -> list[Floats]:
-    """For each example (K,): the log share of each place among the golds (one added to each count)."""
+    """For each example (K,): the log frequency of each position among the golds (with one added to each count)."""
     widest = max(chain((len(e.options) for e in examples), (gold + 1 for gold in golds)), default=0)
     counts = np.bincount(np.asarray(golds, dtype=np.int64), minlength=widest) + 1.0
     return [np.log(counts[: len(e.options)] / counts[: len(e.options)].sum()) for e in examples]
 
 
 def _random(split: str, examples: Sequence[Example]) -> list[Floats]:
-    """For each example (K,): logs of uniform draws, so that the largest is any option with equal chance."""
+    """For each example (K,): logs of uniform samples, so that each option is equally likely to be the largest."""
     rng = np.random.default_rng(list(split.encode()))
     draws = (1 - rng.random(len(e.options)) for e in examples)  # in (0, 1]: the log is finite
     return [np.log(draw / draw.sum()) for draw in draws]
@@ -177,10 +177,10 @@ def _random(split: str, examples: Sequence[Example]) -> list[Floats]:
 
 
 def flag(control: str, accuracy: Interval, chance: float, constant: float | None) -> str:
-    """What it means that a control's whole interval lies above chance; empty where it doesn't.
+    """What it means if a control's whole interval is above chance; empty if it isn't.
 
     `control` is the record's method; one with a model has a "/" in it. `constant` is the accuracy of the best
-    constant answer, None where it isn't known. `random` is never flagged: above chance it is luck.
+    constant answer, None if it isn't known. `random` is never flagged: above chance it is luck.
     """
     if accuracy.low is None or accuracy.low <= chance or control == "random":
         return ""
@@ -217,5 +217,5 @@ def _constant_beside(other: Record, record: Record, split: str) -> bool:
 
 
 def is_constant(control: str) -> bool:
-    """Whether a control gives one and the same answer always."""
+    """Whether a control always gives the same answer."""
     return control.startswith(("majority", "always_"))

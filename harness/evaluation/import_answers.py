@@ -1,6 +1,6 @@
-"""Scoring a file of answers by a benchmark's own protocols; and such a file as a run of the store.
+"""Scores a file of answers with a benchmark's own protocols, and imports such a file into the store as a run.
 
-Neither needs a model. It imports neither torch nor ray.
+Neither needs a model. This module imports neither torch nor ray.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ TAG = "imported"
 def score_file(
     benchmark: Benchmark, path: Path, protocol: str | None, split: Split | None = None, allow_missing: bool = False
 ) -> dict[str, Any]:
-    """The figures that a protocol gives for the answers in a file: `figures` by name, None where undefined.
+    """The figures of a protocol for the answers in a file: `figures` by name, None where undefined.
 
-    Without `split` those splits count that the file answers anything of. Every example that the protocol
-    asks needs an answer; with `allow_missing` those without one are scored as the protocol does it
+    Without `split`, all splits are scored that the file has answers for. Every example that the protocol
+    uses needs an answer; with `allow_missing`, missing answers are scored as the protocol defines it
     (`Benchmark.unanswered`). Raises `ConfigError` or `DataError`.
     """
     protocols = benchmark.protocols()
@@ -71,7 +71,7 @@ def _advice(benchmark: Benchmark, protocol: str) -> str:
 
 
 def score_text(found: Mapping[str, Any]) -> str:
-    """`score_file`'s figures for a person."""
+    """`score_file`'s figures as text."""
     lines = [
         f"{found['benchmark']} ({found['revision']}), protocol {found['protocol']}: {found['examples']} examples of "
         f"{', '.join(found['splits'])}" + (f", {found['missing']} without an answer" if found["missing"] else "")
@@ -97,19 +97,19 @@ def import_run(
     tags: tuple[str, ...] = (),
     skip_missing: bool = False,
 ) -> Record:
-    """Writes the answers in a file to the store as a run of the method `name`, and returns its record.
+    """Write the answers in a file to the store as a run of the method `name`, and return its record.
 
-    Every example of `split`, or of the splits that the file answers, needs an answer. One that can't be read
-    as an option is kept as text: wrong for the harness's metrics, and for a protocol what its own parser
-    makes of it. With `skip_missing` examples whose image is missing are left out, as in a run that does so:
-    what a row is ranked beside must have seen the same data. The same answers again give the same run. The
-    benchmark's model-free controls are written beside it unless the store has them.
+    Every example of `split`, or of the splits that the file has answers for, needs an answer. One that can't be read
+    as an option is stored as text: it is wrong for the harness's metrics, and a protocol applies its own parser
+    to it. With `skip_missing`, examples whose image is missing are left out, as in a run with that setting:
+    rows can only be ranked together on the same data. The same answers give the same run again. The
+    benchmark's model-free controls are written too unless the store has them.
     Raises `ConfigError`, `DataError` or `StoreError`.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}", name):
         raise ConfigError(f"name {name!r}: expected at most 40 letters, digits and . _ + -, a letter or digit first")
     if name in registry.methods():
-        raise ConfigError(f"name {name!r} is that of a method here; choose one that says where the answers are from")
+        raise ConfigError(f"name {name!r} is the name of a method; choose one that says where the answers come from")
     started = provenance.now()
     given = answer_files.read(path)
     dataset = data.load(benchmark, skip_missing=skip_missing)
@@ -154,7 +154,7 @@ def import_run(
         provenance=made_by.model_copy(update={"imported": f"{path.name} sha256:{digest}"}),
     )
     store.write(record, frame)
-    return store.read(run_id)  # with its seal
+    return store.read(run_id)  # with its checksums
 
 
 def _short(identity: object) -> str:

@@ -1,4 +1,4 @@
-"""Scoring of a trained student: its answer to every example of a split, in every view the method asks for."""
+"""Scores a trained student: its answer to every example of a split, in every view of the method."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from harness.models.shared_prefix import PrefixSharingScorer
 ScorerAndEncoder = tuple[OptionScorer, Encoder]
 
 SORT_WINDOW = 16
-"""Batches among which prompts are sorted by their length."""
+"""Number of batches among which prompts are sorted by length."""
 
 
-@torch.no_grad()  # not inference_mode: weights that are sharded over ranks are put together in here, and used later
+@torch.no_grad()  # not inference_mode: sharded weights gathered here are used later
 def score(scorer: OptionScorer, batch: Batch, device: torch.device) -> Tensor:
-    """Log-probabilities of the options (B, K), float32, on the CPU; absent options near -1e4."""
+    """Log-probabilities of the options (B, K), float32, on the CPU; missing options near -1e4."""
     logits: Tensor = scorer({key: value.to(device) for key, value in batch.items()})["options"]
     return logits.log_softmax(-1).cpu()
 
 
 class Scored(NamedTuple):
-    """What `evaluate` gives."""
+    """The result of `evaluate`."""
 
     rows: list[dict[str, Any]]
-    """One an example, in the order given: id, group, category, gold, chosen, scores (one an option) and seconds."""
+    """One per example, in the given order: id, group, category, gold, chosen, scores (one per option) and seconds."""
     forwards: int
     note: str
-    """Why questions of one image didn't share it, though they were to; see `harness.models.shared_prefix`."""
+    """Why questions about one image didn't share it although they should; see `harness.models.shared_prefix`."""
 
 
 def evaluate(
@@ -49,7 +49,7 @@ def evaluate(
     io: ProcessGroup,
     share: bool = True,
 ) -> Scored:
-    """One prediction an example, in the order given, on every rank; and the number of forwards spent."""
+    """One prediction per example, in the given order, on every rank; and the number of forward passes."""
     scorer, encoder = model
     asker = PrefixSharingScorer(scorer, encoder, io.device, share)
     batches = batches_of(examples, batch_size, io.rank, io.world)
@@ -83,10 +83,10 @@ def evaluate(
 
 
 def batches_of(examples: Sequence[Example], batch_size: int, rank: int = 0, world: int = 1) -> list[list[int]]:
-    """This rank's examples in batches: those of one image beside each other, then prompts of like length.
+    """This rank's examples in batches: those of one image adjacent, then prompts of similar length.
 
-    A batch holds `batch_size` examples or, so that no image's are divided, a few less. Lengths are sorted within
-    windows of 16 batches, so that images are read in about their order.
+    A batch has `batch_size` examples, or a few less so that no image's examples are divided. Lengths are sorted
+    within windows of 16 batches, so that images are read in about their order.
     """
     groups = [
         of_image[start : start + batch_size]
@@ -102,7 +102,7 @@ def batches_of(examples: Sequence[Example], batch_size: int, rank: int = 0, worl
 
 
 def _filled(groups: Sequence[Sequence[int]], order: Iterable[int], size: int) -> Iterator[list[int]]:
-    """The groups of one image's examples in order, as many at a time as hold `size` examples at most."""
+    """The groups of one image's examples in order; each item has as many groups as fit into `size` examples."""
     some: list[int] = []
     count = 0
     for g in order:
@@ -118,7 +118,7 @@ def _filled(groups: Sequence[Sequence[int]], order: Iterable[int], size: int) ->
 def _answers(
     asker: PrefixSharingScorer, method: Method, examples: Sequence[Example], batch_size: int
 ) -> tuple[list[np.ndarray], int]:
-    """The fused scores (K,) of each example, and how many views were asked."""
+    """The fused scores (K,) of each example, and the number of scored views."""
     views = [list(method.views(example)) for example in examples]
     logs = [log_k.numpy() for log_k in asker([view for of_one in views for view in of_one], batch_size)]
     fused, at = [], 0
@@ -128,7 +128,7 @@ def _answers(
         scores = np.asarray(method.fuse(example, scores_vk))
         if scores.shape != (len(example.options),) or not np.isfinite(scores).all():
             raise ValueError(
-                f"method {method.name!r}: fuse() gave {scores.shape} for example {example.id!r}; expected one "
+                f"method {method.name!r}: fuse() returned {scores.shape} for example {example.id!r}; expected one "
                 f"finite score for each of its {len(example.options)} options"
             )
         fused.append(scores)

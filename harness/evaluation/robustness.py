@@ -1,16 +1,16 @@
-"""Does a trained student answer the same when the same question is put in another way?
+"""Does a trained student give the same answer if the same question is presented differently?
 
-`hkdbench robustness RUN` takes the student that a run kept (`save_student = true`) and asks it the examples of a
-split again, in the run's own way (its method's views and fusion), as variants:
+`hkdbench robustness RUN` loads the student that a run saved (`save_student = true`). The student answers the
+examples of a split again, in the run's own way (its method's views and fusion), as variants:
 
     order_1 ...          the options in every cyclic order
-    paraphrase_1 ...     the question in other words
-    noise_1 ... 3        damaged images, see `harness.data.corruptions`; blur, jpeg and occlusion likewise
+        paraphrase_1 ...     the question in other words
+        noise_1 ... 3        corrupted images, see `harness.data.corruptions`; blur, jpeg and occlusion likewise
     no_image             a grey image
     other_image          the image of another group
 
-The result is a record of its own (kind `robustness`) beside the run: figures by variant under `test/noise_1` and so
-on, the summary under `test`, and all answers, in the original numbering of the options, to recompute them from.
+The result is a separate record (kind `robustness`) beside the run: figures by variant under `test/noise_1` and so
+on, the summary under `test`, and all answers, with the original option indices, so that they can be recomputed.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from harness.stats.metrics import NO_ANSWER
 from harness.store import PredictionRow, Store, predictions_frame
 
 PARAPHRASES = ("Please look carefully, then answer: {question}", "{question} Pick one.", "Question: {question}")
-"""Other than the forms that methods train with (`methods.augment`)."""
+"""Different from the forms that methods train with (`methods.augment`)."""
 OTHER_NAMES = {"Claim": "Statement", "Caption": "Description"}
-"""What the last paraphrase calls the text under judgement."""
+"""The label of the claim in the last paraphrase."""
 CLEAN = "clean"
 
 Figures = dict[str, dict[str, Interval]]
@@ -48,19 +48,19 @@ Figures = dict[str, dict[str, Interval]]
 
 @dataclass(frozen=True)
 class InputVariant:
-    """A way to put the examples. `orders[i][k]` is the original number of the option at letter k of example i."""
+    """A variant of the examples. `orders[i][k]` is the original index of the option at letter k of example i."""
 
     name: str
     examples: list[Example]
     orders: list[tuple[int, ...]] | None = None
-    """None: the options stay where they are."""
+    """None: the options stay in their order."""
 
 
 # ---------------------------------------------------------------------------------------- variants
 
 
 def variants(examples: Sequence[Example], seed: int) -> Iterator[InputVariant]:
-    """All variants, the unchanged one first. An example with few options is left out of the later orders."""
+    """All variants, starting with the unchanged one. Examples with few options are left out of the later orders."""
     yield InputVariant(CLEAN, list(examples))
     for shift in range(1, max(len(e.options) for e in examples)):
         turned = [e for e in examples if shift < len(e.options)]
@@ -77,7 +77,7 @@ def variants(examples: Sequence[Example], seed: int) -> Iterator[InputVariant]:
 
 
 def paraphrased(example: Example, number: int) -> Example:
-    """The example in other words, 1 to 3; the last also calls the text under judgement something else."""
+    """The example in other words, 1 to 3; the last one also uses another label for the claim."""
     last = number == len(PARAPHRASES)
     label = OTHER_NAMES.get(example.claim_label, example.claim_label) if last else example.claim_label
     return replace(example, question=PARAPHRASES[number - 1].format(question=example.question), claim_label=label)
@@ -94,10 +94,10 @@ def of_run(
     data_dir: Path | None = None,
     report: OnEvent = silent,
 ) -> Record:
-    """The robustness record of a run's student, from the store where it is there already.
+    """The robustness record of a run's student; read from the store if it is already there.
 
-    `limit`: the first so many examples. Raises `ConfigError` for a control, `StoreError` for a run that isn't done
-    or kept no student, `DataError` where the data aren't those of the run.
+    `limit`: use only this many examples. Raises `ConfigError` for a control, `StoreError` for a run that isn't done
+    or has no saved student, `DataError` if the data differ from those of the run.
     """
     record = store.find(run)
     name = _run_id(record.run_id, split, limit)
@@ -139,12 +139,12 @@ def _student(store: Store, record: Record) -> Path:
     if record.kind != "run":
         raise ConfigError(f"{record.run_id} is a {record.kind}, not a run: name a run that trained a student")
     if record.status != "done":
-        raise StoreError(f"run {record.run_id} is {record.status}: finish it first (the same command goes on)")
+        raise StoreError(f"run {record.run_id} is {record.status}: finish it first (the same command resumes it)")
     folder = store.root / record.run_id / "student"
     if not folder.is_dir():
         raise StoreError(
-            f"run {record.run_id} kept no student: run it into another store with --set save_student=true, or delete "
-            "its folder first"
+            f"run {record.run_id} has no saved student: run it again in another store with --set save_student=true, "
+            "or delete its folder first"
         )
     return folder
 
@@ -152,7 +152,7 @@ def _student(store: Store, record: Record) -> Path:
 def _questions(
     record: Record, split: Split, limit: int | None, data_dir: Path | None
 ) -> tuple[list[Example], Method, RunConfig]:
-    """The examples to ask, the run's method and its configuration."""
+    """The examples, the run's method and its configuration."""
     config = RunConfig.model_validate(record.config)
     for plugin in config.plugins:
         registry.load_plugin(plugin)
@@ -169,7 +169,7 @@ def _questions(
 def _ask(
     folder: Path, method: Method, config: RunConfig, examples: Sequence[Example], report: OnEvent
 ) -> tuple[dict[str, pd.DataFrame], int]:
-    """The student's answers by variant, options numbered as in the originals, and the forwards spent."""
+    """The student's answers by variant, with the original option indices, and the number of forward passes."""
     import torch
 
     from harness.evaluation.predict import evaluate
@@ -200,7 +200,7 @@ def _ask(
 
 
 def _as_original(row: Mapping[str, Any], order: Sequence[int]) -> dict[str, Any]:
-    """The answer with the options numbered as before they were reordered."""
+    """The answer with the options in their original order."""
     scores = [0.0] * len(order)
     for letter, option in enumerate(order):
         scores[option] = row["scores"][letter]
@@ -215,10 +215,10 @@ def figures(
 ) -> Figures:
     """The summary under `split`, and each variant's figures under `split/variant`.
 
-    Of a variant: accuracy, macro_f1, `change` (of accuracy, to the unchanged questions, paired) and `same_answer`
-    (the share answered as there). The summary adds, for order and paraphrase, `*_consistency` (the share answered
-    alike in all forms), `*_right` (right in all forms) and `*_alpha` (Krippendorff's, agreement beyond chance); the
-    mean accuracy over all damage; `parse_failures`.
+    For a variant: accuracy, macro_f1, `change` (of accuracy from the unchanged questions, paired) and `same_answer`
+    (the fraction with the same answer). The summary adds, for order and paraphrase, `*_consistency` (the fraction with
+    the same answer in all forms), `*_right` (right in all forms) and `*_alpha` (Krippendorff's alpha, agreement beyond
+    chance); the mean accuracy over all image corruptions; and `parse_failures`.
     """
     clean = frames[CLEAN]
     summary = inference.summarise(clean, labels, resamples) | calibration.figures(clean, labels, resamples)
@@ -254,7 +254,7 @@ def _of_variant(
 
 
 def _over_forms(kind: str, forms: Sequence[pd.DataFrame], resamples: int) -> dict[str, Interval]:
-    """How far the answers to all forms of a question agree. An example that has no other form is left out."""
+    """How far the answers to all forms of a question agree. Examples with only one form are left out."""
     chosen = pd.concat([f.set_index("id")["chosen"] for f in forms], axis=1, keys=range(len(forms)))
     first = forms[0].set_index("id").loc[chosen.index]
     several = chosen.notna().sum(axis=1) > 1

@@ -18,9 +18,9 @@ from harness.stats.metrics import NO_ANSWER
 def figures_of(dataset: Dataset, frame: pd.DataFrame, resamples: int) -> dict[str, dict[str, Interval]]:
     """The figures of each split from its predictions: the harness's metrics and the benchmark's protocols.
 
-    Beside accuracy and F1: `calibration.FIGURES`, `parse_failures` (the share that couldn't be read as an
-    option: 0 for option logits) and `chance` (what a uniform guess scores on average). What a protocol leaves
-    undefined has no figure.
+    Besides accuracy and F1: `calibration.FIGURES`, `parse_failures` (the fraction that couldn't be read as an
+    option: 0 for option logits) and `chance` (the expected accuracy of a uniform guess). If a protocol's value is
+    undefined, there is no figure.
     """
     result: dict[str, dict[str, Interval]] = {}
     for split in frame["split"].unique():
@@ -44,14 +44,14 @@ def figures_of(dataset: Dataset, frame: pd.DataFrame, resamples: int) -> dict[st
 
 
 def answer(example: Example, chosen: int, text: str | None) -> Answer:
-    """The answer as protocols see it; without a text of its own it is that of the chosen option."""
+    """The answer as protocols see it. Without a text of its own, its text is the chosen option."""
     e = example
     said = text if isinstance(text, str) else e.options[chosen] if chosen != NO_ANSWER else ""
     return Answer(e.id, e.group, e.category, e.options, e.gold, chosen, said, e.extra)
 
 
 def data_record(dataset: Dataset, published: Dataset | None = None) -> Data:
-    """What a record says of the data; `published` is the data with its own images, to look for leaks in."""
+    """The description of the data for a record; `published` is the data with its own images, to check for leaks."""
     return Data(
         revision=dataset.benchmark.revision,
         fingerprint=dataset.fingerprint,

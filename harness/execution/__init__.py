@@ -1,1 +1,1 @@
-"""Runs what the store lacks: here, or on a Ray cluster; from a plan to a record."""
+"""Executes the runs that the store lacks, on this machine or on a Ray cluster: from a plan to a record."""

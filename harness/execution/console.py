@@ -1,4 +1,4 @@
-"""Progress on standard error: bars on a terminal; without one, plain lines: a run begins, is under way, ends."""
+"""Progress on standard error: bars on a terminal, otherwise plain lines when a run begins, continues and ends."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from harness.events import Event
 
 LINE_SECONDS = 30.0
-"""Without a terminal, a run says where it is at most so often."""
+"""Without a terminal, the shortest time between two progress lines of a run."""
 
 
 class RunConsole:
     """Shows the runs of one launch.
 
-    Meanwhile what libraries print (Ray, of a lost worker) goes to standard error too: standard output is for the
-    answer alone.
+    Meanwhile the output of libraries (Ray's messages about a lost worker) also goes to standard error: standard output
+    is only for the result.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class RunConsole:
             self._show(event)
 
     def _show(self, event: Event) -> None:
-        """Where a run is."""
+        """Show the progress of a run."""
         run_id = event["run_id"]
         if run_id not in self._tasks:
             self._tasks[run_id] = self._bars.add_task(run_id, total=None)

@@ -1,4 +1,4 @@
-"""From configurations to records: plan all, skip what is done, run the rest here or on Ray."""
+"""From configurations to records: plan all runs, skip those that are done, run the rest here or on Ray."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from harness.store import Store
 
 
 def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEvent) -> list[Record]:
-    """Run the configurations that the store doesn't hold yet; all records, in the order of `configs`.
+    """Run the configurations that the store doesn't have yet. Returns all records, in the order of `configs`.
 
-    Every configuration is checked before the first is run. `on_event` gets notes and how many are to run, then every
-    event of the runs. After Ctrl-C the runs that were under way have a record `interrupted`, and `KeyboardInterrupt`
-    goes on.
+    Every configuration is checked before the first run starts. `on_event` gets notes and the number of runs to do, then
+    every event of the runs. After Ctrl-C, the runs in progress get a record `interrupted`, and `KeyboardInterrupt` is
+    raised again.
     """
     plans = {p.run_id: p for p in map(plan.make, configs)}
-    store.check_writable()  # after the checks: a refused run leaves no empty store behind
+    store.check_writable()  # after the checks: a refused run creates no empty store
     done = {run_id: record for run_id in plans if (record := store.finished(run_id)) is not None}
     todo = [p for run_id, p in plans.items() if run_id not in done]
     for one in {(p.config.benchmark, p.dataset.fingerprint): p for p in plans.values()}.values():
@@ -57,7 +57,8 @@ def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEv
 
     def on_interrupt() -> None:
         for p in todo:
-            under_way = p.run_id in begun or store.work(p.run_id).exists()  # a worker may be ahead of its word here
+            # A worker may have started before its event arrives.
+            under_way = p.run_id in begun or store.work(p.run_id).exists()
             if under_way and store.status(p.run_id) is None:
                 store.write(records.interrupted(p, started, p.config.cluster.workers))
 
@@ -85,7 +86,7 @@ def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEv
 
 
 def _changed(plans: Sequence[Plan], done: Mapping[str, Record]) -> str:
-    """What to say of finished runs whose method or benchmark has another source now; a plugin's has another id."""
+    """The note about finished runs whose method or benchmark has changed since (a plugin's change gives a new id)."""
     changed: dict[str, list[str]] = {}
     for p in plans:
         for name, digest in p.sources.items() if p.run_id in done else ():
@@ -96,14 +97,14 @@ def _changed(plans: Sequence[Plan], done: Mapping[str, Record]) -> str:
     runs = list(dict.fromkeys(run_id for ids in changed.values() for run_id in ids))
     more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
     return (
-        f"taken as done, though the source of {', '.join(changed)} has changed since: {', '.join(runs[:3])}{more}; "
-        "where that changes numbers raise TRAINING in harness/versions.py, or delete the folders of these runs"
+        f"not run again, although the source of {', '.join(changed)} has changed since: {', '.join(runs[:3])}{more}; "
+        "if that changes numbers, raise TRAINING in harness/versions.py or delete the folders of these runs"
     )
 
 
 @contextmanager
 def _torch_threads(count: int) -> Iterator[None]:
-    """So many threads for torch's operators, as a worker on Ray has them."""
+    """Use this number of threads for torch's operators, as Ray sets it for its workers."""
     import torch
 
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""The Ray cluster: joining or starting it, how many workers fit it, and whether all its nodes see the store."""
+"""The Ray cluster: joins or starts it, counts how many workers fit, and checks that all its nodes see the store."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ Resources = Mapping[str, float]
 
 CONNECT_SECONDS = 5.0
 NOTE_SECONDS = 30.0
-"""How often it is said again that something is waited for."""
+"""The time between two messages about waiting."""
 
 
 def _onednn_cache() -> dict[str, str]:
-    """How many kernels a worker's oneDNN keeps: by default 1,024, which batches of many lengths fill."""
+    """The number of kernels that a worker's oneDNN caches: the default, 1,024, takes much memory with many lengths."""
     name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
     return {name: os.environ.get(name, "64")}
 
 
 def connect() -> None:
-    """Join the cluster of RAY_ADDRESS (a Ray job finds it set), or start one on this machine. Safe to call again.
+    """Join the cluster of RAY_ADDRESS (set inside a Ray job), or start one on this machine. Can be called repeatedly.
 
-    Raises `ConfigError` where the address leads to no cluster.
+    Raises `ConfigError` if there is no cluster at the address.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # else Ray prints what it held back when this process ends
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # else Ray prints suppressed messages when this process ends
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job's own PYTHONPATH is in the one below
-    # "local" said outright: else Ray joins whatever cluster another process of this machine has started.
+    # "local" is explicit: otherwise Ray joins any cluster that another process of this machine has started.
     address = os.environ.get("RAY_ADDRESS") or "local"
     check_address(address)
     own = address == "local"
-    if own:  # nobody looks at its tasks, which would fill the head's memory: some KiB each, a few each second
+    if own:  # task events aren't used, but would fill the head's memory: some KiB each, a few per second
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     import ray
 
@@ -71,15 +71,15 @@ def connect() -> None:
         ) from None
     finally:
         if main and terminated is not None:
-            signal.signal(signal.SIGTERM, terminated)  # Ray's own would end the process at once
-    atexit.register(ray.shutdown)  # what Ray itself does at the end begins with half a second of sleep
+            signal.signal(signal.SIGTERM, terminated)  # Ray's own handler would end the process at once
+    atexit.register(ray.shutdown)  # Ray's own exit handler sleeps for half a second
 
 
 def check_address(address: str) -> None:
-    """Raises `ConfigError` within seconds where no head can be reached: Ray itself tries for minutes."""
+    """Raise `ConfigError` within seconds if no head can be reached; Ray itself tries for minutes."""
     if address in ("local", "auto"):
         return
-    expected = "expected host:port of a head, port 6379 unless it was started with another"
+    expected = "expected host:port of a head; the default port is 6379"
     scheme, _, place = address.rpartition("://")
     if scheme:
         raise ConfigError(
@@ -99,20 +99,20 @@ def check_address(address: str) -> None:
 
 
 def worker_resources(cluster: ClusterConfig) -> Resources:
-    """What one worker takes."""
+    """The resources of one worker."""
     gpu = {"GPU": 1.0} if cluster.gpus_per_worker else {}
     return {"CPU": float(cluster.cpus_per_worker), **gpu, **cluster.resources}
 
 
 def capacity(nodes: Iterable[Resources], need: Resources) -> int:
-    """How many workers fit nodes with these resources: a worker is on one node."""
+    """How many workers fit on nodes with these resources; each worker is on one node."""
     return sum(int(min(node.get(kind, 0) // amount for kind, amount in need.items() if amount)) for node in nodes)
 
 
 def check_fits(cluster: ClusterConfig) -> int:
     """How many worker groups, of `cluster.workers` ranks each, fit the cluster.
 
-    Raises `ConfigError` when not one does: Ray would wait for ever.
+    Raises `ConfigError` if not even one fits: Ray would wait forever.
     """
     import ray
 
@@ -122,7 +122,7 @@ def check_fits(cluster: ClusterConfig) -> int:
         wanted = cluster.workers * amount
         if wanted > have.get(kind, 0):
             raise ConfigError(
-                f"cluster.workers = {cluster.workers} needs {wanted:g} {_counted(kind)}, the cluster has "
+                f"cluster.workers = {cluster.workers} needs {wanted:g} {_counted(kind)}, but the cluster has "
                 f"{have.get(kind, 0):g}; lower --workers or {_setting_of(kind)}, {larger}"
             )
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -130,14 +130,14 @@ def check_fits(cluster: ClusterConfig) -> int:
     if fit < cluster.workers:
         each = ", ".join(f"{amount:g} {_counted(kind)}" for kind, amount in need.items())
         raise ConfigError(
-            f"cluster.workers = {cluster.workers} workers of {each} each: the cluster's {len(nodes)} nodes have room "
-            f"for {fit}; lower --workers or what each needs, {larger}"
+            f"cluster.workers = {cluster.workers} workers of {each} each: but the cluster's {len(nodes)} nodes have "
+            f"room for {fit}; lower --workers or what each needs, {larger}"
         )
     return fit // cluster.workers
 
 
 def missing_capacity(cluster: ClusterConfig, workers: int) -> str:
-    """What is waited for, where Ray has no place for the workers: others were faster, or a node is gone. Else ""."""
+    """What Ray waits for if it can't place the workers: other jobs were faster, or a node is gone. Else ""."""
     import ray
 
     states = [group["state"] for group in ray.util.placement_group_table().values()]
@@ -156,7 +156,7 @@ def _waiting_for(wants: Resources, free: Resources, have: Resources) -> str:
 
 
 def check_shared(folder: Path, store: str) -> None:
-    """Raises `StoreError` where a node of the cluster doesn't see `folder`, which lies in a local store."""
+    """Raise `StoreError` if a node of the cluster doesn't see `folder`, which is in a local store."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
@@ -167,7 +167,7 @@ def check_shared(folder: Path, store: str) -> None:
     for node in nodes:
         try:
             seen = ray.get(look.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(str(folder)))
-        except ray.exceptions.RayError:  # the node is lost meanwhile: whoever takes its place looks too
+        except ray.exceptions.RayError:  # the node is lost meanwhile: its replacement will check too
             continue
         if not seen:
             raise StoreError(not_shared(store, node["NodeManagerAddress"]))
@@ -179,7 +179,7 @@ def sees(folder: str) -> bool:
 
 
 def not_shared(store: str, node: str) -> str:
-    """What to say where a node doesn't see a local store."""
+    """The error for a node that doesn't see a local store."""
     return (
         f"store {store!r} is not seen by node {node}: runs and checkpoints written there would be lost; give --store a "
         "folder that all nodes mount, or a bucket (s3://bucket/prefix)"
@@ -195,7 +195,7 @@ def _counted(kind: str) -> str:
 
 
 def free_worker_groups(cluster: ClusterConfig, on_event: OnEvent) -> int:
-    """How many worker groups fit what is free now: others' work may leave none, then it says so and waits."""
+    """How many worker groups fit the free resources. If other jobs leave none, it reports that and waits."""
     import ray
 
     need, said = worker_resources(cluster), time.monotonic() - NOTE_SECONDS + 2  # Ray counts with a delay

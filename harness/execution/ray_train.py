@@ -1,10 +1,10 @@
-"""Runs on a Ray cluster: the workers of one Ray Train trainer take many runs in turn.
+"""Executes runs on a Ray cluster: the workers of one Ray Train trainer process many runs in turn.
 
-Starting a `TorchTrainer` costs seconds, a small run may cost less: so one trainer serves a whole suite. Its workers
-form groups of `cluster.workers` ranks; each worker group takes the next run from a queue (a Ray actor), trains and
-scores it, and writes its record. A lost worker makes Ray Train start all workers again: every worker group then goes
-on with the run it had, from the newest checkpoint. With `cluster.min_workers` fewer workers may start: they then form
-fewer groups or, where not one is left whole, a group of fewer ranks. Only this module, `ray_cluster` and
+Starting a `TorchTrainer` takes seconds, and a small run may take less: so one trainer processes a whole suite. Its
+workers form groups of `cluster.workers` ranks. Each worker group takes the next run from a queue (a Ray actor), trains
+and scores it, and writes its record. If a worker is lost, Ray Train restarts all workers, and every worker group
+continues its run from the newest checkpoint. With `cluster.min_workers` fewer workers may start: they then form
+fewer groups or, if not even one group is complete, one group of fewer ranks. Only this module, `ray_cluster` and
 `harness.experiments.ray_tune` import ray.
 """
 
@@ -53,10 +53,10 @@ def execute(
     name: str,
     on_interrupt: Callable[[], None],
 ) -> None:
-    """Run all of `runs` (id, config) on the cluster; their records are in the store when this returns.
+    """Run all of `runs` (id, config) on the cluster. Their records are in the store when this returns.
 
-    Where Ray Train gives up, an event with the `error` ends each open run instead. Raises `KeyboardInterrupt`
-    after the workers have been told to stop; `on_interrupt` comes before, as `ray job stop` kills after three seconds.
+    If Ray Train gives up, each open run ends with an event with the `error` instead. After an interrupt the workers are
+    told to stop, and `KeyboardInterrupt` is raised. `on_interrupt` is called before, as `ray job stop` kills after 3 s.
     """
     connect()
     import ray
@@ -65,7 +65,7 @@ def execute(
     groups = min(check_fits(cluster), free_worker_groups(cluster, on_event), len(runs))
     workers = groups * cluster.workers
     waiting = [(run_id, config.model_dump(mode="json")) for run_id, config in runs]
-    beside = On(ray.get_runtime_context().get_node_id(), soft=False)  # else it may be lost with another node
+    beside = On(ray.get_runtime_context().get_node_id(), soft=False)  # otherwise it could be lost with another node
     queue = ray.remote(num_cpus=0, scheduling_strategy=beside)(RunQueue).remote(waiting)
     scratch = store.backend.scratch / ".work" / f".ray-{name}-{os.getpid()}"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def execute(
         except StoreError:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
-    # The queue counts what each run has lost; a run that loses too much is failed, the rest go on.
+    # The queue counts the lost workers of each run. A run that loses too many fails; the others continue.
     trainer = _trainer(queue, store, cluster, workers, name, scratch, len(runs) * (cluster.max_failures + 1))
     outcome: list[BaseException] = []
 
@@ -100,7 +100,7 @@ def execute(
             if note := missing_capacity(cluster, workers):
                 on_event({"note": note})
 
-    # In a thread: Ray's own handler for Ctrl-C is left out, and this thread hands on the events.
+    # In a thread, to avoid Ray's own handler for Ctrl-C; this thread passes on the events.
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
     try:
@@ -124,18 +124,18 @@ def execute(
 def _trainer(
     queue: Any, store: Store, cluster: ClusterConfig, workers: int, name: str, scratch: Path, max_failures: int
 ) -> TorchTrainer:
-    """The trainer of so many workers, all of which run `_worker`."""
+    """The trainer with this number of workers, all of which run `_worker`."""
     import ray
     from ray.train import FailureConfig, ScalingConfig, UserCallback
     from ray.train import RunConfig as TrainRunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     class LossCounter(UserCallback):  # type: ignore[misc]
-        """Tells the queue whose workers died, before all start again."""
+        """Tells the queue which workers died, before all are restarted."""
 
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
             if not ray.get(queue.lose.remote(sorted(worker_exceptions))):
-                raise RuntimeError("no run is left")  # else Ray Train would start the workers for nothing
+                raise RuntimeError("no run is left")  # otherwise Ray Train would restart the workers for nothing
 
     return TorchTrainer(
         _worker,
@@ -154,7 +154,7 @@ def _trainer(
             placement_strategy=cluster.placement,
         ),
         run_config=TrainRunConfig(
-            # A name of its own each time: the harness resumes from its own checkpoints, not from Ray's.
+            # A new name each time: the harness resumes from its own checkpoints, not from Ray's.
             name=f"{name}-{os.getpid()}-{time.time_ns()}",
             storage_path=str(scratch),
             failure_config=FailureConfig(max_failures=max_failures),
@@ -164,7 +164,7 @@ def _trainer(
 
 
 def _worker(settings: dict[str, Any]) -> None:
-    """The train function of every worker: take runs from the queue until none waits."""
+    """The train function of every worker: take runs from the queue until it is empty."""
     import ray
     import ray.train
     import torch
@@ -174,8 +174,8 @@ def _worker(settings: dict[str, Any]) -> None:
     from harness.execution.run import release_memory
     from harness.models.distributed import RankLost, SingleProcess, TorchGroup, silent
 
-    with suppress(OSError):  # another machine may lack it
-        os.chdir(settings["folder"])  # relative paths in the settings count from where the command was given
+    with suppress(OSError):  # another machine may not have this folder
+        os.chdir(settings["folder"])  # relative paths in the settings are relative to the user's folder
     cluster = ClusterConfig(**settings["cluster"])
     queue, store = settings["queue"], Store(settings["store"])
     if isinstance(store.backend, LocalBackend) and not sees(settings["scratch"]):  # a node that joined later
@@ -191,7 +191,7 @@ def _worker(settings: dict[str, Any]) -> None:
         for number in range(groups):  # every rank must make every group
             made = dist.new_group(list(range(number * size, (number + 1) * size)))
             process_group = made if number == group else process_group
-    if group == groups:  # the rest of an elastic start, too few for a group
+    if group == groups:  # surplus workers of an elastic start, too few for a group
         return
     if rank == 0:
         ray.get(queue.start.remote(groups, size))
@@ -211,27 +211,27 @@ def _worker(settings: dict[str, Any]) -> None:
         status, error = "failed", None
         try:
             status = _run_one(run_id, RunConfig(**config), losses, store, io)
-        except RankLost:  # this group is of no use any more: Ray Train starts all workers again, and the run goes on
+        except RankLost:  # this group is broken: Ray Train restarts all workers, and the run continues
             raise
-        except Exception as problem:  # not the run's own: its plan can't be made here, or its record not written
+        except Exception as problem:  # outside the run: it can't be planned here, or its record can't be written
             error = f"{type(problem).__name__}: {problem}"
         release_memory()
         if rank == 0 or status == "failed":
             ray.get(queue.finish.remote(group, status, error))
         if process_group is not None and status == "failed":
-            # The other ranks of the group may wait for this one in a collective: begin with new ones.
+            # The other ranks of the group may be waiting for this one in a collective: restart all.
             raise RuntimeError(f"run {run_id} failed; its record says why")
 
 
 def _run_one(run_id: str, config: RunConfig, losses: int, store: Store, io: ProcessGroup) -> str:
-    """The status of the run, whose record is in the store then. `losses`: how often it has lost a worker."""
+    """The status of the run, whose record is then in the store. `losses`: how often it has lost a worker."""
     from harness import provenance
     from harness.execution import records, run
     from harness.planning import plan
 
     io.report({"stage": "load", "step": 0, "steps": 1})
     started, planned = provenance.now(), plan.make(config)
-    if planned.run_id != run_id:  # a record of it would be another run's: the driver writes it
+    if planned.run_id != run_id:  # its record would belong to another run: the driver reports the error
         raise RuntimeError(
             f"the worker sees another run than the driver ({planned.run_id}): its code or data differ; "
             "give both the same checkout and start again"

@@ -26,7 +26,7 @@ def ensure_controls(plan: Plan, store: Store) -> None:
 
 
 def failed(plan: Plan, error: BaseException, started: str, workers: int) -> Record:
-    """The record of a run that broke."""
+    """The record of a failed run."""
     user = isinstance(error, UserError | TrainingError)
     failure = Failure(
         type=type(error).__name__,
@@ -41,12 +41,12 @@ def failed(plan: Plan, error: BaseException, started: str, workers: int) -> Reco
 
 
 def interrupted(plan: Plan, started: str, workers: int, why: str | None = None) -> Record:
-    """The record of a run that was stopped; the next identical run goes on from its checkpoint, where it has one."""
+    """The record of a stopped run. The next identical run continues from its checkpoint, if there is one."""
     return Record(
         **plan_fields(plan),
         status="interrupted",
         provenance=provenance_of(plan, started, workers, 0),
-        error=Failure(type="Interrupted", message=why or "stopped before it was done; run it again to go on"),
+        error=Failure(type="Interrupted", message=why or "stopped before it was done; run it again to resume it"),
     )
 
 
@@ -56,7 +56,7 @@ def metrics(plan: Plan, frame: pd.DataFrame) -> dict[str, dict[str, Interval]]:
 
 
 def plan_fields(plan: Plan) -> dict[str, Any]:
-    """The fields of a run's record that its plan says already."""
+    """The fields of a run's record that are known from its plan."""
     c = plan.config
     return {
         "run_id": plan.run_id,
@@ -83,7 +83,7 @@ def data_of(plan: Plan) -> Data:
 
 
 def trained_on(plan: Plan) -> TrainedOn | None:
-    """The other benchmark that the plan learns from, if it does."""
+    """The other benchmark that the plan learns from, if there is one."""
     if plan.training is plan.dataset:
         return None
     benchmark = plan.training.benchmark

@@ -1,4 +1,4 @@
-"""One run from plan to record: train, score, write. It imports no ray; `ray_train` calls it on the workers."""
+"""One run from plan to record: train, score, write. It doesn't import ray; `ray_train` calls it on the workers."""
 
 from __future__ import annotations
 
@@ -30,16 +30,18 @@ WAIT_SECONDS = 2.0
 
 
 def execute(plan: Plan, io: ProcessGroup, store: Store) -> Record:
-    """Train and score the plan, and write its record (rank 0). A finished run is returned as it is.
+    """Train and score the plan, and write its record (rank 0). A finished run is returned unchanged.
 
-    While another process executes the same run, this one waits, and then takes its record (or runs it, if it failed).
+    If another process is executing the same run, this one waits and then returns that record (or runs it, if it
+    failed).
 
-    Whatever goes wrong leaves a record with status `failed` and the reason; it can be run again. But when
-    another rank is gone this one raises `RankLost`: what that rank wrote stands, or the run goes on later.
+    Every error leads to a record with status `failed` and the reason; the run can be started again. Only if another
+    rank
+    is gone, this one raises `RankLost`: either that rank has written the record, or the run continues later.
     """
     work = store.work(plan.run_id)
     with _lock(plan, io, store), _progress_file(plan, io, work):
-        # All ranks must do the same: they take what rank 0 finds.
+        # All ranks must do the same: they use what rank 0 finds.
         done: Record | None = io.gather(store.finished(plan.run_id) if io.rank == 0 else None)[0]
         if done is not None:
             return done
@@ -54,8 +56,8 @@ def execute(plan: Plan, io: ProcessGroup, store: Store) -> Record:
             if io.world > 1 and rank_lost(error):
                 raise RankLost(f"run {plan.run_id}: another rank is gone") from error
             record = records.failed(plan, error, started, io.world)
-            if store.finished(plan.run_id) is None:  # else another process was faster
-                store.write(record)  # whichever rank it was: the others may be waiting for it for ever
+            if store.finished(plan.run_id) is None:  # otherwise another process was faster
+                store.write(record)  # on any rank: the others may be waiting for it forever
             return record
         cost = _cost(trained, test_forwards, test_seconds, time.perf_counter() - clock)
         record = Record(
@@ -70,9 +72,9 @@ def execute(plan: Plan, io: ProcessGroup, store: Store) -> Record:
         if io.rank == 0:
             student = _save_student(trained, work) if plan.config.save_student else None
             history = history_frame(HistoryRow(**row) for row in trained.history)
-            if store.finished(plan.run_id) is None:  # else another process was faster
+            if store.finished(plan.run_id) is None:  # otherwise another process was faster
                 store.write(record, predictions, history, student)
-                record = store.read(plan.run_id)  # with its seal
+                record = store.read(plan.run_id)  # with its checksums
             shutil.rmtree(work, ignore_errors=True)
             store.backend.remove(f".work/{plan.run_id}")
         io.gather(None)
@@ -81,13 +83,13 @@ def execute(plan: Plan, io: ProcessGroup, store: Store) -> Record:
 
 @contextmanager
 def _lock(plan: Plan, io: ProcessGroup, store: Store) -> Iterator[None]:
-    """Wait until no other process executes this run, and keep others from it meanwhile.
+    """Wait until no other process executes this run, and keep others from executing it meanwhile.
 
-    Two that train at once would delete each other's checkpoints.
+    Two processes that train it at once would delete each other's checkpoints.
     """
     while True:
         lock = store.lock(plan.run_id, WAIT_SECONDS) if io.rank == 0 else None
-        if io.gather(lock is not None)[0]:  # the other ranks wait too, but not for ever in one collective
+        if io.gather(lock is not None)[0]:  # the other ranks wait too, but not in one endless collective
             break
         io.report({"stage": "wait for the process that runs it", "step": 0, "steps": 1})
     try:
@@ -99,7 +101,7 @@ def _lock(plan: Plan, io: ProcessGroup, store: Store) -> Iterator[None]:
 
 @contextmanager
 def _progress_file(plan: Plan, io: ProcessGroup, work: Path) -> Iterator[None]:
-    """While it lasts, what rank 0 reports is also written to the work folder, see `harness.store.live`."""
+    """Within the context, rank 0's events are also written to the work folder, see `harness.store.live`."""
     if io.rank != 0:
         yield
         return
@@ -127,22 +129,22 @@ def _progress_file(plan: Plan, io: ProcessGroup, work: Path) -> Iterator[None]:
 
 
 def _upload(store: Store, run_id: str, folder: Path) -> None:
-    """Give the store a checkpoint, so that the run can go on elsewhere. It trains on where that can't be done now."""
+    """Upload a checkpoint to the store, so that the run can continue elsewhere. If that fails, training continues."""
     with suppress(StoreError):
         store.backend.upload_checkpoint(folder, f".work/{run_id}")
 
 
 def release_memory() -> None:
-    """Give what a run held back to the system: a worker that takes many runs in turn would grow with each."""
+    """Return a run's memory to the system: otherwise a worker that executes many runs would grow with each."""
     gc.collect()
     if not gc.get_freeze_count():
-        gc.freeze()  # what the libraries have made stays for good: looking through it takes 0.25 s each time
+        gc.freeze()  # the libraries' objects are permanent, and scanning them takes 0.25 s each time
     with suppress(OSError, AttributeError):  # glibc only
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _score(plan: Plan, trained: Trained, io: ProcessGroup) -> tuple[pd.DataFrame, int, float]:
-    """Predictions of every split to be scored, the forwards on test, and the seconds on test."""
+    """Predictions of every split to be scored, the forward passes on test, and the seconds on test."""
     rows: list[dict[str, Any]] = []
     test_forwards, test_seconds = 0, 0.0
     for split in plan.config.evaluate.splits:

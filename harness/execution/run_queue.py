@@ -1,4 +1,4 @@
-"""The runs of one launch on Ray: which wait, which worker group has which, and what they report."""
+"""The runs of one launch on Ray: which are waiting, which worker group has which, and what they report."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ class RunQueue:
     """How often each run has lost a worker."""
     events: list[Event] = field(default_factory=list)
     group_size: int = 1
-    """Ranks of a worker group."""
+    """Ranks per worker group."""
     stopped: bool = False
 
     def start(self, groups: int, group_size: int) -> None:
-        """The workers have started as so many groups: the run of a group that is no more goes first again."""
+        """The workers have started as this number of groups. The run of a group that no longer exists goes first in
+        the queue."""
         self.group_size = group_size
         for group in sorted((group for group in self.taken if group >= groups), reverse=True):
             self.waiting.insert(0, self.taken.pop(group))
 
     def take(self, group: int) -> tuple[str, dict[str, Any], int] | None:
-        """The worker group's run and how often it has lost a worker: the run it had, or the next that waits."""
+        """The worker group's run and how often it has lost a worker: its current run, or the next in the queue."""
         if self.stopped:
             return None
         if group not in self.taken:
@@ -43,9 +44,9 @@ class RunQueue:
         return run_id, config, self.losses.get(run_id, 0)
 
     def lose(self, ranks: list[int]) -> bool:
-        """These workers are gone: it counts once for the run that their group had, not for the others.
+        """These workers are gone. It counts once for the run of their group, not for the others.
 
-        Whether any run is left.
+        Returns whether any run is left.
         """
         for group in sorted({rank // self.group_size for rank in ranks}):
             if group in self.taken:
@@ -54,7 +55,7 @@ class RunQueue:
         return bool(self.waiting or self.taken)
 
     def finish(self, group: int, status: str, error: str | None = None) -> None:
-        """The worker group's run has ended; `error` where its worker could not even write a record."""
+        """The worker group's run has ended; `error` if its worker could not even write a record."""
         if group in self.taken:
             run_id, _ = self.taken.pop(group)
             self.events.append({"run_id": run_id, "status": status, "error": error})

@@ -1,7 +1,8 @@
-"""Runs in a tracker's own form, beside the store: TensorBoard, MLflow, Weights & Biases.
+"""Runs in an experiment tracker, besides the store: TensorBoard, MLflow, Weights & Biases.
 
-One process writes them, from the events that any worker sends: once a run, whatever the number of workers. The store
-stays the record: nothing reads back what is written here, and a tracker that fails is left out, not the run.
+One process writes them, from the events of all workers: once per run, whatever the number of workers. The store
+remains the record: nothing reads back what is written here. If a tracker fails, it is switched off and the run
+continues.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from harness.store import Store
 from harness.store.index import flat
 
 EXPERIMENT = "hkdbench"
-"""What MLflow files the runs under."""
+"""The MLflow experiment of the runs."""
 
 
 class RunLog(Protocol):
@@ -34,16 +35,15 @@ class RunLog(Protocol):
 
 
 Open = Callable[[str, RunConfig], RunLog]
-"""Begins the log of a run, by its id."""
+"""Starts the log of a run, given its id."""
 
 
 def tracker(
     track: TrackConfig, store: Store, configs: Mapping[str, RunConfig], on_note: Callable[[str], None]
 ) -> OnEvent:
-    """What takes every event of the runs: losses by stage as they come, a finished run's figures from its record.
+    """A callback for all events of the runs. It logs losses by stage as they come, and a finished run's figures.
 
-    `on_note` is told, once, of a tracker that fails. Raises `ConfigError` where a tracker's library is
-    missing.
+    `on_note` is called once for a tracker that fails. Raises `ConfigError` if a tracker's library is missing.
     """
     openers: dict[str, Open] = {}
     for name, (opened, library, how_to_get) in TRACKERS.items():
@@ -64,17 +64,18 @@ def tracker(
                 _write(log, event, store)
                 if "status" in event:
                     logs.pop((name, run_id)).close(event["status"])
-            except Exception as error:  # whatever a tracker's library or server comes up with
+            except Exception as error:  # a tracker's library or server may raise anything
                 del openers[name]
-                on_note(f"track.{name} failed, and is left out from here on: {first_line(error)}")
+                on_note(f"track.{name} failed, and is switched off: {first_line(error)}")
 
     return on_event
 
 
 def _write(log: RunLog, event: Event, store: Store) -> None:
-    """An event's figures, as `stage/role.term` and `stage/validation.role`; with the last the record's, `split/metric`.
+    """Log an event's figures, as `stage/role.term` and `stage/validation.role`; with the last event the record's
+    metrics.
 
-    A metric's own "/" becomes ".": some trackers keep `split/metric` as a file, which can't be a folder as well.
+    A "/" in a metric's name becomes ".": some trackers store `split/metric` as a file, which can't also be a folder.
     """
     values = dict(event.get("losses", {}))
     values |= {f"validation.{role}": value for role, value in event.get("validation", {}).items()}
@@ -89,7 +90,7 @@ def _write(log: RunLog, event: Event, store: Store) -> None:
 
 
 def _tensorboard(folder: Path) -> Open:
-    """Event files, a folder a run under `folder`."""
+    """Event files, with one folder per run under `folder`."""
     from tensorboardX import SummaryWriter
 
     @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _tensorboard(folder: Path) -> Open:
 
 
 def _mlflow(uri: str) -> Open:
-    """Runs of the experiment `hkdbench` of a tracking server, with the configuration as parameters."""
+    """Runs in the experiment `hkdbench` of a tracking server, with the configuration as parameters."""
     from mlflow.entities import Metric, Param
     from mlflow.tracking import MlflowClient
 
@@ -129,7 +130,7 @@ def _mlflow(uri: str) -> Open:
         experiment = known.experiment_id if known else client.create_experiment(EXPERIMENT)
         own = client.create_run(experiment, run_name=run_id).info.run_id
         params = [Param(name, str(value)[:500]) for name, value in flat(config.model_dump(mode="json")).items()]
-        for start in range(0, len(params), 100):  # no more at once
+        for start in range(0, len(params), 100):  # the maximum per call
             client.log_batch(own, params=params[start : start + 100])
         return MlflowLog(client, own)
 
@@ -137,7 +138,7 @@ def _mlflow(uri: str) -> Open:
 
 
 def _wandb(project: str) -> Open:
-    """Runs of a project, where `wandb login` or `WANDB_MODE=offline` say that they go; the id is the run's own."""
+    """Runs of a project, online or offline (`wandb login`, `WANDB_MODE=offline`); the id is the run's own."""
     import wandb
 
     @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _wandb(project: str) -> Open:
         own: Any
 
         def write(self, values: Mapping[str, float], step: int) -> None:
-            self.own.log({**values, "step": step})  # its own count of steps goes on from stage to stage
+            self.own.log({**values, "step": step})  # its own step counter doesn't restart with each stage
 
         def close(self, status: str) -> None:
             self.own.finish(exit_code=int(status != "done"))
@@ -171,4 +172,4 @@ TRACKERS: dict[str, tuple[Callable[[Any], Open], str, str]] = {
     "mlflow": (_mlflow, "mlflow-skinny", "pip install 'hkdbench[mlflow]'"),
     "wandb": (_wandb, "wandb", "pip install 'hkdbench[wandb]'"),
 }
-"""By the field of `TrackConfig`: what makes its logs, the library that this takes, and how to get that."""
+"""By the field of `TrackConfig`: the function that creates its logs, the library needed, and how to get it."""

@@ -1,1 +1,1 @@
-"""Many runs with a question: sweeps of settings, ablations of a method."""
+"""Experiments with many runs: sweeps of settings, ablations of a method."""

@@ -1,8 +1,8 @@
-"""The ablation of a method: the whole method beside variants that lack a part, and beside its rivals.
+"""The ablation of a method: the full method, variants without one of its parts, and its rivals.
 
-Which parts there are the method says itself (`Method.ablations`: a name, and the settings that differ). Runs go
-through `harness.execution.launch` like those of any suite, so finished ones are never repeated. What came out of them
-is computed by `harness.leaderboard.ablation`.
+The method itself lists its variants (`Method.ablations`: a name, and the settings that differ). Runs are executed by
+`harness.execution.launch` like those of any suite, so finished ones are never repeated. The results are computed by
+`harness.leaderboard.ablation`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.models.ladders import find
 from harness.planning import plan
 
 RIVALS = ("zero_shot", "finetune", "offline_kd", "mutual", "assistant")
-"""What stands beside the method where no suite says otherwise; those that don't exist are left out."""
+"""The rivals of the method, unless a suite names others; those that don't exist are left out."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class AblationVariant:
     run: SuiteRun
 
 
-# ---------------------------------------------------------------------------------------- what to run
+# ---------------------------------------------------------------------------------------- the runs
 
 
 def suite_table(
     method: str, seeds: Sequence[int], benchmarks: Sequence[str], student: str, ladder: str
 ) -> dict[str, Any]:
-    """The table of a suite with the method and its rivals, as a TOML file would give it."""
+    """The table of a suite with the method and its rivals, in the format of a TOML file."""
     rungs = [rung.name for rung in find(ladder).rungs]
     known = registry.methods()
     rivals = [
@@ -58,8 +58,8 @@ def suite_table(
 def variants(method: str, suite: SuiteConfig) -> tuple[list[AblationVariant], dict[str, str]]:
     """The full method (the suite's first run of it), its ablations, and the suite's other runs.
 
-    Beside them, why some were left out: they don't fit the ladder, or change nothing. Raises `ConfigError` for
-    a suite without the method, and for one of its own runs that doesn't fit.
+    Also returns why some were left out: they don't fit the ladder, or change nothing. Raises `ConfigError` for
+    a suite without the method, and for one of the suite's own runs that doesn't fit.
     """
     mine = next((run for run in suite.runs if run.method == method), None)
     if mine is None:
@@ -85,7 +85,7 @@ def variants(method: str, suite: SuiteConfig) -> tuple[list[AblationVariant], di
         except ConfigError as error:
             plain_rival = variant.run.method in RIVALS and not variant.run.settings
             if not (0 < number < declared or (number and plain_rival)):
-                raise  # a mistake of the suite's, not a ladder without a fitting rung
+                raise  # an error in the suite, not a ladder without a suitable rung
             left_out[variant.label] = str(error)
             continue
         if run_id in seen:
@@ -102,7 +102,7 @@ def _label(run: SuiteRun, full: SuiteRun) -> str:
 
 
 def configs(suite: SuiteConfig, kept: Sequence[AblationVariant]) -> list[RunConfig]:
-    """Every run of the ablation, seeds outermost."""
+    """Every run of the ablation; seeds vary slowest."""
     return suite.model_copy(update={"runs": tuple(v.run for v in kept)}).run_configs()
 
 

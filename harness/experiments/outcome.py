@@ -1,4 +1,4 @@
-"""What comes of a sweep: its trials as they go and as they ended, the finalists, the winners."""
+"""The results of a sweep: its trials and their events, the finalists, the winners."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ class _Frozen(BaseModel):
 
 
 class Trial(_Frozen):
-    """A trial as it ended: `stopped` while it was behind, `failed` with the reason."""
+    """A finished trial: `stopped` if it was behind, `failed` with the reason."""
 
     number: int
     point: Point
     status: Literal["done", "stopped", "failed"]
     score: float | None = None
-    """The mean over its seeds; of a stopped one, the newest accuracy on validation."""
+    """The mean over its seeds; for a stopped one, the newest accuracy on validation."""
     validations: int = 0
-    """How many validations it got."""
+    """How many validations it had."""
     runs: tuple[str, ...] = ()
     seconds: float = 0.0
-    """What its runs took, from model loading to scoring."""
+    """The seconds of its runs, from model loading to scoring."""
     error: str | None = None
 
 
 @dataclass(frozen=True)
 class TrialEvent:
-    """What has just happened to a trial, or a note on the search alone."""
+    """An event of a trial, or a note about the search."""
 
     search: str
     trial: int = 0
-    """From 1; 0: none, the note is on the search."""
+    """From 1; 0: the note is about the search."""
     point: Point = field(default_factory=dict)
     state: str = ""
     """`began`, `validated`, or how it ended: `done`, `stopped`, `failed`."""
     score: float | None = None
     validations: int | None = None
     seconds: float | None = None
-    """What its runs took."""
+    """The seconds of its runs."""
     wall: float | None = None
-    """What the whole trial took until now, in seconds."""
+    """The seconds of the whole trial so far."""
     error: str | None = None
     note: str | None = None
 
@@ -56,18 +56,18 @@ OnTrial = Callable[[TrialEvent], None]
 
 
 class Finalist(_Frozen):
-    """One of the best trials, trained again from fresh seeds."""
+    """One of the best trials, trained again with fresh seeds."""
 
     number: int
     """Its trial's."""
     point: Point
     runs: tuple[str, ...]
     score: float | None
-    """The mean of the fresh seeds on validation; None where a run failed."""
+    """The mean of the fresh seeds on validation; None if a run failed."""
 
 
 class Outcome(_Frozen):
-    """What a search found."""
+    """The result of a search."""
 
     method: str
     student: str
@@ -75,9 +75,9 @@ class Outcome(_Frozen):
     trials: tuple[Trial, ...]
     finalists: tuple[Finalist, ...] = ()
     winner: Finalist | None = None
-    """The finalist that led on validation; its runs are those that are scored on all splits."""
+    """The best finalist on validation; its runs are the ones that are scored on all splits."""
     figures: dict[str, dict[str, Interval]] = {}
-    """The winner's by split: the metric over its seeds."""
+    """The winner's metric over its seeds, by split."""
 
 
 class SweepResult(BaseModel):

@@ -1,11 +1,11 @@
-"""A sweep's trials on Ray Tune. Only this module and `ray_train` and `ray_cluster` of `harness.execution` import ray.
+"""A sweep's trials on Ray Tune. Besides this module, only `ray_train` and `ray_cluster` of `harness.execution` use ray.
 
-A trial of one worker is trained in the Tune actor itself, which takes one trial after the other: starting a process
-costs seconds. A trial of several workers holds no more than a sliver of the head node while a Ray Train group of its
-own (`ray_train.execute`) has the CPUs; as many trials run at a time as whole groups fit, so none waits for what another
-trial holds. Trials resume from the run's own checkpoint after a lost worker; after a killed driver the same command
-restores the search from Tune's state: the trials, and what Optuna knows of them. Where that state is damaged the
-search begins anew; trials that are finished in the store are not trained again.
+A trial with one worker is trained in the Tune actor itself, which processes one trial after another, because starting
+a process takes seconds. A trial with several workers reserves only a small fraction of the head node, while its own Ray
+Train group (`ray_train.execute`) has the CPUs. Only as many trials run at a time as complete groups fit, so no trial
+waits for resources that another one holds. After a lost worker, trials resume from the run's own checkpoint. After a
+killed driver, the same command restores the search from Tune's state: the trials, and what Optuna knows about them. If
+that state is damaged, the search starts again; trials that are finished in the store are not trained again.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from harness.store import Store
 
 
 def run(search: Search, store: Store, folder: Path, on_trial: OnTrial) -> list[Trial]:
-    """The search's trials, in the order in which they began; `folder` holds the state from which it resumes.
+    """The search's trials, in the order in which they began; `folder` has the state from which it resumes.
 
-    Raises `ConfigError` when the cluster can't hold one trial, and `KeyboardInterrupt`.
+    Raises `ConfigError` if the cluster is too small for one trial, and `KeyboardInterrupt`.
     """
     connect()
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints boxes whatever it is told
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output always prints boxes
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the search here, not after the trials under way
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the search at once, not after the running trials
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1"
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
     import ray
     from ray import tune
 
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's error is said in one line, below
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's error is reported in one line, below
     sweep, cluster = search.sweep, search.sweep.cluster
     concurrent = check_fits(cluster)
     alone = cluster.workers == 1
@@ -54,17 +54,17 @@ def run(search: Search, store: Store, folder: Path, on_trial: OnTrial) -> list[T
     resources: dict[str, float]
     if alone:
         resources = {"cpu": cluster.cpus_per_worker, **({"gpu": 1} if cluster.gpus_per_worker else {})}
-    else:  # 0 CPUs are refused: a sliver of the head node instead
+    else:  # Tune refuses 0 CPUs: a small fraction of the head node instead
         resources = {"node:__internal_head__": 0.01}
     state = folder / "tune" / search.name
     resumes = state.exists()
     if resumes and (damage := damaged(state)) is not None:
-        note = f"begins anew, as its state can't be read: {damage}; finished runs are kept"
+        note = f"starts again, as its state can't be read: {damage}; finished runs are reused"
         on_trial(TrialEvent(search.name, note=note))
         shutil.rmtree(state)
         resumes = False
     try:
-        # What `tune.Tuner` calls. A Tuner would pickle its callbacks, and these can't be pickled.
+        # This is what `tune.Tuner` calls. A Tuner would pickle its callbacks, and these can't be pickled.
         analysis = tune.run(
             tune.with_resources(train, resources),
             name=search.name,
@@ -103,13 +103,13 @@ def damaged(state: Path) -> str | None:
     try:
         tune.ExperimentAnalysis(str(state))
         SearchGenerator(OptunaSearch()).restore_from_dir(str(state))
-    except Exception as error:  # whatever reading half a file raises: its driver was killed while it wrote
+    except Exception as error:  # any error from a partial file: the driver was killed while writing it
         return first_line(error)
     return None
 
 
 def _outcome(result: Any, sweep: SweepConfig) -> Trial:
-    """What a Tune result says of its trial."""
+    """The trial of a Tune result."""
     last = result.metrics or {}
     number, point = _unpack(result.config)
     if result.error is not None:
@@ -152,7 +152,7 @@ def _callback(name: str, on_trial: OnTrial) -> Any:
         )
 
     class SendEvents(Callback):  # type: ignore[misc]
-        """Passes on what Tune says of its trials."""
+        """Passes on Tune's events of its trials."""
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             send(trial, "began")
@@ -173,7 +173,7 @@ def _callback(name: str, on_trial: OnTrial) -> Any:
 
 
 def _searcher(search: Search) -> Any:
-    """Points that are known beforehand are queued in Optuna; where there are none, its TPE suggests them."""
+    """Points that are known beforehand are queued in Optuna; otherwise its TPE suggests them."""
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
@@ -188,7 +188,7 @@ def _searcher(search: Search) -> Any:
 
 
 def _config(space: Space, asked: Any) -> dict[str, Any]:
-    """A trial's configuration in Tune: its settings, and its number, since Tune orders trials anew when it resumes."""
+    """A trial's configuration in Tune: its settings, and its number, because Tune reorders trials when it resumes."""
     return suggest(space, asked) | {"number": asked.number + 1}
 
 
@@ -199,12 +199,12 @@ def _unpack(config: Mapping[str, Any]) -> tuple[int, Point]:
 
 
 def _scheduler(search: Search) -> Any:
-    """Counts in validations of the student, which a trial continues after it lost its worker."""
+    """Counts in validations of the student, which continue after a trial lost its worker."""
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 
     sweep = search.sweep
     if sweep.stop == "asha":
-        most = len(sweep.seeds) * sweep.train.validations * 100  # no trial is cut short for having got so far
+        most = len(sweep.seeds) * sweep.train.validations * 100  # no trial reaches this limit
         return ASHAScheduler(
             time_attr="validations", grace_period=sweep.grace, reduction_factor=sweep.reduction, max_t=most
         )

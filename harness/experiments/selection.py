@@ -1,7 +1,7 @@
-"""A sweep from its file to its winners: the searches in turn, then the best again from fresh seeds.
+"""A sweep from its file to its winners: one search after another, then the best trials again with fresh seeds.
 
-<store>/.sweeps/<name>.json          what the sweep is: the same name with other content is refused
-<store>/.sweeps/<name>.result.json   what its searches found so far; the same command resumes here
+<store>/.sweeps/<name>.json          the sweep's definition: the same name with other content is refused
+<store>/.sweeps/<name>.result.json   the results so far; the same command resumes from it
 <store>/.sweeps/<name>/              the state of a running search, to resume it (for a bucket: in its scratch folder)
 """
 
@@ -31,19 +31,19 @@ from harness.store import Store
 
 SWEEPS = ".sweeps"
 ELSEWHERE = {"cluster", "data_dir", "train_on_data_dir", "plugins", "track"}
-"""Where a sweep takes place is no part of what it is."""
+"""Where a sweep is executed isn't part of its definition."""
 PRICED = 32
-"""At most so many trials of a search are priced; the others are taken to cost as much on average."""
+"""The largest number of trials of a search whose cost is estimated; the others are assumed to cost the average."""
 
 Launch = Callable[[Sequence[RunConfig], Store, str], list[Record]]
-"""Runs configurations that the store doesn't hold yet: `harness.execution.launch` with its progress shown."""
+"""Runs configurations that the store doesn't have yet: `harness.execution.launch` with a progress display."""
 
 
 def run(sweep: SweepConfig, store: Store, on_trial: OnTrial, launch: Launch) -> SweepResult:
     """All searches of a checked sweep, and their winners.
 
-    Raises `StoreError` where the store has a sweep of this name with other content, and `KeyboardInterrupt`: the same
-    call resumes there.
+    Raises `StoreError` if the store has a sweep of this name with other content, and `KeyboardInterrupt`; the same
+    call then resumes.
     """
     from harness.experiments import ray_tune
 
@@ -55,7 +55,7 @@ def run(sweep: SweepConfig, store: Store, on_trial: OnTrial, launch: Launch) -> 
     _claim(sweep, {name: planned.code for name, planned in plans.items()}, store)
     result = _load(sweep, store)
     for search in searches:
-        # Before the first run that scores less than all splits: the model-free rows are written once.
+        # Before the first run that scores only some splits: the model-free rows are written once.
         splits = sweep.confirm.splits if sweep.confirm.top else ("validation",)
         name, method = search.name, search.method
         ensure_controls(plan.make(search.run(first[name], sweep.seeds[0], splits)), store)
@@ -75,10 +75,11 @@ def run(sweep: SweepConfig, store: Store, on_trial: OnTrial, launch: Launch) -> 
 
 
 def _close(search: Search, trials: Sequence[Trial], store: Store) -> None:
-    """The last run of a trial that was stopped, or lost its workers, gets its record; a stopped one's work goes."""
+    """Write the record of the last run of a trial that was stopped, or lost its workers; delete a stopped one's
+    work."""
     for trial in trials:
         if trial.status == "failed":
-            with suppress(UserError):  # where there can't even be a plan, there is no run
+            with suppress(UserError):  # if it can't be planned, there is no run
                 _close_lost(search, trial, store)
         if trial.status != "stopped" or not trial.validations:
             continue
@@ -106,7 +107,7 @@ def _close_lost(search: Search, trial: Trial, store: Store) -> None:
 
 
 def _confirmed(search: Search, found: Outcome, store: Store, launch: Launch) -> Outcome:
-    """The best trials from fresh seeds; the one that leads on validation then on all splits."""
+    """The best trials with fresh seeds; then the best of these on validation, scored on all splits."""
     sweep, confirm = search.sweep, search.sweep.confirm
     best = ranked(found.trials)[: confirm.top]
     if not best:
@@ -121,7 +122,7 @@ def _confirmed(search: Search, found: Outcome, store: Store, launch: Launch) -> 
         scored = [one for one in finalists if one.score is not None]
         if not scored:
             return found.model_copy(update={"finalists": tuple(finalists)})
-        leads = max(scored, key=lambda one: one.score or 0.0)  # of equal ones the better trial
+        leads = max(scored, key=lambda one: one.score or 0.0)  # if equal, the better trial
         best = [trial for trial in best if trial.number == leads.number]
     (trial,) = best
     last = launch([search.run(trial.point, s, confirm.splits, "winner") for s in confirm.seeds], store, sweep.name)
@@ -146,15 +147,16 @@ def _finalist(trial: Trial, records: Sequence[Record], sweep: SweepConfig) -> Fi
     )
 
 
-# ---------------------------------------------------------------------------------------------- the price
+# ---------------------------------------------------------------------------------------------- the cost
 
 
 def price(sweep: SweepConfig) -> list[dict[str, Any]]:
-    """For each search its trials, runs and estimated FLOPs of training, and what the teacher cache would leave.
+    """For each search its trials, runs and estimated FLOPs of training, and the FLOPs with the teacher cache.
 
-    `train_flops` counts every run alone. `shared_flops` is what all trials of a seed may have in common: frozen roles,
-    and stages that only prepare a teacher. With `train.cache` = auto it is paid once a seed (`least_flops`), unless
-    the space itself changes it.
+    `train_flops` counts every run separately. `shared_flops` is what all trials of a seed may have in common: frozen
+    roles, and stages that only prepare a teacher. With `train.cache` = auto it is computed once per seed
+    (`least_flops`),
+    unless the space itself changes it.
     """
     from harness.planning.cost import of as priced_alone
 
@@ -202,7 +204,7 @@ def _shared(cost: dict[str, Any], planned: plan.Plan) -> float:
 
 
 def _claim(sweep: SweepConfig, code: dict[str, dict[str, Any]], store: Store) -> None:
-    """The sweep's name is this content's from now on. Raises `StoreError` where it is another's."""
+    """Reserve the sweep's name for this content. Raises `StoreError` if it has other content."""
     mine = {"sweep": sweep.model_dump(mode="json", exclude=ELSEWHERE), "code": code}
     name = f"{SWEEPS}/{sweep.name}.json"
     try:
@@ -216,7 +218,7 @@ def _claim(sweep: SweepConfig, code: dict[str, dict[str, Any]], store: Store) ->
     known = there.get("sweep", {})
     if other := [key for key, value in mine["sweep"].items() if known.get(key) != value]:
         raise StoreError(
-            f"sweep {sweep.name!r} is in {store.url!r} already, with other content ({', '.join(other)} differ): {mend}"
+            f"sweep {sweep.name!r} is already in {store.url!r}, with other content ({', '.join(other)} differ): {mend}"
         )
     if there.get("code") != code:
         raise StoreError(
@@ -228,7 +230,7 @@ def _claim(sweep: SweepConfig, code: dict[str, dict[str, Any]], store: Store) ->
 def _load(sweep: SweepConfig, store: Store) -> SweepResult:
     try:
         return SweepResult.model_validate_json(store.backend.read(f"{SWEEPS}/{sweep.name}.result.json"))
-    except (FileNotFoundError, ValidationError):  # nothing yet, or cut short: trials are in the store all the same
+    except (FileNotFoundError, ValidationError):  # missing or truncated: the trials are in the store anyway
         return SweepResult(name=sweep.name)
 
 

@@ -1,6 +1,6 @@
-"""The space of a search: the settings that its trials differ in, and the points that Optuna draws from it.
+"""The space of a search: the settings in which its trials differ, and the points that Optuna draws from it.
 
-Every search asks Optuna for its points by one function, `suggest`. This module imports neither torch nor ray.
+Every search gets its points from Optuna through one function, `suggest`. This module imports neither torch nor ray.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Point = dict[str, Value]
 """A trial's settings by their full names, like `settings.alpha` and `train.lr`."""
 
 REPEATS = 1000
-"""A random search gives up after drawing known points so many times in a row."""
+"""A random search gives up after this number of known points in a row."""
 
 
 class Dimension(Settings):
@@ -30,9 +30,9 @@ class Dimension(Settings):
     log_uniform: tuple[float, float] | None = None
     integer: tuple[int, int] | None = None
     steps: int | None = Field(None, ge=2)
-    """Of a range in a grid: so many values, both ends included."""
+    """The number of values of a range in a grid, including both ends."""
     when: dict[str, Value] = Field(default_factory=dict)
-    """The setting is active only where settings named before it have these values; else it keeps its default."""
+    """The setting is active only if settings named before it have these values; otherwise it keeps its default."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Dimension:
@@ -62,7 +62,7 @@ class Dimension(Settings):
         return ends
 
     def active(self, point: Mapping[str, Value]) -> bool:
-        """Whether the setting is active beside these."""
+        """Whether the setting is active at this point."""
         return all(name in point and point[name] == value for name, value in self.when.items())
 
     def values(self) -> tuple[Value, ...] | None:
@@ -80,7 +80,7 @@ class Dimension(Settings):
         return tuple(dict.fromkeys(map(round, linear))) if self.integer is not None else tuple(linear)
 
     def ends(self) -> tuple[Value, ...]:
-        """The values that must be allowed for all others to be: every choice, or both ends."""
+        """If these values are allowed, all others are: every choice, or both ends."""
         return self.choice if self.choice is not None else self.integer or self._ends
 
 
@@ -88,7 +88,7 @@ Space = Mapping[str, Dimension]
 
 
 def suggest(space: Space, trial: Any) -> Point:
-    """The settings that an Optuna trial suggests, asked for in their order; inactive ones are left out."""
+    """The settings that an Optuna trial suggests, in their order; inactive ones are left out."""
     point: Point = {}
     for name, dimension in space.items():
         if not dimension.active(point):
@@ -104,7 +104,7 @@ def suggest(space: Space, trial: Any) -> Point:
 
 
 def random_points(space: Space, count: int, seed: int) -> list[Point]:
-    """`count` different points, drawn at random; fewer where the space hardly has more."""
+    """`count` different points, drawn at random; fewer if the space hardly has more."""
     from optuna.samplers import RandomSampler
 
     found: list[Point] = []
@@ -127,7 +127,7 @@ def grid_points(space: Space, seed: int) -> list[Point]:
     values = {name: list(dimension.values() or ()) for name, dimension in space.items()}
     draws = _draws(space, GridSampler(values, seed=seed))
     combinations = itertools.islice(draws, math.prod(map(len, values.values())))
-    # Combinations that differ in inactive settings alone are one point.
+    # Combinations that differ only in inactive settings are one point.
     return list({tuple(point.items()): point for point in combinations}.values())
 
 
@@ -141,7 +141,7 @@ def _draws(space: Space, sampler: Any) -> Iterator[Point]:
 
 
 def first_point(space: Space) -> Point:
-    """A point of the space without drawing: the lower end, or the first choice, of every active setting."""
+    """A fixed point of the space: the lower end, or the first choice, of every active setting."""
     point: Point = {}
     for name, dimension in space.items():
         if dimension.active(point):
@@ -150,14 +150,14 @@ def first_point(space: Space) -> Point:
 
 
 def extreme_points(space: Space) -> Iterator[Point]:
-    """For each setting its extreme values, alone but for the settings that it depends on."""
+    """For each setting its extreme values, together with only the settings that it depends on."""
     for name, dimension in space.items():
         for value in dimension.ends():
             yield _required(space, name) | {name: value}
 
 
 def _required(space: Space, name: str) -> Point:
-    """What the settings before it must be for this one to be active."""
+    """The values of the settings before it that make this one active."""
     point: Point = {}
     for other, value in space[name].when.items():
         point |= _required(space, other) | {other: value}
@@ -165,6 +165,6 @@ def _required(space: Space, name: str) -> Point:
 
 
 def format_point(point: Mapping[str, Value]) -> str:
-    """A point for a person: `alpha=1.5, train.lr=0.001`."""
+    """A point as text: `alpha=1.5, train.lr=0.001`."""
     parts = [f"{n.removeprefix('settings.')}={f'{v:.4g}' if isinstance(v, float) else v}" for n, v in point.items()]
     return ", ".join(parts) or "the defaults"

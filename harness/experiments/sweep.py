@@ -1,8 +1,8 @@
-"""A sweep: the settings under which methods do best on validation, searched with equal numbers of trials.
+"""A sweep: the settings with which methods are best on validation, searched with equal numbers of trials.
 
 A search is one method of the sweep on one benchmark; its trials differ in the settings of the method's space. A trial
-is trained once a seed and scored on validation alone. Then the best are trained again from fresh seeds, the one that
-leads on validation wins, and only the winner is scored on test. This module imports neither torch nor ray;
+is trained once per seed and scored only on validation. Then the best trials are trained again with fresh seeds, the
+best of these on validation wins, and only the winner is scored on test. This module imports neither torch nor ray;
 `harness.experiments.ray_tune` runs the trials, `harness.experiments.selection` the rest.
 """
 
@@ -30,17 +30,17 @@ from harness.experiments.space import (
 )
 
 BUDGET = ("train.examples", "train.validations")
-"""What must be the same for all trials: what they learn from, and how often they are validated."""
+"""What must be the same for all trials: the training data, and how often they are validated."""
 
 
 class SweepMethod(Settings):
-    """A method of the sweep: what is fixed, and the space of what isn't."""
+    """A method of the sweep: its fixed settings, and the space of the others."""
 
     method: str
     student: str = "S"
     settings: dict[str, Any] = Field(default_factory=dict)
     train: dict[str, Any] = Field(default_factory=dict)
-    """What this method's training has otherwise than the sweep's; not the budget."""
+    """The training settings in which this method differs from the sweep; not the budget."""
     space: dict[str, Dimension] = Field(min_length=1)
 
 
@@ -48,11 +48,11 @@ class Confirm(Settings):
     """How the best trials are confirmed."""
 
     top: int = Field(1, ge=0)
-    """So many of a search's trials are trained again from `seeds` and compared on validation; 0: none."""
+    """How many of a search's trials are trained again with `seeds` and compared on validation; 0: none."""
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
-    """None of them is a seed of the trials."""
+    """None of them may be a seed of the trials."""
     splits: tuple[Split, ...] = ("validation", "test", "ood")
-    """What the winner is scored on."""
+    """The splits that the winner is scored on."""
 
 
 class SweepConfig(ManyRuns):
@@ -62,24 +62,24 @@ class SweepConfig(ManyRuns):
     trials: int = Field(ge=1)
     """Trials of each method on each benchmark."""
     search: Literal["random", "grid", "tpe"] = "random"
-    """Random points | all combinations | Optuna's TPE, which learns from the trials before."""
+    """Random points | all combinations | Optuna's TPE, which learns from the earlier trials."""
     seed: int = 0
-    """Of what draws the points, the same for every search."""
+    """The seed for drawing the points, the same for every search."""
     stop: Literal["none", "asha", "median"] = "none"
-    """Whether trials that are behind on validation while training are stopped (arXiv 1810.05934; the median rule)."""
+    """Whether trials that are behind on validation are stopped during training (arXiv 1810.05934; the median rule)."""
     grace: int = Field(1, ge=1)
-    """Validations that every trial may have."""
+    """The number of validations that every trial gets at least."""
     reduction: int = Field(3, ge=2)
-    """Of `asha`: one of so many goes on."""
+    """For `asha`: one in this number continues."""
     metric: Literal["accuracy", "macro_f1", "micro_f1"] = "accuracy"
-    """The figure of the validation split that decides. While training it is always the accuracy."""
+    """The validation figure that decides. During training it is always the accuracy."""
     seeds: tuple[int, ...] = Field((100,), min_length=1)
-    """A trial is trained from each; its score is the mean."""
+    """A trial is trained with each of them; its score is the mean."""
     methods: tuple[SweepMethod, ...] = Field(min_length=1)
     confirm: Confirm = Confirm()
 
     def searches(self) -> list[Search]:
-        """One a method and benchmark."""
+        """One per method and benchmark."""
         return [Search(self, line, benchmark) for benchmark in self.benchmarks for line in range(len(self.methods))]
 
 
@@ -89,7 +89,7 @@ class Search:
 
     sweep: SweepConfig
     line: int
-    """Which of the sweep's methods."""
+    """The index of the method in the sweep."""
     benchmark: str
 
     @property
@@ -99,7 +99,7 @@ class Search:
 
     @property
     def name(self) -> str:
-        """A name for people and folders, unique in the sweep."""
+        """A readable name, also for folders, unique in the sweep."""
         return f"{self.line + 1}-{self.method.method}-{self.method.student}-{self.benchmark}"
 
     def run(self, point: Mapping[str, Value], seed: int, splits: Sequence[Split], *tags: str) -> RunConfig:
@@ -123,7 +123,7 @@ class Search:
         )
 
     def trial(self, point: Mapping[str, Value], seed: int) -> RunConfig:
-        """The run of a trial: no test split is scored."""
+        """The run of a trial: the test split isn't scored."""
         return self.run(point, seed, ("validation",), "trial")
 
 
@@ -131,7 +131,7 @@ class Search:
 
 
 def points(search: Search) -> list[Point] | None:
-    """The trials' settings in their order; None where each depends on the trials before. Raises `ConfigError`."""
+    """The trials' settings in order; None if each depends on the earlier trials. Raises `ConfigError`."""
     sweep, space = search.sweep, search.method.space
     where = f"sweep {sweep.name!r}"
     if sweep.search == "tpe":
@@ -159,7 +159,7 @@ def points(search: Search) -> list[Point] | None:
 
 
 def points_to_plan(search: Search) -> list[Point]:
-    """Points to plan before the search: its own where they are known, else any point of the space."""
+    """Points to plan before the search: its own if they are known, else any point of the space."""
     return points(search) or [first_point(search.method.space)]
 
 
@@ -167,7 +167,7 @@ def points_to_plan(search: Search) -> list[Point]:
 
 
 def check(sweep: SweepConfig) -> None:
-    """Checks all that needs no data: names, ranges, seeds. Raises `ConfigError`."""
+    """Check everything that needs no data: names, ranges, seeds. Raises `ConfigError`."""
     where = f"sweep {sweep.name!r}"
     if sweep.cluster.workers < 1:
         raise ConfigError(f"{where}: cluster.workers = 0: a sweep's trials run on Ray; expected at least 1")
@@ -176,7 +176,7 @@ def check(sweep: SweepConfig) -> None:
     if sweep.confirm.top and (used := set(sweep.confirm.seeds) & set(sweep.seeds)):
         raise ConfigError(
             f"{where}: confirm.seeds has {sorted(used)[0]}, which the trials have too: expected fresh seeds, since "
-            "the best of many trials owes some of its lead to its seed"
+            "the best of many trials was partly lucky with its seed"
         )
     for search in sweep.searches():
         for name in [f"train.{key}" for key in search.method.train if f"train.{key}" in BUDGET]:
@@ -189,18 +189,18 @@ def check(sweep: SweepConfig) -> None:
             for other in dimension.when:
                 if other not in before:
                     raise ConfigError(
-                        f"{where}: {search.method.method}: {name} depends on {other!r}, which isn't named before it in "
-                        f"the space: {near(other, before)}"
+                        f"{where}: {search.method.method}: {name} depends on {other!r}, which doesn't come before it "
+                        f"in the space: {near(other, before)}"
                     )
             before.append(name)
-        for point in extreme_points(search.method.space):  # first, as each of them changes one setting alone
+        for point in extreme_points(search.method.space):  # first, because each of them changes only one setting
             _check_point(search, point)
         for point in points(search) or ():
             _check_point(search, point)
 
 
 def _check_point(search: Search, point: Point) -> None:
-    """Whether the method and the training allow these settings."""
+    """Check that the method and the training allow these settings."""
     try:
         config = search.trial(point, search.sweep.seeds[0])
         registry.make_method(*registry.resolve_preset(config.method, config.settings))

@@ -1,4 +1,4 @@
-"""A sweep's trial, on the worker that trains it: a run from each seed, and the reports on which it is judged."""
+"""A sweep's trial, on the worker that trains it: one run per seed, and the reports of its score."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from harness.record import Record
 from harness.store import Store
 
 Report = Callable[[dict[str, Any]], None]
-"""Takes `score` and `validations`; with the last report also `status`, `runs`, `seconds`, `error` and `note`."""
+"""Called with `score` and `validations`; the last report also has `status`, `runs`, `seconds`, `error` and `note`."""
 
 FAILED = 0.0
-"""The score of a trial that failed: as bad as can be."""
+"""The score of a trial that failed: the worst possible."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,15 @@ class Job:
     store: str
     """The store's URL."""
     folder: str
-    """The driver's working directory: paths in the sweep count from it."""
+    """The driver's working directory: paths in the sweep are relative to it."""
 
 
 def run(job: Job, point: Point, report: Report) -> None:
-    """Trains a run a seed; reports the score at every validation of the student, and the mean over the seeds last."""
+    """Train one run per seed; report the score at every validation of the student, and finally the mean over the
+    seeds."""
     import torch
 
-    with suppress(OSError):  # another machine may lack it
+    with suppress(OSError):  # another machine may not have this folder
         os.chdir(job.folder)
     search, store = job.search, Store(job.store)
     sweep = search.sweep
@@ -79,7 +80,7 @@ def run(job: Job, point: Point, report: Report) -> None:
 
 
 def _train(planned: Plan, store: Store, send: OnEvent, on_note: Callable[[str], None]) -> Record:
-    """The run's record: trained here, or by a worker group of its own. `on_note` is told of a tracker that fails."""
+    """The run's record: trained here, or by its own worker group. `on_note` is called if a tracker fails."""
     import torch
 
     from harness.execution import run as runner
@@ -107,7 +108,7 @@ def _train(planned: Plan, store: Store, send: OnEvent, on_note: Callable[[str], 
 
 
 def _reporter(planned: Plan, scores: Sequence[float], report: Report) -> OnEvent:
-    """Reports the student's validations: the mean of the finished seeds' scores and its best so far."""
+    """Reports the student's validations: the mean of the finished seeds' scores and the current best one."""
     stages, student, each = learning(planned), planned.method.student, planned.config.train.validations
     before, finished, best = len(scores) * student_validations(planned), list(scores), 0.0
 
@@ -131,5 +132,5 @@ def learning(planned: Plan) -> list[str]:
 
 
 def student_validations(planned: Plan) -> int:
-    """How often a run's student is validated while training."""
+    """How often a run's student is validated during training."""
     return len(learning(planned)) * planned.config.train.validations

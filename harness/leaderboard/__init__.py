@@ -1,1 +1,1 @@
-"""From stored runs to ranked rows with intervals. It needs no trainer."""
+"""From stored runs to ranked rows with intervals. It doesn't need the trainer."""

@@ -1,6 +1,6 @@
-"""What came out of an ablation: a line each for the method, its variants and its rivals, computed from stored runs.
+"""The results of an ablation: one line for the full method, its variants and its rivals, computed from stored runs.
 
-`<suite>.json` in the store keeps which runs make which line; figures are computed from stored predictions.
+`<suite>.json` in the store lists the runs of each line; figures are computed from stored predictions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _AblationModel(BaseModel):
 
 
 class AblationLine(_AblationModel):
-    """A line of the ablation: what was run, and the runs by benchmark and seed."""
+    """A line of the ablation: its settings, and its runs by benchmark and seed."""
 
     label: str
     part: Part
@@ -43,7 +43,7 @@ class AblationLine(_AblationModel):
 
 
 class AblationFigure(_AblationModel):
-    """A metric of a line over its seeds, and its difference to the full method (None: nothing to pair)."""
+    """A metric of a line over its seeds, and its difference from the full method (None: no paired runs)."""
 
     value: Interval
     difference: Interval | None = None
@@ -53,7 +53,7 @@ class AblationFigure(_AblationModel):
 
 
 class AblationResult(_AblationModel):
-    """A line of a benchmark's table. Costs are means over the seeds; changes are to the full method."""
+    """A line of a benchmark's table. Costs are means over the seeds; changes are from the full method."""
 
     label: str
     part: Part
@@ -65,13 +65,13 @@ class AblationResult(_AblationModel):
     train_tflops: float | None = None
     train_tflops_change: float | None = None
     forwards: float | None = None
-    """Forwards an answer takes."""
+    """Forward passes per answer."""
     forwards_change: float | None = None
     note: str = ""
 
 
 class Ablation(_AblationModel):
-    """An ablation as it was laid out, and what came out by benchmark."""
+    """An ablation's lines, and its results by benchmark."""
 
     name: str
     method: str
@@ -81,7 +81,7 @@ class Ablation(_AblationModel):
     tables: dict[str, tuple[AblationResult, ...]] = {}
 
 
-# -------------------------------------------------------------------------------------- what came out
+# -------------------------------------------------------------------------------------- results
 
 
 def evaluated(ablation: Ablation, store: Store) -> Ablation:
@@ -118,7 +118,7 @@ class _Runs:
     """By split."""
 
     def on(self, split: Split) -> dict[int, str]:
-        """The runs by seed; none where one of them wasn't scored on this split."""
+        """The runs by seed; empty if one of them wasn't scored on this split."""
         known = all(split in record.metrics for record in self.records.values())
         return {record.seed: record.run_id for record in self.records.values()} if known else {}
 
@@ -136,7 +136,7 @@ def _runs_of(line: AblationLine, full: AblationLine, store: Store, benchmark: st
 
 
 def _controls(full: _Runs, store: Store, benchmark: str) -> Iterator[_Runs]:
-    """Majority and random: the same answers whatever the seed."""
+    """Majority and random: the same answers for every seed."""
     data = next((record.data for record in full.records.values()), None)
     for control in ("majority", "random"):
         if data is not None and store.status(control_id(control, benchmark, data)) == "done":
@@ -178,7 +178,7 @@ def _figure(mine: SeedResults, full: SeedResults, metric: str, part: Part) -> Ab
 
 
 def _cost(runs: _Runs, store: Store) -> tuple[float, float]:
-    """Mean TFLOPs of training, and mean forwards that an answer on test takes."""
+    """Mean TFLOPs of training, and mean forward passes per answer on test."""
     if not runs.records:
         return float("nan"), float("nan")
     records = list(runs.records.values())
@@ -188,7 +188,7 @@ def _cost(runs: _Runs, store: Store) -> tuple[float, float]:
 
 
 def _corrected(results: Sequence[AblationResult], figure: str) -> list[AblationResult]:
-    """The results with Holm's p of one figure."""
+    """The results with Holm-corrected p for one figure."""
     having = [i for i, r in enumerate(results) if figure in r.figures and r.figures[figure].p is not None]
     corrected = holm([p for i in having if (p := results[i].figures[figure].p) is not None])
     changed = list(results)
@@ -202,22 +202,22 @@ def _corrected(results: Sequence[AblationResult], figure: str) -> list[AblationR
 
 
 def check_name(name: str) -> None:
-    """Raise `ConfigError` for a name that can't be a file's."""
+    """Raise `ConfigError` for a name that can't be a file name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(
-            f"suite name {name!r}: expected letters, digits, '.', '_' and '-'; it names a file of the store"
+            f"suite name {name!r}: expected letters, digits, '.', '_' and '-'; it becomes a file name in the store"
         )
 
 
 def save(ablation: Ablation, store: Store, markdown: str) -> None:
-    """Write `<name>.json` and `<name>.md` into the store, each whole or not at all. Raises `StoreError`."""
+    """Write `<name>.json` and `<name>.md` to the store, each atomically. Raises `StoreError`."""
     check_name(ablation.name)
     for suffix, text in ((".json", ablation.model_dump_json(indent=1) + "\n"), (".md", markdown)):
         store.write_text(f"{ablation.name}{suffix}", text)
 
 
 def load(store: Store, name: str) -> Ablation:
-    """The ablation that was stored under this name. Raises `StoreError` where there is none, or it is damaged."""
+    """The ablation that was stored under this name. Raises `StoreError` if there is none, or it is damaged."""
     check_name(name)
     try:
         return Ablation.model_validate_json(store.backend.read(f"{name}.json"))
@@ -228,5 +228,5 @@ def load(store: Store, name: str) -> Ablation:
     except (OSError, ValidationError) as error:
         raise StoreError(
             f"{name}.json in {store.url!r} is damaged: {first_line(error)}; run `hkdbench ablate` again, which "
-            "writes it anew"
+            "writes it again"
         ) from None

@@ -1,4 +1,4 @@
-"""One table of a ranking: its runs' answers from the catalogue or their folders, and a row for each group of seeds."""
+"""One table of a ranking: its runs' answers from the catalogue or their folders, and one row per group of seeds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.store.index import RunSummary
 from harness.store.manifest import DataKey
 
 OF_BENCHMARK = ("benchmark_settings", "skip_missing")
-"""Parts of a run's configuration that are its benchmark's: they don't part rows across benchmarks."""
+"""Parts of a run's configuration that belong to its benchmark; they don't separate rows across benchmarks."""
 
 
 def make_table(
@@ -33,10 +33,10 @@ def make_table(
     figures: Stated,
     beside: Sequence[Group] = (),
 ) -> tuple[Table, ResultsByRow]:
-    """The table of these groups, best first, and what its rows rest on.
+    """The table of these groups, best first, and the results that its rows are computed from.
 
-    `figures` are needed for a metric that only records state. Those `beside` aren't in the table, but may be the
-    teachers of rows that are.
+    `figures` are needed for a metric that is only in the records. The groups in `beside` aren't in the table, but may
+    be the teachers of its rows.
     """
     answers = _answers(view, data_key, [*groups, *beside], filters, figures)
     sizes = view.sizes(data_key)
@@ -64,7 +64,7 @@ def make_table(
 
 
 def of_metric(results: ResultsByRow, metric: str) -> ResultsByRow:
-    """What rows rest on, the replicates of other metrics and the choices let go."""
+    """The rows' results without the replicates of other metrics and without choices."""
     return {
         run_ids: replace(one, replicates={n: d for n, d in one.replicates.items() if n == metric}, choices=None)
         for run_ids, one in results.items()
@@ -72,7 +72,7 @@ def of_metric(results: ResultsByRow, metric: str) -> ResultsByRow:
 
 
 def _flagged(rows: Sequence[Row]) -> list[Row]:
-    """A control whose interval lies above chance has that in its note: see `controls.flag`."""
+    """A control whose interval is above chance gets a note: see `controls.flag`."""
     constant = [r.values["accuracy"].value for r in rows if controls.is_constant(r.method) and "accuracy" in r.values]
     result = []
     for row in rows:
@@ -159,7 +159,7 @@ def _row(
 
 
 def _spent(used: Sequence[RunSummary], split: str) -> dict[str, float | None]:
-    """What the runs of a row cost, beside the fields that every table shows: means, but the largest of memory."""
+    """The costs of a row's runs that aren't in every table: means, except for memory (the maximum)."""
 
     def mean(numbers: Iterable[float | None], unit: float = 1.0) -> float | None:
         return _mean(number / unit for number in numbers if number is not None)
@@ -178,13 +178,13 @@ def _spent(used: Sequence[RunSummary], split: str) -> dict[str, float | None]:
 
 
 def _across(run: RunSummary) -> str:
-    """What makes a row, the benchmark's own part of the configuration left out."""
+    """The identity of a row, without the benchmark's own part of the configuration."""
     compared = {key: value for key, value in json.loads(run.identity).items() if key not in OF_BENCHMARK}
     return json.dumps([run.kind, run.method, run.student, compared], sort_keys=True)
 
 
 def _stated(used: Sequence[RunSummary], metric: str, figures: Stated) -> dict[str, Interval]:
-    """What the records state of the shown metrics, for those that can't be computed: no interval over seeds."""
+    """The recorded values of the shown metrics that can't be computed: no interval over seeds."""
     values = {}
     for name in dict.fromkeys((*SHOWN, metric)):
         stored = [figures[run.run_id][name] for run in used if name in figures.get(run.run_id, {})]
@@ -196,7 +196,7 @@ def _stated(used: Sequence[RunSummary], metric: str, figures: Stated) -> dict[st
 
 
 def _with_figures(rows: Sequence[Row], results: Sequence[SeedResults]) -> list[Row]:
-    """The rows with each shown metric over the seeds, where it can be computed."""
+    """The rows with each shown metric over the seeds, if it can be computed."""
     names = dict.fromkeys(name for row in rows for name in (*SHOWN, row.metric))
     found = {name: inference.intervals(results, name) for name in names}
     result = []

@@ -1,8 +1,8 @@
-"""Rankings as they were last computed, kept beside a compacted catalogue: a table is computed once a change.
+"""Rankings cached beside a compacted catalogue: a table is computed only once per change.
 
-A kept answer is named by all that it depends on: the question, the runs with their stamps, and the versions of what
-computes (`harness.versions`). It is never wrong, only absent. A store without a catalogue keeps nothing: reading it
-writes nothing.
+A cached answer's name is a hash of everything that it depends on: the filters, the runs with their versions, and the
+versions of the code (`harness.versions`). It is never wrong, only missing. A store without a catalogue has no cache:
+reading it writes nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class LeaderboardCache:
-    """The answers to one question that a store keeps."""
+    """The cached answers to one query of a store."""
 
     def __init__(self, store: Store, filters: Filters, keep: bool = True) -> None:
         self.keep = keep
@@ -40,7 +40,7 @@ class LeaderboardCache:
             self.key = _hash([*self.question, names[-1], listing_key(self.stamps)])
 
     def whole(self) -> Ranking | None:
-        """The whole answer, where no run came, changed or went since it was kept."""
+        """The full answer, if no run was added, changed or deleted since it was cached."""
         return self._get(self.key, Ranking) if self.folder else None
 
     def keep_whole(self, answer: Ranking) -> None:
@@ -48,7 +48,7 @@ class LeaderboardCache:
             self._put(self.key, answer)
 
     def table(self, data_key: Iterable[str], stamps: Iterable[tuple[str, str]]) -> Table | None:
-        """One table, where the runs in it are still the same."""
+        """One table, if its runs are still the same."""
         return self._get(self._of(data_key, stamps), Table) if self.folder else None
 
     def keep_table(self, data_key: Iterable[str], stamps: Iterable[tuple[str, str]], table: Table) -> None:
@@ -72,7 +72,7 @@ class LeaderboardCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             temporary.write_text(value.model_dump_json(), encoding="utf-8")
             os.replace(temporary, self.folder / key)
-        except OSError:  # a store that we may only read
+        except OSError:  # a read-only store
             return
 
 

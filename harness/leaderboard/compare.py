@@ -1,4 +1,4 @@
-"""Two rows, or two runs, side by side: paired differences, whose errors, and the examples on which they disagree."""
+"""Two rows, or two runs, side by side: paired differences, shared errors, and the examples on which they disagree."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Category:
-    """The difference in accuracy within a category, and its p by Holm over all categories."""
+    """The difference in accuracy within a category, and its p with Holm's correction over all categories."""
 
     name: str
     examples: int
@@ -55,7 +55,7 @@ class Category:
 
 @dataclass(frozen=True)
 class McNemar:
-    """Of one seed: the examples that one alone has right, and the exact p."""
+    """For one seed: the number of examples that only one side has right, and the exact p."""
 
     only_a: int
     only_b: int
@@ -91,22 +91,23 @@ class Comparison:
     """None with several seeds."""
     agreement: Interval
     errors: distillation.Errors
-    """A's errors beside B's: inherited (both wrong), introduced (A alone), fixed (B alone)."""
+    """A's errors compared with B's: inherited (both wrong), introduced (only A), fixed (only B)."""
     parted: tuple[Disagreement, ...]
-    """The first of them, those on which all seeds disagree before the rest."""
+    """The first ones; examples on which all seeds disagree come first."""
     parted_in_all: int
     power: power.PowerReport | None
-    """What would make the two distinguishable; None where all examples are about one image."""
+    """What would make the two significantly different; None if all examples are about one image."""
 
 
-# ----------------------------------------------------------------------------------- who is compared
+# ----------------------------------------------------------------------------------- the two sides
 
 
 def sides(store: Store, a: str, b: str, split: Split = "test", benchmark: str | None = None) -> tuple[Side, Side]:
-    """What two names mean: a run id, or its beginning, or a row `method[@student][ key=value ...]` of the ranking.
+    """The sides that two names stand for: a run id or its prefix, or a row `method[@student][ key=value ...]` of the
+    ranking.
 
-    The keys are those that the ranking's labels show; a row that has just these goes before rows that have more.
-    Raises `ConfigError` for a name that fits nothing or several, and for two that aren't on the same data.
+    The keys are those in the ranking's labels. A row with exactly these keys has priority over rows with more.
+    Raises `ConfigError` for a name that matches nothing or several, and for two that aren't on the same data.
     """
     ids = store.ids()
     runs = {who: _run(store, ids, who) for who in (a, b)}
@@ -123,7 +124,7 @@ def sides(store: Store, a: str, b: str, split: Split = "test", benchmark: str | 
     pairs = [pair for pair in pairs if benchmark in (None, pair[0].benchmark)]
     if not pairs:
         on_a, on_b = (", ".join(sorted({side.benchmark for side in found})) for found in (found_a, found_b))
-        raise ConfigError(f"{a!r} (on {on_a}) and {b!r} (on {on_b}) never saw the same data: compare rows of one table")
+        raise ConfigError(f"{a!r} (on {on_a}) and {b!r} (on {on_b}) have no data in common: compare rows of one table")
     if len({(x.benchmark, x.data) for x, _ in pairs}) > 1:
         several = sorted({x.benchmark for x, _ in pairs})
         hint = "choose with --benchmark" if len(several) > 1 else "name run ids: its data have several versions"
@@ -135,12 +136,12 @@ def sides(store: Store, a: str, b: str, split: Split = "test", benchmark: str | 
 
 
 def _run(store: Store, ids: Sequence[str], who: str) -> Record | None:
-    """The run with this id or beginning of one, None where no id begins so."""
+    """The run with this id or prefix, None if there is none."""
     starts = [name for name in ids if name.startswith(who)]
     if not starts:
         return None
     if who not in ids and len(starts) > 1 and store.read(starts[0]).method == who:
-        return None  # a method's name, with which the ids of its runs begin
+        return None  # the name of a method: its runs' ids begin with it
     return store.find(who)
 
 
@@ -183,7 +184,7 @@ def _side(name: str, record: Record, runs: Mapping[int, str]) -> Side:
 def compare(
     store: Store, a: Side, b: Side, split: Split = "test", metric: str = "accuracy", examples: int = 10
 ) -> Comparison:
-    """A minus B over their common seeds, from the replicates that the ranking has too.
+    """A minus B over their common seeds, from the same replicates as the ranking.
 
     Two single runs are paired whatever their seeds. Raises `ConfigError` for a metric that can't be computed from
     predictions, `DataError` without a common seed or on different examples, `StoreError` without predictions.
@@ -250,7 +251,7 @@ def _read(store: Store, a: Side, b: Side, split: Split) -> tuple[SeedResults, Se
 
 
 def _disagreements(examples: Examples, a_sn: NDArray[np.int16], b_sn: NDArray[np.int16]) -> list[Disagreement]:
-    """The examples on which one side is right with more seeds, those with the largest difference first."""
+    """The examples on which one side is right with more seeds, largest differences first."""
     lead_n = (a_sn == examples.gold_n).sum(0) - (b_sn == examples.gold_n).sum(0)
     places = sorted(np.flatnonzero(lead_n).tolist(), key=lambda i: -abs(int(lead_n[i])))
     ids, groups, categories = (examples.table[name].to_pylist() for name in ("id", "group", "category"))

@@ -1,8 +1,8 @@
-"""What a ranking says beside its figures, when asked: the price, what distillation did, what the data can show.
+"""Optional columns of a ranking: cost, distillation, and statistical power.
 
-`distil` holds a row against a teacher and a directly tuned student. Unless `--teacher` and `--baseline` name rows,
-these are rows of `finetune` on the same ladder, where possible of the same budget: the teacher is the largest rung
-above the row's own, the other one the row's own rung; of several settings the best.
+`distil` compares a row with a teacher and a directly tuned student. Unless `--teacher` and `--baseline` name rows,
+these are rows of `finetune` on the same ladder, with the same budget if possible: the teacher is the largest rung
+above the row's own, the student the row's own rung; of several settings the best one.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from harness.stats.metrics import LOWER_IS_BETTER
 from harness.stats.replicates import Examples
 
 ResultsByRow = Mapping[tuple[str, ...], SeedResults]
-"""The results of rows by seed, by their run ids."""
+"""The results of rows by seed, with the rows' run ids as keys."""
 
 
 def with_pareto(rows: Sequence[Row]) -> list[Row]:
-    """The rows with the costs at which nothing beats them, see `distillation.pareto`; runs only."""
+    """The rows with the costs for which they are on the Pareto front, see `distillation.pareto`; runs only."""
     sign = -1 if rows and rows[0].metric.rpartition(":")[2] in LOWER_IS_BETTER else 1
     runs = [row for row in rows if row.kind == "run"]
     scores = [None if row.figure is None else sign * row.figure for row in runs]
@@ -46,7 +46,7 @@ def with_distil(
     examples: Mapping[str, Examples],
     filters: Filters,
 ) -> list[Row]:
-    """The runs of a table with what distillation did, where there is a teacher: among them, or of those `beside`."""
+    """The runs of a table with their distillation figures, if there is a teacher (in the table or in `beside`)."""
     everyone = inference.best_first([*rows, *beside])
     result = []
     for row in rows:
@@ -74,7 +74,7 @@ def _baseline(row: Row, rows: Sequence[Row], name: str | None) -> Row | None:
 
 
 def _tuned(row: Row, rows: Sequence[Row]) -> list[Row]:
-    """The directly tuned rows of the row's ladder, those of its own budget where there are any."""
+    """The directly tuned rows of the row's ladder; only those of its own budget if there are any."""
     found = [one for one in rows if one.method == TUNED and one.ladder == row.ladder and one.figure is not None]
     return [one for one in found if one.budget == row.budget] or found
 
@@ -119,7 +119,7 @@ def shares_of(a: SeedResults, b: SeedResults, seeds: Sequence[int], examples: Ex
 
 
 def with_power(rows: Sequence[Row], results: ResultsByRow) -> list[Row]:
-    """The runs of a table with what would distinguish them from the baseline, or without one from the row above."""
+    """The runs of a table with their power to be distinguished from the baseline, or else from the row above."""
     base = next((row for row in rows if row.baseline), None)
     above: Row | None = None
     result = []

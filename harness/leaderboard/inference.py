@@ -19,13 +19,13 @@ from harness.stats.metrics import LOWER_IS_BETTER, Floats
 from harness.stats.rank_intervals import standings
 
 MOST_RANKED = 100
-"""Rows of a table that get rank intervals and tiers."""
+"""The largest number of rows in a table that get rank intervals and tiers."""
 
 
 def intervals(rows: Sequence[SeedResults], metric: str) -> dict[int, Interval]:
-    """By place the mean over seeds with its interval over groups and seeds.
+    """By row index: the mean over seeds with its interval over groups and seeds.
 
-    Of the rows that have the metric. Rows alike in number of seeds and groups are computed together, much faster.
+    Only rows that have the metric. Rows with the same numbers of seeds and groups are computed together, much faster.
     """
     alike: dict[tuple[int, int] | None, list[int]] = defaultdict(list)
     for k, row in enumerate(rows):
@@ -46,9 +46,9 @@ def intervals(rows: Sequence[SeedResults], metric: str) -> dict[int, Interval]:
 
 
 def difference(a: SeedResults, b: SeedResults, metric: str) -> Difference | None:
-    """A minus B, paired by seed and example: the mean over the seeds that both have, its interval and p.
+    """A minus B, paired by seed and example: the mean over the common seeds, its interval and p.
 
-    None where they can't be paired: no seed in common, other examples, a figure that only a protocol computes.
+    None if they can't be paired: no common seed, different examples, or a figure that only a protocol computes.
     """
     seeds = shared_seeds([a, b], metric)
     if not seeds:
@@ -66,7 +66,7 @@ def delta(row: SeedResults, baseline: SeedResults, metric: str) -> Delta | None:
 
 
 def shared_seeds(rows: Sequence[SeedResults], metric: str | None = None) -> list[int]:
-    """The seeds that all rows have; none where their examples differ, or one of them lacks the metric.
+    """The seeds that all rows have; empty if their examples differ, or if one of them lacks the metric.
 
     A control without a model has every seed.
     """
@@ -92,7 +92,7 @@ def of_seeds(row: SeedResults, seeds: Sequence[int], metric: str) -> tuple[Float
 
 
 def choices_of(row: SeedResults, seeds: Sequence[int]) -> NDArray[np.int16]:
-    """The choices of these seeds (S, N). They must have been asked for."""
+    """The choices of these seeds (S, N). They must have been read."""
     assert row.choices is not None
     return row.choices[_columns(row, seeds)]
 
@@ -102,9 +102,9 @@ def _columns(row: SeedResults, seeds: Sequence[int]) -> list[int]:
 
 
 def ranked_with_intervals(rows: Sequence[Row], results: Sequence[SeedResults], baseline: str | None) -> list[Row]:
-    """A table's rows in order, best first, with all that is said of them jointly: rank, delta.
+    """A table's rows in order, best first, with everything that is computed jointly: rank, delta.
 
-    Rows without a figure come last; ranks count the runs only, and equal figures share one.
+    Rows without a figure come last. Only runs get ranks, and equal figures share one.
     """
     rows = with_rank_intervals(rows, results)
     base = next((of for row, of in zip(rows, results, strict=True) if baseline and matches(row, baseline)), None)
@@ -120,10 +120,10 @@ def ranked_with_intervals(rows: Sequence[Row], results: Sequence[SeedResults], b
 
 
 def with_rank_intervals(rows: Sequence[Row], results: Sequence[SeedResults]) -> list[Row]:
-    """The rows with rank intervals and tiers (`harness.stats.rank_intervals`), of runs whose metric can be resampled.
+    """The rows with rank intervals and tiers (`harness.stats.rank_intervals`), for runs whose metric can be resampled.
 
-    They are about the rows that answered the same examples as most rows did. More than `MOST_RANKED` of them are left
-    without: a pair is cheap, but there are half a million pairs of a thousand rows.
+    They are computed for the rows that answered the most common set of examples. More than `MOST_RANKED` rows get
+    none: a pair is cheap, but a thousand rows have half a million pairs.
     """
     result = list(rows)
     drawn = {
@@ -148,7 +148,7 @@ def with_rank_intervals(rows: Sequence[Row], results: Sequence[SeedResults]) -> 
 
 
 def matches(row: Row, name: str) -> bool:
-    """Whether a row is the one that `--baseline` names: by its label, or label@student."""
+    """Whether `--baseline` names this row: by its label, or label@student."""
     return name in (row.label, f"{row.label}@{row.student}")
 
 

@@ -1,12 +1,12 @@
-"""The ranking: one row a method and setting, over its seeds, computed from what the store has of its predictions.
+"""The ranking: one row per method and setting, over its seeds, computed from the stored predictions.
 
-Runs are ranked together only where they saw the same data (benchmark, revision, fingerprint): each such set
-is a table of its own. A run that gives no figures (failed, interrupted, without predictions) is counted in
-its row's note. The controls (majority, random, runs without images, ...) have a row, without a rank, in every
+Runs are ranked together only if they saw the same data (benchmark, revision, fingerprint): each such set
+has its own table. A run without figures (failed, interrupted, without predictions) is counted in
+its row's note. The controls (majority, random, runs without images, ...) have a row without a rank in every
 table that has them in the store; one that beats chance is flagged.
 
-A store that was compacted answers from its catalogue (`harness.store.catalog`) and keeps what it answered: a table
-is computed anew only when a run on its data came, changed or went.
+A compacted store uses its catalogue (`harness.store.catalog`) and caches its answers: a table
+is computed again only when a run on its data was added, changed or deleted.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ def table(store: Store, benchmark: str | None = None, metric: str = "accuracy", 
 def tables(store: Store, filters: Filters | None = None) -> list[Table]:
     """The tables of a store, each best first.
 
-    The metric is one of `stats.METRICS`, `accuracy/<category>` or a figure that the records state, like a
+    The metric is one of `stats.METRICS`, `accuracy/<category>` or a figure in the records, like a
     protocol's. Raises `ConfigError` for a benchmark, task, method, student, tag, budget, metric, split, baseline
-    or teacher that no run in the store has, and for columns and aggregates that there aren't.
+    or teacher that no run in the store has, and for unknown columns and aggregates.
     """
     return list(ranking(store, filters).tables)
 
 
 def ranking(store: Store, filters: Filters | None = None, keep: bool = True) -> Ranking:
-    """`tables`, and the folders of the store without a sound record. Without `keep` nothing is written, only read."""
+    """`tables`, and the folders of the store without a valid record. Without `keep` nothing is written, only read."""
     filters = filters or Filters()
     cache = LeaderboardCache(store, filters, keep)
     if (known := cache.whole()) is not None:

@@ -1,4 +1,4 @@
-"""The rows of several tables together: one figure a method over all benchmarks, see `harness.stats.aggregate`."""
+"""The rows of several tables together: one figure per method over all benchmarks, see `harness.stats.aggregate`."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from harness.stats.aggregate import Aggregate, BenchmarkFigures, aggregated, ben
 from harness.stats.metrics import LOWER_IS_BETTER, Floats
 
 RowsOfTable = dict[str, tuple[Row, SeedResults]]
-"""Of a table the rows with a figure and their results, by what the row is called in other tables too."""
+"""A table's rows with a figure and their results, by the key that identifies the row across tables."""
 
 
 def over_all(
     tables: Sequence[tuple[Table, ResultsByRow]], asked: tuple[str, ...], weights: Mapping[str, float] | None = None
 ) -> list[Overall]:
-    """The rows of all tables, best mean first, those that lack a table last. Only runs are ranked.
+    """The rows of all tables, best mean first; those without a result in some table last. Only runs are ranked.
 
-    `weights` are those of tables, by name (see `table_names`), in the mean; 1 for the others. A table of weight 0 is
-    left out of everything, so that no row lacks it. Tables are resampled independently, the rows of one together.
-    Nothing for fewer than two tables.
+    `weights` are the tables' weights in the mean, by name (see `table_names`); 1 for the others. A table of weight 0 is
+    ignored, so no row counts as missing there. Tables are resampled independently, the rows of one table together.
+    With fewer than two tables the result is empty.
     """
     if len(tables) < 2:
         return []
@@ -90,9 +90,9 @@ def _figures_of_rows(rows: RowsOfTable, keys: Sequence[str], number: int) -> lis
 
 
 def _figures(row: Row, results: SeedResults, number: int) -> tuple[Floats, Floats | None]:
-    """By seed, and the replicates in an order of the table's own: those of two tables are independent."""
+    """The figures by seed, and the replicates in a table-specific order, so that tables are independent."""
     metric = row.metric
-    if metric not in results.points:  # only the records state it
+    if metric not in results.points:  # only in the records
         return np.array([row.values[metric].value]), None
     drawn_ns = results.replicates[metric]
     if drawn_ns is None:
@@ -101,6 +101,6 @@ def _figures(row: Row, results: SeedResults, number: int) -> tuple[Floats, Float
 
 
 def table_names(tables: Sequence[Table]) -> list[str]:
-    """The tables' names: the benchmark's, with its data where the store has several versions of them."""
+    """The tables' names: the benchmark's, with its data if the store has several versions of them."""
     count = Counter(table.benchmark for table in tables)
     return [t.benchmark if count[t.benchmark] == 1 else f"{t.benchmark} {t.fingerprint[:8]}" for t in tables]

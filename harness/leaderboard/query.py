@@ -1,4 +1,4 @@
-"""What is to be ranked: a store's runs in rows and tables, and the checks of what was asked for."""
+"""What is ranked: a store's runs grouped into rows and tables, and the checks of the filters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.store.index import RunSummary, flat, label
 from harness.store.manifest import DataKey
 
 Stated = dict[str, dict[str, Interval]]
-"""The figures that records state for the split that is ranked, by run and metric."""
+"""The recorded figures of the ranked split, by run and metric."""
 
 
 TUNED = "finetune"
@@ -33,7 +33,7 @@ class Group:
 
 
 def grouped(runs: Sequence[RunSummary]) -> dict[DataKey, list[Group]]:
-    """Rows by the data they saw. A run that failed before it read its data joins its row's latest data."""
+    """Rows by their data. A run that failed before it read its data joins its row's latest data."""
     groups: dict[tuple[DataKey, str], list[RunSummary]] = defaultdict(list)
     latest: dict[tuple[str, str], DataKey] = {}
     for run in sorted((r for r in runs if r.fingerprint), key=lambda r: r.finished):
@@ -50,7 +50,7 @@ def grouped(runs: Sequence[RunSummary]) -> dict[DataKey, list[Group]]:
 
 
 def _with_distinct_labels(groups: Sequence[Group]) -> list[Group]:
-    """Rows of one table that would read alike get the parts of their configuration that differ."""
+    """Rows of one table with equal labels get the parts of their configuration that differ."""
     alike: dict[tuple[str, str], list[Group]] = defaultdict(list)
     for group in groups:
         alike[group.label, group.members[0].student].append(group)
@@ -68,11 +68,11 @@ def _with_distinct_labels(groups: Sequence[Group]) -> list[Group]:
     return result
 
 
-# ------------------------------------------------------------------------------------ what was asked for
+# ------------------------------------------------------------------------------------ checks of the filters
 
 
 def check_names(runs: Sequence[RunSummary], filters: Filters) -> None:
-    """Raises `ConfigError` for a name that no run of the store has: it is a slip, not an empty answer."""
+    """Raise `ConfigError` for a name that no run of the store has: it is a typo, not an empty result."""
     for option, chosen, there_are in (
         ("--columns", filters.columns, COLUMNS),
         ("--aggregate", filters.aggregate, AGGREGATES),
@@ -87,7 +87,7 @@ def check_names(runs: Sequence[RunSummary], filters: Filters) -> None:
         "tag": (filters.tag, {tag for run in runs for tag in run.tags}),
     }
     if filters.size is not None:
-        filters.fits_size("", 0)  # a range that can't be read is refused here
+        filters.fits_size("", 0)  # refuses an invalid range
         if ".." not in filters.size:
             asked["student"] = (filters.size, {run.student for run in trained})
     for what, (name, known) in asked.items():
@@ -114,7 +114,7 @@ def check_figures(done: Sequence[RunSummary], figures: Stated, filters: Filters)
 
 
 def check_rows(groups: Sequence[Group], filters: Filters) -> None:
-    """Raises `ConfigError` for a baseline or a teacher that is no row."""
+    """Raise `ConfigError` for a baseline or a teacher that isn't a row."""
     for what, name in (("baseline", filters.baseline), ("teacher", filters.teacher)):
         if name is not None and not any(group.named(name) for group in groups):
             labels = {group.label for group in groups}
@@ -133,7 +133,7 @@ def asked_for(group: Group, filters: Filters) -> bool:
 
 
 def tuned(everyone: Sequence[Group], asked: Sequence[Group]) -> list[Group]:
-    """The directly tuned rows that weren't asked for: rows that were are held against them."""
+    """The directly tuned rows that the filters exclude: the selected rows are compared with them."""
     return [group for group in everyone if group.members[0].method == TUNED and group not in asked]
 
 

@@ -1,4 +1,4 @@
-"""What a ranking is made of: its rows and tables, and what can be asked of it. Plain values, quick to load."""
+"""The parts of a ranking: its rows and tables, and the filters. Plain values, quick to load."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.errors import ConfigError
 from harness.record import Interval
 
 SHOWN = ("accuracy", "macro_f1")
-"""The metrics that every table shows, beside the one that it is sorted by."""
+"""The metrics in every table, besides the one that it is sorted by."""
 
 
 COSTS = (
@@ -24,9 +24,9 @@ COSTS = (
     "ms_per_example",
     "peak_memory_mib",
 )
-"""What a score is held against, as the fields of a row."""
+"""The costs that a score can be compared with, as fields of a row."""
 COLUMNS = ("cost", "distil", "power")
-"""Sets of columns that are there when asked for."""
+"""Optional sets of columns."""
 AGGREGATES = ("mean", "rank", "iqm")
 """Figures over all benchmarks, see `harness.stats.aggregate`."""
 
@@ -43,37 +43,38 @@ class Delta(_LeaderboardModel):
     high: float | None = None
     p: float | None = None
     seeds: tuple[int, ...] = ()
-    """The seeds that both have."""
+    """The common seeds."""
 
 
 class Distilled(_LeaderboardModel):
-    """What distillation did for a row: beside its teacher, and the same student tuned directly. Over common seeds."""
+    """What distillation did for a row, compared with its teacher and the same student tuned directly; over common
+    seeds."""
 
     teacher: str
     baseline: str | None
     """The directly tuned student; None: there is none in the table."""
     gap_closed: Interval | None = None
-    """(row - baseline) / (teacher - baseline); None where the teacher isn't surely above the baseline."""
+    """(row - baseline) / (teacher - baseline); None if the teacher isn't significantly above the baseline."""
     gap: Interval | None = None
     """Teacher minus baseline."""
     why: str = ""
     """Why there is no `gap_closed`."""
     agreement: Interval | None = None
-    """Share of the examples on which row and teacher choose the same option."""
+    """Fraction of the examples on which row and teacher choose the same option."""
     inherited: Interval | None = None
-    """Share of the examples on which both are wrong; `copied`: with the same option."""
+    """Fraction of the examples on which both are wrong; `copied`: with the same option."""
     copied: Interval | None = None
     introduced: Interval | None = None
-    """The row alone is wrong."""
+    """Only the row is wrong."""
     fixed: Interval | None = None
-    """The teacher alone is wrong."""
+    """Only the teacher is wrong."""
 
 
 class Power(_LeaderboardModel):
-    """How small a difference to another row these data would show, and what would show the one that was seen.
+    """How small a difference from another row these data can detect, and what would detect the observed one.
 
-    At the 5 % level, four times in five. `images` and `seeds` are how many it would take in all, each with the other
-    as it is; None: no number would do, or a single seed can't tell.
+    At the 5 % level, with a power of 80 %. `images` and `seeds` are the totals needed, each with the other
+    unchanged; None: no number is enough, or a single seed can't tell.
     """
 
     against: str
@@ -82,7 +83,7 @@ class Power(_LeaderboardModel):
     images: int | None
     seeds: int | None
     more_images: int | None
-    """Beyond those there are; 0: there are enough."""
+    """How many more than present; 0: there are enough."""
     more_seeds: int | None
 
 
@@ -98,7 +99,7 @@ class Row(_LeaderboardModel):
     kind: Literal["run", "control"]
     method: str
     label: str
-    """The method with the settings that its user set, and what else distinguishes it from its neighbours."""
+    """The method with the settings that its user set, and with what else distinguishes it from other rows."""
     ladder: str
     student: str
     seeds: tuple[int, ...]
@@ -114,37 +115,37 @@ class Row(_LeaderboardModel):
     parameters: int | None
     run_ids: tuple[str, ...]
     chance: float | None = None
-    """The accuracy of a uniform guess, where the records state it."""
+    """The accuracy of a uniform guess, if it is recorded."""
     note: str = ""
     budget: int | None = None
     """Examples that the student learned from: 0 untrained, None unknown."""
     baseline: bool = False
-    """Whether the other rows' `delta` counts from this one."""
+    """Whether it is the baseline of the other rows' `delta`."""
     delta: Delta | None = None
-    """Only where a baseline was asked for, and can be paired with this row."""
+    """Only if a baseline was given, and it can be paired with this row."""
     rank_low: int | None = None
     rank_high: int | None = None
-    """The ranks that the data allow."""
+    """The range of ranks compatible with the data."""
     tier: tuple[int, ...] = ()
-    """From 1: rows that can't be distinguished share a tier."""
+    """From 1: rows in one tier aren't significantly different."""
     student_tflops: float | None = None
-    """Of `train_tflops` what the student itself took; `teacher_tflops` is the rest."""
+    """The student's part of `train_tflops`; `teacher_tflops` is the rest."""
     teacher_tflops: float | None = None
     student_seconds: float | None = None
-    """Of its forward and backward passes; `train_seconds` holds all that training does."""
+    """Seconds of its forward and backward passes; `train_seconds` is all of the training time."""
     teacher_seconds: float | None = None
     cache_share: float | None = None
-    """Of the examples that frozen roles were shown, those that took no forward pass."""
+    """Fraction of the examples for frozen roles that needed no forward pass."""
     ms_per_example: float | None = None
-    """Of wall time to answer the test split, loading and all views included."""
+    """Wall time to answer the test split, including loading and all views."""
     peak_memory_mib: float | None = None
-    """The most that any of its runs took."""
+    """The maximum over its runs."""
     pareto: tuple[str, ...] = ()
-    """The `COSTS` at which no other run has a higher figure for as little, or the same figure for less."""
+    """The `COSTS` for which it is on the Pareto front: no other run has a higher figure at the same or a lower cost."""
     distil: Distilled | None = None
-    """Only where it was asked for, and there is a teacher."""
+    """Only if it was requested, and there is a teacher."""
     power: Power | None = None
-    """Only where it was asked for, and the two can be paired."""
+    """Only if it was requested, and the two can be paired."""
 
     @property
     def figure(self) -> float | None:
@@ -153,12 +154,12 @@ class Row(_LeaderboardModel):
 
     @property
     def data_key(self) -> tuple[str, str, str, str]:
-        """What rows must share to be ranked together."""
+        """What rows must have in common to be ranked together."""
         return self.benchmark, self.revision, self.fingerprint, self.split
 
 
 class Table(_LeaderboardModel):
-    """The ranking of all that saw the same data, best first."""
+    """The ranking of all rows on the same data, best first."""
 
     benchmark: str
     revision: str
@@ -167,11 +168,11 @@ class Table(_LeaderboardModel):
     metric: str
     rows: tuple[Row, ...]
     budgets: tuple[int, ...]
-    """The budgets of its trained rows: they are shown where there is more than one."""
+    """The budgets of its trained rows, shown if there is more than one."""
 
 
 class BrokenRun(_LeaderboardModel):
-    """A run's folder without a sound record."""
+    """A run's folder without a valid record."""
 
     run_id: str
     message: str
@@ -181,7 +182,8 @@ class BrokenRun(_LeaderboardModel):
 
 
 class Overall(_LeaderboardModel):
-    """A row over all tables of a ranking. The figures are None where it lacks one of them: `missing` says which."""
+    """A row over all tables of a ranking. The figures are None if it has no result in one of them, listed in
+    `missing`."""
 
     kind: Literal["run", "control"]
     method: str
@@ -190,7 +192,7 @@ class Overall(_LeaderboardModel):
     student: str
     metric: str
     asked: tuple[str, ...]
-    """Which of `AGGREGATES` are to be shown; all are computed."""
+    """Which of `AGGREGATES` are shown; all are computed."""
     mean: Interval | None
     mean_rank: Interval | None
     iqm: Interval | None
@@ -199,16 +201,16 @@ class Overall(_LeaderboardModel):
     figures: dict[str, float] = {}
     """The row's figure in each table that has it, by the table's name; also where the table's weight is 0."""
     run_ids: tuple[str, ...] = ()
-    """Of the row in the first table that has it."""
+    """From the row in the first table that has it."""
 
 
 class Ranking(_LeaderboardModel):
-    """All tables of a store, what they say together, and what couldn't be read."""
+    """All tables of a store, the rows over all of them, and what couldn't be read."""
 
     tables: tuple[Table, ...]
     broken: tuple[BrokenRun, ...] = ()
     overall: tuple[Overall, ...] = ()
-    """Only where it was asked for."""
+    """Only if it was requested."""
 
     @property
     def rows(self) -> list[Row]:
@@ -216,7 +218,7 @@ class Ranking(_LeaderboardModel):
 
 
 class Filters(_LeaderboardModel):
-    """What is to be ranked. Controls and the baseline stay in whatever the other rows are restricted to."""
+    """What is ranked. Controls and the baseline are always included, whatever the filters for the other rows."""
 
     benchmark: str | None = None
     task: str | None = None
@@ -224,7 +226,7 @@ class Filters(_LeaderboardModel):
     size: str | None = None
     """A student's name, or a range of parameters like 100k..2M, ..1B, 7B.."""
     tag: str | None = None
-    """Only runs with this tag count."""
+    """Only use runs with this tag."""
     budget: int | None = None
     """Examples that the student learned from."""
     metric: str = "accuracy"
@@ -234,13 +236,14 @@ class Filters(_LeaderboardModel):
     baseline: str | None = None
     """The label of the row that the others are compared with, or `LABEL@STUDENT`."""
     teacher: str | None = None
-    """The same of the row that `distil` takes for the teacher; default: see `harness.leaderboard.extra_columns`."""
+    """The same for the teacher row of `distil`; default: see `harness.leaderboard.extra_columns`."""
     columns: tuple[str, ...] = ()
     """Some of `COLUMNS`."""
     aggregate: tuple[str, ...] = ()
     """Some of `AGGREGATES`."""
     weights: tuple[tuple[str, float], ...] = ()
-    """Of tables in the mean over benchmarks, by name (see `overall.table_names`); 1 for the others, 0 leaves out."""
+    """The tables' weights in the mean over benchmarks, by name (see `overall.table_names`); default 1, 0 excludes a
+    table."""
 
     @property
     def figure(self) -> str:
@@ -248,7 +251,7 @@ class Filters(_LeaderboardModel):
         return f"{self.protocol}:{self.metric}" if self.protocol else self.metric
 
     def fits_size(self, student: str, parameters: int | None) -> bool:
-        """Whether a student is one that was asked for. Raises `ConfigError` for a range that can't be read."""
+        """Whether a student matches the filter. Raises `ConfigError` for an invalid range."""
         if self.size is None:
             return True
         if ".." not in self.size:

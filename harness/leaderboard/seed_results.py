@@ -1,8 +1,8 @@
-"""What is known of a row on one split: its runs' figures and their replicates, one run a seed.
+"""The results of a row on one split: its runs' figures and their replicates, one run per seed.
 
-Replicates (see `harness.stats.replicates`) come from the catalogue where it has them, else from the predictions. All
-that is said of rows is computed from these by `harness.leaderboard.inference`, for a ranking as for a comparison, an
-ablation, a sweep and the dashboard: so a pair of rows has one difference, one interval and one p everywhere.
+Replicates (see `harness.stats.replicates`) come from the catalogue if it has them, else from the predictions. All
+statistics of rows are computed from these by `harness.leaderboard.inference`, for rankings, comparisons, ablations,
+sweeps and the dashboard: so a pair of rows has the same difference, interval and p everywhere.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ from harness.store.manifest import DataKey
 
 @dataclass(frozen=True)
 class SeedResults:
-    """A row's runs, one a seed, in order of the seeds."""
+    """A row's runs, one per seed, in order of the seeds."""
 
     seeds: tuple[int, ...] = ()
     groups: int = 0
     size: int = 0
-    """How many examples they answered."""
+    """The number of answered examples."""
     examples: str = ""
-    """Key of the examples that they answered: rows are paired only where it is the same."""
+    """Key of the answered examples: only rows with the same key can be paired."""
     any_seed: bool = False
-    """A control without a model gives the same answers whatever the seed: it is paired with every seed."""
+    """A control without a model gives the same answers for every seed: it is paired with every seed."""
     across: str = ""
-    """What rows on other data share with this one where they are the same method, settings and student."""
+    """The key shared with rows on other data that have the same method, settings and student."""
     choices: NDArray[np.int16] | None = None
-    """The chosen options (S, N), in the order of the example set; only where they were asked for."""
+    """The chosen options (S, N), in the order of the example set; only if they were requested."""
     points: Mapping[str, Floats] = field(default_factory=dict)
     """By metric (S,)."""
     replicates: Mapping[str, Floats | None] = field(default_factory=dict)
-    """By metric (n, S); None where all examples are of one group."""
+    """By metric (n, S); None if all examples are in one group."""
 
 
 @dataclass
 class RunAnswers:
-    """A run's answers to a split: which examples, what was wrong with them, figures and replicates by metric."""
+    """A run's answers to a split: the example set, a possible problem, figures and replicates by metric."""
 
     examples: str
     problem: str | None
     points: dict[str, float]
     replicates: dict[str, Floats | None]
     chosen_n: NDArray[np.int16] | None = None
-    """The choices, where they were asked for."""
+    """The choices, if they were requested."""
 
 
 def of_runs(
@@ -64,8 +64,8 @@ def of_runs(
 ) -> list[SeedResults]:
     """The results of rows, each given as finished runs by seed; empty for a row without runs.
 
-    Metrics that a row's examples don't allow (an unknown category) are left out of it. Raises `DataError` where a
-    row's runs can't be paired, `StoreError` where a run has no predictions on the split.
+    Metrics that a row's examples don't allow (an unknown category) are missing from it. Raises `DataError` if a
+    row's runs can't be paired, `StoreError` if a run has no predictions on the split.
     """
     view, entries = open_runs(store, {run_id for row in rows for run_id in row.values()})
     by_data: dict[DataKey, list[RunSummary]] = defaultdict(list)
@@ -81,16 +81,16 @@ def of_runs(
 
 
 def open_runs(store: Store, run_ids: Collection[str]) -> tuple[View, dict[str, RunSummary]]:
-    """A view of these runs alone, and their entries by id. No other run's record is read."""
+    """A view of only these runs, and their entries by id. No other run's record is read."""
     versions = store.versions()
     view = View(store, versions={run_id: versions[run_id] for run_id in sorted(run_ids)})
     return view, {entry.run_id: entry for entry in from_arrow(view.lines())}
 
 
 def check_answered(store: Store, run_ids: Collection[str], answers: Collection[str], split: str) -> None:
-    """Raises `StoreError` for a run without predictions on the split."""
+    """Raise `StoreError` for a run without predictions on the split."""
     if missing := next((run_id for run_id in run_ids if run_id not in answers), None):
-        store.predictions(missing)  # which tells what is wrong with a file that can't be read
+        store.predictions(missing)  # raises if the file can't be read
         raise StoreError(f"run {missing} has no predictions on split {split!r}: choose another with --split")
 
 
@@ -102,9 +102,9 @@ def read_answers(
     more_metrics: Sequence[str] = (),
     with_choices: bool = False,
 ) -> dict[str, RunAnswers]:
-    """The answers of finished runs on one data, by run; none for a run without predictions on the split.
+    """The answers of finished runs on the same data, by run; none for a run without predictions on the split.
 
-    `more_metrics` are computed beside those that the catalogue stores, where the examples allow.
+    `more_metrics` are computed in addition to those in the catalogue, if the examples allow it.
     """
     options = next((len(run.options) for run in runs if run.options), None)
     columns = ["run_id", "examples", "problem", *STORED_METRICS, *(f"{name}_draws" for name in STORED_METRICS)]
@@ -132,7 +132,7 @@ def read_answers(
 def _unpack(of_runs: Sequence[RunAnswers], lines: pa.Table, size: ExampleCounts, with_choices: bool) -> None:
     for name in STORED_METRICS:
         column = lines[f"{name}_draws"]
-        if len(column) and column.null_count == 0:  # else all examples are of one group: no run has replicates
+        if len(column) and column.null_count == 0:  # otherwise there is only one group, and no replicates
             stored_rn = replicates.from_column(name, column, size.examples_per_replicate)
             for run, replicates_n in zip(of_runs, stored_rn, strict=True):
                 run.replicates[name] = replicates_n
@@ -149,13 +149,13 @@ def _replicate(
     options: int | None,
     metrics: Sequence[str],
 ) -> None:
-    """Adds metrics that the catalogue has no replicates of: they are made from the choices."""
+    """Add metrics that the catalogue has no replicates of; they are computed from the choices."""
     for start in range(0, len(of_runs), BATCH):
         chosen_rn = replicates.unpack_choices(chosen[start : start + BATCH], examples.table.num_rows)
         for metric in metrics:
             try:
                 found = replicates.replicate(examples, chosen_rn, options, metric)
-            except (ConfigError, DataError):  # these examples have none of that category
+            except (ConfigError, DataError):  # these examples don't have that category
                 continue
             for r, run in enumerate(of_runs[start : start + BATCH]):
                 run.points[metric] = float(found.points_r[r])
@@ -165,7 +165,7 @@ def _replicate(
 def of_row(
     runs: Sequence[RunSummary], answers: Mapping[str, RunAnswers], sizes: Mapping[str, ExampleCounts]
 ) -> SeedResults:
-    """What the runs of a row say together, one a seed. Raises `DataError` where they can't be paired."""
+    """The joint results of a row's runs, one per seed. Raises `DataError` if they can't be paired."""
     if not runs:
         return SeedResults()
     of_runs = [answers[run.run_id] for run in runs]
@@ -178,7 +178,7 @@ def of_row(
     stacked: dict[str, Floats | None] = {}
     for name in names:
         columns = [found for one in of_runs if (found := one.replicates.get(name)) is not None]
-        stacked[name] = np.stack(columns).T if len(columns) == len(of_runs) else None  # a run's lie side by side
+        stacked[name] = np.stack(columns).T if len(columns) == len(of_runs) else None  # a run's values are contiguous
     chosen = [one.chosen_n for one in of_runs if one.chosen_n is not None]
     return SeedResults(
         seeds=tuple(run.seed for run in runs),
@@ -193,7 +193,7 @@ def of_row(
 
 
 def different_examples(first: int, other: int) -> DataError:
-    """The error of runs that answered other examples, so and so many."""
+    """The error for runs that answered different numbers of examples."""
     return DataError(
         f"runs on different examples ({first} and {other}) can't be paired: compare runs of one benchmark, split "
         "and data fingerprint"
@@ -201,7 +201,7 @@ def different_examples(first: int, other: int) -> DataError:
 
 
 def with_metrics(row: SeedResults, examples: Examples, options: int | None, metrics: Sequence[str]) -> SeedResults:
-    """The row with further metrics, made from its choices. Raises `ConfigError` for an unknown one."""
+    """The row with additional metrics, computed from its choices. Raises `ConfigError` for an unknown one."""
     assert row.choices is not None
     found = replicates.replicate_all(examples, row.choices, options, metrics)
     points = {name: one.points_r for name, one in found.items()}

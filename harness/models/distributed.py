@@ -1,7 +1,7 @@
-"""What the training loop knows of where it runs: its rank, and how to exchange values with the other ranks.
+"""What the training loop knows about its processes: its rank, and how to exchange values with the other ranks.
 
-`SingleProcess` is one process. `TorchGroup` is a rank of several processes of a `torch.distributed` group, as Ray
-Train (or torchrun) sets it up. Neither imports ray.
+`SingleProcess` is one process. `TorchGroup` is one rank of a `torch.distributed` group, as Ray Train (or torchrun)
+sets it up. Neither imports ray.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from harness.events import Event, OnEvent
 
 
 class RankLost(RuntimeError):
-    """Another rank is gone: the run isn't at fault, and goes on once the group is whole again."""
+    """Another rank is gone. The run itself didn't fail, and continues once the group is complete again."""
 
 
 def rank_lost(error: BaseException) -> bool:
-    """Whether an error says that another rank is gone. Gloo's errors are plain `RuntimeError`s."""
+    """Whether an error means that another rank is gone. Gloo's errors are plain `RuntimeError`s."""
     text = str(error).lower()
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and ("gloo" in text or "nccl" in text))
 
 
 @dataclass(frozen=True)
 class ShardCopy:
-    """This rank's part of a sharded tensor, which may lie elsewhere than the tensor, on the CPU say."""
+    """This rank's shard of a tensor, possibly on another device than the tensor (on the CPU, for example)."""
 
     local: Tensor
     like: DTensor
-    """The tensor whose part it is, for its shape and how it is sharded."""
+    """The sharded tensor, for its shape and how it is sharded."""
 
     @classmethod
     def of(cls, tensor: DTensor) -> ShardCopy:
@@ -49,7 +49,7 @@ class ShardCopy:
         return ShardCopy(self.local.to("cpu", copy=True), self.like)
 
     def full_tensor(self) -> Tensor:
-        """The tensor, gathered on each rank; all ranks must call this."""
+        """The full tensor, gathered on each rank. All ranks must call this."""
         mesh = self.like.device_mesh
         placed = DTensor.from_local(
             self.local.to(mesh.device_type),
@@ -63,12 +63,12 @@ class ShardCopy:
 
 
 def full_tensor(tensor: Tensor | ShardCopy) -> Tensor:
-    """A sharded tensor, gathered on each rank; all ranks must call this. Any other as it is."""
+    """The full tensor of a shard, gathered on each rank (all ranks must call this). Other tensors are unchanged."""
     return tensor.full_tensor() if isinstance(tensor, DTensor | ShardCopy) else tensor
 
 
 def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A full tensor, sharded over the ranks as `like` is."""
+    """A full tensor, sharded over the ranks in the same way as `like`."""
     if not isinstance(like, DTensor):
         return tensor
     # Every rank has the full tensor: nothing is sent.
@@ -77,7 +77,7 @@ def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The layers of a model: the members of its outermost lists of modules, those with weights."""
+    """The layers of a model: the members of its outermost module lists that have weights."""
     for child in module.children():
         if isinstance(child, nn.ModuleList):
             yield from (block for block in child if any(True for _ in block.parameters()))
@@ -86,7 +86,7 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 
 class ProcessGroup(Protocol):
-    """A rank among `world` ranks that train one run together."""
+    """One of `world` ranks that train a run together."""
 
     rank: int
     world: int
@@ -94,11 +94,11 @@ class ProcessGroup(Protocol):
     report: OnEvent
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module such that a backward pass averages its gradients over the ranks."""
+        """The module, wrapped so that a backward pass averages its gradients over the ranks."""
         ...
 
     def shard(self, module: nn.Module) -> None:
-        """Keep a part of the module's weights on each rank, in place; its forward passes are then joint ones."""
+        """Shard the module's weights over the ranks, in place. All ranks must then run its forward passes together."""
         ...
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -115,12 +115,12 @@ def silent(event: Event) -> None:
 
 
 def device(gpus: int) -> torch.device:
-    """This process's device: the CPU, or (with a GPU a worker) its GPU. Raises `ConfigError` where there is none."""
+    """This process's device: the CPU, or its GPU if each worker has one. Raises `ConfigError` if there is no GPU."""
     if not gpus:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ConfigError(
-            f"cluster.gpus_per_worker = {gpus}, and this machine has no GPU that torch {torch.__version__} can use; "
+            f"cluster.gpus_per_worker = {gpus}, but this machine has no GPU that torch {torch.__version__} can use; "
             "set it to 0, install torch with CUDA, or join a cluster that has GPUs with RAY_ADDRESS and --workers"
         )
     return torch.device("cuda")
@@ -161,14 +161,14 @@ class TorchGroup:
 
     def wrap(self, module: nn.Module) -> nn.Module:
         ids = [self.device.index] if self.device.type == "cuda" else None
-        # A method may leave parts of a model without gradient (a vision tower): find_unused_parameters.
+        # A method may leave parts of a model without gradients (a vision tower): find_unused_parameters.
         return DistributedDataParallel(
             module, device_ids=ids, process_group=self.group, forward_sync_buffers=False, find_unused_parameters=True
         )
 
     def shard(self, module: nn.Module) -> None:
         mesh = DeviceMesh.from_group(self.group, self.device.type)
-        for block in _blocks(module):  # each is whole on a rank while it works, and no longer
+        for block in _blocks(module):  # each is gathered only while it is used
             fully_shard(block, mesh=mesh)
         fully_shard(module, mesh=mesh)
 

@@ -1,7 +1,7 @@
-"""Examples as model inputs: chat template, image processor, tokenizer, padding; and how a tokenizer spells the options.
+"""Examples as model inputs: chat template, image processor, tokenizer, padding; and how a tokenizer spells options.
 
-A processor is that of the checkpoint's folder, as transformers makes it, without its part for videos, which would ask
-for torchvision.
+The processor comes from the checkpoint's folder, as transformers makes it, but without its video part, which needs
+torchvision.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from harness.models import ladders
 Batch = dict[str, Tensor]
 
 PAD_TO = 16
-"""Batches are padded to a multiple of this many tokens: each other length costs a CPU's kernels memory of their own."""
+"""Batches are padded to a multiple of this many tokens: on a CPU, kernels use extra memory for each new length."""
 
 Spelling = tuple[int, ...]
-"""The tokens that spell an option letter, one after the other."""
+"""The tokens that spell an option letter, in order."""
 
 PLAIN = (
     "{% for message in messages %}{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
 )
-"""The form in which PaliGemma was trained: its checkpoints are no chat models, and hold no template."""
+"""The prompt format of PaliGemma's training: its checkpoints aren't chat models and have no template."""
 
 _LABELS = "labels"
-"""PaliGemma's processor makes them. A model that is given any computes a loss over the whole sequence."""
+"""Inputs that PaliGemma's processor makes. A model that gets them computes a loss over the whole sequence."""
 
 
 class Encoder:
@@ -52,42 +52,42 @@ class Encoder:
         _give_template(processor, name)
         self.letters = [spellings(processor.tokenizer, letter) for letter in string.ascii_uppercase]
         if not self.one_token_each:
-            processor.tokenizer.padding_side = "left"  # what follows the question must stand right behind it
+            processor.tokenizer.padding_side = "left"  # the answer must directly follow the question
         self._checked = 0
         self._one_at_a_time = Lock()
-        """The loop encodes ahead in a thread; a tokenizer that two use at once may refuse."""
+        """The loop encodes ahead in a thread, and a tokenizer may not support use by two threads at once."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """Equal for two processors that encode alike: their inputs can be shared."""
+        """Equal for two processors that encode in the same way: they can share their inputs."""
         p = self.processor
         parts = [p.to_json_string(), p.tokenizer.backend_tokenizer.to_str(), str(p.chat_template)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     @cached_property
     def tokens(self) -> dict[str, int]:
-        """The number of each token: two models can be compared over the vocabulary where these are equal."""
+        """The id of each token. Two models can be compared over the vocabulary if these are equal."""
         found: dict[str, int] = self.processor.tokenizer.get_vocab()
         return found
 
     @cached_property
     def vocabulary(self) -> int:
-        """One more than the highest number of a token: some models have room for more."""
+        """One more than the highest token id. Some models have more output rows."""
         return 1 + max(self.tokens.values())
 
     @cached_property
     def _numbers(self) -> Tensor | None:
-        """The tokens' numbers in order, where some number below the highest stands for no token; else None."""
+        """The token ids in order if some id below the highest has no token; else None."""
         numbers = sorted(set(self.tokens.values()))
         return None if len(numbers) == self.vocabulary else torch.tensor(numbers)
 
     def real(self, logits_bv: Tensor) -> Tensor:
-        """The logits of the tokens that there are: what a model has room for beside them is cut off."""
+        """The logits of existing tokens; a model's surplus output rows are cut off."""
         numbers = self._numbers
         return logits_bv[:, : self.vocabulary] if numbers is None else logits_bv[:, numbers.to(logits_bv.device)]
 
     def text(self, example: Example) -> str:
-        """The whole prompt of an example, as the chat template sets it."""
+        """The full prompt of an example, formatted by the chat template."""
         content = [{"type": "image"}, {"type": "text", "text": example.prompt()}]
         text: str = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
@@ -100,16 +100,16 @@ class Encoder:
         return all(len(tokens) == 1 for spelled in self.letters for tokens in spelled)
 
     def prompts(self, examples: Sequence[Example]) -> list[list[int]]:
-        """The tokens of each prompt as the tokenizer alone makes them: one sign where the image's go."""
+        """The tokens of each prompt from the tokenizer alone: one placeholder for the image's tokens."""
         with self._one_at_a_time:
             texts = [self.text(example) for example in examples]
             ids: list[list[int]] = self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
         return ids
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
-        """Inputs of B examples: what the model's processor gives, and `options` bool (B, K).
+        """Inputs of B examples: the output of the model's processor, and `options` bool (B, K).
 
-        Raises `ModelError` where the tokenizer has no way to spell a letter in use, or spells two alike.
+        Raises `ModelError` if the tokenizer can't spell a letter in use, or spells two of them in the same way.
         """
         with self._one_at_a_time:
             return self._encoded(examples)
@@ -118,7 +118,7 @@ class Encoder:
         sizes = torch.tensor([len(example.options) for example in examples])
         self.check_letters(int(sizes.max()))
         texts = [self.text(example) for example in examples]
-        # A template that writes the token of the beginning itself, like Gemma's: one is enough.
+        # Some templates, like Gemma's, write the begin-of-sequence token themselves: one is enough.
         bos = self.processor.tokenizer.bos_token
         special = {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}
         inputs = self.processor(
@@ -134,7 +134,7 @@ class Encoder:
         return batch
 
     def check_letters(self, count: int) -> None:
-        """Raise `ModelError` unless the first `count` letters can be spelled, each in its own way."""
+        """Raise `ModelError` unless the first `count` letters can be spelled, each in a different way."""
         if count <= self._checked:
             return
         whose: dict[Spelling, str] = {}
@@ -142,23 +142,23 @@ class Encoder:
             if not spelled:
                 raise ModelError(
                     f"model {self.name!r}: its tokenizer has no tokens for the option letter {letter!r}; expected "
-                    "a token, or several, for each letter in use: take a model whose tokenizer knows it"
+                    "one or more tokens for each letter in use: choose a model whose tokenizer knows it"
                 )
             for tokens in spelled:
                 if tokens in whose:
                     raise ModelError(
                         f"model {self.name!r}: its tokenizer spells the option letters {whose[tokens]!r} and "
-                        f"{letter!r} alike (token {', '.join(map(str, tokens))}), so that their answers can't be "
-                        "told apart; expected different tokens: take a tokenizer that keeps upper-case letters"
+                        f"{letter!r} in the same way (token {', '.join(map(str, tokens))}), so their answers can't be "
+                        "distinguished; expected different tokens: use a tokenizer that keeps upper-case letters"
                     )
                 whose[tokens] = letter
         self._checked = count
 
 
 def spellings(tokenizer: Any, letter: str) -> list[Spelling]:
-    """How the tokenizer spells the letter, with and without a space before it: none, where it can't.
+    """How the tokenizer spells the letter, with and without a leading space; empty if it can't.
 
-    Single tokens where there are any: one look at the model tells their probability. Else the sequences.
+    Single tokens if there are any: their probability needs only one forward pass. Otherwise sequences of tokens.
     """
     found = {tuple(tokenizer.encode(text, add_special_tokens=False)) for text in (letter, f" {letter}")}
     known = sorted(tokens for tokens in found if tokens and tokenizer.unk_token_id not in tokens)
@@ -166,7 +166,7 @@ def spellings(tokenizer: Any, letter: str) -> list[Spelling]:
 
 
 def _give_template(processor: Any, name: str) -> None:
-    """The processor's chat template, or that of its tokenizer. Raises `ModelError` where there is none."""
+    """Use the processor's chat template, or its tokenizer's. Raises `ModelError` if there is none."""
     if getattr(processor, "chat_template", None) is None:
         own = getattr(processor.tokenizer, "chat_template", None)
         processor.chat_template = PLAIN if own is None and "PaliGemma" in type(processor).__name__ else own
@@ -178,7 +178,7 @@ def _give_template(processor: Any, name: str) -> None:
 
 
 def quiet() -> None:
-    """Silence what transformers prints while it loads a model."""
+    """Silence the messages of transformers while it loads a model."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging as hf_logging
@@ -190,7 +190,7 @@ def quiet() -> None:
 
 
 def load_encoder(rung: RungConfig) -> Encoder:
-    """The rung's processor. Raises `ModelError` where the folder has none, or one that can't be made of its files."""
+    """The rung's processor. Raises `ModelError` if the folder has none, or one that can't be built from its files."""
     quiet()
     where = f"model {rung.name!r} ({rung.model})"
     folder = ladders.snapshot(rung)
@@ -198,7 +198,7 @@ def load_encoder(rung: RungConfig) -> Encoder:
         processor = _processor_class(folder).from_pretrained(folder, trust_remote_code=False)
     except ImportError as error:
         raise ModelError(
-            f"{where}: no usable processor: {first_line(error)}; install what it asks for, torchvision with "
+            f"{where}: no usable processor: {first_line(error)}; install the packages that it needs, torchvision with "
             "`pip install hkdbench[gpu]`"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -215,7 +215,7 @@ def load_encoder(rung: RungConfig) -> Encoder:
 
 
 def load_encoders(rungs: Mapping[str, RungConfig]) -> dict[str, Encoder]:
-    """An encoder for each rung; rungs that encode alike share one."""
+    """An encoder for each rung; rungs that encode in the same way share one."""
     found: dict[str, Encoder] = {}
     by_fingerprint: dict[str, Encoder] = {}
     for name, rung in rungs.items():
@@ -225,7 +225,7 @@ def load_encoders(rungs: Mapping[str, RungConfig]) -> dict[str, Encoder]:
 
 
 def _processor_class(folder: Path) -> Any:
-    """The class that makes the folder's processor: the one that its files state, without videos."""
+    """The class that builds the folder's processor: the one named in its files, without videos."""
     import transformers
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
@@ -236,7 +236,7 @@ def _processor_class(folder: Path) -> Any:
     usual = PROCESSOR_MAPPING_NAMES.get(_read(folder / "config.json").get("model_type", ""))
     name = next((name for name in (*stated, usual) if name), "")
     if name == "SmolVLMProcessor":
-        # The same for images; SmolVLM's own speaks of videos in words, for which it asks for another package.
+        # The same for images. SmolVLM's own class also handles videos, for which it needs another package.
         name = "Idefics3Processor"
     found = getattr(transformers, name, None)
     if found is None:
@@ -248,7 +248,7 @@ def _processor_class(folder: Path) -> Any:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A JSON file as a table; empty where there is none."""
+    """A JSON file as a table; empty if there is none."""
     if not file.is_file():
         return {}
     found = json.loads(file.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""Ladders: named rungs, largest model first. `tiny` ships with the package; others are TOML files.
+"""Ladders: named rungs, largest model first. `tiny` is part of the package; others are TOML files.
 
-What can be told of a rung without loading it is told here: size and digest. This module imports no torch.
+This module reads a rung's size and digest without loading the model, and doesn't import torch.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ TINY = Path(__file__).parents[1] / "weights" / "tiny"
 
 
 class LadderConfig(Settings):
-    """A ladder's file: `name` and `[[rungs]]`, largest first; a relative folder counts from the file."""
+    """A ladder's file: `name` and `[[rungs]]`, largest first. Relative folders are relative to the file."""
 
     name: str
     rungs: tuple[RungConfig, ...] = Field(min_length=1)
 
 
 def names() -> list[str]:
-    """The ladders that can be named without a file."""
+    """The ladders that can be used by name, without a file."""
     return ["tiny"]
 
 
 def find(ladder: str | tuple[RungConfig, ...]) -> LadderConfig:
-    """The ladder of a name, a TOML file's path, or rungs as they are. Raises `ConfigError`."""
+    """The ladder given by a name, a TOML file's path, or a tuple of rungs. Raises `ConfigError`."""
     if not ladder:
         raise ConfigError("the ladder has no rungs: expected a ladder's name, its .toml file, or rungs")
     if not isinstance(ladder, str):
@@ -40,7 +40,7 @@ def find(ladder: str | tuple[RungConfig, ...]) -> LadderConfig:
     elif ladder == "tiny":
         found = LadderConfig(
             name="tiny",
-            # Plain attention: at this size the fused one gains nothing, and its backward pass is slow in bfloat16.
+            # Eager attention: at this size fused attention is no faster, and its backward pass is slow in bfloat16.
             rungs=tuple(RungConfig(name=name, model=str(TINY / name), attention="eager") for name in ("L", "M", "S")),
         )
     elif ladder.endswith(".toml"):
@@ -51,7 +51,7 @@ def find(ladder: str | tuple[RungConfig, ...]) -> LadderConfig:
         raise ConfigError(f"unknown ladder {ladder!r}: {near(ladder, names())}; or give a ladder's .toml file")
     seen = [rung.name for rung in found.rungs]
     if len(set(seen)) < len(seen):
-        raise ConfigError(f"ladder {found.name!r}: two rungs of one name among {', '.join(seen)}")
+        raise ConfigError(f"ladder {found.name!r}: two rungs have the same name; the names are {', '.join(seen)}")
     return found
 
 
@@ -64,12 +64,12 @@ def _beside(rung: RungConfig, file: Path) -> RungConfig:
 
 
 PIECES = 64
-"""Of a large file of weights so many are read for its digest."""
+"""The number of pieces of a large weights file that are read for its digest."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the planner needs of a model, read without loading it."""
+    """What the planner needs to know about a model, read without loading it."""
 
     parameters: int
     vision_parameters: int
@@ -80,8 +80,8 @@ class ModelInfo:
 def inspect(rung: RungConfig) -> ModelInfo:
     """Sizes and a digest of the weights, from the headers of the folder's safetensors files.
 
-    The digest covers the configuration and the weights: the bytes of files up to 256 MiB; of larger ones the size and
-    64 pieces of 1 MiB, evenly spread. A hub id is resolved to the local snapshot first. Raises `ModelError`.
+    The digest covers the configuration and the weights: all bytes of files up to 256 MiB; of larger files the size and
+    64 pieces of 1 MiB, evenly spaced. A hub id is resolved to the local snapshot first. Raises `ModelError`.
     """
     folder = snapshot(rung)
     files = sorted(folder.glob("*.safetensors"))
@@ -121,7 +121,7 @@ def inspect(rung: RungConfig) -> ModelInfo:
                 header = json.loads(handle.read(min(int.from_bytes(handle.read(8), "little"), size)))
         except ValueError:
             raise ModelError(
-                f"model {rung.name!r} ({rung.model}): {file.name} is damaged or no safetensors file; copy it again"
+                f"model {rung.name!r} ({rung.model}): {file.name} is damaged or not a safetensors file; copy it again"
             ) from None
         for key, tensor in header.items():
             if key == "__metadata__" or (tied and key.endswith("lm_head.weight")):
@@ -136,7 +136,7 @@ def inspect(rung: RungConfig) -> ModelInfo:
 
 
 def _tied(folder: Path) -> bool:
-    """Whether the output layer shares the embedding's weights: a file that holds both holds them twice."""
+    """Whether the output layer shares the embedding's weights. A file that has both then has them twice."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -145,7 +145,7 @@ def _tied(folder: Path) -> bool:
 
 
 def snapshot(rung: RungConfig) -> Path:
-    """The local folder of the rung: itself, or the hub's snapshot. Raises `ModelError`."""
+    """The local folder of the rung: the folder itself, or the hub's snapshot. Raises `ModelError`."""
     folder = Path(rung.model)
     if folder.is_dir():
         return folder
@@ -155,14 +155,13 @@ def snapshot(rung: RungConfig) -> Path:
         return Path(_download(rung.model, rung.revision))
     except Exception as error:
         raise ModelError(
-            f"model {rung.name!r}: {rung.model!r} is neither a folder nor a hub model that can be had: "
-            f"{first_line(error)}"
+            f"model {rung.name!r}: {rung.model!r} is neither a folder nor an available hub model: {first_line(error)}"
         ) from None
 
 
 @lru_cache(maxsize=64)
 def _download(model: str, revision: str | None) -> str:
-    """The hub's files of a model that are needed: many repositories hold other formats beside them."""
+    """The files of a hub model that are needed; many repositories also have files in other formats."""
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]
@@ -170,14 +169,14 @@ def _download(model: str, revision: str | None) -> str:
 
 
 def forward_flops(info: ModelInfo, text_tokens: float, patches: float) -> float:
-    """FLOPs of one example's forward pass: 2 a parameter and token (Kaplan et al., 2001.08361).
+    """FLOPs of one example's forward pass: 2 per parameter and token (Kaplan et al., 2001.08361).
 
-    Embedding look-ups and attention scores are left out. A backward pass counts twice that.
+    Embedding look-ups and attention scores are ignored. A backward pass costs twice as much.
     """
     text = info.parameters - info.vision_parameters - info.embedding_parameters
     return 2 * (text * text_tokens + info.vision_parameters * patches)
 
 
 def training_passes(adapters: bool) -> int:
-    """What a forward and a backward pass cost, in forward passes: the gradients of weights that stay are left out."""
+    """The cost of a forward and backward pass, in forward passes; frozen weights need no gradients of their own."""
     return 2 if adapters else 3

@@ -14,11 +14,11 @@ from harness.models import ladders, window_attention
 from harness.models.encoding import quiet
 
 TOWERS = ("visual", "vision_tower", "vision_model")
-"""What transformers calls the vision tower inside a model."""
+"""The names of the vision tower inside a model of transformers."""
 
 
 def image_token(config: Any) -> int:
-    """The number of the token that stands where image features go; -1 for a model without one."""
+    """The id of the placeholder token for image features; -1 for a model without one."""
     found = [getattr(config, name, None) for name in ("image_token_id", "image_token_index")]
     return next((number for number in found if number is not None), -1)
 
@@ -30,13 +30,13 @@ def hidden_size(config: Any) -> int:
 
 
 def vocabulary_size(config: Any) -> int:
-    """How many logits the output layer of a transformers configuration's language model gives."""
+    """The number of logits from the output layer of a transformers configuration's language model."""
     size: int = config.get_text_config().vocab_size
     return size
 
 
 def load_vlm(rung: RungConfig, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The rung's model on the CPU, without dropout state. Raises `ModelError`."""
+    """The rung's model on the CPU, without dropout. Raises `ModelError`."""
     quiet()
     from transformers import AutoModelForImageTextToText
 
@@ -55,13 +55,13 @@ def load_vlm(rung: RungConfig, dtype: torch.dtype = torch.float32) -> nn.Module:
         ) from None
     if model.config.is_encoder_decoder:
         raise ModelError(
-            f"{where}: {type(model).__name__} encodes the question apart from the answer; expected a model that goes "
-            "on from the question, like Qwen2.5-VL, InternVL or SmolVLM"
+            f"{where}: {type(model).__name__} encodes the question and the answer separately; expected a model that"
+            "continues the question, like Qwen2.5-VL, InternVL or SmolVLM"
         )
     if missing := sorted(loaded["missing_keys"]):
         raise ModelError(
             f"{where}: the weights lack {missing[0]!r}{f' and {len(missing) - 1} more' if missing[1:] else ''}, which "
-            "would be random; expected a whole checkpoint of the class that config.json names: copy it again"
+            "would be random; expected a complete checkpoint of the class that config.json names: copy it again"
         )
     vlm: nn.Module = model
     window_attention.together(vlm)
@@ -70,7 +70,7 @@ def load_vlm(rung: RungConfig, dtype: torch.dtype = torch.float32) -> nn.Module:
 
 
 def _name_vision(vlm: nn.Module) -> None:
-    """Put the vision tower's passes into a span for the profiler, which costs nothing where nobody profiles."""
+    """Mark the vision tower's passes with a span for the profiler; it costs nothing when no profiler is running."""
     found = [module for name, module in vlm.named_modules() if name.rpartition(".")[2] in TOWERS]
     inner = {id(child) for module in found for child in module.modules() if child is not module}
     for tower in found:

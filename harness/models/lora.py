@@ -1,7 +1,8 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685) by peft: a learner's own weights stay as they are, adapters learn.
+"""Low-rank adapters (LoRA, arXiv 2106.09685) with peft: a learner's own weights are frozen, its adapters learn.
 
-Checkpoints within a stage hold the adapters alone. What a stage leaves is merged, W + (alpha / rank) B A, with the
-names and shapes of the model that it began as: later stages, the evaluation and the kept student know no adapters.
+Checkpoints within a stage contain only the adapters. At the end of a stage they are merged, W + (alpha / rank) B A,
+so that the names and shapes are those of the original model: later stages, the evaluation and the saved student
+see no adapters.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from harness.errors import ConfigError, first_line
 from harness.models import quantization
 
 NAME = "default"
-"""Of the adapter, in peft's modules."""
+"""Name of the adapter in peft's modules."""
 
 
 def insert(vlm: nn.Module, lora: LoraSettings, rung: str) -> None:
-    """Put adapters into the model, in place; they alone want gradients. Raises `ConfigError`.
+    """Add adapters to the model, in place; only they get gradients. Raises `ConfigError`.
 
-    A's weights are drawn from torch's global generator, B's are 0: nothing is changed until something is learned.
+    A's weights are drawn from torch's global generator, B's are 0: the initial outputs don't change.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -32,23 +33,23 @@ def insert(vlm: nn.Module, lora: LoraSettings, rung: str) -> None:
             f"train.lora for rung {rung!r} needs peft, which isn't installed: pip install hkdbench[adapters]"
         ) from None
     targets = "all-linear" if lora.targets == ("all",) else list(lora.targets)
-    alpha: Any = lora.alpha  # peft says int, and takes any number
+    alpha: Any = lora.alpha  # typed as int in peft, but any number works
     config = LoraConfig(r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=targets)
     try:
         inject_adapter_in_model(config, vlm)
     except ValueError as error:
         raise ConfigError(
             f"train.lora.targets = {list(lora.targets)} for rung {rung!r}: {first_line(error)}; it has linear layers "
-            f"called {', '.join(linear_names(vlm))}"
+            f"named {', '.join(linear_names(vlm))}"
         ) from None
     for name, parameter in vlm.named_parameters():
         parameter.requires_grad_(_of_adapter(name))
         if _of_adapter(name):
-            parameter.data = parameter.data.float()  # peft makes them as the layer's own weights are kept
+            parameter.data = parameter.data.float()  # peft creates them in the dtype of the layer's weights
 
 
 def linear_names(vlm: nn.Module, left_out: Collection[str] = ("lm_head",)) -> list[str]:
-    """The last names of the model's linear layers, which adapters can be put into."""
+    """The last parts of the names of the model's linear layers, to which adapters can be added."""
     found = {name.rpartition(".")[2] for name, module in vlm.named_modules() if isinstance(module, nn.Linear)}
     return sorted(found - set(left_out))
 
@@ -59,7 +60,7 @@ def adapters(vlm: nn.Module) -> dict[str, Tensor]:
 
 
 def load_adapters(vlm: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Put the adapters' weights, all of them, back."""
+    """Restore the weights of all adapters."""
     found = vlm.load_state_dict(weights, strict=False)
     assert not found.unexpected_keys
     assert not any(map(_of_adapter, found.missing_keys))
@@ -67,7 +68,7 @@ def load_adapters(vlm: nn.Module, weights: dict[str, Tensor]) -> None:
 
 @torch.no_grad()
 def merged(vlm: nn.Module) -> dict[str, Tensor]:
-    """The weights, on the CPU, of the model without adapters that answers as this one does."""
+    """The weights, on the CPU, of the equivalent model without adapters."""
     adapted: dict[str, Any] = {
         f"{name}.weight": module for name, module in vlm.named_modules() if hasattr(module, "get_delta_weight")
     }

@@ -1,12 +1,12 @@
-"""The seeded recipe that makes the tiny ladder's weights: `pretrain(rung, folder, lessons)`.
+"""The seeded recipe for the weights of the tiny ladder: `pretrain(rung, folder, lessons)`.
 
-Two things let these small models check a claim at all (docs/tiny_ladder.md has the trials):
+Two techniques let such small models learn to check a claim (see docs/tiny_ladder.md for the trials):
 1. Image tokens are first aligned with words: each occupied cell's token is classified against the language
-   model's own, tied, embeddings of its words. 0.3 of that loss stays to the end.
-2. A picture is encoded once and answers many questions. They are packed in one row behind the image tokens,
-   and each sees only the image and itself.
+      model's own tied embeddings of its words. This loss stays, with weight 0.3, to the end.
+2. A picture is encoded once for many questions. They are packed in one row after the image tokens,
+   and each attends only to the image and to itself.
 
-The lessons come from outside (`Lessons`): this module knows no world.
+The lessons are passed in (`Lessons`): this module doesn't depend on the generated scenes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from harness.models import tiny
 
 
 class PretrainingLesson(Protocol):
-    """A picture, the words each occupied cell shows, and (topic, prompt, one-word answer) questions."""
+    """A picture, the words that each occupied cell shows, and (topic, prompt, one-word answer) questions."""
 
     @property
     def image(self) -> Callable[[], Image.Image]: ...
@@ -43,7 +43,7 @@ class PretrainingLesson(Protocol):
 
 
 class Lessons(Protocol):
-    """A curriculum: `words` for the tokenizer, `groups` for the alignment (one word of each a cell)."""
+    """A curriculum: `words` for the tokenizer, `groups` for the alignment (one word of each per cell)."""
 
     @property
     def groups(self) -> Sequence[Sequence[str]]: ...
@@ -59,7 +59,7 @@ class Recipe:
     align_steps: int = 200
     images: int = 32
     tokens: int = 144
-    """Text tokens a picture: questions that don't fit are left out."""
+    """Text tokens per picture; questions that don't fit are left out."""
     align_images: int = 64
     learning_rate: float = 1.5e-3
     final_learning_rate: float = 5e-5
@@ -68,21 +68,21 @@ class Recipe:
     align_weight: float = 0.3
     seed: int = 0
     begin: float = 0.0
-    """Where in the curriculum to begin: above 0 for a run that goes on from another's weights."""
+    """Where in the curriculum to start: above 0 for a run that continues from another run's weights."""
 
 
 RECIPES: dict[str, tuple[Recipe, ...]] = {
     "L": (Recipe(),),
     "M": (Recipe(),),
-    # The smallest learns the layout of the benchmarks only on a second way through it.
+    # The smallest rung learns the layout of the benchmarks only in a second pass.
     "S": (Recipe(), Recipe(steps=5000, align_steps=0, begin=0.4)),
 }
-"""The passes that made a rung's shipped weights, each from the weights of the one before."""
+"""The passes that made a rung's shipped weights, each starting from the weights of the previous one."""
 
 
 @dataclass
 class Batch:
-    """B pictures with their packed questions: N image tokens, then L text tokens a row."""
+    """B pictures with their packed questions: N image tokens, then L text tokens per row."""
 
     pixels: Tensor
     """float (B, 3, 64, 64)."""
@@ -91,9 +91,9 @@ class Batch:
     ids: Tensor
     """int64 (B, L)."""
     positions: Tensor
-    """int64 (B, N + L); each question's begin behind the image."""
+    """int64 (B, N + L); the positions of each question continue those of the image."""
     block: Tensor
-    """int64 (B, N + L): the question a token belongs to; 0 image, -1 padding."""
+    """int64 (B, N + L): the index of the question that a token belongs to; 0 image, -1 padding."""
     asked: Tensor
     """int64 (Q, 2): row of the batch and position (N + L) from which each answer is predicted."""
     answers: Tensor
@@ -111,10 +111,10 @@ def pretrain(
     every: int = 500,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Trains a rung from nothing and saves it to `folder`; every `every` steps an unfinished version goes there.
+    """Train a rung from scratch and save it to `folder`; every `every` steps an unfinished version is saved there.
 
-    With `start` it goes on from that folder's weights. Equal recipe, lessons, versions and number of threads give
-    equal weights. Raises `ConfigError` for an unknown rung.
+    With `start` it continues from that folder's weights. The same recipe, lessons, versions and number of threads
+    give the same weights. Raises `ConfigError` for an unknown rung.
     """
     recipe = recipe or Recipe()
     earlier = json.loads((start / "provenance.json").read_text(encoding="utf-8")) if start else None
@@ -122,7 +122,7 @@ def pretrain(
     if start is not None:
         _take(model, start)
     model.train()
-    # torch's fused attention is slow backwards in bfloat16 on a processor.
+    # The backward pass of torch's fused attention is slow in bfloat16 on a CPU.
     model.set_attn_implementation("eager")
     groups = [_ids(processor.tokenizer, words) for words in lessons.groups]
     optimizer = torch.optim.AdamW(
@@ -130,7 +130,7 @@ def pretrain(
     )
     started = time.perf_counter()
     sums: dict[str, list[float]] = defaultdict(list)
-    # A continued run has lessons of its own.
+    # A continued run has different lessons.
     seen = first = int(recipe.begin * 10_000_000)
     answered = 0
     for step in range(recipe.align_steps + recipe.steps):
@@ -142,7 +142,7 @@ def pretrain(
         batch = collate(taken, processor.tokenizer, lessons.groups, width=0 if aligning else recipe.tokens)
         for group in optimizer.param_groups:
             group["lr"] = _rate(recipe, step)
-        # bfloat16 halves the time on processors that multiply it; weights and losses stay in float32.
+        # bfloat16 halves the time on CPUs that support it; weights and losses stay in float32.
         with torch.autocast("cpu", dtype=torch.bfloat16):
             align, answer, right = losses(model, batch, groups)
         loss = align if aligning else recipe.align_weight * align + answer
@@ -169,7 +169,7 @@ def pretrain(
 
 
 def _take(model: Any, start: Path) -> None:
-    """The weights of another run; its optimizer's state is not kept."""
+    """Load the weights of another run, without its optimizer's state."""
     from transformers import AutoModelForImageTextToText
 
     other = AutoModelForImageTextToText.from_pretrained(start, dtype=torch.float32)
@@ -205,7 +205,7 @@ def losses(model: Any, batch: Batch, groups: Sequence[Tensor]) -> tuple[Tensor, 
 def collate(
     lessons: Sequence[PretrainingLesson], tokenizer: Any, groups: Sequence[Sequence[str]], *, width: int
 ) -> Batch:
-    """Draws, tokenizes and packs lessons, `width` text tokens a picture; with 0 pictures and cells only."""
+    """Sample, tokenize and pack lessons, `width` text tokens per picture; 0: only pictures and cells."""
     arrays = np.stack([np.asarray(lesson.image().convert("RGB")) for lesson in lessons])
     pixels = torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1
     index = [{word: i for i, word in enumerate(words)} for words in groups]
@@ -248,7 +248,7 @@ def collate(
 
 
 def _mask(block_bl: Tensor) -> Tensor:
-    """What is added to the scores, float (B, L, L): 0 or -1e4. A token sees the image and its own question."""
+    """The additive attention mask, float (B, L, L): 0 or -1e4. A token sees the image and its own question."""
     same = block_bl[:, :, None] == block_bl[:, None, :]
     image = (block_bl == 0)[:, None, :]
     length = block_bl.shape[1]
@@ -258,7 +258,7 @@ def _mask(block_bl: Tensor) -> Tensor:
 
 
 def _ids(tokenizer: Any, words: Sequence[str]) -> Tensor:
-    """The token id of each word; a word of several tokens is an error in the lessons."""
+    """The token id of each word; a word with several tokens is an error in the lessons."""
     pieces = _ids_of(words, tokenizer)
     assert all(len(ids) == 1 for ids in pieces), [w for w, ids in zip(words, pieces, strict=True) if len(ids) != 1]
     return torch.tensor([ids[0] for ids in pieces], dtype=torch.int64)
@@ -288,7 +288,8 @@ def write_provenance(
     seconds: float,
     earlier: dict[str, Any] | None = None,
 ) -> None:
-    """Writes `provenance.json`: what made the weights, and their sha256. `earlier` is that of the pass before."""
+    """Write `provenance.json`: how the weights were made, and their sha256. `earlier`: the same of the previous
+    pass."""
     import transformers
 
     weights = folder / "model.safetensors"
@@ -313,7 +314,7 @@ def write_provenance(
 
 
 def verify(folder: Path) -> Iterator[str]:
-    """Names the files of a folder whose bytes aren't those of its `provenance.json`."""
+    """Yield the files of a folder whose sha256 differs from that in its `provenance.json`."""
     document = json.loads((folder / "provenance.json").read_text())
     for name, digest in document["sha256"].items():
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
@@ -326,7 +327,7 @@ def main(rung: str, folder: Path, seed: int = 0, steps: int | None = None) -> No
 
     benchmark = registry.make_benchmark("scenes_factuality", {})
     lessons: Lessons = benchmark.lessons()  # type: ignore[attr-defined]
-    # One thread: more of them would add in another order, and so give other weights.
+    # One thread: with several, sums have another order, and so the weights would differ.
     torch.set_num_threads(1)
     for number, recipe in enumerate(RECIPES[rung]):
         recipe = replace(recipe, seed=seed, steps=recipe.steps if steps is None else steps)

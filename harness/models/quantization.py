@@ -1,8 +1,8 @@
-"""How the weights of a model are kept where they don't learn: in float32, in bfloat16, or in four bits.
+"""How the weights of a frozen model are stored: in float32, in bfloat16, or in four bits.
 
-Four bits are bitsandbytes' NF4 (QLoRA, arXiv 2305.14314): each linear layer but the output's, where its inputs are a
-multiple of 64; products are computed in the run's precision. What a stage leaves to others is in float32 again, as the
-narrow weights stood for it.
+Four bits are bitsandbytes' NF4 (QLoRA, arXiv 2305.14314): each linear layer except the output layer, if its input size
+is a multiple of 64. Products are computed in the run's precision. Weights that a stage hands on to others are in
+float32 again, dequantized.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from harness.errors import ConfigError
 from harness.models import loading
 
 BLOCK = 64
-"""Weights that have a scale in common. On a CPU bitsandbytes mistakes blocks that go over more than one row."""
+"""Weights that share a scale. On a CPU, bitsandbytes is wrong for blocks that span more than one row."""
 
 
 def load(rung: RungConfig, kept: Storage, precision: str, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
-    """The rung's model on the CPU, kept so, with other weights than its own where these are given.
+    """The rung's model on the CPU, stored in this format, with `weights` in place of its own if they are given.
 
     Raises `ModelError` or `ConfigError`.
     """
@@ -35,16 +35,16 @@ def load(rung: RungConfig, kept: Storage, precision: str, weights: Mapping[str, 
 
 
 def dtype(kept: Storage) -> torch.dtype:
-    """In which a model is loaded that is kept so; four bits are made of float32."""
+    """The dtype in which a model is loaded; four bits are quantized from float32."""
     return torch.bfloat16 if kept == "bf16" else torch.float32
 
 
 def four_bits(vlm: nn.Module, precision: str, rung: str) -> None:
-    """Keep the model's linear layers in four bits, in place. Raises `ConfigError`.
+    """Store the model's linear layers in four bits, in place. Raises `ConfigError`.
 
-    They become so where the model is moved to a device, its CPU included.
+    The weights are quantized when the model is moved to a device (including the CPU).
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises on a CPU's kernels
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it prints advice about CPU kernels
     try:
         from bitsandbytes.nn import Linear4bit, Params4bit
     except ImportError:
@@ -59,25 +59,25 @@ def four_bits(vlm: nn.Module, precision: str, rung: str) -> None:
         narrow = Linear4bit(whole.in_features, whole.out_features, bias, compute, quant_type="nf4", device="meta")
         narrow.weight = Params4bit(whole.weight.data, requires_grad=False, quant_type="nf4", module=narrow)
         narrow.bias = whole.bias
-        narrow.support_avx512bf16_for_cpu = False  # else it would compute in bfloat16 whatever the precision
+        narrow.support_avx512bf16_for_cpu = False  # otherwise it computes in bfloat16 at any precision
         vlm.set_submodule(name, narrow)
-    vlm.is_loaded_in_4bit = True  # type: ignore[assignment]  # peft asks
+    vlm.is_loaded_in_4bit = True  # type: ignore[assignment]  # peft reads it
 
 
 def linears(vlm: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers by name, without the output's and those that aren't plain ones."""
+    """The linear layers by name, without the output layer and subclasses of `nn.Linear`."""
     head = vlm.get_output_embeddings()  # type: ignore[operator]
     return {name: m for name, m in vlm.named_modules() if type(m) is nn.Linear and m is not head}
 
 
 def narrows(layer: nn.Linear) -> bool:
-    """Whether four bits can keep the layer."""
+    """Whether the layer can be stored in four bits."""
     return layer.in_features % BLOCK == 0
 
 
 @torch.no_grad()
 def plain(vlm: nn.Module) -> dict[str, Tensor]:
-    """The model's weights by name, each one tensor, in float32."""
+    """The model's weights by name, one plain tensor each, in float32."""
     found = dict(vlm.state_dict())
     for name, module in vlm.named_modules():
         weight = module._parameters.get("weight")
@@ -93,7 +93,7 @@ def plain(vlm: nn.Module) -> dict[str, Tensor]:
 
 
 def offload(module: nn.Module, device: torch.device) -> None:
-    """Leave the weights where they are, and bring each layer to the device for its own pass alone, by accelerate.
+    """Leave the weights where they are, and move each layer to the device only for its own pass, with accelerate.
 
     Raises `ConfigError`.
     """

@@ -1,7 +1,7 @@
 """Vision-language models as scorers of options: any folder that `AutoModelForImageTextToText` and
 `AutoProcessor` load. One forward pass gives the logits of the option letters at the answer position.
 
-The output layer is applied there and nowhere else: logits of whole sequences never exist.
+The output layer is applied only there: the logits of whole sequences are never computed.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ MASKED_LOGIT = -1e4
 """The logit of an option that an example doesn't have: probability 0, finite log."""
 
 PREFIX_INDEX, PREFIX = "parents", "beginning/"
-"""What makes a batch a packed one: which prefix each row continues, and what stands before the names of the prefixes'
-own model inputs."""
+"""The keys that make a batch a packed one: the prefix that each row continues, and the marker before the names of the
+prefixes' own model inputs."""
 
 Outputs = dict[str, Tensor]
-"""`options` (B, K), and what was needed beside it: `hidden` (B, d), `vision` (B, N, d), `vocab` (B, V)."""
+"""`options` (B, K), and the other outputs that were needed: `hidden` (B, d), `vision` (B, N, d), `vocab` (B, V)."""
 
 
 class OptionScorer(nn.Module):
-    """A VLM that gives the option logits (B, K), float32, at the answer position, and more where it is needed."""
+    """A VLM that returns the option logits (B, K), float32, at the answer position, and other outputs if needed."""
 
     def __init__(self, vlm: nn.Module, letters: Sequence[Sequence[Spelling]], precision: str = "fp32") -> None:
         super().__init__()
@@ -42,15 +42,15 @@ class OptionScorer(nn.Module):
         self.register_buffer("letters", padded, persistent=False)
 
     def forward(self, batch: Batch, needs: Collection[Need] = ()) -> Outputs:
-        """What is asked of each row of `batch`: input_ids, attention_mask, options, and what else the model takes.
+        """The outputs for each row of `batch`: input_ids, attention_mask, options, and the model's other inputs.
 
         Row b of a packed batch (padded right) continues row `parents[b]` of its prefixes (padded left), which
-        pass through the model once for all rows; see `harness.models.shared_prefix`. Where options are several tokens
-        its rows must have one length.
+        pass through the model once for all rows; see `harness.models.shared_prefix`. If options have several tokens,
+        its rows must have the same length.
         """
         own_bt, options_bk = batch["attention_mask"], batch["options"]
         tree = _tree(self.spelled[: options_bk.shape[1]])
-        # The last attended token of each row: its own last one under right padding, the common last under left.
+        # The last attended token of each row: its own last one with right padding, the common last with left padding.
         last_b = own_bt.shape[1] - 1 - own_bt.flip(1).argmax(1)
         kept, row_b = last_b.unique(return_inverse=True)
         narrow_precision = torch.autocast(own_bt.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -82,12 +82,12 @@ class OptionScorer(nn.Module):
         return outputs
 
     def _prefixed(self, batch: Batch, needs: Collection[Need]) -> tuple[dict[str, Any], Outputs]:
-        """The model inputs of a packed batch once its prefixes have passed; and what was needed of these."""
+        """The model inputs of a packed batch after the pass of its prefixes; and the outputs needed from that pass."""
         prefix, prefix_index_b = prefix_inputs(batch), batch[PREFIX_INDEX]
         with _caught(self.vlm, [need for need in needs if need == "vision"], None) as caught:
             cache = self.vlm(**prefix, logits_to_keep=1, use_cache=True).past_key_values
         if cache is None:
-            raise ModelError(f"{type(self.vlm).__name__} keeps no cache of the prompt")
+            raise ModelError(f"{type(self.vlm).__name__} returns no key-value cache of the prompt")
         cache.batch_select_indices(prefix_index_b)
         mask = torch.cat([prefix["attention_mask"][prefix_index_b], batch["attention_mask"]], 1)
         seen: Outputs = {}
@@ -98,16 +98,16 @@ class OptionScorer(nn.Module):
     def _letters(self, logits_bv: Tensor, options_bk: Tensor) -> Tensor:
         """The logits (B, K) of letters that are single tokens."""
         letters: Tensor = self.letters[: options_bk.shape[1]]  # type: ignore[index]
-        # Several spellings of one letter: the log of their summed probability.
+        # Several spellings of one letter: the log of the sum of their probabilities.
         spelled_bks = logits_bv[:, letters.clamp(min=0)].masked_fill(letters < 0, float("-inf"))
         return spelled_bks.logsumexp(-1)
 
     def _continued(self, cache: Any, mask_bt: Tensor, tree: _Tree, prefix_index_b: Tensor | None = None) -> Tensor:
-        """The logits (B, R, L, V) after each token of the tree's R branches, behind the prompt in the cache."""
+        """The logits (B, R, L, V) after each token of the tree's R branches, which continue the cached prompt."""
         if cache is None:
             raise ModelError(
-                f"{type(self.vlm).__name__} keeps no cache of the prompt, which options of several tokens need; "
-                "turn gradient checkpointing off, or take a tokenizer with a token for each letter"
+                f"{type(self.vlm).__name__} returns no key-value cache of the prompt, needed for options of several "
+                "tokens; turn off gradient checkpointing, or use a tokenizer with a token for each letter"
             )
         rows, width = len(tree.branches), max(map(len, tree.branches))
         ids_rl = torch.tensor([[*b, *[b[-1]] * (width - len(b))] for b in tree.branches], device=mask_bt.device)
@@ -120,9 +120,9 @@ class OptionScorer(nn.Module):
         return logits_brlv
 
     def _behind(self, cache: Any, ids: Tensor, mask: Tensor, whose_b: Tensor) -> dict[str, Any]:
-        """Inputs for tokens behind what the cache holds; row b goes on from row `whose_b[b]` of the prompts."""
+        """Inputs for tokens after the cached ones; row b continues row `whose_b[b]` of the prompts."""
         known: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache, "use_cache": True}
-        # Qwen counts places in three dimensions, and leaves it to whoever goes on to count from the last.
+        # Qwen has three-dimensional positions, and the caller must continue them from the last one.
         if (deltas_b1 := getattr(getattr(self.vlm, "model", None), "rope_deltas", None)) is not None:
             places = (mask.cumsum(1) - 1)[:, -ids.shape[1] :] + deltas_b1[whose_b]
             known["position_ids"] = places.expand(3, -1, -1)
@@ -131,14 +131,14 @@ class OptionScorer(nn.Module):
 
 @dataclass(frozen=True)
 class _Tree:
-    """Options of which some are several tokens: p(option) is the product over its tokens, each after those before."""
+    """Options, some with several tokens: p(option) is the product over its tokens, each given the previous ones."""
 
     spelled: Sequence[Sequence[Spelling]]
     branches: Sequence[Spelling]
-    """What is given to the model behind the prompt; no branch is the beginning of another."""
+    """The token sequences that are appended to the prompt; none of them is the beginning of another."""
 
     def scores(self, logits_bv: Tensor, deeper_brlv: Tensor) -> Tensor:
-        """Log-probabilities (B, K), several spellings of one option summed."""
+        """Log-probabilities (B, K), with several spellings of one option summed."""
         first_bv, deeper_brlv = logits_bv.log_softmax(-1), deeper_brlv.log_softmax(-1)
         return torch.stack([
             torch.stack([self._score(tokens, first_bv, deeper_brlv) for tokens in spelled]).logsumexp(0)
@@ -154,7 +154,7 @@ class _Tree:
 
 
 def _tree(spelled: Sequence[Sequence[Spelling]]) -> _Tree | None:
-    """None where every spelling is one token."""
+    """None if every spelling is one token."""
     before = {tokens[:-1] for of_one in spelled for tokens in of_one} - {()}
     branches = sorted(b for b in before if not any(o != b and o[: len(b)] == b for o in before))
     return _Tree(spelled, branches) if branches else None
@@ -162,11 +162,11 @@ def _tree(spelled: Sequence[Sequence[Spelling]]) -> _Tree | None:
 
 @contextmanager
 def _caught(vlm: nn.Module, needs: Collection[Need], kept_b: Tensor | None) -> Iterator[dict[str, Tensor]]:
-    """What passes through the model inside: `hidden` (B, 1, d), the output layer's input; `embeddings`, the decoder's.
+    """Capture inner values: `hidden` (B, 1, d), the output layer's input; `embeddings`, the decoder's input.
 
-    Both are read where every class of transformers has them, so no layer's states need to be kept. Of the positions
-    (B, P, d) that come to the output layer, `kept_b` is the one of each row that goes through it; None: all rows have
-    the same, and P is 1. Raises `ModelError` for a model without such parts.
+    Both are read at places that every class of transformers has, so no layer's states need to be stored. Of the
+    positions (B, P, d) at the output layer, only `kept_b` of each row passes through it; None: all rows have the same
+    one, and P is 1. Raises `ModelError` for a model without such parts.
     """
     caught: dict[str, Tensor] = {}
     hooks = []
@@ -200,20 +200,20 @@ def _caught(vlm: nn.Module, needs: Collection[Need], kept_b: Tensor | None) -> I
 
 
 def _visual_tokens(vlm: nn.Module, embeddings_btd: Tensor, ids_bt: Tensor) -> Tensor:
-    """The embeddings (B, N, d) at the image tokens' places: what the projector made of the picture."""
+    """The embeddings (B, N, d) at the image tokens' positions: the projector's output for the picture."""
     seen_bt = ids_bt == image_token(vlm.config)
     counts = seen_bt.sum(1).tolist()
     if min(counts) == 0 or len(set(counts)) > 1:
         raise ModelError(
-            f"{type(vlm).__name__}: {sorted(set(counts))} visual tokens a picture in one batch; expected one number "
-            "above 0 for all: set the image processor to one size and one number of tiles"
+            f"{type(vlm).__name__}: {sorted(set(counts))} visual tokens per picture in one batch; expected the same "
+            "number above 0 for all: set the image processor to one size and one number of tiles"
         )
     tokens: Tensor = embeddings_btd[seen_bt].unflatten(0, (len(ids_bt), -1))
     return tokens
 
 
 def prefix_inputs(batch: Batch) -> Batch:
-    """Of a packed batch what its rows stand behind, as the processor gave it."""
+    """The prefixes of a packed batch, as the processor returned them."""
     return {key.removeprefix(PREFIX): value for key, value in batch.items() if key.startswith(PREFIX)}
 
 

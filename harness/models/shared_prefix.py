@@ -1,14 +1,14 @@
-"""Questions of one image share its pass: the image and the common prefix of their prompts go through the model once.
+"""Questions about one image share its forward pass: the image and the common prefix of their prompts pass once.
 
-POPE asks 6 to 18 questions of an image; shifted inference asks one in several orders of its options. What such prompts
-have in common, up to the first token that differs, is given to the model once. Its key-value cache is repeated over
-the questions, which continue from there. That is exact but for rounding where no token attends to later ones.
+POPE asks 6 to 18 questions about an image; shifted inference asks one with several orders of its options. The common
+part of such prompts, up to the first token that differs, passes through the model once. Its key-value cache is
+repeated for the questions, which continue from there. This is exact up to rounding if no token attends to later ones.
 
-Whether a model is such a one is tested on the first questions: they are also asked one by one. Where tokens or answers
-differ (PaliGemma's image tokens attend to the question), all are asked one by one, and a note says why.
+Whether a model supports this is tested on the first questions: they are also answered separately. If tokens or
+answers differ (PaliGemma's image tokens attend to the question), all are answered separately, and a note says why.
 
-Training shares too (`encoded`), where the training order keeps an image's questions together: gradients pass through
-the common prefix. The preflight asks the first questions both ways.
+Training shares too (`encoded`), if an image's questions are adjacent in the training order: gradients flow through
+the common prefix. The preflight answers the first questions both ways.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from harness.models.encoding import Batch, Encoder
 from harness.models.scorer import PREFIX, PREFIX_INDEX, OptionScorer
 
 LARGEST_DIFFERENCE = {"fp32": 1e-4, "bf16": 0.1}
-"""The largest difference of an option's log-probability that rounding explains."""
+"""The largest difference of an option's log-probability that can be due to rounding."""
 
 CHECKED = 4
-"""So many questions are asked both ways."""
+"""How many questions are answered both ways."""
 
 MOST_APPENDED = 2
-"""So many tokens a processor may add behind the prompt: PaliGemma's adds a line's end."""
+"""How many tokens a processor may append to the prompt: PaliGemma's appends a newline."""
 
 
 class PrefixSharingScorer:
-    """Log-probabilities of the options; questions of one image are asked together where the model supports it."""
+    """Log-probabilities of the options; questions about one image share its pass if the model supports it."""
 
     def __init__(self, scorer: OptionScorer, encoder: Encoder, device: torch.device, share: bool = True) -> None:
         self.scorer, self.encoder, self.device = scorer, encoder, device
         self.share, self.checked = share, False
         self.note = ""
-        """Why nothing is shared any more, though it was to be."""
+        """Why sharing was turned off."""
 
-    @torch.no_grad()  # not inference_mode: sharded weights are gathered in here, and used later
+    @torch.no_grad()  # not inference_mode: sharded weights gathered here are used later
     def __call__(self, examples: Sequence[Example], batch_size: int) -> list[Tensor]:
-        """Of each example the log-probabilities (K,), float32, on the CPU, `batch_size` at a time."""
+        """The log-probabilities (K,) of each example, float32, on the CPU, `batch_size` at a time."""
         logs: dict[int, Tensor] = {}
         image_groups = [f for f in by_image(examples) if len(f) > 1] if self.share else []
         for part in _parts(_prefixes(self.encoder, examples, image_groups), batch_size):
@@ -64,18 +64,18 @@ class PrefixSharingScorer:
         return self._log_probabilities(self.encoder(examples))
 
     def _shared(self, examples: Sequence[Example], part: Sequence[SharedPrefix]) -> list[Tensor] | None:
-        """The answers of the part's rows in order; None where the model turns out not to support this."""
+        """The answers of the part's rows in order; None if the model turns out not to support sharing."""
         asked = [examples[row] for prefix in part for row in prefix.rows]
         try:
             logs = self._scored(examples, part)
         except Exception as error:
-            if self.checked:  # it worked before: this is something else
+            if self.checked:  # sharing worked before: this is another error
                 raise
             self._give_up(first_line(error))
             return None
         if not self.checked:
             if logs is None:
-                self._give_up("its processor makes other tokens of a prompt than its tokenizer")
+                self._give_up("its processor and its tokenizer make different tokens from a prompt")
                 return None
             if difference := self._difference(asked, logs):
                 self._give_up(difference)
@@ -92,7 +92,7 @@ class PrefixSharingScorer:
         return list(logits_bk.log_softmax(-1).cpu())
 
     def _difference(self, asked: Sequence[Example], logs: Sequence[Tensor]) -> str:
-        """How the answers differ where the questions are asked one by one; empty: not at all."""
+        """How the answers differ from those of separate questions; empty: they don't."""
         some = sorted({k * (len(asked) - 1) // (CHECKED - 1) for k in range(CHECKED)})
         largest = 0.0
         for row, single in zip(some, self._one_by_one([asked[row] for row in some]), strict=True):
@@ -100,32 +100,31 @@ class PrefixSharingScorer:
             largest = max(largest, float((logs[row][:size] - single[:size]).abs().max().nan_to_num(nan=1e4)))
         if largest <= LARGEST_DIFFERENCE[self.scorer.precision]:
             return ""
-        return (
-            f"its answers differ by {largest:.1g} then: it lets an image see the question, or counts places otherwise"
-        )
+        return f"its answers then differ by {largest:.1g}: its image tokens see the question, or its positions differ"
 
     def _give_up(self, why: str) -> None:
         self.share = False
         self.note = (
             f"{type(self.scorer.vlm).__name__} can't share an image's prefix among its questions ({why}); each "
-            "was asked by itself"
+            "question was answered separately"
         )
 
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """Questions with a common prefix: which examples, and the tokens of each behind the prefix."""
+    """Questions with a common prefix: the examples, and each one's tokens after the prefix."""
 
     rows: list[int]
     tails: list[list[int]]
     length: int | None = None
-    """Of every tail, where the model needs one length: options of several tokens stand right behind it."""
+    """The length of every tail, if the model needs equal lengths: options of several tokens follow directly after
+    it."""
 
 
 def encoded(encoder: Encoder, examples: Sequence[Example], share: bool) -> Batch:
-    """Inputs of B examples; with `share` a packed batch, where some have an image in common and it can be made.
+    """Inputs of B examples. With `share` a packed batch, if some have the same image and packing is possible.
 
-    Options of several tokens are not shared here: they want rows of one length.
+    Options of several tokens aren't shared here: they need rows of the same length.
     """
     image_groups = by_image(examples) if share and encoder.one_token_each else []
     if not 0 < len(image_groups) < len(examples):
@@ -141,7 +140,7 @@ def encoded(encoder: Encoder, examples: Sequence[Example], share: bool) -> Batch
 def _prefixes(
     encoder: Encoder, examples: Sequence[Example], image_groups: Sequence[Sequence[int]]
 ) -> Iterator[SharedPrefix]:
-    """The common prefixes, image by image; questions of one length each where the model needs that."""
+    """The common prefixes, image by image; with questions of the same length each if the model needs that."""
     for group in image_groups:
         raw = encoder.prompts([examples[i] for i in group])
         common = min(_common(raw), *(len(ids) - 1 for ids in raw))
@@ -152,9 +151,9 @@ def _prefixes(
 
 
 def _packed(encoder: Encoder, examples: Sequence[Example], part: Sequence[SharedPrefix]) -> Batch | None:
-    """The part's questions in order behind their prefixes, as `OptionScorer` takes them.
+    """The part's questions in order, after their prefixes, as `OptionScorer` expects them.
 
-    None where the processor makes other tokens of a prompt's end than its tokenizer, as it does where prompts differ
+    None if the processor and the tokenizer make different tokens from a prompt's end. This happens if prompts differ
     before their image, which is one token to the tokenizer and many to the model.
     """
     full = encoder([examples[prefix.rows[0]] for prefix in part])
@@ -176,7 +175,7 @@ def _packed(encoder: Encoder, examples: Sequence[Example], part: Sequence[Shared
 
 
 def _parts(image_groups: Iterator[SharedPrefix], batch_size: int) -> Iterator[list[SharedPrefix]]:
-    """The groups in order, `batch_size` questions at a time and of one length; a larger group is split."""
+    """The groups in order, `batch_size` questions of the same length at a time; a larger group is split."""
     part: list[SharedPrefix] = []
     count = 0
     for full in image_groups:
@@ -193,12 +192,12 @@ def _parts(image_groups: Iterator[SharedPrefix], batch_size: int) -> Iterator[li
 
 
 def _common(rows: Sequence[Sequence[int]]) -> int:
-    """How many tokens all rows begin with alike."""
+    """How many leading tokens all rows have in common."""
     return next((at for at, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1), min(map(len, rows)))
 
 
 def _prefix_end(encoded: Batch, b: int, tail: list[int]) -> tuple[int, list[int]] | None:
-    """Where in row b of the processor's output the tail begins, and what the processor appended."""
+    """The position in row b of the processor's output where the tail begins, and what the processor appended."""
     row = encoded["input_ids"][b][encoded["attention_mask"][b].bool()].tolist()
     for more in range(MOST_APPENDED + 1):
         start = len(row) - more - len(tail)
@@ -208,7 +207,7 @@ def _prefix_end(encoded: Batch, b: int, tail: list[int]) -> tuple[int, list[int]
 
 
 def _truncated(encoded: Batch, lengths: Sequence[int], pad: int) -> Batch:
-    """The first `lengths[b]` tokens of each row, padded left; what belongs to the images as it is."""
+    """The first `lengths[b]` tokens of each row, padded left; image inputs are unchanged."""
     width, mask = max(lengths), encoded["attention_mask"].bool()
     piece: Batch = {}
     for key, value in encoded.items():

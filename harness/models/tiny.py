@@ -1,7 +1,7 @@
 """The tiny ladder L > M > S: InternVL's own classes at 64 px, with a word-level tokenizer.
 
-`build(rung, words, seed)` gives an untrained model with its processor; `save` writes the folder that
-`AutoModelForImageTextToText` and `AutoProcessor` load, without torchvision and without network.
+`build(rung, words, seed)` returns an untrained model with its processor; `save` writes a folder that
+`AutoModelForImageTextToText` and `AutoProcessor` load, without torchvision and without a network.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 from harness.errors import ConfigError, near
 
 SIDE, PATCH, IMAGE_TOKENS = 64, 8, 16
-"""The picture's side and a patch's, px; pixel shuffle halves the 8 x 8 patches to 4 x 4 tokens."""
+"""The side of the picture and of a patch in px; pixel shuffle turns the 8 x 8 patches into 4 x 4 tokens."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,19 @@ CHAT_TEMPLATE = (
 """`<image>`, the text, and `Answer:`."""
 
 BOILERPLATE = "Answer with the letter."
-"""Said in every prompt for the sake of larger models; the tiny tokenizer leaves it out."""
+"""Part of every prompt, for larger models; the tiny tokenizer removes it."""
 
 _SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "<end>"}
 _IMAGE = {"image_token": "<image>"}
 _LETTER_A = "\N{CIRCLED LATIN SMALL LETTER A}"
-"""The option letter A, apart from the article; the other letters are words of their own anyway."""
+"""The option letter A, as distinct from the article; the other letters are separate words anyway."""
 
 
 # ----------------------------------------------------------------------------------------- tokenizer
 
 
 def vocabulary(words: Iterable[str]) -> dict[str, int]:
-    """Token ids: the special tokens, letters, signs, the given words, common words, and pieces of words."""
+    """Token ids: the special tokens, letters, punctuation, the given words, common words, and pieces of words."""
     signs = [".", "?", _LETTER_A]
     pieces = [f"##{c}" for c in string.ascii_lowercase + string.digits]
     pieces += [f"##{end}" for end in ("s", "es", "ed", "ing", "er", "est", "ly", "le", "th")]
@@ -78,8 +78,8 @@ def vocabulary(words: Iterable[str]) -> dict[str, int]:
 def tokenizer(words: Iterable[str]) -> Any:
     """A word-level tokenizer with a fallback to pieces and characters, as `PreTrainedTokenizerFast`.
 
-    Lower case but for the option letter `A`, which stays apart from the article: `A.` at a line's start, or
-    `A` alone. Commas, colons and quotes are dropped; ends of sentences and lines are one and the same sign.
+    Lower case except for the option letter `A`, which is distinct from the article: `A.` at a line's start, or
+    `A` alone. Commas, colons and quotes are dropped; ends of sentences and of lines are the same token.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -90,9 +90,9 @@ def tokenizer(words: Iterable[str]) -> Any:
             normalizers.Replace(BOILERPLATE, ""),
             # "A" as an option: at the start of a line before a full stop, or the whole text.
             normalizers.Replace(Regex(r"(?:^|(?<=\n))A(?=\.\s)|^\s?A$"), f" {_LETTER_A} "),
-            # The stop after any option letter says nothing.
+            # The full stop after any option letter carries no information.
             normalizers.Replace(Regex(rf"(?:(?<=^[B-Z])|(?<=\n[B-Z])|(?<={_LETTER_A} ))\.(?=\s)"), ""),
-            # One sign for the end of a sentence or line: there the model answers for what stands before it.
+            # One token for the end of a sentence or line: at this token the model answers about the preceding text.
             normalizers.Replace(Regex(r"\s*[.?!]*\s*\n\s*|[.?!]+"), " ? "),
             normalizers.Replace(Regex(r"'s\b"), ""),
             normalizers.Lowercase(),
@@ -118,7 +118,7 @@ def tokenizer(words: Iterable[str]) -> Any:
 def processor(words: Iterable[str]) -> Any:
     """The processor of the ladder: images to 64 px and -1..1, 16 image tokens each, Pillow only.
 
-    LLaVA's class, as InternVL's own asks for a video processor, and so for torchvision.
+    LLaVA's class, because InternVL's own needs a video processor, and so torchvision.
     """
     from transformers import LlavaProcessor
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
@@ -186,7 +186,7 @@ def model(rung: str, text: Any, seed: int) -> Any:
 
 @torch.no_grad()
 def _initialise(built: nn.Module, seed: int) -> None:
-    """Own starting values: the classes' 0.02 is meant for widths in the thousands."""
+    """Our own initial weights: the classes' 0.02 is meant for widths in the thousands."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in built.named_parameters():
         if parameter.ndim < 2 or "lambda" in name:
@@ -196,8 +196,8 @@ def _initialise(built: nn.Module, seed: int) -> None:
         else:
             std = parameter[0].numel() ** -0.5
         parameter.normal_(0.0, std, generator=generator)
-    # Half of the heads start out attending to tokens like themselves: a word looks at the image tokens that
-    # are aligned with it. Without this, a model needs far longer to find the match by itself.
+    # Half of the heads start by attending to tokens similar to themselves: a word attends to the image tokens
+    # that are aligned with it. Without this, a model needs much longer to learn the match.
     for layer in built.model.language_model.layers:  # type: ignore[union-attr]
         query, key = layer.self_attn.q_proj, layer.self_attn.k_proj
         half = len(key.weight) // 2
@@ -211,7 +211,7 @@ def build(rung: str, words: Sequence[str], seed: int) -> tuple[Any, Any]:
 
 
 def save(built: Any, ready: Any, folder: Path) -> None:
-    """Writes model (float16) and processor in `save_pretrained`'s layout; a half-written folder never shows."""
+    """Write model (float16) and processor in `save_pretrained`'s layout; a partly written folder is never visible."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         half = {name: tensor.half().contiguous() for name, tensor in built.state_dict().items()}

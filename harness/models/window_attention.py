@@ -1,8 +1,8 @@
-"""Qwen's vision towers attend within windows, or within each picture: those of one length together.
+"""Attention of Qwen's vision towers within windows or within each picture, batched by window length.
 
-transformers calls attention for each window by itself unless flash-attn is installed: 16 pictures of 448 px in
-Qwen2.5-VL are 256 calls in each of 28 layers, and as many kernels. Here windows of one length are a batch of one call
-(torch's `scaled_dot_product_attention`): the same sums.
+Without flash-attn, transformers calls attention separately for each window: 16 pictures of 448 px in
+Qwen2.5-VL are 256 calls in each of 28 layers, and as many kernels. Here windows of the same length are one batch
+of one call (torch's `scaled_dot_product_attention`): the same sums.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention as attention
 
 NAME = "flash_of_one_length"
-"""transformers hands over all windows at once where the name of an implementation has "flash" in it."""
+"""transformers passes all windows at once if the name of an implementation contains "flash"."""
 
 
 def together(vlm: nn.Module) -> None:
-    """Let the model's vision tower, if it is one of these and would use torch's attention, take windows together."""
+    """Make the model's vision tower batch its windows, if it is one of these and would use torch's attention."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, attend)
@@ -37,7 +37,7 @@ def attend(
 ) -> tuple[Tensor, None]:  # fmt: skip
     """Attention (1, T, H, d) of queries, keys and values (1, H, T, d) within windows that end at `cu_seq_lens_q`.
 
-    None: all are one window.
+    None: there is only one window.
     """
     lengths = (query.shape[2],) if cu_seq_lens_q is None else tuple((cu_seq_lens_q[1:] - cu_seq_lens_q[:-1]).tolist())
     given = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # (T, H, d)
@@ -50,15 +50,15 @@ def attend(
 
 
 def _windowed(parts: list[Tensor], count: int, scaling: float, dropout: float) -> Tensor:
-    """Attention (T, H, d) within `count` windows of one length."""
+    """Attention (T, H, d) within `count` windows of the same length."""
     query, key, value = (part.unflatten(0, (count, -1)).transpose(1, 2) for part in parts)  # (count, H, length, d)
     return attention(query, key, value, dropout_p=dropout, scale=scaling).transpose(1, 2).flatten(0, 1)
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what a frozen model's pass made is used in a learner's, too
+@torch.inference_mode(False)  # a learner's pass reuses what a frozen model's pass cached
 def _by_length(lengths: tuple[int, ...], device: torch.device) -> list[tuple[Tensor, int]]:
-    """For each length that occurs, the places of its windows, and how many they are."""
+    """For each window length, the positions of its windows and their number."""
     starts = torch.tensor((0, *lengths)).cumsum(0)[:-1]
     of = torch.tensor(lengths)
     return [

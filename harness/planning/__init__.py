@@ -1,1 +1,1 @@
-"""From a configuration to a checked and priced plan."""
+"""From a configuration to a checked plan with estimated costs."""

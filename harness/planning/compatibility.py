@@ -1,4 +1,4 @@
-"""What the models of a stage are compared over: the options, or the whole vocabulary where they share one."""
+"""What the models of a stage are compared over: the options, or the whole vocabulary if they share one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def mix(plan: Plan, planned: PlannedStage, encoders: Mapping[str, Encoder]) -> Mix | None:
-    """What the stage's models are compared over, and how they are related; None where there is only one rung."""
-    from harness.models.loading import load_config  # with torch, which plans and texts do without
+    """What the stage's models are compared over, and how they are related; None if there is only one rung."""
+    from harness.models.loading import load_config  # imports torch, which most plans don't need
 
     stage = planned.stage
     rungs = list(dict.fromkeys(rung_of(plan.stages, stage, role) for role in stage.roles))
@@ -37,7 +37,7 @@ def mix(plan: Plan, planned: PlannedStage, encoders: Mapping[str, Encoder]) -> M
 
 
 def check_vocabularies(method: Method, planned: list[PlannedStage], stage: Stage, rungs: dict[str, RungConfig]) -> None:
-    """Over the vocabulary models can only be compared where equal tokens have equal numbers."""
+    """Check that models compared over the vocabulary give equal tokens equal ids."""
     from harness.models import loading, vocabulary
 
     used = dict.fromkeys(rung_of(planned, stage, role) for role in stage.roles)

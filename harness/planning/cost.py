@@ -1,4 +1,4 @@
-"""What a plan will do and cost, estimated without training; the models' processors are loaded for it."""
+"""What a plan will do and cost, estimated without training. This loads the models' processors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from harness.planning.stages import rung_of
 def of(plan: Plan) -> dict[str, Any]:
     """What the plan will do and cost, estimated from the first examples without training.
 
-    FLOPs: 2 a parameter and token forward, twice that backward (once, where adapters learn). Memory: see
-    `harness.planning.memory`; `memory_bytes` is without activations, `peak_bytes` with them. Where questions of an
-    image share it the FLOPs are those of models that can, and the memory is that of each question by itself.
+    FLOPs: 2 per parameter and token forward, twice that backward (once, if adapters learn). Memory: see
+    `harness.planning.memory`; `memory_bytes` excludes activations, `peak_bytes` includes them. If questions about an
+    image share it, the FLOPs are those of models that support sharing, and the memory is that of separate questions.
     """
     by_rung = load_encoders({name: plan.rungs[name] for name in plan.infos})
     share = bool(plan.stages) and plan.config.train.shares and not plan.config.train.gradient_checkpointing
@@ -79,7 +79,7 @@ def of(plan: Plan) -> dict[str, Any]:
 
 
 def _first_step(plan: Plan) -> list[Example]:
-    """What one worker's first forward pass is shown, before any method changes it."""
+    """The examples of one worker's first forward pass, before any method changes them."""
     train, workers = plan.config.train, max(plan.config.cluster.workers, 1)
     mine = order.share_of(plan.batch_at(0, train.batch_size), 0, workers, train.questions_per_image)
     return [example for _, example in mine[: train.micro_batch_size or len(mine)]]

@@ -1,8 +1,8 @@
-"""How much memory a run needs, and how much there is.
+"""How much memory a run needs, and how much is available.
 
-Weights, gradients and optimizer states are counted; what a forward pass keeps for the backward pass is estimated from
-the shapes in a model's configuration, for layers as nearly all of today's models have them: attention without a matrix
-of tokens by tokens, a gated MLP in the language model and a plain one in the vision tower.
+Weights, gradients and optimizer states are counted. What a forward pass stores for the backward pass is estimated
+from the shapes in a model's configuration, for the layers of nearly all of today's models: attention without a
+tokens-by-tokens matrix, a gated MLP in the language model and a plain one in the vision tower.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     import torch
 
 FROZEN, LEARNING = 4, 16
-"""Bytes a weight: float32; and where it learns its gradient and AdamW's two moments."""
+"""Bytes per weight: float32; if it learns, also its gradient and AdamW's two moments."""
 BEST = 4
-"""Bytes a weight that learns of the best copy so far, which is in the machine's memory, not a GPU's."""
+"""Bytes per learning weight of the best copy so far, which is in the machine's memory, not a GPU's."""
 BYTES: dict[Storage, float] = {"fp32": FROZEN, "bf16": 2, "nf4": 0.5 + 1 / 64}
-"""Bytes a weight that doesn't learn; in four bits with a byte of scale for each 64."""
+"""Bytes per weight that doesn't learn; four bits need an additional byte of scale per 64 weights."""
 
 # ------------------------------------------------------------------------------------------- weights
 
@@ -51,7 +51,7 @@ def of_role(plan: Plan, planned: PlannedStage, role: str) -> int:
 
 
 def stored(plan: Plan, rung: str, kept: Storage) -> int:
-    """Bytes of a rung's own weights where they don't learn."""
+    """Bytes of a rung's own weights if they don't learn."""
     weights = plan.infos[rung].parameters
     if kept != "nf4":
         return int(weights * BYTES[kept])
@@ -60,7 +60,7 @@ def stored(plan: Plan, rung: str, kept: Storage) -> int:
 
 
 def learns(plan: Plan, rung: str) -> set[bool]:
-    """Whether the rung learns, in each of its roles."""
+    """Whether the rung learns, for each of its roles."""
     return {
         role.trainable
         for planned in plan.stages
@@ -70,26 +70,26 @@ def learns(plan: Plan, rung: str) -> set[bool]:
 
 
 def storage(plan: Plan, rung: str) -> Storage:
-    """How the rung's own weights are kept in that of its roles that keeps them most exactly."""
+    """How the rung's own weights are stored in the role that stores them most precisely."""
     kept = {plan.config.train.storage_of(rung, flag) for flag in learns(plan, rung)}
     return next((one for one in get_args(Storage) if one in kept), "fp32")
 
 
 def most_held(plan: Plan) -> int:
-    """The same of the stage that needs most; of the student alone where nothing is trained."""
+    """`held` of the stage that needs most; of the student alone if nothing is trained."""
     return max((held(plan, planned) for planned in plan.stages), default=plan.student_parameters * FROZEN)
 
 
 @dataclass(frozen=True)
 class Layers:
-    """Of a model, without its weights."""
+    """Sizes of a model, without its weights."""
 
     linear: list[tuple[str, int, int]]
-    """Of each linear layer but the output's the last part of its name, inputs and outputs."""
+    """For each linear layer except the output layer: the last part of its name, its inputs and outputs."""
     largest: int
     """Weights of the largest layer."""
     narrowed: int
-    """Weights that four bits can keep."""
+    """Weights that can be stored in four bits."""
 
 
 @lru_cache(maxsize=64)
@@ -125,17 +125,17 @@ def adapter_weights(rung: RungConfig, lora: LoraSettings) -> int:
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a model, as its configuration says: layers, and numbers a token."""
+    """Sizes of a model from its configuration: number of layers, and numbers per token."""
 
     layers: int
     kept: int
-    """What a layer keeps of a token for the backward pass."""
+    """What a layer stores per token for the backward pass."""
     through: int
-    """What goes into a layer."""
+    """The input of a layer."""
 
 
 def shapes(config: Any) -> tuple[Shape, Shape]:
-    """The language model's and the vision tower's."""
+    """The shapes of the language model and of the vision tower."""
     text, vision = config.get_text_config(), getattr(config, "vision_config", None)
     wide, inner = text.hidden_size, text.intermediate_size
     heads = text.num_attention_heads
@@ -152,10 +152,10 @@ def shapes(config: Any) -> tuple[Shape, Shape]:
 def activations(
     config: Any, tokens: float, patches: float, examples: int, learns: bool, checkpointing: bool, width: int = 4
 ) -> int:
-    """Bytes that a forward pass of `examples` keeps, `tokens` and `patches` each.
+    """Bytes that a forward pass of `examples` stores, with `tokens` and `patches` each.
 
-    A frozen model keeps no more than one layer's. With checkpointing only what goes into each layer is kept, and one
-    layer's whole, which is computed anew. `width`: bytes a number.
+    A frozen model stores no more than one layer's. With checkpointing only the input of each layer is stored, and
+    all of one layer, which is computed again. `width`: bytes per number.
     """
     numbers = 0.0
     for shape, count in zip(shapes(config), (tokens, patches), strict=True):
@@ -168,10 +168,10 @@ def activations(
 
 
 def peak(plan: Plan, planned: PlannedStage, tokens: Mapping[str, tuple[float, float]]) -> int:
-    """Bytes that a stage needs on each worker at its highest, the libraries' own left out.
+    """Bytes that a stage needs on each worker at its peak, excluding the libraries' own.
 
-    `tokens`: by rung the tokens and patches of an example. The learners' activations are there together until the
-    backward pass, in which gradients take their place; a frozen model's are gone before the next one's. In bf16
+    `tokens`: the tokens and patches of an example, by rung. The learners' activations are all in memory until the
+    backward pass, in which gradients take their place; a frozen model's are freed before the next one's. In bf16
     activations take half, and float32 weights that are multiplied have a copy in bfloat16.
     """
     from harness.models.loading import load_config
@@ -198,7 +198,7 @@ def peak(plan: Plan, planned: PlannedStage, tokens: Mapping[str, tuple[float, fl
 def handed_on(plan: Plan, planned: PlannedStage) -> int:
     """Bytes in the machine's memory at a stage's end.
 
-    Frozen weights as they were; a learner's, what it leaves, and the next model's.
+    Frozen weights as they were; of a learner its final weights, and those of the next model.
     """
     return sum(
         plan.infos[rung_of(plan.stages, planned.stage, name)].parameters * FROZEN * (3 if role.trainable else 1)
@@ -207,7 +207,7 @@ def handed_on(plan: Plan, planned: PlannedStage) -> int:
 
 
 def too_large(plan: Plan, needed: int) -> list[str]:
-    """A warning where `needed` bytes a worker are more than this machine has, with what to change; else none."""
+    """A warning if `needed` bytes per worker are more than this machine has, with what to change; else none."""
     import torch
 
     gpu = plan.config.cluster.gpus_per_worker > 0 and torch.cuda.is_available()
@@ -222,7 +222,7 @@ def too_large(plan: Plan, needed: int) -> list[str]:
 
 
 def suggestions(plan: Plan) -> list[str]:
-    """What makes a run need less memory, of what it doesn't do yet."""
+    """Settings that would reduce the memory of a run and aren't used yet."""
     train, found = plan.config.train, []
     if train.micro_batch_size == 0 or train.micro_batch_size > 1:
         found.append("train.micro_batch_size = 1 (or a few), the same numbers in more passes")
@@ -235,19 +235,19 @@ def suggestions(plan: Plan) -> list[str]:
     ):
         found.append("train.frozen_weights = 'nf4' (or 'bf16'), frozen models in a seventh (half) of their memory")
     if plan.config.cluster.shard_above is None and train.lora is None:
-        found.append("cluster.shard_above, models cut over the workers")
+        found.append("cluster.shard_above, models sharded over the workers")
     return [*found, "smaller rungs"]
 
 
 def exhausted(error: RuntimeError) -> bool:
-    """Whether an error says that memory ran out: torch has a class for a GPU's alone."""
+    """Whether an error means that memory ran out. torch has an error class only for a GPU's memory."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def free(device: torch.device) -> int:
-    """Bytes that can still be had on the device."""
+    """Free bytes on the device."""
     if device.type == "cuda":
         import torch
 

@@ -1,4 +1,4 @@
-"""From a `RunConfig` to a `Plan`: everything that can be checked, priced or named before training."""
+"""From a `RunConfig` to a `Plan`: everything that can be checked, estimated or named before training."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ LEARNT_FROM: tuple[Split, ...] = ("train", "validation")
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked run: nothing in it can be refused later but what only training can show."""
+    """A checked run. Only errors that need training to be found can still occur later."""
 
     config: RunConfig
     method: Method
     benchmark: Benchmark
     dataset: data.Dataset
     training: data.Dataset
-    """What the run learns from: the benchmark's own data, or the splits of `config.train_on`."""
+    """The data that the run learns from: the benchmark's own, or the splits of `config.train_on`."""
     ladder: str
     rungs: dict[str, RungConfig]
     infos: dict[str, ladders.ModelInfo]
     stages: list[PlannedStage]
     published: data.Dataset
-    """The benchmark's own examples: `dataset` is these, or (in a control) these without their images."""
+    """The benchmark's own examples. `dataset` is the same or, in a control, the same without their images."""
     learned: data.Dataset
-    """What `training` is, with its own images."""
+    """The same for `training`: with its own images."""
     sources: dict[str, str]
     """The digests of the method's and the benchmarks' sources, as `method NAME` and `benchmark NAME`."""
     plugins: dict[str, str]
-    """Those of a third party among `sources`."""
+    """The `sources` that belong to third parties."""
 
     @property
     def code(self) -> dict[str, Any]:
-        """What of the code is part of the identity: its version, and plugins, which change between two runs."""
+        """The part of the identity that describes code: its version, and digests of plugins, which may change."""
         return {"training": TRAINING, "plugins": self.plugins}
 
     @cached_property
@@ -60,7 +60,7 @@ class Plan:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What makes this run this run: where and how it is executed is left out."""
+        """What identifies this run; where and how it is executed is left out."""
         return {
             **self.code,
             "method": self.config.method,
@@ -87,7 +87,7 @@ class Plan:
 
     @cached_property
     def run_id(self) -> str:
-        """A name that a person can read, and the hash of the identity."""
+        """A readable name followed by the hash of the identity."""
         return run_name(self.identity)
 
     @property
@@ -95,33 +95,33 @@ class Plan:
         return self.infos[self.config.student].parameters
 
     def batch_at(self, position: int, size: int) -> list[tuple[int, Example]]:
-        """So many training examples from a position on, each with its position; see `harness.data.dataset.batch_at`."""
+        """`size` training examples from a position on, each with its position; see `harness.data.dataset.batch_at`."""
         train, learned, c = self.training.splits["train"], self.learned.splits["train"], self.config
         return order.batch_at(train, c.seed, position, size, c.train.questions_per_image, learned)
 
     @cached_property
     def warnings(self) -> list[str]:
-        """What is allowed, but seldom meant."""
+        """Warnings about settings that are allowed but rarely intended."""
         student = self.method.student
         found = [
-            f"rung {name!r} is the hub's {rung.model!r} without a revision, which may change; pin it with revision = "
-            "'COMMIT' in the ladder's file"
+            f"rung {name!r} is the hub model {rung.model!r} without a revision, so it may change; pin it with "
+            "revision = 'COMMIT' in the ladder's file"
             for name in self.infos
             if (rung := self.rungs[name]).revision is None and not Path(rung.model).is_dir()
         ]
         train = self.config.train
         if self.stages and train.shares and train.gradient_checkpointing:
             found.append(
-                "train.gradient_checkpointing leaves no cache behind the beginning that questions of an image share: "
-                "each passes by itself in learners, though train.questions_per_image is "
+                "train.gradient_checkpointing leaves no cache of the prompt beginning that questions about an image "
+                "share: each is passed separately in learners, though train.questions_per_image is "
                 f"{train.questions_per_image}; turn it off: sharing saves memory too"
             )
         seen = self.learned.splits.get("train", [])
         if self.stages and train.questions_per_image > 1 and len(order.by_image(seen)) == len(seen):
             found.append(
                 f"train.questions_per_image is {train.questions_per_image}, but no image of "
-                f"{self.training.benchmark.name!r} has two questions to train on: nothing is shared, and the order is "
-                "another than with 1"
+                f"{self.training.benchmark.name!r} has two questions to train on: nothing is shared, and the order "
+                "differs from that with 1"
             )
         for planned in self.stages:
             stage = planned.stage
@@ -130,7 +130,7 @@ class Plan:
             sizes = {name: self.infos[rung_of(self.stages, stage, name)].parameters for name in stage.roles}
             found += [
                 f"stage {stage.name!r}: {name} has {size:,} parameters, fewer than the {sizes[student]:,} of the "
-                f"{student} that it stands beside; a ladder goes from the largest rung to the smallest"
+                f"{student} beside it; a ladder goes from the largest rung to the smallest"
                 for name, size in sizes.items()
                 if size < sizes[student]
             ]
@@ -138,14 +138,14 @@ class Plan:
 
 
 def run_name(identity: Mapping[str, Any]) -> str:
-    """The run id that belongs to a plan's identity."""
+    """The run id of a plan's identity."""
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     control = f"control-{identity['control']}-" if identity.get("control") else ""
     return control + "{method}-{student}-{benchmark}-s{seed}-".format_map(identity) + digest[:10]
 
 
 def make(config: RunConfig) -> Plan:
-    """Check the configuration as a whole. Raises `ConfigError`, `DataError` or `ModelError`."""
+    """Check the whole configuration. Raises `ConfigError`, `DataError` or `ModelError`."""
     for plugin in config.plugins:
         registry.load_plugin(plugin)
     name, settings = registry.resolve_preset(config.method, config.settings)
@@ -200,7 +200,7 @@ def make(config: RunConfig) -> Plan:
 
 
 def for_stage(plan: Plan, stage: Stage) -> Plan:
-    """The plan as training in this stage sees it: settings that it doesn't depend on have their defaults."""
+    """The plan for training this stage: settings that the stage doesn't depend on have their defaults."""
     listed = plan.method.stage_settings(stage.name)
     if listed is None:
         return plan
@@ -222,7 +222,7 @@ def _training(config: RunConfig, method: Method, dataset: data.Dataset) -> data.
             raise ConfigError(
                 f"benchmark {config.train_on or config.benchmark!r} has no {split} split: method {method.name!r} "
                 "learns, so name a benchmark to learn from with --set train_on=NAME (and, for published files, --set "
-                "train_on_data_dir=FOLDER), or take a method that doesn't, like zero_shot"
+                "train_on_data_dir=FOLDER), or use a method that doesn't learn, like zero_shot"
             )
     if config.train_on is None:
         return dataset
@@ -230,24 +230,24 @@ def _training(config: RunConfig, method: Method, dataset: data.Dataset) -> data.
 
 
 def _shown(dataset: data.Dataset, config: RunConfig) -> data.Dataset:
-    """The data as the run sees them: a control's without the images that belong to the questions."""
+    """The data as the run sees them: without the images that belong to the questions if it is a control."""
     return image_controls.blinded(dataset, config.control, config.seed) if config.control else dataset
 
 
 def _check_offloaded(stage: Stage, config: RunConfig) -> None:
-    """Four bits are made on the device: nothing is gained where they are brought there anew each time."""
+    """Refuse offloading with nf4: weights are quantized on the device, so moving them there each time saves nothing."""
     frozen = [name for name, role in stage.roles.items() if not role.trainable]
     if frozen and config.cluster.offload_frozen and config.train.frozen_weights == "nf4":
         raise ConfigError(
             "cluster.offload_frozen with train.frozen_weights = 'nf4': expected one of the two; frozen models in four "
-            "bits stay on the device, or take frozen_weights = 'bf16'"
+            "bits stay on the device, or set frozen_weights = 'bf16'"
         )
 
 
 def _check_cut(
     stage: Stage, planned: list[PlannedStage], config: RunConfig, infos: Mapping[str, ladders.ModelInfo]
 ) -> None:
-    """Adapters don't go with weights that are cut over the workers."""
+    """Refuse adapters for models whose weights are sharded over the workers."""
     limit = config.cluster.shard_above
     if limit is None or config.cluster.workers < 2:
         return
@@ -255,13 +255,13 @@ def _check_cut(
         rung = rung_of(planned, stage, name)
         if role.trainable and config.train.lora_of(rung) and infos[rung].parameters > limit:
             raise ConfigError(
-                f"train.lora for rung {rung!r}, which is cut over the workers (cluster.shard_above = {limit}): "
-                "expected one of the two; raise shard_above, or give adapters to other rungs alone (lora_by_rung)"
+                f"train.lora for rung {rung!r}, which is sharded over the workers (cluster.shard_above = {limit}): "
+                "expected one of the two; raise shard_above, or give adapters only to other rungs (lora_by_rung)"
             )
 
 
 def classes_of(method: type[Method], *benchmarks: type[Benchmark]) -> dict[str, type]:
-    """The classes whose sources make a run's numbers, by `method NAME` and `benchmark NAME`."""
+    """The classes whose code determines a run's numbers, with keys `method NAME` and `benchmark NAME`."""
     return {f"method {method.name}": method} | {f"benchmark {cls.name}": cls for cls in benchmarks}
 
 

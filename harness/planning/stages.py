@@ -1,4 +1,4 @@
-"""A method's stages, with their lengths and places in the training order, checked."""
+"""A method's stages, with their lengths and positions in the training order, checked."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[Pla
         known = [field.name for field in fields(method)]
         for name in method.stage_settings(stage.name) or ():
             if name not in known:
-                raise ConfigError(f"{where}: stage_settings() names {name!r}, no setting: {near(name, known)}")
+                raise ConfigError(f"{where}: stage_settings() names {name!r} (not a setting): {near(name, known)}")
         for name, role in stage.roles.items():
             _check_weights(f"{where}, role {name!r}", role.weights, rungs, earlier)
         learns = method.student in stage.roles and stage.roles[method.student].trainable

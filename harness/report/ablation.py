@@ -1,4 +1,4 @@
-"""How an ablation is shown: a table for the terminal, Markdown, and the page of docs/."""
+"""The text of an ablation: a table for the terminal, Markdown, and the page of docs/."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from harness.stats.bootstrap import RESAMPLES
 from harness.store import Store
 
 SURE = 0.05
-"""Holm's p below which a difference is called one."""
+"""The largest Holm-corrected p of a significant difference."""
 
 READING = f"""\
-Differences are to the full method, in percentage points, paired by seed and example. Intervals (95 %) and p
-(two-sided) come from {RESAMPLES:,} bootstrap resamples over images, and from the spread between seeds with Student's t;
+Differences are from the full method, in percentage points, paired by seed and example. Intervals (95 %) and p
+(two-sided) come from {RESAMPLES:,} bootstrap resamples over images, and from the variance between seeds with Student's
+t;
 "p (Holm)" corrects p for the number of lines of the table. Cost is a run's training, teachers included, and the
-forwards that one answer takes; in brackets the change."""
+number of forward passes per answer; in brackets the change."""
 
 
 def to_text(ablation: Ablation) -> str:
-    """A table a benchmark, for a terminal."""
+    """One table per benchmark, for a terminal."""
     out = io.StringIO()
     console = Console(file=out, width=150, color_system=None, highlight=False, markup=False, emoji=False)
     for benchmark, results in ablation.tables.items():
@@ -44,7 +45,7 @@ def to_text(ablation: Ablation) -> str:
 
 
 def to_markdown(ablation: Ablation) -> str:
-    """A table a benchmark, and in words what the corrected p values tell."""
+    """One table per benchmark, and a summary of the significant differences."""
     parts = [READING]
     for benchmark, results in ablation.tables.items():
         parts += [f"## {benchmark}", _table(results), *_words(ablation.method, results)]
@@ -54,7 +55,7 @@ def to_markdown(ablation: Ablation) -> str:
 
 
 def page(ablation: Ablation, store: Store) -> str:
-    """The page of docs/, all from stored records."""
+    """The page of docs/, generated from stored records only."""
     cls = registry.methods()[ablation.method].load()
     head = [
         f"# Ablation of {ablation.method}",
@@ -80,7 +81,7 @@ def _origin(ablation: Ablation, store: Store) -> str:
     )
     where = Path(store.url).name
     lines = [
-        f"Records: store `{where}`, {len(records)} of {len(set(ids))} runs finished, {hours:.1f} hours of computing"
+        f"Records: store `{where}`, {len(records)} of {len(set(ids))} runs finished, {hours:.1f} hours of compute"
         + (f", {days[0]} to {days[-1]}" if days else ""),
         f"Seeds: {', '.join(map(str, sorted({r.seed for r in records})))}",
         f"Training: {'; '.join(trainings)}",
@@ -94,7 +95,7 @@ def _origin(ablation: Ablation, store: Store) -> str:
 
 
 def _shown(results: Sequence[AblationResult]) -> list[str]:
-    """The figures that the table has, the first with interval and p."""
+    """The figures of the table; the first one has an interval and p."""
     return list(dict.fromkeys(name for result in results for name in result.figures))
 
 

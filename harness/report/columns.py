@@ -1,4 +1,4 @@
-"""The columns of a ranking, told once: the printed tables and the dashboard's leaderboard take theirs from here."""
+"""The columns of a ranking, defined once for the printed tables and the dashboard's leaderboard."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.report.format import count, difference, more, percent, plain, short
 from harness.stats.metrics import LOWER_IS_BETTER
 
 FRONT = "†"
-"""Marks what is on the Pareto front of the score against a cost."""
+"""Marks rows on the Pareto front of the score against a cost."""
 
 T = TypeVar("T")
 
@@ -29,34 +29,34 @@ def never(rows: Sequence[Any]) -> bool:
 
 @dataclass(frozen=True)
 class ColumnSpec(Generic[T]):
-    """A column: its name (also in the dashboard's URL), its head, what stands in a row's cell."""
+    """A column: its name (also in the dashboard's URL), its head, and the text of a row's cell."""
 
     name: str
     head: str
     text: Callable[[T], str]
     key: Callable[[T], Any]
-    """What rows are sorted by in this column; rows where it is None come last."""
+    """The sort key of a row in this column; rows with None come last."""
     help: str = ""
     """One line about the column: the tooltip of its head."""
     align: Literal["left", "right"] = "right"
     shown: Callable[[Sequence[T]], bool] = never
-    """Whether a ranking of these rows has the column where nobody chose columns."""
+    """Whether a ranking of these rows has the column by default."""
     interval: Callable[[T], Interval | Delta | None] | None = None
-    """The figure with its interval, for who draws it."""
+    """The figure with its interval, for plots."""
     field: str = ""
-    """The field of the row that the column shows, where it is a cost."""
+    """The field of the row that the column shows, if it is a cost."""
 
 
 # ------------------------------------------------------------------------------------- columns of a ranking
 
 
 def has_own_unit(metric: str) -> bool:
-    """Whether a figure is a protocol's, in the unit of its original: the others are fractions."""
+    """Whether a figure is a protocol's, in its original unit; the others are fractions."""
     return ":" in metric
 
 
 def unit(metric: str) -> str:
-    """The unit that a metric is shown in; empty for a protocol's own."""
+    """The unit in which a metric is shown; empty for a protocol's own."""
     return "" if has_own_unit(metric) else "%"
 
 
@@ -67,21 +67,21 @@ def with_unit(metric: str) -> str:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a metric, also a protocol's, is an error."""
+    """Whether lower values of a metric (also a protocol's) are better."""
     return metric.rpartition(":")[2] in LOWER_IS_BETTER
 
 
 def ranking_columns(rows: Sequence[Row], every_interval: bool = False) -> list[ColumnSpec[Row]]:
-    """All columns that the ranking of one table can have, in order; each says by `shown` whether it has them.
+    """All possible columns of one table's ranking, in order; `shown` says whether the table has them by default.
 
-    Without `every_interval` only the sorting metric shows its interval where the table has more than two figures.
+    Without `every_interval`, a table with more than two figures shows only the sorting metric's interval.
     """
     metric = rows[0].metric
     others = [name for name in SHOWN if name != metric]
     few = every_interval or (len(others) == 1 and not any(row.delta for row in rows))
     return [
         *IDENTITY[:1],
-        ColumnSpec("ranks", "ranks", _ranks, lambda row: row.rank_low, "Range of ranks that the data allow",
+        ColumnSpec("ranks", "ranks", _ranks, lambda row: row.rank_low, "Range of ranks compatible with the data",
                    shown=_any_ranks),
         ColumnSpec("tier", "tier", _tier, lambda row: row.tier or None,
                    "Rows that share a tier are not significantly different", shown=_any_ranks),
@@ -90,7 +90,7 @@ def ranking_columns(rows: Sequence[Row], every_interval: bool = False) -> list[C
         ColumnSpec(
             "difference", "difference (points)", lambda row: difference(row.delta, row.baseline),
             lambda row: row.delta.value if row.delta else None,
-            "To the baseline, paired by seed and example, with its 95 % interval; * where p is below 0.05",
+            "From the baseline, paired by seed and example, with its 95 % interval; * where p is below 0.05",
             shown=lambda rows: any(row.delta for row in rows), interval=lambda row: row.delta,
         ),
         *(_figure(name, name, bounds=few) for name in others),
@@ -99,7 +99,7 @@ def ranking_columns(rows: Sequence[Row], every_interval: bool = False) -> list[C
         _of_run("budget", "budget", "budget", _whole, "Examples that the student learned from", _unequal_budgets),
         *COSTS,
         ColumnSpec("ladder", "ladder", lambda row: row.ladder, lambda row: row.ladder,
-                   "The family of sizes that the student is of", "left"),
+                   "The ladder that the student belongs to", "left"),
     ]  # fmt: skip
 
 
@@ -110,12 +110,12 @@ def by_name(columns: Iterable[ColumnSpec[T]], *names: str) -> list[ColumnSpec[T]
 
 
 def with_front(column: ColumnSpec[Row]) -> ColumnSpec[Row]:
-    """A cost, marked where the row is on the Pareto front of the score against it."""
+    """A cost, marked if the row is on the Pareto front of the score against it."""
     return replace(column, text=lambda row: column.text(row) + (FRONT if column.field in row.pareto else ""))
 
 
 def unequal_forwards(rows: Iterable[Row]) -> bool:
-    """Whether an answer costs some of the runs more forwards than others."""
+    """Whether runs differ in the number of forward passes per answer."""
     return len({short(row.forwards_per_answer) for row in rows if row.kind == "run" and row.forwards_per_answer}) > 1
 
 
@@ -143,7 +143,7 @@ def _of_run(
     help_: str,
     shown: Callable[[Sequence[Row]], bool] = never,
 ) -> ColumnSpec[Row]:
-    """A field of the row: controls have none."""
+    """A field of the row, empty for controls."""
     return ColumnSpec(
         name,
         head,
@@ -185,10 +185,10 @@ IDENTITY: list[ColumnSpec[Row]] = [
     ColumnSpec("rank", "#", lambda row: str(row.rank or ""), lambda row: row.rank, "Rank by the score", shown=always),
     ColumnSpec("method", "method", lambda row: row.label, lambda row: row.label, "With the settings that its user set",
                "left", always),
-    ColumnSpec("student", "student", lambda row: row.student, lambda row: row.student, "The size that was trained",
+    ColumnSpec("student", "student", lambda row: row.student, lambda row: row.student, "The rung that was trained",
                "left", always),
 ]  # fmt: skip
-"""What every table of rows begins with."""
+"""The first columns of every table of rows."""
 
 COSTS: list[ColumnSpec[Row]] = [
     _of_run("TFLOPs", "TFLOPs", "train_tflops", short, "Training TFLOPs of a run, teachers included", always),
@@ -207,7 +207,7 @@ TRADE_OFFS = by_name(COSTS, "parameters", "TFLOPs", "train time", "ms", "forward
 """The costs that a score is plotted against."""
 
 
-# ---------------------------------------------------------------------------- columns that are there when asked for
+# ---------------------------------------------------------------------------- optional columns
 
 
 def _distilled(name: str, of: Callable[[Distilled], Interval | None], help_: str, bounds: bool) -> ColumnSpec[Row]:
@@ -226,13 +226,13 @@ def _distilled(name: str, of: Callable[[Distilled], Interval | None], help_: str
 
 DISTILLATION: list[ColumnSpec[Row]] = [
     ColumnSpec("teacher", "teacher", lambda row: row.distil.teacher if row.distil else "",
-               lambda row: row.distil.teacher if row.distil else None, "The row that is taken for the teacher", "left"),
-    _distilled("gap closed", lambda d: d.gap_closed, "Of the teacher's lead over direct tuning, in per cent", True),
+               lambda row: row.distil.teacher if row.distil else None, "The row of the teacher", "left"),
+    _distilled("gap closed", lambda d: d.gap_closed, "Closed part of the gap to the teacher, in per cent", True),
     _distilled("agreement", lambda d: d.agreement, "Examples with the teacher's answer, in per cent", True),
     _distilled("inherited", lambda d: d.inherited, "Examples that row and teacher get wrong, in per cent", False),
     _distilled("copied", lambda d: d.copied, "Inherited errors with the same answer, in per cent", False),
-    _distilled("introduced", lambda d: d.introduced, "Examples that the row alone gets wrong, in per cent", False),
-    _distilled("fixed", lambda d: d.fixed, "Examples that the teacher alone gets wrong, in per cent", False),
+    _distilled("introduced", lambda d: d.introduced, "Examples that only the row gets wrong, in per cent", False),
+    _distilled("fixed", lambda d: d.fixed, "Examples that only the teacher gets wrong, in per cent", False),
 ]  # fmt: skip
 
 
@@ -247,10 +247,10 @@ def _power(name: str, of: Callable[[Power], Any], write: Callable[[Any], str], h
 
 
 POWER: list[ColumnSpec[Row]] = [
-    _power("difference", lambda p: p.difference, lambda d: f"{100 * d:+.1f}", "To the other row, in points"),
-    _power("detectable", lambda p: p.detectable, lambda d: f"{100 * d:.1f}", "Least detectable difference, in points"),
-    _power("more images", lambda p: p.more_images, more, "Further images that would make the difference detectable"),
-    _power("or more seeds", lambda p: p.more_seeds, more, "Further seeds that would make the difference detectable"),
+    _power("difference", lambda p: p.difference, lambda d: f"{100 * d:+.1f}", "From the other row, in points"),
+    _power("detectable", lambda p: p.detectable, lambda d: f"{100 * d:.1f}", "Detectable difference, in points"),
+    _power("more images", lambda p: p.more_images, more, "Additional images that would make the difference detectable"),
+    _power("or more seeds", lambda p: p.more_seeds, more, "Additional seeds that would make the difference detectable"),
 ]
 
 
@@ -263,7 +263,7 @@ def against(places: dict[str, str]) -> ColumnSpec[Row]:
 
 
 def overall_columns(rows: Sequence[Overall]) -> list[ColumnSpec[Overall]]:
-    """The columns of the rows over all benchmarks, with the aggregates that were asked for."""
+    """The columns of the rows over all benchmarks, with the requested aggregates."""
     asked, own_unit, sign = rows[0].asked, has_own_unit(rows[0].metric), unit(rows[0].metric)
     of_unit = f" ({sign})" if sign else ""
 

@@ -1,4 +1,4 @@
-"""How a comparison of two rows or runs is shown: plain text for a terminal, and JSON."""
+"""The text of a comparison of two rows or runs: plain text for a terminal, and JSON."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def to_text(found: Comparison) -> str:
         console.print(_enough(found.power, d.groups, len(d.seeds)))
     if found.mcnemar:
         m = found.mcnemar
-        console.print(f"McNemar, exact: A alone right {m.only_a}, B alone right {m.only_b}, p {m.p:.2g}")
+        console.print(f"McNemar, exact: only A right {m.only_a}, only B right {m.only_b}, p {m.p:.2g}")
     e = found.errors
     shares = (found.agreement, e.inherited, e.copied, e.introduced, e.fixed)
     agreement, inherited, copied, introduced, fixed = (percent(share, bounds=False) for share in shares)
     console.print(f"same answer: {agreement}")
     console.print(
-        f"A's errors:  inherited (B errs too) {inherited}, of them the same answer {copied}\n"
+        f"A's errors:  inherited (B is wrong too) {inherited}, of these with the same answer {copied}\n"
         f"             introduced (B is right) {introduced}; B's errors that A fixed {fixed}"
     )
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
@@ -73,7 +73,7 @@ def to_text(found: Comparison) -> str:
         console.print(Text(_example(p, found.a.options)))
     console.print(
         f"\nIntervals (95 %) and p over {'seeds and images' if many else 'images'}, "
-        f"{RESAMPLES:,} resamples; Holm's p counts all {len(found.categories)} categories."
+        f"{RESAMPLES:,} resamples; Holm's correction is over all {len(found.categories)} categories."
     )
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
@@ -85,20 +85,20 @@ def _difference(d: Difference) -> str:
 
 
 def _enough(report: power.PowerReport, images: int, seeds: int) -> str:
-    """What these data can show, and what would show the difference that was seen."""
+    """What these data can detect, and what would make the observed difference detectable."""
     here = f"{images:,} images and {'one seed' if seeds == 1 else f'{seeds} seeds'}"
-    said = f"{here} show a difference of {100 * report.detectable:.1f} points (at p 0.05, four times in five)"
+    said = f"{here} can detect a difference of {100 * report.detectable:.1f} points (at p 0.05, with a power of 80 %)"
     if report.more_images == 0:
-        return f"{said}: enough for this one"
+        return f"{said}: enough for the observed one"
     ways = [f"{report.images:,} images"] if report.images else []
     ways += [f"{report.seeds:,} seeds"] if report.seeds else []
     if not ways:
         return (
             f"{said}; no number of images alone"
             + (", or of seeds alone," if seeds > 1 else "")
-            + " would show this one"
+            + " would make the observed one detectable"
         )
-    return f"{said}; to show this one takes {' or '.join(ways)}, all else as it is"
+    return f"{said}; to detect the observed one takes {' or '.join(ways)}, all else unchanged"
 
 
 def _example(p: Disagreement, options: Sequence[str] | None) -> str:

@@ -1,4 +1,4 @@
-"""Texts about what there is: methods, benchmarks, ladders, runs."""
+"""Texts about what is available: methods, benchmarks, ladders, runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ What = Literal["methods", "benchmarks", "ladders", "runs"]
 
 
 def listing(what: What, store: str | None) -> list[dict[str, Any]]:
-    """Name and one line of each; for a run also its status and figures."""
+    """Name and one line for each; for a run also its status and figures."""
     if what == "methods":
         return [
             {"name": name, "summary": _preset_text(cls, name) or cls.summary, "source": cls.source}
@@ -48,7 +48,7 @@ def listing(what: What, store: str | None) -> list[dict[str, Any]]:
 
 
 def _preset_text(cls: type[Method], name: str) -> str:
-    """What a preset stands for; empty for the method itself."""
+    """The settings that a preset stands for; empty for the method itself."""
     settings = ", ".join(f"{key} = {value}" for key, value in cls.presets.get(name, {}).items())
     return f"{cls.name} with {settings}" if settings else ""
 
@@ -58,16 +58,16 @@ def _broken() -> list[dict[str, Any]]:
 
 
 UNSTATED: dict[str, str] = {
-    "sizes": "not known: check-benchmark counts what --data-dir holds",
+    "sizes": "not known: check-benchmark counts the examples in --data-dir",
     "obtain": "nothing to get: it is generated",
-    "positive": "none: all answers count alike",
-    "protocols": "none of its authors': the harness's own figures",
+    "positive": "none: all answers count equally",
+    "protocols": "none by its authors, only the harness's own figures",
 }
-"""What is said of a benchmark where it says nothing itself."""
+"""The texts for properties that a benchmark doesn't define."""
 
 
 def describe(name: str, store: Store | None = None) -> dict[str, Any]:
-    """A method, benchmark or ladder by name; of a benchmark also what the controls in `store` say.
+    """A method, benchmark or ladder by name; for a benchmark also the flags of the controls in `store`.
 
     Raises `ConfigError` for an unknown one.
     """
@@ -135,7 +135,7 @@ def _settings(cls: type[Any], left_out: tuple[str, ...]) -> list[dict[str, Any]]
 
 
 def field_docs(cls: type[Any]) -> dict[str, str]:
-    """The string that stands under each field in the class's source, by field."""
+    """The docstring below each field in the class's source, by field."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if not dataclasses.is_dataclass(base):
@@ -157,7 +157,7 @@ def field_docs(cls: type[Any]) -> dict[str, str]:
 
 
 def to_text(found: dict[str, Any]) -> str:
-    """`describe`'s answer for a person."""
+    """`describe`'s result as text."""
     lines = [f"{found['kind']} {found['name']}"]
     silent = UNSTATED if found["kind"] == "benchmark" else {}
     if found.get("needs_data_dir"):

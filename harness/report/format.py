@@ -1,4 +1,4 @@
-"""How figures and names are written in the cell of a table."""
+"""The format of figures and names in table cells."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from harness.record import Interval
 
 
 def percent(value: Interval | None, bounds: bool = True, own_unit: bool = False) -> str:
-    """A fraction in per cent, with its interval where it has one and that is wanted; `own_unit`: as it is."""
+    """A fraction in per cent, with its interval if there is one and `bounds` is set; `own_unit`: unchanged."""
     if value is None:
         return "-"
     if own_unit:
@@ -19,7 +19,7 @@ def percent(value: Interval | None, bounds: bool = True, own_unit: bool = False)
 
 
 def plain(value: Interval | None, digits: int = 2) -> str:
-    """A number as it is, with its interval where it has one."""
+    """A number, unchanged, with its interval if there is one."""
     if value is None:
         return "-"
     if value.low is None or value.high is None:
@@ -28,7 +28,7 @@ def plain(value: Interval | None, digits: int = 2) -> str:
 
 
 def difference(delta: Delta | None, baseline: bool) -> str:
-    """A difference in points, with its interval, and a star where p is below 0.05."""
+    """A difference in points, with its interval, and a star if p is below 0.05."""
     if delta is None:
         return "baseline" if baseline else "-"
     text = f"{100 * delta.value:+.1f}"
@@ -45,7 +45,7 @@ def short(number: float | None) -> str:
 
 
 def count(number: int | None) -> str:
-    """A number of parameters, as people say it."""
+    """A number of parameters in thousands, millions or billions."""
     if number is None:
         return "-"
     for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
@@ -55,10 +55,10 @@ def count(number: int | None) -> str:
 
 
 def more(number: int | None) -> str:
-    """How many more it would take: 0, there are enough; -, no number would do, or nobody knows."""
+    """How many more are needed: 0, there are enough; -, no number is enough, or it is unknown."""
     return "-" if number is None else f"+{number:,}" if number > 0 else "0"
 
 
 def one_line(text: str) -> str:
-    """Text without line breaks, control and escape sequences: a name from a record can't break a table."""
+    """Text without line breaks, control and escape sequences: a name in a record can't break a table."""
     return text if text.isprintable() else "".join(sign if sign.isprintable() else " " for sign in text)

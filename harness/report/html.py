@@ -1,6 +1,6 @@
-"""A ranking as one static HTML file: its tables, and a plot of the intervals of each. No scripts, nothing loaded.
+"""A ranking as one static HTML file: its tables, each with a plot of its intervals. No scripts, no external files.
 
-Every text from a record goes through `html.escape`; the page's own policy forbids scripts besides.
+Every text from a record goes through `html.escape`; in addition the page's policy forbids scripts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ svg { display: block; margin: 1rem 0; max-width: 100% } svg text { font: 12px sy
 _LABEL, _PLOT, _LINE = 300, 560, 20
 """Widths of names and plot, height of a row, in pixels."""
 _SHOWN = 60
-"""At most so many rows of a table are plotted."""
+"""The largest number of rows in a plot."""
 
 
 def to_html(
@@ -63,7 +63,7 @@ def to_html(
 
 
 def _table(table: TableSpec[Any], number: str) -> str:
-    """The table by pandas' Styler; `number` keeps its style rules apart from those of the page's other tables."""
+    """The table, rendered by pandas' Styler; `number` separates its style rules from those of the other tables."""
     frame = table.frame()
     classes = pd.DataFrame(dict.fromkeys(frame.columns, table.kinds()), index=frame.index)
     right = ", ".join(f".col{k}" for k, column in enumerate(table.columns) if column.align == "right")
@@ -79,7 +79,7 @@ def _listed(notes: Iterable[str]) -> str:
 
 
 def plot(part: Sequence[Row]) -> str:
-    """The figure of each row with its interval, best on top, as SVG; empty where no row has a figure."""
+    """The figure of each row with its interval, best on top, as SVG; empty if no row has a figure."""
     known = [row for row in part if row.figure is not None]
     drawn = known[:_SHOWN]
     if not drawn:
@@ -138,9 +138,9 @@ def plot(part: Sequence[Row]) -> str:
 
 
 def trade_off(part: Sequence[Row], cost: ColumnSpec[Row]) -> str:
-    """The figures of the runs, with intervals, against a cost, as SVG; the Pareto front is joined, and named.
+    """The figures of the runs, with intervals, against a cost, as SVG; the Pareto front is connected and labelled.
 
-    Empty where all cost the same.
+    Empty if all have the same cost.
     """
     runs = [row for row in part if row.figure is not None and cost.key(row) is not None]
     prices = [float(cost.key(row)) for row in runs]
@@ -201,5 +201,5 @@ def trade_off(part: Sequence[Row], cost: ColumnSpec[Row]) -> str:
         out += ["</g>"]
     scale = ", logarithmic" if logarithmic else ""
     out += [f'<text x="{(left + width) / 2}" y="{height - 8}" text-anchor="middle">{escape(cost.help + scale)}</text>']
-    out += [f'<text x="4" y="12">{escape(axis)}; the front is joined</text></svg>']
+    out += [f'<text x="4" y="12">{escape(axis)}; a line connects the front</text></svg>']
     return "".join(out)

@@ -1,4 +1,4 @@
-"""A ranking for a paper: one `table` of booktabs rules for each set of rows, to be read with `\\input`."""
+"""A ranking for a paper: one `table` with booktabs rules for each set of rows, to be read with `\\input`."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _SPECIAL = {
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX prints as it is, on one line. What isn't ASCII is left to the engine.
+    """Text, escaped for LaTeX, on one line. Characters that aren't ASCII are left to the engine.
 
-    Pandas' own `escape="latex"` leaves line breaks, quotes, and the signs that need T1, so it isn't used.
+    Pandas' own `escape="latex"` doesn't escape line breaks, quotes, and the characters that need T1, so it isn't used.
     """
     return "".join(_SPECIAL.get(sign, sign) for sign in one_line(text))
 

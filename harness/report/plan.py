@@ -9,7 +9,7 @@ from harness.report.run import mix_text
 
 
 def to_text(priced: dict[str, Any]) -> str:
-    """What `harness.planning.cost.of` found, as text."""
+    """The result of `harness.planning.cost.of` as text."""
     lines = [
         priced["run_id"],
         f"  student {priced['student']}, {priced['parameters']:,} parameters",
@@ -33,9 +33,9 @@ def to_text(priced: dict[str, Any]) -> str:
         if stage["mix"]:
             lines.append(f"    {mix_text(Mix(**stage['mix']))}")
     if not priced["stages"]:
-        lines.append("  no training: the model is scored as it is")
+        lines.append("  no training: the model is scored unchanged")
     lines.append(
-        f"  training {priced['train_flops'] / 1e12:.3f} TFLOP; memory a worker at most "
+        f"  training {priced['train_flops'] / 1e12:.3f} TFLOP; memory per worker at most "
         f"{priced['peak_bytes'] / 2**20:.0f} MiB, of which weights and optimizer {priced['memory_bytes'] / 2**20:.0f} "
         "MiB (estimated)"
     )

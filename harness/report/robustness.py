@@ -24,6 +24,6 @@ def to_text(record: Record) -> str:
     lines += [
         f"{'parse_failures':24} {percent(summary['parse_failures'])}",
         "In per cent, 95 % intervals over images. consistency: same answer in all forms; right: correct in all forms;",
-        "alpha: Krippendorff's alpha, agreement beyond chance: 1 where all forms agree, 0 for agreement by chance.",
+        "alpha: Krippendorff's alpha, agreement beyond chance: 1 if all forms agree, 0 for agreement by chance.",
     ]
     return "\n".join(lines)

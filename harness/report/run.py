@@ -9,7 +9,7 @@ from harness.record import Interval, Mix, Record
 
 
 def mix_text(mix: Mix) -> str:
-    """The mix in a line."""
+    """The mix as one line."""
     kinds = sorted(set(mix.families.values()))
     of = f"{kinds[0]} models" if len(kinds) == 1 else "models of " + ", ".join(kinds)
     if mix.over == "vocabulary":
@@ -20,7 +20,7 @@ def mix_text(mix: Mix) -> str:
 
 
 def record_text(record: Record) -> str:
-    """A run's record for a person."""
+    """A run's record as text."""
     lines = [f"{record.run_id}   {record.status}"]
     if record.error:
         at = f" (stage {record.error.stage!r}, step {record.error.step})" if record.error.stage else ""
@@ -92,7 +92,7 @@ def _origin(record: Record) -> list[str]:
 
 
 def _leaks(found: Mapping[str, Mapping[str, int]] | None, first: str = "", second: str = "") -> list[str]:
-    """A line a pair of splits that share something; `first` and `second` go before their names."""
+    """One line per pair of splits with common examples; `first` and `second` are prefixes of the splits' names."""
     lines = []
     for pair, shared in (found or {}).items():
         where = " and ".join(p + s for p, s in zip((first, second), pair.split("/"), strict=True)) if first else pair
@@ -102,7 +102,7 @@ def _leaks(found: Mapping[str, Mapping[str, int]] | None, first: str = "", secon
 
 
 def interval(value: Interval) -> str:
-    """A figure as it is stored (a fraction), with its interval where it has one."""
+    """A figure as it is stored (a fraction), with its interval if there is one."""
     if value.low is None or value.high is None:
         return f"{value.value:.4f}"
     return f"{value.value:.4f}  [{value.low:.4f}, {value.high:.4f}]"

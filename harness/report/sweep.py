@@ -1,4 +1,4 @@
-"""A sweep as text: the best trials and winners of its searches, and what it would cost."""
+"""A sweep as text: the best trials and winners of its searches, and its estimated cost."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def price_to_text(sweep: SweepConfig, searches: Sequence[Mapping[str, Any]]) -> 
         least = f", {row['least_flops'] / 1e12:.2f} with the teacher cache" if cached else ""
         lines.append(f"  {row['runs']} runs, {row['train_flops'] / 1e12:.2f} TFLOP{least}")
     runs, flops, least_flops = (sum(row[key] for row in searches) for key in ("runs", "train_flops", "least_flops"))
-    least = f"; {least_flops / 1e12:.2f} where trials share their teachers" if cached else ""
+    least = f"; {least_flops / 1e12:.2f} if trials share their teachers" if cached else ""
     lines.append(f"{runs} runs, {flops / 1e12:.2f} TFLOP of training (estimated){least}")
     return "\n".join(lines)
 
 
 def _dimension(name: str, dimension: Mapping[str, Any]) -> str:
-    """A line of the space: `settings.alpha  uniform 0 to 3, when settings.divergence=jsd`."""
+    """One line per dimension: `settings.alpha  uniform 0 to 3, when settings.divergence=jsd`."""
     when = ", ".join(f"{other}={value}" for other, value in dimension.get("when", {}).items())
     steps = f" in {dimension['steps']} steps" if "steps" in dimension else ""
     if "choice" in dimension:

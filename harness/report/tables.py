@@ -1,4 +1,4 @@
-"""A ranking as tables, whatever the format: which there are, their columns, their rows, and the notes below them."""
+"""A ranking as tables, in any format: the list of tables, their columns, their rows, and the notes below them."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TableSpec(Generic[T]):
-    """A table: its title beside the section's heading (none for the ranking itself), columns, rows, notes below it."""
+    """A table: title (none for the ranking itself), columns, rows, and notes below it."""
 
     title: str
     columns: Sequence[ColumnSpec[T]]
-    """Without any there are only notes."""
+    """If empty, there are only notes."""
     rows: Sequence[T]
     notes: Sequence[str] = ()
 
     def frame(self) -> pd.DataFrame:
-        """The texts of the cells; the columns are those of the table, by name."""
+        """The texts of the cells; the columns have the names of the table's columns."""
         cells = {column.name: [column.text(row) for row in self.rows] for column in self.columns}
         return pd.DataFrame(cells, dtype=object)
 
@@ -59,13 +59,13 @@ class TableSpec(Generic[T]):
         return next(column.head for column in self.columns if column.name == name)
 
     def kinds(self) -> list[str]:
-        """What each row is: `run`, `control` or `baseline`."""
+        """The kind of each row: `run`, `control` or `baseline`."""
         return ["baseline" if getattr(row, "baseline", False) else getattr(row, "kind", "run") for row in self.rows]
 
 
 @dataclass(frozen=True)
 class Section:
-    """The tables about rows that saw the same data, or about the rows over all benchmarks (then `rows` is empty)."""
+    """The tables for rows on the same data, or for the rows over all benchmarks (then `rows` is empty)."""
 
     heading: str
     rows: Sequence[Row]
@@ -73,13 +73,13 @@ class Section:
 
 
 def sections(rows: Sequence[Row], asked: Collection[str] = (), overall: Sequence[Overall] = ()) -> list[Section]:
-    """All tables of a ranking. `asked`: which of `schema.COLUMNS` there are tables of."""
+    """All tables of a ranking. `asked`: the optional tables, from `schema.COLUMNS`."""
     parts = [list(part) for _, part in groupby(rows, key=lambda row: row.data_key)]
     versions = Counter((part[0].benchmark, part[0].split) for part in parts)
     found = []
     for part in parts:
         number = versions[part[0].benchmark, part[0].split]
-        version = f"the store has runs on {number} versions of these data: each version has a table of its own"
+        version = f"the store has runs on {number} versions of these data: each version has its own table"
         columns = [column for column in ranking_columns(part) if column.shown(part)]
         ranked = TableSpec("", columns, part, footnotes(part) + ([version] if number > 1 else []))
         found.append(Section(heading(part), part, [ranked, *_asked(part, asked)]))
@@ -95,7 +95,7 @@ def sections(rows: Sequence[Row], asked: Collection[str] = (), overall: Sequence
 
 
 def _asked(part: Sequence[Row], asked: Collection[str]) -> list[TableSpec[Row]]:
-    """The tables beside the ranking."""
+    """The optional tables."""
     runs = [row for row in part if row.kind == "run" and row.figure is not None]
     found = []
     if "cost" in asked and runs:
@@ -119,14 +119,14 @@ def _distillation(taught: Sequence[Row]) -> TableSpec[Row]:
     if not taught:
         return TableSpec("distillation", [], [], ["no row has a larger, directly tuned teacher here"])
     notes = [
-        "gap closed: share of the teacher's lead over the directly tuned student; errors in per cent of all examples: "
-        "inherited (row and teacher are wrong), copied (of these, with the same answer), introduced (the row alone is "
-        "wrong), fixed (the teacher alone is wrong)"
+        "gap closed: share of the gap between the directly tuned student and the teacher; errors in per cent of all "
+        "examples: inherited (row and teacher are wrong), copied (of these, with the same answer), introduced (only "
+        "the row is wrong), fixed (only the teacher is wrong)"
     ]
     notes += [f"{named(row)}: {row.distil.why}" for row in taught if row.distil and row.distil.why]
     teachers = {row.distil.teacher for row in taught if row.distil}
     if len(teachers) == 1:
-        return TableSpec(f"distillation, beside {teachers.pop()}", [*IDENTITY, *DISTILLATION[1:]], taught, notes)
+        return TableSpec(f"distillation, compared with {teachers.pop()}", [*IDENTITY, *DISTILLATION[1:]], taught, notes)
     return TableSpec("distillation", [*IDENTITY, *DISTILLATION], taught, notes)
 
 
@@ -137,37 +137,37 @@ def _power(part: Sequence[Row], powered: Sequence[Row]) -> TableSpec[Row]:
     least = median(row.power.detectable for row in powered if row.power)
     groups = max(row.groups for row in part)
     notes = [
-        f"difference to {named(base) if base else 'the row above'}, in points; detectable: the smallest difference "
-        "that these images and seeds show at the 5 % level with a power of 80 %; more images (or seeds, with as many "
-        "of the other as now): how many more would make the observed difference detectable; 0: there are enough; "
-        "-: no number would, or there is one seed only",
+        f"difference from {named(base) if base else 'the row above'}, in points; detectable: the smallest difference "
+        "that these images and seeds detect at the 5 % level with a power of 80 %; more images (or seeds, with as many "
+        "of the other unchanged): how many more would make the observed difference detectable; 0: there are enough; "
+        "-: no number is enough, or there is only one seed",
         f"with {groups:,} images as here a difference of {100 * least:.1f} points is detectable (median of these rows)",
     ]
     return TableSpec("power", columns, powered, notes)
 
 
-# ------------------------------------------------------------------------------------------ what is said
+# ------------------------------------------------------------------------------------------ texts
 
 
 def legend(rows: Sequence[Row]) -> str:
-    """What the figures are, below all tables."""
+    """The explanation of the figures, below all tables."""
     protocol = next((row.metric for row in rows if has_own_unit(row.metric)), None)
     return LEGEND + (f" {protocol} is in the protocol's own unit." if protocol else "")
 
 
 def heading(part: Sequence[Row]) -> str:
-    """The data that the rows of a table saw."""
+    """The data of a table's rows."""
     first, largest = part[0], max(part, key=lambda row: row.examples)
     said = f"{first.benchmark}, {first.split} split: {largest.examples} examples about {largest.groups} images"
     return said + (f" (revision {first.revision}, data {first.fingerprint[:12]})" if first.fingerprint else "")
 
 
 def footnotes(part: Sequence[Row]) -> list[str]:
-    """What has to be said about rows of one table."""
+    """The notes about the rows of one table."""
     base = next((row for row in part if row.baseline), None)
     said = []
     if base is not None:
-        said += [f"difference: to {named(base)}, paired by seed and example; * where p is below 0.05"]
+        said += [f"difference: from {named(base)}, paired by seed and example; * where p is below 0.05"]
     if any(row.tier for row in part):
         said += ["rows that share a tier are not significantly different (paired, Holm over all pairs of the table)"]
     budgets = sorted({row.budget for row in part if row.kind == "run" and row.budget})
@@ -180,5 +180,5 @@ def footnotes(part: Sequence[Row]) -> list[str]:
 
 
 def named(row: Row) -> str:
-    """A row in words."""
+    """A row's label with its student."""
     return f"{row.label} ({row.student})" if row.student else row.label

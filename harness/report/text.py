@@ -26,15 +26,15 @@ WIDTH = 110
 """The width of text that isn't written to a terminal."""
 _GAP = 2
 _IF_WIDE = ("train time", "parameters", "TFLOPs", "forwards", "seeds", "tier")
-"""Columns that a ranking has only where there is room, the first to go first."""
+"""Columns that a ranking only has if there is room; the first ones are dropped first."""
 _LEVELS = [
     (0, False, False, 24),
     *((gone, True, False, 24) for gone in range(4)),
     *((gone, True, True, 16) for gone in range(3, len(_IF_WIDE) + 1)),
     (len(_IF_WIDE), True, True, 8),
 ]
-"""What is tried until a table fits: how many of `_IF_WIDE` go, whether heads break their lines, whether intervals go
-below their figures, and how wide names are at least."""
+"""The levels that are tried until a table fits: how many of `_IF_WIDE` are dropped, whether heads are wrapped, whether
+intervals go below their figures, and the minimum width of names."""
 
 
 # ---------------------------------------------------------------------------------------------- plain text
@@ -47,7 +47,8 @@ def to_text(
     overall: Sequence[Overall] = (),
     width: int = WIDTH,
 ) -> str:
-    """The tables as plain text, of so many columns. A table that can't be narrow enough is wider: no figure is cut."""
+    """The tables as plain text, with this width. A table that can't be made narrow enough is wider: no figure is
+    cut."""
     out: list[str] = []
     for section in sections(rows, columns, overall):
         out += [*_wrapped(section.heading, width), ""]
@@ -68,7 +69,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _drawn(table: TableSpec[Any], width: int) -> tuple[list[str], list[str]]:
-    """A table's lines, and the heads of the columns that it has no room for. See `_LEVELS`."""
+    """A table's lines, and the heads of the columns that don't fit. See `_LEVELS`."""
     if not table.columns:
         return [], []
     for gone, heads, folded, name in _LEVELS:
@@ -87,18 +88,18 @@ def _drawn(table: TableSpec[Any], width: int) -> tuple[list[str], list[str]]:
         made.add_row(*map(Text, texts))
     out = io.StringIO()
     Console(file=out, width=max(width, whole), color_system=None).print(made, crop=False)
-    lines = [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]  # rich folds a last space into one
+    lines = [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]  # rich wraps a trailing space
     return lines, [column.head for column in left_out]
 
 
 def _folded(column: ColumnSpec[Any], row: Any, folded: bool) -> str:
-    """A cell; where it is `folded` a figure stands above its interval."""
+    """A cell; if it is `folded`, a figure is above its interval."""
     text = one_line(column.text(row))
     return text.replace(" [", "\n[") if folded and column.align == "right" else text
 
 
 def _width(column: ColumnSpec[Any], cells: Sequence[str], heads: bool, name: int) -> int:
-    """How wide a column has to be. Where `heads` may break their lines, a word is enough; for names, `name` is."""
+    """The width of a column. If `heads` may be wrapped, it is that of the longest word; for names it is `name`."""
     texts = [*(column.head.split() if heads else [column.head]), *cells]
     longest = max(cell_len(line) for text in texts for line in text.split("\n"))
     return min(name, longest) if column.align == "left" else longest
@@ -150,13 +151,13 @@ def to_json(rows: Sequence[Row], notes: Sequence[str] = (), overall: Sequence[Ov
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """One line a row, with a header; figures are fractions; lists are separated by spaces."""
+    """One line per row, with a header; figures are fractions; lists are separated by spaces."""
     metrics = dict.fromkeys([*SHOWN, *(name for row in rows for name in row.values)])
     return _csv(_cells(None, metrics), [_cells(row, metrics) for row in rows])
 
 
 def overall_csv(overall: Sequence[Overall]) -> str:
-    """The rows over all benchmarks, as `to_csv` writes those of a table."""
+    """The rows over all benchmarks, in the format of `to_csv`."""
     return _csv(_fields(Overall, None), [_fields(Overall, row) for row in overall])
 
 
@@ -171,7 +172,7 @@ def _cells(row: Row | None, metrics: Iterable[str]) -> dict[str, Any]:
 
 
 def _fields(model: type[BaseModel], value: BaseModel | None, prefix: str = "") -> dict[str, Any]:
-    """The plain fields of a value, None for nothing at all; what `_cells` has places of its own for is left out."""
+    """The plain fields of a value (None if there is no value), without those that `_cells` adds itself."""
     line: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         found = getattr(value, name, None)

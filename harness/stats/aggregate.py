@@ -1,4 +1,4 @@
-"""One figure a row over several benchmarks: mean, mean rank and interquartile mean. A gap is never averaged over."""
+"""One figure per row over several benchmarks: mean, mean rank and interquartile mean. Rows with gaps get none."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from harness.stats.metrics import Floats
 
 @dataclass(frozen=True)
 class Aggregate:
-    """A row over several benchmarks, all of which it has."""
+    """The aggregates of a row over several benchmarks; the row has all of them."""
 
     mean: Interval
-    """Of its means over seeds, by the benchmarks' weights."""
+    """The mean of its means over seeds, with the benchmarks' weights."""
     mean_rank: Interval
-    """Of its ranks among the rows that have all benchmarks; equal figures share the mean of their ranks. The
-    interval tells how the ranks move with other images and seeds: rows that are close are drawn to each other."""
+    """The mean of its ranks among the rows that have all benchmarks; equal figures share the mean of their ranks. The
+    interval shows how the ranks change with other images and seeds: the ranks of similar rows shrink towards each
+    other."""
     iqm: Interval
     """Mean of the middle half of its figures by benchmark and seed (Agarwal et al. 2021, arXiv 2108.13264)."""
 
 
 @dataclass(frozen=True)
 class BenchmarkFigures:
-    """A row on one benchmark: figures by seed (S,), and the mean over seeds as it could have been (n,)."""
+    """A row on one benchmark: figures by seed (S,), and replicates of the mean over seeds (n,)."""
 
     point_s: Floats
     drawn_n: Floats | None
@@ -36,9 +37,9 @@ class BenchmarkFigures:
 def benchmark_figures(
     points: Sequence[Floats], replicates: Sequence[Floats] | None, groups: Sequence[int], seed: int
 ) -> list[BenchmarkFigures]:
-    """K rows on one benchmark from their figures by seed (S,) and their replicates over C groups (n, S).
+    """The figures of K rows on one benchmark, from figures by seed (S,) and their replicates over C groups (n, S).
 
-    `replicates` None: there are none. One that leaves any row's figure undefined is left out for all.
+    `replicates` None: there are none. A replicate in which any row's figure is undefined is dropped for all rows.
     """
     if replicates is None:
         return [BenchmarkFigures(point_s, None) for point_s in points]
@@ -56,7 +57,7 @@ def aggregated(
 ) -> list[Aggregate]:
     """The aggregates of K rows from their figures on B benchmarks, all of which they have; in the rows' order.
 
-    `weights_b`: the benchmarks' weights in the mean; None: all alike, as they are in the other figures.
+    `weights_b`: the benchmarks' weights in the mean; None: equal weights, as in the other figures.
     """
     sign = -1.0 if least_is_best else 1.0
     value_bk = np.array([[cell.point_s.mean() for cell in cells] for cells in cells_bk])
@@ -84,13 +85,13 @@ def aggregated(
 
 def _ranks(value_bk: Floats) -> Floats:
     """Ranks of the rows on each benchmark, the highest figure first: (B, K, ...)."""
-    from scipy.stats import rankdata  # takes a second to load, which a ranking without aggregates needn't wait for
+    from scipy.stats import rankdata  # takes a second to load, and only aggregates need it
 
     return np.asarray(rankdata(-np.round(value_bk, 12), axis=1))
 
 
 def _iqm(points: Sequence[Floats], drawn_bn: Floats | None) -> Interval:
-    """A resample moves all seeds of a benchmark as it moves their mean."""
+    """The interquartile mean. A resample shifts all seeds of a benchmark by as much as their mean."""
     from scipy.stats import trim_mean
 
     value = float(trim_mean(np.concatenate(points), 0.25))

@@ -1,7 +1,7 @@
 """Agreement of raters beyond chance: Krippendorff's coefficient over nominal answers.
 
-A rater may be a person, a model, or the same model asked in another way. 1: they always agree; 0: no more than
-chance; None: undefined (0/0: all answers are one and the same).
+A rater may be a person, a model, or the same model with a changed question. 1: they always agree; 0: no more than
+by chance; None: undefined (0/0, all answers are the same).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from harness.stats.metrics import Floats
 
 
 def krippendorff_alpha(ratings: Sequence[Sequence[Hashable | None]]) -> float | None:
-    """Nominal alpha; None in an item is a rating that is missing (Krippendorff 2011)."""
+    """Nominal alpha; None in an item is a missing rating (Krippendorff 2011)."""
     counts_nk = _counts([[r for r in row if r is not None] for row in ratings])
     counts_nk = counts_nk[counts_nk.sum(1) > 1]  # a single rating can't be paired
     if not len(counts_nk):
@@ -36,5 +36,5 @@ def _counts(ratings: Sequence[Sequence[Hashable]]) -> Floats:
 
 
 def _beyond(observed: float, expected: float) -> float | None:
-    """1 - observed / expected disagreement; None where no disagreement was to be expected."""
+    """1 - observed / expected disagreement; None if the expected disagreement is 0."""
     return None if abs(expected) < 1e-12 else 1 - observed / expected

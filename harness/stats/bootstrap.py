@@ -1,12 +1,12 @@
-"""The bootstrap over groups (images) and seeds: what a figure could have been with other images, other seeds.
+"""The bootstrap over groups (images) and seeds: how a figure varies with other images and other seeds.
 
-Examples about one image are not independent: whole groups are drawn. Groups are numbered by first
-appearance; resample i draws C of C with replacement, all from one `default_rng(seed).integers(0, C, (n, C))`
-(made in blocks, which gives the same stream). What a group adds to a metric is a tally (see
+Examples about one image are not independent, so whole groups are resampled. Groups are numbered by first
+appearance. Resample i draws C of C groups with replacement, all from one `default_rng(seed).integers(0, C, (n, C))`
+(in blocks, which gives the same stream). A group's contribution to a metric is a tally (see
 `harness.stats.metrics`), so a resample is one row of counts times the groups' tallies: no loop over resamples.
 
-A mean over S seeds varies for two reasons that are kept separate, because a handful of seeds can't be resampled:
-drawing S of S seeds understates their variance by (S - 1) / S, and takes it for known (see `VarianceComponents`).
+A mean over S seeds varies for two reasons, which are kept separate because a handful of seeds can't be resampled:
+drawing S of S seeds underestimates their variance by (S - 1) / S, and treats it as known (see `VarianceComponents`).
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METRICS = ("accuracy", "macro_f1", "micro_f1")
-"""The harness's own metrics; beside them `accuracy/<category>`."""
+"""The harness's own metrics; in addition there is `accuracy/<category>`."""
 RESAMPLES = 2000
 
 _BLOCK = 1 << 21
-"""Draws made at a time: bounds the memory at some 50 MB whatever the number of groups."""
+"""Draws made at a time: limits the memory to some 50 MB for any number of groups."""
 
 
 # ------------------------------------------------------------------------------------- drawing groups
@@ -49,7 +49,7 @@ _BLOCK = 1 << 21
 
 def group_numbers(groups: ArrayLike) -> tuple[Ints, int]:
     """The number of each example's group (N,), counted by first appearance, and how many groups there are."""
-    import pandas as pd  # slow to load: rankings of a compacted store do without
+    import pandas as pd  # slow to load, and rankings of a compacted store don't need it
 
     numbers, names = pd.factorize(np.asarray(groups))
     if (numbers < 0).any():
@@ -71,7 +71,7 @@ def group_tallies(group_n: Ints, groups: int, gold: ArrayLike, chosen: ArrayLike
 
 
 def resampled_sums(units_c: Floats, resamples: int, seed: int | Sequence[int]) -> Floats:
-    """Sums over drawn groups of what each group adds: (C, ...) -> (resamples, ...)."""
+    """Sums of the drawn groups' contributions: (C, ...) -> (resamples, ...)."""
     groups = len(units_c)
     units_cd = units_c.reshape(groups, -1)
     rng = np.random.default_rng(seed)
@@ -87,7 +87,7 @@ def resampled_sums(units_c: Floats, resamples: int, seed: int | Sequence[int]) -
 
 
 def interval(value: float, resampled_n: Floats | None) -> Interval:
-    """The estimate with the 2.5th and 97.5th percentile of its resamples (undefined ones left out)."""
+    """The estimate with the 2.5th and 97.5th percentile of its resamples (undefined ones are dropped)."""
     if resampled_n is None or np.isnan(resampled_n).all():
         return Interval(value=value)
     low, high = np.percentile(resampled_n[~np.isnan(resampled_n)], [2.5, 97.5])
@@ -96,12 +96,12 @@ def interval(value: float, resampled_n: Floats | None) -> Interval:
 
 def two_sided_p(resampled_n: Floats) -> float:
     """min(1, 2 min((1 + #(d <= 0)) / (N + 1), (1 + #(d >= 0)) / (N + 1))) of N resampled differences d."""
-    known_n = np.round(resampled_n[~np.isnan(resampled_n)], 12)  # a tie is a tie, whatever the last bits say
+    known_n = np.round(resampled_n[~np.isnan(resampled_n)], 12)  # rounded, so that ties are ties despite the last bits
     below, above = int((known_n <= 0).sum()), int((known_n >= 0).sum())
     return min(1.0, 2 * (1 + min(below, above)) / (len(known_n) + 1))
 
 
-# ------------------------------------------------------------------------------- the spread of a mean over seeds
+# ------------------------------------------------------------------------------- the variance of a mean over seeds
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ class VarianceComponents:
     """The variance of a mean over S seeds, by its two sources, and the degrees of freedom of their sum.
 
     With y_sc = m + image_c + seed_s + e_sc, `images` is the part that all seeds share, Var(image) / C, and
-    `seeds` the rest, (Var(seed) + Var(e) / C) / S. The first comes from the covariance that the seeds' figures
-    have over resamples of groups, the second is the variance between the seeds' figures over S, which is
-    unbiased, but from S - 1 degrees of freedom. With one seed `images` is all there is: the spread says nothing
-    of other seeds.
+    `seeds` the rest, (Var(seed) + Var(e) / C) / S. The first comes from the covariance of the seeds' figures
+    over resamples of groups. The second is the variance between the seeds' figures over S, which is
+    unbiased, but has S - 1 degrees of freedom. With one seed there is only `images`: it says nothing
+    about other seeds.
     """
 
     images: float
@@ -125,9 +125,9 @@ class VarianceComponents:
 
 
 def variance_components(point_s: Floats, cov_ss: Floats, groups: int = 0) -> VarianceComponents:
-    """Of the mean over seeds, from figures (S,) and their covariance over resamples of C groups (S, S).
+    """The components for the mean over seeds, from figures (S,) and their covariance over resamples of C groups (S, S).
 
-    `groups` 0: unknown, taken as many.
+    `groups` 0: unknown, treated as infinitely many.
     """
     mean = float(cov_ss.mean())
     of_each = np.array([np.trace(cov_ss)])
@@ -138,13 +138,15 @@ def variance_components(point_s: Floats, cov_ss: Floats, groups: int = 0) -> Var
 
 
 def degrees_of_freedom(images: float, between: float, groups: int, seeds: int) -> float:
-    """Of a variance `images`, known from C groups, plus a variance `between`, known from S seeds.
+    """Of the sum of a variance `images`, estimated from C groups, and a variance `between`, estimated from S seeds.
 
-    1 / df = 1 / ((S - 1) total / between) + 1 / ((C - 1) total / images). The ratios stand as they are, where Welch
-    and Satterthwaite square them: with three seeds and a variance mostly theirs, squares cover 92 % where this
-    covers 94 (and 95 to 96 elsewhere). With two seeds it is the root of the first ratio: rows then cover 98 %, more
-    than need be, but with the ratio to the power of 0.7 (97 %) two equal rows were called different in 5.8 % of tables.
-    benches/stats_simulation.py shows what that is worth.
+    1 / df = 1 / ((S - 1) total / between) + 1 / ((C - 1) total / images). The ratios aren't squared, unlike in Welch
+    and Satterthwaite: with three seeds and a variance mostly between seeds, squares give a coverage of 92 %, this
+    formula
+    94 % (and 95 to 96 % elsewhere). With two seeds the root of the first ratio is used: rows then have 98 % coverage,
+    more
+    than needed, but with an exponent of 0.7 (97 %) two equal rows were called different in 5.8 % of tables.
+    benches/stats_simulation.py measures this.
     """
     return float(_degrees_of_freedom(np.array([images]), np.array([between]), groups, seeds)[0])
 
@@ -159,25 +161,27 @@ def _degrees_of_freedom(images_r: Floats, between_r: Floats, groups: int, seeds:
 
 
 def t_quantile(place: float | Floats, df: float | Floats) -> Floats:
-    """Of Student's t; the normal one for very many degrees of freedom."""
+    """The quantile of Student's t; of the normal distribution for very many degrees of freedom."""
     many = np.asarray(df) >= 1e9
     return np.where(many, ndtri(place), stdtrit(np.where(many, 1.0, df), place))
 
 
 def covariance(drawn_ns: Floats) -> Floats:
-    """Over resamples, those where a figure is undefined left out: (n, S) -> (S, S)."""
+    """The covariance over resamples, without those in which a figure is undefined: (n, S) -> (S, S)."""
     known_ns = drawn_ns[~np.isnan(drawn_ns).any(axis=1)]
     return np.atleast_2d(np.cov(known_ns, rowvar=False)) if len(known_ns) > 1 else np.zeros((drawn_ns.shape[1],) * 2)
 
 
 def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0) -> Floats:
-    """The mean over seeds as it could have been with other groups and other seeds: (S,), (n, S) -> (n,).
+    """Replicates of the mean over seeds, with other groups and other seeds: (S,), (n, S) -> (n,).
 
     The resampled deviations, with the variance `VarianceComponents.images`, plus normal ones with the variance
-    `VarianceComponents.seeds`; each then stretched from its place in a normal distribution to that in Student's t.
-    (In the spirit of Hesterberg 2015, The American Statistician 69, who expands percentile intervals by t.) With one
-    seed only groups vary: the percentiles of few groups are too narrow by the root of (C - 1) / C, and by what t has
-    over the normal.
+    `VarianceComponents.seeds`. Each sum is then mapped from its quantile in a normal distribution to that in Student's
+    t.
+    (Similar to Hesterberg 2015, The American Statistician 69, who expands percentile intervals by t.) With one
+    seed only groups vary: percentiles from few groups are too narrow by the root of (C - 1) / C, and by the ratio of t
+    to
+    the normal quantile.
     """
     known_ns = drawn_ns[~np.isnan(drawn_ns).any(axis=1)]
     if not len(known_ns):
@@ -185,13 +189,13 @@ def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0
     (off_n,), (df,) = _unstretched(point_s[None], known_ns.T[None], groups, seed)
     if df < np.inf:
         z_n = ndtri((np.argsort(np.argsort(off_n)) + 0.5) / len(off_n))
-        near_n = np.abs(z_n) < 1e-6  # the middle stays where it is
+        near_n = np.abs(z_n) < 1e-6  # the middle isn't changed
         off_n = off_n * np.divide(t_quantile(ndtr(z_n), df), z_n, out=np.ones_like(z_n), where=~near_n)
     return np.asarray(point_s.mean() + off_n)
 
 
 def interval_over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0) -> Interval:
-    """The mean over seeds with the percentiles of `over_seeds`, of which only these two are stretched."""
+    """The mean over seeds with the percentiles of `over_seeds`; only these two quantiles are mapped to Student's t."""
     known_ns = drawn_ns[~np.isnan(drawn_ns).any(axis=1)]
     if not len(known_ns):
         return Interval(value=float(point_s.mean()))
@@ -199,7 +203,7 @@ def interval_over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed
 
 
 def intervals_over_seeds(points_rs: Floats, drawn_rsn: Floats, groups: int = 0, seed: int = 0) -> list[Interval]:
-    """`interval_over_seeds` of R rows at once, all with as many seeds: (R, S), (R, S, n), no resample undefined."""
+    """`interval_over_seeds` of R rows at once, all with as many seeds: (R, S), (R, S, n), no undefined resamples."""
     off_rn, df_r = _unstretched(points_rs, drawn_rsn, groups, seed)
     value_r = points_rs.mean(axis=1)
     bounds_2r = np.percentile(off_rn, [2.5, 97.5], axis=1) * (t_quantile(0.975, df_r) / ndtri(0.975)) + value_r
@@ -210,7 +214,7 @@ def intervals_over_seeds(points_rs: Floats, drawn_rsn: Floats, groups: int = 0, 
 
 
 def _unstretched(points_rs: Floats, drawn_rsn: Floats, groups: int, seed: int) -> tuple[Floats, Floats]:
-    """Deviations from the mean (R, n) that are to be stretched to so many degrees of freedom (R,)."""
+    """Deviations from the mean (R, n), not yet mapped to Student's t, and its degrees of freedom (R,)."""
     seeds, count = drawn_rsn.shape[1:]
     mean_rn = drawn_rsn.mean(axis=1)
     var_r = mean_rn.var(axis=1, ddof=1) if count > 1 else np.zeros(len(mean_rn))
@@ -227,7 +231,7 @@ def _unstretched(points_rs: Floats, drawn_rsn: Floats, groups: int, seed: int) -
 def _by_source(points_rs: Floats, var_r: Floats, of_each_r: Floats, groups: int) -> tuple[Floats, Floats]:
     """`VarianceComponents.images` and `VarianceComponents.seeds` of R rows.
 
-    From the figures (R, S) and, over resamples, the variance of their mean and the sum of their own variances.
+    From the figures (R, S), the variance of their mean over resamples, and the sum of their own variances.
     """
     seeds = points_rs.shape[1]
     shared_r = (seeds**2 * var_r - of_each_r) / (seeds * (seeds - 1)) if seeds > 1 else var_r
@@ -253,7 +257,7 @@ def one_split(predictions: pd.DataFrame) -> None:
 
 
 def category_of(metric: str) -> str | None:
-    """The category of `accuracy/<category>`, None for the metrics over all examples. Raises `ConfigError`."""
+    """The category of `accuracy/<category>`, None for metrics over all examples. Raises `ConfigError`."""
     name, slash, category = metric.partition("/")
     if metric in METRICS:
         return None
@@ -265,7 +269,7 @@ def category_of(metric: str) -> str | None:
 def tallies_of(
     predictions: pd.DataFrame, group_n: Ints, groups: int, metric: str, labels: Sequence[str] | None
 ) -> Floats:
-    """What each group adds to a metric: (C, 3, K). For a category only right or wrong counts: K = 1."""
+    """Each group's contribution to a metric: (C, 3, K). For a category only right or wrong counts: K = 1."""
     gold, chosen = predictions["gold"].to_numpy(), predictions["chosen"].to_numpy()
     category = category_of(metric)
     if category is None:
@@ -292,6 +296,6 @@ class Resampled:
 
     point_s: Floats
     drawn_ns: Floats | None
-    """Over resamples of groups, the same ones for all runs; None: a single group."""
+    """Over resamples of groups, the same ones for all runs; None: there is only one group."""
     groups: int
     examples: int

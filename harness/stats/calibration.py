@@ -1,16 +1,16 @@
-"""How far a model's probabilities can be believed: calibration, ranking by score, and refusal by confidence.
+"""How reliable a model's probabilities are: calibration, ranking by score, and abstaining at low confidence.
 
-A prediction's `scores` are one log-probability an option; their softmax is the model's belief (a method that
-fuses several views may give logarithms that don't sum to one: the softmax mends that). Definitions:
+A prediction's `scores` are one log-probability per option; their softmax is used as the model's probabilities (if a
+method fuses several views, its logarithms may not sum to one: the softmax normalizes them). Definitions:
 
     brier    mean over examples of the sum over options of (p - [option is gold])^2, from 0 to 2
-    nll      mean of -log p(gold), natural logarithm, p kept within [2^-52, 1 - 2^-52]
+        nll      mean of -log p(gold), natural logarithm, p clipped to [2^-52, 1 - 2^-52]
     ece      15 equal bins of the confidence max p: the mean over examples of |accuracy - mean confidence| of the bin
     auroc    chance that a positive scores above a negative, ties 1/2; over more than two options the mean over
              them of each against the rest. Only where all examples have the same options.
     aurc     area under risk against coverage: the mean, over k = 1..N, of the error among the k most confident
 
-Smaller is better but for auroc. Sources: Guo et al. 2017 (ECE), Geifman et al. 2019 (AURC).
+Smaller is better except for auroc. Sources: Guo et al. 2017 (ECE), Geifman et al. 2019 (AURC).
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ TINY = 2.0**-52
 def figures(
     predictions: pd.DataFrame, labels: Sequence[str] | None, resamples: int = inference.RESAMPLES, seed: int = 0
 ) -> dict[str, Interval]:
-    """The `FIGURES` of one split's predictions (columns group, gold, scores), those that are defined.
+    """The `FIGURES` of one split's predictions (columns group, gold, scores) that are defined.
 
-    None at all where an answer has no scores (a text that someone else's model wrote). `labels` are the fixed
-    options, None where they differ by example. Brier and NLL are means over examples and have intervals over
-    groups; the others are values alone: a resampled ECE is biased upwards, so that its percentiles needn't
-    hold the value. Scores count as stored, in float32: the same figures come out of the store again.
+    There are none if an answer has no scores (the text of an external model). `labels` are the fixed
+    options, None if they differ by example. Brier and NLL are means over examples and have intervals over
+    groups. The others have no intervals: a resampled ECE is biased upwards, so that its percentiles may not
+    contain the value. Scores are used as stored, in float32: the store reproduces the same figures.
     """
     if not len(predictions) or not all(_usable(scores) for scores in predictions["scores"]):
         return {}
@@ -59,7 +59,7 @@ def figures(
 
 
 def probabilities(scores: Iterable[ArrayLike]) -> Floats:
-    """The softmax of each example's scores: (N, K) for the widest K; an option that isn't there has 0."""
+    """The softmax of each example's scores: (N, K) for the largest K; a missing option has 0."""
     rows = [np.asarray(row, dtype=np.float32).astype(np.float64) for row in scores]
     logs_nk = np.full((len(rows), max(map(len, rows))), -np.inf)
     for k, row in enumerate(rows):
@@ -88,25 +88,25 @@ def nll_terms(p_nk: Floats, gold_n: Ints) -> Floats:
 
 
 def binned(confidence_n: ArrayLike, right_n: ArrayLike, bins: int = BINS) -> list[tuple[int, int, float, float]]:
-    """The bins that hold something: number from 0, examples, mean confidence, mean of `right`.
+    """The non-empty bins: number from 0, examples, mean confidence, mean of `right`.
 
-    Bin k of `bins` goes from k / bins to (k + 1) / bins; 0 lies in the first, 1 in the last.
+    Bin k of `bins` goes from k / bins to (k + 1) / bins; 0 is in the first, 1 in the last.
     """
     conf, right = np.asarray(confidence_n, dtype=np.float64), np.asarray(right_n, dtype=np.float64)
     if not len(conf) or len(conf) != len(right):
-        raise DataError(f"{len(conf)} confidences for {len(right)} answers: expected one an answer, at least one")
+        raise DataError(f"{len(conf)} confidences for {len(right)} answers: expected one per answer, at least one")
     number_n = np.minimum((conf * bins).astype(np.int64), bins - 1)
     counts, sums, hits = (np.bincount(number_n, w, bins) for w in (np.ones(len(conf)), conf, right))
     return [(int(k), int(counts[k]), sums[k] / counts[k], hits[k] / counts[k]) for k in np.flatnonzero(counts)]
 
 
 def ece(confidence_n: ArrayLike, right_n: ArrayLike, bins: int = BINS) -> float:
-    """Expected calibration error: the gaps of the bins, weighted by their examples."""
+    """Expected calibration error: the gaps of the bins, weighted by their numbers of examples."""
     parts = binned(confidence_n, right_n, bins)
     return float(sum(n * abs(hit - conf) for _, n, conf, hit in parts) / sum(n for _, n, _, _ in parts))
 
 
-# ----------------------------------------------------------------------------------- order alone
+# ----------------------------------------------------------------------------------- ranking metrics
 
 
 def _steps(score_n: ArrayLike, positive_n: ArrayLike) -> tuple[Floats, Floats]:
@@ -118,7 +118,7 @@ def _steps(score_n: ArrayLike, positive_n: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def auroc(score_n: ArrayLike, positive_n: ArrayLike) -> float | None:
-    """Area under the ROC curve; None where there are only positives or only negatives."""
+    """Area under the ROC curve; None if there are only positives or only negatives."""
     hits, alarms = _steps(score_n, positive_n)
     if not hits[-1] or not alarms[-1]:
         return None
@@ -127,9 +127,9 @@ def auroc(score_n: ArrayLike, positive_n: ArrayLike) -> float | None:
 
 
 def aurc(confidence_n: ArrayLike, right_n: ArrayLike) -> float:
-    """Area under the risk-coverage curve: what is wrong among the k most confident, averaged over k.
+    """Area under the risk-coverage curve: the error rate among the k most confident, averaged over k.
 
-    Among equal confidences every order is as likely as another: the mean over the orders is taken.
+    Among equal confidences every order is equally likely: the result is the mean over the orders.
     """
     right, wrong = _steps(confidence_n, right_n)
     ends = right + wrong
@@ -141,9 +141,9 @@ def aurc(confidence_n: ArrayLike, right_n: ArrayLike) -> float:
 
 
 def auroc_one_vs_rest(p_nk: Floats, gold_n: Ints) -> float | None:
-    """The mean over options of AUROC against the rest; two options: that of one of them.
+    """The mean over options of AUROC against the rest; with two options, that of one of them.
 
-    None where an option is gold never or always.
+    None if an option is gold never or always.
     """
     options = range(1, 2) if p_nk.shape[1] == 2 else range(p_nk.shape[1])
     found = [value for k in options if (value := auroc(p_nk[:, k], gold_n == k)) is not None]

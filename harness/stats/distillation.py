@@ -1,4 +1,4 @@
-"""What distillation did: how much of the teacher's lead a student made up, whose errors it makes, at what price."""
+"""What distillation achieved: the part of the gap to the teacher that was closed, inherited errors, and the cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.stats.metrics import Floats, Ints
 
 @dataclass(frozen=True)
 class GapClosed:
-    """(student - baseline) / (teacher - baseline); None where the teacher isn't surely above the baseline."""
+    """(student - baseline) / (teacher - baseline); None if the teacher isn't significantly above the baseline."""
 
     closed: Interval | None
     gap: Interval
@@ -29,11 +29,12 @@ class GapClosed:
 
 
 def gap_closed(point_3s: Floats, drawn_3ns: Floats | None, groups: int) -> GapClosed:
-    """The share of the teacher's lead over the directly tuned student that the distilled one makes up.
+    """The fraction of the gap between teacher and directly tuned student that the distilled student closes.
 
     From the figures of student, baseline and teacher (3, S) over S common seeds, and their replicates over groups
-    (3, n, S); None: one group. Fieller's interval (1954): all shares r for which student - baseline - r (teacher -
-    baseline) can't be distinguished from 0, over groups and seeds. It is a bounded interval just where the gap's own
+    (3, n, S); None: one group. Fieller's interval (1954): all fractions r for which student - baseline - r (teacher -
+    baseline) isn't significantly different from 0, over groups and seeds. It is bounded exactly if the gap's own
+    interval
     excludes 0.
     """
     student_s, baseline_s, teacher_s = point_3s
@@ -48,7 +49,7 @@ def gap_closed(point_3s: Floats, drawn_3ns: Floats | None, groups: int) -> GapCl
         return float(t_quantile(0.975, off.df) * np.sqrt(off.total))
 
     def outside(share: float) -> float:
-        """Above 0 where this share can be distinguished from what was seen."""
+        """Above 0 if this fraction is significantly different from the observed one."""
         drawn_ns = (student_ns - baseline_ns) - share * (teacher_ns - baseline_ns)
         return abs(lead - share * gap) - half_width(lead_s - share * gap_s, drawn_ns)
 
@@ -61,10 +62,10 @@ def gap_closed(point_3s: Floats, drawn_3ns: Floats | None, groups: int) -> GapCl
 
 
 def _crossing(outside: Callable[[float], float], start: float, side: int) -> float | None:
-    """Where `outside` becomes positive, going from `start` (where it isn't) to this side; None: nowhere near."""
+    """Where `outside` becomes positive on this side of `start` (where it isn't positive); None: not nearby."""
     from scipy.optimize import brentq  # slow to load, and rankings load this file
 
-    if outside(start) >= 0:  # no noise at all
+    if outside(start) >= 0:  # no variance at all
         return start
     step = 0.25
     while outside(start + side * step) <= 0:
@@ -74,12 +75,13 @@ def _crossing(outside: Callable[[float], float], start: float, side: int) -> flo
     return float(brentq(outside, start, start + side * step))
 
 
-# ------------------------------------------------------------------------------- whose errors they are
+# ------------------------------------------------------------------------------- inherited errors
 
 
 @dataclass(frozen=True)
 class Errors:
-    """A row's errors beside another's, as shares of all examples. inherited + introduced is its error rate."""
+    """A row's errors compared with another's, as fractions of all examples. inherited + introduced is its error
+    rate."""
 
     inherited: Interval
     """Both are wrong."""
@@ -88,7 +90,7 @@ class Errors:
     introduced: Interval
     """Only this row is wrong."""
     fixed: Interval
-    """Only the other is wrong."""
+    """Only the other row is wrong."""
 
 
 Answers = NDArray[np.integer[Any]]
@@ -100,22 +102,24 @@ MARKS: Mapping[str, Callable[[Answers, Answers, Answers], NDArray[np.bool_]]] = 
     "introduced": lambda one, other, gold: (one != gold) & (other == gold),
     "fixed": lambda one, other, gold: (one == gold) & (other != gold),
 }
-"""What can be so of an example, from a's choice, b's choice and the gold (...,), see `Errors`; `same` is agreement."""
+"""Properties of an example, from a's choice, b's choice and the gold (...,), see `Errors`; `same` is agreement."""
 ERRORS = ("inherited", "copied", "introduced", "fixed")
 
 
 def shares(
     a_sn: Answers, b_sn: Answers, gold_n: Answers, group_n: Ints, groups: int, names: Sequence[str] = tuple(MARKS)
 ) -> dict[str, Interval]:
-    """How often each of `MARKS` is so, from two rows' choices (S, N) over common seeds, see `share`."""
+    """How often each of `MARKS` holds, from two rows' choices (S, N) over common seeds, see `share`."""
     return {name: share(MARKS[name](a_sn, b_sn, gold_n), group_n, groups) for name in names}
 
 
 def share(marked_sn: NDArray[np.bool_], group_n: Ints, groups: int) -> Interval:
-    """The share of marked examples, mean over seeds, with its 95 % interval over groups and seeds.
+    """The fraction of marked examples, mean over seeds, with its 95 % interval over groups and seeds.
 
-    A share is a mean, so its covariance over resamples of groups is known without any: of the groups' sums of what is
-    off the seed's share. Then `bootstrap.VarianceComponents` with Student's t. No interval where there is one group.
+    A fraction is a mean, so its covariance over resamples of groups is known exactly: from the groups' sums of
+    deviations from the seed's fraction. Then `bootstrap.VarianceComponents` with Student's t. With one group there is
+    no
+    interval.
     """
     count = marked_sn.shape[1]
     point_s = marked_sn.mean(axis=1)
@@ -128,16 +132,16 @@ def share(marked_sn: NDArray[np.bool_], group_n: Ints, groups: int) -> Interval:
     return Interval(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
 
 
-# ---------------------------------------------------------------------------------------- at what price
+# ---------------------------------------------------------------------------------------- cost
 
 
 def pareto(scores: Sequence[float | None], costs: Sequence[float | None]) -> list[bool]:
-    """Which rows no other beats: none has a higher score at no higher cost, or the same score at a lower cost.
+    """The rows that no other row beats: none has a higher score at no higher cost, or the same score at a lower cost.
 
-    A row without a score or without this cost is on no front. Rows that are equal in both are both on it.
+    A row without a score or without this cost isn't on the front. Rows that are equal in both are both on it.
     """
     if len(scores) != len(costs):
-        raise DataError(f"{len(scores)} scores but {len(costs)} costs: expected one cost a score")
+        raise DataError(f"{len(scores)} scores but {len(costs)} costs: expected one cost per score")
     known = [(c, -s, k) for k, (s, c) in enumerate(zip(scores, costs, strict=True)) if s is not None and c is not None]
     front = [False] * len(scores)
     best, last = -np.inf, None

@@ -1,4 +1,4 @@
-"""What a set of runs says: figures with intervals, paired differences, tests that are exact or many.
+"""Inference from a set of runs: figures with intervals, paired differences, exact tests, multiple tests.
 
 Intervals are bootstraps over groups (images) and seeds, see `harness.stats.bootstrap`.
 """
@@ -64,7 +64,7 @@ class Difference:
 
 
 def mean_intervals(values_nd: Floats, groups: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> list[Interval]:
-    """The mean over N examples of each of D figures, with its interval over groups; None with one group."""
+    """The mean over N examples of each of D figures, with its interval over groups; no interval with one group."""
     group_n, count = group_numbers(groups)
     columns = [np.ones(len(group_n)), *np.asarray(values_nd, dtype=np.float64).T]
     units_cd = np.stack([np.bincount(group_n, column, count) for column in columns], axis=1).astype(np.float64)
@@ -88,7 +88,7 @@ def summarise(
     """All metrics of one split's predictions with 95 % intervals over groups.
 
     `predictions` needs the columns group, category, gold, chosen. `labels` are the benchmark's fixed options
-    (`record.Data.options`); None where they differ by example: macro-F1 is then over the letters seen. Gives
+    (`record.Data.options`); None if they differ by example: macro-F1 is then over the letters seen. Returns
     accuracy, macro_f1, micro_f1 and `accuracy/<category>`. Raises `DataError` for no or mixed predictions.
     """
     one_split(predictions)
@@ -113,9 +113,9 @@ def summarise(
 def seeds_interval(point_s: Floats, drawn_ns: Floats | None, groups: int = 0, seed: int = 0) -> Interval:
     """The mean of S runs' figures (S,) with its interval, from their replicates over groups (n, S); None: one group.
 
-    Seeds are taken as a sample of all seeds, see `bootstrap.VarianceComponents`; with one run the interval is over
-    groups only, a little wider than the percentiles of `summarise` where groups are few. `groups` 0: unknown, taken
-    as many.
+    Seeds are treated as a sample of all seeds, see `bootstrap.VarianceComponents`. With one run the interval is over
+    groups only, a little wider than the percentiles of `summarise` if groups are few. `groups` 0: unknown, treated as
+    infinitely many.
     """
     if drawn_ns is None:
         return interval(float(point_s.mean()), None)
@@ -123,14 +123,14 @@ def seeds_interval(point_s: Floats, drawn_ns: Floats | None, groups: int = 0, se
 
 
 def seeds_intervals(points_rs: Floats, drawn_rsn: Floats, groups: int = 0, seed: int = 0) -> list[Interval]:
-    """`seeds_interval` of R rows at once, all with as many seeds: (R, S), (R, S, n), no resample undefined."""
+    """`seeds_interval` of R rows at once, all with as many seeds: (R, S), (R, S, n), no undefined resamples."""
     return [_within(found, 0, 1) for found in intervals_over_seeds(points_rs, drawn_rsn, groups, seed)]
 
 
 def seeds_difference(
     point_s: Floats, drawn_ns: Floats | None, seeds: tuple[int, ...] = (), groups: int = 0, seed: int = 0
 ) -> Difference:
-    """A mean difference from those of S paired seeds (S,) and their replicates over groups (n, S); None: one group.
+    """A mean difference, from those of S paired seeds (S,) and their replicates over groups (n, S); None: one group.
 
     Interval and p are over groups and seeds, as in `seeds_interval`; p is two-sided, see `bootstrap.two_sided_p`.
     """
@@ -148,27 +148,27 @@ def _within(found: Interval, least: float, most: float) -> Interval:
     return Interval(value=found.value, low=max(least, found.low), high=min(most, found.high))
 
 
-# ----------------------------------------------------------------------------------- exact tests, many tests
+# ----------------------------------------------------------------------------------- exact tests, multiple tests
 
 
 def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> tuple[int, int, float]:
-    """How many examples only A has right, how many only B, and the exact two-sided p that this is luck.
+    """How many examples only A has right, how many only B, and the exact two-sided p of this split.
 
     `right_a`, `right_b`: (N,) booleans on the same examples. p = min(1, 2 P(Bin(n, 1/2) <= smaller)) over the
-    n examples on which one alone is right; 1 where there are none (McNemar 1947, exact form). It takes
-    examples as independent: where several share an image, trust the interval over images instead.
+    n examples on which exactly one is right; 1 if there are none (McNemar 1947, exact form). It treats
+    examples as independent: if several share an image, use the interval over images instead.
     """
     a_n, b_n = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
     if a_n.shape != b_n.shape or a_n.ndim != 1:
-        raise DataError(f"answers of shapes {a_n.shape} and {b_n.shape}: expected one answer an example on both sides")
+        raise DataError(f"answers of shapes {a_n.shape} and {b_n.shape}: expected one answer per example on both sides")
     only_a, only_b = int((a_n & ~b_n).sum()), int((~a_n & b_n).sum())
     return only_a, only_b, min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """The p values of one table adjusted for their number, in the order given (Holm 1979).
+    """The p values of one table adjusted for multiple testing, in the given order (Holm 1979).
 
-    The chance that any true null falls below 0.05 is then at most 5 %, however the tests depend on each other.
+    The probability that any true null falls below 0.05 is then at most 5 %, for any dependence between the tests.
     The i-th smallest of m becomes the largest of min(1, (m - j + 1) p_(j)) over j <= i. Raises `DataError` for a
     value outside 0..1.
     """

@@ -1,7 +1,7 @@
 """The figures of one set of answers: accuracy, macro-F1, micro-F1, accuracy by category.
 
 All of them are functions of a *tally* (3, K): for each label k how often it was right (hits), how often it
-was gold, how often it was chosen. Tallies add up over examples, which is what lets `harness.stats.inference` resample
+was gold, how often it was chosen. Tallies add up over examples, so `harness.stats.inference` can resample
 groups of examples without going back to the examples. A choice of -1 means "no answer": wrong, and no label.
 """
 
@@ -17,7 +17,7 @@ Ints = NDArray[np.int64]
 
 NO_ANSWER = -1
 LOWER_IS_BETTER = frozenset({"ece", "brier", "nll", "aurc", "parse_failures"})
-"""Figures (see `harness.stats.calibration`) of which the smaller one is the better one."""
+"""Figures (see `harness.stats.calibration`) for which smaller is better."""
 
 
 def checked(gold: ArrayLike, chosen: ArrayLike, labels: int | None = None) -> tuple[Ints, Ints, int]:
@@ -28,7 +28,7 @@ def checked(gold: ArrayLike, chosen: ArrayLike, labels: int | None = None) -> tu
     """
     gold_n, chosen_n = _indices(gold, "gold"), _indices(chosen, "choice")
     if len(gold_n) != len(chosen_n):
-        raise DataError(f"{len(gold_n)} golds but {len(chosen_n)} choices: expected one choice an example")
+        raise DataError(f"{len(gold_n)} golds but {len(chosen_n)} choices: expected one choice per example")
     if not len(gold_n):
         raise DataError("no answers: at least one example is needed to compute a metric")
     count = int(max(gold_n.max(), chosen_n.max())) + 1 if labels is None else labels
@@ -42,24 +42,24 @@ def checked(gold: ArrayLike, chosen: ArrayLike, labels: int | None = None) -> tu
 def _indices(values: ArrayLike, what: str) -> Ints:
     array = np.asarray(values)
     if array.size and not np.issubdtype(array.dtype, np.integer):
-        raise DataError(f"{what}s are {array.dtype}: expected whole numbers, the index of an option")
+        raise DataError(f"{what}s are {array.dtype}: expected integers, the indices of options")
     return array.astype(np.int64).ravel()
 
 
 def accuracy_of(tally_3k: Floats) -> Floats:
-    """Share of right answers of tallies (..., 3, K): (...). NaN where there are no examples."""
+    """Fraction of right answers of tallies (..., 3, K): (...). NaN if there are no examples."""
     hits, golds = tally_3k[..., 0, :].sum(-1), tally_3k[..., 1, :].sum(-1)
     return _ratio(hits, golds, np.nan)
 
 
 def micro_f1_of(tally_3k: Floats) -> Floats:
-    """F1 of the pooled counts of tallies (..., 3, K): (...). Accuracy, unless some answers are missing."""
+    """F1 of the pooled counts of tallies (..., 3, K): (...). It equals accuracy unless some answers are missing."""
     hits, golds, chosen = np.moveaxis(tally_3k.sum(-1), -1, 0)
     return _ratio(2 * hits, golds + chosen, np.nan)
 
 
 def macro_f1_of(tally_3k: Floats, seen_k: NDArray[np.bool_] | None = None) -> Floats:
-    """Mean F1 over the labels of tallies (..., 3, K): (...). A label without gold and choice counts 0.
+    """Mean F1 over the labels of tallies (..., 3, K): (...). A label without gold and choice counts as 0.
 
     `seen_k` (..., K) restricts the mean to some labels (default: all K).
     """

@@ -1,4 +1,4 @@
-"""How small a difference a benchmark can show, and how many more images or seeds a given one would take."""
+"""How small a difference a benchmark can detect, and how many more images or seeds a given difference needs."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ MOST_GROUPS, MOST_SEEDS = 10_000_000, 10_000
 
 @dataclass(frozen=True)
 class Noise:
-    """The variance of a paired difference, by source, for one group and one seed, and what it was measured on."""
+    """The variance components of a paired difference, for one group and one seed, and the sizes of the sample."""
 
     images: float
-    """Between groups, of what all seeds share."""
+    """Between groups, shared by all seeds."""
     answers: float
-    """Between groups, of what a seed has for itself."""
+    """Between groups, specific to a seed."""
     seeds: float | None
-    """Between seeds, answers to infinitely many groups; None: measured on a single seed, which can't tell."""
+    """Between seeds, for infinitely many groups; None: measured on a single seed, which can't show it."""
     measured_groups: int
     measured_seeds: int
 
 
 def noise(point_s: Floats, drawn_ns: Floats, groups: int) -> Noise:
-    """Of the paired difference of two rows, from that of S seeds (S,) and their replicates over groups (n, S)."""
+    """The noise of the paired difference of two rows, from S seeds (S,) and their replicates over groups (n, S)."""
     count, cov_ss = len(point_s), covariance(drawn_ns)
     images = variance_components(point_s, cov_ss, groups).images
     answers = max(0.0, float(np.trace(cov_ss)) / count * groups / (groups - 1) - images)
@@ -41,14 +41,14 @@ def noise(point_s: Floats, drawn_ns: Floats, groups: int) -> Noise:
 def detectable(
     found: Noise, groups: int | None = None, seeds: int | None = None, alpha: float = ALPHA, power: float = POWER
 ) -> float:
-    """The difference that a two-sided test at `alpha` finds with this chance, with so many groups and seeds.
+    """The difference that a two-sided test at `alpha` detects with this power, for these numbers of groups and seeds.
 
-    Default: as many as it was measured on. (t_{1 - alpha/2} + t_power) standard errors, with the degrees of freedom
-    of `bootstrap.degrees_of_freedom`. Raises `DataError` for several seeds where one was measured.
+    Default: those of the measurement. (t_{1 - alpha/2} + t_power) standard errors, with the degrees of freedom
+    of `bootstrap.degrees_of_freedom`. Raises `DataError` for several seeds if only one was measured.
     """
     groups, seeds = groups or found.measured_groups, seeds or found.measured_seeds
     if found.seeds is None and seeds > 1:
-        raise DataError(f"{seeds} seeds: how seeds differ was measured on a single one; run two more first")
+        raise DataError(f"{seeds} seeds: only one was measured, which doesn't show how seeds differ; run two more")
     images = found.images / groups
     between = ((found.seeds or 0.0) + found.answers / groups) / seeds if found.seeds is not None and seeds > 1 else 0.0
     images += found.answers / groups if seeds == 1 else 0.0
@@ -60,16 +60,19 @@ def detectable(
 
 @dataclass(frozen=True)
 class Needed:
-    """What would make two rows distinguishable, if their difference is what it seems. None: no number, or unknown."""
+    """What would make two rows significantly different, if their true difference is the observed one.
+
+    None: no number would, or it is unknown.
+    """
 
     groups: int | None
-    """At the present seeds."""
+    """With the present seeds."""
     seeds: int | None
-    """On the present groups."""
+    """With the present groups."""
 
 
 def needed(found: Noise, difference: float, alpha: float = ALPHA, power: float = POWER) -> Needed:
-    """The fewest groups, and the fewest seeds, with which `difference` is detectable."""
+    """The smallest number of groups, and of seeds, with which `difference` is detectable."""
 
     def enough_groups(groups: int) -> bool:
         return detectable(found, groups, None, alpha, power) <= abs(difference)
@@ -84,19 +87,19 @@ def needed(found: Noise, difference: float, alpha: float = ALPHA, power: float =
 
 @dataclass(frozen=True)
 class PowerReport:
-    """What a difference is, what these data would show, and how much more would show this one."""
+    """A difference, what these data can detect, and how much more data would detect this one."""
 
     difference: float
     detectable: float
     images: int | None
-    """As `Needed.groups`; `more_images` is what is missing to it: 0, there are enough."""
+    """As `Needed.groups`; `more_images` is the number still missing; 0: there are enough."""
     seeds: int | None
     more_images: int | None
     more_seeds: int | None
 
 
 def power_report(found: Noise, difference: float) -> PowerReport:
-    """`detectable` and `needed` in one, for a difference that was measured with this noise."""
+    """`detectable` and `needed` together, for a difference that was measured with this noise."""
     least = detectable(found)
     images, seeds = found.measured_groups, found.measured_seeds
     if difference == 0:

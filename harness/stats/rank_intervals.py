@@ -1,7 +1,7 @@
-"""What a table of rows can tell: rank intervals and tiers.
+"""Rank intervals and tiers of the rows of a table.
 
 All rows of a table are resampled together: every resample has the same groups for all rows, and rows are
-compared on the seeds that they share. So what moves all rows alike (hard images) doesn't blur their order.
+compared on their common seeds. So effects that all rows share (hard images) don't add noise to their order.
 """
 
 from __future__ import annotations
@@ -19,35 +19,40 @@ from harness.stats.inference import holm
 from harness.stats.metrics import Floats
 
 SIGNIFICANT_P = 0.035
-"""Two rows are distinguishable at this p. Below 0.05, because the p are approximate: simulated, truly equal rows are
-then called different in at most 5 % of tables, whether images, seeds or both vary (benches/stats_simulation.py)."""
+"""Two rows are significantly different at this p. Below 0.05, because the p are approximate: in simulations, truly
+equal
+rows are then called different in at most 5 % of tables, whether images, seeds or both vary
+(benches/stats_simulation.py)."""
 
 # ---------------------------------------------------------------------------------- ranks and tiers
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a row stands in its table, as far as the data tell."""
+    """A row's possible ranks and tiers in its table."""
 
     rank_low: int
-    """1 and the number of rows that are significantly better."""
+    """1 plus the number of rows that are significantly better."""
     rank_high: int
-    """The number of rows less those that are significantly worse."""
+    """The number of rows minus those that are significantly worse."""
     tier: tuple[int, ...]
-    """From 1. Rows that can't be distinguished share a tier; a row between two tiers is in both."""
+    """From 1. Rows in one tier aren't significantly different; a row between two tiers is in both."""
 
 
 def standings(found: Resampled, columns: Sequence[tuple[int, int]]) -> list[Standing]:
     """Rank interval and tiers of each row, from the figures and replicates of all their runs.
 
-    `columns` gives the row, from 0 on, and the seed of each run. Two rows are distinguishable where p of their paired
-    difference, by Holm over all pairs of the table, is at most `SIGNIFICANT_P`. So with 95 % chance no two truly equal
-    rows are called different anywhere in the table, and then all the rank intervals hold the true ranks (as in
-    Mogstad, Romano, Shaikh and Wilhelm 2024, Inference for Ranks, with Holm's steps). With one seed that is said of
-    these very models, with several of the methods.
+    `columns` gives the row, from 0 on, and the seed of each run. Two rows are significantly different if p of their
+    paired
+    difference, corrected by Holm over all pairs of the table, is at most `SIGNIFICANT_P`. So with 95 % probability no
+    two
+    truly equal rows are called different anywhere in the table, and then all rank intervals contain the true ranks (as
+    in
+    Mogstad, Romano, Shaikh and Wilhelm 2024, Inference for Ranks, with Holm's steps). With one seed this is a statement
+    about these particular models, with several seeds about the methods.
 
-    Rows are in order of their mean over seeds. A tier is a longest stretch of that order in which no two rows are
-    distinguishable, where a pair counts as distinguishable only if every pair around it is.
+    Rows are in order of their mean over seeds. A tier is a longest run of that order in which no two rows are
+    significantly different, where a pair only counts as different if every pair around it is.
     """
     count = max((row for row, _ in columns), default=-1) + 1
     row_r = np.array([row for row, _ in columns], dtype=np.int64)
@@ -85,7 +90,8 @@ def _pairs(found: Resampled, columns: Sequence[tuple[int, int]], count: int) -> 
 
 
 def _pair(found: Resampled, cov: Floats, a: list[int], b: list[int]) -> tuple[float, float]:
-    """The difference of two rows' columns and its two-sided p, from Student's t: resamples alone end at 1 / n."""
+    """The difference of two rows' columns and its two-sided p, from Student's t: p from resamples can't be below 1 /
+    n."""
     point_s = found.point_s[a] - found.point_s[b]
     cov_ss = cov[np.ix_(a, a)] - cov[np.ix_(a, b)] - cov[np.ix_(b, a)] + cov[np.ix_(b, b)]
     off, value = variance_components(point_s, cov_ss, found.groups), float(point_s.mean())
@@ -98,19 +104,19 @@ def _pair(found: Resampled, cov: Floats, a: list[int], b: list[int]) -> tuple[fl
 
 
 def smallest_p(value: float, variance: float, examples: int, groups: int) -> float:
-    """The least two-sided p that the answers of one seed can show, for a difference in accuracy: 2^(1 - m).
+    """The smallest two-sided p that the answers of one seed can give for a difference in accuracy: 2^(1 - m).
 
     m is the sum over groups of the squared difference in right answers, at least the number of groups on which the
-    two differ. If they are alike, each of these favours either with chance 1/2 (the sign-flip test; with one example
-    a group the least p of McNemar's). It keeps five lucky answers of a thousand from passing for proof.
-    `variance` is the difference's over resamples of groups.
+    two differ. If the rows are equal, each of these favours either with probability 1/2 (the sign-flip test; with one
+    example per group the smallest p of McNemar's test). It prevents a few lucky answers from looking significant.
+    `variance` is the difference's variance over resamples of groups.
     """
     differing = examples**2 * (variance + value**2 / groups)
     return float(min(1.0, 2.0 ** (1 - differing)))
 
 
 def _holm_pairs(p_kk: Floats) -> Floats:
-    """The p of the pairs above the diagonal by Holm, on both sides of it; 1 on the diagonal."""
+    """The Holm-corrected p of the pairs above the diagonal, on both sides of it; 1 on the diagonal."""
     adjusted_kk = np.ones_like(p_kk)
     above = np.triu_indices(len(p_kk), 1)
     adjusted_kk[above] = holm(p_kk[above].tolist())
@@ -118,10 +124,10 @@ def _holm_pairs(p_kk: Floats) -> Floats:
 
 
 def _tiers(significant_kk: NDArray[np.bool_]) -> list[tuple[int, ...]]:
-    """The tiers of rows in order, best first, from who is significantly better than whom (above the diagonal)."""
+    """The tiers of rows in order, best first, from the matrix of significant differences (above the diagonal)."""
     count = len(significant_kk)
-    closed_kk = np.logical_and.accumulate(significant_kk, axis=0)  # by all above the upper one
-    closed_kk = np.logical_and.accumulate(closed_kk[:, ::-1], axis=1)[:, ::-1]  # and all below the lower one
+    closed_kk = np.logical_and.accumulate(significant_kk, axis=0)  # all rows above the upper one
+    closed_kk = np.logical_and.accumulate(closed_kk[:, ::-1], axis=1)[:, ::-1]  # and all rows below the lower one
     ends = [max([i, *(j for j in range(i + 1, count) if not closed_kk[i, j])]) for i in range(count)]
     stretches = [(i, end) for i, end in enumerate(ends) if i == 0 or end > ends[i - 1]]
     return [tuple(n for n, (first, last) in enumerate(stretches, 1) if first <= row <= last) for row in range(count)]

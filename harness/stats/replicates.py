@@ -1,11 +1,11 @@
-"""What statistics need of predictions, small enough to keep for every run: answers and bootstrap replicates.
+"""What statistics need from predictions, small enough to store for every run: answers and bootstrap replicates.
 
-The answers of a run are one small number an example, in an order that all runs on the same examples share. Its
-replicates are a metric resampled over groups, 2,000 numbers, from the same drawn groups for all these runs (see
-`harness.stats.bootstrap`): intervals, differences, ranks and tiers follow from them jointly, without the examples.
+The answers of a run are one small number per example, in an order that all runs on the same examples share. Its
+replicates are 2,000 values of a metric, resampled over groups, with the same drawn groups for all these runs (see
+`harness.stats.bootstrap`): intervals, differences, ranks and tiers are computed from them jointly, without examples.
 
 A replicate of accuracy is stored as the count of right answers, exactly. One of macro-F1 is stored in single
-precision; it is rounded so as soon as it is made, so that a ranking reads the same before and after `compact`.
+precision; it is rounded as soon as it is computed, so that a ranking reads the same before and after `compact`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STORED_METRICS = ("accuracy", "macro_f1")
 
 _COLUMNS = ("id", "group", "category", "gold")
 _BLOCK = 1 << 22
-"""Numbers held at a time while resampling: bounds the memory at some 100 MB."""
+"""Numbers in memory at a time while resampling: limits the memory to some 100 MB."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Examples:
     """The examples that runs answered, in the order of the first such run."""
 
     key: str
-    """Hash of ids, groups, categories and golds, whatever their order."""
+    """Hash of ids, groups, categories and golds, independent of their order."""
     table: pa.Table
     """Columns id, group, category, gold."""
 
@@ -56,7 +56,7 @@ class Examples:
         return self.grouped[1]
 
     def category(self, name: str) -> NDArray[np.bool_]:
-        """Which examples (N,) are of a category. Raises `ConfigError` for an unknown one."""
+        """Which examples (N,) belong to a category. Raises `ConfigError` for an unknown one."""
         inside = np.asarray(pc.equal(self.table["category"], name).to_numpy(zero_copy_only=False), dtype=bool)
         if not inside.any():
             known = (f"accuracy/{found}" for found in self.table["category"].unique().to_pylist())
@@ -76,10 +76,10 @@ class Examples:
 
 
 class ExampleOrder:
-    """Brings the answers of many runs into one order an example set, the first run's; keeps each set once.
+    """Brings the answers of many runs into one order per example set, that of the first run; stores each set once.
 
-    Groups are numbered in this order, so it decides which of them a resample draws. Runs are written in the order of
-    their data set: whichever run comes first, the replicates are the same.
+    Groups are numbered in this order, so it determines which of them a resample draws. Runs are written in the order of
+    their data set: the replicates don't depend on which run comes first.
     """
 
     def __init__(self, known: Iterable[Examples] = ()) -> None:
@@ -87,7 +87,7 @@ class ExampleOrder:
         self._orders: dict[bytes, tuple[str, Ints | None]] = {}
 
     def take(self, predictions: pa.Table) -> tuple[str, NDArray[np.int16]]:
-        """The key of the examples of one split's predictions, and the choices (N,) in their order.
+        """The key of the examples of one split's predictions, and the choices (N,) in the order of that example set.
 
         Raises `DataError` for an example that is predicted twice.
         """
@@ -103,7 +103,7 @@ class ExampleOrder:
         by_id = asked.take(pc.sort_indices(asked["id"])).combine_chunks()
         ids = by_id["id"].to_numpy(zero_copy_only=False)
         if len(twice := ids[1:][ids[1:] == ids[:-1]]):
-            raise DataError(f"example {twice[0]!r} is predicted twice: expected one prediction an example")
+            raise DataError(f"example {twice[0]!r} is predicted twice: expected one prediction per example")
         key = _digest(by_id).hex()
         known = self.sets.setdefault(key, Examples(key, asked))
         if known.table is asked or known.table["id"].equals(asked["id"]):
@@ -128,11 +128,12 @@ class Replicates:
 
     points_r: Floats
     replicates_rn: Floats | None
-    """Resampled over groups; None where all examples are of one group."""
+    """Resampled over groups; None if all examples are in one group."""
 
 
 def replicate(examples: Examples, chosen_rn: NDArray[np.int16], labels: int | None, metric: str) -> Replicates:
-    """A metric of R runs: its value and its replicates, those of `inference.summarise` with seed 0 (macro-F1: to 1e-7).
+    """A metric of R runs: values and replicates, equal to those of `inference.summarise` with seed 0 (macro-F1: to
+    1e-7).
 
     `chosen_rn` (R, N) are the runs' choices in the examples' order, `labels` the number of options (None: they
     differ by example). Raises `ConfigError` for an unknown metric or category.
@@ -143,7 +144,7 @@ def replicate(examples: Examples, chosen_rn: NDArray[np.int16], labels: int | No
 def replicate_all(
     examples: Examples, chosen_rn: NDArray[np.int16], labels: int | None, metrics: Sequence[str]
 ) -> Mapping[str, Replicates]:
-    """Several metrics of R runs at once, see `replicate`: those over all examples share the work."""
+    """Several metrics of R runs at once, see `replicate`; metrics over all examples share the computation."""
     result: dict[str, Replicates] = {}
     whole = [name for name in metrics if name in METRICS]
     if whole:
@@ -198,7 +199,7 @@ def _replicated(
     counts_nc = drawn_counts(groups)
     step = max(1, _BLOCK // max(groups, units.shape[1]))
     for start in range(0, RESAMPLES, step):
-        # Whole numbers below 2**24: single precision is exact, and twice as fast.
+        # Integers below 2**24: single precision is exact, and twice as fast.
         sums = counts_nc[start : start + step].astype(np.float32) @ units
         of_block = tallies(sums.astype(np.float64))
         for name in metrics:
@@ -208,8 +209,8 @@ def _replicated(
 
 @lru_cache(maxsize=2)
 def drawn_counts(groups: int) -> NDArray[np.uint8]:
-    """How often each resample draws each group: (RESAMPLES, C), the draws of `bootstrap.resampled_sums` of seed 0."""
-    counts = np.empty((RESAMPLES, groups), dtype=np.uint8)  # a group is drawn once in the mean
+    """How often each resample draws each group: (RESAMPLES, C), the draws of `bootstrap.resampled_sums` with seed 0."""
+    counts = np.empty((RESAMPLES, groups), dtype=np.uint8)  # the mean count is 1
     rng = np.random.default_rng(0)
     step = max(1, _BLOCK // groups)
     for start in range(0, RESAMPLES, step):
@@ -221,7 +222,7 @@ def drawn_counts(groups: int) -> NDArray[np.uint8]:
 
 
 def as_stored(metric: str, values: Floats) -> Floats:
-    """The replicates as the catalogue gives them back: accuracy exactly, anything else in single precision."""
+    """The replicates as the catalogue returns them: accuracy exactly, all others in single precision."""
     return values if metric == "accuracy" else values.astype(np.float32).astype(np.float64)
 
 
@@ -229,13 +230,13 @@ def as_stored(metric: str, values: Floats) -> Floats:
 
 
 def column_type(metric: str) -> pa.DataType:
-    """The type of a metric's replicates in the catalogue: lists of RESAMPLES numbers, for accuracy of whole numbers."""
+    """The type of a metric's replicates in the catalogue: lists of RESAMPLES numbers, integers for accuracy."""
     number = pa.int32() if metric == "accuracy" else pa.float32()
     return pa.list_(pa.field("element", number, nullable=False), RESAMPLES)
 
 
 def encode(metric: str, replicates_n: Floats, examples_per_replicate: Ints) -> NDArray[np.generic]:
-    """A run's replicates as they are stored: of accuracy the counts of right answers, which are exact."""
+    """A run's replicates as they are stored: for accuracy the counts of right answers, which are exact."""
     return (
         np.rint(replicates_n * examples_per_replicate).astype(np.int32)
         if metric == "accuracy"
@@ -261,7 +262,7 @@ def from_column(metric: str, column: pa.ChunkedArray, examples_per_replicate: In
 
 
 def pack_choices(chosen_n: NDArray[np.int16]) -> bytes:
-    """Choices as one byte each, or two where there are more options than that."""
+    """Choices as one byte each, or two if there are more options than one byte allows."""
     wide = chosen_n.size and int(chosen_n.max()) > 127
     return (chosen_n.astype("<i2") if wide else chosen_n.astype("i1")).tobytes()
 

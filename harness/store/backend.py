@@ -1,7 +1,7 @@
-"""What a store needs of the place where its files lie: `Backend`, a local folder or a bucket.
+"""What a store needs from the place where its files are stored: `Backend`, a local folder or a bucket.
 
-A backend knows names below its root ("run-1/record.json") and how to make a run's folder appear whole or not at
-all. `harness.store.local` does that on a disk, `harness.store.object_storage` in a bucket.
+A backend uses names below its root ("run-1/record.json"), and can publish a run's folder atomically.
+`harness.store.local` does this on a disk, `harness.store.object_storage` in a bucket.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import IO, Protocol
 from harness.record import Record, parse_record
 
 STALE_SECONDS = 24 * 3600.0
-"""A temporary file of this age was left by a writer that was killed."""
+"""A temporary file of this age was left behind by a killed writer."""
 RECORD = "record.json"
 CATALOGUE = ".catalogue"
 """The folder of the compacted catalogue, see `harness.store.catalog`."""
@@ -22,7 +22,7 @@ class Backend(Protocol):
     """The files of a store. Methods that read raise `FileNotFoundError` or another `OSError`."""
 
     url: str
-    """What opens this backend again, also in another process."""
+    """The address that opens this backend again, also in another process."""
     scratch: Path
     """The local folder for work in progress and caches."""
 
@@ -47,7 +47,7 @@ class Backend(Protocol):
         ...
 
     def file(self, run_id: str, name: str) -> str:
-        """The name below the root of a run's file, say of `predictions.parquet`."""
+        """The name below the root of a run's file, for example of `predictions.parquet`."""
         ...
 
     def files(self, run_id: str) -> dict[str, str]:
@@ -55,7 +55,8 @@ class Backend(Protocol):
         ...
 
     def publish(self, folder: Path, run_id: str) -> None:
-        """Make a local folder the run's folder; may move it. Raises `StoreError` where other results are done."""
+        """Make a local folder the run's folder; may move it. Raises `StoreError` if the run is done with other
+        results."""
         ...
 
     def put(self, file: Path, name: str) -> None:
@@ -67,7 +68,7 @@ class Backend(Protocol):
         ...
 
     def download_checkpoint(self, name: str, into: Path) -> None:
-        """Bring the newest checkpoint under this name into a local folder, and delete other checkpoints in it."""
+        """Copy the newest checkpoint under this name into a local folder, and delete other checkpoints in it."""
         ...
 
     def files_with_age(self, folder: str) -> dict[str, float]:

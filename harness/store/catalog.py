@@ -4,13 +4,13 @@
     <root>/.catalogue/runs-*.parquet          one line per run (`harness.store.index.RUNS`)
     <root>/.catalogue/answers-*.parquet       choices, metrics and replicates, by run and split; per data set
     <root>/.catalogue/examples-*.parquet      the examples of those answers
-    <root>/.catalogue/cache/                  leaderboards as they were last computed (local)
+        <root>/.catalogue/cache/                  cached leaderboards (local)
 
-Files are written under new names and never changed; the manifest is written last, in one step, and the newest one
-counts. So a reader beside one `compact` or several sees the old state or the new one. A reader combines the catalogue
-with one listing of the root: a run whose version it knows needs no file opened, a run that is new or was replaced is
-read from its folder. A catalogue that is damaged or of another version is ignored. `harness.store.compaction` writes
-it.
+Files are written under new names and never changed. The manifest is written last, atomically, and the newest one
+is valid. So a reader that runs beside a `compact` sees either the old state or the new one. A reader combines the
+catalogue with one listing of the root: a run whose version is in the catalogue needs no file opened; a new or replaced
+run is read from its folder. A damaged catalogue, or one of another version, is ignored. `harness.store.compaction`
+writes it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from harness.store.manifest import DataKey, Manifest, TableFiles, newest
 from harness.store.store import Store
 
 BATCH = 128
-"""Runs whose replicates are computed at once; a row group holds at most twice as many lines."""
+"""How many runs' replicates are computed at once; a row group has at most twice as many lines."""
 
 ANSWERS = pa.schema(
     [
@@ -70,13 +70,13 @@ _READ = ("split", "id", "group", "category", "gold", "chosen")
 
 
 def read(store: Store, name: str, columns: Sequence[str] | None = None, **options: Any) -> pa.Table:
-    """A Parquet file of the catalogue. Raises `StoreError` where it is missing or damaged."""
+    """A Parquet file of the catalogue. Raises `StoreError` if it is missing or damaged."""
     try:
         file = pa.BufferReader(store.backend.read(f"{CATALOGUE}/{name}"))  # all of it: one request to a bucket
         return pq.read_table(file, columns=None if columns is None else list(columns), **options)
     except (OSError, pa.ArrowInvalid, pa.ArrowKeyError, KeyError) as error:
         raise StoreError(
-            f"catalogue file {name!r} can't be read: {error}; `hkdbench store compact` writes it anew"
+            f"catalogue file {name!r} can't be read: {error}; `hkdbench store compact` writes it again"
         ) from None
 
 
@@ -89,7 +89,7 @@ class ExampleCounts(NamedTuple):
 
 
 class View:
-    """All runs of a store at one moment: the catalogue's lines, and those of runs that it doesn't have yet."""
+    """All runs of a store at one moment: the catalogue's lines, and those of runs that aren't in it yet."""
 
     def __init__(
         self, store: Store, columns: Sequence[str] = index.LIGHT, versions: dict[str, str] | None = None
@@ -101,7 +101,7 @@ class View:
         self.manifest = self._newest()
         try:
             self._open(columns)
-        except StoreError:  # damaged; or a newer state replaced this one, and it was deleted: look again
+        except StoreError:  # damaged, or deleted because a newer state replaced it: look again
             found = self._newest()
             self.manifest = None if found == self.manifest else found
             self._open(columns)
@@ -128,7 +128,7 @@ class View:
     def answers(
         self, data_key: DataKey, split: str, columns: Sequence[str], runs: Sequence[RunSummary]
     ) -> Iterator[pa.Table]:
-        """The answers (`ANSWERS`) of these runs to a split, some at a time; those of new runs are computed."""
+        """The answers (`ANSWERS`) of these runs to a split, in batches; those of new runs are computed."""
         fresh = set(self.fresh["run_id"].to_pylist())
         wanted = pa.array([run.run_id for run in runs if run.run_id not in fresh], pa.string())
         of_table = self.files(data_key)
@@ -144,11 +144,11 @@ class View:
             yield answers_of(self.store, batch, self.example_order(data_key), split).select(columns)
 
     def examples(self, data_key: DataKey) -> dict[str, Examples]:
-        """The example sets of the runs on these data by key; complete once `answers` was read."""
+        """The example sets of the runs on these data by key; complete after `answers` was read."""
         return self.example_order(data_key).sets
 
     def sizes(self, data_key: DataKey) -> dict[str, ExampleCounts]:
-        """The sizes of the example sets of the runs on these data by key; complete once `answers` was read."""
+        """The sizes of the example sets of the runs on these data by key; complete after `answers` was read."""
         if data_key not in self._sizes:
             found: dict[str, ExampleCounts] = {}
             if (of_table := self.files(data_key)) is not None:
@@ -228,7 +228,7 @@ def answers_of(store: Store, runs: Sequence[RunSummary], order: ExampleOrder, sp
     lines.sort(key=lambda line: (line["split"], line["run_id"]))
     plain = [field for field in ANSWERS if not field.name.endswith("_draws")]
     table = pa.Table.from_pylist(lines, schema=pa.schema(plain))
-    for metric in STORED_METRICS:  # far quicker than by `from_pylist`
+    for metric in STORED_METRICS:  # much faster than `from_pylist`
         column = replicates.to_column(metric, [line.get(f"{metric}_draws") for line in lines])
         table = table.append_column(ANSWERS.field(f"{metric}_draws"), column)
     return table

@@ -1,7 +1,7 @@
-"""The checksums of a run: sha256 of its record's text and of the files beside it, so that any change is found.
+"""The checksums of a run: sha256 of its record's text and of its other files, so that any change is detected.
 
-They are in the record, under `seal`. Most figures can be recomputed from the predictions; seconds, losses or scores
-can't, and only the checksums cover them. They are no signature: whoever rewrites a run can write new ones.
+They are in the record, under `seal`. Most figures can be recomputed from the predictions. Seconds, losses and scores
+can't; only the checksums protect them. They are not signatures: whoever modifies a run can write new ones.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from harness.store.backend import RECORD, Backend
 
 RECEIVED = "received.json"
 NOT_LISTED = frozenset({RECORD, RECEIVED})
-"""Files without an entry in `seal.files`: the record, whose sum is `seal.record`, and the note of a run's arrival."""
+"""Files without an entry in `seal.files`: the record, whose sum is `seal.record`, and the note about a submission."""
 
 _BLOCK = 1 << 20
 
@@ -33,7 +33,7 @@ def with_checksums(record: Record, folder: Path) -> bytes:
 
 
 def mismatches(record: Record, backend: Backend) -> dict[str, str]:
-    """The files of a run that differ from its checksums, each with what is wrong; {} if none does."""
+    """The files of a run that differ from its checksums, each with the reason; {} if none does."""
     assert record.seal is not None
     own, wrong = record.seal.record, {}
     text = backend.read(f"{record.run_id}/{RECORD}")
@@ -55,14 +55,14 @@ def mismatches(record: Record, backend: Backend) -> dict[str, str]:
 
 
 def missing_student(record: Record, backend: Backend) -> list[str]:
-    """The listed files of a student of which none is here: it was deleted to save space, or not sent."""
+    """The listed files of a student, if all of them are missing: deleted to save space, or not sent."""
     listed = record.seal.files if record.seal else {}
     student = [name for name in listed if name.startswith("student/")]
     return [] if any(name in backend.files(record.run_id) for name in student) else student
 
 
 def digest(file: IO[bytes]) -> str:
-    """sha256 of what a file holds, in hexadecimal; read in blocks."""
+    """sha256 of a file's content, in hexadecimal; read in blocks."""
     found = hashlib.sha256()
     while block := file.read(_BLOCK):
         found.update(block)
@@ -74,5 +74,5 @@ def _text(record: Record) -> bytes:
 
 
 def _own(own: str) -> bytes:
-    """The record's own sum as it stands in its text."""
+    """The record's own checksum as written in its text."""
     return f'"record": "{own}"'.encode()

@@ -1,4 +1,4 @@
-"""Writes the compacted catalogue that `harness.store.catalog` reads; only what changed is written anew."""
+"""Writes the compacted catalogue that `harness.store.catalog` reads; unchanged files are reused."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ SMALL = 1024
 
 @dataclass(frozen=True)
 class Compacted:
-    """What `compact` did."""
+    """The result of `compact`."""
 
     runs: int
     new: int
     gone: int
-    """Lines that were dropped: of runs deleted or replaced since the last one."""
+    """Lines that were dropped: of runs deleted or replaced since the last `compact`."""
     broken: int
     tables: int
     files_written: int
@@ -45,7 +45,7 @@ class Compacted:
 
 
 def compact(store: Store) -> Compacted:
-    """Bring the catalogue up to date with the runs; only tables with new or lost runs are written anew."""
+    """Bring the catalogue up to date with the runs; only tables with new or lost runs are rewritten."""
     clock = time.perf_counter()
     view = View(store, index.RUNS.names)
     old = view.manifest
@@ -67,7 +67,7 @@ def compact(store: Store) -> Compacted:
             count=lines.num_rows,
             tables=tuple(tables),
         )
-        # Names sort by time; the random part distinguishes two of the same moment.
+        # Names sort by time; the random part makes names of the same moment unique.
         writer.put(f"{time.time_ns():020d}-{uuid4().hex[:8]}.json", manifest.model_dump_json(indent=1).encode())
     return Compacted(
         runs=lines.num_rows,
@@ -84,7 +84,7 @@ def compact(store: Store) -> Compacted:
 def _compact_table(
     view: View, writer: _Writer, data_key: DataKey, members: Sequence[RunSummary], known: set[str]
 ) -> TableFiles:
-    """The files of one table: the old ones where nothing changed."""
+    """The files of one table; the old ones if nothing changed."""
     old = view.files(data_key)
     new = [run for run in members if run.run_id not in known]
     alive = {run.run_id for run in members if run.run_id in known}
@@ -142,7 +142,7 @@ class _Writer:
         return self.stream(kind, table.schema, iter([table]))[0]
 
     def stream(self, kind: str, schema: pa.Schema, tables: Iterator[pa.Table]) -> tuple[str, int]:
-        """Writes tables one after another; the file's name, and how many runs have lines in it."""
+        """Write tables one after another. Returns the file's name, and how many runs have lines in it."""
         name = f"{kind}-{uuid4().hex}.parquet"
         runs: set[str] = set()
         options: dict[str, Any] = {"compression": "zstd", "compression_level": 1}

@@ -1,7 +1,7 @@
 """One line per run: what lists and leaderboards need of its record, as the catalogue stores it.
 
-A `RunSummary` is made from the record alone, so a run reads the same before and after it is compacted. The columns are
-plain: DuckDB reads them from `.catalogue/runs-*.parquet`.
+A `RunSummary` is made from the record only, so a run reads the same before and after it is compacted. The columns
+have plain types: DuckDB can read them from `.catalogue/runs-*.parquet`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ RUNS = pa.schema(
     [
         ("run_id", pa.string()),
         ("stamp", pa.string()),  # version of the record it was read from, see `backend.Backend.folders`
-        ("status", pa.string()),  # done, failed, interrupted; broken: no sound record
+        ("status", pa.string()),  # done, failed, interrupted; broken: no valid record
         ("problem", pa.string()),  # what is wrong with a broken one; the error of a failed one
         ("kind", pa.string()),
         ("benchmark", pa.string()),
@@ -75,7 +75,7 @@ RUNS = pa.schema(
         ("started", pa.string()),
         ("finished", pa.string()),
         ("training", pa.int64()),  # `harness.versions.TRAINING` when it was run
-        ("code", pa.string()),  # what else of the code tells its numbers apart, see `code`
+        ("code", pa.string()),  # other code versions that its numbers depend on, see `code`
         ("train_flops", pa.float64()),
         ("train_seconds", pa.float64()),
         ("student_flops", pa.float64()),  # of train_flops: the student's, and that of all other roles
@@ -88,9 +88,9 @@ RUNS = pa.schema(
         ("total_seconds", pa.float64()),
         ("test_forwards", pa.int64()),
         ("peak_memory_bytes", pa.int64()),
-        ("chance", pa.float64()),  # accuracy of a uniform guess on test (else the first split), where it is stated
+        ("chance", pa.float64()),  # accuracy of a uniform guess on test (else the first split), if it is recorded
         ("metrics", pa.list_(FIGURE)),
-        ("record", pa.string()),  # the whole record, lifted to the newest schema
+        ("record", pa.string()),  # the full record, converted to the newest schema
     ]
 )
 HEAVY = ("metrics", "record")
@@ -143,7 +143,7 @@ class RunSummary(NamedTuple):
 
     @property
     def data_key(self) -> tuple[str, str, str]:
-        """What runs must share to be in one leaderboard: benchmark, revision, fingerprint."""
+        """What runs must have in common to be in one leaderboard: benchmark, revision, fingerprint."""
         return self.benchmark, self.revision, self.fingerprint
 
 
@@ -159,7 +159,7 @@ def from_arrow(table: pa.Table) -> list[RunSummary]:
 
 
 def figures(table: pa.Table, split: str) -> dict[str, dict[str, Interval]]:
-    """The metrics that the records state for a split, by run and name."""
+    """The recorded metrics of a split, by run and name."""
     stated: dict[str, dict[str, Interval]] = {}
     for run_id, metrics in zip(table["run_id"].to_pylist(), table["metrics"].to_pylist(), strict=True):
         stated[run_id] = {
@@ -230,18 +230,18 @@ class TrainingCost:
 
     student_flops: float
     teacher_flops: float
-    """Of every other role: frozen or learning teachers, assistants, peers, anchors."""
+    """The FLOPs of all other roles: frozen or learning teachers, assistants, peers, anchors."""
     student_seconds: float
     teacher_seconds: float
     cache_share: float | None
-    """Share of the examples shown to frozen roles that took no forward pass; None: nothing was frozen."""
+    """Fraction of the examples for frozen roles that needed no forward pass; None: nothing was frozen."""
 
 
 def training_cost(record: Record) -> TrainingCost:
-    """From the record, by role. A role is the student's if it is trained on the rung that is scored."""
+    """From the record, by role. A role is the student's if it is trained and its rung is the scored one."""
     student, frozen = set(), set()
     shown = 0
-    rungs: dict[str, str] = {}  # the rung that a role's weights go back to
+    rungs: dict[str, str] = {}  # the rung that a role's weights come from
     for stage in record.stages:
         for name, role in stage.roles.items():
             key = f"{stage.name}.{name}"
@@ -263,14 +263,14 @@ def training_cost(record: Record) -> TrainingCost:
 
 
 def row_key(record: Record) -> str:
-    """What runs must share, besides their data, to be seeds of one row."""
+    """What runs must have in common, besides their data, to be seeds of one row."""
     compared = {key: value for key, value in record.config.items() if key not in NOT_COMPARED | {"settings"}}
     parts = [record.kind, record.method, _settings(record), record.ladder, record.student, compared]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def code(record: Record) -> str:
-    """What tells apart runs of one version of training: the plugins' sources; of 0.1 the digest of all code."""
+    """What distinguishes runs of one version of training: the plugins' sources; for 0.1 the digest of all code."""
     plugins = record.identity.get("plugins")
     return json.dumps(plugins, sort_keys=True) if plugins else str(record.identity.get("code", ""))
 
@@ -299,6 +299,6 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def label(method: str, settings: Mapping[str, Any]) -> str:
-    """A method with its settings, as shown to people."""
+    """A method with its settings, for display."""
     parts = (f" {k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in flat(settings).items())
     return method + "".join(parts)

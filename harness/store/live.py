@@ -1,7 +1,8 @@
-"""The progress of a run while it trains: `progress.json` in its work folder, replaced in one step.
+"""The progress of a run while it trains: `progress.json` in its work folder, replaced atomically.
 
-Whoever executes the run writes it (`progress_file`), at most once a second, and deletes it when the run ends. After a
-run was killed it stays behind, and its age shows that. The history up to the newest checkpoint is in that checkpoint.
+The process that executes the run writes it (`progress_file`), at most once a second, and deletes it when the run
+ends. After a run was killed the file remains, and its age shows that. The history up to the newest checkpoint is in
+that checkpoint.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 FILE = "progress.json"
 EVERY_SECONDS = 1.0
 SILENT_SECONDS = 120.0
-"""A run that wrote nothing for so long may have been killed, or has long steps."""
+"""A run that wrote nothing for this time may have been killed, or has long steps."""
 
 
 class Now(BaseModel):
-    """Where a run is. Times are seconds since 1970."""
+    """The progress of a run. Times are seconds since 1970."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,11 +47,11 @@ class Now(BaseModel):
     started: float
     updated: float
     stage: str
-    """One of `stages`, or what comes after them: `score SPLIT`."""
+    """One of `stages`, or what follows them: `score SPLIT`."""
     step: int
     steps: int
     points: tuple[HistoryRow, ...] = ()
-    """The losses that were logged since the run was started, or taken up again."""
+    """The losses that were logged since the run was started or resumed."""
 
     @property
     def silent(self) -> bool:
@@ -63,9 +64,9 @@ class Now(BaseModel):
 
 @contextmanager
 def progress_file(work: Path, about: Mapping[str, Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """While it lasts, the function it gives writes a run's events to `work/progress.json`. It never makes a run fail.
+    """A context with a function that writes a run's events to `work/progress.json`. It never makes a run fail.
 
-    `about` holds the fields of `Now` that stay the same: run_id, method, benchmark, student, seed, tags, stages. An
+    `about` has the fields of `Now` that don't change: run_id, method, benchmark, student, seed, tags, stages. An
     event has stage, step and steps, and may have losses by `role.term`.
     """
     try:
@@ -73,7 +74,7 @@ def progress_file(work: Path, about: Mapping[str, Any]) -> Iterator[Callable[[Ma
     finally:
         with suppress(OSError):
             (work / FILE).unlink(missing_ok=True)
-            work.rmdir()  # only where nothing else is in it
+            work.rmdir()  # only if nothing else is in it
 
 
 def _writer(work: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], None]:
@@ -105,7 +106,7 @@ def _writer(work: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Paused:
-    """A run that was stopped and has a checkpoint to go on from."""
+    """A run that was stopped and has a checkpoint to resume from."""
 
     run_id: str
     checkpoint: str
@@ -114,7 +115,7 @@ class Paused:
 
 
 def running(store: Store) -> list[Now | Problem]:
-    """The runs with a progress file, the one that was started last first."""
+    """The runs with a progress file; the most recently started one first."""
     found: list[Now | Problem] = []
     for folder in _work_folders(store):
         try:
@@ -127,7 +128,7 @@ def running(store: Store) -> list[Now | Problem]:
 
 
 def paused(store: Store) -> list[Paused]:
-    """The runs that were stopped and can go on, the newest checkpoint first."""
+    """The stopped runs that can be resumed; the one with the newest checkpoint first."""
     found = []
     for folder in _work_folders(store):
         checkpoints = _checkpoints(folder)
@@ -139,7 +140,7 @@ def paused(store: Store) -> list[Paused]:
 
 
 def history(store: Store, now: Now) -> pd.DataFrame:
-    """What a run has logged so far, as `Store.history` gives it of a finished one."""
+    """What a run has logged so far, in the format of `Store.history`."""
     from harness.store.store import history_frame
 
     keys = ["stage", "step", "role", "term"]
@@ -148,7 +149,7 @@ def history(store: Store, now: Now) -> pd.DataFrame:
 
 
 def _saved(work: Path) -> list[HistoryRow]:
-    """The history in the newest checkpoint; none where there is none, or it is being replaced."""
+    """The history in the newest checkpoint; empty if there is none, or if it is being replaced."""
     for folder in reversed(_checkpoints(work)):
         with suppress(OSError, ValueError, KeyError, TypeError):
             state = json.loads((folder / "state.json").read_text(encoding="utf-8"))

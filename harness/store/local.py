@@ -1,7 +1,7 @@
-"""A store in a local folder, or in one that machines share.
+"""A store in a local folder, or in a folder that machines share.
 
-A run appears in one step: its folder is filled and flushed under a temporary name beside it and then renamed, by one
-writer at a time.
+A run appears atomically: its folder is written and flushed under a temporary name beside it and then renamed, by
+one writer at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 JOB_FOLDER = "working_dir_files"
 """Where Ray unpacks the working directories of its jobs."""
 LOCK = ".lock"
-"""Locked by the process that is moving a run into a local store; the file itself stays."""
+"""Locked by the process that is moving a run into a local store; the file itself is not deleted."""
 LOCK_SECONDS = 60.0
 
 
@@ -34,7 +34,7 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Lock:
-    """A lock that this process holds; empty on a filesystem without locks."""
+    """A lock that this process holds; it does nothing on a filesystem without locks."""
 
     path: Path | None = None
     held: FileLock | None = None
@@ -43,15 +43,15 @@ class Lock:
         """Release it and delete its file."""
         if self.path is not None and self.held is not None:
             with suppress(OSError):  # the folder may be gone
-                self.path.unlink()  # while it is held: a waiting process sees that the file is gone
+                self.path.unlink()  # while it is held, so that a waiting process notices
             self.held.release()
 
 
 def acquire(path: Path, seconds: float) -> Lock | None:
-    """The lock of this file; None if another living process has held it for so many seconds.
+    """The lock of this file; None if another living process holds it for this number of seconds.
 
-    It is the system's (flock), which releases it when a process is killed. Where the filesystem has none or can't be
-    written, it is empty: nothing keeps two processes from doing the same work.
+    It is a lock of the operating system (flock), which releases it when a process is killed. On a filesystem without
+    locks, or one that is read-only, the lock does nothing: two processes may then do the same work.
     """
     from filelock import FileLock, Timeout
 
@@ -78,7 +78,7 @@ class LocalBackend:
         probe = self.root / f".tmp-probe-{uuid4().hex[:8]}"
         if JOB_FOLDER in self.root.parts:
             raise StoreError(
-                f"store {self.url!r} lies in the Ray job's copy of the code, which Ray deletes after the job: give "
+                f"store {self.url!r} is in the Ray job's copy of the code, which Ray deletes after the job: give "
                 "--store an absolute path that all nodes see, or a bucket (s3://bucket/prefix)"
             )
         try:
@@ -88,7 +88,7 @@ class LocalBackend:
         except OSError as error:
             raise StoreError(
                 f"store {self.url!r} can't be written: {error.strerror or error}; expected a folder or "
-                "a path where one can be made: choose another with --store or HKDBENCH_STORE"
+                "a path where one can be created: choose another with --store or HKDBENCH_STORE"
             ) from None
 
     def folders(self) -> dict[str, str]:
@@ -139,11 +139,11 @@ class LocalBackend:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One writer at a time looks at a run and replaces it; the system releases the lock of a killed process."""
+        """Only one writer at a time checks and replaces a run. The system releases the lock of a killed process."""
         from filelock import FileLock, Timeout
 
         try:
-            with FileLock(self.root / LOCK, timeout=LOCK_SECONDS, mode=0o666):  # other users write here, too
+            with FileLock(self.root / LOCK, timeout=LOCK_SECONDS, mode=0o666):  # other users write here too
                 yield
         except Timeout:
             raise StoreError(
@@ -160,10 +160,10 @@ class LocalBackend:
         _flush_folder(final.parent)
 
     def upload_checkpoint(self, folder: Path, name: str) -> None:
-        """Nothing to do: whoever shares the root sees the checkpoint."""
+        """Nothing to do: all processes that share the root see the checkpoint."""
 
     def download_checkpoint(self, name: str, into: Path) -> None:
-        """Nothing to do: the checkpoint is there."""
+        """Nothing to do: the checkpoint is already there."""
 
     def files_with_age(self, folder: str) -> dict[str, float]:
         base = self.root / folder if folder else self.root
@@ -179,7 +179,7 @@ class LocalBackend:
         path = self.root / name
         try:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        except OSError:  # another process drops it too, or it isn't ours
+        except OSError:  # another process deletes it too, or we have no permission
             return
 
 
@@ -207,7 +207,7 @@ def _same_files(a: Path, b: Path) -> bool:
 
 
 def flush(folder: Path) -> None:
-    """Forces a folder's files to disk, so that the rename can't come before them."""
+    """Force a folder's files to disk, so that the rename can't come before them."""
     for parent, _, names in os.walk(folder):
         for name in names:
             with open(os.path.join(parent, name), "rb+") as file:  # Windows flushes writable handles only
@@ -216,7 +216,7 @@ def flush(folder: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders can't be opened there
+    if os.name == "nt":  # Windows can't open folders
         return
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -26,7 +26,7 @@ HOUR, DAY = 3600.0, 24 * 3600.0
 
 
 def runs(store: Store, equal: Mapping[str, str | int | None] | None = None, where: str | None = None) -> pa.Table:
-    """One line per run by id: the plain columns of `index.RUNS`, and `<split>_<metric>` of the recorded metrics.
+    """One line per run by id: the plain columns of `index.RUNS`, and `<split>_<metric>` for the recorded metrics.
 
     `equal` restricts columns to values (`tag`: one of the tags), `where` is an SQL condition over the columns.
     Raises `ConfigError` for a condition that DuckDB rejects.
@@ -80,19 +80,19 @@ class Garbage:
     name: str
     why: str
     local: bool = False
-    """Whether it lies in the local scratch folder of a store in a bucket."""
+    """Whether it is in the local scratch folder of a store in a bucket."""
 
 
 def garbage(store: Store, unfinished_days: float = 7.0) -> list[Garbage]:
     """What `gc` deletes: leftovers of killed writers, work folders that nobody needs, old files of the catalogue.
 
-    An unfinished run would go on from its work folder, which is therefore kept for `unfinished_days`.
+    An unfinished run resumes from its work folder, so the folder stays for `unfinished_days`.
     """
-    found = [Garbage(name, "left over by a killed writer") for name in store.leftovers()]
+    found = [Garbage(name, "left behind by a killed writer") for name in store.leftovers()]
     scratch = store.backend.scratch
     if not isinstance(store.backend, LocalBackend):
         found += [
-            Garbage(name, "left over by a killed writer", local=True)
+            Garbage(name, "left behind by a killed writer", local=True)
             for name, age in LocalBackend(scratch).files_with_age("").items()
             if age > DAY
         ]
@@ -106,11 +106,11 @@ def _dead_work(store: Store, work: Path, unfinished_days: float) -> Iterator[Gar
     for folder in sorted(work.iterdir()) if work.is_dir() else ():
         name = f".work/{folder.name}"
         age = time.time() - max((p.stat().st_mtime for p in [folder, *folder.rglob("*")] if p.exists()), default=0.0)
-        if folder.name == LOCKS:  # deleting the file of a held lock would let a second process in
+        if folder.name == LOCKS:  # without its file, a second process could get a held lock
             continue
         if folder.name.startswith("."):  # of a cluster, see `harness.execution.ray_train`
             if age > DAY:
-                yield Garbage(name, "left over by a killed cluster run", local)
+                yield Garbage(name, "left behind by a killed cluster run", local)
         elif not isinstance(found := store.load(folder.name), Problem) and found.status == "done":
             if age > HOUR:  # a run that has just written its record deletes it itself
                 yield Garbage(name, "working state of a run that is done", local)
@@ -119,7 +119,7 @@ def _dead_work(store: Store, work: Path, unfinished_days: float) -> Iterator[Gar
 
 
 def _old_catalogue(store: Store) -> Iterator[Garbage]:
-    """Files that the newest state doesn't use, and that no reader needs who began an hour ago."""
+    """Files that the newest state doesn't use, and that no reader that began up to an hour ago needs."""
     names = manifest.manifests(store.backend)
     if not names:
         return
@@ -128,7 +128,7 @@ def _old_catalogue(store: Store) -> Iterator[Garbage]:
     for path, age in store.backend.files_with_age(CATALOGUE).items():
         name = path.removeprefix(f"{CATALOGUE}/")
         if name not in keep and name != "cache" and age > HOUR:
-            yield Garbage(path, "of an older state of the catalogue")
+            yield Garbage(path, "part of an older state of the catalogue")
     cache = store.backend.scratch / CATALOGUE / "cache"
     for file in sorted(cache.iterdir()) if cache.is_dir() else ():
         if time.time() - file.stat().st_mtime > 7 * DAY:
@@ -158,7 +158,7 @@ class Merged:
     copied: list[str] = field(default_factory=list)
     same: list[str] = field(default_factory=list)
     ours: list[str] = field(default_factory=list)
-    """Not copied: theirs isn't done, or ours was to be kept."""
+    """Not copied: the other run isn't done, or this store's run has priority."""
     broken: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
 
@@ -166,8 +166,8 @@ class Merged:
 def merge(store: Store, other: Store, keep_ours: bool = False, dry_run: bool = False) -> Merged:
     """Copy another store's runs, byte for byte; none if the two stores contradict each other.
 
-    A conflict is a run that is done in both, with different bytes. Model-free controls are equal if their predictions
-    are: each store writes its own, with its own date. Raises `StoreError` for conflicts unless `keep_ours`.
+    A conflict is a run that is done in both stores, with different bytes. Model-free controls are equal if their
+    predictions are: each store writes its own, with its own date. Raises `StoreError` for conflicts unless `keep_ours`.
     """
     result, ours = Merged(), store.versions()
     for run_id in other.ids():
@@ -187,7 +187,7 @@ def merge(store: Store, other: Store, keep_ours: bool = False, dry_run: bool = F
     if result.conflicts and not keep_ours:
         some = ", ".join(result.conflicts[:3]) + (", ..." if len(result.conflicts) > 3 else "")
         raise StoreError(
-            f"{len(result.conflicts)} finished runs have other bytes in {other.url!r} ({some}): nothing was copied; "
+            f"{len(result.conflicts)} finished runs differ in {other.url!r} ({some}): nothing was copied; "
             "delete the ones you don't trust, or keep this store's with --keep-ours"
         )
     result.ours += result.conflicts
@@ -228,12 +228,12 @@ def _equal(a: IO[bytes], b: IO[bytes]) -> bool:
 
 
 def export_runs(table: pa.Table, out: Path) -> None:
-    """Write the table of `runs` as Parquet or CSV, by the name's ending. Raises `ConfigError` for another ending."""
+    """Write the table of `runs` as Parquet or CSV, by the file's ending. Raises `ConfigError` for another ending."""
     _write(out, table.schema, iter([table]))
 
 
 def export_predictions(store: Store, run_ids: Sequence[str], out: Path) -> int:
-    """Write the predictions of many runs into one file, with a column `run_id`; the number of rows."""
+    """Write the predictions of many runs to one file, with a column `run_id`. Returns the number of rows."""
     schema = pa.schema([("run_id", pa.string()), *PREDICTIONS])
     rows = 0
 
@@ -252,15 +252,15 @@ def export_predictions(store: Store, run_ids: Sequence[str], out: Path) -> int:
 
 
 def check_ending(out: Path) -> None:
-    """Raises `ConfigError` for a file that is neither .parquet nor .csv, or whose folder isn't there."""
+    """Raise `ConfigError` for a file that is neither .parquet nor .csv, or whose folder doesn't exist."""
     if out.suffix not in (".parquet", ".csv"):
         raise ConfigError(f"{str(out)!r}: expected a name that ends in .parquet or .csv")
     if not out.absolute().parent.is_dir():
-        raise ConfigError(f"{str(out)!r}: its folder isn't there; make it first")
+        raise ConfigError(f"{str(out)!r}: its folder doesn't exist; create it first")
 
 
 def _write(out: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
-    """Written beside the file and renamed: a killed export leaves no half file under the name."""
+    """Written under a temporary name and renamed: a killed export leaves no partial file under the name."""
     check_ending(out)
     temporary = out.with_name(f".tmp-{out.name}")
     try:

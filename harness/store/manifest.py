@@ -11,7 +11,7 @@ from harness.store.backend import CATALOGUE, Backend
 from harness.versions import CATALOG
 
 DataKey = tuple[str, str, str]
-"""What runs must share to be ranked together: benchmark, revision, fingerprint."""
+"""What runs must have in common to be ranked together: benchmark, revision, fingerprint."""
 
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -66,7 +66,7 @@ def manifests(backend: Backend) -> list[str]:
 
 
 def load(backend: Backend, name: str) -> Manifest | None:
-    """A manifest; None where it is gone, damaged or of another version."""
+    """A manifest; None if it is missing, damaged or of another version."""
     try:
         manifest = Manifest.model_validate_json(backend.read(f"{CATALOGUE}/{name}"))
     except (ValidationError, OSError):
@@ -75,7 +75,7 @@ def load(backend: Backend, name: str) -> Manifest | None:
 
 
 def newest(backend: Backend) -> Manifest | None:
-    """The newest manifest that this version reads."""
+    """The newest manifest that this version can read."""
     return next((found for name in reversed(manifests(backend)) if (found := load(backend, name))), None)
 
 

@@ -1,19 +1,19 @@
-"""A store in a bucket: S3 and what speaks like it, or any other fsspec filesystem.
+"""A store in a bucket: S3 and compatible services, or any other fsspec filesystem.
 
-Nothing can be renamed there, but one object is replaced in one step. So a run's tables are uploaded
-first, under a folder named by the hash of the record to come, and `record.json` last: that one put is the
+Objects can't be renamed there, but a single object is replaced atomically. So a run's tables are uploaded
+first, under a folder named by the hash of the new record, and `record.json` last: this upload is the
 commit. Before it nobody sees the run; after it, readers find the tables by the hash of the record that they
 read, so no reader mixes the files of two writers:
 
     <root>/<run_id>/record.json
     <root>/<run_id>/<first 16 hex digits of its sha256>/predictions.parquet, history.parquet, student/
 
-A checkpoint of an unfinished run is uploaded to `.work/<run_id>/<its name>/` the same way, its `state.json` last: a
-run whose node is lost goes on elsewhere.
+A checkpoint of an unfinished run is uploaded to `.work/<run_id>/<its name>/` in the same way, its `state.json` last:
+a run whose node is lost continues on another one.
 
-On S3 the put is conditional (the record must still be the one that we read, or absent), so of two writers one
+On S3 the upload is conditional (the record must still be the one that we read, or absent), so of two writers one
 wins and the other finds its record. On other filesystems two writers that finish a run at the same moment both
-succeed, and the last one counts.
+succeed, and the last one wins.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LAST = "state.json"
 
 
 class ObjectStorage:
-    """The backend of a URL like `s3://bucket/prefix`. Raises `StoreError` where no filesystem serves it."""
+    """The backend of a URL like `s3://bucket/prefix`. Raises `StoreError` if no filesystem supports it."""
 
     def __init__(self, url: str) -> None:
         from fsspec.core import url_to_fs
@@ -49,10 +49,10 @@ class ObjectStorage:
         cache = Path(os.environ.get("HKDBENCH_CACHE") or CACHE).expanduser().absolute()
         self.scratch = cache / f"store-{digest}"
         try:
-            # No listings are kept: other processes write here too.
+            # Listings aren't cached: other processes write here too.
             self.fs, self.root = url_to_fs(self.url, use_listings_cache=False)
         except (ValueError, ImportError) as error:
-            install = "; `pip install hkdbench[s3]` brings it" if url.startswith("s3") else ""
+            install = "; `pip install hkdbench[s3]` installs it" if url.startswith("s3") else ""
             raise StoreError(f"store {url!r} can't be opened: {first_line(error)}{install}") from None
         protocols = self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
         self._conditional = "s3" in protocols
@@ -75,7 +75,7 @@ class ObjectStorage:
         versions: dict[str, str] = {}
         for path, info in found.items():
             folder, _, rest = path[len(self.root) :].lstrip("/").partition("/")
-            if rest == RECORD:  # a folder without one is an upload that goes on, or was killed
+            if rest == RECORD:  # a folder without one is an upload in progress, or was killed
                 changed = info.get("ETag") or info.get("LastModified") or info.get("created") or info.get("mtime")
                 versions[folder] = f"{changed}-{info['size']:x}".replace('"', "")
         return versions
@@ -129,7 +129,7 @@ class ObjectStorage:
         raise StoreError(f"run {run_id}: other writers keep replacing it; run it once at a time")
 
     def _current(self, path: str) -> tuple[bytes | None, str | None]:
-        """A record and its ETag, None where there is none. The tag is read first, so a later change is noticed."""
+        """A record and its ETag; None if there is none. The tag is read first, so that a later change is noticed."""
         try:
             tag = self.fs.info(path).get("ETag")
             return self.fs.cat_file(path), tag
@@ -137,7 +137,7 @@ class ObjectStorage:
             return None, None
 
     def _commit(self, path: str, text: bytes, replaces: bool, tag: str | None) -> bool:
-        """Put the record if the old one is still what we read; False where another writer was faster."""
+        """Put the record if the old one is still the one that we read; False if another writer was faster."""
         condition: dict[str, Any] = {}
         if self._conditional:
             condition = {"IfMatch": tag} if replaces else {"IfNoneMatch": "*"}
@@ -145,7 +145,7 @@ class ObjectStorage:
             self.fs.pipe_file(path, text, **condition)
         except FileExistsError:
             return False
-        except FileNotFoundError:  # what it should replace is gone
+        except FileNotFoundError:  # the record to be replaced is gone
             return False
         except OSError as error:
             if condition and error.errno in (errno.EINVAL, errno.EBUSY):  # 412 and 409
@@ -190,7 +190,7 @@ class ObjectStorage:
         with self._errors("can't be read"):
             complete = {folder: files for folder, files in self._checkpoints(name).items() if LAST in files}
             newest = max(complete, default="")
-            # Other checkpoints here may be older than what another machine trained meanwhile.
+            # Other checkpoints here may be older than those of another machine.
             for other in into.glob("checkpoint-*"):
                 if other.name != newest:
                     shutil.rmtree(other, ignore_errors=True)
@@ -216,7 +216,7 @@ class ObjectStorage:
         return {name: _age(named[name]) for name in sorted(names)}
 
     def _orphans(self, names: list[str]) -> Iterator[str]:
-        """Probes, and tables whose record was never written or was replaced: no reader finds them."""
+        """Probes, and tables whose record was never written or was replaced: no reader uses them."""
         runs: dict[str, list[str]] = {}
         for name in names:
             run_id, slash, rest = name.partition("/")
@@ -228,7 +228,7 @@ class ObjectStorage:
             attempts = {file.partition("/")[0] for file in files} - {RECORD}
             current = ""
             if RECORD in files:
-                if len(attempts) < 2:  # nearly always: no file has to be opened
+                if len(attempts) < 2:  # the usual case: no file has to be opened
                     continue
                 current = _attempt(self.read(f"{run_id}/{RECORD}"))
             yield from (f"{run_id}/{file}" for file in files if file.partition("/")[0] not in (RECORD, current))
@@ -243,7 +243,7 @@ class ObjectStorage:
     def _errors(self, what: str, absent: bool = False) -> Iterator[None]:
         """Turn each filesystem's own errors (credentials, network, access) into one `StoreError`.
 
-        `absent`: a `FileNotFoundError` is an answer, and passes through.
+        `absent`: a `FileNotFoundError` is a valid answer, and passes through.
         """
         try:
             yield
@@ -264,7 +264,7 @@ def _attempt(record: bytes) -> str:
 
 
 def _age(info: dict[str, Any]) -> float:
-    """Seconds since an object was written; 0 where the filesystem doesn't tell."""
+    """Seconds since an object was written; 0 if the filesystem doesn't say."""
     written = info.get("LastModified") or info.get("created") or info.get("mtime")
     if isinstance(written, datetime):
         return (datetime.now(UTC) - (written if written.tzinfo else written.replace(tzinfo=UTC))).total_seconds()

@@ -25,8 +25,9 @@ PREDICTIONS = pa.schema(
         ("text", pa.string()),
     ]
 )
-"""An answered example: `gold` and `chosen` (-1: no option was read from the answer) index its options; `scores` (K,)
-holds one number per option (empty if only a text was given); `text` is the answer in words, if it was given so."""
+"""An answered example: `gold` and `chosen` (-1: no option was read from the answer) are indices into its options.
+`scores` (K,) has one number per option (empty if only a text was given); `text` is the answer's text, if there is
+one."""
 
 HISTORY = pa.schema(
     [
@@ -83,7 +84,7 @@ def history_frame(rows: Iterable[HistoryRow]) -> pd.DataFrame:
 
 
 def to_table(frame: pd.DataFrame, schema: pa.Schema, what: str) -> pa.Table:
-    """The frame in its schema. Raises `StoreError` for other columns or values that don't fit."""
+    """The frame in its schema. Raises `StoreError` for other columns or for values that don't fit."""
     if set(frame.columns) != set(schema.names):
         found, expected = ", ".join(map(str, frame.columns)), ", ".join(schema.names)
         raise StoreError(f"{what}: columns {found}; expected {expected}")

@@ -8,11 +8,11 @@
     <root>/.work/<run_id>/                checkpoints and progress of an unfinished run
     <root>/.work/.locks/<run_id>.lock     locked by the process that executes the run
     <root>/.catalogue/                    the compacted catalogue of all runs, see `harness.store.catalog`
-    <root>/.tmp-*                         folders being written; those that killed writers left are deleted after a day
+        <root>/.tmp-*                         folders being written; leftovers of killed writers are deleted after a day
 
-A folder is filled under a temporary name, flushed to disk and renamed, so a reader sees all of a run or nothing. A
-finished run never changes; a failed or interrupted one may be replaced. The root may also be a URL like
-`s3://bucket/prefix` (`harness.store.object_storage` says how a run is published there); work in progress then lies
+A folder is filled under a temporary name, flushed to disk and renamed, so a reader sees either a complete run or
+nothing. A finished run never changes; a failed or interrupted one may be replaced. The root may also be a URL like
+`s3://bucket/prefix` (`harness.store.object_storage` says how a run is published there). Work in progress is then
 in a local cache, `HKDBENCH_CACHE` or `~/.cache/hkdbench`.
 """
 
@@ -75,7 +75,7 @@ _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 @dataclass(frozen=True)
 class Problem:
-    """A folder of the store that holds no usable record, and why."""
+    """A folder of the store that has no usable record, and why."""
 
     run_id: str
     message: str
@@ -85,9 +85,9 @@ class Problem:
 
 
 class Store:
-    """The runs under a root (default: `HKDBENCH_STORE`, else `./runs`); the first write makes it.
+    """The runs under a root (default: `HKDBENCH_STORE`, else `./runs`). The first write creates it.
 
-    The root is a folder or the URL of an fsspec filesystem. Raises `StoreError` for a URL that no filesystem serves.
+    The root is a folder or the URL of an fsspec filesystem. Raises `StoreError` for a URL without a filesystem.
     """
 
     backend: Backend
@@ -103,12 +103,12 @@ class Store:
 
     @property
     def url(self) -> str:
-        """What opens this store again, also in another process."""
+        """The address that opens this store again, also in another process."""
         return self.backend.url
 
     @property
     def root(self) -> Path:
-        """The folder of a local store. Raises `StoreError` for any other."""
+        """The folder of a local store. Raises `StoreError` for a store in a bucket."""
         if not isinstance(self.backend, LocalBackend):
             raise StoreError(
                 f"store {self.url!r} isn't a local folder, which this command needs: choose one with --store"
@@ -118,13 +118,13 @@ class Store:
     # ------------------------------------------------------------------------------------- writing
 
     def check_writable(self) -> None:
-        """Make the root if it is missing, write a file there, delete leftovers. Raises `StoreError`."""
+        """Create the root if it is missing, write a file there, delete leftovers. Raises `StoreError`."""
         self.backend.check_writable()
         for name in self.leftovers():
             self.backend.remove(name)
 
     def write_text(self, name: str, text: str) -> None:
-        """Put a text file beside the runs in one step, replacing what is there. Raises `StoreError`."""
+        """Write a text file beside the runs atomically, replacing an older one. Raises `StoreError`."""
         part = self.backend.scratch / f".tmp-{Path(name).name}-{uuid4().hex[:8]}"
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ class Store:
                 part.unlink(missing_ok=True)
 
     def leftovers(self) -> list[str]:
-        """The temporary files and folders that writers left which were killed a day ago or earlier."""
+        """The temporary files and folders of writers that were killed a day ago or earlier."""
         return [name for name, age in self.backend.files_with_age("").items() if age > STALE_SECONDS]
 
     def write(
@@ -149,10 +149,10 @@ class Store:
         history: pd.DataFrame | None = None,
         student: Path | None = None,
     ) -> Path:
-        """Publish a run's folder in one step and return it; `student` is a folder to copy into it.
+        """Publish a run's folder atomically and return it; `student` is a folder to copy into it.
 
-        A failed or interrupted record of this id is replaced. Raises `StoreError` when the run is already
-        done and not byte for byte the same, or when a table doesn't fit its schema; nothing is left behind.
+        A failed or interrupted record of this id is replaced. Raises `StoreError` if the run is already
+        done and not byte for byte the same, or if a table doesn't fit its schema; nothing is left behind.
         """
         run_id = _checked(record.run_id)
         if isinstance(fault := parse_record(record.model_dump_json()), str):  # a NaN becomes null
@@ -204,13 +204,13 @@ class Store:
         return scratch / run_id
 
     def work(self, run_id: str) -> Path:
-        """The local folder for the working state of an unfinished run: the caller makes and deletes it."""
+        """The local folder for the working state of an unfinished run; the caller creates and deletes it."""
         return self.backend.scratch / ".work" / _checked(run_id)
 
     def lock(self, run_id: str, seconds: float) -> Lock | None:
-        """The right to execute a run; None if another living process has had it for so many seconds.
+        """The lock for executing a run; None if another living process holds it for this number of seconds.
 
-        Processes of one machine see each other; on a shared disk those of all machines do, if it has locks.
+        Processes of one machine see each other's locks; so do all machines on a shared disk that supports locks.
         """
         return acquire(self.backend.scratch / ".work" / LOCKS / f"{_checked(run_id)}.lock", seconds)
 
@@ -221,11 +221,11 @@ class Store:
         return {name: version for name, version in sorted(self.backend.folders().items()) if _RUN_ID.fullmatch(name)}
 
     def ids(self) -> list[str]:
-        """The names of all run folders, sorted; whether their records are sound isn't looked at."""
+        """The names of all run folders, sorted; their records aren't checked."""
         return list(self.versions())
 
     def status(self, run_id: str) -> str | None:
-        """`done`, `failed` or `interrupted`; None where the run isn't there or its record is broken."""
+        """`done`, `failed` or `interrupted`; None if the run doesn't exist or its record is broken."""
         loaded = self.load(_checked(run_id))
         return None if isinstance(loaded, Problem) else loaded.status
 
@@ -249,13 +249,13 @@ class Store:
         return record
 
     def scan(self) -> Iterator[Record | Problem]:
-        """Every run by id: its record or, for a folder without a sound one, the problem."""
+        """Every run by id: its record, or the problem if it has no valid one."""
         for run_id in self.ids():
             if (loaded := self.settled(run_id)) is not None:
                 yield loaded
 
     def settled(self, run_id: str) -> Record | Problem | None:
-        """A listed run; read again if it was just being replaced. None: it was deleted."""
+        """A listed run; it is read again if it was just being replaced. None: it was deleted."""
         loaded = self.load(run_id)
         if isinstance(loaded, Problem):
             if not self.backend.exists(run_id):
@@ -266,26 +266,26 @@ class Store:
         return loaded
 
     def records(self) -> Iterator[Record]:
-        """Every sound record by id. `problems` lists the others."""
+        """Every valid record by id. `problems` lists the others."""
         return (loaded for loaded in self.scan() if isinstance(loaded, Record))
 
     def problems(self) -> list[Problem]:
-        """The folders without a sound record."""
+        """The folders without a valid record."""
         return [loaded for loaded in self.scan() if isinstance(loaded, Problem)]
 
     def read(self, run_id: str) -> Record:
-        """The record of a run. Raises `StoreError` where there is none or it is broken."""
+        """The record of a run. Raises `StoreError` if there is none or it is broken."""
         loaded = self.load(_checked(run_id))
         if isinstance(loaded, Problem):
             raise StoreError(f"run {loaded}") if self.backend.exists(run_id) else self._unknown(run_id)
         return loaded
 
     def find(self, prefix: str) -> Record:
-        """The record of the one run whose id starts so. Raises `StoreError` for none or several."""
+        """The record of the one run whose id starts with `prefix`. Raises `StoreError` for none or several."""
         return self.read(self.match(prefix))
 
     def match(self, prefix: str) -> str:
-        """The id of the one run whose id starts so, sound or not. Raises `StoreError` for none or several."""
+        """The id of the one run that starts with `prefix`, valid or not. Raises `StoreError` for none or several."""
         ids = self.ids()
         matches = [prefix] if prefix in ids else [name for name in ids if prefix and name.startswith(prefix)]
         if not matches:
@@ -297,7 +297,7 @@ class Store:
         return matches[0]
 
     def predictions(self, run_id: str, split: Split | None = None) -> pd.DataFrame:
-        """The predictions of a run (of a split), see `PREDICTIONS`. Raises `StoreError` where it has none."""
+        """The predictions of a run (or of a split), see `PREDICTIONS`. Raises `StoreError` if there are none."""
         table = self.table(run_id, "predictions")
         if split is not None:
             table = table.filter(pc.equal(table["split"], split))
@@ -305,18 +305,18 @@ class Store:
         return frame
 
     def history(self, run_id: str) -> pd.DataFrame:
-        """The logged values of a run, see `HISTORY`. Raises `StoreError` where it has none."""
+        """The logged values of a run, see `HISTORY`. Raises `StoreError` if there are none."""
         frame: pd.DataFrame = self.table(run_id, "history").to_pandas()
         return frame
 
     def table(self, run_id: str, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A run's `predictions` or `history` as Arrow. Raises `StoreError` where it has none or it is damaged."""
+        """A run's `predictions` or `history` as Arrow. Raises `StoreError` if the file is missing or damaged."""
         _checked(run_id)
         schema = TABLES[name] if columns is None else pa.schema([TABLES[name].field(c) for c in columns])
         try:
             parquet = pq.ParquetFile(pa.BufferReader(self.backend.read(self.backend.file(run_id, f"{name}.parquet"))))
             found = parquet.read(columns=[n for n in schema.names if n in parquet.schema_arrow.names])
-            if "text" in schema.names and "text" not in found.column_names:  # older than imported answers
+            if "text" in schema.names and "text" not in found.column_names:  # written before answers could be imported
                 found = found.append_column("text", pa.nulls(len(found), pa.string()))
             return found.select(schema.names).cast(schema)
         except FileNotFoundError:
@@ -329,7 +329,7 @@ class Store:
             ) from None
 
     def received(self, run_id: str) -> Received | None:
-        """When and from which file a run was added; None for one that was made here. Raises `StoreError`."""
+        """When and from which file a run was submitted; None for one that was made here. Raises `StoreError`."""
         try:
             return Received.model_validate_json(
                 self.backend.read(self.backend.file(_checked(run_id), checksums.RECEIVED))
@@ -352,7 +352,7 @@ _DAMAGED = "record.json is damaged: "
 
 
 def _checked(run_id: str) -> str:
-    """The id itself. Raises `StoreError` for one that could be a path."""
+    """The id, checked. Raises `StoreError` for one that could be a path."""
     if not _RUN_ID.fullmatch(run_id):
         raise StoreError(
             f"run id {run_id!r}: expected at most 128 letters, digits, '.', '_' and '-', the first a letter or digit"

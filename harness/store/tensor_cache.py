@@ -1,14 +1,15 @@
-"""A cache on disk of teachers' outputs and tuned weights, for every run that would compute the same again.
+"""A disk cache of teachers' outputs and trained weights, for all runs that would compute the same again.
 
     <root>/<kind>/<aa>/<key>-<sum>.safetensors     an entry; aa: the first two digits of the key
     <root>/<kind>/<aa>/.part-*                      being written; never read
     <root>/<kind>/<aa>/<key>.lock                   locked by the process that is computing the entry
 
-`key` is a sha256 of all that the content depends on (`harness.train.teacher_cache`), `sum` the beginning of the file's
-own sha256, which is compared whenever it is opened: a damaged entry is deleted and computed again. Entries are written
-under a temporary name and renamed, so readers and writers need no lock; the lock only keeps two processes from
-computing the same thing twice. It is the system's (flock), which releases it when a process is killed. The entries used
-longest ago are deleted to keep to a size. This module imports no torch until tensors are read or written.
+`key` is a sha256 of everything that the content depends on (`harness.train.teacher_cache`). `sum` is the beginning of
+the file's own sha256, which is checked whenever the file is opened: a damaged entry is deleted and computed again.
+Entries are written under a temporary name and renamed, so readers and writers need no lock. The lock only keeps two
+processes from computing the same thing twice; it belongs to the operating system (flock), which releases it when a
+process is killed. The least recently used entries are deleted to limit the size. This module imports torch only when
+tensors are read or written.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
     from harness.store.store import Store
 
 Kind = Literal["answers", "stages"]
-"""Shards of a frozen model's outputs; weights of tuned teachers."""
+"""Shards of a frozen model's outputs; weights of trained teachers."""
 
 CACHE = ".cache"
-"""The folder below a store's root (a bucket's: below its local scratch folder)."""
+"""The folder below a store's root (for a bucket: below its local scratch folder)."""
 
 DAY = 24 * 3600.0
 SUM_DIGITS = 32
@@ -45,7 +46,7 @@ SUM_DIGITS = 32
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """A file of the cache: what it is, its size, and when it was last used (seconds since 1970)."""
+    """A file of the cache: its kind and key, its size, and when it was last used (seconds since 1970)."""
 
     path: Path
     kind: str
@@ -55,14 +56,14 @@ class CacheEntry:
 
     @property
     def sound(self) -> bool:
-        """Whether the file still has the sha256 that is in its name."""
+        """Whether the file still matches the sha256 in its name."""
         try:
             return _digest(self.path) == self.path.stem.partition("-")[2]
         except OSError:
             return False
 
     def about(self) -> dict[str, Any]:
-        """What the file's header says about it; empty if it is damaged."""
+        """The description in the file's header; empty if it is damaged."""
         try:
             with self.path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")
@@ -74,7 +75,7 @@ class CacheEntry:
 
 @dataclass(frozen=True)
 class CachedTensors:
-    """The content of an entry: tensors, mapped from the file, and plain JSON."""
+    """The content of an entry: memory-mapped tensors, and plain JSON."""
 
     tensors: dict[str, Tensor]
     state: dict[str, Any]
@@ -82,7 +83,7 @@ class CachedTensors:
 
 @dataclass(frozen=True)
 class Cache:
-    """The cache below `root`, which the first write makes; it is kept below `limit` bytes."""
+    """The cache below `root`, which the first write creates; its size is limited to `limit` bytes."""
 
     root: Path
     limit: int
@@ -95,7 +96,7 @@ class Cache:
             try:
                 if _digest(path) == path.stem.partition("-")[2]:
                     with safe_open(path, framework="pt") as file:
-                        # Mapped, not read: the file may be deleted meanwhile, and lives on until they are gone.
+                        # Mapped, not read: if the file is deleted meanwhile, its data live until the tensors are freed.
                         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                         state = json.loads(file.metadata()["state"])
                     os.utime(path)
@@ -109,9 +110,9 @@ class Cache:
     def put(
         self, kind: Kind, key: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any], state: Mapping[str, Any]
     ) -> None:
-        """Store an entry. Where the disk is full or read-only nothing is stored, and this run goes on.
+        """Store an entry. If the disk is full or read-only, nothing is stored and the run continues.
 
-        `about` is what `cache ls` shows, `state` what `get` gives back beside the tensors.
+        `about` is what `cache ls` shows; `state` is what `get` returns besides the tensors.
         """
         from safetensors.torch import save_file
 
@@ -125,18 +126,18 @@ class Cache:
                 os.fsync(file.fileno())
             part.replace(folder / f"{key}-{_digest(part)}.safetensors")
             self.shrink()
-        except Exception as error:  # safetensors has an error of its own for a full disk
+        except Exception as error:  # safetensors has its own error for a full disk
             with suppress(OSError):
                 part.unlink(missing_ok=True)
             if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
                 raise
 
     def acquire(self, kind: Kind, key: str, seconds: float) -> Lock | None:
-        """The lock for computing an entry; None if another living process has held it for so many seconds."""
+        """The lock for computing an entry; None if another living process holds it for this number of seconds."""
         return acquire(self._folder(kind, key) / f"{key}.lock", seconds)
 
     def entries(self) -> list[CacheEntry]:
-        """All entries, the one used longest ago first. Raises `StoreError` if the folder can't be read."""
+        """All entries, least recently used first. Raises `StoreError` if the folder can't be read."""
         found = []
         try:
             for path in self.root.glob("*/??/*-*.safetensors"):
@@ -149,7 +150,8 @@ class Cache:
         return sorted(found, key=lambda entry: entry.used)
 
     def shrink(self) -> list[CacheEntry]:
-        """Delete the entries used longest ago until the rest fits, and leftovers of killed writers; those deleted."""
+        """Delete the least recently used entries until the rest fits, and leftovers of killed writers; returns those
+        deleted."""
         entries = self.entries()
         size, dropped = sum(entry.bytes for entry in entries), []
         for entry in entries[:-1]:  # the newest stays, however large: its run needs it

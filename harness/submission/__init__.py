@@ -1,1 +1,1 @@
-"""Runs from elsewhere: packed, checked, verified, taken in."""
+"""Submitted runs: packed, checked, verified, added to a store."""

@@ -1,4 +1,4 @@
-"""A run as one zip file: how it is written, and how it is read when it comes from somebody else.
+"""A run as one zip file: how it is written, and how it is read if it comes from somebody else.
 
 The layout is restricted on purpose: no bytes before, after or between the members, at most 40 members, names from a
 fixed set, plain files, stored or deflated, each of a bounded size that the manifest states with its sha256.
@@ -30,13 +30,13 @@ MIB = 2**20
 
 MOST_MEMBERS = 40
 MOST_DIRECTORY = 16 * 1024
-"""Bytes of the zip's own list of its members."""
+"""The maximum size in bytes of the zip's central directory."""
 MOST_RECORD = 16 * MIB
 MOST_TEXT = 64 * MIB
 MOST_TABLE = 512 * MIB
 MOST_TENSORS = 2048 * MIB - 1
 MOST_RATIO = 100
-"""The most bytes that one compressed byte may become."""
+"""The maximum ratio of decompressed to compressed bytes."""
 
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -52,7 +52,7 @@ class Member(BaseModel):
 
 
 class BundleManifest(BaseModel):
-    """manifest.json: what the zip file holds."""
+    """manifest.json: the content of the zip file."""
 
     model_config = _STRICT
 
@@ -72,12 +72,12 @@ EXPECTED = "record.json, predictions.parquet, history.parquet, and student/*.saf
 
 
 def kind(name: str) -> str:
-    """What a file is by its name: json, parquet, safetensors, ..."""
+    """The type of a file by its name: json, parquet, safetensors, ..."""
     return name.rpartition(".")[2]
 
 
 def limit(name: str) -> int:
-    """The most bytes that a file of this name may have; 0: a bundle has no such file."""
+    """The maximum size in bytes of a file of this name; 0: a bundle has no such file."""
     if name in (MANIFEST, RECORD):
         return MOST_RECORD
     if name in {f"{table}.parquet" for table in TABLES}:
@@ -113,7 +113,7 @@ def write(path: Path, store: Store, run_id: str, present: Mapping[str, str]) -> 
 
 
 def _entry(name: str, size: int) -> zipfile.ZipInfo:
-    """A zip entry without machine or time in it; tables and tensors are compressed already."""
+    """A zip entry without machine and time; tables and tensors are already compressed."""
     entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     entry.compress_type = zipfile.ZIP_STORED if kind(name) in ("parquet", "safetensors") else zipfile.ZIP_DEFLATED
     entry.create_system, entry.external_attr = 3, (stat.S_IFREG | 0o644) << 16
@@ -125,7 +125,7 @@ def _entry(name: str, size: int) -> zipfile.ZipInfo:
 
 
 def unpack(file: Path, folder: Path) -> BundleManifest:
-    """Write the members to `folder/<run id>`, as the manifest has them. Raises `DataError`."""
+    """Write the members to `folder/<run id>`, as listed in the manifest. Raises `DataError`."""
     try:
         offset = _directory(file)
         with zipfile.ZipFile(file) as archive:
@@ -153,7 +153,7 @@ def unpack(file: Path, folder: Path) -> BundleManifest:
 
 
 def _directory(file: Path) -> int:
-    """The offset of the central directory, from the zip's end record: it is short, and nothing comes after it."""
+    """The offset of the central directory, from the zip's end record, which must be the end of the file."""
     if not file.is_file():
         raise DataError(f"{file}: no such file" if not file.exists() else f"{file}: not a file")
     size = file.stat().st_size
@@ -188,16 +188,17 @@ def _entries(file: Path, archive: zipfile.ZipFile, offset: int) -> dict[str, zip
         if entry.file_size > limit(name):
             refuse(file, f"{name} has {entry.file_size} bytes; expected at most {limit(name)}")
         if entry.file_size > max(64 * 1024, MOST_RATIO * entry.compress_size):
-            refuse(file, f"{name} unpacks {entry.compress_size} bytes to {entry.file_size}: too many for a run")
+            refuse(file, f"{name} decompresses {entry.compress_size} bytes to {entry.file_size}: too many for a run")
         entries[name] = entry
-    # Each member has a header of 30 bytes and its name: so nothing lies between members, and none overlap.
+    # Each member has a header of 30 bytes and its name: so no bytes are between members, and none overlap.
     if sum(30 + len(name) + entry.compress_size for name, entry in entries.items()) != offset:
         refuse(file, "its members don't fill it: there is other data between them, or they overlap")
     return entries
 
 
 def _blocks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-    """The unpacked bytes of a member: never more than it declares, since zipfile stops there and compares the CRC."""
+    """The decompressed bytes of a member: never more than it declares, because zipfile stops there and compares the
+    CRC."""
     with archive.open(entry) as source:
         while block := source.read(MIB):
             yield block

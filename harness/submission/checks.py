@@ -17,7 +17,7 @@ State = Literal["ok", "changed", "unverified"]
 
 
 NAMED = 3
-"""So many contradictions are named; the others are counted."""
+"""How many contradictions are listed; the others are only counted."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Report:
         return "changed" if "changed" in states else "unverified" if "unverified" in states else "ok"
 
     def of(self, state: State) -> list[CheckResult]:
-        """The findings with this state."""
+        """The results with this state."""
         return [finding for finding in self.findings if finding.state == state]
 
     def to_json(self) -> dict[str, Any]:
@@ -62,9 +62,9 @@ class ExaminedRun:
     predictions: pd.DataFrame | None = None
     history: pd.DataFrame | None = None
     dataset: Dataset | None = None
-    """Only where it is the data that the run saw."""
+    """Only set if it is the data that the run saw."""
     plan: Plan | None = None
-    """Only where the code is the run's."""
+    """Only set if the code is the run's."""
 
 
 def judged(check: str, wrong: Iterable[str], good: str) -> CheckResult:

@@ -1,4 +1,4 @@
-"""Contradictions between a record, its tables and the benchmark's data, in words.
+"""Contradictions between a record, its tables and the benchmark's data, as text.
 
 Pure functions for `harness.submission.verify`; each yields one text per contradiction. They take records and tables
 that may come from somebody else.
@@ -43,7 +43,7 @@ class Setup:
 
 
 def planned(r: Record) -> bool:
-    """Whether the run was planned and trained: not so model-free controls, imported answers and robustness runs."""
+    """Whether the run was planned and trained: not so for model-free controls, imported answers and robustness runs."""
     return bool(r.student) and r.kind != "robustness"
 
 
@@ -80,7 +80,7 @@ def _rows(frame: pd.DataFrame) -> Iterator[Any]:
 
 
 def in_record(r: Record, known: Setup) -> Iterator[str]:
-    """What a record states twice, and differently."""
+    """Values that a record contains twice, if they differ."""
     if r.status == "done" and (r.data is None or not r.metrics or r.error is not None):
         yield "it is done, but has an error, or no data or figures"
     if r.status != "done" and (r.metrics or r.error is None):
@@ -145,7 +145,7 @@ def in_cost(r: Record, predictions: pd.DataFrame | None) -> Iterator[str]:
 
 
 def in_history(history: pd.DataFrame, r: Record, known: Setup) -> Iterator[str]:
-    """Logged values belong to steps of their stages, and the best of each role is the best that was logged."""
+    """Logged values must belong to steps of their stages, and the best of each role must be the best logged value."""
     steps = {stage.name: stage.steps for stage in r.stages}
     for row in _rows(history):
         where, last = f"{row.stage}, step {row.step}, {row.role} {row.term}", steps.get(row.stage, 0)
@@ -173,7 +173,7 @@ def in_history(history: pd.DataFrame, r: Record, known: Setup) -> Iterator[str]:
 
 
 def in_answers(frame: pd.DataFrame, r: Record, known: Setup) -> Iterator[str]:
-    """Predictions: one per example, none missing, the choice has the largest score."""
+    """Predictions: one per example, none missing, and the choice has the largest score."""
     sizes: Mapping[str, int] = r.data.sizes if r.data else {}
     counts: dict[str, int] = {str(split): int(n) for split, n in frame["split"].value_counts(sort=False).items()}
     for split, count in counts.items():
@@ -197,7 +197,7 @@ def in_answers(frame: pd.DataFrame, r: Record, known: Setup) -> Iterator[str]:
 
 
 def in_golds(frame: pd.DataFrame, dataset: Dataset) -> Iterator[str]:
-    """Ids, groups, categories and golds of the predictions equal the benchmark's."""
+    """Ids, groups, categories and golds of the predictions must equal the benchmark's."""
     examples = {(str(split), e.id): e for split, rows in dataset.splits.items() for e in rows}
     for row in _rows(frame):
         example, where = examples.get((row.split, row.id)), f"example {row.id!r} of {row.split}"
@@ -214,7 +214,7 @@ def in_golds(frame: pd.DataFrame, dataset: Dataset) -> Iterator[str]:
 
 
 def in_control(frame: pd.DataFrame, dataset: Dataset, r: Record) -> Iterator[str]:
-    """The answers of a model-free control follow from the data."""
+    """The answers of a model-free control must follow from the data."""
     assert r.data is not None
     made = {
         name: answers.set_index(["split", "id"])["chosen"]
@@ -243,7 +243,7 @@ class Figures:
     right: int
     wrong: list[str]
     intervals: list[str]
-    """Figures whose value is right and whose interval differs."""
+    """Figures with the right value and a different interval."""
     unknown: list[str]
     """Figures that need the benchmark's data: those of its protocols, and chance."""
 
@@ -285,7 +285,7 @@ def _recomputed(
     if dataset is None or split not in dataset.splits:
         now = dict(inference.summarise(part, options, resamples)) | calibration.figures(part, options, resamples)
         return now | {"parse_failures": Interval(value=float((part["chosen"] == NO_ANSWER).mean()))}
-    known = part["id"].isin({e.id for e in dataset.splits[split]})  # strangers are reported with the golds
+    known = part["id"].isin({e.id for e in dataset.splits[split]})  # unknown ids are reported with the golds
     return scoring.figures_of(dataset, part[known], resamples).get(split, {})
 
 

@@ -1,7 +1,7 @@
-"""Checks of a run that somebody sent: record, tables and weights must be as the store could have written them.
+"""Checks of a submitted run: record, tables and weights must be as the store could have written them.
 
-Nothing is unpickled, imported or loaded into a model. Arrow reads Parquet in parts, after the size that it declares
-was checked; the memory that reading may take is bounded too.
+Nothing is unpickled, imported or loaded into a model. Arrow reads Parquet in parts, after the declared size
+was checked; the memory for reading is limited too.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from harness.store.schemas import TABLES
 from harness.submission.bundle import MIB, MOST_TABLE, kind, refuse
 
 MOST_DEPTH = 50
-"""Of a record's JSON."""
+"""The maximum nesting depth of a record's JSON."""
 MOST_ROWS = 2_000_000
 MOST_LETTERS = 1000
 """Bytes of an id, group, category, stage, role or term."""
 MOST_NAMES = 1000
-"""Categories; figures of a split; stages; roles."""
+"""The maximum number of categories, of figures per split, of stages and of roles."""
 MOST_RESAMPLES = 100_000
 MOST_TALLIES = 40_000_000
 """Groups (or resamples) times labels and categories: the memory of the bootstrap, 24 bytes each."""
 MOST_DRAWS = 10_000_000_000
 """Groups times resamples: the time of the bootstrap, some minutes."""
 MOST_MEMORY = 4096 * MIB
-"""What reading a table may take beyond what the process has (enforced on Linux)."""
+"""The additional memory that reading a table may take (enforced on Linux)."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""Characters that could make a terminal or a table show something else (line ends and tabs can't)."""
+"""Characters that could change what a terminal or a table shows (except line ends and tabs)."""
 
 
 def unfit(record: Record) -> str:
-    """Why a run can't be sent; empty if it can."""
+    """Why a run can't be submitted; empty if it can."""
     if record.kind != "run":
         return f"it is a {record.kind}, which every store computes for itself"
     if record.status != "done":
@@ -125,7 +125,7 @@ def check_table(file: Path, path: Path, name: str, record: Record) -> None:
 
 
 def _read(file: Path, path: Path, name: str) -> pa.Table:
-    """The table, read in parts, so that what it declares is checked first."""
+    """The table, read in parts, so that the declared sizes are checked first."""
     batches: list[pa.RecordBatch] = []
     rows = size = 0
     with pq.ParquetFile(path, thrift_string_size_limit=MIB, thrift_container_size_limit=100_000) as parquet:
@@ -151,7 +151,7 @@ def _read(file: Path, path: Path, name: str) -> pa.Table:
             column.validate(full=True)
             continue
         if column.null_count:
-            refuse(file, f"{path.name}: column {field.name} has {column.null_count} empty values")
+            refuse(file, f"{path.name}: column {field.name} has {column.null_count} null values")
         if pa.types.is_string(field.type) and len(table):
             column.validate(full=True)  # UTF-8
             if pc.max(pc.binary_length(column)).as_py() > MOST_LETTERS:
@@ -162,14 +162,15 @@ def _read(file: Path, path: Path, name: str) -> pa.Table:
 
 
 def _check_predictions(file: Path, table: pa.Table, record: Record) -> None:
-    """Golds, choices and scores are in range, and the figures can be computed in bounded memory and time."""
+    """Check that golds, choices and scores are in range, and that computing the figures is bounded in memory and
+    time."""
     if not len(table):
         refuse(file, "predictions.parquet has no rows")
     if set(pc.unique(table["split"]).to_pylist()) != record.metrics.keys():
         refuse(file, f"predictions.parquet isn't of the splits that record.json has: {', '.join(record.metrics)}")
     scores = pc.list_value_length(table["scores"])
     fixed = len(record.data.options) if record.data and record.data.options else MAX_OPTIONS
-    widths = pc.if_else(pc.equal(scores, 0), fixed, scores)  # answers that were imported may have no scores
+    widths = pc.if_else(pc.equal(scores, 0), fixed, scores)  # imported answers may have no scores
     if pc.max(widths).as_py() > fixed:
         refuse(file, f"predictions.parquet has {pc.max(widths).as_py()} scores for {fixed} options")
     for column, least in (("gold", 0), ("chosen", NO_ANSWER)):
@@ -183,7 +184,7 @@ def _check_predictions(file: Path, table: pa.Table, record: Record) -> None:
     if not isinstance(count, int) or count > MOST_RESAMPLES or categories > MOST_NAMES:
         refuse(file, f"{count!r} resamples, {categories} categories; at most {MOST_RESAMPLES}, {MOST_NAMES}")
     if max(groups, count) * (fixed + categories) > MOST_TALLIES or groups * count > MOST_DRAWS:
-        refuse(file, f"{groups} groups, {categories} categories and {count} resamples: too many to compute anew")
+        refuse(file, f"{groups} groups, {categories} categories and {count} resamples: too many to recompute")
 
 
 def check_student(file: Path, path: Path, name: str) -> None:
@@ -202,12 +203,12 @@ def check_student(file: Path, path: Path, name: str) -> None:
     except (ValueError, RecursionError) as error:
         refuse(file, f"{name} isn't a {kind(name)} file: {first_line(error)}")
     if isinstance(found, dict) and "auto_map" in found:
-        refuse(file, f"{name} names code of its own (auto_map), which nobody should run")
+        refuse(file, f"{name} refers to custom code (auto_map), which isn't allowed")
 
 
 @contextmanager
 def _memory_limit(extra: int) -> Iterator[None]:
-    """On Linux, allocations fail beyond `extra` bytes more than now: a Parquet page may declare a wrong size."""
+    """On Linux, allocations fail beyond `extra` more bytes: a Parquet page may declare a wrong size."""
     try:
         import resource
 

@@ -1,4 +1,4 @@
-"""Whether the code that is here plans a stored run again: its commit, its sources, its config, its id."""
+"""Whether the present code plans a stored run again: its commit, its sources, its config, its id."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def not_loaded(kind: str, name: str, known: Mapping[str, Any]) -> str:
 
 
 def code_checks(run: ExaminedRun, data_dir: Path | None) -> Iterator[CheckResult]:
-    """The code as it is now; where it is the run's, the config must give the same run again."""
+    """Check the present code; if it is the run's, the config must give the same run again."""
     r = run.record
     yield _commit(r)
     if not consistency.planned(r):
@@ -54,9 +54,9 @@ def code_checks(run: ExaminedRun, data_dir: Path | None) -> Iterator[CheckResult
         other = [f"the run is of {by}; this is {provenance.package()}, version {TRAINING}"]
     if other:
         yield CheckResult("code", "unverified", first_few(other))
-        yield CheckResult("config", "unverified", "planned with other code it may give another run")
+        yield CheckResult("config", "unverified", "with different code it may give another run")
         return
-    yield CheckResult("code", "ok", f"version {TRAINING} of training; {', '.join(sources)} as they were")
+    yield CheckResult("code", "ok", f"version {TRAINING} of training; {', '.join(sources)} unchanged")
     yield _config(run, data_dir)
 
 
@@ -75,11 +75,11 @@ def _commit(record: Record) -> CheckResult:
 
 @lru_cache(maxsize=256)
 def _knows(commit: str) -> bool | None:
-    """Whether this checkout has the commit; None where this is no checkout."""
+    """Whether this checkout has the commit; None if this isn't a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
-    if not set(commit) <= set("0123456789abcdef"):  # no option, no expression
+    if not set(commit) <= set("0123456789abcdef"):  # not an option or an expression
         return False
     try:
         asked = subprocess.run(["git", "-C", str(root), "cat-file", "-e", commit + "^{commit}"], capture_output=True)
@@ -89,10 +89,10 @@ def _knows(commit: str) -> bool | None:
 
 
 def _config(run: ExaminedRun, data_dir: Path | None) -> CheckResult:
-    """Plan the recorded config anew. What it names on this machine or in a hub is opened for own runs only."""
+    """Plan the recorded config again. Files on this machine and hub models are only opened for local runs."""
     r = run.record
     if run.dataset is None:
-        return CheckResult("config", "unverified", "the run's data aren't at hand")
+        return CheckResult("config", "unverified", "the run's data aren't available")
     if r.trained_on and not run.trusted:
         return CheckResult("config", "unverified", "it learned from another benchmark, and came from elsewhere")
     try:
@@ -108,47 +108,47 @@ def _config(run: ExaminedRun, data_dir: Path | None) -> CheckResult:
     except ModelError as error:
         return CheckResult("config", "unverified", f"the ladder's models can't be read: {first_line(error)}")
     except DataError as error:
-        return CheckResult("config", "unverified", f"the data that it learned from aren't at hand: {first_line(error)}")
+        return CheckResult("config", "unverified", f"its training data aren't available: {first_line(error)}")
     except UserError as error:
         return CheckResult("config", "changed", f"it can't be planned: {first_line(error)}")
     if run.plan.run_id != r.run_id:
         differs = [key for key, value in run.plan.identity.items() if _plain(value) != r.identity.get(key)]
         if differs == ["ladder"]:
             return CheckResult("config", "unverified", "the ladder's weights aren't those of the run")
-        if r.provenance.package != provenance.package():  # its settings may have other defaults
+        if r.provenance.package != provenance.package():  # the defaults of its settings may differ
             return CheckResult("config", "unverified", f"planned by {provenance.package()} it gives {run.plan.run_id}")
         what = f"by {', '.join(differs)}" if r.identity else "it, or the ladder's weights, changed"
-        return CheckResult("config", "changed", f"planned anew it gives another run, {run.plan.run_id}: {what}")
+        return CheckResult("config", "changed", f"planned again it gives another run, {run.plan.run_id}: {what}")
     now = {
         "settings": _plain(run.plan.settings),
         "ladder": run.plan.ladder,
         "parameters": run.plan.student_parameters,
         "task": run.plan.benchmark.task,
     }
-    wrong = [f"{k} is {getattr(r, k)!r}, planned anew {value!r}" for k, value in now.items() if getattr(r, k) != value]
+    wrong = [f"{k} is {getattr(r, k)!r}, planned again {value!r}" for k, value in now.items() if getattr(r, k) != value]
     if r.status == "done" and (said := _stages_of(r)) != (planned := _stages_planned(run.plan)):
-        wrong.append(f"its stages are {said}, planned anew {planned}")
-    return judged("config", wrong, "planned anew it gives the same run")
+        wrong.append(f"its stages are {said}, planned again {planned}")
+    return judged("config", wrong, "planned again it gives the same run")
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: tuples are lists."""
+    """As in JSON: tuples are lists."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _no_ladder(config: RunConfig, trusted: bool) -> str:
-    """Why the ladder's models can't be looked at; empty if they can."""
+    """Why the ladder's models can't be read; empty if they can."""
     if config.ladder in ladders.names():
         return ""
     if not trusted:
-        return "the ladder is none of the package's, and the run came from elsewhere"
+        return "the ladder isn't part of the package, and the run came from elsewhere"
     try:
         absent = [rung.model for rung in ladders.find(config.ladder).rungs if not Path(rung.model).is_dir()]
     except ConfigError as error:
-        return f"the ladder isn't at hand: {first_line(error)}"
-    return f"the ladder's models aren't at hand: {', '.join(absent)}" if absent else ""
+        return f"the ladder isn't available: {first_line(error)}"
+    return f"the ladder's models aren't available: {', '.join(absent)}" if absent else ""
 
 
 _Stages = list[tuple[str, float, int, dict[str, tuple[bool, int]]]]
@@ -172,13 +172,13 @@ def _stages_planned(plan: Plan) -> _Stages:
 
 
 def identity_checks(run: ExaminedRun) -> Iterator[CheckResult]:
-    """The run id is the hash of the identity, and the identity says what the record says."""
+    """Check that the run id is the hash of the identity, and that the identity agrees with the record."""
     r, identity = run.record, run.record.identity
     if not consistency.planned(r):
         return
     if not identity:
         if run.plan is not None and run.plan.run_id == r.run_id:
-            yield CheckResult("run id", "ok", "planned anew it is the same")
+            yield CheckResult("run id", "ok", "planned again it is the same")
         else:
             yield CheckResult("run id", "unverified", "the record doesn't say what it is the hash of")
         return

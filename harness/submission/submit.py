@@ -1,7 +1,7 @@
-"""A run in one file, to be sent: `pack` writes it, `add` checks it and adds it to a store.
+"""A run in one file for submission: `pack` writes it, `add` checks it and adds it to a store.
 
-What is added isn't trusted. `harness.submission.bundle` unpacks it into a temporary folder, `harness.submission.intake`
-checks the files, and `harness.submission.verify` recomputes the figures. A run that passes is published in one step,
+An added run isn't trusted. `harness.submission.bundle` unpacks it into a temporary folder, `harness.submission.intake`
+checks the files, and `harness.submission.verify` recomputes the figures. A run that passes is published atomically,
 with received.json beside its unchanged record; one that fails leaves nothing behind.
 """
 
@@ -26,7 +26,7 @@ from harness.submission.verify import verify
 
 @dataclass(frozen=True)
 class Arrival:
-    """A run that is in the store now; `added` is False if it was there before."""
+    """A run that is now in the store; `added` is False if it was there before."""
 
     run_id: str
     added: bool
@@ -37,7 +37,7 @@ def pack(store: Store, run_id: str, out: Path, with_student: bool = False) -> Bu
     """Write a finished run to the file `out`: the same bytes every time.
 
     Raises `StoreError` for a run that isn't finished or that `verify` finds changed, for a student that is missing or
-    too large, and if `out` is another file already.
+    too large, and if `out` already exists with other content.
     """
     record = store.read(run_id)
     if problem := intake.unfit(record):
@@ -71,7 +71,7 @@ def _same(a: Path, b: Path) -> bool:
 
 
 def add(store: Store, file: Path, data_dir: Path | None = None) -> Arrival:
-    """Check a packed run and add it to the store in one step.
+    """Check a packed run and add it to the store atomically.
 
     Raises `DataError` with the reason for a file that is refused, `StoreError` if the store has another run of this
     id.

@@ -1,9 +1,9 @@
 """Whether a run's record agrees with its predictions, its data and its code.
 
-Every figure is recomputed from the stored predictions; hashes, ids, golds and sums are compared with what they stand
-for. Each check ends as `ok`, as `changed` (record, files and data contradict one
-another), or as `unverified`, with the reason: data or plugin not available, other code, no checksums. Nothing here
-trains, loads torch or runs what a record names: plugins are those that the user loaded.
+Every figure is recomputed from the stored predictions; hashes, ids, golds and sums are compared with their sources.
+Each check has the result `ok`, `changed` (record, files and data contradict one another), or `unverified` with
+the reason: data or plugin not available, different code, no checksums. Nothing here
+trains, loads torch or executes what a record names: plugins are only those that the user loaded.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from harness.versions import SCORING
 
 MOST_RESAMPLES = 1_000_000
 MOST_RECEIVED = 1_000_000
-"""So many examples are made at most to check a run that came from elsewhere."""
+"""The largest number of examples that are made to check a run from elsewhere."""
 
 
 def verify(store: Store, run_id: str, data_dir: Path | None = None) -> Report:
-    """Check a run of the store; `data_dir` has the published files of a benchmark that reads some.
+    """Check a run of the store; `data_dir` has the published files, if the benchmark reads some.
 
-    Raises `StoreError` where there is no such run.
+    Raises `StoreError` if there is no such run.
     """
     try:
         record = store.read(run_id)
@@ -58,7 +58,7 @@ def verify_all(store: Store, data_dir: Path | None = None) -> Iterator[Report]:
 
 
 def _config_from_sibling(store: Store, record: Record) -> Mapping[str, Any]:
-    """The config of a run on the same data: an older control doesn't say its benchmark's settings."""
+    """The config of a run on the same data, because an older control lacks its benchmark's settings."""
     return next(
         (
             other.config
@@ -75,18 +75,16 @@ def _config_from_sibling(store: Store, record: Record) -> Mapping[str, Any]:
 def _checksums(record: Record, broken: Mapping[str, str], absent: Sequence[str]) -> list[CheckResult]:
     if record.seal is None:
         return [
-            CheckResult(
-                "seal", "unverified", "the record has no checksums: what can't be computed anew may have changed"
-            )
+            CheckResult("seal", "unverified", "the record has no checksums: what can't be recomputed may have changed")
         ]
     said = [CheckResult("seal", "changed", f"{name}: {what}") for name, what in broken.items()]
     present = len(record.seal.files) - len(absent)
-    said = said or [CheckResult("seal", "ok", f"record and {present} files have the sha256 that the record states")]
+    said = said or [CheckResult("seal", "ok", f"record and {present} files have the sha256 in the record")]
     return [*said, CheckResult("student", "unverified", f"its {len(absent)} files aren't here")] if absent else said
 
 
 def _tables(run: ExaminedRun, store: Store, broken: Mapping[str, str]) -> Iterator[CheckResult]:
-    """Read predictions and history; what differs from its checksum is reported already, and not read."""
+    """Read predictions and history. Files that differ from their checksums are already reported, and not read."""
     files, run_id = store.backend.files(run.record.run_id), run.record.run_id
     for name, read in (("predictions", store.predictions), ("history", store.history)):
         file = f"{name}.parquet"
@@ -107,7 +105,7 @@ def _tables(run: ExaminedRun, store: Store, broken: Mapping[str, str]) -> Iterat
 
 
 def _data(run: ExaminedRun, data_dir: Path | None) -> Iterator[CheckResult]:
-    """The benchmark as it is now against what the run saw of it."""
+    """Compare the benchmark's present data with those that the run saw."""
     r, seen, settings = run.record, run.record.data, run.setup.benchmark_settings
     if seen is None:
         yield CheckResult("data", "unverified", f"the run is {r.status} and read none")
@@ -121,7 +119,7 @@ def _data(run: ExaminedRun, data_dir: Path | None) -> Iterator[CheckResult]:
         if not run.trusted:
             if sum(seen.sizes.values()) > MOST_RECEIVED:
                 raise DataError(f"{sum(seen.sizes.values())} examples are too many for a run from elsewhere")
-            for split in benchmark.splits:  # its settings may ask for any size: count no further than it says
+            for split in benchmark.splits:  # its settings may give any size: don't count beyond the recorded one
                 said = seen.sizes.get(split, 0) + seen.skipped.get(split, 0)
                 if (count := sum(1 for _ in islice(benchmark.load(split), said + 1))) != said:
                     now = f"{count}{' or more' if count > said else ''}"
@@ -154,13 +152,13 @@ def _predictions(run: ExaminedRun) -> Iterator[CheckResult]:
     if frame is None:
         return
     if r.kind == "robustness":
-        yield CheckResult("figures", "unverified", "those of a student asked in other ways aren't computed anew")
+        yield CheckResult("figures", "unverified", "robustness figures aren't recomputed")
         return
-    yield judged("answers", consistency.in_answers(frame, r, run.setup), f"{len(frame)}, one an example")
+    yield judged("answers", consistency.in_answers(frame, r, run.setup), f"{len(frame)}, one per example")
     if run.dataset is None:
-        yield CheckResult("golds", "unverified", "the run's data aren't at hand")
+        yield CheckResult("golds", "unverified", "the run's data aren't available")
     else:
-        yield judged("golds", consistency.in_golds(frame, run.dataset), "those of the benchmark")
+        yield judged("golds", consistency.in_golds(frame, run.dataset), "equal to the benchmark's")
         if r.kind == "control" and not r.student:
             yield _control(r, list(consistency.in_control(frame, run.dataset, r)))
     evaluate = run.setup.evaluate
@@ -177,7 +175,7 @@ def _predictions(run: ExaminedRun) -> Iterator[CheckResult]:
         yield CheckResult("figures", "unverified", other)
     if found.unknown:
         yield CheckResult("figures", "unverified", f"{first_few(found.unknown)}: that takes the run's data")
-    yield judged("figures", wrong, f"{found.right} computed anew")
+    yield judged("figures", wrong, f"{found.right} recomputed")
 
 
 def _control(record: Record, wrong: list[str]) -> CheckResult:

@@ -1,4 +1,4 @@
-"""What a step learns from: this rank's part of the global batch, in micro-batches, encoded for each model."""
+"""The data of a step: this rank's share of the global batch, in micro-batches, encoded for each model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
-from torch.profiler import record_function as span  # free where nobody profiles: see harness.train.profiling
+from torch.profiler import record_function as span  # costs nothing without a profiler: see harness.train.profiling
 
 from harness.api import Example, View
 from harness.data import order
@@ -22,7 +22,7 @@ from harness.train.views import checked_second_view, shown
 
 
 class MicroBatch:
-    """The examples of one forward pass in both views, and their model inputs, which are made once an encoder."""
+    """The examples of one forward pass in both views, and their model inputs, which are made once per encoder."""
 
     def __init__(
         self,
@@ -32,8 +32,8 @@ class MicroBatch:
         sharing: Collection[str] = (),
         ready: Mapping[str, Batch] | None = None,
     ) -> None:
-        """`second` makes the second view, if it is asked for. `sharing` names the encoders (by fingerprint) whose
-        questions of one image share its pass; `ready` are inputs of the first view that are encoded already."""
+        """`second` makes the second view when it is needed. `sharing` has the encoders (by fingerprint) whose
+        questions about one image share its pass; `ready` has inputs of the first view that are already encoded."""
         self.examples = tuple(examples)
         self.device, self.sharing = device, sharing
         self._second, self._ready = second, ready or {}
@@ -62,14 +62,14 @@ class MicroBatch:
 
 
 def sharing(plan: Plan, roles: Mapping[str, RoleModel], preflight: Preflight | None) -> frozenset[str]:
-    """The encoders, by fingerprint, all of whose models can pass an image once for its questions."""
+    """The encoders, by fingerprint, whose models all support one image pass for several questions."""
     train = plan.config.train
     alone = {
         role.encoder.fingerprint
         for role in roles.values()
         if not (train.shares and preflight is not None and preflight.rungs[role.rung].shares_image)
         or (role.trainable and train.gradient_checkpointing)
-        or role.sharded  # ranks must make the same passes, and may have other images
+        or role.sharded  # all ranks must make the same passes, but their images differ
     }
     return frozenset(role.encoder.fingerprint for role in roles.values()) - alone
 
@@ -78,7 +78,7 @@ def of_stage(
     plan: Plan, planned: PlannedStage, ranks: ProcessGroup, roles: Mapping[str, RoleModel], sharing: Collection[str],
     first_step: int,
 ) -> Iterator[list[MicroBatch]]:  # fmt: skip
-    """The micro-batches of each step of the stage from `first_step` on; the next ones are made ahead, in a thread."""
+    """The micro-batches of each step of the stage from `first_step` on; the next ones are prepared in a thread."""
     size = plan.config.train.batch_size
     encoders = {role.encoder.fingerprint: role.encoder for role in roles.values() if not role.cached_outputs}
     positions = [planned.position + step * size for step in range(first_step, planned.steps)]
@@ -95,7 +95,7 @@ def _micro_batches(
     plan: Plan, ranks: ProcessGroup, encoders: Mapping[str, Encoder], sharing: Collection[str],
     location: StepLocation, position: int,
 ) -> list[MicroBatch]:  # fmt: skip
-    """This rank's part of the global batch at a position, encoded by the encoders in use."""
+    """This rank's share of the global batch at a position, encoded by the encoders in use."""
     train = plan.config.train
     batch = plan.batch_at(position, train.batch_size)
     mine = order.share_of(batch, ranks.rank, ranks.world, train.questions_per_image)
@@ -109,7 +109,7 @@ def _micro_batches(
             fingerprint: shared_prefix.encoded(encoder, examples, fingerprint in sharing)
             for fingerprint, encoder in encoders.items()
         }
-        if ranks.device.type == "cuda":  # pinned, they are copied while the device works
+        if ranks.device.type == "cuda":  # pinned memory is copied while the device computes
             ready = {of: {name: t.pin_memory() for name, t in inputs.items()} for of, inputs in ready.items()}
         found.append(MicroBatch(examples, second, ranks.device, sharing, ready))
     return found

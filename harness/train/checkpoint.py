@@ -1,4 +1,4 @@
-"""Checkpoints that are complete or absent: safetensors and JSON in a folder that is renamed into place."""
+"""Checkpoints that are complete or absent: safetensors and JSON in a folder that is atomically renamed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 FILE_BYTES = 2**28
-"""Tensors are written into files of about this size, so that no more of them are in memory at once."""
+"""Tensors are written to files of about this size, which limits how many of them are in memory at once."""
 
 T = TypeVar("T")
 
@@ -24,14 +24,14 @@ class Checkpoint:
     """Tensors by name, and everything else as plain JSON."""
 
     tensors: dict[str, Tensor]
-    """Mapped from the files: they take memory as they are used."""
+    """Memory-mapped from the files: they take memory only when they are used."""
     state: dict[str, Any]
 
 
 def save(work: Path, stage: int, step: int, tensors: Iterable[tuple[str, Tensor]], state: Mapping[str, Any]) -> Path:
-    """Write the checkpoint of (stage, step) under `work`, drop the older ones and return its folder.
+    """Write the checkpoint of (stage, step) under `work`, delete the older ones and return its folder.
 
-    Tensors are taken one at a time. Where writing fails (a full disk), the checkpoint before stays the newest and
+    Tensors are taken one at a time. If writing fails (a full disk), the previous checkpoint stays the newest and
     nothing of this one is left.
     """
     name = f"checkpoint-{stage:03d}-{step:08d}"
@@ -93,10 +93,10 @@ def _all(work: Path) -> list[Path]:
 
 
 def part_of(tensors: Mapping[str, T], prefix: str) -> dict[str, T]:
-    """The tensors under `prefix/`, without it."""
+    """The tensors under `prefix/`, with the prefix removed."""
     return {k[len(prefix) + 1 :]: t for k, t in tensors.items() if k.startswith(f"{prefix}/")}
 
 
 def under(prefix: str, tensors: Mapping[str, T]) -> dict[str, T]:
-    """The tensors with `prefix/` before their names."""
+    """The tensors with `prefix/` added to their names."""
     return {f"{prefix}/{k}": t for k, t in tensors.items()}

@@ -1,4 +1,4 @@
-"""What a role learns with: its optimizer, the method's adapter, and its best weights so far."""
+"""The learning state of a role: its optimizer, the method's adapter, and its best weights so far."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.profiler import record_function as span  # free where nobody profiles: see harness.train.profiling
+from torch.profiler import record_function as span  # costs nothing without a profiler: see harness.train.profiling
 
 from harness.models import lora
 from harness.models.distributed import ProcessGroup, ShardCopy, full_tensor, shard_like
@@ -18,11 +18,11 @@ from harness.train.checkpoint import part_of, under
 from harness.train.role import RoleModel, State
 
 Saved = dict[str, Tensor | ShardCopy]
-"""Tensors by name; of sharded ones this rank's part."""
+"""Tensors by name; of sharded tensors, this rank's shard."""
 
 
 class Learner:
-    """The learning side of a trainable role."""
+    """The learning state of a trainable role."""
 
     def __init__(self, role: RoleModel, adapter: nn.Module | None, plan: Plan, ranks: ProcessGroup) -> None:
         self.role = role
@@ -33,7 +33,7 @@ class Learner:
             role.adapter = ranks.wrap(adapter)
         train = plan.config.train
         self.peak_lr = train.lr_by_rung.get(role.rung, train.lr)
-        # Norms and biases don't decay, as is usual. Sharded tensors and others can't be updated together.
+        # Norms and biases don't decay, as usual. Sharded tensors and others can't be updated together.
         kinds: dict[tuple[bool, bool], list[Tensor]] = {}
         for parameter in self.parameters.values():
             kinds.setdefault((isinstance(parameter, DTensor), parameter.ndim <= 1), []).append(parameter)
@@ -48,7 +48,7 @@ class Learner:
 
     @contextmanager
     def gradients(self, exchange: bool) -> Iterator[None]:
-        """A forward and backward pass whose gradients are exchanged among the ranks, or kept for a later exchange."""
+        """A forward and backward pass whose gradients are exchanged among the ranks, or held for a later exchange."""
         if self.role.sharded:
             self.role.scorer.set_requires_gradient_sync(exchange)  # type: ignore[operator]
         with ExitStack() as stack:
@@ -58,7 +58,7 @@ class Learner:
             yield
 
     def update(self, factor: float, clip: float) -> Tensor:
-        """One optimizer step at `factor` of the peak learning rate; the gradient's norm before it is clipped."""
+        """One optimizer step at `factor` of the peak learning rate. Returns the gradient norm before clipping."""
         with span("hkdbench:optimizer"):
             norm = self._clip(clip)
             for group in self.optimizer.param_groups:
@@ -71,7 +71,7 @@ class Learner:
         moved = [p for p in self.parameters.values() if p.grad is not None]
         if not self.role.sharded:
             return nn.utils.clip_grad_norm_(moved, clip)
-        # An adapter's parameters aren't sharded: the two kinds can't be taken together.
+        # An adapter's parameters aren't sharded: the two kinds can't be clipped together.
         kinds = [[p for p in moved if isinstance(p, DTensor) == sharded] for sharded in (True, False)]
         norms = [
             full_tensor(nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None])) for kind in kinds if kind
@@ -84,21 +84,22 @@ class Learner:
     # ------------------------------------------------------------------------------------------- weights
 
     def keep_if_best(self, value: float) -> None:
-        """Keep the weights if they validate best. Of two equal ones the later is kept: it has learned longer."""
+        """Store the weights if their validation value is the best. With equal values the later ones win: more
+        training."""
         if value >= self.best_value:
             self.best_value, self.best = value, self.weights()
 
     def weights(self) -> Saved:
-        """A copy of the weights on the CPU, of sharded ones of this rank's part; tied tensors stay one each by name.
+        """A copy of the weights on the CPU (of sharded ones, this rank's shard). Tied tensors appear once per name.
 
-        Of a role that learns with adapters these alone.
+        Of a role that learns with adapters, only the adapters.
         """
         vlm = self.role.scorer.vlm
         found = vlm.state_dict() if self.role.lora is None else lora.adapters(vlm)
         return {name: _copy(tensor.detach()) for name, tensor in found.items()}
 
     def final_weights(self) -> State:
-        """The weights that it leaves to others: its best, adapters merged. All ranks must call this."""
+        """The weights that it hands on: its best ones, with adapters merged. All ranks must call this."""
         best = {name: full_tensor(tensor).cpu() for name, tensor in self.best.items()}
         if self.role.lora is None:
             return best
@@ -108,7 +109,8 @@ class Learner:
     # --------------------------------------------------------------------------------------- checkpoints
 
     def save(self) -> Saved:
-        """All that `restore` takes, by name. Nothing is gathered: of sharded tensors each rank gives its part."""
+        """Everything that `restore` needs, by name. Nothing is gathered: each rank gives its shards of sharded
+        tensors."""
         moments = self.optimizer.state_dict()["state"]
         order = self._order()
         optimizer: Saved = {
@@ -118,7 +120,7 @@ class Learner:
         return saved | {n: p.detach() for n, p in self.parameters.items() if n.startswith("adapter/")}
 
     def restore(self, saved: State, best_value: float) -> None:
-        """Go on from what `save` gave, of whatever number of ranks."""
+        """Continue from the result of `save`, which may come from another number of ranks."""
         vlm = self.role.scorer.vlm
         current, weights = vlm.state_dict(), part_of(saved, "weights")
         if self.role.lora is None:

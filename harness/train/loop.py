@@ -1,9 +1,9 @@
 """The training loop. It imports no ray. Read from the top: `train` a run, `_stage`, `_train`, `_step`.
 
-A stage trains its roles together. Every optimizer step takes one global batch, shared among the ranks and, within
-a rank, cut into micro-batches; per-example losses are divided by the global batch size, so that the cut changes
-nothing but rounding. State is written at each validation: a run that is started again goes on from there and ends
-in the same bits.
+A stage trains its roles together. Every optimizer step uses one global batch, divided among the ranks and, within
+a rank, into micro-batches. Per-example losses are divided by the global batch size, so that this division changes
+nothing but rounding. The state is saved at each validation: a restarted run continues from there and ends with
+the same bits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import record_function as span  # free where nobody profiles: see harness.train.profiling
+from torch.profiler import record_function as span  # costs nothing without a profiler: see harness.train.profiling
 
 from harness.api import From, Stage
 from harness.errors import StepLocation, TrainingError, first_line
@@ -52,7 +52,7 @@ LossSums = dict[tuple[str, str], Tensor]
 
 @dataclass
 class Trained:
-    """What training leaves: the student, and what it took."""
+    """The result of training: the student, and the cost."""
 
     student: OptionScorer
     encoder: Encoder
@@ -66,7 +66,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same from the first stage to the last."""
+    """What stays the same through all stages."""
 
     plan: Plan
     ranks: ProcessGroup
@@ -77,7 +77,7 @@ class _Run:
     on_checkpoint: OnCheckpoint | None
     validator: Validator
     cacheable: Mapping[str, teacher_cache.Queries] = field(default_factory=dict)
-    """What is asked of frozen models more than once, by the source of their weights."""
+    """What frozen models are asked more than once, by the source of their weights."""
 
 
 def train(
@@ -85,7 +85,7 @@ def train(
 ) -> Trained:
     """Run the plan's stages, from the newest checkpoint under `work` if there is one.
 
-    With `train.cache` = auto, `cache` is where this run and others keep what they can share.
+    With `train.cache` = auto, `cache` is where this run and others store what they can share.
     """
     encoders = load_encoders({name: plan.rungs[name] for name in plan.infos})
     state, middle = run_state.load(work)
@@ -112,7 +112,7 @@ def train(
 
 
 def _stage(run: _Run, state: RunState, index: int, middle: Checkpoint | None) -> None:
-    """Train a stage, from the checkpoint of its middle if there is one; or reuse what another run made of it."""
+    """Train a stage, from a checkpoint in its middle if there is one; or reuse the result of another run."""
     planned = run.plan.stages[index]
     plan = for_stage(run.plan, planned.stage)
     key = teacher_cache.stage_key(plan, planned, state.outputs, run.ranks) if run.cache else None
@@ -120,7 +120,7 @@ def _stage(run: _Run, state: RunState, index: int, middle: Checkpoint | None) ->
         _train(run, plan, state, index, middle)
     else:
         with teacher_cache.build_lock(run.cache, "stages", key, run.ranks):
-            # What was begun here is billed here.
+            # A stage that was started here is billed here.
             found = None if middle else teacher_cache.stage(run.cache, key, run.ranks)
             if found is None:
                 learners = _train(run, plan, state, index, middle)
@@ -134,7 +134,7 @@ def _stage(run: _Run, state: RunState, index: int, middle: Checkpoint | None) ->
 
 
 def _train(run: _Run, plan: Plan, state: RunState, index: int, middle: Checkpoint | None) -> dict[str, Learner]:
-    """Train a stage to its end; its learners."""
+    """Train a stage to its end; returns its learners."""
     planned, train, ranks = plan.stages[index], plan.config.train, run.ranks
     stage = planned.stage
     torch.manual_seed(_seed(plan, stage.name))
@@ -144,7 +144,7 @@ def _train(run: _Run, plan: Plan, state: RunState, index: int, middle: Checkpoin
     if any(role.sharded for role in roles.values()) and train.batch_size % ranks.world:
         raise StepLocation(plan.method.name, stage.name, 0).error(
             f"train.batch_size = {train.batch_size} over {ranks.world} workers: with cluster.shard_above every "
-            "worker must have as many examples as the others; choose a multiple"
+            "worker must have the same number of examples; choose a multiple of the workers"
         )
     sharing = batches.sharing(plan, roles, state.preflight)
     for role in roles.values():
@@ -196,7 +196,7 @@ def _open_role(run: _Run, plan: Plan, state: RunState, planned: PlannedStage, na
 
 
 def _adapters(plan: Plan, stage: Stage, roles: Mapping[str, RoleModel]) -> Mapping[str, nn.Module]:
-    """The method's own modules of the stage, the same on all ranks whatever else was drawn."""
+    """The method's own modules for the stage, initialized equally on all ranks."""
     widths = {name: loading.hidden_size(role.scorer.vlm.config) for name, role in roles.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(plan, f"{stage.name}/adapters"))
@@ -204,7 +204,7 @@ def _adapters(plan: Plan, stage: Stage, roles: Mapping[str, RoleModel]) -> Mappi
     if strange := [name for name in adapters if name not in roles or not roles[name].trainable]:
         learners = [name for name, role in roles.items() if role.trainable]
         raise StepLocation(plan.method.name, stage.name, 0).error(
-            f"adapters() gave one for {strange}; expected only trainable roles, of {learners}"
+            f"adapters() returned a module for {strange}; expected only trainable roles, of {learners}"
         )
     return adapters
 
@@ -213,7 +213,7 @@ def _step(
     plan: Plan, ranks: ProcessGroup, location: StepLocation, stage: Stage, progress: float,
     parts: Sequence[MicroBatch], roles: Mapping[str, RoleModel], learners: Mapping[str, Learner], sums: LossSums,
 ) -> None:  # fmt: skip
-    """Forward and backward of this rank's part of one global batch; adds its losses to `sums`."""
+    """Forward and backward of this rank's share of one global batch; adds its losses to `sums`."""
     needs = plan.method.needs(stage.name)
     passes: list[ForwardPasses] = []
     for part in parts:
@@ -244,7 +244,7 @@ def _step(
 def _log(
     state: RunState, ranks: ProcessGroup, stage: str, step: int, steps: int, sums: LossSums, examples: int
 ) -> None:
-    """Write the mean losses since the last time into the history, and report them."""
+    """Write the mean losses since the last report to the history, and report them."""
     keys = sorted(sums)
     with span("hkdbench:communication"):
         values = ranks.sum(torch.stack([sums[key] for key in keys])) / examples
@@ -259,7 +259,7 @@ def _validate(
     run: _Run, state: RunState, stage: str, step: int, steps: int, learners: Mapping[str, Learner],
     sharing: frozenset[str],
 ) -> None:  # fmt: skip
-    """Score the learners on validation, and keep the weights of those that were never better."""
+    """Score the learners on validation, and store the weights of those that are at their best."""
     start, found = time.perf_counter(), {}
     for name, learner in learners.items():
         found[name] = run.validator.accuracy(learner.role, sharing)
@@ -270,7 +270,7 @@ def _validate(
 
 
 def _lr_factor(step: int, steps: int, warmup: float) -> float:
-    """Linear rise over the first `warmup` of the steps, then half a cosine to 0."""
+    """Linear rise over the first `warmup` of the steps, then half a cosine down to 0."""
     rise = warmup * steps
     if step < rise:
         return (step + 1) / (rise + 1)

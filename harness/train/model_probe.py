@@ -1,7 +1,7 @@
-"""One rung tried on a few examples: do its model and its processor belong together, and do its answers hold?
+"""Tries one rung on a few examples: do its model and processor belong together, and are its answers stable?
 
-It must take what its processor makes: an image token for each feature of the picture, tokens that it knows, a prompt
-that ends where the answer begins and fits its positions; and it must answer a question alike in two batches.
+The model must accept its processor's output: one image token per image feature, only known tokens, a prompt that ends
+where the answer begins and fits the context length. It must answer a question equally in two batches.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from harness.planning.plan import Plan
 from harness.record import RungCheck
 
 LARGEST_REPEAT = {"fp32": 1e-3, "bf16": 5e-2}
-"""The largest KL between two answers to one question that rounding explains."""
+"""The largest KL between two answers to one question that can be due to rounding."""
 
 
 class Rung:
-    """A rung's model with its processor, to be tried. Everything raises `ModelError`, naming rung and folder."""
+    """A rung's model with its processor, to be tried. Every check raises `ModelError` with the rung and folder."""
 
     def __init__(self, name: str, plan: Plan, encoder: encoding.Encoder, device: torch.device) -> None:
         precision = plan.config.train.precision_of(name)
@@ -41,7 +41,7 @@ class Rung:
 
     @torch.no_grad()
     def check(self, longest: Example, first: Sequence[Example]) -> RungCheck:
-        """Ask the longest prompt beside the first one, and the first one again beside others."""
+        """Answer the longest prompt together with the first one, and the first one again together with others."""
         pair = [longest, first[0]]
         batch = self._encoded(pair)
         images = self._image_tokens(batch, pair)
@@ -50,11 +50,11 @@ class Rung:
         size = len(first[0].options)
         once, again = options[0][1, :size].log_softmax(-1), options[1][0, :size].log_softmax(-1)
         repeat = float((once.exp() * (once - again)).sum())
-        if not abs(repeat) <= self.largest_repeat:  # NaN is none of these
+        if not abs(repeat) <= self.largest_repeat:  # also catches NaN
             raise ModelError(
-                f"{self.where}: asked the same question in two batches, it answers differently (KL {repeat:.3g}); "
-                "expected 0 but for rounding: its weights or its precision are not fit for use, or it has dropout "
-                "that stays on"
+                f"{self.where}: its answers to the same question in two batches differ (KL {repeat:.3g}); "
+                "expected 0 up to rounding: its weights or its precision are unusable, or it has dropout "
+                "that stays active"
             )
         return RungCheck(
             image_tokens=(min(images), max(images)),
@@ -65,18 +65,18 @@ class Rung:
 
     @torch.no_grad()
     def answers(self, examples: Sequence[Example], needs: frozenset[Need]) -> scorer.Outputs:
-        """What a method's loss may ask of the rung."""
+        """All outputs of the rung that a method's loss may use."""
         outputs = self._forward(self._encoded(examples), needs)
         if "vocab" in outputs:
             outputs["vocab"] = self.encoder.real(outputs["vocab"])
         return outputs
 
     def why_alone(self, examples: Sequence[Example]) -> str:
-        """Why questions of one image can't share it in training; empty: the model answers alike where they do."""
+        """Why questions about one image can't share it in training; empty: the answers are the same if they do."""
         if not self.encoder.one_token_each:
             return (
-                f"{self.where}: its tokenizer has no single token for each letter, so each question of an image passes "
-                "by itself in training (train.questions_per_image)"
+                f"{self.where}: its tokenizer has no single token for each letter, so each question about an image is "
+                "passed separately in training (train.questions_per_image)"
             )
         asker = PrefixSharingScorer(self.scorer, self.encoder, self.device)
         asker(examples, len(examples))
@@ -87,7 +87,7 @@ class Rung:
             batch = self.encoder(examples)
         except UserError:
             raise
-        except Exception as error:  # a processor may do anything with files that aren't its own
+        except Exception as error:  # with another model's files a processor may fail in any way
             raise ModelError(
                 f"{self.where}: its processor fails on example {examples[0].id!r}: {first_line(error)}; expected the "
                 "checkpoint's own processor and tokenizer files"
@@ -98,12 +98,12 @@ class Rung:
         return batch["input_ids"].tolist(), batch["attention_mask"].tolist()
 
     def _image_tokens(self, batch: encoding.Batch, examples: Sequence[Example]) -> list[int]:
-        """How many places for image features each row has; and every token must be one that the model knows."""
+        """The number of image placeholders in each row. Also checks that the model knows every token."""
         highest, rows = int(batch["input_ids"].max()), self.vlm.get_input_embeddings().num_embeddings
         if highest >= rows:
             raise ModelError(
-                f"{self.where}: its tokenizer makes token {highest}, the model knows {rows}; expected the tokenizer "
-                "that belongs to the checkpoint"
+                f"{self.where}: its tokenizer makes token {highest}, but the model knows {rows} tokens; expected the "
+                "tokenizer that belongs to the checkpoint"
             )
         seen_bt = batch["input_ids"] == loading.image_token(self.vlm.config)
         counts: list[int] = seen_bt.sum(1).tolist()
@@ -116,26 +116,26 @@ class Rung:
         return counts
 
     def _length(self, ids: list[int], mask: list[int], example: Example) -> int:
-        """The tokens of a row, whose last one must be where the prompt ends."""
+        """The number of tokens of a row; its last one must be the end of the prompt."""
         tokenizer = self.encoder.processor.tokenizer
         row = [token for token, on in zip(ids, mask, strict=True) if on]
         text = tokenizer(self.encoder.text(example), add_special_tokens=False)["input_ids"]
-        tail = text[-3:]  # a processor may add a line's end of its own
+        tail = text[-3:]  # a processor may append a newline
         if not any(row[-len(tail) - k :][: len(tail)] == tail for k in range(3)):
             raise ModelError(
-                f"{self.where}: the prompt of example {example.id!r} is cut off before the answer's place (it ends in "
-                f"{tokenizer.decode(row[-3:])!r}, expected {tokenizer.decode(tail)!r}); take the truncation out of "
+                f"{self.where}: the prompt of example {example.id!r} is truncated before the answer position (it ends "
+                f"in {tokenizer.decode(row[-3:])!r}, expected {tokenizer.decode(tail)!r}); remove the truncation from "
                 "the processor's settings"
             )
         if row[-1] == tokenizer.eos_token_id != text[-1]:
             raise ModelError(
-                f"{self.where}: its tokenizer ends the prompt with {tokenizer.eos_token!r}, where the answer should "
-                "follow; expected none there: set add_eos_token = false in tokenizer_config.json"
+                f"{self.where}: its tokenizer ends the prompt with {tokenizer.eos_token!r}, but the answer should "
+                "follow directly; remove the token: set add_eos_token = false in tokenizer_config.json"
             )
         if self.positions is not None and len(row) > self.positions:
             raise ModelError(
-                f"{self.where}: example {example.id!r} has {len(row)} tokens with its image, the model was made for "
-                f"{self.positions}; make images smaller in preprocessor_config.json, or take another model"
+                f"{self.where}: example {example.id!r} has {len(row)} tokens with its image, the model's context "
+                f"length is {self.positions}; reduce images in preprocessor_config.json, or choose another model"
             )
         return len(row)
 
@@ -156,14 +156,14 @@ class Rung:
             raise
         except torch.OutOfMemoryError:
             raise ModelError(
-                f"{self.where}: {len(batch['input_ids'])} examples don't fit the memory of {self.device}; take a "
-                "smaller rung, or make images smaller in preprocessor_config.json"
+                f"{self.where}: {len(batch['input_ids'])} examples don't fit in the memory of {self.device}; choose a "
+                "smaller rung, or reduce the image size in preprocessor_config.json"
             ) from None
-        except Exception as error:  # what a class does with inputs that aren't its own is not to be foreseen
+        except Exception as error:  # with another model's inputs a class may fail in any way
             raise ModelError(
-                f"{self.where}: {type(self.vlm).__name__} can't take what its processor "
-                f"({type(self.encoder.processor).__name__}) makes: {first_line(error)}; expected the checkpoint's own "
-                "processor, and a class that goes on from the question"
+                f"{self.where}: {type(self.vlm).__name__} can't use the output of its processor "
+                f"({type(self.encoder.processor).__name__}): {first_line(error)}; expected the checkpoint's own "
+                "processor, and a model class that continues the question"
             ) from error
         for what, tensor in outputs.items():
             if not torch.isfinite(tensor).all():
@@ -172,7 +172,7 @@ class Rung:
         return outputs
 
     def _check_features(self, batch: encoding.Batch, embeddings_btd: Tensor | None) -> None:
-        """Where image tokens stand the language model must be given the picture's features."""
+        """At the image tokens' positions the language model must receive the picture's features."""
         if embeddings_btd is None:
             return
         token = loading.image_token(self.vlm.config)
@@ -182,8 +182,8 @@ class Rung:
             without = int((embeddings_btd[seen_bt] == plain_d.to(embeddings_btd.dtype)).all(-1).sum())
             if without:
                 raise ModelError(
-                    f"{self.where}: {without} of {int(seen_bt.sum())} image tokens are given no feature of the "
-                    "picture; expected one for each: the processor is another model's"
+                    f"{self.where}: {without} of {int(seen_bt.sum())} image tokens receive no feature of the "
+                    "picture; expected one for each: the processor belongs to another model"
                 )
 
 

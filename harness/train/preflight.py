@@ -1,10 +1,10 @@
-"""What a few examples show before the first step, so that a run that can't come to anything stops within seconds.
+"""Checks on a few examples before the first step, so that a run that would fail stops within seconds.
 
-Each model in use is loaded once, by itself, and tried (`harness.train.model_probe`). The method's losses are then
-computed from the answers, stage by stage, without a model in memory: they must be
-finite, not zero, and have a finite gradient.
+Each model in use is loaded once, separately, and tried (`harness.train.model_probe`). The method's losses are then
+computed from the stored answers, stage by stage, without a model in memory. They must be finite, not zero, and have
+a finite gradient.
 
-Nothing of this is billed, and nothing of the run depends on it: no random number is drawn from its generators.
+Nothing of this is billed, and it doesn't affect the run: no random number is drawn from the run's generators.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from harness.train.step import StepView
 from harness.train.views import second_view, shown
 
 EXAMPLES = 8
-"""At most so many are tried, beside the one with the longest prompt: a micro-batch where that is smaller."""
+"""The largest number of examples that are tried, besides the one with the longest prompt (a micro-batch if smaller)."""
 
 Answers = dict[tuple[str, View], Outputs]
-"""What the rungs answered to the examples, by rung and view."""
+"""The rungs' outputs for the examples, by rung and view."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +46,23 @@ class _Sample:
     positions: Sequence[int]
     first: Sequence[Example]
     second: Sequence[Example] | None
-    """None: the method has no other form of them."""
+    """None: the method has no second view."""
     longest: Example
     image_groups: Sequence[Example]
-    """Questions of which several are of one image; empty: none are to share it."""
+    """Questions of which several share an image; empty: sharing is off."""
 
 
 def check(plan: Plan, encoders: Mapping[str, encoding.Encoder], ranks: ProcessGroup) -> Preflight:
-    """Try every rung and every stage. Raises `ModelError`, `ConfigError` or `TrainingError` with what to mend.
+    """Try every rung and every stage. Raises `ModelError`, `ConfigError` or `TrainingError` that says what to change.
 
-    Each rank does the same by itself, and comes to the same end.
+    Each rank does the same on its own, with the same result.
     """
     clock = time.perf_counter()
     needed, room = memory.most_held(plan), memory.free(ranks.device)
     if needed > room:
         raise ConfigError(
-            f"the run needs {needed / 2**30:.1f} GiB for weights and optimizers alone, {ranks.device} has "
-            f"{room / 2**30:.1f} GiB free; take smaller rungs, adapters (train.lora = {{rank = 16}}), fewer workers a "
+            f"the run needs {needed / 2**30:.1f} GiB for weights and optimizers alone, but {ranks.device} has "
+            f"{room / 2**30:.1f} GiB free; use smaller rungs, adapters (train.lora = {{rank = 16}}), fewer workers per "
             "machine, or a method with fewer models at once (`hkdbench plan` says what each needs)"
         )
     sample, warnings = _sample(plan), list(plan.warnings)
@@ -101,7 +101,7 @@ def check(plan: Plan, encoders: Mapping[str, encoding.Encoder], ranks: ProcessGr
 
 
 def _sample(plan: Plan) -> _Sample:
-    """The first examples that training shows (or, where nothing is trained, that are scored), and the longest."""
+    """The first examples of training (or of scoring, if nothing is trained), and the longest one."""
     scored = [example for split in plan.dataset.splits.values() for example in split]
     longest = max(scored, key=lambda e: len(e.question) + len(e.context) + len(e.claim) + sum(map(len, e.options)))
     if not plan.stages:
@@ -120,7 +120,7 @@ def _sample(plan: Plan) -> _Sample:
 
 
 def _needs(plan: Plan, rung: str) -> frozenset[Need]:
-    """What the stages want of the rung beside the options."""
+    """The outputs of the rung that the stages need besides the options."""
     wanted: frozenset[Need] = frozenset()
     for planned in plan.stages:
         if any(rung_of(plan.stages, planned.stage, role) == rung for role in planned.stage.roles):
@@ -129,7 +129,7 @@ def _needs(plan: Plan, rung: str) -> frozenset[Need]:
 
 
 def _check_options(encoder: encoding.Encoder, plan: Plan, sample: _Sample, warnings: list[str]) -> None:
-    """Every letter in use must have its own tokens; options whose texts read alike are worth a warning."""
+    """Every letter in use must have its own tokens. Options whose texts give the same tokens cause a warning."""
     splits = [*plan.dataset.splits.values(), *plan.training.splits.values()]
     encoder.check_letters(max(len(example.options) for split in splits for example in split))
     for example in (*sample.first, sample.longest):
@@ -138,8 +138,8 @@ def _check_options(encoder: encoding.Encoder, plan: Plan, sample: _Sample, warni
             tokens = tuple(encoder.processor.tokenizer.encode(option, add_special_tokens=False))
             if tokens in seen:
                 warnings.append(
-                    f"model {encoder.name!r}: its tokenizer reads the options {seen[tokens]!r} and {option!r} of "
-                    f"example {example.id!r} alike"
+                    f"model {encoder.name!r}: its tokenizer makes the same tokens from the options {seen[tokens]!r} "
+                    f"and {option!r} of example {example.id!r}"
                 )
             seen[tokens] = option
 
@@ -149,7 +149,7 @@ def _check_options(encoder: encoding.Encoder, plan: Plan, sample: _Sample, warni
 
 @dataclass(frozen=True)
 class _StoredAnswers:
-    """A role whose rung has answered already: what a step reads of one (`harness.train.step.RoleOutputs`)."""
+    """A role whose rung has already answered; has the same interface as `harness.train.step.RoleOutputs`."""
 
     adapter: nn.Module | None
     by_view: Mapping[View, Outputs]
@@ -166,7 +166,7 @@ class _StoredAnswers:
 
 def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answers, widths: Mapping[str, int],
               device: torch.device) -> dict[str, float]:  # fmt: skip
-    """The stage's loss terms on the answers of its rungs, by `stage.role.term`. Raises `TrainingError`."""
+    """The stage's loss terms on the stored answers of its rungs, by `stage.role.term`. Raises `TrainingError`."""
     stage, method = planned.stage, plan.method
     location, needs = StepLocation(method.name, stage.name, 0), method.needs(stage.name)
     rung = {role: rung_of(plan.stages, stage, role) for role in stage.roles}
@@ -175,7 +175,7 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
     learners = [name for name, role in stage.roles.items() if role.trainable]
     means: dict[str, float] = {}
     silent = set(learners)
-    for progress in (0.0, 0.5):  # a term may begin at nothing and grow
+    for progress in (0.0, 0.5):  # a term may start at zero and grow
         leaves: Answers = {
             (role, view): {
                 what: tensor.clone().requires_grad_(role in learners) for what, tensor in answers[name, view].items()
@@ -211,5 +211,5 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
             return means
     raise location.error(
         f"preflight: the loss of {', '.join(sorted(silent))} is zero on the first examples, so there is nothing to "
-        "learn; expected a term above 0: is the teacher the student itself, or a weight 0?"
+        "learn; expected a term above 0: is the teacher the student itself, or is a weight 0?"
     )

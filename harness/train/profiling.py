@@ -1,8 +1,8 @@
-"""Where the time of a training step goes: some steps of each stage under torch's profiler, in this process.
+"""Where the time of a training step goes: runs some steps of each stage under torch's profiler, in this process.
 
-The loop names its parts with spans (`hkdbench:data`, ...); a part's time is that of its spans less the spans within.
-What is in none of them is `other`. On a GPU these are the times at which the CPU waits or launches work; the trace
-shows the device's own.
+The loop marks its parts with spans (`hkdbench:data`, ...). A part's time is that of its spans minus the nested spans.
+Time outside all spans is `other`. On a GPU these are the times at which the CPU waits or launches work; the trace
+shows the device's own times.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Span = tuple[str, float, float]
 
 
 def measure(config: RunConfig, steps: int, warm: int, folder: Path | None = None) -> dict[str, Any]:
-    """Seconds a step of each part, by stage; a trace of each stage for Perfetto goes to `folder`.
+    """Seconds per step of each part, by stage. A trace of each stage for Perfetto is written to `folder`.
 
-    Each stage is cut to `warm` + `steps` steps or a few more, and the first are left out. Raises `ConfigError` where
-    nothing is trained.
+    Each stage is shortened to `warm` + `steps` steps or a few more; the warm-up steps aren't counted. Raises
+    `ConfigError` if nothing is trained.
     """
     plan = _cut(config, steps + warm)
     watch = _Watch(steps, warm, folder)
@@ -53,7 +53,7 @@ def measure(config: RunConfig, steps: int, warm: int, folder: Path | None = None
 
 
 def _cut(config: RunConfig, steps: int) -> Plan:
-    """The plan with so many steps in its shortest stage, validated once."""
+    """The plan with this number of steps in its shortest stage, and one validation."""
     plan = make(config)
     if not plan.stages:
         raise ConfigError(f"method {config.method!r} trains nothing, so there is no step to profile; choose another")
@@ -64,7 +64,7 @@ def _cut(config: RunConfig, steps: int) -> Plan:
 
 
 class _Watch:
-    """Begins and ends profiles as the loop reports its steps."""
+    """Starts and stops profiles as the loop reports its steps."""
 
     def __init__(self, steps: int, warm: int, folder: Path | None) -> None:
         self.steps, self.warm, self.folder = steps, warm, folder
@@ -109,7 +109,7 @@ class _Watch:
 
 
 def exclusive(spans: Iterable[Span]) -> dict[str, float]:
-    """Of each name the time of its spans less that of the spans within them; spans are nested or apart."""
+    """The time of each name's spans, minus the spans nested within them; spans are nested or disjoint."""
     totals: dict[str, float] = defaultdict(float)
     around: list[Span] = []
     for name, start, end in sorted(spans, key=lambda span: (span[1], -span[2])):
@@ -123,7 +123,7 @@ def exclusive(spans: Iterable[Span]) -> dict[str, float]:
 
 
 def to_text(found: dict[str, Any]) -> str:
-    """`measure`'s answer for a person."""
+    """The result of `measure` as text."""
     lines = [f"{found['method']} on {found['benchmark']}, student {found['student']}, batches of {found['batch_size']}"]
     for stage in found["stages"]:
         whole = stage["seconds_a_step"]

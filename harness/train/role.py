@@ -1,4 +1,4 @@
-"""A model at work in a stage: its forward passes, what is remembered of them, and its bill."""
+"""A model in a stage: its forward passes, its cached outputs, and its bill."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import record_function as span  # free where nobody profiles: see harness.train.profiling
+from torch.profiler import record_function as span  # costs nothing without a profiler: see harness.train.profiling
 
 from harness.api import Need, View
 from harness.models import loading, lora, quantization, scorer
@@ -26,28 +26,28 @@ State = dict[str, Tensor]
 
 
 class RoleModel:
-    """A rung, or what an earlier stage left of one, in its role. If it learns, `harness.train.learner` has the rest."""
+    """A rung, or a model from an earlier stage, in its role. `harness.train.learner` has the learning state."""
 
     def __init__(self, name: str, rung: str, plan: Plan, ranks: ProcessGroup, encoder: Encoder, weights: State | None,
                  trainable: bool) -> None:  # fmt: skip
-        """`weights`: what an earlier stage left; None: those of the rung."""
+        """`weights`: those from an earlier stage; None: those of the rung."""
         self.name, self.rung, self.trainable, self.encoder = name, rung, trainable, encoder
         self.initial_weights, self.config, self.info = weights, plan.rungs[rung], plan.infos[rung]
         train, cluster = plan.config.train, plan.config.cluster
         precision = train.precision_of(rung)
         self.storage = train.storage_of(rung, trainable)
-        """In what format its own weights are stored."""
+        """The format in which its own weights are stored."""
         vlm = quantization.load(self.config, self.storage, precision, weights)
         self.scorer = OptionScorer(vlm, encoder.letters, precision)
         self.lora = train.lora_of(rung) if trainable else None
-        """Its adapters' settings: they alone learn."""
+        """The settings of its adapters; only these learn."""
         if self.lora is not None:
             lora.insert(self.scorer.vlm, self.lora, rung)
         if trainable and train.gradient_checkpointing:
             self.scorer.vlm.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         limit = cluster.shard_above
         self.sharded = ranks.world > 1 and limit is not None and self.info.parameters > limit
-        """Whether each rank holds a part of the weights: every rank must then make the same forward passes."""
+        """Whether its weights are sharded over the ranks: every rank must then make the same forward passes."""
         if self.sharded:
             ranks.shard(self.scorer.train(trainable).requires_grad_(trainable))
         if cluster.offload_frozen and not trainable and not self.sharded:
@@ -59,13 +59,13 @@ class RoleModel:
             self.scorer.requires_grad_(trainable)
         self.module = ranks.wrap(self.scorer) if trainable and not self.sharded else self.scorer
         self.adapter: nn.Module | None = None
-        """The method's own module on top of it, if it learns and the method gives one."""
+        """The method's own module on top of it, if it learns and the method defines one."""
         self.cached_outputs: dict[int, Outputs] = {}
-        """What a frozen role answered before, by `id(example)`: rows of `Outputs`."""
+        """The earlier outputs of a frozen role, by `id(example)`: rows of `Outputs`."""
         self.cost = RoleCost()
 
     def outputs(self, batch: MicroBatch, view: View, needs: Collection[Need]) -> Outputs:
-        """Its answers to a micro-batch: what is cached, and a forward pass for the rest."""
+        """Its outputs for a micro-batch: from the cache, and from a forward pass for the rest."""
         found = self._from_cache(batch, needs) if view == "first" and self.cached_outputs else None
         outputs = found or self.forward(batch.inputs(self.encoder, view), needs)
         if "vocab" in outputs:
@@ -73,7 +73,7 @@ class RoleModel:
         return outputs
 
     def _from_cache(self, batch: MicroBatch, needs: Collection[Need]) -> Outputs | None:
-        """None where nothing of the batch is cached."""
+        """None if nothing of the batch is cached."""
         known = [self.cached_outputs.get(id(example)) for example in batch.examples]
         new = [example for example, row in zip(batch.examples, known, strict=True) if row is None]
         if len(new) == len(known):
@@ -93,18 +93,18 @@ class RoleModel:
     def forward(self, batch: Batch, needs: Collection[Need]) -> Outputs:
         """One forward pass, billed."""
         start = time.perf_counter()
-        # Sharded weights are gathered in a pass and used later: not in inference mode.
+        # Sharded weights are gathered in a pass and used later, so this isn't inference mode.
         inference = not self.trainable and not self.sharded
         with span("hkdbench:language"), torch.inference_mode(inference), torch.set_grad_enabled(self.trainable):
             outputs: Outputs = self.module(batch, needs)
         if not self.trainable:
-            outputs = {what: tensor.clone() for what, tensor in outputs.items()}  # fit for a loss's backward pass
+            outputs = {what: tensor.clone() for what, tensor in outputs.items()}  # usable in a loss's backward pass
         flops = forward_flops(self.info, *scorer.token_counts(self.scorer.vlm.config, batch))
         self.bill(len(outputs["options"]), flops, time.perf_counter() - start, trained=self.trainable)
         return outputs
 
     def adapt(self, inputs: Tensor) -> Tensor:
-        """The inputs through the method's adapter, billed."""
+        """The inputs passed through the method's adapter, billed."""
         assert self.adapter is not None
         start = time.perf_counter()
         outputs: Tensor = self.adapter(inputs)
@@ -113,7 +113,7 @@ class RoleModel:
         return outputs
 
     def bill(self, examples: int, flops: float, seconds: float, trained: bool) -> None:
-        """Add a forward pass to the bill; `flops` are those of the forward pass alone."""
+        """Add a forward pass to the bill; `flops` are those of the forward pass only."""
         c = self.cost
         more = {
             "forwards": c.forwards + examples,
@@ -124,7 +124,7 @@ class RoleModel:
         self.cost = c.model_copy(update=more)
 
     def bill_cached(self, examples: int, shared: int = 0) -> None:
-        """Note examples that took no forward pass: their answers were cached, `shared` of them by another run."""
+        """Count examples that needed no forward pass: their answers were cached, `shared` of them by another run."""
         c = self.cost
         self.cost = c.model_copy(update={"recalled": c.recalled + examples, "shared": c.shared + shared})
 
@@ -134,7 +134,7 @@ class RoleModel:
 
 
 def total(costs: Sequence[RoleCost]) -> RoleCost:
-    """The sum of several bills, as of all ranks."""
+    """The sum of several bills, for example of all ranks."""
     return RoleCost(
         forwards=sum(c.forwards for c in costs),
         trained=sum(c.trained for c in costs),
@@ -146,13 +146,13 @@ def total(costs: Sequence[RoleCost]) -> RoleCost:
 
 
 def total_by_role(roles: Mapping[str, RoleModel], ranks: ProcessGroup) -> dict[str, RoleCost]:
-    """What the roles have cost so far on all ranks together. All ranks must call this."""
+    """The cost of the roles so far, over all ranks. All ranks must call this."""
     by_rank = ranks.gather({name: role.cost for name, role in roles.items()})
     return {name: total([costs[name] for costs in by_rank]) for name in roles}
 
 
 def bill_backward(learners: Collection[RoleModel], seconds: float) -> None:
-    """Share the seconds of the joint backward pass among the roles by their size."""
+    """Divide the seconds of the joint backward pass among the roles, in proportion to their size."""
     parameters = sum(role.info.parameters for role in learners)
     for role in learners:
         role.bill(0, 0.0, seconds * role.info.parameters / parameters, trained=False)

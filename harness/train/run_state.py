@@ -1,4 +1,4 @@
-"""What a run has made so far, and how it gets into a checkpoint and back: a run is resumed here."""
+"""The state of a run so far, and how it is saved to a checkpoint and restored: a run is resumed here."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from harness.train.learner import Learner
 from harness.train.role import RoleModel, State, total_by_role
 
 OnCheckpoint = Callable[[Path], None]
-"""Told the folder of each checkpoint, on rank 0."""
+"""Called with the folder of each checkpoint, on rank 0."""
 
 
 @dataclass
 class RunState:
-    """What the stages before left, and what is written of this one."""
+    """The results of earlier stages, and the record of the current one."""
 
     stage: int = 0
-    """The number of the stage to go on with."""
+    """The index of the stage to continue with."""
     outputs: dict[str, State] = field(default_factory=dict)
-    """By `stage.role` the weights that later stages, or the evaluation, take."""
+    """By `stage.role`: the weights that later stages, or the evaluation, use."""
     answers: State = field(default_factory=dict)
-    """What frozen models answered, see `harness.train.teacher_cache.Answers`."""
+    """The answers of frozen models, see `harness.train.teacher_cache.Answers`."""
     history: list[dict[str, Any]] = field(default_factory=list)
     stages: list[StageRecord] = field(default_factory=list)
     costs: dict[str, RoleCost] = field(default_factory=dict)
-    """By `stage.role`, of finished stages."""
+    """By `stage.role`, for finished stages."""
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     resumed: int = 0
-    """How often the run was taken up again."""
+    """How often the run was resumed."""
     preflight: Preflight | None = None
 
     def note(self, stage: str, step: int, steps: int, role: str, term: str, value: float) -> None:
@@ -53,7 +53,8 @@ class RunState:
 
 
 def load(work: Path) -> tuple[RunState, Checkpoint | None]:
-    """The state in the newest checkpoint under `work`, and the checkpoint if it holds the middle of a stage."""
+    """The state in the newest checkpoint under `work`, and the checkpoint itself if it is from the middle of a
+    stage."""
     saved = checkpoint.latest(work)
     if saved is None:
         return RunState(), None
@@ -69,17 +70,17 @@ def load(work: Path) -> tuple[RunState, Checkpoint | None]:
         resumed=state["resumed"] + 1,
         preflight=Preflight(**state["preflight"]) if state["preflight"] else None,
     )
-    # A checkpoint at step 0 holds what earlier stages left, and nothing of this one.
+    # A checkpoint at step 0 has the results of earlier stages, and nothing of this one.
     return found, saved if state["step"] > 0 else None
 
 
 def restore(
     saved: Checkpoint, roles: Mapping[str, RoleModel], learners: Mapping[str, Learner], ranks: ProcessGroup
 ) -> int:
-    """Put the models of a stage where the checkpoint left them; the step to go on with."""
+    """Restore the models of a stage from the checkpoint. Returns the step to continue with."""
     for name, learner in learners.items():
         learner.restore(part_of(saved.tensors, f"role/{name}"), saved.state["best"][name])
-    if ranks.rank == 0:  # the saved bill is that of all ranks
+    if ranks.rank == 0:  # the saved bill covers all ranks
         for name, cost in saved.state["role_costs"].items():
             roles[name].cost = RoleCost(**cost)
     torch.set_rng_state(saved.tensors["rng"])
@@ -91,7 +92,7 @@ def save(
     state: RunState, work: Path, ranks: ProcessGroup, stage: int, step: int, roles: Mapping[str, RoleModel],
     learners: Mapping[str, Learner], on_checkpoint: OnCheckpoint | None,
 ) -> None:  # fmt: skip
-    """Write a checkpoint at (stage, step). All ranks must call this: of sharded models each holds a part."""
+    """Write a checkpoint at (stage, step). All ranks must call this: each holds a shard of sharded models."""
     costs = total_by_role(roles, ranks)
     parts: dict[str, Tensor | ShardCopy] = {}
     for name, learner in learners.items():
@@ -118,7 +119,7 @@ def save(
     else:
         for _ in gathered:
             pass
-    ranks.gather(None)  # no rank runs ahead of the state that is written
+    ranks.gather(None)  # wait until the state is written
 
 
 def _tensors(state: RunState, gathered: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
@@ -133,7 +134,7 @@ def finish_stage(
     state: RunState, plan: Plan, index: int, planned: PlannedStage, roles: Mapping[str, RoleModel],
     learners: Mapping[str, Learner], encoders: Mapping[str, Encoder], ranks: ProcessGroup,
 ) -> None:  # fmt: skip
-    """Hand on the weights that later stages, or the evaluation, take from this one; its costs and its record."""
+    """Hand on the weights that later stages, or the evaluation, use; add the stage's costs and its record."""
     stage = planned.stage
     costs = total_by_role(roles, ranks)
     taken = {role.weights for later in plan.stages for role in later.stage.roles.values()}

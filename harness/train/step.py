@@ -22,7 +22,7 @@ Terms = dict[tuple[str, str], Tensor]
 
 
 class RoleOutputs(Protocol):
-    """What a step reads of a role: a model at work, or its stored answers."""
+    """What a step needs from a role: a model, or its stored answers."""
 
     @property
     def adapter(self) -> nn.Module | None:
@@ -30,11 +30,11 @@ class RoleOutputs(Protocol):
         ...
 
     def outputs(self, batch: MicroBatch, view: View, needs: Collection[Need]) -> Outputs:
-        """Its answers to a micro-batch."""
+        """Its outputs for a micro-batch."""
         ...
 
     def adapt(self, inputs: Tensor) -> Tensor:
-        """The inputs through its adapter."""
+        """The inputs passed through its adapter."""
         ...
 
 
@@ -75,7 +75,7 @@ class StepView:
 
     def _declared(self, need: Need, role: str, view: View) -> Tensor:
         if need not in self._needs:
-            raise self._location.error(f"step.{need}({role!r}) is not declared; add {need!r} to what needs() gives")
+            raise self._location.error(f"step.{need}({role!r}) is not declared; add {need!r} to the result of needs()")
         return self._forwarded(role, view)[need]
 
     def _role(self, role: str) -> RoleOutputs:
@@ -99,31 +99,31 @@ class StepView:
         return frozenset(self._outputs)
 
     def terms(self, losses: Any, learners: Collection[str]) -> Terms:
-        """What `Method.loss` gave, by (role, term); a `TrainingError` says what it should have given."""
+        """The result of `Method.loss`, by (role, term). A `TrainingError` says what it should have returned."""
         self._check_unchanged()
         if not isinstance(losses, Mapping) or set(losses) != set(learners):
             got = sorted(losses) if isinstance(losses, Mapping) else type(losses).__name__
             raise self._location.error(
-                f"loss() gave {got}; expected one entry for each trainable role: {sorted(learners)}"
+                f"loss() returned {got}; expected one entry for each trainable role: {sorted(learners)}"
             )
         terms: Terms = {}
         for role, named in losses.items():
             if not isinstance(named, Mapping) or not named:
                 raise self._location.error(
                     f"the loss of role {role!r} is {type(named).__name__}; expected named terms, "
-                    "like {'ce': tensor of one number an example}"
+                    "like {'ce': tensor of one number per example}"
                 )
             for name, term in named.items():
                 if not isinstance(term, Tensor) or term.shape != self.labels_b.shape:
                     shape = tuple(term.shape) if isinstance(term, Tensor) else type(term).__name__
                     raise self._location.error(
-                        f"loss term {role}.{name} is {shape}; expected ({len(self.labels_b)},), one number an "
+                        f"loss term {role}.{name} is {shape}; expected ({len(self.labels_b)},), one number per "
                         "example (the harness takes the mean)"
                     )
                 terms[role, name] = term
             if not any(term.requires_grad for term in named.values()):
                 raise self._location.error(
-                    f"no gradient comes from the loss of role {role!r}; make it from step.forward({role!r})"
+                    f"the loss of role {role!r} has no gradient; compute it from step.forward({role!r})"
                 )
         return terms
 
@@ -132,7 +132,7 @@ class StepView:
         return tensor
 
     def _check_unchanged(self) -> None:
-        """Torch counts how often a tensor was changed in place, through its views too."""
+        """Torch counts in-place changes of a tensor, also through its views."""
         if changed := [name for name, tensor, version in self._given if tensor._version != version]:
             raise self._location.error(f"loss() changed {', '.join(changed)} in place; change a copy (tensor.clone())")
 
@@ -140,7 +140,7 @@ class StepView:
 def check_same_forwards(
     location: StepLocation, ranks: ProcessGroup, stage: Stage, by_batch: Sequence[ForwardPasses]
 ) -> None:
-    """Raise where micro-batches or ranks were forwarded differently: the ranks would wait for each other for ever.
+    """Raise if micro-batches or ranks made different forward passes: the ranks would wait for each other forever.
 
     `by_batch` has the passes of each of this rank's micro-batches. All ranks must call this at the same time.
     """

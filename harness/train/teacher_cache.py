@@ -1,12 +1,12 @@
-"""What frozen models answered is kept, and so is what stages made that only ready a teacher.
+"""Caches the answers of frozen models, and the results of stages that only prepare a teacher.
 
-Within a run a frozen model is asked about an unchanged example once. With a `Cache` the runs of a store share its
-answers, and a teacher that is tuned alike in many runs is tuned in one of them.
+Within a run, a frozen model answers an unchanged example once. With a `Cache`, the runs of a store share these
+answers, and a teacher that many runs train in the same way is trained in only one of them.
 
-Answers are computed before the stage that first needs them, in the data's order and in batches of one size, so
-that they depend neither on the number of workers nor on where a run was taken up again, nor on whether this run
-or another computed them. They differ from those of a run without the cache in the last bits only, as batches are
-padded to other lengths. Whatever may change a bit is part of a key: weights, processor, examples with their images,
+Answers are computed before the stage that first needs them, in the data's order and in batches of one size. So
+they depend neither on the number of workers, nor on where a run was resumed, nor on which run computed them.
+They differ from those of a run without the cache only in the last bits, because batches are padded to other
+lengths. Everything that may change a bit is part of a key: weights, processor, examples with their images,
 precision, software, kind of device, `harness.versions.TRAINING`.
 """
 
@@ -41,22 +41,22 @@ from harness.train.views import shown
 from harness.versions import TRAINING
 
 Answers = dict[str, Tensor]
-"""As `source/what`: by source of weights the option logits (N, K) of `Queries.examples`, absent options at -1e4, and
-what `Queries.needs` names beside them, on the CPU."""
+"""With keys `source/what`: by source of weights the option logits (N, K) of `Queries.examples` (missing options at
+-1e4), and the other outputs in `Queries.needs`, on the CPU."""
 
 SHARD_BATCHES = 16
-"""Batches a shard of answers: what one process computes while others wait for it."""
+"""Batches per shard of answers: what one process computes while others wait for it."""
 LOCK_POLL_SECONDS = 60.0
 CACHED: frozenset[Need] = frozenset({"hidden", "vocab"})
-"""What is kept beside option logits; visual tokens are too many."""
+"""The outputs that are cached besides option logits; visual tokens would take too much space."""
 VOCAB_BYTES = 64 * 2**20
-"""The logits of whole vocabularies (N, V) are kept up to this size: a run holds them in memory and in checkpoints."""
+"""The logits of whole vocabularies (N, V) are cached up to this size: a run has them in memory and in checkpoints."""
 
-# ------------------------------------------------------------------------------------------- what is asked
+# ------------------------------------------------------------------------------------------- queries
 
 
 def source(plan: Plan, stage: Stage, role: str) -> str:
-    """The weights of a frozen role by name: a rung, or the learner `stage.role` that left them."""
+    """The name of the weights of a frozen role: a rung, or the learner `stage.role` that trained them."""
     weights = stage.roles[role].weights
     if isinstance(weights, str):
         return weights
@@ -67,22 +67,22 @@ def source(plan: Plan, stage: Stage, role: str) -> str:
 
 @dataclass(frozen=True)
 class Queries:
-    """What frozen weights are asked in a run: about which examples, and what beside option logits."""
+    """What frozen weights compute in a run: for which examples, and which outputs besides option logits."""
 
     examples: list[Example]
     needs: frozenset[Need]
 
     def cacheable(self, vocabulary: int) -> frozenset[Need]:
-        """What of `needs` is kept of a model with so many tokens.
+        """The outputs of `needs` that are cached, for a model with this number of tokens.
 
-        All the vocabulary's logits or none: the largest few would do at temperature 1, but not where it is high.
+        All of the vocabulary's logits or none: the largest few would do at temperature 1, but not at high temperatures.
         """
         fits = len(self.examples) * vocabulary * 4 <= VOCAB_BYTES
         return self.needs if fits else self.needs - {"vocab"}
 
 
 def queries(plan: Plan) -> dict[str, Queries]:
-    """By source of frozen weights what it is asked about training examples that are shown unchanged.
+    """By source of frozen weights: its queries for training examples that are used unchanged.
 
     Stages that need more than `CACHED` don't count.
     """
@@ -98,7 +98,7 @@ def queries(plan: Plan) -> dict[str, Queries]:
             for name in frozen:
                 examples[name] |= unchanged
                 wanted[name] |= of_stage.method.needs(stage.name)
-    if plan.config.train.shares:  # those of an image beside each other: they are answered together
+    if plan.config.train.shares:  # an image's questions adjacent: they are answered together
         train = [train[i] for group in order.by_image(train) for i in group]
     return {name: Queries([e for e in train if e.id in ids], wanted[name]) for name, ids in examples.items()}
 
@@ -110,8 +110,8 @@ def fill(
     role: RoleModel, plan: Plan, planned: PlannedStage, asked: Mapping[str, Queries], known: Answers,
     ranks: ProcessGroup, cache: Cache | None, sharing: Collection[str],
 ) -> None:  # fmt: skip
-    """Give a frozen role the answers that its weights gave before, or will be asked for; new ones go to `known`."""
-    if role.trainable or role.sharded:  # sharded: ranks that have an answer would leave the others waiting
+    """Give a frozen role the cached or newly computed answers of its weights; new ones are added to `known`."""
+    if role.trainable or role.sharded:  # sharded: ranks with cached answers would leave the others waiting
         return
     name = source(plan, planned.stage, role.name)
     about = asked.get(name)
@@ -138,10 +138,10 @@ def answers(
     cache: Cache | None = None,
     share: bool = False,
 ) -> dict[str, Tensor]:
-    """The role's option logits (N, K) for the examples and what it `needs` beside them, by name.
+    """The role's option logits (N, K) for the examples and the other outputs that it `needs`, by name.
 
-    Shard by shard: from the cache, or forwarded and put there. The batches of a shard are shared among the ranks. What
-    the cache gave is noted in the role's bill. With `share` questions of an image pass it once (see
+    Shard by shard: from the cache, or computed and cached. The batches of a shard are divided among the ranks. Answers
+    from the cache are counted in the role's bill. With `share`, questions about one image share its pass (see
     `harness.models.shared_prefix`).
     """
     of_model = _model(role, batch_size, ranks) | {"needs": sorted(needs), "share": share} if cache else {}
@@ -153,7 +153,7 @@ def answers(
         found = _cached(cache, "answers", key, ranks)
         if found is None:
             with build_lock(cache, "answers", key, ranks):
-                found = _cached(cache, "answers", key, ranks)  # another process may have made it while this one waited
+                found = _cached(cache, "answers", key, ranks)  # another process may have computed it meanwhile
                 if found is None:
                     parts.append(_forwarded(role, shard, needs, batch_size, ranks, share))
                     if cache and ranks.rank == 0:
@@ -173,7 +173,7 @@ def _forwarded(
     ranks: ProcessGroup,
     share: bool,
 ) -> dict[str, Tensor]:
-    """Option logits (n, k), what is needed, and the logsumexp of all the vocabulary's (n,): probabilities follow."""
+    """Option logits (n, k), the needed outputs, and the logsumexp of the whole vocabulary (n,), for probabilities."""
     mine = {}
     for number, start in enumerate(range(0, len(examples), batch_size)):
         if number % ranks.world == ranks.rank:
@@ -189,7 +189,7 @@ def _forwarded(
 
 
 def _concatenated(parts: Sequence[Tensor]) -> Tensor:
-    """One after another; rows of fewer options are filled up with absent ones."""
+    """Concatenated; rows with fewer options are filled up with missing ones."""
     if parts[0].dim() == 1:
         return torch.cat(list(parts))
     width = max(part.shape[1] for part in parts)
@@ -202,9 +202,9 @@ def _concatenated(parts: Sequence[Tensor]) -> Tensor:
 def stage_key(
     plan: Plan, planned: PlannedStage, inputs: Mapping[str, Mapping[str, Tensor]], ranks: ProcessGroup
 ) -> str | None:
-    """The key of a stage's outcome; None where it is this run's alone: the student learns in it, or all settings count.
+    """The key of a stage's result. None if other runs can't use it: the student learns in it, or all settings count.
 
-    `plan` is that of the stage (`plan.for_stage`), `inputs` are the weights that earlier stages left.
+    `plan` is that of the stage (`plan.for_stage`), `inputs` are the weights from earlier stages.
     """
     stage, method = planned.stage, plan.method
     learners = {name for name, role in stage.roles.items() if role.trainable}
@@ -238,12 +238,12 @@ def stage_key(
 
 
 def stage(cache: Cache, key: str, ranks: ProcessGroup) -> CachedTensors | None:
-    """The outcome of a stage that another run has trained: `role/...` tensors, its record and history."""
+    """The result of a stage that another run has trained: `role/...` tensors, its record and history."""
     return _cached(cache, "stages", key, ranks)
 
 
 def put_stage(cache: Cache, key: str, plan: Plan, state: RunState, weights: Mapping[str, State]) -> None:
-    """Give the cache the outcome of the stage that was just trained: what its learners leave, by role."""
+    """Cache the result of the stage that was just trained: the final weights of its learners, by role."""
     record = state.stages[-1]
     tensors = {f"{role}/{name}": tensor for role, found in weights.items() for name, tensor in found.items()}
     history = [row for row in state.history if row["stage"] == record.name]
@@ -252,7 +252,7 @@ def put_stage(cache: Cache, key: str, plan: Plan, state: RunState, weights: Mapp
 
 
 def reuse_stage(state: RunState, planned: PlannedStage, found: CachedTensors) -> None:
-    """Take over a stage that another run has trained: its weights, record and history; no bill."""
+    """Reuse a stage that another run has trained: its weights, record and history; it isn't billed."""
     name = planned.stage.name
     for role, spec in planned.stage.roles.items():
         state.costs[f"{name}.{role}"] = RoleCost()
@@ -264,13 +264,13 @@ def reuse_stage(state: RunState, planned: PlannedStage, found: CachedTensors) ->
 
 @contextmanager
 def build_lock(cache: Cache | None, kind: Kind, key: str, ranks: ProcessGroup) -> Iterator[None]:
-    """Alone, among all processes with this cache, to make what belongs to the key."""
+    """Hold the lock, among all processes with this cache, for computing the entry of the key."""
     if cache is None:
         yield
         return
     while True:
         lock = cache.acquire(kind, key, LOCK_POLL_SECONDS) if ranks.rank == 0 else None
-        if ranks.gather(lock is not None)[0]:  # the other ranks wait too, but not for ever in one collective
+        if ranks.gather(lock is not None)[0]:  # the other ranks wait too, but not in one endless collective
             break
     try:
         yield
@@ -280,7 +280,7 @@ def build_lock(cache: Cache | None, kind: Kind, key: str, ranks: ProcessGroup) -
 
 
 def _cached(cache: Cache | None, kind: Kind, key: str, ranks: ProcessGroup) -> CachedTensors | None:
-    """The entry as rank 0 finds it, on every rank: they may not see the same disk."""
+    """The entry that rank 0 finds, on every rank: they may not see the same disk."""
     if cache is None:
         return None
     found: CachedTensors | None = ranks.gather(cache.get(kind, key) if ranks.rank == 0 else None)[0]
@@ -293,7 +293,7 @@ _contents: dict[int, tuple[Example, str]] = {}
 
 
 def content(example: Example) -> str:
-    """sha256 over all of an example that a model is shown: prompt, options, image (a file's bytes, or pixels)."""
+    """sha256 over everything of an example that a model sees: prompt, options, image (a file's bytes, or pixels)."""
     known = _contents.get(id(example))
     if known is None or known[0] is not example:
         if len(_contents) > 1_000_000:
@@ -311,7 +311,7 @@ def content(example: Example) -> str:
 
 
 def _model(role: RoleModel, batch_size: int, ranks: ProcessGroup) -> dict[str, Any]:
-    """What a frozen model's answers depend on beside the examples."""
+    """What a frozen model's answers depend on besides the examples."""
     return _surroundings(ranks) | {
         "weights": role.info.digest if role.initial_weights is None else _weights(role.initial_weights),
         "kept": role.storage,
@@ -327,7 +327,7 @@ def _model(role: RoleModel, batch_size: int, ranks: ProcessGroup) -> dict[str, A
 
 
 def _surroundings(ranks: ProcessGroup) -> dict[str, Any]:
-    """What may change the last bits: the software, the kind of device, how many threads share a sum."""
+    """What may change the last bits: the software, the kind of device, how many threads compute a sum."""
     versions = provenance.static()["versions"]
     device = torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else ranks.device.type
     return {

@@ -1,4 +1,4 @@
-"""Accuracy on the validation examples, by which a learner's best weights are chosen."""
+"""Accuracy on the validation examples, which selects a learner's best weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.train.role import RoleModel
 
 
 class Validator:
-    """The validation examples of a run. Each rank answers a part of them, encoded once for all validations."""
+    """The validation examples of a run. Each rank answers its share of them, encoded once for all validations."""
 
     def __init__(self, plan: Plan, ranks: ProcessGroup) -> None:
         self.ranks, self.batch_size = ranks, plan.config.evaluate.batch_size
@@ -26,11 +26,11 @@ class Validator:
         self._batches: dict[tuple[str, bool], list[tuple[list[Example], Batch]]] = {}
 
     def accuracy(self, role: RoleModel, sharing: Collection[str]) -> float:
-        """The share that the role answers rightly, over all ranks. All ranks must call this."""
+        """The fraction of correct answers of the role, over all ranks. All ranks must call this."""
         role.scorer.eval()
         right = torch.zeros(2, dtype=torch.float64)
         batches = self._encoded(role.encoder, role.encoder.fingerprint in sharing)
-        if role.sharded:  # a rank with fewer batches than another takes part in its passes all the same
+        if role.sharded:  # a rank with fewer batches must still take part in the others' passes
             most = max(self.ranks.gather(len(batches)))
             for _ in range(most - len(batches)):
                 score(role.scorer, batches[0][1], self.ranks.device)
@@ -43,7 +43,7 @@ class Validator:
         return float(hits / count)
 
     def _encoded(self, encoder: Encoder, shared: bool) -> list[tuple[list[Example], Batch]]:
-        """This rank's part; with `shared`, questions of one image stand together."""
+        """This rank's share; with `shared`, questions about one image are adjacent."""
         key = encoder.fingerprint, shared
         if key not in self._batches:
             size, rank, world = self.batch_size, self.ranks.rank, self.ranks.world

@@ -1,10 +1,10 @@
 """HKD4VLM: progressive hybrid distillation, coarse to fine (arXiv 2506.13038, ACM MM 2025).
 
-A reconstruction from the abstract: no code was published, and what the abstract doesn't fix is a setting
-with our default. Four parts, each a switch: pyramid-like progressive online distillation (PPOD, methods.hkd4vlm.ppod),
-then ternary-coupled refinement distillation (TCRD, methods.hkd4vlm.tcrd); mapping shift-enhanced inference (MSI,
-methods.hkd4vlm.msi); augmentation (methods.augment). With p_m = softmax(z_m / t) over the options, sg = stop-gradient
-and u = progress of the stage, 0 to 1:
+A reconstruction from the abstract: no code was published, and everything that the abstract leaves open is a setting
+with our default. Four parts, each with a switch: pyramid-like progressive online distillation (PPOD,
+methods.hkd4vlm.ppod), then ternary-coupled refinement distillation (TCRD, methods.hkd4vlm.tcrd); mapping
+shift-enhanced inference (MSI, methods.hkd4vlm.msi); augmentation (methods.augment). With p_m = softmax(z_m / t) over
+the options, sg = stop-gradient and u = progress of the stage, 0 to 1:
 
 PPOD  L_m = CE(y, p_m) + lambda(u) sum_j w_mj t^2 D(sg[p_j], p_m), j in N(m), w_mj = 1 / |N(m)|; all m
 TCRD  L_S = CE + a t^2 D(T, S) + b t^2 D(A, S);   L_T = CE + c t^2 D(A, T) + d t^2 D(S, T)
@@ -54,20 +54,20 @@ class HKD4VLM(Distilling, Shifted):
     }
 
     ppod: bool = True
-    """The coarse part (the abstract); off: teacher and student are tuned on the labels alone in its place."""
+    """The coarse part (the abstract); off: teacher and student are tuned on the labels only instead."""
     tcrd: bool = True
-    """The fine part (the abstract); off: PPOD takes the whole budget."""
+    """The fine part (the abstract); off: PPOD gets the full budget."""
     order: Literal["ppod_tcrd", "tcrd_ppod"] = "ppod_tcrd"
-    """Which of the two comes first; coarse to fine is the abstract's order."""
+    """Which of the two comes first; the abstract's order is coarse to fine."""
     ppod_share: float = 0.5
-    """PPOD's part of the student budget, where TCRD takes the rest; ours."""
+    """PPOD's share of the student budget; TCRD gets the rest; ours."""
     topology: Topology = "dense"
     """N(m): all larger levels | the next larger | all others | one target from the mean logits of all
     larger; dense is ours, after arXiv 2009.08825 (mutual: 1706.00384)."""
     pyramid: Literal["ladder", "staged"] = "ladder"
     """All levels jointly | neighbouring pairs, largest pair first; ours."""
     online: bool = True
-    """Larger levels learn beside the student (the abstract) | are tuned first, then frozen: the control."""
+    """Larger levels learn together with the student (the abstract) | are tuned first, then frozen: the control."""
     ramp: Literal["linear", "constant"] = "linear"
     """lambda(u) = ppod_weight * u | ppod_weight; ours."""
     ppod_weight: float = 1.0
@@ -76,7 +76,7 @@ class HKD4VLM(Distilling, Shifted):
     """What TCRD couples: teacher, student and anchor | answers, hidden states and visual tokens of teacher and
     student | the teacher's answer and the student's in two views; ours."""
     anchor: Literal["snapshot", "middle"] = "snapshot"
-    """The third of `models`: the student as TCRD begins | the rung next above it; ours."""
+    """The third of `models`: the student at the start of TCRD | the next larger rung; ours."""
     teacher_learns: bool = True
     """The teacher is refined too, from anchor and student (ours, after arXiv 2305.15975)."""
     student_from_teacher: float = 1.0
@@ -88,16 +88,16 @@ class HKD4VLM(Distilling, Shifted):
     teacher_from_student: float = 0.1
     """d; ours."""
     feature_weight: float = 1.0
-    """Of `levels`: weight of the hidden states at the answer (see feature_kd); ours."""
+    """For `levels`: weight of the hidden states at the answer (see feature_kd); ours."""
     relation_weight: float = 0.02
-    """Of `levels`: weight of the relations among visual tokens, a sum over their pairs (see relation_kd); ours."""
+    """For `levels`: weight of the relations among visual tokens, a sum over their pairs (see relation_kd); ours."""
     relation_grid: int = 4
-    """Of `levels`: fields a side of the grid on which visual tokens are compared; ours."""
+    """For `levels`: cells per side of the grid on which visual tokens are compared; ours."""
     view_weight: float = 1.0
-    """Of `views`: weight of the disagreement with the second view, which has another wording and image quality
+    """For `views`: weight of the disagreement with the second view, which has another wording and image quality
     whatever `augmentation` says; ours."""
     augmentation: bool = True
-    """The augmentations below (the abstract names no kinds: they are ours); off: none of them."""
+    """The augmentations below (the abstract doesn't list them: they are ours); off: none of them."""
     shuffle_options: bool = True
     """Options in random order; default ours."""
     paraphrase: bool = True
@@ -131,8 +131,8 @@ class HKD4VLM(Distilling, Shifted):
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
         """PPOD among the student and all larger rungs, then TCRD among largest, anchor and student.
 
-        A PPOD role bears its rung's name, and the student `student`. Raises `ConfigError` where no rung is
-        larger than the student, or the ladder has no middle one for `anchor` = `middle`.
+        A PPOD role has its rung's name, and the student is called `student`. Raises `ConfigError` if no rung is
+        larger than the student, or if the ladder has no middle one for `anchor` = `middle`.
         """
         above = larger_rungs(ladder, student)
         middle = self.tcrd and self.anchor == "middle" and fine.has_anchor(self)
@@ -155,7 +155,7 @@ class HKD4VLM(Distilling, Shifted):
         return fine.stages(self, weights, 1 - self.ppod_share) if self.tcrd else ()
 
     def needs(self, stage: str) -> frozenset[Need]:
-        """The vocabulary where answers are compared over it, and what `levels` compare in TCRD."""
+        """The vocabulary if answers are compared over it, and what `levels` compares in TCRD."""
         return super().needs(stage) | (fine.needs(self) if stage == "tcrd" else frozenset())
 
     def adapters(self, stage: str, widths: Mapping[str, int]) -> Mapping[str, nn.Module]:

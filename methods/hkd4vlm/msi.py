@@ -1,6 +1,6 @@
-"""Mapping shift-enhanced inference: ask with the options at other letters, and average per option.
+"""Mapping shift-enhanced inference: score the options at several letters, and average per option.
 
-Under shift s the content of option k stands at letter (k + s) mod K, so that a model's liking for a letter
+Under shift s, option k is at letter (k + s) mod K, so that a model's bias for a letter
 is spread over all options. A reconstruction from the abstract of arXiv 2506.13038.
 """
 
@@ -24,19 +24,19 @@ Aggregate = Literal["prob", "logprob", "vote"]
 Debias = Literal["none", "prior", "calibrate"]
 
 Order = tuple[int, ...]
-"""The option at each letter: `Example.reordered` takes it."""
+"""The option at each letter; an argument of `Example.reordered`."""
 
 MOST_PERMUTED = 6
-"""`all` asks n! times: 720 for 6 options."""
+"""`all` needs n! forward passes: 720 for 6 options."""
 
 
 def shifted_orders(
     options: Sequence[str], shifts: Shifts, count: int, fixed_first: bool, key: str, keep_verdicts: bool = False
 ) -> tuple[Order, ...]:
-    """The orders in which an example is asked, always the same for the same arguments.
+    """The option orders in which an example is scored, always the same for the same arguments.
 
-    `cyclic`: all rotations. `all`: all permutations. `random`: `count` different permutations (or all, where
-    there are fewer), drawn from `key`. `none`: as given. Raises `ConfigError` where `all` would be too many.
+    `cyclic`: all rotations. `all`: all permutations. `random`: `count` different permutations (or all, if
+    there are fewer), seeded by `key`. `none`: unchanged. Raises `ConfigError` if `all` would be too many.
     """
     head = fixed_options(options, fixed_first, keep_verdicts)
     n = len(options) - head
@@ -49,12 +49,12 @@ def shifted_orders(
         case "all":
             if n > MOST_PERMUTED:
                 raise ConfigError(
-                    f"shifts = 'all' would ask {math.factorial(n)} times about {n} movable options: "
+                    f"shifts = 'all' would need {math.factorial(n)} forward passes for {n} movable options: "
                     f"expected at most {MOST_PERMUTED} options; use 'cyclic' or 'random'"
                 )
             moved = list(permutations(range(n)))
         case "random":
-            rng = random.Random(key)  # a string seeds by its sha512: equal on all machines
+            rng = random.Random(key)  # a string seeds by its sha512: the same on all machines
             drawn: dict[Order, None] = {}
             while len(drawn) < min(count, math.factorial(n)):
                 drawn[tuple(rng.sample(range(n), n))] = None
@@ -63,9 +63,9 @@ def shifted_orders(
 
 
 def content_free(example: Example, fixed_first: bool, keep_verdicts: bool) -> Example:
-    """The question without anything to judge: grey image, "N/A" as claim, context and options that could move.
+    """The question without content: grey image, "N/A" as claim, context and movable options.
 
-    Options that keep their letter stay: they are answers, not content. No order of the others changes it.
+    Options that keep their letter stay: they are answers, not content. The order of the others doesn't matter.
     """
     head = fixed_options(example.options, fixed_first, keep_verdicts)
     return replace(
@@ -86,11 +86,11 @@ def fuse_views(
 ) -> np.ndarray:
     """Log-probability of each option (K,) from the views' (V, K), each given by letter in its own order.
 
-    `prob`: mean probability. `logprob`: mean log-probability, renormalised. `vote`: share of the views that
-    put the option first, ties broken by mean probability. `debias` = `prior`: each letter's probability is
+    `prob`: mean probability. `logprob`: mean log-probability, renormalised. `vote`: fraction of the views that
+    rank the option first, ties broken by mean probability. `debias` = `prior`: each letter's probability is
     first divided by its prior, the geometric mean over the views (PriDe, arXiv 2309.03882), and the view
-    renormalised; a letter that holds the same option in all views is left alone, since there the prior can't
-    be told from the content. `calibrate`: it is divided by that of the same letter for a content-free input,
+    renormalised; a letter with the same option in all views isn't changed, because there the prior can't
+    be separated from the content. `calibrate`: it is divided by that of the same letter for a content-free input,
     `content_free_k` (arXiv 2102.09690). The sums are exactly rounded, so the result doesn't depend on the views' order.
     """
     order_vk = np.asarray(orders)
@@ -132,17 +132,17 @@ def _mean(x_vk: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Shifted(Method):
-    """A method whose student is asked with the options at other letters (see methods.hkd4vlm.msi)."""
+    """A method whose student is scored with the options at several letters (see methods.hkd4vlm.msi)."""
 
     msi: bool = True
     """Mapping shift-enhanced inference (the abstract); off: one view."""
     shifts: Shifts = "cyclic"
     """Rotations of the options | all permutations | `random_shifts` permutations | none; ours."""
     random_shifts: int = 2
-    """Permutations an example under shifts = random; ours."""
+    """Permutations per example with shifts = random; ours."""
     keep_verdicts: bool = True
     """Options that are verdicts (True, False, ...) keep their letters, in MSI and in the option shuffle: their
-    order is a custom, not content; ours."""
+    order is a convention, not content; ours."""
     aggregate: Aggregate = "prob"
     """Mean probability | mean log-probability | votes over the views; ours."""
     fixed_first: bool = True
@@ -152,23 +152,23 @@ class Shifted(Method):
     content-free input, one more view (2102.09690); default ours."""
 
     def check_shifts(self) -> None:
-        """Raise `ConfigError` where these settings don't go together."""
+        """Raise `ConfigError` if these settings don't go together."""
         check_ranges(self, random_shifts=(1, 720))
         if self.debias == "prior" and self.shifts == "none":
             raise ConfigError(
-                f"{self.name}: debias = 'prior' with shifts = 'none': expected several views, since one "
-                "can't tell a letter's prior from its content; choose shifts = 'cyclic'"
+                f"{self.name}: debias = 'prior' with shifts = 'none': expected several views, because one "
+                "can't separate a letter's prior from its content; choose shifts = 'cyclic'"
             )
 
     def views(self, example: Example) -> Sequence[Example]:
-        """The example with its options at shifted letters, and the content-free input last where it is needed."""
+        """The example with its options at shifted letters, followed by the content-free input if it is needed."""
         shifted = [example.reordered(order) for order in self._orders(example)]
         if self.msi and self.debias == "calibrate":
             shifted.append(content_free(example, self.fixed_first, self.keep_verdicts))
         return shifted
 
     def fuse(self, example: Example, scores_vk: np.ndarray) -> np.ndarray:
-        """One log-probability an option (K,) from the views' (V, K)."""
+        """One log-probability per option (K,) from the views' (V, K)."""
         orders = self._orders(example)
         debias = self.debias if self.msi else "none"
         return fuse_views(orders, scores_vk[: len(orders)], self.aggregate, debias, scores_vk[-1])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Topology = Literal["dense", "chain", "mutual", "ensemble"]
 Weights = dict[str, str | From]
-"""Where the levels' newest weights are, largest first; the student is `student`. Stages move it on."""
+"""The source of each level's latest weights, largest first; the student is `student`. Stages update it."""
 
 
 def stages(m: HKD4VLM, weights: Weights, share: float) -> tuple[Stage, ...]:
@@ -36,7 +36,7 @@ def stages(m: HKD4VLM, weights: Weights, share: float) -> tuple[Stage, ...]:
 
 
 def plain_stages(used: Collection[str], weights: Weights, share: float) -> tuple[Stage, ...]:
-    """In PPOD's place: these levels are tuned on the labels alone."""
+    """Instead of PPOD: these levels are tuned on the labels only."""
     return (_stage("tune", {level: True for level in weights if level in used}, weights, share),)
 
 
@@ -75,7 +75,7 @@ def teachers(topology: Topology, levels: Sequence[str], level: str) -> Sequence[
 
 
 def _stage(name: str, learns: Mapping[str, bool], weights: Weights, share: float) -> Stage:
-    """A stage of these roles, from their latest weights; a learner's latest become those of this stage."""
+    """A stage of these roles, from their latest weights; a learner's latest weights become those of this stage."""
     stage = Stage(name, {role: Role(weights[role], trainable) for role, trainable in learns.items()}, share)
     weights.update({role: From(name, role) for role, trainable in learns.items() if trainable})
     return stage

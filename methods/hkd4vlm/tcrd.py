@@ -1,4 +1,4 @@
-"""TCRD, the fine part of HKD4VLM: three things coupled. Which three is a setting, `ternary`:
+"""TCRD, the fine part of HKD4VLM: three things are coupled. The setting `ternary` selects them:
 
 models  L_S = CE + a t^2 D(T, S) + b t^2 D(A, S);   L_T = CE + c t^2 D(A, T) + d t^2 D(S, T)
 levels  L_S = CE + a t^2 D(T, S) + f (1 - cos(W h_S, h_T)) + g ||G_S - G_T||^2
@@ -37,7 +37,7 @@ def has_anchor(m: HKD4VLM) -> bool:
 
 
 def needs(m: HKD4VLM) -> frozenset[Need]:
-    """What the terms of `levels` compare."""
+    """The outputs that the terms of `levels` compare."""
     if m.ternary != "levels":
         return frozenset()
     compared: dict[Need, float] = {"hidden": m.feature_weight, "vision": m.relation_weight}
@@ -54,7 +54,7 @@ def adapters(m: HKD4VLM, widths: Mapping[str, int]) -> Mapping[str, nn.Module]:
 
 
 def stages(m: HKD4VLM, weights: Weights, share: float) -> tuple[Stage, ...]:
-    """The one stage, `tcrd`, of the models that are learned from; `weights` moves on to what it leaves behind."""
+    """The single stage, `tcrd`, with the models that are learned from; updates `weights` to its results."""
     largest, *middle, student = weights
     roles = {"student": Role(weights[student], trainable=True)}
     if has_teacher(m):
@@ -68,7 +68,7 @@ def stages(m: HKD4VLM, weights: Weights, share: float) -> tuple[Stage, ...]:
 
 
 def loss(m: HKD4VLM, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
-    """The student's terms, and the teacher's if it learns; a term without weight is not computed."""
+    """The student's terms, and the teacher's if it learns; a term with weight 0 is not computed."""
     losses = {"student": _from_models(m, step, "student", teacher=m.student_from_teacher, anchor=m.student_from_anchor)}
     if m.teacher_learns:
         pulls = {"anchor": m.teacher_from_anchor, "student": m.teacher_from_student}

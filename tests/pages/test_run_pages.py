@@ -56,7 +56,7 @@ def test_verify_says_whether_the_run_still_holds(visitor: Visitor) -> None:
     page.get_by_text("data fingerprint").wait_for()
     page.get_by_role("button", name="Verify").click()
     page.get_by_text("nothing changed").wait_for()
-    page.get_by_text(re.compile("42 computed anew")).wait_for()
+    page.get_by_text(re.compile("42 recomputed")).wait_for()
     visitor.shot("run_verified")
 
 

@@ -6,8 +6,8 @@
     def test_contract(name):
         CHECKS[name](CASE)
 
-A check raises `Broken` (an `AssertionError`); its docstring says what it promises. All of them train on a tiny
-generated benchmark and the tiny ladder, in this process but for `two_workers`.
+A check raises `Broken` (an `AssertionError`); its docstring says what it checks. All of them train on a tiny
+generated benchmark and the tiny ladder, in this process except for `two_workers`.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ _NEEDS = {
     "resume": ("loss",),
     "two_workers": ("loss", "forwards"),
 }
-"""What must hold before a check can say anything of its own."""
+"""The checks that must pass before a check is meaningful."""
 
 
 @dataclass(frozen=True)
 class CheckOutcome:
-    """What a check came to: `message` says what to change where it is broken, or why it was skipped."""
+    """The result of a check: `message` says what to change if it failed, or why it was skipped."""
 
     check: str
     promise: str
@@ -70,9 +70,9 @@ class CheckOutcome:
 def check_method(
     name: str, settings: Mapping[str, Any] | None = None, plugins: Sequence[str] = ()
 ) -> Iterator[CheckOutcome]:
-    """Every check of the method in turn; a broken one doesn't stop those that don't need it.
+    """Run every check of the method; after a failure, those that don't depend on it still run.
 
-    Raises `ConfigError` for a name that isn't known, or settings that don't fit.
+    Raises `ConfigError` for an unknown name or invalid settings.
     """
     case = Case(name, settings or {}, [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins])
     method_class(case)
@@ -87,7 +87,7 @@ def check_method(
 def _find(check: str, case: Case, bad: set[str]) -> CheckOutcome:
     promise = (CHECKS[check].__doc__ or "").strip()
     if first := next((need for need in _NEEDS.get(check, ()) if need in bad), None):
-        return CheckOutcome(check, promise, "skipped", f"mend {first!r} first", 0.0)
+        return CheckOutcome(check, promise, "skipped", f"fix {first!r} first", 0.0)
     clock = time.perf_counter()
     try:
         CHECKS[check](case)
@@ -100,7 +100,7 @@ def _find(check: str, case: Case, bad: set[str]) -> CheckOutcome:
 
 
 def _where(error: BaseException) -> str:
-    """The last line of the method's own that an error passed through."""
+    """The last line of the method's own code that an error passed through."""
     here = Path(__file__).resolve().parents[2]
     frames = [f for f in traceback.extract_tb(error.__traceback__) if here not in Path(f.filename).parents]
     own = [f for f in frames if "site-packages" not in f.filename]

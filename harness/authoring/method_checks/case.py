@@ -1,4 +1,4 @@
-"""What the checks share: the method on a tiny benchmark and the tiny ladder, its live roles, and a watched step."""
+"""What the checks share: the method on a tiny benchmark and the tiny ladder, its loaded roles, and a monitored step."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from harness.train.views import checked_second_view
 
 BENCHMARK = "harness.authoring.method_checks.toy_benchmark"
 BATCH = 5
-"""Odd: two workers have 3 and 2 examples a step."""
+"""Odd: two workers have 3 and 2 examples per step."""
 
 PROGRESS = (0.0, 0.5, 0.99)
 
 
 class Broken(AssertionError):
-    """What a method does against the contract, and what to change."""
+    """A violation of the contract by a method, and what to change."""
 
 
 @dataclass
 class Case:
-    """A method under test: its name and settings, and the files or modules where it is defined.
+    """A method under test: its name and settings, and the files or modules that define it.
 
-    It is trained on the tiny ladder, 4 steps of 5 examples a whole budget. What several checks need is made
-    once. A name that isn't known, or settings that don't fit, raise `ConfigError`.
+    It is trained on the tiny ladder, with a full budget of 4 steps of 5 examples. What several checks need is computed
+    once. An unknown name or invalid settings raise `ConfigError`.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Case:
         )
 
     def planned(self, settings: Mapping[str, Any] | None = None) -> Plan:
-        """A plan with a method of its own: nothing that another instance remembers is in it."""
+        """A plan with a new instance of the method, which shares no state with other instances."""
         return plan.make(self.config(settings))
 
     @cached_property
@@ -82,19 +82,19 @@ class Case:
 
     @cached_property
     def live(self) -> list[LiveStage]:
-        """Every stage with its models, each nudged a little: no two are alike, as after some training."""
+        """Every stage with its models, slightly perturbed so that no two are equal, as after some training."""
         encoders = encoding.load_encoders({name: self.plan.rungs[name] for name in self.plan.infos})
         return [LiveStage(self.plan, planned, encoders) for planned in self.plan.stages]
 
     @cached_property
     def straight(self) -> loop.Trained:
-        """The run from start to end, without a stop."""
+        """The run from start to end, without interruption."""
         with TemporaryDirectory() as folder:
             return loop.train(self.planned(), SingleProcess(), Path(folder))
 
 
 def method_class(case: Case) -> type[Method]:
-    """The class of the method. Raises `ConfigError` where it can't be had."""
+    """The class of the method. Raises `ConfigError` if it can't be loaded."""
     for plugin in (BENCHMARK, *case.plugins):
         registry.load_plugin(plugin)
     return type(registry.make_method(case.name, case.settings))
@@ -132,10 +132,10 @@ class LiveStage:
         return f"stage {self.stage.name!r}"
 
     def step(self, examples: Sequence[Example], progress: float = 0.5) -> Tried:
-        """One call of `loss` on these examples. Raises `Broken` for what the train loop would refuse."""
+        """One call of `loss` on these examples. Raises `Broken` for everything that the train loop would refuse."""
         self.ran = {}
         before = {name: role.cost.forwards for name, role in self.roles.items()}
-        # What the second view draws depends on the example alone, whatever batch it stands in.
+        # The second view's random numbers depend only on the example, not on its batch.
         positions = [random.Random(example.id).randrange(2**31) for example in examples]
         needs, location = (
             self.plan.method.needs(self.stage.name),
@@ -154,7 +154,7 @@ class LiveStage:
 
 @dataclass(frozen=True)
 class Tried:
-    """One step: its loss terms, and by role how many examples were billed and how many were really forwarded."""
+    """One step: its loss terms, and by role the number of billed examples and of examples really passed through it."""
 
     micro: StepView
     terms: Terms
@@ -172,7 +172,7 @@ def _nudge(scorer: torch.nn.Module, key: str) -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Sums in one order: what must be equal is equal to the bit."""
+    """Sums in one order: equal results are equal to the bit."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""Checks of whole runs: taken up again after a stop, cut among two workers, and the bill."""
+"""Checks of complete runs: resumed after an interruption, divided among two workers, and the bill."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.planning import plan
 from harness.train import loop
 
 SECONDS = 300
-"""How long two workers may wait for each other: the machine may be busy with other things."""
+"""How long two workers may wait for each other: the machine may be busy."""
 
 TOLERANCE = 1e-3
 
@@ -34,7 +34,7 @@ class _Stop(Exception):
 
 @one_thread()
 def resume(case: Case) -> None:
-    """A run that is killed once in every stage, and taken up again, ends in the same bits."""
+    """A run that is killed once in every stage, and resumed, ends with the same bits."""
     straight = case.straight
     stops = {(p.stage.name, math.ceil(p.steps / 2) + 1) for p in case.plan.stages if p.steps > 1}
 
@@ -51,28 +51,26 @@ def resume(case: Case) -> None:
             except _Stop:
                 continue
     mend = (
-        "the method remembers something between steps (an attribute, a module's variable, a generator of its own), "
-        "which a checkpoint doesn't hold: compute everything from the step"
+        "the method keeps state between steps (an attribute, a module variable, its own random generator), "
+        "which isn't in a checkpoint: compute everything from the step"
     )
     for one, other in zip(straight.history, resumed.history, strict=True):
         if one != other:
             raise Broken(
-                f"stage {one['stage']!r}, step {one['step']}: {one['role']}.{one['term']} is {one['value']:.6g} in a "
-                f"run without a stop and {other['value']:.6g} in one that was taken up again: {mend}"
+                f"stage {one['stage']!r}, step {one['step']}: {one['role']}.{one['term']} is {one['value']:.6g} in an "
+                f"uninterrupted run and {other['value']:.6g} in a resumed one: {mend}"
             )
     before, after = straight.student.vlm.state_dict(), resumed.student.vlm.state_dict()
     if not all(torch.equal(before[key], after[key]) for key in before):
-        raise Broken(f"the student's weights differ after a run that was taken up again: {mend}")
+        raise Broken(f"the student's weights differ after a resumed run: {mend}")
     counts, again = ({role: c.forwards for role, c in t.costs.items()} for t in (straight, resumed))
     if counts != again:
-        raise Broken(
-            f"a run that was taken up again is billed for {again} forwards, a straight one for {counts}: {mend}"
-        )
+        raise Broken(f"a resumed run is billed for {again} forwards, an uninterrupted one for {counts}: {mend}")
 
 
 @one_thread()
 def two_workers(case: Case) -> None:
-    """Two workers of 3 and 2 examples a step give the losses and the bill of one worker with 5."""
+    """Two workers of 3 and 2 examples per step give the losses and the bill of one worker with 5."""
     if not case.plan.stages:
         return
     straight = case.straight
@@ -84,7 +82,7 @@ def two_workers(case: Case) -> None:
             _wait(context)
         except ProcessRaisedException as error:
             told = str(error).strip().splitlines()[-1]
-            raise Broken(f"with two workers a run breaks that one worker finishes: {told}") from None
+            raise Broken(f"a run fails with two workers but not with one: {told}") from None
         finally:
             for process in context.processes:
                 process.kill()
@@ -93,18 +91,18 @@ def two_workers(case: Case) -> None:
     for (name, one), (_, other) in zip(single, both["losses"], strict=True):
         if abs(one - other) > TOLERANCE * (1 + abs(one)):
             raise Broken(
-                f"{name} is {one:.6g} with one worker and {other:.6g} with two: a loss may depend on its own "
-                "example, the stage and its progress, not on the number of examples or on calls before"
+                f"{name} is {one:.6g} with one worker and {other:.6g} with two: a loss may depend only on its own "
+                "example, the stage and its progress, not on the number of examples or on earlier calls"
             )
     counts = {role: cost.forwards for role, cost in straight.costs.items()}
     if both["bill"] != counts:
         raise Broken(
-            f"two workers are billed for {both['bill']} forwards, one for {counts}: forward every role every step"
+            f"two workers are billed for {both['bill']} forwards, one for {counts}: forward every role in every step"
         )
 
 
 def _start_method() -> str:
-    """Fork saves both workers the ten seconds that imports take, but autograd's threads don't survive it on a GPU."""
+    """Fork saves both workers ten seconds of imports, but autograd's threads don't survive it on a GPU."""
     return "fork" if sys.platform == "linux" and not torch.cuda.is_available() else "spawn"
 
 
@@ -114,13 +112,13 @@ def _wait(context: Any) -> None:
         waited += 1
         if waited > 2 * SECONDS:
             raise Broken(
-                "two workers waited for each other for ever: they don't forward the same roles in the same order"
+                "two workers waited for each other forever: they don't forward the same roles in the same order"
             )
 
 
 def _rank(rank: int, world: int, config: RunConfig, folder: Path) -> None:
-    """One of the workers; rank 0 leaves losses and bill in the folder."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # DDP's warnings; errors reach the parent by another way
+    """One of the workers; rank 0 writes losses and bill to the folder."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides DDP's warnings; errors reach the parent otherwise
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world, timeout=timedelta(seconds=SECONDS)
@@ -144,12 +142,12 @@ def _losses(result: loop.Trained) -> list[tuple[str, float]]:
 
 @one_thread()
 def cost(case: Case) -> None:
-    """The bill names every role of every stage, and every view at test time."""
+    """The bill contains every role of every stage, and every view at test time."""
     trained = case.straight
     for stage in trained.stages:
         for name, role in stage.roles.items():
             billed = trained.costs[f"{stage.name}.{name}"]
-            passes = billed.forwards / stage.examples  # one a view
+            passes = billed.forwards / stage.examples  # one per view
             if role.trainable and (passes not in (1, 2) or billed.trained != billed.forwards):
                 raise Broken(
                     f"stage {stage.name!r}: the learner {name!r} is billed for {billed.forwards} forwards and "
@@ -158,7 +156,7 @@ def cost(case: Case) -> None:
             if passes > 2 or (passes and not billed.flops > 0):
                 raise Broken(
                     f"stage {stage.name!r}: role {name!r} is billed for {billed.forwards} forwards of "
-                    f"{stage.examples} examples, {billed.flops:g} FLOPs: forward it once a step and view"
+                    f"{stage.examples} examples, {billed.flops:g} FLOPs: forward it once per step and view"
                 )
     examples = case.plan.dataset.splits["test"]
     asked = sum(len(case.method.views(example)) for example in examples)

@@ -1,4 +1,4 @@
-"""Checks of the maths: settings, stages, and single steps of every stage."""
+"""Checks of the computation: settings, stages, and single steps of every stage."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def settings(case: Case) -> None:
     if changed:
         name = changed[0]
         raise Broken(
-            f"setting {name!r} is {getattr(method, name)!r}, and {getattr(again, name)!r} once it went through JSON: "
-            "its type must say what it holds, and __post_init__ must leave it alone"
+            f"setting {name!r} is {getattr(method, name)!r}, and {getattr(again, name)!r} after a round trip through "
+            "JSON: its type must match its values, and __post_init__ must not change it"
         )
     if case.planned(loaded).run_id != case.plan.run_id:
         raise Broken("the same settings, written as JSON and read again, give another run id")
@@ -80,14 +80,14 @@ def stages(case: Case) -> None:
             except ConfigError as error:
                 if rungs == ("L", "M", "S") and student == case.student:
                     raise Broken(f"{where}: {error}") from None
-                continue  # a method may refuse a ladder, in words
+                continue  # a method may refuse a ladder with an error message
             except Exception as error:
                 raise Broken(
-                    f"{where} raised {type(error).__name__}: {error}; where the ladder doesn't fit, raise ConfigError "
+                    f"{where} raised {type(error).__name__}: {error}; if the ladder doesn't fit, raise ConfigError "
                     "that says which rung is missing"
                 ) from error
             if again != laid_out:
-                raise Broken(f"{where} gave other stages the second time: it must depend on its arguments alone")
+                raise Broken(f"{where} returned different stages the second time: it must depend only on its arguments")
             config = case.config().model_copy(update={"student": student})
             try:
                 planned_stages.plan_stages(method, list(rungs), config)
@@ -96,7 +96,7 @@ def stages(case: Case) -> None:
 
 
 def loss(case: Case) -> None:
-    """The loss has an entry for each learner, finite, one number an example, in every part of every stage."""
+    """The loss has an entry for each learner, finite, one number per example, in every part of every stage."""
     for live in case.live:
         for progress in PROGRESS:
             for (role, term), value_b in live.step(case.examples, progress).terms.items():
@@ -105,17 +105,17 @@ def loss(case: Case) -> None:
                     example = case.examples[first]
                     raise Broken(
                         f"{live.where}, progress {progress:g}: loss term {role}.{term} is "
-                        f"{value_b[first].item()} for an example with {len(example.options)} options; absent options "
-                        "carry the logit -1e4: leave them out with step.options_bk"
+                        f"{value_b[first].item()} for an example with {len(example.options)} options; missing options "
+                        "have the logit -1e4: mask them with step.options_bk"
                     )
 
 
 def per_example(case: Case) -> None:
-    """An example's loss is the same whatever stands beside it in its micro-batch."""
+    """An example's loss doesn't depend on the other examples of its micro-batch."""
     for live in case.live:
         whole = live.step(case.examples).terms
         half = len(case.examples) // 2
-        # Pairs of one shape have fewer options than the widest of the batch.
+        # Pairs of one shape have fewer options than the largest number in the batch.
         ways: dict[str, list[Sequence[Example]]] = {
             "in reverse order": [case.examples[::-1]],
             "in two halves": [case.examples[:half], case.examples[half:]],
@@ -136,7 +136,7 @@ def _same_names(live: LiveStage, whole: Terms, part: Terms) -> None:
     if set(whole) != set(part):
         odd = ", ".join(f"{role}.{term}" for role, term in sorted(set(whole) ^ set(part)))
         raise Broken(
-            f"{live.where}: loss term {odd} is there for some micro-batches only: which terms there are may "
+            f"{live.where}: loss term {odd} exists for some micro-batches only: which terms exist may "
             "depend on stage, progress and settings, not on the examples; give zeros instead"
         )
 
@@ -149,13 +149,13 @@ def _same_values(live: LiveStage, key: tuple[str, str], way: str, expected_b: Te
         raise Broken(
             f"{live.where}: loss term {key[0]}.{key[1]} of one example with {len(examples[at].options)} "
             f"options is {expected_b[at].item():.5g} in a batch of {len(examples)} and {found_b[at].item():.5g} with "
-            f"the same examples {way}: compute each row from itself alone (no mean over the batch, nothing that "
-            "depends on K, which is the widest of the batch: mask with step.options_bk)"
+            f"the same examples {way}: compute each row from its own values only (no mean over the batch, nothing that "
+            "depends on K, the largest number of options in the batch: mask with step.options_bk)"
         )
 
 
 def gradients(case: Case) -> None:
-    """Each learner's loss sends gradient into that learner, and into no other role."""
+    """Each learner's loss has gradients for that learner, and for no other role."""
     for live in case.live:
         tried = live.step(case.examples)
         for learner in live.learners:
@@ -167,15 +167,15 @@ def gradients(case: Case) -> None:
                 reached = any(g is not None and bool(g.any()) for g in found)
                 if reached and name != learner:
                     raise Broken(
-                        f"{where} sends gradient into {name!r}: detach that role's logits where they are a target, or "
-                        f"give the term to {name!r}"
+                        f"{where} has a gradient for {name!r}: detach that role's logits if they are a target, or "
+                        f"add the term to {name!r}"
                     )
                 if name == learner and not reached:
-                    raise Broken(f"{where} doesn't depend on its weights: build it from step.forward({learner!r})")
+                    raise Broken(f"{where} doesn't depend on its weights: compute it from step.forward({learner!r})")
 
 
 def forwards(case: Case) -> None:
-    """Every role is forwarded once a step and view, the same on every rank, and billed."""
+    """Every role is forwarded once per step and view, the same on every rank, and billed."""
     for live in case.live:
         used: set[str] = set()
         for progress in PROGRESS:
@@ -197,7 +197,7 @@ def forwards(case: Case) -> None:
                 )
         if idle := sorted(set(live.roles) - used):
             raise Broken(
-                f"{live.where}: role {idle[0]!r} is never forwarded: leave it out of the stage, where it would take "
+                f"{live.where}: role {idle[0]!r} is never forwarded: remove it from the stage, where it takes "
                 "memory for nothing"
             )
 
@@ -207,12 +207,12 @@ def _billed(live: LiveStage, tried: Tried, batch: int) -> None:
         ran, billed = tried.ran.get(role, 0), tried.billed.get(role, 0)
         if ran != billed:
             raise Broken(
-                f"{live.where}: role {role!r} was forwarded on {ran} examples and billed for {billed}: ask "
-                "step.forward(role), which bills, and nothing behind it"
+                f"{live.where}: role {role!r} was forwarded on {ran} examples and billed for {billed}: call "
+                "only step.forward(role), which bills it, not the model itself"
             )
         views = sum(one == role for one, _ in tried.micro.forward_passes)
         if ran > batch * views:
             raise Broken(
-                f"{live.where}: role {role!r} was forwarded {ran / batch:g} times in a step; expected once a view: "
-                "keep what step.forward(role) gave"
+                f"{live.where}: role {role!r} was forwarded {ran / batch:g} times in a step; expected once per view: "
+                "reuse the result of step.forward(role)"
             )

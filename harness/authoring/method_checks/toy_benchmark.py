@@ -1,7 +1,7 @@
-"""The benchmark that `check-method` trains on: pictures of one colour, and questions of every shape.
+"""The benchmark of `check-method`: pictures of one colour, and questions of every shape.
 
-Small, drawn on the spot, and mixed within a batch: two to four options, texts of several lengths, with and
-without context, a leading "No hallucination", and verdicts. A method that takes one shape for granted shows it.
+Small, generated, and mixed within a batch: two to four options, texts of several lengths, with and
+without context, a leading "No hallucination", and verdicts. A method that assumes one shape fails here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Pictures(Benchmark):
     citation = "none"
 
     def load(self, split: Split) -> Iterable[Example]:
-        """The split's examples; the four ways take turns. No id or image group is in two splits."""
+        """The split's examples; the four kinds of questions alternate. No id or image group is in two splits."""
         for i in range(SIZES[split]):
             colour = list(COLOURS)[i // 4 % 4]
             ask = (_names, _with_context, _caption, _claim)[i % 4]
@@ -46,7 +46,7 @@ class Pictures(Benchmark):
 
 
 def _turned(i: int, options: list[str]) -> list[str]:
-    """The options in another order from example to example: the letter alone says nothing."""
+    """The options in another order for each example: the letter alone says nothing."""
     shift = i // 16 % len(options)
     return options[shift:] + options[:shift]
 
