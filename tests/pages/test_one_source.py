@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.data import catalog
 from dashboard.data import leaderboard as board
-from dashboard.table import Line
+from dashboard.table import TableRow
 from dashboard.views import compare as compare_page
 from dashboard.widgets import overall as overall_page
 from harness.evaluation.controls import control_id
@@ -24,7 +24,7 @@ from harness.leaderboard.compare import compare, sides
 from harness.leaderboard.leaderboard import ranking
 from harness.leaderboard.schema import Filters
 from harness.store import Store
-from harness.store.catalog import compact
+from harness.store.compaction import compact
 
 Open = Callable[..., AppTest]
 SEEDS = range(3)
@@ -47,11 +47,11 @@ def numbers(found: Any) -> tuple[float, float, float, float, tuple[int, ...]]:
     return found.value, found.low, found.high, found.p, tuple(found.seeds)
 
 
-def drawn(monkeypatch: pytest.MonkeyPatch, page: Any) -> list[Line]:
+def drawn(monkeypatch: pytest.MonkeyPatch, page: Any) -> list[TableRow]:
     """The lines of the tables that a page draws, as they are drawn."""
-    lines: list[Line] = []
+    lines: list[TableRow] = []
 
-    def table(columns: Sequence[Any], of_table: Sequence[Line], **more: Any) -> None:
+    def table(columns: Sequence[Any], of_table: Sequence[TableRow], **more: Any) -> None:
         lines.extend(of_table)
 
     monkeypatch.setattr(page, "table", table)
@@ -119,7 +119,7 @@ def test_the_dashboard_has_the_differences_of_the_ranking(
     for method in ("offline_kd", "majority"):
         delta = rows[method].delta
         assert delta is not None
-        cell = board.measures(found)["difference"].cell(rows[method])
+        cell = board.board_columns(found)["difference"].cell(rows[method])
         assert (cell.value, cell.low, cell.high) == (delta.value, delta.low, delta.high)
         lines = drawn(monkeypatch, compare_page)
         opened("compare", a=rows[method].run_ids[0], b=rows["finetune"].run_ids[0])
