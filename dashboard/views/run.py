@@ -25,7 +25,7 @@ STATUS = {
 }
 SECTIONS = ("Results", "Curves", "Training", "Cost", "Provenance")
 VERIFIED = {
-    "ok": ":material/check_circle: verified: nothing changed",
+    "ok": ":material/check_circle: nothing changed",
     "changed": ":material/error: something changed",
     "unverified": ":material/help: nothing changed, but not everything could be checked",
 }

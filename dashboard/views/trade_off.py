@@ -24,8 +24,8 @@ from harness.stats.metrics import LOWER_IS_BETTER
 
 COSTS = {column.name: column for column in TRADE_OFFS}
 MOST_NAMED = 25
-LETTER = 0.0075
-"""The width of a letter of a name as a share of the chart's width, rounded up."""
+LETTER, POINT = 0.0075, 0.008
+"""The width of a letter of a name, and half the width of a point, as shares of the chart's width, rounded up."""
 ON, OFF = "on the Pareto front", "not on the front"
 
 
@@ -142,15 +142,17 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
     colour = alt.Color("place:N", scale=colours, legend=legend)
     shape = alt.Shape("place:N", scale=alt.Scale(domain=[ON, OFF], range=["circle", "diamond"]), legend=legend)
     step = base.transform_filter(alt.datum.place == ON).mark_line(interpolate="step-after", strokeWidth=1.5)
+    names, background = _names(base, len(frame), x_of("name_x:Q"), title)
     layers = [
         step.encode(x=x, y=y, color=colour),
+        background,
         base.mark_rule(strokeWidth=1.5).encode(
             x=x, y=alt.Y("low:Q", title=title), y2="high:Q", color=colour, tooltip=tips
         ),
         base.mark_point(size=110, filled=True, opacity=1, cursor="pointer")
         .encode(x=x, y=y, color=colour, shape=shape, tooltip=tips)
         .add_params(picked),
-        _names(base, len(frame)).encode(x=x_of("name_x:Q"), y=alt.Y("name_y:Q", title=title), text="name:N"),
+        names,
     ]
     if floor is not None:
         line = alt.Chart(pd.DataFrame({"at": [scale * floor], "says": ["majority control"]}))
@@ -169,12 +171,17 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
         navigation.go("run", run=str(clicked[0]["run"]))
 
 
-def _names(base: alt.Chart, rows: int) -> Any:
-    """The rows' names beside their points. If there are too many rows, only those on the front have names."""
+def _names(base: alt.Chart, rows: int, x: alt.X, title: str) -> tuple[Any, Any]:
+    """The rows' names beside their points, and the background that keeps the front's line out of them.
+
+    If there are too many rows, only those on the front have names.
+    """
     chart = base if rows <= MOST_NAMED else base.transform_filter(alt.datum.place == ON)
+    chart = chart.encode(x=x, y=alt.Y("name_y:Q", title=title), text="name:N")
     place: dict[str, Any] = {"align": "left", "baseline": "bottom", "dx": 9, "dy": -3, "limit": 260}
-    halo = chart.mark_text(**place, stroke=charts.paper(), strokeWidth=4)
-    return alt.layer(halo, chart.mark_text(**place, color=charts.ink()))
+    return chart.mark_text(**place, color=charts.ink()), chart.mark_text(
+        **place, color=charts.paper(), stroke=charts.paper(), strokeWidth=4
+    )
 
 
 def _positions(
@@ -183,7 +190,7 @@ def _positions(
     """The x of each point, and x and y of its name, so that neither points nor names overlap.
 
     Points with the same cost are moved apart by 1.5 % of it. The names of points with nearly the same cost stand to the
-    right of these points. A name that would cover another moves down by a twentieth of the scores' range.
+    right of these points. A name that would cover a point or a name moves down by a twentieth of the scores' range.
     """
     values = [scale * (p.row.figure or 0.0) for p in placed]
     low, high = leaderboard.domain([p.row for p in placed], metric, floor) or (0.0, 0.0)
@@ -201,11 +208,14 @@ def _positions(
             at[k] *= 1 + 0.015 * (place - (len(same) - 1) / 2)
         for k in cluster:
             name_x[k] = max(at[other] for other in cluster)
-    taken: list[tuple[float, float, float]] = []
+    taken = [
+        (_along_axis(x, at) - POINT, _along_axis(x, at) + POINT, value - gap / 2)
+        for x, value in zip(at, values, strict=True)
+    ]
     for k in sorted(range(len(placed)), key=lambda k: -values[k]):
         if len(placed) > MOST_NAMED and not placed[k].front:
             continue
-        left = _along_axis(name_x[k], at)
+        left = _along_axis(name_x[k], at) + POINT
         right = left + LETTER * len(leaderboard.short_name(placed[k].row))
         while covered := [
             y for start, end, y in taken if left < end and start < right and abs(y - name_y[k]) < 0.99 * gap
