@@ -1,7 +1,7 @@
-"""The pages there are, and links between them. A page is imported when it is first opened.
+"""The list of pages, and links between them. A page's module is imported when the page is first opened.
 
-What a page shows stands in its URL (`dashboard.widgets.url_state` keeps widgets and URL together), so that a link
-opens the same view, and back and forward go through views.
+The state of a page is in its URL (`dashboard.widgets.url_state` keeps widgets and URL in step). So a link opens the
+same view, and the browser's back and forward buttons work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import streamlit as st
 
 @dataclass(frozen=True)
 class Page:
-    """A page: its module in `dashboard.views` (which has a function `show`), and how it is named."""
+    """A page: the name of its module in `dashboard.views`, which has a function `show`, its title and its icon."""
 
     name: str
     title: str
@@ -26,7 +26,7 @@ class Page:
 
     @property
     def path(self) -> str:
-        """Where it is below the dashboard's URL; the first page is at its root."""
+        """The page's path below the dashboard's URL. The first page is at the root."""
         return "" if self is PAGES[0] else self.name.replace("_", "-")
 
 
@@ -44,7 +44,7 @@ PAGES = (
 
 
 def navigate() -> Any:
-    """The page that the URL asks for, with the menu of all of them drawn."""
+    """The page that the URL names. Also draws the menu of all pages."""
     return st.navigation([_streamlit(page) for page in PAGES], position="top")
 
 
@@ -60,9 +60,10 @@ export default function ({ data, parentElement }) {
 
 
 def go(name: str, **params: str | int | list[str]) -> NoReturn:
-    """Opens a page, as if its link had been clicked; `params` are what its URL says: `go("run", run=run_id)`.
+    """Opens a page as if its link had been clicked. `params` are its URL parameters: `go("run", run=run_id)`.
 
-    The browser does it: `st.switch_page` with parameters leaves two entries in its history, so that back needs two.
+    The browser does it, because `st.switch_page` with parameters adds two entries to the history: "back" would need
+    two clicks.
     """
     st.components.v2.component("hkdbench_go", js=_GO)(data={"href": href(name, **params), "once": uuid4().hex})
     st.stop()
@@ -70,14 +71,14 @@ def go(name: str, **params: str | int | list[str]) -> NoReturn:
 
 
 def link(name: str, label: str, **params: str | int | list[str]) -> None:
-    """A link to a page; the label is shown as text."""
+    """A link to a page. The label is escaped."""
     from dashboard.widgets.escape import plain
 
     st.page_link(_streamlit(named(name)), label=plain(label), query_params=_texts(params))
 
 
 def href(name: str, **params: str | int | list[str]) -> str:
-    """A page's address below the dashboard's root, for a link that opens in a new tab too."""
+    """A page's address relative to the dashboard's root. Works for links that open in a new tab, too."""
     query = urlencode(_texts(params), doseq=True)
     return f"./{named(name).path}" + (f"?{query}" if query else "")
 

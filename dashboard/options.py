@@ -1,7 +1,7 @@
-"""What `hkdbench dashboard` was started with beside the store: folders of published files, and plugins.
+"""The options of `hkdbench dashboard` other than the store: data folders and plugins.
 
-They come in the environment variable `HKDBENCH_DASHBOARD`, from the command line alone: neither a page's URL nor a
-record can name a file that is read, or code that is loaded.
+The command passes them in the environment variable `HKDBENCH_DASHBOARD`. Only the command line can set them: neither
+a URL nor a record can name a file to read or code to load.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ VARIABLE = "HKDBENCH_DASHBOARD"
 
 
 def data_dir(benchmark: str) -> Path | None:
-    """The folder with a benchmark's published files, where it was given."""
+    """The folder with a benchmark's published files, or None if none was given."""
     folder = _given().get("data_dirs", {}).get(benchmark)
     return Path(folder) if folder else None
 
 
 def command(benchmark: str) -> str:
-    """How to start the dashboard with a benchmark's files, or with the plugin that has it."""
+    """The command that starts the dashboard with a benchmark's files, or with the plugin that defines it."""
     if benchmark in registry.benchmarks():
         return f"hkdbench dashboard --data-dir {benchmark}=FOLDER"
     return "hkdbench dashboard --plugin FILE.py"
@@ -32,7 +32,7 @@ def command(benchmark: str) -> str:
 
 @st.cache_resource(show_spinner=False)
 def load_plugins() -> None:
-    """Load the plugins of the command line, once a process; one that fails is named where its names are missing."""
+    """Load the plugins of the command line, once per process. `registry.problems` lists those that failed."""
     for spec in _given().get("plugins", []):
         registry.load_plugin(spec)
 

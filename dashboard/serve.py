@@ -1,7 +1,7 @@
-"""Streamlit on `app.py`, as `hkdbench dashboard` starts it with its options.
+"""Starts Streamlit with `app.py`. `hkdbench dashboard` runs this module and passes the options.
 
-What the leaderboard needs is loaded before the server answers, so that the first page doesn't wait for it: all but the
-modules that keep answers, which Streamlit wants to see after its start.
+The leaderboard's modules are imported before the server starts, so the first page opens quickly. Modules with cached
+functions are left out: Streamlit needs them to be imported after its start.
 """
 
 import sys

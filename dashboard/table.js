@@ -1,4 +1,4 @@
-// Draws what dashboard/table.py sends. Every text is set as text; nothing is parsed as HTML.
+// Draws the table that dashboard/table.py sends. Every string is set as text; nothing is parsed as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 132, HEIGHT = 22, MARGIN = 5;
@@ -77,7 +77,7 @@ function anchor(link, text) {
   a.onclick = (event) => {
     if (event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
     event.preventDefault();
-    history.pushState({}, "", a.href); // one entry, and Streamlit goes there as it does on forward
+    history.pushState({}, "", a.href); // one history entry; Streamlit then opens the page as if the user had clicked "forward"
     dispatchEvent(new PopStateEvent("popstate"));
   };
   return a;

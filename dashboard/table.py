@@ -1,7 +1,7 @@
-"""A table that draws intervals in its rows: real HTML, so that it can be read aloud, searched and used by keyboard.
+"""A table that draws intervals in its rows. It is real HTML: screen readers, search and the keyboard work.
 
-The browser's side (`table.js`, `table.css`) gets plain values and sets them as text: no name becomes markup. Links have
-addresses (they open in a new tab too); a plain click goes there within the page's session.
+The browser side (`table.js`, `table.css`) gets plain values and sets them as text, so no name becomes markup. Links
+have addresses, so they open in a new tab, too. A plain click stays within the session.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dashboard import navigation
 
 @dataclass(frozen=True)
 class Link:
-    """A place to go: a page of the dashboard and what its URL says."""
+    """A link to a page of the dashboard, with its URL parameters."""
 
     text: str
     page: str
@@ -28,20 +28,20 @@ class Link:
 
 @dataclass(frozen=True)
 class TableCell:
-    """What stands in a row: text (with smaller text beside or below it), an interval to draw, links, a button."""
+    """The content of a cell: text (with smaller text beside or below it), an interval to draw, links, a button."""
 
     text: str = ""
     small: str = ""
-    """Beside the text, quieter."""
+    """Smaller text beside the text."""
     below: str = ""
-    """Under the text, quieter."""
+    """Smaller text under the text."""
     value: float | None = None
     low: float | None = None
     high: float | None = None
     links: tuple[Link, ...] = ()
-    """One link: the text is the link; more: they stand instead of it."""
+    """One link: `text` becomes the link. Several links: they replace `text`."""
     press: str = ""
-    """What a button at the cell's end sends."""
+    """The value that the button at the end of the cell sends; empty for no button."""
     press_label: str = ""
     pressed: bool = False
     title: str = ""
@@ -50,12 +50,12 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: intervals in it are drawn over `domain`, with a line at `reference`."""
+    """A column. Its intervals are drawn on the scale `domain`, with a dashed line at `reference`."""
 
     name: str
     label: str
     align: Literal["left", "right", "text"] = "right"
-    """`left` may be broken anywhere where room is short, `text` between words."""
+    """In narrow columns, `left` breaks lines anywhere, `text` only between words."""
     help: str = ""
     domain: tuple[float, float] | None = None
     reference: float | None = None
@@ -64,7 +64,8 @@ class Column:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row; `quiet` ones are beside the competition, `band` alternates the background of rows that belong together."""
+    """A row. `quiet`: grey and in italics, for rows without a rank. `band`: odd numbers have a grey background.
+    `marked`: with a coloured frame."""
 
     cells: tuple[TableCell, ...]
     quiet: bool = False
@@ -85,13 +86,13 @@ def table(
     on_sort: Callable[[str], None] | None = None,
     on_press: Callable[[str], None] | None = None,
 ) -> None:
-    """Draws the table; a click on a link opens its page. `caption` says what it holds, for who hears it read.
+    """Draws the table. A click on a link opens its page. `caption` describes the table to screen readers.
 
-    `on_sort` gets the column whose head was clicked, `on_press` the `press` of the cell whose button was: both before
-    the page is computed anew, so they may set what it is computed from.
+    `on_sort` gets the name of the column whose head was clicked. `on_press` gets the `press` of the cell whose button
+    was clicked. Both run before the page is computed again, so they may change the URL parameters.
     """
 
-    def told(name: str, handler: Callable[[str], None] | None) -> Callable[[], None]:
+    def callback(name: str, handler: Callable[[str], None] | None) -> Callable[[], None]:
         def act() -> None:
             value = st.session_state[key].get(name)
             if handler is not None and value is not None:
@@ -106,14 +107,20 @@ def table(
         "descending": descending,
         "caption": caption,
     }
-    _component()(key=key, data=data, on_sort_change=told("sort", on_sort), on_press_change=told("press", on_press))
+    _component()(
+        key=key, data=data, on_sort_change=callback("sort", on_sort), on_press_change=callback("press", on_press)
+    )
 
 
 def _line(line: TableRow) -> dict[str, Any]:
-    """A row as the browser gets it: without what is empty, links with their addresses."""
+    """A row as the browser gets it: empty fields left out, links with their addresses."""
     cells = []
     for cell in line.cells:
-        plain = {name: value for name, value in asdict(cell).items() if value not in ("", None, False, ())}
+        plain = {
+            name: value
+            for name, value in asdict(cell).items()
+            if value not in ("", ()) and value is not None and value is not False
+        }
         if cell.links:
             plain["links"] = [asdict(one) | {"href": navigation.href(one.page, **one.params)} for one in cell.links]
         cells.append(plain)
@@ -121,7 +128,7 @@ def _line(line: TableRow) -> dict[str, Any]:
 
 
 def _component() -> Any:
-    """The component, registered anew where a restarted server lost it."""
+    """The component. It is registered at each call, because a restarted server forgets it."""
     return st.components.v2.component(
         "hkdbench_table", css=(_HERE / "table.css").read_text("utf-8"), js=(_HERE / "table.js").read_text("utf-8")
     )

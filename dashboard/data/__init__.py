@@ -1,1 +1,1 @@
-"""What pages show, as plain values and data frames."""
+"""The data of the pages, as plain values and data frames."""

@@ -1,4 +1,4 @@
-"""The ablations of a store as plain frames: differences to the full method, their intervals and p, costs."""
+"""The ablations of a store as data frames: differences to the full method with intervals and p values, and costs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SURELY, UNSURE, FULL, UNTESTED = "significant (Holm)", "not significant", "the f
 
 
 def names(store: Store) -> list[str]:
-    """The names of the ablations in a local store: its JSON files that are one, sound or not.
+    """The names of the ablations in a local store, including those whose file is damaged.
 
-    Raises `StoreError` for a store that is no local folder.
+    Raises `StoreError` for a store that isn't a local folder.
     """
     found = []
     for path in sorted(store.root.glob("*.json")):
@@ -25,7 +25,7 @@ def names(store: Store) -> list[str]:
             load(store, path.stem)
         except UserError:
             if '"lines"' not in _head(store, path.name):
-                continue  # something else
+                continue  # another JSON file
         found.append(path.stem)
     return found
 
@@ -38,12 +38,13 @@ def _head(store: Store, name: str) -> str:
 
 
 def figures(ablation: Ablation, benchmark: str) -> list[str]:
-    """What the table of a benchmark has figures of, as `split/metric`."""
+    """The metrics in the table of a benchmark, as `split/metric`."""
     return list(dict.fromkeys(name for result in ablation.tables[benchmark] for name in result.figures))
 
 
 def frame(ablation: Ablation, benchmark: str, figure: str) -> pd.DataFrame:
-    """A line each (`COLUMNS`): the figure and its difference to the full method in points, p, Holm's p, costs."""
+    """One row per line of the ablation (`COLUMNS`): the metric (own, per cent), its difference to the full method
+    (value, percentage points), p, Holm's p, costs."""
     rows = [_row(result, figure) for result in ablation.tables[benchmark]]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -80,13 +81,16 @@ def _points(*numbers: float | None) -> tuple[float | None, ...]:
 
 
 def in_words(frame_: pd.DataFrame, figure: str) -> str:
-    """What the corrected p values tell of the ablations, in one sentence."""
+    """Which ablations differ significantly, in one sentence."""
     tried = frame_[(frame_["part"] == "ablation") & frame_["holm"].notna()]
     sure = tried[tried["verdict"] == SURELY]
     if not len(tried):
-        return "No ablation has been run on seeds that the full method has too."
+        return "No ablation shares a seed with the full method, so none can be tested."
     if not len(sure):
-        return f"None of {len(tried)} ablations differs significantly from the full method in {figure} (Holm, {SURE})."
+        return (
+            f"None of {len(tried)} ablations differs significantly from the full method in {figure} (Holm, p < {SURE})."
+        )
     listed = ", ".join(f"{row.line} ({row.value:+.1f})" for row in sure.itertuples(index=False))
     others = len(tried) - len(sure)
-    return f"Significantly different from the full method in {figure} (Holm, {SURE}): {listed}; {others} are not."
+    different = f"Significantly different from the full method in {figure} (Holm, p < {SURE}): {listed}."
+    return f"{different} Not significant: {others}."

@@ -1,4 +1,4 @@
-"""What there is to compete with and on: benchmarks and methods in plain frames and texts, torch not loaded."""
+"""The known benchmarks and methods as data frames and texts. Doesn't load torch."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from harness.store.index import RunSummary
 
 RECONSTRUCTION = (
     "HKD4VLM here is a reconstruction: the paper (arXiv 2506.13038) published no code, and only its abstract is "
-    "available to us. What the abstract doesn't fix is a setting with a stated default. No figure here reproduces one "
-    "of the paper's."
+    "available to us. What the abstract leaves open is a setting with a documented default. No result here reproduces "
+    "a result of the paper."
 )
-JOBS = {"hallucination": "detecting hallucinations", "factuality": "checking facts"}
-PARTED = (0.05, 0.1, 0.2, 0.4)
-"""Shares of the examples of which one row alone is right, for `by_size`."""
+TASKS = {"hallucination": "hallucination detection", "factuality": "fact checking"}
+DISCORDANT = (0.05, 0.1, 0.2, 0.4)
+"""For `by_size`: shares of the examples that exactly one of two rows answers correctly."""
 
 
 def benchmarks(runs: Sequence[RunSummary] = ()) -> pd.DataFrame:
-    """A line a benchmark: name, job, test examples (None: generated, any number), licence, files, runs of the store."""
+    """One row per benchmark: name, summary, task, test examples (None: generated, any number), data, licence, runs."""
     rows = [
         {
             "benchmark": name,
-            "what": _first_line(cls),
-            "job": JOBS[cls.task],
+            "summary": _first_line(cls),
+            "task": TASKS[cls.task],
             "test examples": cls.published.get("test"),
             "data": "published files" if cls.needs_data_dir else "generated",
             "licence": cls.licence,
-            "runs here": sum(run.benchmark == name and run.kind == "run" for run in runs),
+            "runs in this store": sum(run.benchmark == name and run.kind == "run" for run in runs),
         }
         for name, cls in registry.load_all(registry.benchmarks())
     ]
@@ -47,14 +47,14 @@ def benchmarks(runs: Sequence[RunSummary] = ()) -> pd.DataFrame:
 
 
 def methods(runs: Sequence[RunSummary] = ()) -> pd.DataFrame:
-    """A line a method or preset: name, summary, source, runs of the store."""
-    said = {row["name"]: row["summary"] for row in describe.listing("methods", None)}
+    """One row per method or preset: name, summary, source, runs in the store."""
+    summaries = {row["name"]: row["summary"] for row in describe.listing("methods", None)}
     rows = [
         {
             "method": name,
-            "what": said[name],
+            "summary": summaries[name],
             "source": cls.source,
-            "runs here": sum(run.method == name and run.kind == "run" for run in runs),
+            "runs in this store": sum(run.method == name and run.kind == "run" for run in runs),
         }
         for name, cls in registry.load_all(registry.methods())
     ]
@@ -62,17 +62,17 @@ def methods(runs: Sequence[RunSummary] = ()) -> pd.DataFrame:
 
 
 def _first_line(cls: type[Benchmark]) -> str:
-    """What it is, without how its examples are grouped."""
+    """The first line of a benchmark's docstring, without the part about groups."""
     return (cls.__doc__ or "").strip().partition("\n")[0].partition("; `group`")[0]
 
 
 def benchmark(name: str, store: Store) -> dict[str, Any]:
-    """What `hkdbench describe` says of a benchmark. Raises `ConfigError`."""
+    """The description of a benchmark, as in `hkdbench describe`. Raises `ConfigError`."""
     return describe.describe(name, store)
 
 
 def method(name: str) -> dict[str, Any]:
-    """What `hkdbench describe` says of a method, its `presets`, its `ablations`, and its `stages`."""
+    """The description of a method, as in `hkdbench describe`. `presets`, `ablations` and `stages` are frames."""
     cls = registry.methods()[name].load()
     found = describe.describe(name)
     presets = [(preset, _assigned(settings)) for preset, settings in cls.presets.items()]
@@ -85,18 +85,18 @@ def method(name: str) -> dict[str, Any]:
 
 
 def stages(cls: type[Method]) -> pd.DataFrame:
-    """The stages of a method by its defaults, on a ladder of three; a line a role."""
-    columns = ["stage", "share of budget", "role", "starts from", "learns"]
+    """The stages of a method with default settings, on a ladder of three rungs: one row per role."""
+    columns = ["stage", "share of budget", "role", "initialised from", "trained"]
     try:
-        laid_out = cls().stages(LADDER, LADDER[-1])
-    except (UserError, TypeError):  # another ladder, or a setting without a default
+        planned = cls().stages(LADDER, LADDER[-1])
+    except (UserError, TypeError):  # it needs another ladder, or has a setting without a default
         return pd.DataFrame(columns=columns)
     rows = []
-    for stage in laid_out:
+    for stage in planned:
         for name, role in stage.roles.items():
             weights = role.weights
-            start = f"{weights.role}, as {weights.stage} left it" if isinstance(weights, From) else f"rung {weights}"
-            rows.append((stage.name, stage.share, name, start, "learns" if role.trainable else "frozen"))
+            start = f"{weights.role} after {weights.stage}" if isinstance(weights, From) else f"rung {weights}"
+            rows.append((stage.name, stage.share, name, start, "yes" if role.trainable else "no (frozen)"))
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -105,26 +105,27 @@ def _assigned(settings: Any) -> str:
 
 
 def settings(found: dict[str, Any]) -> pd.DataFrame:
-    """The settings of `describe`'s answer."""
+    """The settings of a method or benchmark, from its description."""
     rows = [(s["name"], repr(s["default"]), s["type"], " ".join(s["text"].split())) for s in found["settings"]]
-    return pd.DataFrame(rows, columns=["setting", "default", "type", "what it does"])
+    return pd.DataFrame(rows, columns=["setting", "default", "type", "description"])
 
 
-# ------------------------------------------------------------------------- what is distinguishable on it
+# ------------------------------------------------------------------------- which differences are detectable
 
 
 def by_size(examples: int) -> pd.DataFrame:
-    """The smallest difference that so many examples show with one seed, by the share of them that parts two rows.
+    """The smallest detectable difference for a number of test examples and one seed.
 
-    A test at 5 % finds it 4 times in 5; examples are taken as independent. Both columns in per cent.
+    Detectable: a test at the 5 % level finds it with 80 % power. It depends on the discordant examples, those that
+    exactly one of two rows answers correctly. Examples are treated as independent. Both columns in per cent.
     """
-    rows = [(100 * parted, 100 * power.detectable(Noise(parted, 0.0, None, examples, 1))) for parted in PARTED]
-    return pd.DataFrame(rows, columns=["parted", "difference"])
+    rows = [(100 * share, 100 * power.detectable(Noise(share, 0.0, None, examples, 1))) for share in DISCORDANT]
+    return pd.DataFrame(rows, columns=["discordant", "difference"])
 
 
 def measured(table: Table, store: Store) -> tuple[str, str, float, int, int] | None:
-    """What the runs of a table show: two rows, the smallest difference between them that is found 4 times in 5 (a
-    fraction), and on how many images and seeds. The two are its best that have seeds in common; None without any."""
+    """The smallest detectable difference between two rows of a table: their names, the difference (a fraction), and the
+    numbers of images and seeds. They are the best two rows that share a seed; None if no two do."""
     rows = [row for row in table.rows if row.kind == "run" and row.figure is not None]
     for k, first in enumerate(rows[:6]):
         for second in rows[k + 1 : 6]:

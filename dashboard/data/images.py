@@ -1,7 +1,7 @@
-"""The examples behind the answers: looked up in their benchmark, and their images, read when a page shows them.
+"""The examples that runs answered, loaded from their benchmark, and their images, loaded when a page shows them.
 
-Where the files lie only the command line says (`dashboard.options`); a generated benchmark makes its images anew.
-Nothing is fetched from a network.
+Only the command line sets the folder of the files (`dashboard.options`). A generated benchmark generates its images
+again. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -23,29 +23,31 @@ from harness.errors import DataError, UserError
 from harness.record import Record
 
 MOST = 50_000
-"""So many examples of a split are looked through for those that are to be shown."""
+"""At most this many examples of a split are loaded."""
 LARGEST, SMALLEST = 640, 256
-"""Pixels of an image's longer side: it is made smaller, or larger in whole steps."""
+"""Limits of an image's longer side in pixels: larger images are shrunk, smaller ones enlarged by a whole factor."""
 Key = tuple[str, str, str, Path | None]
-"""Benchmark, revision, its settings as JSON, the folder of its files."""
+"""Benchmark, revision, settings as JSON, folder of the files."""
 
 
 def key(record: Record) -> Key:
-    """What finds the examples that a run was asked. Raises `UserError`, in words, where they can't be had."""
+    """The key of the examples that a run answered. Raises `UserError` if they aren't available."""
     name, seen = record.benchmark, record.data
     if seen is None:
-        raise DataError(f"the run is {record.status} and was asked nothing")
+        raise DataError(f"the run has status {record.status!r} and no answers")
     if name not in registry.benchmarks():
-        raise DataError(f"benchmark {name!r} isn't here: it came with a plugin")
+        raise DataError(f"benchmark {name!r} is unknown: it needs the plugin that defines it")
     folder = options.data_dir(name)
     given = record.config.get("benchmark_settings", {})
     settings = dict(given) if isinstance(given, Mapping) else {}
-    if folder is not None:  # the files are here: not from a repository
+    if folder is not None:  # local files replace the repository
         settings = {k: v for k, v in settings.items() if k not in ("repo", "repo_revision")}
     elif settings.get("repo"):
-        raise DataError(f"the run read {name} from the repository {settings['repo']}, and this page fetches nothing")
+        raise DataError(
+            f"the run read {name} from the repository {settings['repo']}, and the dashboard downloads nothing"
+        )
     elif registry.benchmarks()[name].load().needs_data_dir:
-        raise DataError(f"the files of {name} aren't at hand")
+        raise DataError(f"the dashboard wasn't given the files of {name}")
     return name, seen.revision, json.dumps(settings, sort_keys=True), folder
 
 
@@ -60,22 +62,22 @@ def _examples(of: Key, split: Split) -> Mapping[str, Example]:
     name, revision, settings, folder = of
     benchmark = registry.make_benchmark(name, json.loads(settings), folder)
     if benchmark.revision != revision:
-        raise DataError(f"{name} is at revision {benchmark.revision} now, the run saw {revision}")
+        raise DataError(f"{name} is now at revision {benchmark.revision}, but the run used {revision}")
     try:
         return {example.id: example for example in islice(benchmark.load(split), MOST)}
     except UserError:
         raise
-    except Exception as error:  # a benchmark is a plugin: what it didn't foresee is still said in one line
+    except Exception as error:  # a benchmark may be a plugin: its error becomes a message, too
         raise DataError(f"{name}, split {split!r}: its loader failed: {type(error).__name__}: {error}") from error
 
 
 def fits(example: Example, row: Any) -> bool:
-    """Whether an example is still the one that was answered: same gold, group and category."""
+    """Whether an example is the one that was answered: same gold answer, group and category."""
     return (example.gold, example.group, example.category) == (row["gold"], row["group"], row["category"])
 
 
 def picture(of: Key, split: str, id_: str) -> tuple[bytes, tuple[int, int]] | str:
-    """An example's image as WebP, and its size; or what is wrong with it."""
+    """An example's image as WebP with its original size, or an error message."""
     shown: tuple[bytes, tuple[int, int]] | str = _picture(of, split, id_)
     return shown
 

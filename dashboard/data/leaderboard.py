@@ -1,4 +1,4 @@
-"""The leaderboard's logic: which rows are shown, in which order, and what stands in their cells. Plain values only."""
+"""The leaderboard's logic: which rows are shown, in which order, with which cells. Plain values only."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from harness.report.format import difference, percent
 from harness.report.tables import named as named
 
 ALWAYS = ("rank", "method", "student", "score")
-"""The columns that can't be left out; so is the difference where a row is pinned."""
+"""The columns that are always shown. If a row is pinned, so is the difference."""
 ON_REQUEST = ("accuracy", "macro_f1")
-"""Columns that the printed table shows unasked, and the dashboard doesn't: the score is drawn, which takes room."""
+"""Columns that the printed table shows by default but the dashboard doesn't: its plot of the score needs the room."""
 
 
 @dataclass(frozen=True)
 class BoardColumn:
-    """A column of the leaderboard: what the printed tables know of it, its head here, and a row's cell."""
+    """A column of the leaderboard: its specification (shared with the printed tables), its head, and a row's cell."""
 
     spec: ColumnSpec[Row]
     column: Column
@@ -31,17 +31,18 @@ class BoardColumn:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What of a table is shown; ranks and tiers stay those of the whole table. Controls stay whatever is asked."""
+class RowFilter:
+    """Selects the rows to show. Ranks and tiers stay those of the full table. Controls and the pinned row don't depend
+    on methods, students and budgets."""
 
     methods: tuple[str, ...] = ()
     students: tuple[str, ...] = ()
     budgets: tuple[int, ...] = ()
     search: str = ""
-    """Words that a row's label or student must hold, all of them."""
+    """Words that a row's label, student or ladder must contain, all of them."""
     controls: bool = True
 
-    def fits(self, row: Row) -> bool:
+    def matches(self, row: Row) -> bool:
         """Whether a row is shown."""
         words = self.search.lower().split()
         if not all(word in f"{row.label} {row.student} {row.ladder}".lower() for word in words):
@@ -55,7 +56,7 @@ class Shown:
 
 
 def ordered(rows: Sequence[Row], by: BoardColumn | None, descending: bool) -> list[Row]:
-    """Rows by a column, those without a figure in it last; as they are ranked without one."""
+    """The rows sorted by a column, those without a value last. Without a column: in the order of the ranking."""
     if by is None:
         return list(rows)
     key = by.spec.key
@@ -63,42 +64,42 @@ def ordered(rows: Sequence[Row], by: BoardColumn | None, descending: bool) -> li
     return sorted(known, key=key, reverse=descending) + [row for row in rows if key(row) is None]
 
 
-# ---------------------------------------------------------------------------------------- what is said
+# ---------------------------------------------------------------------------------------- texts
 
 
 def short_name(row: Row) -> str:
-    """A row in few words: where there is no room for its settings."""
+    """A short name of a row, for labels in charts."""
     return named(row) if len(named(row)) <= 28 else f"{row.label[:24].strip()}… ({row.student})"
 
 
 def headline(table: Table) -> str:
-    """Who leads, and whether that is real. In plain text."""
+    """Which row leads, and whether its lead is significant. In plain text."""
     runs = [row for row in table.rows if row.rank is not None]
     if not runs:
         return "No finished run is ranked here yet."
     best = runs[0]
     figure = percent(best.values[table.metric], own_unit=has_own_unit(table.metric))
-    said = f"{named(best)} leads with {figure} {unit(table.metric)}".rstrip()
+    text = f"{named(best)} leads with {figure} {unit(table.metric)}".rstrip()
     first = [row for row in runs if 1 in row.tier]
     if len(runs) == 1:
-        said += "; it is the only row."
+        text += "; it is the only row."
     elif not first:
-        said += "; a table this large has no rank intervals and tiers."
+        text += "; rank intervals and tiers are not computed for a table this large."
     elif len(first) == 1:
         beaten = "the other row" if len(runs) == 2 else f"all {len(runs) - 1} other rows"
-        said += f": significantly better than {beaten}."
+        text += f": significantly better than {beaten}."
     else:
         others = ", ".join(named(row) for row in first[1:4])
         others += f" and {len(first) - 4} more" if len(first) > 4 else ""
-        said += f", but not significantly better than {others} ({len(first) - 1} of {len(runs) - 1} other rows)."
-    floor = floor_of(table)
+        text += f", but not significantly better than {others} ({len(first) - 1} of {len(runs) - 1} other rows)."
+    floor = majority_score(table)
     if floor is not None:
-        said += f" The majority answer gets {percent(Interval(value=floor))} %."
-    return said
+        text += f" Always giving the most frequent answer scores {percent(Interval(value=floor))} %."
+    return text
 
 
-def floor_of(table: Table) -> float | None:
-    """What the majority answer gets, the line that rows are to be above; None where it isn't in the table."""
+def majority_score(table: Table) -> float | None:
+    """The score of the majority control, which always gives the most frequent answer; None if the table has none."""
     values = [row.figure for row in table.rows if row.kind == "control" and row.method == "majority"]
     return next((value for value in values if value is not None), None)
 
@@ -107,7 +108,7 @@ def floor_of(table: Table) -> float | None:
 
 
 def domain(rows: Sequence[Row], metric: str, floor: float | None = None) -> tuple[float, float] | None:
-    """The range that a metric's intervals take up, the floor included; None without any."""
+    """The range of a metric's values and intervals, including `floor`; None without any."""
     ends = [
         end
         for row in rows
@@ -119,8 +120,8 @@ def domain(rows: Sequence[Row], metric: str, floor: float | None = None) -> tupl
 
 
 def board_columns(table: Table) -> dict[str, BoardColumn]:
-    """All columns that a table can have, by name, in order. Scales are the whole table's: a filter moves nothing."""
-    floor = floor_of(table)
+    """The columns that a table can have, by name, in order. Scales cover the full table, so filters don't move them."""
+    floor = majority_score(table)
     ends = [end for row in table.rows if (d := row.delta) for end in (d.value, d.low, d.high) if end is not None]
     reach = max(map(abs, ends), default=0.0)
     axes = {"score": (domain(table.rows, table.metric, floor), floor)}
@@ -130,8 +131,8 @@ def board_columns(table: Table) -> dict[str, BoardColumn]:
         "seeds": _seeds,
         "difference": lambda row: _difference(row, table),
     }
-    notes = {"seeds": "; each is a link to its run"}
-    notes |= {} if floor is None else {"score": "; dashed: the majority answer"}
+    notes = {"seeds": "; each number links to the run"}
+    notes |= {} if floor is None else {"score": "; dashed line: the majority control"}
     found = {}
     for spec in ranking_columns(table.rows, every_interval=True):
         span, reference = axes.get(spec.name, (None, None))
@@ -147,18 +148,18 @@ def board_columns(table: Table) -> dict[str, BoardColumn]:
     return found
 
 
-def optional(found: Mapping[str, BoardColumn]) -> list[str]:
-    """The columns that may be left out."""
+def optional_columns(found: Mapping[str, BoardColumn]) -> list[str]:
+    """The columns that a user can hide."""
     return [name for name in found if name not in (*ALWAYS, "difference")]
 
 
-def usual(found: Mapping[str, BoardColumn], rows: Sequence[Row]) -> list[str]:
-    """Of these the ones that are shown unless others are chosen: as in the printed table."""
-    return [name for name in optional(found) if found[name].spec.shown(rows) and name not in ON_REQUEST]
+def default_columns(found: Mapping[str, BoardColumn], rows: Sequence[Row]) -> list[str]:
+    """The columns that are shown by default: those of the printed table, except `ON_REQUEST`."""
+    return [name for name in optional_columns(found) if found[name].spec.shown(rows) and name not in ON_REQUEST]
 
 
-def lines(rows: Sequence[Row], shown: Sequence[BoardColumn]) -> list[TableRow]:
-    """The rows as they are drawn."""
+def table_rows(rows: Sequence[Row], shown: Sequence[BoardColumn]) -> list[TableRow]:
+    """The rows of the drawn table."""
     return [
         TableRow(
             cells=tuple(column.cell(row) for column in shown),
@@ -171,7 +172,7 @@ def lines(rows: Sequence[Row], shown: Sequence[BoardColumn]) -> list[TableRow]:
 
 
 def unbanded(line: TableRow) -> TableRow:
-    """A row whose background says nothing of its tier."""
+    """The row without the background that marks its tier."""
     return replace(line, band=0)
 
 
@@ -184,7 +185,7 @@ def _method(row: Row) -> TableCell:
         below=note,
         links=(Link(head, "run", {"run": row.run_ids[0]}, title=f"Open {row.run_ids[0]}"),),
         press=f"{row.label}@{row.student}" if row.kind == "run" or row.figure is not None else "",
-        press_label=f"{'Unpin' if row.baseline else 'Pin'} {named(row)} as the row that others are compared with",
+        press_label=f"{'Unpin' if row.baseline else 'Pin'} {named(row)} as the row that the others are compared with",
         pressed=row.baseline,
         title=f"{row.label} {row.note}".strip(),
         chip="control" if row.kind == "control" else "",
@@ -199,7 +200,7 @@ def _seeds(row: Row) -> TableCell:
 
 
 def _plain(spec: ColumnSpec[Row]) -> Callable[[Row], TableCell]:
-    """The printed text as a cell: a figure's interval stands smaller beside it, and can be drawn."""
+    """The printed text as a cell: an interval becomes smaller text, and can be drawn."""
 
     def cell(row: Row) -> TableCell:
         text, _, bounds = spec.text(row).partition(" [")
@@ -213,7 +214,7 @@ def _plain(spec: ColumnSpec[Row]) -> Callable[[Row], TableCell]:
 
 def _difference(row: Row, table: Table) -> TableCell:
     if row.delta is None:
-        return TableCell("pinned" if row.baseline else "-")
+        return TableCell("pinned" if row.baseline else "–")
     text = difference(row.delta, row.baseline).replace("-", "−")
     base = next((other for other in table.rows if other.baseline), None)
     head, _, interval = text.partition(" ")

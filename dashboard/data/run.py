@@ -1,4 +1,4 @@
-"""What the page of a run shows, as plain frames of its record, history and predictions."""
+"""The data of the run page: data frames of its record, history and predictions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.record import Interval, Record, StageRecord
+from harness.record import Interval, Record
 from harness.stats import calibration
 from harness.stats.metrics import NO_ANSWER
 from harness.store.index import flat
@@ -19,38 +19,38 @@ Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
 UNANSWERED = "no answer"
 OWN_UNITS = ("brier", "nll")
-"""Figures of the harness that are no shares; a protocol's (`official:f1`) are in its own unit too."""
+"""The harness's metrics that aren't fractions. A protocol's metrics (`official:f1`) have their own unit, too."""
 SPLITS = ("test", "ood", "validation", "train")
 
-# ------------------------------------------------------------------------------------- what it was
+# ------------------------------------------------------------------------------------- settings, costs, provenance
 
 
 def splits(record: Record) -> list[str]:
-    """The splits that have figures, test first."""
+    """The splits that have results, test first."""
     return [split for split in SPLITS if split in record.metrics]
 
 
 def settings(record: Record) -> pd.DataFrame:
-    """Every setting of the method with its value, and whether its user set it: columns setting, value, set."""
+    """Every setting of the method with its value, and whether the user set it."""
     given = flat(record.config.get("settings", {}))
     rows = [(name, shown(value), "yes" if name in given else "") for name, value in flat(record.settings).items()]
     return pd.DataFrame(rows, columns=["setting", "value", "set by hand"])
 
 
 def training(record: Record) -> pd.DataFrame:
-    """How it was trained and asked: the rest of the configuration, columns setting and value."""
+    """The rest of the configuration, for training and evaluation: columns setting and value."""
     own = ("method", "settings", "benchmark", "student", "ladder", "seed", "tags", "plugins")
     rows = [(k, shown(v)) for k, v in flat({k: v for k, v in record.config.items() if k not in own}).items()]
     return pd.DataFrame([row for row in rows if row[1] not in ("", "{}", "null")], columns=["setting", "value"])
 
 
 def shown(value: Any) -> str:
-    """A setting's value as TOML or the command line would have it."""
+    """A setting's value as in TOML or on the command line."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def stages(record: Record) -> pd.DataFrame:
-    """A line for each role of each stage: where its weights come from, whether it learns, its best validation."""
+    """One row for each role of each stage: its initial weights, whether it is trained, its best validation accuracy."""
     rows = [
         {
             "stage": stage.name,
@@ -58,8 +58,8 @@ def stages(record: Record) -> pd.DataFrame:
             "steps": stage.steps,
             "examples": stage.examples,
             "role": name,
-            "starts from": role.weights,
-            "learns": "learns" if role.trainable else "frozen",
+            "initialised from": role.weights,
+            "trained": "yes" if role.trainable else "no (frozen)",
             "parameters": role.parameters,
             "best validation accuracy, %": 100 * stage.best[name] if name in stage.best else None,
         }
@@ -70,48 +70,50 @@ def stages(record: Record) -> pd.DataFrame:
 
 
 def cost(record: Record) -> pd.DataFrame:
-    """What each role was billed in training: stage, role, forwards, trained, TFLOP, seconds."""
+    """The training cost of each role: stage, role, forward passes, examples trained on, TFLOP, seconds."""
     rows = []
     for key, role in record.cost.roles.items():
         stage, _, name = key.rpartition(".")
         rows.append((stage, name, role.forwards, role.trained, role.flops / 1e12, role.seconds))
-    return pd.DataFrame(rows, columns=["stage", "role", "forwards", "trained on", "TFLOP", "seconds"])
+    return pd.DataFrame(rows, columns=["stage", "role", "forward passes", "examples trained on", "TFLOP", "seconds"])
 
 
 def provenance(record: Record) -> list[tuple[str, str]]:
-    """Where the numbers come from: name and value."""
+    """The run's provenance: name and value of each entry that isn't empty."""
     p, data = record.provenance, record.data
-    changes = ", with changes that were not committed" if p.git_dirty else ""
+    changes = " with uncommitted changes" if p.git_dirty else ""
     found = {
         "run": record.run_id,
         "package": p.package,
         "commit": f"{p.git_commit[:12]}{changes}" if p.git_commit else "",
-        "training": f"version {p.training}",
-        "scoring": f"version {p.scoring}",
+        "training code": f"version {p.training}",
+        "scoring code": f"version {p.scoring}",
         **{f"source of {name}": f"sha256 {digest[:16]}…" for name, digest in p.sources.items()},
         "code": f"sha256 {p.code[:16]}…" if p.code else "",
         "answers imported from": p.imported or "",
         "started": p.started,
         "finished": p.finished,
         "workers": str(p.workers),
-        "taken up again": f"{p.resumed} times" if p.resumed else "",
+        "resumed": f"{p.resumed} time{'s' if p.resumed > 1 else ''}" if p.resumed else "",
         "machine": ", ".join(f"{k} {v}" for k, v in p.machine.items()),
         "versions": ", ".join(f"{k} {v}" for k, v in p.versions.items()),
         "data revision": data.revision if data else "",
         "data fingerprint": f"sha256 {data.fingerprint[:16]}…" if data else "",
         "data sizes": ", ".join(f"{k} {v:,}" for k, v in data.sizes.items()) if data else "",
-        "left out, image missing": ", ".join(f"{k} {v}" for k, v in data.skipped.items()) if data else "",
-        "learned from": f"{record.trained_on.benchmark}, revision {record.trained_on.data.revision}"
+        "examples skipped, image missing": ", ".join(f"{k} {v}" for k, v in data.skipped.items()) if data else "",
+        "trained on": f"{record.trained_on.benchmark}, revision {record.trained_on.data.revision}"
         if record.trained_on
         else "",
         "tags": ", ".join(record.tags),
-        "sealed": f"record and {len(record.seal.files)} files" if record.seal else "no: it is older than seals",
+        "checksums": f"of the record and {len(record.seal.files)} files"
+        if record.seal
+        else "none: the record is too old",
     }
     return [(name, value) for name, value in found.items() if value]
 
 
 def leaks(record: Record) -> list[str]:
-    """What splits of the data share exactly, a line a pair of splits that share something."""
+    """Exact duplicates across splits: one line for each pair of splits that has some."""
     pairs = (record.data.leaks if record.data else None) or {}
     return [
         f"{pair}: " + ", ".join(f"{count} {kind}" for kind, count in shared.items() if count)
@@ -124,7 +126,7 @@ def leaks(record: Record) -> list[str]:
 
 
 def curves(history: pd.DataFrame, of_stages: Sequence[tuple[str, int]]) -> pd.DataFrame:
-    """The history with `at`, the step counted over all stages (name and number of steps each, in order)."""
+    """The history with the column `at`, the step counted over all stages. `of_stages`: names and steps, in order."""
     starts = dict(
         zip((name for name, _ in of_stages), np.cumsum([0, *(steps for _, steps in of_stages)]), strict=False)
     )
@@ -134,12 +136,12 @@ def curves(history: pd.DataFrame, of_stages: Sequence[tuple[str, int]]) -> pd.Da
 
 
 def terms(frame: pd.DataFrame) -> list[str]:
-    """The terms of a history: validation figures before losses, each by name."""
+    """The logged terms of a history: validation metrics, then losses, each sorted by name."""
     return sorted(frame["term"].unique(), key=lambda term: (not term.startswith("validation/"), term))
 
 
 def term_title(term: str) -> str:
-    """A term as an axis has it, with its unit."""
+    """The axis title of a term, with its unit."""
     kind, _, name = term.partition("/")
     if kind == "validation":
         return f"validation {name}, %" if name == "accuracy" else f"validation {name}"
@@ -147,44 +149,39 @@ def term_title(term: str) -> str:
 
 
 def of_stages(record: Record) -> list[tuple[str, int]]:
-    """The stages as `curves` takes them."""
+    """The stages in the form that `curves` takes."""
     return [(stage.name, stage.steps) for stage in record.stages]
 
 
-def kept(stages_: Sequence[StageRecord]) -> dict[tuple[str, str], float]:
-    """The validation accuracy of the weights that were kept, by stage and role."""
-    return {(stage.name, role): value for stage in stages_ for role, value in stage.best.items()}
-
-
-# ------------------------------------------------------------------------------------------ figures
+# ------------------------------------------------------------------------------------------ metrics
 
 
 def figures(record: Record, split: str) -> pd.DataFrame:
-    """The figures of a split without those of categories: figure, value, low, high, unit. Shares in per cent."""
+    """The metrics of a split, without those by category: metric, value, low, high, unit. Fractions in per cent."""
     rows = []
     for name, found in record.metrics.get(split, {}).items():
         if not name.startswith("accuracy/"):
             own = name in OWN_UNITS or ":" in name
             rows.append((name, *scaled(found, 1 if own else 100), _unit(name)))
-    return pd.DataFrame(rows, columns=["figure", "value", "low", "high", "unit"])
+    return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "unit"])
 
 
 def _unit(name: str) -> str:
     if ":" in name:
-        return "the protocol's own"
-    return {"brier": "0 to 2, less is better", "nll": "nats, less is better"}.get(
-        name, "%, less is better" if name in ("ece", "aurc", "parse_failures") else "%"
+        return "defined by the protocol"
+    return {"brier": "0 to 2, lower is better", "nll": "nats, lower is better"}.get(
+        name, "%, lower is better" if name in ("ece", "aurc", "parse_failures") else "%"
     )
 
 
 def scaled(found: Interval, factor: float = 100) -> tuple[float, float | None, float | None]:
-    """An interval's three numbers, by default in per cent."""
+    """Value, low and high of an interval, by default in per cent."""
     bounds = (found.low, found.high)
     return factor * found.value, *(None if bound is None else factor * bound for bound in bounds)  # type: ignore[return-value]
 
 
 def categories(record: Record, split: str, predictions: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Accuracy by category: name, value, low, high in per cent, examples (where the predictions are given)."""
+    """Accuracy by category: name, value, low, high in per cent, number of examples (0 without predictions)."""
     counts = predictions["category"].value_counts() if predictions is not None else pd.Series(dtype="int64")
     rows = []
     for name, found in record.metrics.get(split, {}).items():
@@ -195,10 +192,10 @@ def categories(record: Record, split: str, predictions: pd.DataFrame | None = No
 
 
 def confusion(predictions: pd.DataFrame, options: Sequence[str] | None) -> pd.DataFrame:
-    """How often each option was chosen where each was right: gold, chosen, count, share of the gold's, in order.
+    """The confusion matrix: gold, chosen, count, share of the examples with this gold answer, and whether it is right.
 
-    Where every example has options of its own (`options` None) they go by their letters. An answer that could
-    not be read is `no answer`.
+    If every example has its own options (`options` None), they are named by letter. An answer that couldn't be parsed
+    is `no answer`.
     """
     gold, chosen = predictions["gold"].to_numpy(), predictions["chosen"].to_numpy()
     size = len(options) if options else int(max(gold.max(), chosen.max())) + 1
@@ -215,7 +212,7 @@ def confusion(predictions: pd.DataFrame, options: Sequence[str] | None) -> pd.Da
 
 
 def confidences(predictions: pd.DataFrame) -> np.ndarray:
-    """The probability of each answer's best option, NaN where an answer came without scores: (N,)."""
+    """The probability of each answer's best option, NaN for an answer without scores: (N,)."""
     found = np.full(len(predictions), np.nan)
     usable = [i for i, scores in enumerate(predictions["scores"]) if scores is not None and len(scores)]
     if usable:
@@ -224,10 +221,10 @@ def confidences(predictions: pd.DataFrame) -> np.ndarray:
 
 
 def calibrated(predictions: pd.DataFrame) -> pd.DataFrame:
-    """By bin of confidence how often the answer is right: confidence, accuracy, low, high in per cent, examples.
+    """Accuracy by bin of confidence: confidence, accuracy, low, high in per cent, number of examples.
 
-    The bins are those of the ECE. Bounds are Wilson's 95 % interval of a share, examples taken as independent.
-    None at all where an answer has no scores.
+    The bins are those of the ECE. The bounds are Wilson's 95 % interval, with examples treated as independent.
+    Empty if some answer has no scores.
     """
     confidence = confidences(predictions)
     columns = ["confidence", "accuracy", "low", "high", "examples"]
@@ -242,7 +239,7 @@ def calibrated(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of `count` (Wilson 1927)."""
+    """Wilson's 95 % interval of a proportion of `count` cases (Wilson 1927)."""
     z2 = Z95**2 / count
     middle = (share + z2 / 2) / (1 + z2)
     half = Z95 * ((share * (1 - share) + z2 / 4) / count) ** 0.5 / (1 + z2)
@@ -250,7 +247,7 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def headline(record: Record) -> Iterator[tuple[str, str]]:
-    """The few numbers that stand on top: name and text."""
+    """The main results at the top of the page: name and text."""
     for split in splits(record)[:2]:
         if (found := record.metrics[split].get("accuracy")) is not None:
             value, low, high = scaled(found)

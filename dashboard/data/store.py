@@ -1,8 +1,7 @@
-"""What the pages read of the store, and what is kept of it in memory. Nothing here writes to it.
+"""Reads the store for the pages and caches the results in memory. Never writes to the store.
 
-The store is the one that `hkdbench dashboard` was started with (`HKDBENCH_STORE`); no URL of a page can name
-another. Answers are kept by what they depend on: the listing of the store's runs (looked at again after
-`LISTED_SECONDS`) and the question.
+The store is the one that `hkdbench dashboard` was started with (`HKDBENCH_STORE`); a URL can't name another. Results
+are cached by the listing of the store's runs, which is refreshed every `LISTED_SECONDS`, and by the arguments.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ LISTED_SECONDS = 5
 
 @dataclass(frozen=True)
 class Listing:
-    """The runs of the store at one moment, by id with their stamps; `key` names that moment."""
+    """The runs of the store at one moment, as id to stamp. When a run changes, so do its stamp and `key`."""
 
     stamps: dict[str, str]
     key: str
@@ -44,19 +43,19 @@ class Listing:
 
 @st.cache_resource(show_spinner=False)
 def store() -> Store:
-    """The store that is shown. Raises `StoreError` for a URL that nothing serves."""
+    """The store that is shown. Raises `StoreError` for a URL of an unknown kind."""
     return Store()
 
 
 @st.cache_resource(ttl=LISTED_SECONDS, max_entries=1, show_spinner=False)
 def listing() -> Listing:
-    """Which runs there are: one listing of the store, no file opened. Raises `StoreError`."""
+    """The runs of the store. Lists the store and opens no file. Raises `StoreError`."""
     stamps = store().versions()
     return Listing(stamps, listing_key(stamps))
 
 
 def runs() -> list[RunSummary]:
-    """One line a run, sorted by id, broken ones (`status` "broken") among them; see `harness.store.index`."""
+    """A summary of every run, sorted by id. Includes broken runs (`status` "broken"); see `harness.store.index`."""
     return _runs(listing().key)
 
 
@@ -71,13 +70,13 @@ def _lines(key: str) -> pa.Table:
     return catalog.View(store(), columns).lines(columns)
 
 
-def stated(data_key: DataKey | None, split: str) -> list[str]:
-    """The names of the figures that records state for a split, of the runs on some data or of all."""
-    return _stated(listing().key, data_key, split)
+def metric_names(data_key: DataKey | None, split: str) -> list[str]:
+    """The names of the metrics that runs have on a split; `data_key` limits it to runs on these data."""
+    return _metric_names(listing().key, data_key, split)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _stated(key: str, data_key: DataKey | None, split: str) -> list[str]:
+def _metric_names(key: str, data_key: DataKey | None, split: str) -> list[str]:
     lines = _lines(key)
     if data_key is not None:
         for name, value in zip(("benchmark", "revision", "fingerprint"), data_key, strict=True):
@@ -88,7 +87,7 @@ def _stated(key: str, data_key: DataKey | None, split: str) -> list[str]:
 
 
 def ranking(filters: Filters) -> Ranking:
-    """The ranking that `hkdbench rank` gives. Raises `ConfigError` for names that no run has."""
+    """The same ranking as from `hkdbench rank`. Raises `ConfigError` for names that no run has."""
     return _ranking(listing().key, filters.model_dump_json())
 
 
@@ -98,10 +97,10 @@ def _ranking(key: str, filters: str) -> Ranking:
 
 
 def record(run_id: str) -> Record | Problem:
-    """A run's record, or what is wrong with it. Raises `StoreError` where no run has this id."""
+    """A run's record, or what is wrong with it. Raises `StoreError` if no run has this id."""
     known = listing().stamps
     if run_id not in known:
-        raise StoreError(f"no run {run_id!r} in this store: choose one from the leaderboard")
+        raise StoreError(f"no run {run_id!r} in this store: select one on the leaderboard")
     return _record(run_id, known[run_id])
 
 
@@ -111,7 +110,7 @@ def _record(run_id: str, stamp: str) -> Record | Problem:
 
 
 def history(run_id: str) -> pd.DataFrame:
-    """The logged values of a run, see `harness.store.schemas.HISTORY`. Raises `StoreError` where it has none."""
+    """The logged values of a run, see `harness.store.schemas.HISTORY`. Raises `StoreError` if it has none."""
     return _history(run_id, listing().stamps.get(run_id, ""))
 
 
@@ -121,9 +120,9 @@ def _history(run_id: str, stamp: str) -> pd.DataFrame:
 
 
 def predictions(run_id: str, split: str) -> pd.DataFrame:
-    """A run's answers to a split, see `harness.store.schemas.PREDICTIONS`: a few runs' are kept, never all.
+    """A run's answers to a split, see `harness.store.schemas.PREDICTIONS`. Only those of a few runs are cached.
 
-    Raises `StoreError` where it has none.
+    Raises `StoreError` if it has none.
     """
     return _predictions(run_id, listing().stamps.get(run_id, ""), split)
 
@@ -133,8 +132,8 @@ def _predictions(run_id: str, stamp: str, split: str) -> pd.DataFrame:
     return store().predictions(run_id, split)
 
 
-def verified(run_id: str, data_dir: Path | None) -> Report:
-    """What `hkdbench verify` finds of a run: each time anew, since files may have changed that no stamp tells of."""
+def verify_run(run_id: str, data_dir: Path | None) -> Report:
+    """The report of `hkdbench verify` on a run. Not cached: files may have changed without a new stamp."""
     from harness.submission import verify
 
     return verify.verify(store(), run_id, data_dir)
@@ -142,30 +141,30 @@ def verified(run_id: str, data_dir: Path | None) -> Report:
 
 @st.cache_resource(show_spinner=False)
 def icon() -> Image.Image:
-    """Three bars for the browser's tab: drawn here, since Streamlit would fetch its own from the network."""
+    """The icon of the browser tab: three bars. It is drawn here because Streamlit would download its own."""
     drawn = Image.new("RGBA", (32, 32))
     for left, top, colour in ((3, 16, "#56B4E9"), (12, 4, "#0072B2"), (21, 22, "#E69F00")):
         ImageDraw.Draw(drawn).rectangle((left, top, left + 7, 29), fill=colour)
     return drawn
 
 
-# --------------------------------------------------------------------------------------- what to do instead
+# --------------------------------------------------------------------------------------- errors and empty states
 
 
 @contextmanager
-def mistakes_told() -> Iterator[None]:
-    """A user's mistake (a name that isn't there, a store that can't be read) is told in words on the page."""
+def show_user_errors() -> Iterator[None]:
+    """Shows a `UserError`, such as an unknown name or an unreadable store, as a message on the page."""
     try:
         yield
     except UserError as error:
         st.error(plain(error), icon=":material/error:")
 
 
-def any_runs() -> bool:
-    """Whether the store has runs; where not, the page says how to get some."""
+def has_runs() -> bool:
+    """Whether the store has runs. If not, the page shows how to get some."""
     if listing().stamps:
         return True
-    nothing(
+    empty_state(
         f"No runs yet in {store().url}.",
         f"hkdbench demo --store {store().url}",
         f"hkdbench run --method finetune --benchmark scenes_hallucination --store {store().url}",
@@ -173,9 +172,9 @@ def any_runs() -> bool:
     return False
 
 
-def nothing(said: str, *commands: str) -> None:
-    """An empty state: what isn't there, and the commands that fill it."""
-    st.info(plain(said), icon=":material/inbox:")
+def empty_state(message: str, *commands: str) -> None:
+    """Shows an empty state: what is missing, and the commands that create it."""
+    st.info(plain(message), icon=":material/inbox:")
     if commands:
-        st.markdown("Fill it with")
+        st.markdown("Run this command:" if len(commands) == 1 else "Run one of these commands:")
         st.code("\n".join(commands), language=None)

@@ -1,4 +1,4 @@
-"""Runs of one method on one data set as the trials of a sweep: their settings and their figures."""
+"""The trials of a sweep: runs of one method on one dataset, with their settings and results."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from harness.stats.metrics import LOWER_IS_BETTER, Floats, Ints
 from harness.store.index import RunSummary, flat, identity
 
 SHUFFLES = 400
-"""Random orders of the values from which `threshold` is estimated."""
+"""The number of random permutations from which `threshold` is estimated."""
 GROUPS = 4
-"""A number with more values than this is cut into so many groups of equal size, to see what it explains."""
+"""For the importance, a numeric setting with more values than this is split into this many groups of equal size."""
 AXES = 8
 LEFT_OUT = ("ladder", "tags", "skip_missing", "benchmark_settings", "train_on", "train_on_settings")
-"""Parts of a configuration that are no setting of a trial."""
+"""Parts of a configuration that aren't settings of a trial."""
 
 
 def tags(runs: Sequence[RunSummary]) -> list[str]:
@@ -29,8 +29,10 @@ def tags(runs: Sequence[RunSummary]) -> list[str]:
 
 
 def split_confirming(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
-    """The trials, and the runs that confirm the best of them from fresh seeds, by the tags that a sweep gives them.
-    Without such tags all runs are trials."""
+    """The trials, and the runs that confirm the best of them with new seeds, by the tags of a sweep.
+
+    Without such tags, all runs are trials.
+    """
     confirming = [r for r in records if {"finalist", "winner"} & set(r.tags)]
     searched = [r for r in records if r not in confirming]
     tagged = [r for r in searched if "trial" in r.tags]
@@ -38,7 +40,7 @@ def split_confirming(records: Sequence[Record]) -> tuple[list[Record], list[Reco
 
 
 def confirming_runs(records: Sequence[Record], metric: str) -> pd.DataFrame:
-    """The confirming runs, the winner's first: run, as, seed, and the figure on validation and test with its bounds."""
+    """The confirming runs, the winner's first: run, role, seed, the metric on validation and test, with bounds."""
     factor = 1 if metric in ("nll", "brier") or ":" in metric else 100
     rows = []
     for record in sorted(records, key=lambda r: ("winner" not in r.tags, r.provenance.finished)):
@@ -49,12 +51,12 @@ def confirming_runs(records: Sequence[Record], metric: str) -> pd.DataFrame:
             row += [None if n is None else factor * n for n in numbers]
         rows.append(row)
     bounds = [f"{split}{end}" for split in ("validation", "test") for end in ("", " low", " high")]
-    return pd.DataFrame(rows, columns=["run", "as", "seed", *bounds])
+    return pd.DataFrame(rows, columns=["run", "role", "seed", *bounds])
 
 
 def trials(records: Sequence[Record], split: str, metric: str) -> pd.DataFrame:
-    """A line a trial in the order of their ends: run, number from 1, status, seed, finished, value, low, high
-    (per cent for a share), best (the best value so far), and a column for each setting that varies.
+    """One row per trial, in the order in which they finished: run, number (from 1), status, seed, finished, value, low,
+    high (fractions in per cent), best (the best value so far), and a column for each setting that varies.
     """
     ended = sorted(records, key=lambda r: (r.provenance.finished, r.run_id))
     varying = _varying(ended)
@@ -73,12 +75,12 @@ def trials(records: Sequence[Record], split: str, metric: str) -> pd.DataFrame:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether the smaller value of a figure is the better one."""
+    """Whether lower values of a metric are better."""
     return metric in LOWER_IS_BETTER
 
 
 def metrics(records: Sequence[Record], split: str) -> list[str]:
-    """The figures that the records state for a split, accuracy first, those of categories last."""
+    """The metrics that the records have on a split, accuracy first, those by category last."""
     found = {name for record in records for name in record.metrics.get(split, {})}
     return sorted(found - {"chance"}, key=lambda n: (n != "accuracy", "/" in n, n))
 
@@ -89,7 +91,7 @@ def settings(frame: pd.DataFrame) -> list[str]:
 
 
 def _varying(records: Sequence[Record]) -> dict[str, list[Any]]:
-    """Each setting that differs between the trials, with its value in each of them (None: not set)."""
+    """Each setting that differs between trials, with its value in each trial (None: not set)."""
     flats = [{k: _plain(v) for k, v in _settings(record).items()} for record in records]
     names = dict.fromkeys(name for one in flats for name in one)
     columns = {name: [one.get(name) for one in flats] for name in names}
@@ -97,8 +99,8 @@ def _varying(records: Sequence[Record]) -> dict[str, list[Any]]:
 
 
 def _settings(record: Record) -> dict[str, Any]:
-    whole = {k: v for k, v in identity(record).items() if k not in LEFT_OUT}
-    return {name.removeprefix("settings."): value for name, value in flat(whole).items()}
+    config = {k: v for k, v in identity(record).items() if k not in LEFT_OUT}
+    return {name.removeprefix("settings."): value for name, value in flat(config).items()}
 
 
 def _plain(value: Any) -> Any:
@@ -106,13 +108,13 @@ def _plain(value: Any) -> Any:
 
 
 def is_number(values: pd.Series) -> bool:
-    """Whether a setting is a number in every trial that has it; truth values are none."""
+    """Whether a setting is a number in every trial that has it. Booleans aren't numbers."""
     known = values.dropna()
     return len(known) > 0 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in known)
 
 
 def is_log(values: pd.Series) -> bool:
-    """Whether a number spans so much that a logarithm shows it better."""
+    """Whether a number needs a logarithmic scale: it is positive and spans at least a factor of 20."""
     known = values.dropna().astype(float)
     return bool((known > 0).all() and known.max() / known.min() >= 20)
 
@@ -121,13 +123,12 @@ def is_log(values: pd.Series) -> bool:
 
 
 def importance(frame: pd.DataFrame) -> pd.DataFrame:
-    """What each setting explains alone, most first: setting, share, threshold (both in per cent), values.
+    """The variance that each setting explains alone, largest first: setting, share, threshold (per cent), values.
 
-    `share` is the part of the trials' variance between the values of the setting (quarters of equal size where a number
-    has more than `GROUPS`), corrected for their number (adjusted R squared), at least 0:
-    1 - (within / (n - k)) / (all / (n - 1)). `threshold` is the 95th percentile of the share of a setting without
-    effect, from `SHUFFLES` random orders of the trials' values (permutation test). Empty where fewer than 4 trials have
-    a value.
+    `share` is the adjusted R squared of the trials' values given the setting, at least 0:
+    1 - (within / (n - k)) / (total / (n - 1)). A number with more than `GROUPS` values is split into `GROUPS` groups of
+    equal size. `threshold` is the 95th percentile of the share of a setting without effect, by a permutation test with
+    `SHUFFLES` permutations. Empty if fewer than 4 trials have a value.
     """
     done = frame[frame["value"].notna()]
     rows = []
@@ -147,7 +148,7 @@ def importance(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _codes(values: pd.Series) -> Ints:
-    """The number of each trial's value, or of its quarter."""
+    """Each trial's value as a group number."""
     if is_number(values) and values.notna().all() and values.nunique() > GROUPS:
         quarters = pd.qcut(values.astype(float).rank(method="average"), GROUPS, labels=False, duplicates="drop")
         return np.asarray(quarters, dtype=np.int64)
@@ -155,16 +156,16 @@ def _codes(values: pd.Series) -> Ints:
 
 
 def _share(y_sn: Floats, codes_n: Ints) -> Floats:
-    """The corrected share of the variance of each row of `y_sn` between the groups: (S,)."""
+    """The adjusted R squared of each row of `y_sn` given the groups: (S,)."""
     groups, size = int(codes_n.max()) + 1, y_sn.shape[1]
-    whole_s = ((y_sn - y_sn.mean(1, keepdims=True)) ** 2).sum(1)
+    total_s = ((y_sn - y_sn.mean(1, keepdims=True)) ** 2).sum(1)
     within_s = np.zeros(len(y_sn))
     for k in range(groups):
         part = y_sn[:, codes_n == k]
         within_s += ((part - part.mean(1, keepdims=True)) ** 2).sum(1)
     if size <= groups:
         return np.zeros(len(y_sn))
-    ratio_s = np.divide(within_s / (size - groups), whole_s / (size - 1), out=np.ones_like(whole_s), where=whole_s > 0)
+    ratio_s = np.divide(within_s / (size - groups), total_s / (size - 1), out=np.ones_like(total_s), where=total_s > 0)
     return np.asarray(np.maximum(0.0, 1 - ratio_s))
 
 
@@ -172,10 +173,10 @@ def _share(y_sn: Floats, codes_n: Ints) -> Floats:
 
 
 def parallel(frame: pd.DataFrame, names: Sequence[str], value_name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The trials as lines over axes, one a setting and the value last, and the axes' ticks.
+    """The lines and ticks of a parallel-coordinates plot: one axis per setting, and the value last.
 
-    Lines: run, number, value, axis, at (0 to 1), shown. Ticks: axis, at, shown. A number's axis goes from its
-    least to its largest (in logarithms where `is_log`), another's has its values at equal distances.
+    Lines: run, number, value, axis, at (0 to 1), shown. Ticks: axis, at, shown. The axis of a number goes from its
+    smallest to its largest value (logarithmic if `is_log`). Other axes have their values at equal distances.
     """
     done = frame[frame["value"].notna()]
     lines, ticks = [], []

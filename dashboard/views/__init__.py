@@ -1,1 +1,1 @@
-"""One file a page, each with a function `show`."""
+"""The pages: one file each, with a function `show`."""

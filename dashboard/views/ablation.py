@@ -1,4 +1,4 @@
-"""The page of ablations: what each part of a method is worth, and what it costs."""
+"""The ablation page: the effect and the cost of each part of a method."""
 
 from __future__ import annotations
 
@@ -17,61 +17,61 @@ from dashboard.widgets.escape import plain
 from harness.leaderboard import ablation as ablate
 from harness.report.ablation import READING
 
-PARTS = {"ablation": "without a part", "rival": "other methods", "control": "controls"}
+PARTS = {"ablation": "ablations", "rival": "other methods", "control": "controls"}
 
 
 def show() -> None:
     """The page."""
     st.title("Ablation", anchor=False)
-    store.listing()  # what can't be read says so
+    store.listing()  # shows an error if the store can't be read
     names = ablations.names(store.store())
     if not names:
-        store.nothing(
-            "No ablation in this store: nothing says what the parts of a method are worth.",
+        store.empty_state(
+            "No ablation in this store. An ablation measures the effect of each part of a method.",
             f"hkdbench ablate hkd4vlm --store {store.store().url}",
         )
         return
     left, middle, right = st.columns([2, 2, 2])
     with left:
-        name = url_state.one("Ablation", names, "ablation")
+        name = url_state.select("Ablation", names, "ablation")
     ablation = ablate.load(store.store(), name)
     tables = [benchmark for benchmark, results in ablation.tables.items() if any(r.figures for r in results)]
     if not tables:
-        st.info("None of its runs has finished: run the command again.", icon=":material/inbox:")
+        st.info("None of its runs has finished. Run the command again to continue:", icon=":material/inbox:")
         st.code(f"hkdbench ablate {ablation.method} --store {store.store().url}", language=None)
         return
     with middle:
-        benchmark = url_state.one("Benchmark", tables, "benchmark")
+        benchmark = url_state.select("Benchmark", tables, "benchmark")
     with right:
-        figure = url_state.one("Figure", ablations.figures(ablation, benchmark), "figure")
+        figure = url_state.select("Metric", ablations.figures(ablation, benchmark), "figure")
     frame = ablations.frame(ablation, benchmark, figure)
     full = frame[frame["part"] == "full"].iloc[0]
     own = "" if pd.isna(full["own"]) else ": " + _with_bounds("{:.1f}", full["own"], full["own low"], full["own high"])
     seeds = f"{int(full['seeds'])} seed{'' if full['seeds'] == 1 else 's'}"
-    st.markdown(plain(f"The full method, {ablation.method}, {seeds}{own} ({figure}, %)."))
+    st.markdown(plain(f"Full method: {ablation.method}, {seeds}{own} ({figure}, %)."))
     st.markdown(f"**{plain(ablations.in_words(frame, figure))}**")
     _forest(frame, figure)
-    _table(frame, ablation)
+    _table(frame, figure, ablation)
     st.caption(plain(READING))
     for label, reason in ablation.left_out.items():
-        st.caption(plain(f"Left out: {label}: {reason}"))
-    navigation.link("about", f"What {ablation.method} is", what="Methods", which=ablation.method)
+        st.caption(plain(f"Not run: {label}: {reason}"))
+    navigation.link("about", f"About {ablation.method}", what="Methods", which=ablation.method)
 
 
 def _forest(frame: pd.DataFrame, figure: str) -> None:
-    """Differences at the left, what they cost at the right, in the same rows."""
-    told = False
+    """Draws the differences on the left and the costs on the right, in the same rows."""
+    captioned = False
     for part, title in PARTS.items():
         rows = frame[(frame["part"] == part) & frame["value"].notna()]
         if not len(rows):
             continue
         rows = rows.sort_values("value", kind="stable").copy()
-        if part != "control" and not told:
+        if part != "control" and not captioned:
             st.caption(
-                f"Differences with 95 % intervals, and p after Holm's correction. Circles in blue: {ablations.SURELY}; "
-                "grey diamonds: not significant."
+                "Differences with 95 % intervals, and p values after Holm's correction. Blue circles: significant. "
+                "Grey diamonds: not significant."
             )
-            told = True
+            captioned = True
         rows["p_text"] = ["" if pd.isna(p) else f"p {p:.2g}" for p in rows["holm"]]
         st.subheader(title.capitalize(), anchor=False)
         order = rows["line"].tolist()
@@ -109,7 +109,7 @@ def _differences(rows: pd.DataFrame, figure: str, order: list[str]) -> Any:
         "changed:N",
     ]
     base = alt.Chart(rows).encode(y=alt.Y("line:N", title=None, sort=order), tooltip=tips)
-    title = f"{figure} minus the full method's, points"
+    title = f"difference to the full method in {figure}, points"
     zero = alt.Chart(pd.DataFrame({"at": [0]})).mark_rule(strokeDash=[4, 4], color=charts.faint()).encode(x="at:Q")
     bars = base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", color=colour)
     points = base.mark_point(size=85, filled=True, opacity=1).encode(x="value:Q", color=colour, shape=shape)
@@ -122,7 +122,7 @@ def _costs(rows: pd.DataFrame, order: list[str]) -> Any:
         alt.Chart(rows)
         .mark_bar(color=charts.SKY, height={"band": 0.5})
         .encode(
-            x=alt.X("TFLOP:Q", title="training, TFLOP a run", axis=charts.ticks(4)),
+            x=alt.X("TFLOP:Q", title="training TFLOP per run", axis=charts.ticks(4)),
             y=alt.Y("line:N", title=None, sort=order, axis=alt.Axis(labels=False, ticks=False)),
             tooltip=["line:N", alt.Tooltip("TFLOP:Q", format=".3f"), alt.Tooltip("TFLOP change:Q", format="+.3f"),
                      alt.Tooltip("forwards:Q", format=".2f")],
@@ -130,8 +130,8 @@ def _costs(rows: pd.DataFrame, order: list[str]) -> Any:
     )  # fmt: skip
 
 
-def _table(frame: pd.DataFrame, ablation: ablate.Ablation) -> None:
-    st.subheader("All lines", anchor=False)
+def _table(frame: pd.DataFrame, figure: str, ablation: ablate.Ablation) -> None:
+    st.subheader("All results", anchor=False)
     rows = [
         (
             f"{r['line']} ({r['note']})" if r["note"] else r["line"],
@@ -146,17 +146,17 @@ def _table(frame: pd.DataFrame, ablation: ablate.Ablation) -> None:
         )
         for r in frame.to_dict("records")
     ]
-    heads = ["line", "settings that differ", "figure, %", "minus the full method's, points", "p", "p (Holm)",
-             "training, TFLOP (change)", "forwards an answer (change)", "seeds"]  # fmt: skip
+    heads = ["variant", "changed settings", f"{figure}, %", "difference, points", "p", "p (Holm)",
+             "training TFLOP (change)", "forward passes per answer (change)", "seeds"]  # fmt: skip
     shown = pd.DataFrame(rows, columns=heads)
-    dataframes.shown(shown, "lines", "All lines of the ablation", {"p": "{:.2g}", "p (Holm)": "{:.2g}"})
+    dataframes.show_frame(shown, "lines", "All results of the ablation", {"p": "{:.2g}", "p (Holm)": "{:.2g}"})
     st.download_button(
         "Download as CSV", frame.to_csv(index=False), f"{ablation.name}.csv", "text/csv", icon=":material/download:"
     )
 
 
 def _with_bounds(form: str, value: Any, low: Any, high: Any) -> str:
-    """A number with its interval, where it has them."""
+    """A number with its interval, if it has one."""
     if pd.isna(value):
         return dataframes.MISSING
     if pd.isna(low) or pd.isna(high):

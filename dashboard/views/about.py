@@ -1,4 +1,4 @@
-"""The page of benchmarks and methods: what each is, where it comes from, and what it can show."""
+"""The page of benchmarks and methods: descriptions, sources, settings, and the smallest detectable difference."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def show() -> None:
     known = {"Benchmarks": sorted(registry.benchmarks()), "Methods": sorted(registry.methods())}
     left, right = st.columns([1, 3])
     with left:
-        kind = url_state.few("What", list(known), "what")
+        kind = url_state.segmented("Show", list(known), "what")
     with right:
-        name = url_state.maybe("Which", known[kind], "which", "All of them")
+        name = url_state.select_optional(kind.removesuffix("s"), known[kind], "which", "all")
     if name is None:
         _all(kind)
     elif kind == "Methods":
@@ -31,17 +31,17 @@ def show() -> None:
     else:
         _benchmark(name)
     for problem in registry.problems():
-        st.warning(plain(f"Can't be loaded: {problem}"), icon=":material/extension_off:")
+        st.warning(plain(f"Not loaded: {problem}"), icon=":material/extension_off:")
 
 
 def _all(kind: str) -> None:
     runs = store.runs()
     frame = (catalog.methods if kind == "Methods" else catalog.benchmarks)(runs)
     first = frame.columns[0]
-    dataframes.shown(frame, f"all-{kind}", kind, links={first: ("about", "which", {"what": kind})})
+    dataframes.show_frame(frame, f"all-{kind}", kind, links={first: ("about", "which", {"what": kind})})
     if kind == "Methods":
         st.info(catalog.RECONSTRUCTION, icon=":material/info:")
-    st.caption("Plugins add their own: hkdbench dashboard --plugin FILE.py.")
+    st.caption("Plugins add more: hkdbench dashboard --plugin FILE.py")
 
 
 # -------------------------------------------------------------------------------------------- method
@@ -55,19 +55,19 @@ def _method(name: str) -> None:
     source = f" Source: {found['source']}." if found["source"] else ""
     st.markdown(plain(f"{found['summary']}.{source}"))
     _docstring(found["text"])
-    _frame("Stages, on a ladder L > M > S with student S", found["stages"])
+    _frame("Training stages, for student S of the ladder L > M > S", found["stages"])
     _frame("Settings", catalog.settings(found))
-    st.caption("Set one with --set settings.NAME=VALUE, or under settings in a run's or suite's file.")
-    _frame("Other names", found["presets"])
-    _frame("Ablations: what is switched off", found["ablations"])
+    st.caption("Change a setting with --set settings.NAME=VALUE, or under settings in the file of a run or suite.")
+    _frame("Presets", found["presets"])
+    _frame("Ablations", found["ablations"])
     if len(found["ablations"]):
         st.code(f"hkdbench ablate {name}", language=None)
     runs = [run for run in store.runs() if run.method == name and run.kind == "run"]
-    st.caption(f"{len(runs)} runs of it in this store.")
+    st.caption(f"Runs in this store: {len(runs)}.")
 
 
 def _docstring(text: str) -> None:
-    """A module's text: its first paragraph as prose, the rest as it stands, since formulas are laid out in it."""
+    """A module's docstring: the first paragraph as prose, the rest preformatted because it may contain formulas."""
     first, _, rest = text.partition("\n\n")
     st.markdown(plain(first))
     if rest:
@@ -77,13 +77,13 @@ def _docstring(text: str) -> None:
 def _frame(title: str, frame: pd.DataFrame) -> None:
     if len(frame):
         st.subheader(title, anchor=False)
-        dataframes.shown(frame, f"frame-{title}", title)
+        dataframes.show_frame(frame, f"frame-{title}", title)
 
 
 # ----------------------------------------------------------------------------------------- benchmark
 
 
-@st.cache_resource(max_entries=64, show_spinner="Counting its examples…")
+@st.cache_resource(max_entries=64, show_spinner="Counting examples…")
 def _described(name: str, key: str) -> dict[str, Any]:
     return catalog.benchmark(name, store.store())
 
@@ -93,7 +93,7 @@ def _benchmark(name: str) -> None:
     st.header(plain(name), anchor=False)
     sizes = found.get("sizes") or {}
     facts = {
-        "job": catalog.JOBS[found["task"]],
+        "task": catalog.TASKS[found["task"]],
         "examples": ", ".join(f"{split} {size:,}" for split, size in sizes.items()) or ", ".join(found["splits"]),
         "licence": found["licence"],
         "citation": found["citation"],
@@ -102,20 +102,20 @@ def _benchmark(name: str) -> None:
         "protocols": ", ".join(found.get("protocols") or ()),
         "revision": found["revision"],
     }
-    frame = pd.DataFrame([(k, v) for k, v in facts.items() if v], columns=["what", "value"])
-    dataframes.shown(frame, "facts", f"What {name} is")
+    frame = pd.DataFrame([(k, v) for k, v in facts.items() if v], columns=["property", "value"])
+    dataframes.show_frame(frame, "facts", f"Properties of {name}")
     st.markdown(plain(found["text"].partition("\n\n")[0]))
     if rest := found["text"].partition("\n\n")[2]:
-        with st.expander("How it is made and read"):
+        with st.expander("More about this benchmark"):
             st.markdown("\n\n".join(plain(part) for part in rest.split("\n\n")))
     if found["needs_data_dir"]:
-        st.subheader("Where to get it", anchor=False)
+        st.subheader("Where to get the data", anchor=False)
         st.markdown(plain(f"{found['obtain']}."))
         if options.data_dir(name) is None:
-            st.caption("To see its pictures here:")
+            st.caption("To see its images in the dashboard, start it with")
             st.code(options.command(name), language=None)
     for line in found.get("controls", ()):
-        st.warning(plain(f"A control says: {line}"), icon=":material/warning:")
+        st.warning(plain(f"Warning from a control: {line}"), icon=":material/warning:")
     _power(name, sizes.get("test"))
     _frame("Settings", catalog.settings(found))
     for protocol, text in (found.get("protocol_texts") or {}).items():
@@ -124,30 +124,37 @@ def _benchmark(name: str) -> None:
 
 
 def _power(name: str, examples: int | None) -> None:
-    """The smallest difference that it can show."""
-    st.subheader("The smallest difference that it can show", anchor=False)
+    """The smallest difference that a test on this benchmark can detect."""
+    st.subheader("Smallest detectable difference", anchor=False)
     if name in {run.benchmark for run in store.runs() if run.status == "done" and run.kind == "run"}:
         for row in _measured(name, store.listing().key):
             st.markdown(plain(row))
     if examples:
         frame = catalog.by_size(examples)
-        rows = "; ".join(f"{r.parted:.0f} % → {r.difference:.1f} points" for r in frame.itertuples(index=False))
+        rows = "; ".join(
+            f"{r.discordant:.0f}\u00a0%\u00a0→\u00a0{r.difference:.1f}\u00a0points"
+            for r in frame.itertuples(index=False)
+        )
         st.markdown(
-            plain(f"With {examples:,} test examples and one seed, by the share that one row alone has right: {rows}.")
+            plain(
+                f"With {examples:,} test examples and one seed, it depends on the share of examples that "
+                f"exactly one of two rows answers correctly: {rows}."
+            )
         )
     st.caption(
-        "A test at 5 % finds a difference of this size 4 times in 5. The second line takes examples as independent."
+        "A test at the 5 % level finds a difference of this size with 80 % power. The estimate from the number of "
+        "examples treats them as independent."
     )
 
 
-@st.cache_data(max_entries=64, show_spinner="Measuring what is distinguishable…")
+@st.cache_data(max_entries=64, show_spinner="Computing the smallest detectable difference…")
 def _measured(name: str, key: str) -> list[str]:
-    said = []
+    sentences = []
     for table in store.ranking(Filters(benchmark=name)).tables:
         if (found := catalog.measured(table, store.store())) is not None:
             a, b, least, images, seeds = found
-            said.append(
-                f"Measured in this store on {images:,} images and {seeds} seed{'s' if seeds > 1 else ''}, between {a} "
-                f"and {b}: {100 * least:.1f} points."
+            sentences.append(
+                f"Measured in this store between {a} and {b}, on {images:,} images with {seeds} "
+                f"seed{'s' if seeds > 1 else ''}: {100 * least:.1f} points."
             )
-    return said
+    return sentences

@@ -1,4 +1,4 @@
-"""Two rows, or two of their runs, side by side: is the difference real, where does it lie, whose errors are they."""
+"""The compare page: two rows, or two of their runs. Differences, errors and disagreements."""
 
 from __future__ import annotations
 
@@ -21,33 +21,36 @@ from harness.stats.inference import Difference
 from harness.stats.metrics import NO_ANSWER
 
 EVERY_SEED = "all"
-"""All seeds that both sides have."""
+"""All common seeds."""
 PER_PAGE = 25
 MOST = 10_000
-"""Examples on which two sides disagree that the list knows."""
+"""The longest list of disagreements."""
 
 
 def show() -> None:
     """The page."""
     st.title("Compare", anchor=False)
-    if not store.any_runs():
+    if not store.has_runs():
         return
     runs = store.runs()
     data = url_state.data_names([run for run in runs if run.status == "done"])
     if not data:
-        store.nothing("No finished run to compare yet.", "hkdbench run --help")
+        store.empty_state("No finished run to compare yet.", "hkdbench run --help")
         return
-    at = st.columns([4, 5, 5, 2, 3, 2], vertical_alignment="bottom")
+    at = st.columns([6, 5, 5, 2, 3, 2], vertical_alignment="bottom")
     names = list(data)
     with at[0]:
-        benchmark = url_state.one("Benchmark", names, "benchmark", _of_sides(names, data))
+        benchmark = url_state.select("Benchmark", names, "benchmark", _of_sides(names, data))
     key = data[benchmark]
     with at[5]:
-        split = url_state.split_of([run for run in runs if run.data_key == key])
+        split = url_state.select_split([run for run in runs if run.data_key == key])
     found = url_state.table_of(url_state.ranked(Filters(benchmark=key[0], split=split)), key)
     rows = [row for row in found.rows if row.seeds and row.figure is not None] if found else []
     if found is None or len(rows) < 2:
-        st.info("It takes two finished rows on the same data: there is only one here.", icon=":material/inbox:")
+        st.info(
+            "A comparison needs two finished rows on the same data, but there is only one here.",
+            icon=":material/inbox:",
+        )
         return
     with at[1]:
         a = _side("A", "a", rows, 0)
@@ -55,32 +58,32 @@ def show() -> None:
         b = _side("B", "b", rows, 1)
     common = sorted(set(a.seeds) & set(b.seeds)) if a.kind == b.kind == "run" else []
     with at[3]:
-        seed = url_state.one("Seeds", [EVERY_SEED, *map(str, common)], "seed", disabled=len(common) < 2)
+        seed = url_state.select("Seeds", [EVERY_SEED, *map(str, common)], "seed", disabled=len(common) < 2)
     with at[4]:
-        metric = url_state.one("Metric", list(METRICS), "metric")
+        metric = url_state.select("Metric", list(METRICS), "metric")
     if a.run_ids == b.run_ids:
-        st.info("A and B are the same row: choose another one.", icon=":material/inbox:")
+        st.info("A and B are the same row. Select another one.", icon=":material/inbox:")
         return
     sides = tuple(_as_side(row, seed) for row in (a, b))
     compared = _compared(store.listing().key, sides[0], sides[1], split, metric)
     _overall_difference(compared, a, b)
     _by_category(compared)
     _errors(compared, leaderboard.named(a), leaderboard.named(b))
-    _parted(compared, a, b)
+    _disagreements(compared, a, b)
 
 
 # ----------------------------------------------------------------------------------- who is compared
 
 
 def _of_sides(names: Sequence[str], data: dict[str, tuple[str, str, str]]) -> str:
-    """The data of the runs that the URL names, else the first."""
+    """The dataset of the runs in the URL, or the first one."""
     asked = {st.query_params.get("a"), st.query_params.get("b")} - {None}
     keys = {run.data_key for run in store.runs() if run.run_id in asked}
     return next((name for name in names if data[name] in keys), names[0])
 
 
 def _side(label: str, key: str, rows: Sequence[Row], usual: int) -> Row:
-    """The row that the URL names by one of its runs."""
+    """Choose a row. The URL names it by one of its runs."""
     asked = st.query_params.get(key)
     at = next((k for k, row in enumerate(rows) if asked in row.run_ids), min(usual, len(rows) - 1))
     st.session_state[f"side {key}"] = at
@@ -104,52 +107,53 @@ def _as_side(row: Row, seed: str) -> Side:
 
 
 def _compared(key: str, a: Side, b: Side, split: str, metric: str) -> Comparison:
-    """`hkdbench compare` of two sides. Raises `ConfigError` where they share no seed."""
+    """The result of `hkdbench compare`. Raises `ConfigError` if the two have no common seed."""
     if len(a.runs) > 1 and len(b.runs) > 1 and not set(a.runs) & set(b.runs):
-        raise ConfigError(f"{a.name} and {b.name} share no seed: they can't be paired")
-    return _kept_comparison(key, repr((a, b, split, metric)), (a, b), split, metric)
+        raise ConfigError(
+            f"{a.name} and {b.name} have no common seed, so they can't be compared: choose rows that share seeds"
+        )
+    return _cached_comparison(key, repr((a, b, split, metric)), (a, b), split, metric)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Comparing…")
-def _kept_comparison(key: str, question: str, _sides: tuple[Side, Side], split: str, metric: str) -> Comparison:
+def _cached_comparison(key: str, arguments: str, _sides: tuple[Side, Side], split: str, metric: str) -> Comparison:
     return compare.compare(store.store(), *_sides, split, metric, MOST)  # type: ignore[arg-type]
 
 
-# ------------------------------------------------------------------------------------------- what is shown
+# ------------------------------------------------------------------------------------------- results
 
 
 def _overall_difference(found: Comparison, a: Row, b: Row) -> None:
     d = found.difference
-    real = "not significant" if d.low is None or d.low <= 0 <= (d.high or 0) else "significant"
+    verdict = "not significant" if d.low is None or d.low <= 0 <= (d.high or 0) else "significant"
     seeds = "one seed" if len(d.seeds) == 1 else f"{len(d.seeds)} seeds"
     values = [percent(Interval(value=value)) for value in found.values]
     st.markdown(
         plain(
             f"A, {leaderboard.named(a)}: {values[0]} %. B, {leaderboard.named(b)}: {values[1]} %. "
             f"A − B in {found.metric}: "
-            f"{_points(d)} points{_p(d.p)}: {real}."
+            f"{_points(d)} points{_p(d.p)}: {verdict}."
         )
     )
-    said = f"{found.examples:,} examples about {d.groups:,} images, {seeds}, paired by seed and example."
+    details = f"{found.examples:,} examples about {d.groups:,} images, {seeds}, paired by seed and example."
     if found.mcnemar:
         m = found.mcnemar
-        said += f" McNemar, exact: A alone right on {m.only_a}, B alone on {m.only_b}, p {m.p:.2g}."
-    st.caption(plain(said))
+        details += f" McNemar's exact test: only A is right on {m.only_a}, only B on {m.only_b}, p {m.p:.2g}."
+    st.caption(plain(details))
 
 
 def _by_category(found: Comparison) -> None:
-    st.subheader("Where the difference lies", anchor=False)
+    st.subheader("Difference by category", anchor=False)
     parts: list[tuple[str, int, Difference, float | None]] = [("all examples", found.examples, found.difference, None)]
     parts += [(c.name, c.examples, c.difference, c.p_holm) for c in found.categories]
     reach = max(abs(end) for _, _, d, _ in parts for end in (d.value, d.low, d.high) if end is not None) or 1.0
-    drawn = "A − B in points"
     columns = [
         Column("category", "category", "left"),
         Column("examples", "examples"),
-        Column("difference", drawn, help="With its 95 % interval", domain=(-reach, reach), reference=0.0),
+        Column("difference", "A − B, points", help="With its 95 % interval", domain=(-reach, reach), reference=0.0),
         Column("p", "p"),
-        Column("holm", "p (Holm)", help=f"Over all {len(found.categories)} categories"),
-        Column("verdict", "", "left"),
+        Column("holm", "p (Holm)", help=f"Corrected for {len(found.categories)} categories"),
+        Column("verdict", "significant", "left"),
     ]
     lines = []
     for k, (name, count, d, holm) in enumerate(parts):
@@ -165,22 +169,22 @@ def _by_category(found: Comparison) -> None:
             TableCell(verdict),
         )
         lines.append(TableRow(cells, marked=k == 0))
-    table(columns, lines, key="categories", caption="Difference of A and B, overall and by category")
+    table(columns, lines, key="categories", caption="Difference between A and B, overall and by category")
 
 
 def _errors(found: Comparison, a: str, b: str) -> None:
-    st.subheader("Whose errors they are", anchor=False)
+    st.subheader("Errors of A compared with B", anchor=False)
     e = found.errors
     parts = [
         ("inherited", "both are wrong", e.inherited),
-        ("copied", "both are wrong with the same answer; part of the above", e.copied),
+        ("copied", "both are wrong with the same answer (counted in inherited, too)", e.copied),
         ("introduced", "A is wrong where B is right", e.introduced),
         ("fixed", "A is right where B is wrong", e.fixed),
-        ("same answer", "right or wrong", found.agreement),
+        ("agreement", "both give the same answer, right or wrong", found.agreement),
     ]
     top = max(end for _, _, i in parts for end in (i.value, i.high) if end is not None) or 1.0
     columns = [
-        Column("kind", f"of A ({a}) beside B ({b})", "left"),
+        Column("kind", f"A: {a}; B: {b}", "left"),
         Column("share", "% of examples", help="With its 95 % interval", domain=(0.0, top), reference=0.0),
     ]
     lines = []
@@ -195,31 +199,32 @@ def _errors(found: Comparison, a: str, b: str) -> None:
                 )
             )
         )
-    table(columns, lines, key="errors", caption="Errors of A beside those of B")
+    table(columns, lines, key="errors", caption="Errors of A compared with B")
 
 
-def _parted(found: Comparison, a: Row, b: Row) -> None:
-    st.subheader("Where they disagree", anchor=False)
+def _disagreements(found: Comparison, a: Row, b: Row) -> None:
+    st.subheader("Disagreements", anchor=False)
     if not found.parted:
-        st.markdown("Nowhere: each example is right as often with A as with B.")
+        st.markdown("None: A and B are right equally often on every example.")
         return
     left, right = st.columns([2, 6], vertical_alignment="bottom")
     with left:
-        who = url_state.one("Right more often", ["either", "A", "B"], "better")
+        who = url_state.select("Right more often", ["either", "A", "B"], "better")
     with right:
-        wanted = url_state.several("Category", sorted({p.category for p in found.parted}), "category")
-    kept = [p for p in found.parted if (not wanted or p.category in wanted) and who in ("either", _better(p))]
-    known = "" if found.parted_in_all == len(found.parted) else f" (the first {len(found.parted):,} are known here)"
+        wanted = url_state.multiselect("Category", sorted({p.category for p in found.parted}), "category")
+    selected = [p for p in found.parted if (not wanted or p.category in wanted) and who in ("either", _better(p))]
+    known = "" if found.parted_in_all == len(found.parted) else f" (only the first {len(found.parted):,} can be listed)"
     st.caption(
-        f"{len(kept):,} of {found.parted_in_all:,} examples on which they disagree{known}; the clearest come first."
+        f"{len(selected):,} of {found.parted_in_all:,} examples on which one "
+        f"of them is right more often{known}, the clearest first."
     )
-    if not kept:
+    if not selected:
         return
-    page = url_state.turned(-(-len(kept) // PER_PAGE))
+    page = url_state.page_number(-(-len(selected) // PER_PAGE))
     columns = [
-        Column("id", "example", "left", help="Opens it with the answers of both"),
+        Column("id", "example", "left", help="Opens the example with both answers"),
         Column("category", "category", "left"),
-        Column("gold", "gold", "left"),
+        Column("gold", "right answer", "left"),
         Column("a", "A", "left"),
         Column("b", "B", "left"),
         Column("better", "right more often", "left"),
@@ -228,7 +233,7 @@ def _parted(found: Comparison, a: Row, b: Row) -> None:
     seed = found.difference.seeds[0]
     both = [dict(found.a.runs).get(seed, a.run_ids[0]), dict(found.b.runs).get(seed, b.run_ids[0])]
     lines = []
-    for p in kept[(page - 1) * PER_PAGE : page * PER_PAGE]:
+    for p in selected[(page - 1) * PER_PAGE : page * PER_PAGE]:
         link = Link(p.id, "examples", {"run": both, "split": found.split, "id": p.id})
         answers = (_chosen(side, p.gold, option) for side in (p.a, p.b))
         cells = (
@@ -239,7 +244,7 @@ def _parted(found: Comparison, a: Row, b: Row) -> None:
             TableCell(_better(p)),
         )
         lines.append(TableRow(cells))
-    table(columns, lines, key="parted", caption="Examples on which A and B disagree")
+    table(columns, lines, key="disagreements", caption="Examples on which A and B disagree")
 
 
 def _better(p: Disagreement) -> str:
@@ -248,7 +253,7 @@ def _better(p: Disagreement) -> str:
 
 
 def _chosen(side: Sequence[int], gold: int, option: Callable[[int], str]) -> str:
-    """What a side answered; of several seeds, how many were right."""
+    """The answer of a side, or the number of seeds that were right."""
     return option(side[0]) if len(side) == 1 else f"{sum(k == gold for k in side)} of {len(side)} seeds right"
 
 

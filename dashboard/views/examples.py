@@ -1,4 +1,4 @@
-"""The page of examples: the picture, what was asked, what was right, what each run said and how sure it was."""
+"""The examples page: image, question, right answer, and each run's answer and confidence."""
 
 from __future__ import annotations
 
@@ -27,34 +27,37 @@ from harness.store.index import RunSummary
 A_PAGE = 8
 MOST_RUNS = 4
 LONGEST = 1200
-"""Characters of a text that are shown."""
+"""Longer texts are cut to this many characters."""
 
 
 def show() -> None:
     """The page."""
     st.title("Examples", anchor=False)
-    if not store.any_runs():
+    if not store.has_runs():
         return
     by_data = _by_data()
     if not by_data:
-        store.nothing("No finished run has answers yet.", f"hkdbench list runs --store {store.store().url}")
+        store.empty_state("No finished run has answers yet.", f"hkdbench list runs --store {store.store().url}")
         return
     chosen = _choose(by_data)
     if not chosen:
-        st.info("Choose a run, or several on the same examples.", icon=":material/inbox:")
+        st.info("Select one or more runs.", icon=":material/inbox:")
         return
     record = store.record(chosen[0])
     assert not isinstance(record, Problem)
     splits = one_run.splits(record)
-    split = url_state.few("Split", splits, "split")
+    split = url_state.segmented("Split", splits, "split")
     frames = {run_id: store.predictions(run_id, split) for run_id in chosen}
     if empty := [run_id for run_id, frame in frames.items() if not len(frame)]:
-        st.info(plain(f"{', '.join(empty)} has no answers to {split}: choose another split."), icon=":material/inbox:")
+        st.info(
+            plain(f"No answers to split {split}: {', '.join(empty)}. Select another split or run."),
+            icon=":material/inbox:",
+        )
         return
-    whole = examples.together(frames)
-    found = _filtered(whole)
+    joined = examples.together(frames)
+    found = _filtered(joined)
     names = _names(chosen)
-    _told(whole, found, chosen, names)
+    _summary(joined, found, chosen, names)
     _cards(record, split, frames, found, names)
 
 
@@ -62,7 +65,7 @@ def show() -> None:
 
 
 def _by_data() -> dict[str, list[RunSummary]]:
-    """The runs that can be looked at by the data that they saw, as the URL names them; the newest runs first."""
+    """The runs with answers, newest first, by dataset as named in the URL."""
     runs = [e for e in store.runs() if e.status == "done" and e.kind != "robustness" and e.splits]
     runs.sort(key=lambda e: e.finished, reverse=True)
     names = url_state.data_names(runs)
@@ -70,50 +73,50 @@ def _by_data() -> dict[str, list[RunSummary]]:
 
 
 def _choose(by_data: Mapping[str, list[RunSummary]]) -> list[str]:
-    """The data, and the runs on them: those of the URL, else the newest one that trained something."""
+    """Choose the dataset and the runs on it. Default: the newest run of a method."""
     asked = st.query_params.get_all("run")
     names = list(by_data)
     of_asked = next((name for name, runs in by_data.items() if any(e.run_id in asked[:1] for e in runs)), names[0])
     left, right = st.columns([1, 3])
     with left:
-        data = url_state.one("Benchmark", names, "data", of_asked)
+        data = url_state.select("Benchmark", names, "data", of_asked)
     ids = [e.run_id for e in by_data[data]]
     first = next((e.run_id for e in by_data[data] if e.kind == "run"), ids[0])
-    if asked and not set(asked) & set(ids):  # runs of the data that were looked at before
+    if asked and not set(asked) & set(ids):  # runs on the dataset that was selected before
         st.query_params.pop("run")
     with right:
-        told = f"Up to {MOST_RUNS}; the confidence filter and the order go by the first."
-        return list(url_state.several("Runs", ids, "run", [first], max_selections=MOST_RUNS, help=told))
+        note = f"At most {MOST_RUNS}. The filter and the order by confidence use the first run."
+        return list(url_state.multiselect("Runs", ids, "run", [first], max_selections=MOST_RUNS, help=note))
 
 
-def _filtered(whole: pd.DataFrame) -> pd.DataFrame:
+def _filtered(joined: pd.DataFrame) -> pd.DataFrame:
     columns = st.columns([2, 2, 2, 2, 2])
     with columns[0]:
-        show_ = url_state.one("Show", examples.SHOW, "show")
+        show_ = url_state.select("Show", examples.SHOW, "show")
     with columns[1]:
-        categories = url_state.several("Category", sorted(whole["category"].unique()), "category")
+        categories = url_state.multiselect("Category", sorted(joined["category"].unique()), "category")
     with columns[2]:
-        sure = url_state.span("Confidence of the first run, %", "sure", 100, 5)
+        sure = url_state.range_slider("Confidence of the first run, %", "sure", 100, 5)
     with columns[3]:
-        order = url_state.one("Order", examples.ORDERS, "order")
+        order = url_state.select("Order", examples.ORDERS, "order")
     with columns[4]:
-        words = url_state.words("Id contains", "id").split()
-    return examples.sift(whole, show_, categories, (float(sure[0]), float(sure[1])), words, order)
+        words = url_state.text_input("Id contains", "id").split()
+    return examples.sift(joined, show_, categories, (float(sure[0]), float(sure[1])), words, order)
 
 
 def _names(chosen: list[str]) -> list[str]:
-    """The runs as a column's head has them: what tells them apart, not the whole id."""
+    """Short names of the runs for the heads of columns: labels if they are unique, else ids."""
     of = {e.run_id: e for e in store.runs()}
     labels = [f"{of[r].label} {of[r].student} s{of[r].seed}".replace("  ", " ") for r in chosen]
     return [label if labels.count(label) == 1 else run for label, run in zip(labels, chosen, strict=True)]
 
 
-def _told(whole: pd.DataFrame, found: pd.DataFrame, chosen: list[str], names: list[str]) -> None:
-    right_nr = examples.right(whole)
+def _summary(joined: pd.DataFrame, found: pd.DataFrame, chosen: list[str], names: list[str]) -> None:
+    right_nr = examples.right(joined)
     parts = [f"{name} {100 * share:.1f} % right" for name, share in zip(names, right_nr.mean(0), strict=True)]
     if len(names) > 1:
-        parts.append(f"they disagree on {100 * examples.disagree(whole).mean():.1f} %")
-    st.markdown(plain(f"{len(found):,} of {len(whole):,} examples. Of all: {'; '.join(parts)}."))
+        parts.append(f"they disagree on {100 * examples.disagree(joined).mean():.1f} %")
+    st.markdown(plain(f"{len(found):,} of {len(joined):,} examples. On all examples: {'; '.join(parts)}."))
     with st.container(horizontal=True):
         for run_id, name in zip(chosen, names, strict=True):
             navigation.link("run", name, run=run_id)
@@ -126,40 +129,40 @@ def _cards(
     record: Record, split: str, frames: Mapping[str, pd.DataFrame], found: pd.DataFrame, names: list[str]
 ) -> None:
     if not len(found):
-        st.info("No example is like that: loosen the filters.", icon=":material/inbox:")
+        st.info("No example matches: loosen the filters.", icon=":material/inbox:")
         return
     known: Mapping[str, Example] = {}
-    key, trouble = None, ""
+    key, problem = None, ""
     try:
         key = images.key(record)
         known = images.examples(key, split)
     except UserError as error:
-        trouble = str(error)
-        _how_to_see(record, trouble)
+        problem = str(error)
+        _explain_missing_images(record, problem)
     st.html(_style())
     place = st.container()
-    number = url_state.turned(examples.pages(found, A_PAGE))
+    number = url_state.page_number(examples.pages(found, A_PAGE))
     options = record.data.options if record.data else None
     with place:
         for _, row in examples.page(found, number, A_PAGE).iterrows():
-            said = [examples.answer(frame, int(row[f"at {k}"])) for k, frame in enumerate(frames.values())]
+            answers = [examples.answer(frame, int(row[f"at {k}"])) for k, frame in enumerate(frames.values())]
             example = known.get(row["id"])
             if example is not None and not images.fits(example, row):
                 example = None
             image = images.picture(key, split, row["id"]) if key and example else ""
-            st.html(card(row, example, image, said, names, options, bool(trouble)))
+            st.html(card(row, example, image, answers, names, options, bool(problem)))
 
 
-def _how_to_see(record: Record, trouble: str) -> None:
-    """Why there are no pictures, and how to get them."""
-    st.warning(plain(f"Answers only, without pictures and texts: {trouble}."), icon=":material/hide_image:")
+def _explain_missing_images(record: Record, problem: str) -> None:
+    """Shows why there are no images, and how to get them."""
+    st.warning(plain(f"Only answers are shown, without images and texts: {problem}."), icon=":material/hide_image:")
     st.code(started.command(record.benchmark), language=None)
     if obtain := where_to_get(record.benchmark):
-        st.caption(plain(f"Where to get them: {obtain}."))
+        st.caption(plain(f"How to get the data: {obtain}."))
 
 
 def where_to_get(benchmark: str) -> str:
-    """How a benchmark's files are had, in words; empty for one that isn't here."""
+    """How to get a benchmark's files; empty for an unknown benchmark."""
     entry = registry.benchmarks().get(benchmark)
     return entry.load().obtain if entry else ""
 
@@ -168,19 +171,24 @@ def card(
     row: pd.Series,
     example: Example | None,
     image: tuple[bytes, tuple[int, int]] | str,
-    said: list[ExampleAnswer],
+    answers: list[ExampleAnswer],
     names: list[str],
     options: list[str] | None,
-    untold: bool = False,
+    explained: bool = False,
 ) -> str:
-    """An example with all answers, as HTML; every text in it is shown as text."""
+    """An example with all answers, as HTML. Every text in it is escaped.
+
+    `explained`: the page already says why there is no image.
+    """
     head = f"<b>{html(row['id'])}</b> · {html(row['category'])}"
     if isinstance(image, str):
-        told = image or ("" if untold else "not in the benchmark as it is now, or another example than was answered")
-        picture = f'<div class="none">{html(_cut(told, 200))}</div>' if told else ""
+        message = image or (
+            "" if explained else "not in the current version of the benchmark, or changed since the run"
+        )
+        picture = f'<div class="none">{html(_cut(message, 200))}</div>' if message else ""
     else:
         data, (width, height) = image
-        alt = f"The picture of {row['id']}, {width} by {height} pixels"
+        alt = f"Image of {row['id']}, {width} by {height} pixels"
         picture = f'<img alt="{html(alt)}" src="data:image/webp;base64,{b64encode(data).decode()}">'
     texts = ""
     if example is not None:
@@ -189,28 +197,30 @@ def card(
             f"<p>{f'<span>{html(name)}</span> ' if name else ''}{html(_cut(text))}</p>" for name, text in asked if text
         )
         options = list(example.options)
-    table = _options(int(row["gold"]), options, said, names)
+    table = _options(int(row["gold"]), options, answers, names)
     return f'<div class="hkd-card"><div class="picture">{picture}</div><div><p>{head}</p>{texts}{table}</div></div>'
 
 
-def _options(gold: int, options: list[str] | None, said: list[ExampleAnswer], names: list[str]) -> str:
-    """A line an option, a column a run: how probable it found the option, and which one it chose."""
-    size = max([gold + 1, len(options or ()), *(len(a.probabilities) for a in said), *(a.chosen + 1 for a in said)])
+def _options(gold: int, options: list[str] | None, answers: list[ExampleAnswer], names: list[str]) -> str:
+    """A table with a row per option and a column per run: the option's probability, and whether it was chosen."""
+    size = max(
+        [gold + 1, len(options or ()), *(len(a.probabilities) for a in answers), *(a.chosen + 1 for a in answers)]
+    )
     heads = "".join(f"<th>{html(name)}</th>" for name in names)
     lines = []
     for k in range(size):
         text = f" {html(_cut(options[k], 300))}" if options and k < len(options) else ""
         mark = ' <span class="gold">right answer</span>' if k == gold else ""
-        cells = "".join(_cell(k, gold, one) for one in said)
+        cells = "".join(_cell(k, gold, one) for one in answers)
         lines.append(f"<tr><td>{ascii_uppercase[k % 26]}.{text}{mark}</td>{cells}</tr>")
     unread = ""
-    if any(one.chosen == NO_ANSWER for one in said):
-        cells = "".join(f"<td>{'✗ no answer' if one.chosen == NO_ANSWER else ''}</td>" for one in said)
-        unread = f"<tr><td>none of them</td>{cells}</tr>"
+    if any(one.chosen == NO_ANSWER for one in answers):
+        cells = "".join(f"<td>{'✗ no answer' if one.chosen == NO_ANSWER else ''}</td>" for one in answers)
+        unread = f"<tr><td>could not be parsed</td>{cells}</tr>"
     written = ""
-    if any(one.text for one in said):
-        cells = "".join(f"<td>“{html(_cut(one.text, 300))}”</td>" if one.text else "<td></td>" for one in said)
-        written = f"<tr><td>as written</td>{cells}</tr>"
+    if any(one.text for one in answers):
+        cells = "".join(f"<td>“{html(_cut(one.text, 300))}”</td>" if one.text else "<td></td>" for one in answers)
+        written = f"<tr><td>full answer</td>{cells}</tr>"
     return (
         f"<table><thead><tr><th>option</th>{heads}</tr></thead><tbody>{''.join(lines)}{unread}{written}</tbody></table>"
     )
@@ -231,7 +241,7 @@ def _cut(text: str, most: int = LONGEST) -> str:
 
 
 def _style() -> str:
-    """How cards look, light and dark; a mark and a word stand beside each colour."""
+    """The style of the cards in light and dark mode. Colour is never the only sign: a mark and a word repeat it."""
     line, soft = ("#3a4046", "#23282d") if charts.dark() else ("#d8dce0", "#f4f6f8")
     good, bad, bar = ("#5fd3ac", "#ff9c66", "#7cc4ee") if charts.dark() else ("#00694d", "#a84300", charts.BLUE)
     return f"""<style>

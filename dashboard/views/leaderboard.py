@@ -1,4 +1,4 @@
-"""The leaderboard: who leads on what, how sure that is, at what cost. A row leads to its runs."""
+"""The leaderboard page: ranks, scores with intervals, and costs. Each row links to its runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard.data import leaderboard, store
-from dashboard.data.leaderboard import ALWAYS, BoardColumn, Shown
+from dashboard.data.leaderboard import ALWAYS, BoardColumn, RowFilter
 from dashboard.table import table
 from dashboard.widgets import overall, url_state
 from dashboard.widgets.escape import plain
@@ -29,17 +29,17 @@ FORMATS = {
 def show() -> None:
     """The page."""
     st.title("Leaderboard", anchor=False)
-    if not store.any_runs():
+    if not store.has_runs():
         return
     runs = store.runs()
     data = url_state.data_names(runs)
     if not data:
-        store.nothing("No run has been scored yet.", "hkdbench list runs", "hkdbench run --help")
+        store.empty_state("No run has been scored yet.", "hkdbench list runs", "hkdbench run --help")
         _broken(runs)
         return
     first, second, third, fourth = st.columns([5, 4, 5, 7], vertical_alignment="bottom")
     with first:
-        chosen = url_state.one("Benchmark", [*data, *([url_state.ALL] if len(data) > 1 else [])], "benchmark")
+        chosen = url_state.select("Benchmark", [*data, *([url_state.ALL] if len(data) > 1 else [])], "benchmark")
     key = data.get(chosen)
     mine = [run for run in runs if key is None or run.data_key == key]
     with fourth, st.container(horizontal=True, vertical_alignment="bottom"):
@@ -49,13 +49,13 @@ def show() -> None:
     with more:
         filters, shown = _filters(mine, key)
     with second:
-        metric = url_state.one(
-            "Metric", url_state.metrics_of(store.stated(key, filters.split), filters.protocol), "metric"
+        metric = url_state.select(
+            "Metric", url_state.metrics_of(store.metric_names(key, filters.split), filters.protocol), "metric"
         )
     filters = filters.model_copy(update={"metric": metric.removeprefix(f"{filters.protocol}:")})
     with third:
-        search = url_state.words("Search", "q", placeholder="method, setting or student", icon=":material/search:")
-        shown = Shown(shown.methods, shown.students, shown.budgets, search, shown.controls)
+        search = url_state.text_input("Search", "q", placeholder="method, setting or student", icon=":material/search:")
+        shown = RowFilter(shown.methods, shown.students, shown.budgets, search, shown.controls)
     if key is None:
         overall.show(filters, shown, columns_at, download_at)
     else:
@@ -63,29 +63,31 @@ def show() -> None:
     _broken(runs)
 
 
-def _one(filters: Filters, key: DataKey, shown: Shown, columns_at: object, download_at: object) -> None:
+def _one(filters: Filters, key: DataKey, shown: RowFilter, columns_at: object, download_at: object) -> None:
     """The table of one benchmark's data."""
     pinned = st.query_params.get("baseline")
     ranking, missing = _with_baseline(filters, pinned)
     found = url_state.table_of(ranking, key)
     if found is None:
-        st.info("No run fits these filters: take some of them off.", icon=":material/filter_list_off:")
+        st.info("No run matches these filters. Remove some of them.", icon=":material/filter_list_off:")
         return
     if missing:
-        st.warning(plain(f"No row {pinned!r} here to compare with: pin another."), icon=":material/push_pin:")
+        st.warning(
+            plain(f"There is no row {pinned!r} here to compare with. Pin another row."), icon=":material/push_pin:"
+        )
     st.markdown(plain(leaderboard.headline(found)))
     known = leaderboard.board_columns(found)
     with columns_at:  # type: ignore[attr-defined]
-        usual = leaderboard.usual(known, found.rows)
-        picked = url_state.several("Columns shown", leaderboard.optional(known), "columns", usual)
+        usual = leaderboard.default_columns(known, found.rows)
+        picked = url_state.multiselect("Columns shown", leaderboard.optional_columns(known), "columns", usual)
     wanted = {*ALWAYS, *picked, *(("difference",) if pinned and not missing else ())}
     columns = [column for name, column in known.items() if name in wanted]
     sort, descending = _sorting(known)
-    rows = leaderboard.ordered([row for row in found.rows if shown.fits(row)], known.get(sort), descending)
+    rows = leaderboard.ordered([row for row in found.rows if shown.matches(row)], known.get(sort), descending)
     with download_at:  # type: ignore[attr-defined]
         _downloads(rows, f"{found.benchmark}-{found.metric}")
     if not rows:
-        st.info("No row fits these filters: take some of them off.", icon=":material/filter_list_off:")
+        st.info("No row matches these filters. Remove some of them.", icon=":material/filter_list_off:")
         return
     page = _paged(len(rows))
     _drawn(found, rows[page * PER_PAGE : (page + 1) * PER_PAGE], columns, sort, descending)
@@ -93,18 +95,18 @@ def _one(filters: Filters, key: DataKey, shown: Shown, columns_at: object, downl
 
 
 def _with_baseline(filters: Filters, pinned: str | None) -> tuple[Ranking, bool]:
-    """The ranking with differences to the pinned row; without them where these data have no such row."""
+    """The ranking with differences to the pinned row, and whether that row is missing. If so, without differences."""
     if pinned is None:
         return url_state.ranked(filters), False
-    plainly = url_state.ranked(filters)
-    if not any(pinned in (row.label, f"{row.label}@{row.student}") for row in plainly.rows):
-        return plainly, True
+    unpinned = url_state.ranked(filters)
+    if not any(pinned in (row.label, f"{row.label}@{row.student}") for row in unpinned.rows):
+        return unpinned, True
     return url_state.ranked(filters.model_copy(update={"baseline": pinned})), False
 
 
 def _drawn(found: Table, rows: Sequence[Row], columns: Sequence[BoardColumn], sort: str, descending: bool) -> None:
-    lines = leaderboard.lines(rows, columns)
-    if sort:  # bands tell tiers, which lie together in the ranking's order only
+    lines = leaderboard.table_rows(rows, columns)
+    if sort:  # bands mark tiers, which are contiguous only in the order of the ranking
         lines = [leaderboard.unbanded(line) for line in lines]
     table(
         [column.column for column in columns],
@@ -118,50 +120,53 @@ def _drawn(found: Table, rows: Sequence[Row], columns: Sequence[BoardColumn], so
     )
 
 
-# ----------------------------------------------------------------------------------- what is asked for
+# ----------------------------------------------------------------------------------- filters, sorting, pins
 
 
-def _filters(runs: Sequence[RunSummary], key: DataKey | None) -> tuple[Filters, Shown]:
-    """What is ranked (split, protocol, tag, task), and what of it is shown."""
+def _filters(runs: Sequence[RunSummary], key: DataKey | None) -> tuple[Filters, RowFilter]:
+    """Choose what is ranked (split, protocol, tag, task), and which rows are shown."""
     trained = [run for run in runs if run.kind == "run"]
-    st.caption("Ranks and tiers stay those among all rows; split, protocol, task and tag choose what is ranked.")
-    shown = Shown(
-        methods=url_state.several("Method", sorted({run.method for run in trained}), "method"),
-        students=url_state.several("Student (size)", _students(trained), "size", format_func=lambda name: name),
-        budgets=url_state.several(
+    st.caption(
+        "Method, student, budget and controls only hide rows: ranks and tiers don't change. Split, protocol, task and "
+        "tag select the runs that are ranked."
+    )
+    shown = RowFilter(
+        methods=url_state.multiselect("Method", sorted({run.method for run in trained}), "method"),
+        students=url_state.multiselect("Student (size)", _students(trained), "size", format_func=lambda name: name),
+        budgets=url_state.multiselect(
             "Budget (training examples)", sorted({run.budget for run in trained if run.budget is not None}), "budget"
         ),
-        controls=url_state.switch("Show controls", "controls", True),
+        controls=url_state.toggle("Show controls", "controls", True),
     )
-    split = url_state.split_of(runs)
-    protocols = sorted({name.partition(":")[0] for name in store.stated(key, split) if ":" in name})
-    protocol = url_state.maybe("Protocol", protocols, "protocol", "the harness's own metrics")
-    tag = url_state.maybe("Tag", sorted({tag for run in runs for tag in run.tags}), "tag", "any")
+    split = url_state.select_split(runs)
+    protocols = sorted({name.partition(":")[0] for name in store.metric_names(key, split) if ":" in name})
+    protocol = url_state.select_optional("Protocol", protocols, "protocol", "the harness's own metrics")
+    tag = url_state.select_optional("Tag", sorted({tag for run in runs for tag in run.tags}), "tag", "any")
     task = None
     if key is None:
-        task = url_state.maybe("Task", sorted({run.task for run in runs if run.task}), "task", "any")
+        task = url_state.select_optional("Task", sorted({run.task for run in runs if run.task}), "task", "any")
     return Filters(split=split, protocol=protocol, tag=tag, task=task), shown
 
 
 def _students(runs: Sequence[RunSummary]) -> list[str]:
-    """The students there are, smallest first."""
+    """The students, smallest first."""
     sizes = {run.student: run.parameters or 0 for run in runs if run.student}
     return sorted(sizes, key=lambda name: (sizes[name], name))
 
 
 def _sorting(known: dict[str, BoardColumn]) -> tuple[str, bool]:
-    """The column that rows are sorted by and the direction, from the URL; "" for the ranking's own order."""
+    """The column to sort by, and whether descending, from the URL. An empty name: the order of the ranking."""
     asked = st.query_params.get("sort", "")
     name = asked.removeprefix("-")
     return (name, asked.startswith("-")) if name in known and name != "rank" else ("", False)
 
 
 def _sort(name: str) -> None:
-    """A column's head was clicked: it sorts; once more, the other way round; the rank's gives the ranking's order."""
+    """Sort by the column whose head was clicked. A second click reverses the order. `#` restores the ranking."""
     st.query_params.pop("page", None)
     now = st.query_params.get("sort", "")
-    figure = name in ("score", "difference", "accuracy", "macro_f1")  # the large ones are looked for first
-    turned = {name: f"-{name}", f"-{name}": name}.get(now, f"-{name}" if figure else name)
+    descending_first = name in ("score", "difference", "accuracy", "macro_f1")  # largest first
+    turned = {name: f"-{name}", f"-{name}": name}.get(now, f"-{name}" if descending_first else name)
     if name == "rank":
         st.query_params.pop("sort", None)
     else:
@@ -169,7 +174,7 @@ def _sort(name: str) -> None:
 
 
 def _pin(name: str) -> None:
-    """A row's pin was pressed: it becomes what others are compared with, or ceases to be."""
+    """Pin the row that the others are compared with, or unpin it."""
     if st.query_params.get("baseline") == name:
         del st.query_params["baseline"]
     else:
@@ -177,19 +182,19 @@ def _pin(name: str) -> None:
 
 
 def _paged(count: int) -> int:
-    """The page of rows that is looked at, from 0; its buttons, where there is more than one."""
-    page = url_state.turned(-(-count // PER_PAGE)) - 1
+    """The current page of rows, from 0. Draws the page buttons if there are several pages."""
+    page = url_state.page_number(-(-count // PER_PAGE)) - 1
     if count > PER_PAGE:
         st.caption(f"Rows {page * PER_PAGE + 1:,} to {min((page + 1) * PER_PAGE, count):,} of {count:,}")
     return page
 
 
-# -------------------------------------------------------------------------------------- what is beside it
+# -------------------------------------------------------------------------------------- downloads, notes
 
 
 def _downloads(rows: Sequence[Row], name: str) -> None:
-    """The rows that are shown, in their order, as files."""
-    st.caption(f"The {len(rows):,} rows that are shown, in this order.")
+    """The buttons to download the rows that are shown, in their order."""
+    st.caption(f"The {len(rows):,} rows of the table, in the same order.")
     safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in name)
     for label, (made, ending, mime) in FORMATS.items():
         st.download_button(
@@ -206,23 +211,25 @@ def _downloads(rows: Sequence[Row], name: str) -> None:
 def _notes(found: Table, rows: Sequence[Row]) -> None:
     heading = tables.heading(found.rows)
     hidden = len(found.rows) - len(rows)
-    said = [f"{heading}.", tables.legend(found.rows)]
+    notes = [f"{heading}.", tables.legend(found.rows)]
     if hidden:
-        said.insert(0, f"{len(rows):,} of {len(found.rows):,} rows are shown: filters hide {hidden:,}.")
-    said += [f"{note[0].upper()}{note[1:]}." for note in tables.footnotes(found.rows) if not _of_row(note, rows)]
-    st.caption("  \n".join(plain(line) for line in said))
+        notes.insert(0, f"{len(rows):,} of {len(found.rows):,} rows are shown; filters hide {hidden:,}.")
+    notes += [f"{note[0].upper()}{note[1:]}." for note in tables.footnotes(found.rows) if not _of_row(note, rows)]
+    st.caption("  \n".join(plain(line) for line in notes))
 
 
 def _of_row(note: str, rows: Sequence[Row]) -> bool:
-    """Whether a note is about one row: that stands in the row itself."""
+    """Whether a note is about one row. The row itself shows it."""
     return any(row.note and note.endswith(row.note) for row in rows)
 
 
 def _broken(runs: Sequence[RunSummary]) -> None:
-    """The folders without a sound record: the rest is shown all the same."""
+    """Lists the broken runs."""
     broken = [run for run in runs if run.status == "broken"]
     if broken:
-        with st.expander(f"{len(broken)} broken: left out of everything above", icon=":material/warning:"):
+        with st.expander(
+            f"{len(broken)} broken run{'' if len(broken) == 1 else 's'}, not included above", icon=":material/warning:"
+        ):
             st.markdown("\n".join(f"- {plain(f'{run.run_id}: {run.problem}')}" for run in broken[:200]))
             if len(broken) > 200:
-                st.markdown("The first 200; `hkdbench store ls --status broken` lists all.")
+                st.markdown("Only the first 200 are listed here; `hkdbench store ls --status broken` lists all.")

@@ -1,4 +1,4 @@
-"""The page of a run: how it was made, what came out, and whether that still holds."""
+"""The run page: results, training curves, settings, costs and provenance of one run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATUS = {
     "failed": (":material/error:", "failed", "red"),
     "interrupted": (":material/pause_circle:", "interrupted", "orange"),
 }
-SECTIONS = ("Figures", "Curves", "Training", "Cost", "Provenance")
+SECTIONS = ("Results", "Curves", "Training", "Cost", "Provenance")
 VERIFIED = {
     "ok": ":material/check_circle: nothing changed",
     "changed": ":material/error: something changed",
@@ -34,9 +34,9 @@ VERIFIED = {
 def show() -> None:
     """The page."""
     st.title("Run", anchor=False)
-    if not store.any_runs():
+    if not store.has_runs():
         return
-    run_id = url_state.maybe("Run", list(store.listing().stamps), "run", "Type a part of its id")
+    run_id = url_state.select_optional("Run", list(store.listing().stamps), "run", "select, or type a part of the id")
     if run_id is None:
         _latest()
         return
@@ -45,7 +45,7 @@ def show() -> None:
         st.error(plain(f"This run is broken: {record.message}"), icon=":material/error:")
         return
     _head(record)
-    opened = url_state.sections(SECTIONS, "section")
+    opened = url_state.tabs(SECTIONS, "section")
     drawn = (_figures, _curves, _training, _cost, _provenance)
     for tab, draw in zip(opened, drawn, strict=True):
         if tab.open:
@@ -54,17 +54,17 @@ def show() -> None:
 
 
 def _latest() -> None:
-    """The runs that ended last, to choose from."""
-    st.caption("Or one of the runs that ended last:")
+    """Draws the runs that finished last, as links."""
+    st.caption("Or select one of the most recent runs:")
     entries = sorted(store.runs(), key=lambda entry: entry.finished, reverse=True)[:20]
     frame = pd.DataFrame(
         [
-            (e.run_id, e.status, e.label, e.student, e.benchmark, str(e.seed), dataframes.moment(e.finished))
+            (e.run_id, e.status, e.label, e.student, e.benchmark, str(e.seed), dataframes.format_time(e.finished))
             for e in entries
         ],
         columns=["run", "status", "method", "student", "benchmark", "seed", "finished"],
     )
-    dataframes.shown(frame, "latest", "The runs that ended last", links={"run": ("run", "run", {})})
+    dataframes.show_frame(frame, "latest", "Recent runs", links={"run": ("run", "run", {})})
 
 
 # ------------------------------------------------------------------------------------------- the head
@@ -78,33 +78,36 @@ def _head(record: Record) -> None:
     if record.error:
         at = f" in stage {record.error.stage!r} at step {record.error.step}" if record.error.stage else ""
         st.error(plain(f"{record.error.type}{at}: {record.error.message}"), icon=":material/error:")
-        st.markdown("The same command runs it again, from its last checkpoint where it has one.")
+        st.markdown("The same command runs it again, from its last checkpoint if it has one.")
     if record.kind == "robustness":
-        st.info("The student of another run, asked again in other ways; never ranked.", icon=":material/info:")
+        st.info(
+            "A robustness check: the student of another run, evaluated on varied inputs. It is not ranked.",
+            icon=":material/info:",
+        )
     numbers = list(run.headline(record))
     if record.parameters is not None and record.student:
-        numbers.append(("student's parameters", count(record.parameters)))
+        numbers.append(("student parameters", count(record.parameters)))
     if record.status == "done" and record.student:
-        numbers.append(("training, TFLOP, teachers included", short(record.cost.train_flops / 1e12)))
+        numbers.append(("training TFLOP, including teachers", short(record.cost.train_flops / 1e12)))
     for column, (name, value) in zip(st.columns(4), numbers, strict=False):
         column.metric(name, value)
     if record.status == "done":
         with st.container(horizontal=True):
-            navigation.link("examples", "Its answers, picture by picture", run=[record.run_id])
-            navigation.link("compare", "Compare it with another", a=record.run_id)
+            navigation.link("examples", "Browse its answers", run=[record.run_id])
+            navigation.link("compare", "Compare with another run", a=record.run_id)
     if record.method == "hkd4vlm":
         st.caption(catalog.RECONSTRUCTION)
 
 
-# ------------------------------------------------------------------------------------------- figures
+# ------------------------------------------------------------------------------------------- results
 
 
 def _figures(record: Record) -> None:
     splits = run.splits(record)
     if not splits:
-        st.info(f"No figures: the run is {record.status}.", icon=":material/inbox:")
+        st.info(f"No results: the run has status {record.status!r}.", icon=":material/inbox:")
         return
-    split = url_state.few("Split", splits, "split")
+    split = url_state.segmented("Split", splits, "split")
     try:
         predictions = store.predictions(record.run_id, split)
     except StoreError as error:
@@ -119,10 +122,10 @@ def _figures(record: Record) -> None:
         with left:
             _calibration(predictions)
     with right:
-        st.subheader("All figures", anchor=False)
+        st.subheader("All metrics", anchor=False)
         forms = dict.fromkeys(("value", "low", "high"), "{:.2f}")
-        dataframes.shown(run.figures(record, split), f"figures-{split}", f"All figures on {split}", forms)
-        st.caption("With 95 % intervals by bootstrap over images, where they can be had.")
+        dataframes.show_frame(run.figures(record, split), f"figures-{split}", f"All metrics on {split}", forms)
+        st.caption("low and high: 95 % bootstrap interval over images, if the metric has one.")
 
 
 def _by_category(record: Record, split: str, predictions: pd.DataFrame | None) -> None:
@@ -138,31 +141,31 @@ def _by_category(record: Record, split: str, predictions: pd.DataFrame | None) -
     bars = alt.Chart(frame).encode(y=y, tooltip=tips)
     layers = [
         bars.mark_bar(color=charts.SKY, opacity=0.75, height={"band": 0.62}).encode(
-            x=alt.X("value:Q", title="accuracy, % (examples in brackets)", scale=scale)
+            x=alt.X("value:Q", title="accuracy, % (number of examples in brackets)", scale=scale)
         ),
         bars.mark_rule(color=charts.ink(), strokeWidth=2).encode(x="low:Q", x2="high:Q"),
     ]
     if chance is not None:
         layers.append(_reference(100 * chance.value, "chance"))
     chart = alt.layer(*layers).properties(height=38 * len(frame) + 60)
-    told = "; ".join(f"{r.name} {r.value:.1f}" for r in frame.itertuples(index=False))
-    charts.draw(chart, f"Accuracy in per cent by category with 95 % intervals: {told}")
+    summary = "; ".join(f"{r.name} {r.value:.1f}" for r in frame.itertuples(index=False))
+    charts.draw(chart, f"Accuracy in per cent by category with 95 % intervals: {summary}")
 
 
 def _reference(at: float, name: str) -> Any:
-    """A vertical line with its name above."""
+    """A vertical line with its name above it."""
     base = alt.Chart(pd.DataFrame({"at": [at], "name": [f"{name} {at:.0f}"]})).encode(x="at:Q")
     line = base.mark_rule(strokeDash=[4, 4], color=charts.faint(), strokeWidth=1.5)
     return line + base.mark_text(baseline="bottom", dy=-2, color=charts.faint()).encode(y=alt.value(0), text="name:N")
 
 
 def _confusion(predictions: pd.DataFrame, options: list[str] | None) -> None:
-    st.subheader("What was chosen where what was right", anchor=False)
+    st.subheader("Confusion matrix", anchor=False)
     frame = run.confusion(predictions, options)
     order = list(dict.fromkeys(frame["gold"]))
     chosen = list(dict.fromkeys(frame["chosen"]))
     base = alt.Chart(frame).encode(
-        x=alt.X("chosen:N", title="chosen", sort=chosen, axis=alt.Axis(labelAngle=0, orient="top")),
+        x=alt.X("chosen:N", title="chosen answer", sort=chosen, axis=alt.Axis(labelAngle=0, orient="top")),
         y=alt.Y("gold:N", title="right answer", sort=order),
         tooltip=["gold:N", "chosen:N", "count:Q", alt.Tooltip("share:Q", format=".1%")],
     )
@@ -175,17 +178,17 @@ def _confusion(predictions: pd.DataFrame, options: list[str] | None) -> None:
         fillOpacity=0, stroke=charts.ORANGE, strokeWidth=2.5
     )
     chart = alt.layer(base.mark_rect().encode(color=fill), frame_of_right, text)
-    told = "; ".join(f"{r['gold']} as {r['chosen']} {r['count']}" for r in frame.to_dict("records") if r["count"])
-    charts.draw(chart.properties(height=52 * len(order) + 60), f"Confusion matrix, examples: {told}")
-    letters = "" if options else " Every example has options of its own: they go by their letters."
-    st.caption(f"Examples; the shade is their share of the row, right answers are framed.{letters}")
+    summary = "; ".join(f"{r['gold']} as {r['chosen']} {r['count']}" for r in frame.to_dict("records") if r["count"])
+    charts.draw(chart.properties(height=52 * len(order) + 60), f"Confusion matrix, examples: {summary}")
+    letters = "" if options else " Every example has its own options, so they are named by letter."
+    st.caption(f"Number of examples. The shade is the share within the row; right answers have a frame.{letters}")
 
 
 def _calibration(predictions: pd.DataFrame) -> None:
-    st.subheader("Is it as sure as it is right?", anchor=False)
+    st.subheader("Calibration", anchor=False)
     frame = run.calibrated(predictions)
     if not len(frame):
-        st.caption("Its answers came without scores: there is no confidence to compare.")
+        st.caption("The answers have no scores, so there is no confidence.")
         return
     x = alt.X("confidence:Q", title="confidence (probability of the answer), %", scale=alt.Scale(domain=[0, 100]))
     tips = [alt.Tooltip(f"{c}:Q", format=".1f") for c in ("confidence", "accuracy", "low", "high")] + ["examples:Q"]
@@ -198,11 +201,13 @@ def _calibration(predictions: pd.DataFrame) -> None:
     points = base.mark_circle(color=charts.strong(), opacity=0.85).encode(y=alt.Y("accuracy:Q", title=title), size=size)
     ideal = alt.Chart(pd.DataFrame({"confidence": [0, 100], "accuracy": [0, 100]}))
     line = ideal.mark_line(strokeDash=[4, 4], color=charts.faint()).encode(x="confidence:Q", y="accuracy:Q")
-    told = "; ".join(f"sure {r.confidence:.0f}, right {r.accuracy:.0f}" for r in frame.itertuples(index=False))
-    charts.draw(alt.layer(line, bars, points).properties(height=300), f"Reliability diagram, per cent: {told}")
+    summary = "; ".join(
+        f"confidence {r.confidence:.0f}, accuracy {r.accuracy:.0f}" for r in frame.itertuples(index=False)
+    )
+    charts.draw(alt.layer(line, bars, points).properties(height=300), f"Reliability diagram, per cent: {summary}")
     st.caption(
-        "A point is a bin of confidence, its size the number of examples; below the dashed line it is surer than "
-        "right. Bars: Wilson's 95 % interval, examples taken as independent."
+        "Each point is a bin of confidence; its size shows the number of examples. Below the dashed line the run is "
+        "overconfident. Bars: Wilson's 95 % interval, examples treated as independent."
     )
 
 
@@ -211,7 +216,7 @@ def _calibration(predictions: pd.DataFrame) -> None:
 
 def _curves(record: Record) -> None:
     if not record.stages:
-        st.info("No curves: nothing was trained.", icon=":material/inbox:")
+        st.info("No curves: this run trained nothing.", icon=":material/inbox:")
         return
     try:
         history = store.history(record.run_id)
@@ -222,11 +227,11 @@ def _curves(record: Record) -> None:
 
 
 def charts_of(history: pd.DataFrame, of_stages: list[tuple[str, int]]) -> None:
-    """A chart for each validation figure and each named loss term, over the steps of all stages."""
+    """A chart for each validation metric and each loss term, over the steps of all stages."""
     frame = run.curves(history, of_stages)
     roles = list(dict.fromkeys(frame["role"]))
     terms = run.terms(frame)
-    st.caption("Stages follow one another from left to right. Losses are means over the steps since the last point.")
+    st.caption("Training stages from left to right. Each loss is the mean over the steps since the previous point.")
     for start in range(0, len(terms), 2):
         for column, term in zip(st.columns(2, gap="large"), terms[start : start + 2], strict=False):
             with column:
@@ -267,88 +272,93 @@ def _curve(frame: pd.DataFrame, term: str, roles: list[str], of_stages: list[tup
     named = names.encode(x="middle:Q", y=alt.value(0), text="stage:N")
     chart = alt.layer(rules, *lines, named).properties(height=270)
     last = frame.sort_values("at").drop_duplicates(["stage", "role"], keep="last")
-    told = "; ".join(f"{r.role} in {r.stage} ends at {r.value:.3g}" for r in last.itertuples(index=False))
-    charts.draw(chart, f"{title} over the steps of training: {told}")
+    summary = "; ".join(f"{r.role} in {r.stage} ends at {r.value:.3g}" for r in last.itertuples(index=False))
+    charts.draw(chart, f"{title} over the steps of training: {summary}")
 
 
-# ------------------------------------------------------------------------------- training, cost, origin
+# ------------------------------------------------------------------------------- training, cost, provenance
 
 
 def _training(record: Record) -> None:
-    st.subheader("Stages and their roles", anchor=False)
+    st.subheader("Training stages and roles", anchor=False)
     frame = run.stages(record)
     if len(frame):
-        dataframes.shown(
+        dataframes.show_frame(
             frame, "stages", "Stages and roles", {"best validation accuracy, %": "{:.1f}", "share of budget": "{:g}"}
         )
     else:
-        st.caption("None: the rung, or whatever answered, was scored as it is.")
+        st.caption("None: this run trained nothing; the model was evaluated as it is.")
     left, right = st.columns(2, gap="large")
     with left:
-        st.subheader("Settings of the method", anchor=False)
+        st.subheader("Method settings", anchor=False)
         frame = run.settings(record)
         if len(frame):
-            dataframes.shown(frame, "settings", "Settings of the method")
+            dataframes.show_frame(frame, "settings", "Method settings")
         else:
-            st.caption("It has none.")
+            st.caption("The method has no settings.")
     with right:
-        st.subheader("Training, evaluation, data", anchor=False)
-        dataframes.shown(run.training(record), "training", "Training, evaluation, data")
+        st.subheader("Training and evaluation settings", anchor=False)
+        dataframes.show_frame(run.training(record), "training", "Training and evaluation settings")
 
 
 def _cost(record: Record) -> None:
     frame = run.cost(record)
     c = record.cost
     times = {"training": c.train_seconds, "validation": c.validation_seconds, "test": c.test_seconds}
-    memory = f"; at most {c.peak_memory_bytes / 2**20:,.0f} MiB of memory" if c.peak_memory_bytes else ""
-    told = ", ".join(f"{name} {seconds:,.1f} s" for name, seconds in times.items())
-    st.markdown(plain(f"{told}; the whole run {c.total_seconds:,.1f} s; {c.test_forwards:,} forwards on test{memory}."))
+    memory = f"; peak memory {c.peak_memory_bytes / 2**20:,.0f} MiB" if c.peak_memory_bytes else ""
+    summary = ", ".join(f"{name} {seconds:,.1f} s" for name, seconds in times.items())
+    st.markdown(
+        plain(f"{summary}; total {c.total_seconds:,.1f} s; {c.test_forwards:,} forward passes on test{memory}.")
+    )
     if not len(frame):
-        st.info("Nothing was trained, and so nothing billed.", icon=":material/inbox:")
+        st.info("This run trained nothing, so it has no training cost.", icon=":material/inbox:")
         return
     frame["name"] = frame["stage"] + " · " + frame["role"]
     chart = (
         alt.Chart(frame)
         .mark_bar(color=charts.SKY, height={"band": 0.62})
         .encode(
-            x=alt.X("TFLOP:Q", title="training, TFLOP (estimated)"),
-            y=alt.Y("name:N", title="stage · role", sort=None),
-            tooltip=["name:N", "TFLOP:Q", "seconds:Q", "forwards:Q"],
+            x=alt.X("TFLOP:Q", title="training TFLOP (estimated)", axis=charts.ticks()),
+            y=alt.Y("name:N", title=None, sort=None),
+            tooltip=["name:N", "TFLOP:Q", "seconds:Q", "forward passes:Q"],
         )
-        .properties(height=38 * len(frame) + 60)
+        .properties(height=38 * len(frame) + 80)
     )
-    told = "; ".join(f"{r.name} {r.TFLOP:.3g}" for r in frame.itertuples(index=False))
-    charts.draw(chart, f"TFLOP of training by stage and role: {told}")
-    dataframes.shown(frame.drop(columns="name"), "cost", "Cost by role", {"TFLOP": "{:.3f}", "seconds": "{:.1f}"})
-    st.caption("All of the teachers' work is billed. FLOPs are estimated from parameters and tokens.")
+    summary = "; ".join(f"{r.name} {r.TFLOP:.3g}" for r in frame.itertuples(index=False))
+    charts.draw(chart, f"TFLOP of training by stage and role: {summary}")
+    dataframes.show_frame(frame.drop(columns="name"), "cost", "Cost by role", {"TFLOP": "{:.3f}", "seconds": "{:.1f}"})
+    st.caption("The teachers' computations are included. FLOPs are estimated from parameters and tokens.")
 
 
 def _provenance(record: Record) -> None:
     _verify(record)
-    st.subheader("Where the numbers come from", anchor=False)
-    frame = pd.DataFrame(run.provenance(record), columns=["what", "value"])
-    dataframes.shown(frame, "provenance", "Where the numbers come from")
+    st.subheader("Provenance of the results", anchor=False)
+    frame = pd.DataFrame(run.provenance(record), columns=["property", "value"])
+    dataframes.show_frame(frame, "provenance", "Provenance of the results")
     for line in run.leaks(record):
-        st.warning(plain(f"Shared by splits of the data: {line}"), icon=":material/warning:")
+        st.warning(plain(f"Splits of the data share examples: {line}"), icon=":material/warning:")
     if record.error and record.error.traceback:
         with st.expander("Traceback"):
             st.code(record.error.traceback, language=None)
 
 
 def _verify(record: Record) -> None:
-    """The button, and what `hkdbench verify` finds."""
-    st.subheader("Does it still hold?", anchor=False)
-    st.caption("Every figure is computed anew from the predictions; hashes, golds, ids and sums are compared.")
+    """The button that runs `hkdbench verify`, and its report."""
+    st.subheader("Verification", anchor=False)
+    st.caption(
+        "Computes every metric again from the stored answers, and compares it with the record. Also checks the ids, "
+        "the right answers and the checksums."
+    )
     if not st.button("Verify", icon=":material/fact_check:", key=f"verify-{record.run_id}"):
         return
-    with st.spinner("Computing every figure anew…", show_time=True):
-        report = store.verified(record.run_id, started.data_dir(record.benchmark))
+    with st.spinner("Computing every metric again…", show_time=True):
+        report = store.verify_run(record.run_id, started.data_dir(record.benchmark))
     st.markdown(f"**{VERIFIED[report.state]}**")
-    frame = pd.DataFrame([(f.state, f.check, f.detail) for f in report.findings], columns=["state", "check", "what"])
-    dataframes.shown(frame, "findings", "What was checked")
+    frame = pd.DataFrame([(f.state, f.check, f.detail) for f in report.findings], columns=["state", "check", "details"])
+    dataframes.show_frame(frame, "findings", "Checks")
     if (
         any(f.check in ("data", "golds") for f in report.of("unverified"))
         and started.data_dir(record.benchmark) is None
     ):
-        st.markdown("With the benchmark's files at hand more can be checked:")
+        st.markdown("To check more, start the dashboard with the benchmark's files:")
         st.code(started.command(record.benchmark), language=None)

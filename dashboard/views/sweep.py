@@ -1,4 +1,4 @@
-"""The page of sweeps: which settings matter, which are best, and which runs say so."""
+"""The sweep page: which settings matter, which are best, and the runs of the sweep."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from harness.store.index import RunSummary
 
 ANY = "any"
 MOST = 2000
-"""So many of the newest runs of a set are read."""
+"""At most this many runs are loaded, the newest ones."""
 SLICES = 12
 TABLED = 100
-ABOVE, BELOW = "above the threshold", "below"
+ABOVE, BELOW = "above the threshold", "below the threshold"
 
 
 def show() -> None:
     """The page."""
     st.title("Sweep", anchor=False)
-    if not store.any_runs():
+    if not store.has_runs():
         return
     runs = [e for e in store.runs() if e.kind == "run" and e.student]
     if not runs:
-        store.nothing("No run of a method yet.", f"hkdbench sweep SWEEP.toml --store {store.store().url}")
+        store.empty_state("No sweep in this store yet.", f"hkdbench sweep SWEEP.toml --store {store.store().url}")
         return
     chosen = _choose(runs)
     records = _records(tuple(e.run_id for e in chosen), store.listing().key)
@@ -45,8 +45,8 @@ def show() -> None:
     names = sweep.settings(frame)
     done = frame[frame["value"].notna()]
     if len(done) < 2 or not names:
-        store.nothing(
-            f"{len(done)} finished runs, {len(names)} settings that vary: nothing to compare yet.",
+        store.empty_state(
+            f"Nothing to compare yet: finished runs: {len(done)}, settings that differ between them: {len(names)}.",
             f"hkdbench sweep SWEEP.toml --store {store.store().url}",
         )
         return
@@ -71,20 +71,20 @@ def show() -> None:
 
 
 def _choose(runs: Sequence[RunSummary]) -> list[RunSummary]:
-    """The runs of one sweep (or other tag), of one benchmark, of one method."""
+    """Choose a sweep (or another tag), a benchmark and a method. Returns the runs."""
     columns = st.columns(3)
     known = sweep.tags(runs)
     first = known[0] if known and known[0].startswith("sweep") else ANY
     options = [ANY, *known]
     with columns[0]:
-        tag = url_state.one("Sweep or other tag", options, "tag", first)
+        tag = url_state.select("Sweep or tag", options, "tag", first)
     runs = [e for e in runs if tag in (ANY, *e.tags)]
     with columns[1]:
-        benchmark = url_state.one("Benchmark", sorted({e.benchmark for e in runs}), "benchmark")
+        benchmark = url_state.select("Benchmark", sorted({e.benchmark for e in runs}), "benchmark")
     runs = [e for e in runs if e.benchmark == benchmark]
     methods = sorted({e.method for e in runs}, key=lambda m: (-len({e.row for e in runs if e.method == m}), m))
     with columns[2]:
-        method = url_state.one("Method", methods, "method")
+        method = url_state.select("Method", methods, "method")
     return sorted((e for e in runs if e.method == method), key=lambda e: e.finished)[-MOST:]
 
 
@@ -97,17 +97,19 @@ def _records(run_ids: tuple[str, ...], key: str) -> list[Record]:
 def _figure(records: Sequence[Record], splits: list[str]) -> tuple[str, str]:
     left, right = st.columns([1, 2])
     with left:
-        split = url_state.few("Split", splits, "split")
+        split = url_state.segmented("Split", splits, "split")
     with right:
-        metric = url_state.one("Figure", sweep.metrics(records, split), "metric")
+        metric = url_state.select("Metric", sweep.metrics(records, split), "metric")
     if split in ("test", "ood"):
-        st.caption("Settings are chosen on validation. A choice on this split would make its figures too good.")
+        st.caption(
+            "Choose settings on the validation split. Choosing them on this split makes its results too optimistic."
+        )
     return split, metric
 
 
 def _title(split: str, metric: str) -> str:
     unit = "" if metric in ("nll", "brier") or ":" in metric else ", %"
-    less = ", less is better" if sweep.lower_is_better(metric) else ""
+    less = ", lower is better" if sweep.lower_is_better(metric) else ""
     return f"{split} {metric}{unit}{less}"
 
 
@@ -115,21 +117,23 @@ def _summary(frame: pd.DataFrame, metric: str, title: str) -> None:
     done = frame[frame["value"].notna()]
     best = done.sort_values("value", ascending=sweep.lower_is_better(metric), kind="stable").iloc[0]
     lost = len(frame) - len(done)
-    more = f", {lost} without a figure" if lost else ""
+    more = f", {lost} without a result" if lost else ""
     bounds = "" if pd.isna(best["low"]) else f" [{best['low']:.1f}, {best['high']:.1f}]"
-    said = f"{len(done)} trials{more}. The best, number {best['number']}: {best['value']:.4g}{bounds} ({title})."
-    st.markdown(plain(said))
+    text = f"{len(done)} trials{more}. Best trial: number {best['number']}, {best['value']:.4g}{bounds} ({title})."
+    st.markdown(plain(text))
     navigation.link("run", best["run"], run=best["run"])
-    st.caption("The best of many trials looks better than it is. Confirm it from fresh seeds on test.")
+    st.caption(
+        "The best of many trials looks better than it is, by chance. Run it again with new seeds and compare on test."
+    )
 
 
 def _confirmed(records: Sequence[Record], metric: str) -> None:
-    """The best trials, run again from fresh seeds."""
-    st.subheader("Confirmed from fresh seeds", anchor=False)
+    """Draws the best trials' runs with new seeds."""
+    st.subheader("Best trials with new seeds", anchor=False)
     found = sweep.confirming_runs(records, metric)
     forms = dict.fromkeys(found.columns[3:], "{:.2f}")
-    dataframes.shown(
-        found, "confirmed", f"{metric} of the best trials from fresh seeds", forms, {"run": ("run", "run", {})}
+    dataframes.show_frame(
+        found, "confirmed", f"{metric} of the best trials with new seeds", forms, {"run": ("run", "run", {})}
     )
 
 
@@ -137,7 +141,7 @@ def _confirmed(records: Sequence[Record], metric: str) -> None:
 
 
 def _clicked(event: Any) -> None:
-    """Opens the run whose mark was clicked."""
+    """Opens the run whose point was clicked."""
     picked = event.selection.get("trial") if event else None
     if picked and picked[0].get("run"):
         navigation.go("run", run=picked[0]["run"])
@@ -147,7 +151,7 @@ def _best_so_far(frame: pd.DataFrame, metric: str, title: str) -> None:
     st.subheader("Best so far", anchor=False)
     done = frame[frame["value"].notna()]
     base = alt.Chart(done)
-    x = alt.X("number:Q", title="trial, in the order in which they ended", axis=alt.Axis(tickMinStep=1, tickCount=8))
+    x = alt.X("number:Q", title="trial, in the order in which they finished", axis=alt.Axis(tickMinStep=1, tickCount=8))
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
     tips = ["run:N", "number:Q", *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("value", "low", "high"))]
     click = alt.selection_point(name="trial", fields=["run"], on="click")
@@ -159,13 +163,13 @@ def _best_so_far(frame: pd.DataFrame, metric: str, title: str) -> None:
     chart = alt.layer(bars, line, points.add_params(click)).properties(height=300)
     label = f"{title} of {len(done)} trials in order; the best at the end is {frame['best'].iloc[-1]:.4g}"
     _clicked(charts.draw(chart, label, key="best-so-far", on_select="rerun", selection_mode="trial"))
-    st.caption("Points: trials with their 95 % intervals. Line: the best so far. A click on a point opens the run.")
+    st.caption("Points: trials with 95 % intervals. Line: best so far. Click a point to open its run.")
 
 
 def _importance(found: pd.DataFrame) -> None:
-    st.subheader("What the settings explain", anchor=False)
+    st.subheader("Importance of settings", anchor=False)
     if not len(found):
-        st.caption("Needs at least four finished trials and a setting with two values.")
+        st.caption("This needs at least four finished trials and a setting with two values.")
         return
     shown = found.head(10).assign(mark=[ABOVE if s > t else BELOW for s, t in
                                         zip(found["share"], found["threshold"], strict=True)][:10])  # fmt: skip
@@ -181,15 +185,18 @@ def _importance(found: pd.DataFrame) -> None:
         ],
     )
     bars = base.mark_bar(height={"band": 0.55}).encode(
-        x=alt.X("share:Q", title="variance explained alone, %", scale=alt.Scale(domain=[0, 100])),
+        x=alt.X("share:Q", title="variance explained by the setting alone, %", scale=alt.Scale(domain=[0, 100])),
         color=alt.Color("mark:N", scale=scale, title=None, legend=alt.Legend(orient="top")),
     )
     tick = base.mark_tick(color=charts.ink(), thickness=3, height={"band": 0.75}).encode(x="threshold:Q")
     label = "; ".join(f"{r.setting} {r.share:.0f} (threshold {r.threshold:.0f})" for r in shown.itertuples())
-    charts.draw(alt.layer(bars, tick).properties(height=max(150, 34 * len(shown) + 80)), f"Per cent explained: {label}")
+    charts.draw(
+        alt.layer(bars, tick).properties(height=max(150, 34 * len(shown) + 80)),
+        f"Variance explained by each setting, per cent: {label}",
+    )
     st.caption(
-        "The part of the trials' variance that lies between a setting's values, each setting alone. The tick is the "
-        "threshold: 95 % of settings without effect stay below it."
+        "Adjusted R² of the trials' results given one setting. The tick is the threshold: a setting without effect "
+        "stays below it with a probability of 95 %."
     )
 
 
@@ -217,18 +224,20 @@ def _parallel(frame: pd.DataFrame, names: list[str], metric: str, title: str) ->
     points = base.mark_circle(size=45, opacity=0.9, cursor="pointer").encode(tooltip=tips)
     ends = ticks.groupby("axis", as_index=False).agg(low=("at", "min"), high=("at", "max"))
     axes = alt.Chart(ends).mark_rule(color=charts.faint()).encode(x=x, y=alt.Y("low:Q", axis=None), y2="high:Q")
-    said = alt.Chart(ticks).encode(x=x, y=y, text="shown:N")
-    halo = said.mark_text(align="left", dx=8, fontSize=11.5, stroke=charts.paper(), strokeWidth=4)
-    texts = said.mark_text(align="left", dx=8, fontSize=11.5, color=charts.ink())
+    labels = alt.Chart(ticks).encode(x=x, y=y, text="shown:N")
+    halo = labels.mark_text(align="left", dx=8, fontSize=11.5, stroke=charts.paper(), strokeWidth=4)
+    texts = labels.mark_text(align="left", dx=8, fontSize=11.5, color=charts.ink())
     chart = alt.layer(axes, drawn.add_params(hover), points.add_params(click), halo, texts).properties(height=380)
     label = f"Parallel coordinates of {lines['run'].nunique()} trials over {', '.join(names)} and {title}"
     _clicked(charts.draw(chart, label, key="parallel", on_select="rerun", selection_mode="trial"))
-    st.caption("A line is a trial: its settings, most important first, and its figure on the right. The stronger the "
-        "colour, the better. A click on a point opens the run.")  # fmt: skip
+    st.caption(
+        "Each line is a trial: its settings, most important first, and its result on the right. Stronger colours are "
+        "better results. Click a point to open its run."
+    )
 
 
 def _slices(frame: pd.DataFrame, names: list[str], title: str) -> None:
-    st.subheader("Slices", anchor=False)
+    st.subheader("Result by setting", anchor=False)
     done = frame[frame["value"].notna()]
     for start in range(0, len(names), 3):
         for column, name in zip(st.columns(3, gap="medium"), names[start : start + 3], strict=False):
@@ -249,7 +258,7 @@ def _slice(done: pd.DataFrame, name: str, title: str) -> None:
             axis=alt.Axis(tickCount=4, grid=False),
         )
     else:
-        part["setting"] = ["not set" if v is None else str(v).lower() if isinstance(v, bool) else str(v)
+        part["setting"] = ["not set" if v is None or v != v else str(v).lower() if isinstance(v, bool) else str(v)
                            for v in part["setting"]]  # fmt: skip
         x = alt.X("setting:N", title=name, axis=alt.Axis(labelAngle=0, labelLimit=110))
     base = alt.Chart(part).encode(x=x)
@@ -266,9 +275,9 @@ def _table(frame: pd.DataFrame, names: list[str], metric: str, title: str) -> No
     shown = frame[["run", "number", "status", "seed", "value", "low", "high", *names]]
     ranked = shown.sort_values("value", ascending=sweep.lower_is_better(metric), kind="stable")
     forms = dict.fromkeys((title, "low", "high"), "{:.2f}")
-    dataframes.shown(ranked[:TABLED].rename(columns={"value": title}), "trials", "Trials, best first", forms,
+    dataframes.show_frame(ranked[:TABLED].rename(columns={"value": title}), "trials", "Trials, best first", forms,
                  links={"run": ("run", "run", {})})  # fmt: skip
     if len(ranked) > TABLED:
-        st.caption(f"The best {TABLED} of {len(ranked):,}; the file has all.")
+        st.caption(f"The best {TABLED} of {len(ranked):,} trials. The CSV file has all of them.")
     st.download_button("Download as CSV", frame.to_csv(index=False), "trials.csv", "text/csv",
                        icon=":material/download:")  # fmt: skip

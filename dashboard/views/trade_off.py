@@ -1,9 +1,11 @@
-"""The trade-off: what a score costs, and which rows nobody beats on both. A point leads to its run."""
+"""The trade-off page: score against cost, with the Pareto front. Each point links to its run."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import altair as alt
 import pandas as pd
@@ -22,12 +24,14 @@ from harness.stats.metrics import LOWER_IS_BETTER
 
 COSTS = {column.name: column for column in TRADE_OFFS}
 MOST_NAMED = 25
-ON, OFF = "on the front", "behind it"
+LETTER, POINT = 0.0075, 0.008
+"""The width of a letter of a name, and half the width of a point, as shares of the chart's width, rounded up."""
+ON, OFF = "on the Pareto front", "not on the front"
 
 
 @dataclass(frozen=True)
 class Point:
-    """A row with its cost; `front`: no other row is better at the same cost or as good for less."""
+    """A row with its cost. `front`: it is on the Pareto front of score and cost."""
 
     row: Row
     cost: float
@@ -37,35 +41,35 @@ class Point:
 def show() -> None:
     """The page."""
     st.title("Trade-off", anchor=False)
-    if not store.any_runs():
+    if not store.has_runs():
         return
     runs = store.runs()
     data = url_state.data_names(runs)
     if not data:
-        store.nothing("No run has been scored yet.", "hkdbench run --help")
+        store.empty_state("No run has been scored yet.", "hkdbench run --help")
         return
     at = st.columns([5, 4, 3, 4], vertical_alignment="bottom")
     with at[0]:
-        key = data[url_state.one("Benchmark", list(data), "benchmark")]
+        key = data[url_state.select("Benchmark", list(data), "benchmark")]
     with at[2]:
-        split = url_state.split_of([run for run in runs if run.data_key == key])
+        split = url_state.select_split([run for run in runs if run.data_key == key])
     with at[1]:
-        metric = url_state.one("Metric", url_state.metrics_of(store.stated(key, split), None), "metric")
+        metric = url_state.select("Metric", url_state.metrics_of(store.metric_names(key, split), None), "metric")
     with at[3]:
-        cost = url_state.one("Cost", list(COSTS), "cost")
+        cost = url_state.select("Cost", list(COSTS), "cost")
     ranking = url_state.ranked(Filters(benchmark=key[0], metric=metric, split=split))
     found = url_state.table_of(ranking, key)
     placed = points(found.rows, cost) if found else []
     if found is None or not placed:
         _without(cost)
         return
-    st.markdown(plain(said(placed, cost)))
+    st.markdown(plain(front_text(placed)))
     _chart(found, placed, cost)
     _front(found, placed, cost)
 
 
 def points(rows: Sequence[Row], cost: str) -> list[Point]:
-    """The rows that have both a figure and this cost, cheapest first, with the Pareto front."""
+    """The rows that have a score and this cost, cheapest first, marked if they are on the Pareto front."""
     known = [
         (row, float(price))
         for row in rows
@@ -79,29 +83,31 @@ def points(rows: Sequence[Row], cost: str) -> list[Point]:
     return sorted(made, key=lambda p: (p.cost, -sign * (p.row.figure or 0.0)))
 
 
-def said(placed: Sequence[Point], cost: str) -> str:
-    """The front in words."""
+def front_text(placed: Sequence[Point]) -> str:
+    """The Pareto front in words."""
     front = [p for p in placed if p.front]
     names = ", ".join(leaderboard.named(p.row) for p in front[:6]) + (", …" if len(front) > 6 else "")
     return (
-        f"{len(front)} of {len(placed)} rows are on the front, cheapest first: {names}. The others have a row that "
-        "scores as much for less, or more for the same. The front goes by the points: look at the intervals too."
+        f"{len(front)} of {len(placed)} rows are on the Pareto front, cheapest first: {names}. For every "
+        "other row, one of them scores at least as much at no higher cost. The front ignores the intervals, so small "
+        "differences in score may be chance."
     )
 
 
 def _without(cost: str) -> None:
-    st.info(plain(f"No ranked row has this cost ({cost}): choose another, or another split."), icon=":material/inbox:")
+    st.info(plain(f"No ranked row has this cost ({cost}). Select another cost or split."), icon=":material/inbox:")
 
 
 def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
-    scale, floor = (1 if has_own_unit(found.metric) else 100), leaderboard.floor_of(found)
+    scale, floor = (1 if has_own_unit(found.metric) else 100), leaderboard.majority_score(found)
     frame = pd.DataFrame(
         {
             "row": leaderboard.named(p.row),
             "run": p.row.run_ids[0],
             "cost": p.cost,
             "at": at,
-            "named_at": named_at,
+            "name_x": name_x,
+            "name_y": name_y,
             "name": leaderboard.short_name(p.row),
             "value": scale * p.row.values[found.metric].value,
             "low": _scaled(p.row.values[found.metric].low, scale),
@@ -111,10 +117,17 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
             "price": COSTS[cost].text(p.row),
             "seeds": len(p.row.seeds),
         }
-        for p, at, named_at in zip(placed, *_apart(placed, scale, found.metric, floor), strict=True)
+        for p, (at, name_x, name_y) in zip(placed, _positions(placed, scale, found.metric, floor), strict=True)
     )
     title = with_unit(found.metric)
-    x = alt.X("at:Q", title=COSTS[cost].help, scale=_scale(frame["cost"]), axis=charts.ticks())
+
+    kind = _scale_type(frame["cost"].tolist())
+    scale_x = alt.Scale(type=kind, zero=False, padding=40, nice=False)
+
+    def x_of(field: str) -> alt.X:
+        return alt.X(field, title=COSTS[cost].help, scale=scale_x, axis=charts.ticks())
+
+    x = x_of("at:Q")
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, padding=12))
     picked = alt.selection_point(name="picked", fields=["run"])
     colours = alt.Scale(domain=[ON, OFF], range=[charts.BLUE if not charts.dark() else charts.SKY, charts.faint()])
@@ -129,24 +142,26 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
     colour = alt.Color("place:N", scale=colours, legend=legend)
     shape = alt.Shape("place:N", scale=alt.Scale(domain=[ON, OFF], range=["circle", "diamond"]), legend=legend)
     step = base.transform_filter(alt.datum.place == ON).mark_line(interpolate="step-after", strokeWidth=1.5)
+    names, background = _names(base, len(frame), x_of("name_x:Q"), title)
     layers = [
         step.encode(x=x, y=y, color=colour),
+        background,
         base.mark_rule(strokeWidth=1.5).encode(
             x=x, y=alt.Y("low:Q", title=title), y2="high:Q", color=colour, tooltip=tips
         ),
         base.mark_point(size=110, filled=True, opacity=1, cursor="pointer")
         .encode(x=x, y=y, color=colour, shape=shape, tooltip=tips)
         .add_params(picked),
-        _names(base, len(frame)).encode(x=x, y=alt.Y("named_at:Q", title=title), text="name:N"),
+        names,
     ]
     if floor is not None:
-        line = alt.Chart(pd.DataFrame({"at": [scale * floor], "says": ["majority answer"]}))
+        line = alt.Chart(pd.DataFrame({"at": [scale * floor], "says": ["majority control"]}))
         layers.insert(0, line.mark_rule(strokeDash=[4, 4], color=charts.faint()).encode(y="at:Q"))
-        told = line.mark_text(align="left", baseline="bottom", dx=4, dy=-2, color=charts.ink())
-        layers.append(told.encode(x=alt.value(0), y="at:Q", text="says:N"))
+        label = line.mark_text(align="left", baseline="bottom", dx=4, dy=-2, color=charts.ink())
+        layers.append(label.encode(x=alt.value(0), y="at:Q", text="says:N"))
     answer = charts.draw(
         alt.layer(*layers).properties(height=460),
-        f"{title} against {COSTS[cost].help}: {said(placed, cost)}",
+        f"{title} against {COSTS[cost].help}: {front_text(placed)}",
         key="chart",
         on_select="rerun",
         selection_mode="picked",
@@ -156,21 +171,31 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
         navigation.go("run", run=str(clicked[0]["run"]))
 
 
-def _names(base: alt.Chart, rows: int) -> alt.Chart:
-    """The rows' names beside their points: of all where there is room, else of the front."""
+def _names(base: alt.Chart, rows: int, x: alt.X, title: str) -> tuple[Any, Any]:
+    """The rows' names beside their points, and the background that keeps the front's line out of them.
+
+    If there are too many rows, only those on the front have names.
+    """
     chart = base if rows <= MOST_NAMED else base.transform_filter(alt.datum.place == ON)
-    return chart.mark_text(align="left", baseline="bottom", dx=9, dy=-3, limit=260, color=charts.ink())
+    chart = chart.encode(x=x, y=alt.Y("name_y:Q", title=title), text="name:N")
+    place: dict[str, Any] = {"align": "left", "baseline": "bottom", "dx": 9, "dy": -3, "limit": 260}
+    return chart.mark_text(**place, color=charts.ink()), chart.mark_text(
+        **place, color=charts.paper(), stroke=charts.paper(), strokeWidth=4
+    )
 
 
-def _apart(placed: Sequence[Point], scale: int, metric: str, floor: float | None) -> tuple[list[float], list[float]]:
-    """Where points and their names are drawn: rows of nearly one cost a little beside each other, names not on another.
+def _positions(
+    placed: Sequence[Point], scale: int, metric: str, floor: float | None
+) -> list[tuple[float, float, float]]:
+    """The x of each point, and x and y of its name, so that neither points nor names overlap.
 
-    Points of one cost are spread by 1.5 % of it each, names by a twentieth of the figures' range.
+    Points with the same cost are moved apart by 1.5 % of it. The names of points with nearly the same cost stand to the
+    right of these points. A name that would cover a point or a name moves down by a twentieth of the scores' range.
     """
     values = [scale * (p.row.figure or 0.0) for p in placed]
     low, high = leaderboard.domain([p.row for p in placed], metric, floor) or (0.0, 0.0)
     gap = scale * (high - low) / 20 or 0.01
-    at, named_at = [p.cost for p in placed], list(values)
+    at, name_x, name_y = [p.cost for p in placed], [p.cost for p in placed], list(values)
     clusters: list[list[int]] = []
     for k, p in enumerate(placed):
         if clusters and p.cost <= 1.1 * placed[clusters[-1][0]].cost:
@@ -181,18 +206,37 @@ def _apart(placed: Sequence[Point], scale: int, metric: str, floor: float | None
         same = [k for k in cluster if placed[k].cost == placed[cluster[0]].cost]
         for place, k in enumerate(same):
             at[k] *= 1 + 0.015 * (place - (len(same) - 1) / 2)
-        below = None
-        for k in sorted(cluster, key=lambda k: -values[k]):
-            named_at[k] = values[k] if below is None else min(values[k], below - gap)
-            below = named_at[k]
-    return at, named_at
+        for k in cluster:
+            name_x[k] = max(at[other] for other in cluster)
+    taken = [
+        (_along_axis(x, at) - POINT, _along_axis(x, at) + POINT, value - gap / 2)
+        for x, value in zip(at, values, strict=True)
+    ]
+    for k in sorted(range(len(placed)), key=lambda k: -values[k]):
+        if len(placed) > MOST_NAMED and not placed[k].front:
+            continue
+        left = _along_axis(name_x[k], at) + POINT
+        right = left + LETTER * len(leaderboard.short_name(placed[k].row))
+        while covered := [
+            y for start, end, y in taken if left < end and start < right and abs(y - name_y[k]) < 0.99 * gap
+        ]:
+            name_y[k] = min(covered) - gap
+        taken.append((left, right, name_y[k]))
+    return list(zip(at, name_x, name_y, strict=True))
 
 
-def _scale(costs: pd.Series) -> alt.Scale:
-    """Logarithmic where costs span more than a factor of five; a square root where some are 0."""
-    if costs.max() <= 5 * costs.min():
-        return alt.Scale(zero=False, padding=40)
-    return alt.Scale(type="sqrt" if costs.min() <= 0 else "log", padding=40, nice=False)
+def _along_axis(cost: float, costs: Sequence[float]) -> float:
+    """Where a cost is on the axis, from 0 to 1."""
+    scaled = {"log": math.log, "sqrt": math.sqrt, "linear": float}[_scale_type(costs)]
+    low, high = scaled(min(costs)), scaled(max(costs))
+    return (scaled(cost) - low) / (high - low or 1)
+
+
+def _scale_type(costs: Sequence[float]) -> Literal["linear", "sqrt", "log"]:
+    """Logarithmic if costs span more than a factor of five, or square-root if some of them are 0."""
+    if max(costs) <= 5 * min(costs):
+        return "linear"
+    return "sqrt" if min(costs) <= 0 else "log"
 
 
 def _scaled(number: float | None, scale: int) -> float | None:
@@ -200,7 +244,7 @@ def _scaled(number: float | None, scale: int) -> float | None:
 
 
 def _front(found: Table, placed: Sequence[Point], cost: str) -> None:
-    """The same as a table, for the keyboard and for who reads rather than looks."""
+    """Draws the same data as a table."""
     own = has_own_unit(found.metric)
     columns = [
         Column("method", "method", "left"),
@@ -211,7 +255,7 @@ def _front(found: Table, placed: Sequence[Point], cost: str) -> None:
             with_unit(found.metric),
             domain=leaderboard.domain([p.row for p in placed], found.metric),
         ),
-        Column("front", "front", "left"),
+        Column("front", "Pareto front", "left"),
     ]
     lines = []
     for p in placed:
@@ -224,8 +268,8 @@ def _front(found: Table, placed: Sequence[Point], cost: str) -> None:
             TableCell(p.row.student),
             TableCell(COSTS[cost].text(p.row)),
             TableCell(text, small=small, value=figure.value, low=figure.low, high=figure.high),
-            TableCell(ON if p.front else ""),
+            TableCell("yes" if p.front else ""),
         )
         lines.append(TableRow(cells, quiet=False, band=int(p.front)))
-    with st.expander("The same as a table", expanded=len(placed) <= MOST_NAMED):
+    with st.expander("Table", expanded=len(placed) <= MOST_NAMED):
         table(columns, lines[:200], key="front", caption=f"Rows by {cost}, cheapest first")

@@ -1,1 +1,1 @@
-"""Parts of pages: charts, tables, fields that keep their place in the address."""
+"""Parts of pages: charts, tables, and input fields whose value is in the URL."""

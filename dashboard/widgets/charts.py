@@ -1,6 +1,6 @@
-"""How charts look: one palette, intervals drawn, axes named with their units. Altair's light and dark are Streamlit's.
+"""The look of the charts: colours, axes and the text for screen readers. Altair follows Streamlit's light or dark mode.
 
-Every chart is drawn with `draw`, which gives it a text for those who don't see it.
+Every chart is drawn with `draw`.
 """
 
 from __future__ import annotations
@@ -13,42 +13,43 @@ import streamlit as st
 BLUE, ORANGE, GREEN, PINK, SKY, RED, OLIVE, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800", "#7A7A7A",
 )  # fmt: skip
-"""Okabe and Ito's colours, which the colour-blind tell apart; yellow darker and grey for black, to read on both."""
+"""The palette of Okabe and Ito, safe for colour-blind readers. Yellow is darker and black is grey here, so that both
+are readable in light and dark mode."""
 PALETTE = [BLUE, ORANGE, GREEN, PINK, SKY, RED, OLIVE, GREY]
 
 
 def dark() -> bool:
-    """Whether the page is shown dark."""
+    """Whether the page is in dark mode."""
     return bool(st.context.theme.type == "dark")
 
 
 def ink() -> str:
-    """The colour of lines and text that stand out from the page."""
+    """The colour of text and of lines in the foreground."""
     return "#e8eaed" if dark() else "#1b1f24"
 
 
 def strong() -> str:
-    """The colour of what is measured."""
+    """The colour of measured values."""
     return SKY if dark() else BLUE
 
 
 def soft() -> str:
-    """The colour of its interval, where it stands beside."""
+    """The colour of intervals that are drawn in a lighter shade than their values."""
     return "#3f8fc2" if dark() else SKY
 
 
 def paper() -> str:
-    """The colour of the page."""
+    """The background colour of the page."""
     return "#14171a" if dark() else "#ffffff"
 
 
 def faint() -> str:
-    """The colour of a reference line."""
+    """The colour of reference lines."""
     return "#8b929a" if dark() else "#767c83"
 
 
 def draw(chart: Any, alt_text: str, key: str | None = None, **options: Any) -> Any:
-    """Shows a chart at the page's width; `alt_text` says in words what it shows. Returns Streamlit's answer."""
+    """Shows a chart at full width. `alt_text` describes it in words. Returns Streamlit's event with the selection."""
     text = ink()
     shown = (
         chart.configure_axis(labelLimit=320, titleFontWeight="normal", labelColor=text, titleColor=text)
@@ -60,5 +61,5 @@ def draw(chart: Any, alt_text: str, key: str | None = None, **options: Any) -> A
 
 
 def ticks(count: int = 6) -> Any:
-    """A quantitative axis with few ticks."""
+    """A quantitative axis with about `count` ticks."""
     return alt.Axis(tickCount=count)

@@ -1,4 +1,4 @@
-"""Frames as tables: what is text stays text, numbers stand at the right, an id may be a link."""
+"""Data frames as tables: text is escaped, numbers are right-aligned, ids may be links."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from dashboard.table import Column, Link, TableCell, TableRow, table
 MISSING = "–"
 
 
-def shown(
+def show_frame(
     frame: pd.DataFrame,
     key: str,
     caption: str,
     formats: Mapping[str, str] | None = None,
     links: Mapping[str, tuple[str, str, Mapping[str, str]]] | None = None,
 ) -> None:
-    """Draws the frame. `formats`: how a column's numbers are written, as `{:.1f}`; whole numbers get commas.
+    """Draws the frame. `formats`: by column, the format of its numbers, such as `{:.1f}`; integers get commas.
 
-    `links`: a column's texts are links, to a page (its name), under a parameter (its name), beside other parameters.
+    `links`: by column, the page that its texts link to, the URL parameter that holds the text, other parameters.
+    Columns that are empty in all rows are left out, except in an empty table.
     """
+    if len(frame):
+        frame = frame[[name for name in frame.columns if not (frame[name].isna() | frame[name].eq("")).all()]]
     columns = [Column(str(n), str(n), align="right" if _numbers(frame[n]) else "text") for n in frame.columns]
     lines = [
         TableRow(tuple(_cell(str(name), value, formats or {}, links or {}) for name, value in row.items()))
@@ -39,15 +42,15 @@ def _numbers(values: pd.Series) -> bool:
 def _cell(
     name: str, value: Any, formats: Mapping[str, str], links: Mapping[str, tuple[str, str, Mapping[str, str]]]
 ) -> TableCell:
-    text = written(value, formats.get(name))
+    text = format_value(value, formats.get(name))
     if name in links:
         page, parameter, others = links[name]
         return TableCell(text, links=(Link(text, page, {parameter: text, **others}),))
     return TableCell(text)
 
 
-def written(value: Any, form: str | None = None) -> str:
-    """A value as a cell has it: `–` for none, numbers as `form` says."""
+def format_value(value: Any, form: str | None = None) -> str:
+    """The text of a value: `–` for a missing one, numbers in the format `form`."""
     if value is None or (isinstance(value, float) and pd.isna(value)) or value is pd.NA:
         return MISSING
     if isinstance(value, bool):
@@ -59,6 +62,6 @@ def written(value: Any, form: str | None = None) -> str:
     return str(value)
 
 
-def moment(text: str) -> str:
-    """A time of a record, which is UTC, as people read it."""
+def format_time(text: str) -> str:
+    """A time of a record, which is in UTC, in a readable form."""
     return f"{text[:16].replace('T', ' ')} UTC" if text else ""

@@ -1,4 +1,4 @@
-"""Text of runs, plugins and datasets, shown as text wherever it lands: nobody's name is markup here."""
+"""Escaping: text from runs, plugins and datasets is shown as text and never read as Markdown or HTML."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from html import escape
 
 _SPECIAL = re.compile(r"([!-/:-@\[-`{-~])")
 _GLUE = "\u2060"
-"""Word joiner: takes no room, and parts what Streamlit would find in a text after the backslashes are gone:
+"""The word joiner, an invisible character. It breaks up what Streamlit finds in a text even after a backslash:
 `:icon:`, `https://...`, `www.`, `a@b.c`."""
 
 
 def plain(text: object, lines: bool = False) -> str:
-    """Markdown that shows this text as it is: labels, captions, messages. One line, unless `lines` are kept."""
+    """Markdown that shows this text unchanged, for labels, captions, messages. Joins lines unless `lines` is set."""
     parts = [_SPECIAL.sub(_escaped, line.strip()) for line in str(text).splitlines()]
     parts = [re.sub(r"(?i)www(?=\\\.)", lambda w: w[0] + _GLUE, part) for part in parts]
     if lines:
@@ -25,5 +25,5 @@ def _escaped(sign: re.Match[str]) -> str:
 
 
 def html(text: object) -> str:
-    """HTML that shows this text as it is, in an element or in a quoted attribute."""
+    """HTML that shows this text unchanged, in an element or in a quoted attribute."""
     return escape(str(text), quote=True)

@@ -1,4 +1,4 @@
-"""One figure a row over several benchmarks, with weights that the reader chooses. A gap is never averaged over."""
+"""The leaderboard over all benchmarks: weighted means. A row without a result on some benchmark has no mean."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.data.leaderboard import Shown
+from dashboard.data.leaderboard import RowFilter
 from dashboard.table import Column, Link, TableCell, TableRow, table
 from dashboard.widgets import url_state
 from dashboard.widgets.escape import plain
@@ -23,25 +23,30 @@ from harness.report.format import percent
 MOST_WEIGHT = 100.0
 
 
-def show(filters: Filters, shown: Shown, columns_at: Any, download_at: Any) -> None:
-    """The table over all benchmarks, with the weights to choose."""
+def show(filters: Filters, shown: RowFilter, columns_at: Any, download_at: Any) -> None:
+    """Draws the table over all benchmarks, and the fields for the weights."""
     alike = url_state.ranked(filters.model_copy(update={"aggregate": AGGREGATES}))
     if not alike.tables:
-        st.info("No run fits these filters: take some of them off.", icon=":material/filter_list_off:")
+        st.info("No run matches these filters. Remove some of them.", icon=":material/filter_list_off:")
         return
     names = table_names(alike.tables)
     if len(names) < 2:
-        st.info(f"Only {names[0]} fits these filters: pick it as the benchmark.", icon=":material/filter_1:")
+        st.info(
+            f"Only one benchmark matches these filters: {names[0]}. Select it as the benchmark.",
+            icon=":material/filter_1:",
+        )
         return
     with columns_at:
-        st.caption("Every benchmark has its column here.")
+        st.caption("This table always has one column per benchmark.")
     with st.expander("Weights of the benchmarks", icon=":material/balance:"), st.container(horizontal=True):
-        weights = {name: url_state.number(plain(name), f"weight {name}", 1.0, MOST_WEIGHT, width=220) for name in names}
+        weights = {
+            name: url_state.number_input(plain(name), f"weight {name}", 1.0, MOST_WEIGHT, width=220) for name in names
+        }
     if not any(weights.values()):
-        st.info("All weights are 0: give one benchmark some weight.", icon=":material/balance:")
+        st.info("All weights are 0. Set at least one of them above 0.", icon=":material/balance:")
         return
     metric = alike.tables[0].metric
-    fitting = {(row.label, row.student) for row in alike.rows if shown.fits(row)}
+    fitting = {(row.label, row.student) for row in alike.rows if shown.matches(row)}
     found = [one for one in _weighted(alike, filters, weights) if (one.label, one.student) in fitting]
     ends = [e for one in found if one.mean for e in (one.mean.low, one.mean.high, one.mean.value) if e is not None]
     columns = [
@@ -51,12 +56,20 @@ def show(filters: Filters, shown: Shown, columns_at: Any, download_at: Any) -> N
         Column(
             "mean",
             f"weighted mean of {with_unit(metric)}",
-            help="With a 95 % interval for these benchmarks; it says nothing of others",
+            help="With its 95 % interval. It holds for these benchmarks only",
             domain=(min(ends), max(ends)) if ends else None,
         ),
         *(Column(name, name, help=f"Weight {weights[name]:g}") for name in names),
-        Column("mean rank", "mean rank", help="Over all benchmarks with a weight alike; 1 is best"),
-        Column("iqm", "IQM", help="Mean of the middle half of figures by benchmark and seed, all alike"),
+        Column(
+            "mean rank",
+            "mean rank",
+            help="Mean of the ranks on all benchmarks with a weight above 0, equally weighted; 1 is best",
+        ),
+        Column(
+            "iqm",
+            "IQM",
+            help="Interquartile mean of the scores over benchmarks and seeds, equally weighted",
+        ),
     ]
     lines, place = [], 0
     for one in found:
@@ -65,15 +78,15 @@ def show(filters: Filters, shown: Shown, columns_at: Any, download_at: Any) -> N
         cells = (TableCell(str(place) if ranked else ""), *_cells(one, names), *_alike(one))
         lines.append(TableRow(cells, quiet=one.kind == "control"))
     with download_at:
-        st.caption(f"The {len(found):,} rows that are shown.")
+        st.caption(f"The {len(found):,} rows of this table.")
         st.download_button("CSV", to_csv(found, names).encode(), "all-benchmarks.csv", "text/csv")
     if not found:
-        st.info("No row fits these filters: take some of them off.", icon=":material/filter_list_off:")
+        st.info("No row matches these filters. Remove some of them.", icon=":material/filter_list_off:")
         return
     table(columns, lines[:500], key="totals", caption=f"Weighted mean of {metric} over {len(names)} benchmarks")
     st.caption(
-        "Rows that lack a benchmark have no mean: a gap is never averaged over. Benchmarks are resampled "
-        "independently. Pick one benchmark for rank intervals, tiers and paired differences."
+        "A row without a result on one of the benchmarks has no mean. For the intervals, each benchmark is resampled "
+        "independently. Select one benchmark to see rank intervals, tiers and paired differences."
     )
 
 
@@ -86,7 +99,7 @@ def _weighted(alike: Ranking, filters: Filters, weights: Mapping[str, float]) ->
 
 
 def to_csv(found: Sequence[Overall], names: Sequence[str]) -> str:
-    """One line a row: the mean with its interval, and the figure on each benchmark, as fractions."""
+    """CSV with one line per row: the mean with its interval, and the score on each benchmark, as fractions."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["method", "student", "kind", "mean", "low", "high", *names])
@@ -99,7 +112,7 @@ def to_csv(found: Sequence[Overall], names: Sequence[str]) -> str:
 def _cells(one: Overall, names: Sequence[str]) -> list[TableCell]:
     head, _, settings = one.label.partition(" ")
     own = has_own_unit(one.metric)
-    lacks = f"no figure on {', '.join(one.missing)}" if one.missing else ""
+    lacks = f"no result on {len(one.missing)} of {len(names)} benchmarks" if one.missing else ""
     link = Link(head, "run", {"run": one.run_ids[0]}, title=f"Open {one.run_ids[0]}")
     cells = [
         TableCell(head, small=settings, below=lacks, links=(link,), chip="control" if one.kind == "control" else ""),
@@ -116,7 +129,7 @@ def _cells(one: Overall, names: Sequence[str]) -> list[TableCell]:
 
 
 def _alike(one: Overall) -> list[TableCell]:
-    """The figures over all benchmarks that weights don't touch: mean rank and interquartile mean."""
+    """The two aggregates without weights: mean rank and interquartile mean."""
     if one.mean_rank is None or one.iqm is None:
         return [TableCell("–"), TableCell("–")]
     return [TableCell(format.plain(one.mean_rank)), TableCell(percent(one.iqm, own_unit=has_own_unit(one.metric)))]

@@ -1,4 +1,4 @@
-"""What several pages let their reader choose: the data that are ranked, metric, split. All of it stands in the URL."""
+"""Input fields whose value is in the URL, and the choices that several pages share: benchmark, metric, split."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALL = "All benchmarks"
 
 
 def data_names(runs: Sequence[RunSummary]) -> dict[str, DataKey]:
-    """The data that runs were scored on, by a name to choose them by: the benchmark, and its version where needed."""
+    """The datasets that runs were scored on, by name: the benchmark, and its version if there are several."""
     keys = sorted({run.data_key for run in runs if run.status != BROKEN and run.fingerprint})
     versions = [benchmark for benchmark, _, _ in keys]
     return {
@@ -27,112 +27,137 @@ def data_names(runs: Sequence[RunSummary]) -> dict[str, DataKey]:
     }
 
 
-# --------------------------------------------------------------------------- widgets whose value is the URL's
+# -------------------------------------------------------------------------- widgets whose value is in the URL
 #
-# The URL has the last word: a widget shows what stands there under its key, and writes what is chosen there, which
-# makes an entry in the browser's history. Streamlit's own `bind="query-params"` makes none: back would leave the page.
+# The URL decides: a widget shows the value of its URL parameter and writes the user's choice to it. Each choice adds an
+# entry to the browser's history. Streamlit's own `bind="query-params"` doesn't, so "back" would leave the page.
 
 
-def one(label: str, options: Sequence[str], key: str, usual: str | None = None, **more: Any) -> str:
-    """A choice of one; without a word in the URL `usual`, else the first."""
-    usual = usual if usual in options else options[0]
+def select(label: str, options: Sequence[str], key: str, default: str | None = None, **widget_options: Any) -> str:
+    """Choose one option. Without a value in the URL it is `default`, or the first option."""
+    default = default if default in options else options[0]
     asked = st.query_params.get(key)
-    st.session_state[_name(key)] = asked if asked in options else usual
-    chosen: str = st.selectbox(label, options, key=_name(key), on_change=_told, args=(key, usual), **more)
-    return chosen
-
-
-def maybe(label: str, options: Sequence[str], key: str, otherwise: str) -> str | None:
-    """A choice of one or none; `otherwise` says what none means."""
-    asked = st.query_params.get(key)
-    st.session_state[_name(key)] = asked if asked in options else None
-    chosen: str | None = st.selectbox(
-        label, options, key=_name(key), on_change=_told, args=(key, None), placeholder=otherwise, disabled=not options
+    st.session_state[_state_key(key)] = asked if asked in options else default
+    chosen: str = st.selectbox(
+        label, options, key=_state_key(key), on_change=_update_url, args=(key, default), **widget_options
     )
     return chosen
 
 
-def few(label: str, options: Sequence[str], key: str) -> str:
-    """A choice of one of a few, all of them in sight; without a word in the URL the first."""
+def select_optional(label: str, options: Sequence[str], key: str, otherwise: str) -> str | None:
+    """Choose one option or none. `otherwise` is the text shown for none."""
     asked = st.query_params.get(key)
-    st.session_state[_name(key)] = asked if asked in options else options[0]
+    st.session_state[_state_key(key)] = asked if asked in options else None
+    chosen: str | None = st.selectbox(
+        label,
+        options,
+        key=_state_key(key),
+        on_change=_update_url,
+        args=(key, None),
+        placeholder=otherwise,
+        disabled=not options,
+    )
+    return chosen
+
+
+def segmented(label: str, options: Sequence[str], key: str) -> str:
+    """Choose one of a few options, all visible. Without a value in the URL it is the first."""
+    asked = st.query_params.get(key)
+    st.session_state[_state_key(key)] = asked if asked in options else options[0]
     args = (key, options[0])
-    chosen = st.segmented_control(label, options, key=_name(key), on_change=_told, args=args, required=True)
+    chosen = st.segmented_control(label, options, key=_state_key(key), on_change=_update_url, args=args, required=True)
     return str(chosen or options[0])
 
 
-def sections(names: Sequence[str], key: str) -> Sequence[Any]:
-    """Tabs, of which the one that is looked at is `open`; without a word in the URL the first."""
+def tabs(names: Sequence[str], key: str) -> Sequence[Any]:
+    """Tabs. The selected one has `open` set. Without a value in the URL it is the first."""
     asked = st.query_params.get(key)
-    st.session_state[_name(key)] = asked if asked in names else names[0]
-    opened: Sequence[Any] = st.tabs(names, key=_name(key), on_change=_told, args=(key, names[0]))
+    st.session_state[_state_key(key)] = asked if asked in names else names[0]
+    opened: Sequence[Any] = st.tabs(names, key=_state_key(key), on_change=_update_url, args=(key, names[0]))
     return opened
 
 
-def span(label: str, key: str, most: int, step: int) -> tuple[int, int]:
-    """A part of 0 to `most`, both ends in it; in the URL as `10-80`."""
+def range_slider(label: str, key: str, most: int, step: int) -> tuple[int, int]:
+    """Choose a range within 0 to `most`, both ends included; in the URL as `10-80`."""
     least, _, largest = st.query_params.get(key, "").partition("-")
     asked = (int(least), int(largest)) if least.isdecimal() and largest.isdecimal() else (0, most)
-    st.session_state[_name(key)] = asked if asked[0] <= asked[1] <= most else (0, most)
-    low, high = st.slider(label, 0, most, step=step, key=_name(key), on_change=_told, args=(key, (0, most)))
+    st.session_state[_state_key(key)] = asked if asked[0] <= asked[1] <= most else (0, most)
+    low, high = st.slider(label, 0, most, step=step, key=_state_key(key), on_change=_update_url, args=(key, (0, most)))
     return int(low), int(high)
 
 
-def several(label: str, options: Sequence[Any], key: str, usual: Sequence[Any] = (), **more: Any) -> tuple[Any, ...]:
-    """A choice of any number; without a word in the URL those of `usual`."""
+def multiselect(
+    label: str, options: Sequence[Any], key: str, default: Sequence[Any] = (), **widget_options: Any
+) -> tuple[Any, ...]:
+    """Choose any number of options. Without a value in the URL they are `default`."""
     asked = st.query_params.get_all(key)
-    found = [option for option in options if str(option) in asked] if asked else list(usual)
-    st.session_state[_name(key)] = found
+    found = [option for option in options if str(option) in asked] if asked else list(default)
+    st.session_state[_state_key(key)] = found
     chosen = st.multiselect(
-        label, options, key=_name(key), on_change=_told, args=(key, list(usual)), placeholder="any", **more
+        label,
+        options,
+        key=_state_key(key),
+        on_change=_update_url,
+        args=(key, list(default)),
+        placeholder="any",
+        **widget_options,
     )
     return tuple(chosen)
 
 
-def words(label: str, key: str, **more: Any) -> str:
-    """A line of text."""
-    st.session_state[_name(key)] = st.query_params.get(key, "")
-    return st.text_input(label, key=_name(key), on_change=_told, args=(key, ""), **more) or ""
+def text_input(label: str, key: str, **widget_options: Any) -> str:
+    """Enter a line of text."""
+    st.session_state[_state_key(key)] = st.query_params.get(key, "")
+    return st.text_input(label, key=_state_key(key), on_change=_update_url, args=(key, ""), **widget_options) or ""
 
 
-def switch(label: str, key: str, usual: bool) -> bool:
-    """On or off."""
-    st.session_state[_name(key)] = {"true": True, "false": False}.get(st.query_params.get(key, ""), usual)
-    return bool(st.toggle(label, key=_name(key), on_change=_told, args=(key, usual)))
+def toggle(label: str, key: str, default: bool) -> bool:
+    """Switch on or off."""
+    st.session_state[_state_key(key)] = {"true": True, "false": False}.get(st.query_params.get(key, ""), default)
+    return bool(st.toggle(label, key=_state_key(key), on_change=_update_url, args=(key, default)))
 
 
-def number(label: str, key: str, usual: float, most: float, **more: Any) -> float:
-    """A number from 0 to `most`."""
+def number_input(label: str, key: str, default: float, most: float, **widget_options: Any) -> float:
+    """Enter a number from 0 to `most`."""
     try:
-        asked = float(st.query_params.get(key, usual))
+        asked = float(st.query_params.get(key, default))
     except ValueError:
-        asked = usual
-    st.session_state[_name(key)] = asked if 0 <= asked <= most else usual
+        asked = default
+    st.session_state[_state_key(key)] = asked if 0 <= asked <= most else default
     return float(
-        st.number_input(label, 0.0, most, step=0.5, key=_name(key), on_change=_told, args=(key, usual), **more)
+        st.number_input(
+            label,
+            0.0,
+            most,
+            step=0.5,
+            key=_state_key(key),
+            on_change=_update_url,
+            args=(key, default),
+            **widget_options,
+        )
     )
 
 
-def turned(count: int, key: str = "page") -> int:
-    """The page that is looked at, from 1 to `count`; its buttons, where there is more than one."""
+def page_number(count: int, key: str = "page") -> int:
+    """The current page of a long list, from 1 to `count`. Draws the page buttons if there are several pages."""
     asked = st.query_params.get(key, "1")
     page = min(max(int(asked) if asked.isdecimal() and len(asked) < 7 else 1, 1), max(count, 1))
     if count > 1:
-        st.session_state[_name(key)] = page
-        st.pagination(count, key=_name(key), on_change=_told, args=(key, 1))
+        st.session_state[_state_key(key)] = page
+        st.pagination(count, key=_state_key(key), on_change=_update_url, args=(key, 1))
     return page
 
 
-def _name(key: str) -> str:
+def _state_key(key: str) -> str:
     return f"chosen {key}"
 
 
-def _told(key: str, usual: Any) -> None:
-    """Something was chosen: the URL says so; what is usual isn't said. Pages are counted anew."""
-    chosen = st.session_state[_name(key)]
+def _update_url(key: str, default: Any) -> None:
+    """Write the user's choice to the URL; remove the parameter for the default. Any choice goes back to page 1."""
+    chosen = st.session_state[_state_key(key)]
     if key != "page":
         st.query_params.pop("page", None)
-    if chosen == usual or chosen is None:
+    if chosen == default or chosen is None:
         st.query_params.pop(key, None)
     elif isinstance(chosen, tuple):
         st.query_params[key] = "-".join(map(str, chosen))
@@ -145,14 +170,14 @@ def _told(key: str, usual: Any) -> None:
 # ------------------------------------------------------------------------------------------ what is ranked
 
 
-def split_of(runs: Sequence[RunSummary]) -> str:
-    """The split that is looked at."""
+def select_split(runs: Sequence[RunSummary]) -> str:
+    """Choose the split."""
     found = sorted({split for run in runs for split in run.splits}, key=lambda name: (name != "test", name))
-    return one("Split", found or ["test"], "split")
+    return select("Split", found or ["test"], "split")
 
 
 def metrics_of(stated: Sequence[str], protocol: str | None) -> list[str]:
-    """The metrics to choose from: the harness's own and those by category, or a protocol's figures."""
+    """The metrics to choose from: the harness's own and those by category, or a protocol's."""
     if protocol is not None:
         return sorted(name for name in stated if name.startswith(f"{protocol}:"))
     by_category = sorted(name for name in stated if name.startswith("accuracy/"))
@@ -160,10 +185,10 @@ def metrics_of(stated: Sequence[str], protocol: str | None) -> list[str]:
 
 
 def ranked(filters: Filters) -> Ranking:
-    """The ranking; what the URL asks for that isn't there is told by `stores.mistakes_told`."""
+    """The ranking. Raises `ConfigError` for names in the URL that no run has; the page shows it."""
     return store.ranking(filters)
 
 
 def table_of(ranking: Ranking, key: DataKey) -> Table | None:
-    """The table of these data."""
+    """The table of this dataset, or None."""
     return next((t for t in ranking.tables if (t.benchmark, t.revision, t.fingerprint) == key), None)

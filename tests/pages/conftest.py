@@ -77,7 +77,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
         from dashboard.data import store
 
-        with store.mistakes_told():
+        with store.show_user_errors():
             import_module(f"dashboard.views.{name}").show()
 
     def run(name: str, **params: str) -> AppTest:

@@ -32,9 +32,9 @@ def test_what_the_url_asks_for_and_is_not_there(tmp_path: Path, opened: Open) ->
     add(store, "a", 8)
     add(store, "b", 4)
     assert "a (S) leads with 100.0" in said(opened("leaderboard", benchmark="none like it", metric="x", page="-1"))
-    assert "No row fits these filters" in said(opened("leaderboard", q="zzz"))
-    assert "1 of 2 rows are shown: filters hide 1." in said(opened("leaderboard", q="a"))
-    assert "No row 'c@S' here to compare with" in said(opened("leaderboard", baseline="c@S"))
+    assert "No row matches these filters" in said(opened("leaderboard", q="zzz"))
+    assert "1 of 2 rows are shown; filters hide 1." in said(opened("leaderboard", q="a"))
+    assert "There is no row 'c@S' here to compare with" in said(opened("leaderboard", baseline="c@S"))
     assert "A, a (S): 100.0 %. B, b (S): 50.0 %" in said(opened("compare", a="../../etc/passwd", b="<script>"))
 
 

@@ -9,8 +9,8 @@ import pytest
 from runs import add
 
 from dashboard.data import leaderboard
-from dashboard.data.leaderboard import Shown
-from dashboard.views.trade_off import points, said
+from dashboard.data.leaderboard import RowFilter
+from dashboard.views.trade_off import _positions, front_text, points
 from dashboard.widgets import url_state
 from dashboard.widgets.escape import html, plain
 from harness.leaderboard.schema import Row, Table
@@ -53,7 +53,7 @@ def test_the_headline_says_who_leads_and_whether_that_is_real() -> None:
     )
     control = row("majority", 0.25, kind="control", student="")
     assert leaderboard.headline(a_table(row("a", 0.75, rank=1, tier=(1,)), control)) == (
-        "a (S) leads with 75.0 %; it is the only row. The majority answer gets 25.0 %."
+        "a (S) leads with 75.0 %; it is the only row. Always giving the most frequent answer scores 25.0 %."
     )
     assert leaderboard.headline(a_table(control)) == "No finished run is ranked here yet."
 
@@ -65,14 +65,14 @@ def test_filters_keep_controls_and_the_pinned_row() -> None:
         row("majority", 0.2, kind="control", student=""),
     ]
 
-    def left(shown: Shown) -> list[str]:
-        return [one.method for one in rows if shown.fits(one)]
+    def left(shown: RowFilter) -> list[str]:
+        return [one.method for one in rows if shown.matches(one)]
 
-    assert left(Shown()) == ["a", "b", "majority"]
-    assert left(Shown(methods=("a",))) == ["a", "b", "majority"]
-    assert left(Shown(students=("M",), controls=False)) == ["b"]
-    assert left(Shown(budgets=(64,), search="A s")) == ["a"]
-    assert left(Shown(search="nothing like it")) == []
+    assert left(RowFilter()) == ["a", "b", "majority"]
+    assert left(RowFilter(methods=("a",))) == ["a", "b", "majority"]
+    assert left(RowFilter(students=("M",), controls=False)) == ["b"]
+    assert left(RowFilter(budgets=(64,), search="A s")) == ["a"]
+    assert left(RowFilter(search="nothing like it")) == []
 
 
 def test_rows_without_a_figure_come_last_whichever_way_it_is_sorted() -> None:
@@ -95,7 +95,7 @@ def test_the_leaderboard_and_the_printed_table_have_one_list_of_columns() -> Non
     rows = [row("a", 0.5, rank=1, rank_low=1, rank_high=2, tier=(1,)), row("b", 0.4, budget=64, train_tflops=None)]
     printed = sections(rows)[0].tables[0]
     shown = leaderboard.board_columns(a_table(*rows))
-    usual = [*leaderboard.ALWAYS, *leaderboard.usual(shown, rows)]
+    usual = [*leaderboard.ALWAYS, *leaderboard.default_columns(shown, rows)]
     assert usual == [
         "rank", "method", "student", "score", "ranks", "tier", "seeds", "TFLOPs", "train time", "parameters",
     ]  # fmt: skip
@@ -134,7 +134,7 @@ def test_the_front_is_who_nobody_beats_on_both() -> None:
     ]
     placed = points(rows, "TFLOPs")
     assert [(p.row.method, p.front) for p in placed] == [("cheap", True), ("beaten", False), ("dear", True)]
-    assert said(placed, "TFLOPs").startswith("2 of 3 rows are on the front, cheapest first: cheap (S), dear (S).")
+    assert front_text(placed).startswith("2 of 3 rows are on the Pareto front, cheapest first: cheap (S), dear (S).")
 
 
 def test_of_an_error_the_low_ones_are_on_the_front() -> None:
@@ -143,6 +143,12 @@ def test_of_an_error_the_low_ones_are_on_the_front() -> None:
         for name, value, cost in (("good", 0.1, 1.0), ("bad", 0.3, 2.0))
     ]
     assert [p.front for p in points(rows, "TFLOPs")] == [True, False]
+
+
+def test_names_in_the_trade_off_do_not_cover_each_other() -> None:
+    rows = [row(name, 0.5, train_tflops=cost) for name, cost in (("one", 2.4), ("two", 2.5), ("far", 9.0))]
+    places = _positions(points([*rows, row("low", 0.1, train_tflops=1.0)], "TFLOPs"), 100, "accuracy", None)
+    assert [(at, y) for at, _, y in places] == [(1.0, 10.0), (2.4, 50.0), (2.5, 48.0), (9.0, 50.0)]
 
 
 # ------------------------------------------------------------------------------------------------ text

@@ -14,6 +14,7 @@ from PIL import Image
 from dashboard import options as started
 from dashboard.data import ablation as ablations
 from dashboard.data import catalog, examples, images, run, sweep
+from dashboard.table import TableCell, TableRow, _line
 from dashboard.widgets import dataframes
 from harness import registry
 from harness.api import Benchmark, Example
@@ -47,9 +48,9 @@ def test_stages_with_their_roles() -> None:
         weights="tune.teacher", trainable=False, parameters=9)}  # fmt: skip
     stage = StageRecord(name="kd", share=1.0, steps=4, examples=8, roles=roles, best={"student": 0.75})
     frame = run.stages(runs.record(stages=[stage]))
-    assert frame[["role", "starts from", "learns"]].values.tolist() == [
-        ["student", "S", "learns"],
-        ["teacher", "tune.teacher", "frozen"],
+    assert frame[["role", "initialised from", "trained"]].values.tolist() == [
+        ["student", "S", "yes"],
+        ["teacher", "tune.teacher", "no (frozen)"],
     ]
     assert frame["best validation accuracy, %"].tolist()[0] == 75.0
     assert pd.isna(frame["best validation accuracy, %"].tolist()[1])
@@ -71,10 +72,10 @@ def test_figures_have_their_units_and_categories_a_table_of_their_own() -> None:
         }
     }
     record = runs.record().model_copy(update={"metrics": metrics})
-    frame = run.figures(record, "test").set_index("figure")
+    frame = run.figures(record, "test").set_index("metric")
     assert frame.loc["accuracy", ["value", "low", "high"]].tolist() == [50, 25, 75]
     assert frame["value"].tolist() == [50, 0.7, 61]
-    assert frame.loc["official:f1", "unit"] == "the protocol's own"
+    assert frame.loc["official:f1", "unit"] == "defined by the protocol"
     by_category = run.categories(record, "test", predictions(("a", 0, 0, HALF), ("b", 0, 0, HALF)))
     assert by_category[["category", "value", "examples"]].values.tolist() == [["object", 100.0, 2]]
     assert list(run.headline(record)) == [("test accuracy, %", "50.0 [25.0, 75.0]")]
@@ -129,7 +130,7 @@ def test_runs_are_joined_by_example_in_the_order_of_the_first() -> None:
     assert examples.right(whole).tolist() == [[True, True], [False, False], [False, True]]
     assert whole["sure 0"].tolist() == pytest.approx([90, 50, 90])
     assert whole["sure 1"].isna().tolist() == [False, True, False]
-    with pytest.raises(DataError, match="were asked other examples"):
+    with pytest.raises(DataError, match="answered different examples"):
         examples.together({"a": predictions(("x", 0, 0, SURE)), "b": predictions(("y", 0, 0, SURE))})
 
 
@@ -204,7 +205,7 @@ def record_of(**config: object) -> object:
 
 
 def test_pictures_are_read_from_the_folder_of_the_command_line(filed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match="the files of filed aren't at hand"):
+    with pytest.raises(DataError, match="the dashboard wasn't given the files of filed"):
         images.key(record_of())  # type: ignore[arg-type]
     monkeypatch.setenv(started.VARIABLE, '{"data_dirs": {"filed": "%s"}}' % filed)  # noqa: UP031
     key = images.key(record_of())  # type: ignore[arg-type]
@@ -223,16 +224,16 @@ def test_pictures_are_read_from_the_folder_of_the_command_line(filed: Path, monk
 
 
 def test_a_record_names_neither_files_nor_repositories(filed: Path) -> None:
-    with pytest.raises(DataError, match="fetches nothing"):
+    with pytest.raises(DataError, match="downloads nothing"):
         images.key(record_of(repo="someone/else"))  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="it came with a plugin"):
+    with pytest.raises(DataError, match="it needs the plugin that defines it"):
         images.key(runs.record(benchmark="gone"))
 
 
 def test_another_revision_is_not_shown(filed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(started.VARIABLE, '{"data_dirs": {"filed": "%s"}}' % filed)  # noqa: UP031
     monkeypatch.setattr(Filed, "revision", "2")
-    with pytest.raises(DataError, match="at revision 2 now, the run saw 1"):
+    with pytest.raises(DataError, match="now at revision 2, but the run used 1"):
         images.examples(images.key(record_of()), "test")  # type: ignore[arg-type]
 
 
@@ -263,10 +264,11 @@ def test_an_ablation_says_what_is_significant(tmp_path: Path) -> None:
     assert frame["value"].tolist()[1:] == pytest.approx([-20, 5, -40])
     assert frame["low"].tolist()[1] == pytest.approx(-30)
     assert ablations.in_words(frame, "test/accuracy") == (
-        "Significantly different from the full method in test/accuracy (Holm, 0.05): -a (-20.0); 1 are not."
+        "Significantly different from the full method in test/accuracy (Holm, p < 0.05): -a (-20.0)."
+        " Not significant: 1."
     )
     assert ablations.in_words(frame[2:], "x") == (
-        "None of 1 ablations differs significantly from the full method in x (Holm, 0.05)."
+        "None of 1 ablations differs significantly from the full method in x (Holm, p < 0.05)."
     )
     store = Store(tmp_path)
     save(ablation(), store, "")
@@ -299,7 +301,7 @@ def test_runs_that_confirm_are_no_trials() -> None:
     searched, confirming = sweep.split_confirming(tagged)  # type: ignore[arg-type]
     assert [r.run_id for r in searched] == ["t1", "t2"]
     found = sweep.confirming_runs(confirming, "accuracy")
-    assert found[["run", "as"]].values.tolist() == [["t4", "winner"], ["t3", "finalist"]]
+    assert found[["run", "role"]].values.tolist() == [["t4", "winner"], ["t3", "finalist"]]
     assert found["validation"].tolist() == pytest.approx([45, 40])
     assert found["test"].isna().all()
     assert sweep.split_confirming(searched)[0] == searched
@@ -341,7 +343,7 @@ def test_every_method_and_benchmark_is_described() -> None:
     methods, benchmarks = catalog.methods(), catalog.benchmarks()
     assert {"hkd4vlm", "reverse_kl"} <= set(methods["method"])
     assert {"pope", "scenes_factuality"} <= set(benchmarks["benchmark"])
-    assert not benchmarks["what"].str.contains("`group`").any()
+    assert not benchmarks["summary"].str.contains("`group`").any()
     found = catalog.method("hkd4vlm")
     assert found["stages"]["stage"].unique().tolist() == ["ppod", "tcrd"]
     assert "-MSI" in found["ablations"]["ablation"].tolist()
@@ -352,8 +354,8 @@ def test_every_method_and_benchmark_is_described() -> None:
 
 
 def test_the_smallest_difference_by_size() -> None:
-    """A tenth of 1,000 examples parts: (1.96 + 0.84) x sqrt(0.1 / 1000) = 2.80 points."""
-    frame = catalog.by_size(1000).set_index("parted")
+    """A tenth of 1,000 examples is discordant: (1.96 + 0.84) x sqrt(0.1 / 1000) = 2.80 points."""
+    frame = catalog.by_size(1000).set_index("discordant")
     assert frame.loc[10.0, "difference"] == pytest.approx(2.80, abs=0.02)
 
 
@@ -371,4 +373,16 @@ def test_the_smallest_difference_by_size() -> None:
     ],
 )
 def test_cells(value: object, form: str | None, text: str) -> None:
-    assert dataframes.written(value, form) == text
+    assert dataframes.format_value(value, form) == text
+
+
+def test_a_difference_of_zero_is_drawn() -> None:
+    cell = TableCell("0.0", value=0.0, low=-0.1, high=0.1)
+    assert _line(TableRow((cell,)))["cells"] == [{"text": "0.0", "value": 0.0, "low": -0.1, "high": 0.1}]
+
+
+def test_columns_without_any_value_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads: list[str] = []
+    monkeypatch.setattr(dataframes, "table", lambda columns, *rest: heads.extend(c.name for c in columns))
+    dataframes.show_frame(pd.DataFrame({"a": [1, 2], "b": ["", ""], "c": [None, None], "d": ["", "x"]}), "key", "")
+    assert heads == ["a", "d"]

@@ -34,7 +34,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
 
         from dashboard.data import store as stores
 
-        with stores.mistakes_told():
+        with stores.show_user_errors():
             import_module(f"dashboard.views.{name}").show()
 
     def run(name: str, **params: str | list[str]) -> AppTest:
@@ -88,7 +88,7 @@ def test_a_failed_run_says_why_and_a_broken_one_that_it_is(opened: Open, tmp_pat
     (tmp_path / "broken" / "record.json").write_text("{")
     said = told(opened("run", run="finetune-S-0"))
     assert "TrainingError in stage 'tune' at step 7: the loss is not finite" in said
-    assert "No figures: the run is failed" in said
+    assert "No results: the run has status 'failed'" in said
     assert "This run is broken" in told(opened("run", run="broken"))
 
 
@@ -99,7 +99,7 @@ def test_runs_on_other_examples_are_not_shown_side_by_side(opened: Open, tmp_pat
     said = told(opened("examples", run=["a-S-0", "b-S-0"], show="the runs disagree"))
     assert "1 of 8 examples" in said
     assert "they disagree on 12.5 %" in said
-    assert "benchmark 'toy' isn't here: it came with a plugin" in said
+    assert "benchmark 'toy' is unknown: it needs the plugin that defines it" in said
     other = runs.DATA.model_copy(update={"fingerprint": "b" * 64})
     runs.add(store, "c", 6, data=other)
     said = told(opened("examples", run=["c-S-0"]))  # the data follow the run that the URL names
@@ -115,14 +115,14 @@ def test_a_sweep_compares_trials_on_validation(opened: Open, tmp_path: Path) -> 
             splits=("validation", "test"), provenance=runs.provenance(f"2026-01-01T00:{k:02d}Z"),
         )  # fmt: skip
     said = told(opened("sweep"))
-    assert "5 trials. The best, number 3: 100" in said
-    assert "Settings are chosen on validation" not in said
-    assert "Settings are chosen on validation" in told(opened("sweep", split="test"))
+    assert "5 trials. Best trial: number 3, 100" in said
+    assert "Choose settings on the validation split" not in said
+    assert "Choose settings on the validation split" in told(opened("sweep", split="test"))
 
 
 def test_one_run_alone_is_no_sweep(opened: Open, tmp_path: Path) -> None:
     runs.add(Store(tmp_path), "kd", 4)
-    assert "1 finished runs, 0 settings that vary: nothing to compare yet" in told(opened("sweep"))
+    assert "Nothing to compare yet: finished runs: 1, settings that differ between them: 0" in told(opened("sweep"))
 
 
 def test_a_damaged_ablation_is_told(opened: Open, tmp_path: Path) -> None:

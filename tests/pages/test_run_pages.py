@@ -45,7 +45,7 @@ def test_a_run_has_figures_curves_costs_and_an_origin(visitor: Visitor) -> None:
     page.get_by_role("tab", name="Training").click()
     page.get_by_text("ppod.student").first.wait_for()
     page.get_by_role("tab", name="Cost").click()
-    page.get_by_text("forwards on test").wait_for()
+    page.get_by_text("forward passes on test").wait_for()
     page.get_by_role("row", name=re.compile("^tcrd anchor 2,048 0")).wait_for()  # frozen: nothing was trained
     visitor.open(f"/run?run={HKD}&section=Training&split=ood")
     assert page.get_by_role("tab", name="Training").get_attribute("aria-selected") == "true"
@@ -63,11 +63,11 @@ def test_verify_says_whether_the_run_still_holds(visitor: Visitor) -> None:
 def test_a_run_that_is_not_there_and_a_path_are_no_runs(visitor: Visitor) -> None:
     for run in ("gone", "../../etc/passwd", "%2e%2e%2fscenes"):
         visitor.open(f"/run?run={run}")
-        visitor.page.get_by_text("Or one of the runs that ended last").wait_for()
+        visitor.page.get_by_text("Or select one of the most recent runs").wait_for()
     visitor.page.get_by_role("link", name=re.compile("-s4-")).first.click()
     visitor.page.get_by_text("test accuracy").first.wait_for()
     visitor.page.go_back()
-    visitor.page.get_by_text("Or one of the runs that ended last").wait_for()
+    visitor.page.get_by_text("Or select one of the most recent runs").wait_for()
 
 
 # ---------------------------------------------------------------------------------------- examples
@@ -155,14 +155,14 @@ def test_an_ablation_is_a_forest_with_costs_beside(toy_served: str, visitor_of: 
     page = visitor.open("/ablation")
     says(
         visitor,
-        "The full method, parted, 1 seed",
-        "(Holm, 0.05)",
+        "Full method: parted, 1 seed",
+        "(Holm, p < 0.05)",
         "-warmth",
         "warmth = 0.001",
         "finetune (S)",
         "majority",
     )
-    says(visitor, "Left out: colder", "training, TFLOP (change)")
+    says(visitor, "Not run: colder", "training TFLOP (change)")
     assert "Difference to the full method in test/accuracy, points" in page.content()
     visitor.shot("ablation")
     with page.expect_download() as download:
@@ -173,7 +173,7 @@ def test_an_ablation_is_a_forest_with_costs_beside(toy_served: str, visitor_of: 
 def test_trials_lead_to_their_runs(toy_served: str, visitor_of: Callable[..., Visitor]) -> None:
     visitor = visitor_of(toy_served)
     page = visitor.open("/sweep?tag=suite%3Atrial&method=parted")
-    says(visitor, "5 trials", "Best so far", "What the settings explain", "warmth", "Slices", "loud")
+    says(visitor, "5 trials", "Best so far", "Importance of settings", "warmth", "Result by setting", "loud")
     assert page.locator("[data-testid=stVegaLiteChart]").count() == 5  # best so far, importance, parallel, two slices
     visitor.shot("sweep")
     page.get_by_role("link", name=re.compile("^parted-S-toy-s")).last.click()
@@ -191,7 +191,7 @@ def test_pictures_of_a_plugin_need_the_plugin(
     with serving(toy_store) as url:
         other = visitor_of(url)
         other.open("/examples").locator(".hkd-card").nth(7).wait_for()
-        says(other, "Answers only", "hkdbench dashboard --plugin FILE.py")
+        says(other, "Only answers are shown", "hkdbench dashboard --plugin FILE.py")
         assert other.page.locator(".hkd-card img").count() == 0
         other.close()
 
@@ -240,6 +240,6 @@ def test_a_run_in_progress_is_followed_without_the_page_running_again(
         assert page.locator("[data-testid=stVegaLiteChart]").count() == 1
         visitor.shot("live")
         (work / live.FILE).unlink()
-        page.get_by_text("Nothing is running").wait_for(timeout=1000 * SECONDS)
+        page.get_by_text("No run is in progress").wait_for(timeout=1000 * SECONDS)
         visitor.settle()
         visitor.close()

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.browser
 
 def test_a_point_of_the_trade_off_leads_to_its_run(visitor: Visitor) -> None:
     page = visitor.open("/trade-off?benchmark=scenes_hallucination&cost=TFLOPs")
-    assert re.search(r"\d+ of \d+ rows are on the front, cheapest first: zero_shot", visitor.text())
+    assert re.search(r"\d+ of \d+ rows are on the Pareto front, cheapest first: zero_shot", visitor.text())
     chart = page.get_by_test_id("stVegaLiteChart")
     chart.locator("svg path[aria-roledescription=point]").first.wait_for()
     chart.locator("svg path[aria-roledescription=point]").last.click()
