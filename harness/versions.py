@@ -1,8 +1,8 @@
 """The versions of what decides numbers: whole numbers, raised by hand whenever the numbers change.
 
 They stand in place of hashes of source files: moving or rewording code changes nothing, and whoever changes a
-number says so. `tests/test_golden.py` watches: it fails where numbers changed and the version didn't. After raising a
-version, `python -m scripts.golden` renews what the test compares with.
+number says so. `tests/system/test_golden.py` watches: it fails where numbers changed and the version didn't. After
+raising a version, `python -m scripts.golden` renews what the test compares with.
 """
 
 from __future__ import annotations

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from common import ROOT, SHARED, Cli, Said, present
 from hypothesis import HealthCheck, settings
+
+from helpers.cluster import Start, head
+from helpers.common import ROOT, SHARED, Cli, Said, present
 
 # Ray turns authentication on when a token lies in the home folder: say explicitly that tests use none.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -53,7 +56,7 @@ def nlvr_dir() -> Path:
 @pytest.fixture(scope="session")
 def toy() -> str:
     """The plugin spec of the tests' own benchmark and methods."""
-    return str(ROOT / "tests" / "toy.py")
+    return str(ROOT / "tests" / "helpers" / "toy.py")
 
 
 @pytest.fixture(scope="session")
@@ -121,6 +124,27 @@ def toy_suite(toy: str, toy_ladder: str) -> str:
         f'benchmarks = ["toy"]\nladder = "{toy_ladder}"\nplugins = ["{toy}"]\n'
         "train = { examples = 96, batch_size = 8, lr = 0.003, validations = 2 }\n"
     )
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster of two CPUs, whatever the machine has; it is gone after the tests."""
+    with head(cpus=2) as found:
+        yield found.address
+
+
+@pytest.fixture
+def start(root: Path, tmp_path: Path, address: str) -> Start:
+    """Starts `hkdbench ARGS...` as a process that joins the cluster; its folder is the test's own."""
+    env = os.environ | {"PYTHONPATH": str(root), "RAY_ADDRESS": address}
+
+    def started(*args: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "harness", *map(str, args)]
+        return subprocess.Popen(
+            command, cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    return started
 
 
 @pytest.fixture(scope="session")

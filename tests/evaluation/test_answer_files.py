@@ -1,0 +1,459 @@
+"""`score` and `import-predictions`: answers from a file, by the authors' protocols and as a run."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from harness.errors import DataError
+from harness.evaluation.answer_files import read, read_choice
+from harness.store import Store
+from helpers.common import Cli
+from helpers.damage import damaged
+
+Scored = Callable[..., Any]
+
+
+def write_pope(folder: Path) -> Path:
+    """Two variants' worth of two questions, three variants; empty images, which nothing here opens."""
+    for variant in ("random", "popular", "adversarial"):
+        rows = [
+            {"question_id": n, "image": f"i{n}.jpg", "text": f"Is there a dog {n}?", "label": label}
+            for n, label in ((1, "yes"), (2, "no"))
+        ]
+        (folder / f"coco_pope_{variant}.json").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "images").mkdir()
+    for n in (1, 2):
+        (folder / "images" / f"i{n}.jpg").touch()
+    return folder
+
+
+@pytest.fixture
+def pope(tmp_path: Path) -> Path:
+    return write_pope(tmp_path)
+
+
+ALL_YES = {f"{variant}/{n}": "Yes." for variant in ("random", "popular", "adversarial") for n in (1, 2)}
+
+
+def save(path: Path, answers: Mapping[str, object]) -> Path:
+    """The answers in the format that the suffix says."""
+    table = pd.DataFrame({"id": list(answers), "answer": list(answers.values())})
+    rows = [{"id": id_, "answer": answer} for id_, answer in answers.items()]
+    match path.suffix:
+        case ".csv":
+            table.to_csv(path, index=False)
+        case ".tsv":
+            table.to_csv(path, index=False, sep="\t")
+        case ".parquet":
+            table.to_parquet(path)
+        case ".jsonl":
+            path.write_text("\n".join(map(json.dumps, rows)))
+        case _:
+            path.write_text(json.dumps(rows if path.stem == "array" else answers))
+    return path
+
+
+# ------------------------------------------------------------------------------ the golden files as they are
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "file", "protocol", "key", "more"),
+    [
+        ("pope", "pope_messy", "official", "pope_official", ()),
+        ("pope", "pope_all_no", "official", "pope_official", ()),
+        ("pope", "pope_messy", "vlmevalkit", "vlmevalkit", ()),
+        ("amber", "amber_subset2000", "official", "amber_official_d", ("--allow-missing",)),
+        ("amber", "amber_all_yes", "vlmevalkit", "vlmevalkit", ()),
+        ("hallusionbench", "hallusion_codes_mixed", "lmms_eval", "lmms_eval_image_split_951", ()),
+        ("hallusionbench", "hallusion_text_messy", "vlmevalkit", "vlmevalkit", ()),
+    ],
+)
+def test_golden_files_are_scored_as_they_are(
+    benchmark: str,
+    file: str,
+    protocol: str,
+    key: str,
+    more: tuple[str, ...],
+    cli: Cli,
+    golden: Path,
+    published: Callable[[str], Path],
+) -> None:
+    path = golden / f"{file}.json"
+    args = ["--benchmark", benchmark, "--predictions", path, "--protocol", protocol]
+    said = cli("score", *args, "--data-dir", published(benchmark), "--json", *more)
+    assert said.code == 0, said.err
+    theirs = json.loads(path.read_text())["scores"][key]
+    for part, figures in theirs.items():
+        for name, value in figures.items() if isinstance(figures, dict) else [("", figures)]:
+            ours = f"{part}/{name}".rstrip("/")
+            if name != "error":
+                assert said.json["figures"][ours] == pytest.approx(value, rel=1e-9)
+            else:
+                assert f"{part}/f1" in said.json["undefined"]
+                assert "ZeroDivisionError" in said.json["about"]
+
+
+@pytest.mark.parametrize("file", ["nlvr_images_messy", "nlvr_structured"])
+def test_golden_nlvr_over_all_splits(file: str, cli: Cli, golden: Path, nlvr_dir: Path, tmp_path: Path) -> None:
+    """Names of images and of items: an item's answer counts for its six orders, which changes neither figure."""
+    stored = json.loads((golden / f"{file}.json").read_text())
+    given, scores = stored["predictions"], stored["scores"]
+    if file == "nlvr_structured":
+        given, scores = given["messy"], scores["messy"]
+    args = ["--predictions", save(tmp_path / "p.json", given), "--protocol", "official"]
+    said = cli("score", "--benchmark", "nlvr", *args, "--data-dir", nlvr_dir, "--json")
+    assert (said.json["splits"], said.json["examples"]) == (["train", "validation", "test"], 5934)
+    assert said.json["figures"] == {"accuracy": scores["precision"], "consistency": scores["consistency"]}
+
+
+def test_golden_mmfakebench(cli: Cli, golden: Path, tmp_path: Path) -> None:
+    path = golden / "mmfakebench_text.json"
+    stored = json.loads(path.read_text())
+    rows = [
+        {"image_path": "/a/b.jpg", "text": "x", "fake_cls": p["multiple_gt_answers"], "gt_answers": p["gt_answers"]}
+        for p in stored["predictions"].values()
+    ]
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "MMFakeBench_test.json").write_text(json.dumps(rows))
+    args = ["--benchmark", "mmfakebench", "--predictions", path, "--protocol", "official", "--data-dir", tmp_path]
+    figures = cli("score", *args, "--json").json["figures"]
+    assert figures.pop("X_label_num") == 0
+    assert figures == pytest.approx(stored["scores"]["result_json"], rel=1e-9)
+
+
+def test_it_needs_neither_torch_nor_ray(pope: Path) -> None:
+    path = save(pope / "p.csv", ALL_YES)
+    code = (
+        "import sys; from harness.cli import app; "
+        f"app(['score', '--benchmark', 'pope', '--predictions', {str(path)!r}, '--protocol', 'official', "
+        f"'--data-dir', {str(pope)!r}, '--json'], standalone_mode=False); "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'ray', 'transformers')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["figures"]["random/recall"] == 1
+
+
+# ------------------------------------------------------------------------------------------- formats
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.jsonl", "p.parquet", "p.json", "array.json"])
+def test_every_format_says_the_same(name: str, cli: Cli, pope: Path) -> None:
+    path = save(pope / name, ALL_YES)
+    said = cli("score", "--benchmark", "pope", "--predictions", path, "--protocol", "official", "--data-dir", pope)
+    assert said.code == 0, said.err
+    assert "6 examples of test" in said.out
+    assert "random/f1              0.6667" in said.out
+
+
+def test_texts_stay_as_they_are_written(cli: Cli, pope: Path) -> None:
+    """What spreadsheet readers take for missing values are answers: "NA" holds no "no", so POPE's parser says yes."""
+    path = pope / "p.csv"
+    lines = [
+        f'"{id_}","{text}"' for id_, text in zip(ALL_YES, ["NA", "", "null", "nan", "no, x", " yes\n"], strict=True)
+    ]
+    path.write_text("id,answer,more\n" + "\n".join(f"{line},1" for line in lines))
+    args = ["--benchmark", "pope", "--predictions", path, "--data-dir", pope, "--json"]
+    assert cli("score", *args, "--protocol", "official").json["figures"]["adversarial/FN"] == 1
+    assert cli("score", *args, "--protocol", "lmms_eval").json["figures"]["pooled/accuracy"] == 0
+
+
+def test_numbers_of_one_variant_and_answers_by_split(cli: Cli, pope: Path) -> None:
+    args = ["--benchmark", "pope", "--protocol", "official", "--data-dir", pope, "--json", "--predictions"]
+    one = save(pope / "one.csv", {"1": "yes", "2": "no"})
+    setting = ["--set", "benchmark_settings.variant=popular"]
+    assert cli("score", *args, one, *setting).json["figures"]["popular/accuracy"] == 1
+    nested = {variant: {"1": "yes", "2": "no"} for variant in ("random", "popular", "adversarial")}
+    assert cli("score", *args, save(pope / "n.json", nested)).json["figures"]["adversarial/accuracy"] == 1
+    constant = save(pope / "c.json", {"constant": "yes"})
+    assert cli("score", *args, constant).json["figures"]["random/yes_ratio"] == 1
+
+
+# ----------------------------------------------------------------------------------------- bad input
+
+
+def test_every_damaged_file_is_one_line(tmp_path: Path) -> None:
+    """800 damaged files: each is read, or refused in one line that names it."""
+    rng = random.Random(0)
+    rows = [{"id": str(n), "answer": text} for n, text in enumerate(["yes", "no", "Yes, but"])]
+    refused = 0
+    for name in ("p.json", "p.jsonl"):
+        for _ in range(400):
+            (tmp_path / name).write_bytes(damaged(rows, rng, lines=name == "p.jsonl"))
+            fault = said_of(tmp_path / name)
+            if fault:
+                assert (name in fault, "\n" in fault, len(fault) < 600) == (True, False, True)
+                refused += 1
+    assert refused > 200
+
+
+def said_of(path: Path) -> str:
+    """Why a file is refused; empty where it is read."""
+    try:
+        assert all(isinstance(text, str) for _, text in read(path).given)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def changed(drop: str = "", **more: str) -> dict[str, str]:
+    return {id_: text for id_, text in (ALL_YES | more).items() if id_ != drop}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("id,answer\n", "holds no answers"),
+        ("id,reply\nrandom/1,yes\n", "no column 'answer'; expected id and answer, found id, reply"),
+        (
+            "id,answer\nrandom/1,yes\nrandom/9,no\nx,no\n",
+            "2 unknown ids ('random/9', 'x'); its ids are like 'random/1'",
+        ),
+        ("id,answer\nrandom/1,yes\nrandom/1,no\n", "1 duplicate id ('random/1')"),
+        (
+            "id,answer\nrandom/1,yes\n",
+            "5 unanswered ids ('random/2', 'popular/1', 'popular/2', ...) of 6 in the split test",
+        ),
+        ('id,answer\n"random/1,yes\n', "unexpected end of data"),
+        ('{"random/1": "yes", "random/1": "no"}', "1 duplicate id ('random/1'); expected one answer an id"),
+        ("id,answer\nrandom/1\n", "line 2: expected 2 fields"),
+        ("id,answer\nrandom/1,yes,no\n", "line 2: expected 2 fields"),
+        ('{"random/1": true', "can't be read: "),
+        ('{"random/1": ' + "9" * 5000 + "}", "can't be read: "),
+        ('{"random/1": "\\ud800"}', "half a surrogate pair"),
+        ('["random/1"]', "item 1: expected an object with id and answer"),
+        ('[{"id": true, "answer": "x"}]', "item 1: id is True"),
+        ('{"random/1": {"answer": {}}}', "answer to 'random/1': the answer is a dict"),
+        ("3", "a JSON int, expected an object {id: answer} or an array"),
+        ("[" * 100_000, "nested too deeply"),
+        (b"id,answer\nrandom/1,\xff\n", "not UTF-8 text"),
+    ],
+)
+def test_a_bad_file_is_one_line(content: str | bytes, says: str, cli: Cli, pope: Path) -> None:
+    raw = content if isinstance(content, bytes) else content.encode()
+    path = pope / ("p.csv" if raw.startswith(b"id") else "p.json")
+    path.write_bytes(raw)
+    said = cli("score", "--benchmark", "pope", "--predictions", path, "--protocol", "official", "--data-dir", pope)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.count("\n") == 1
+    assert path.name in said.err
+    assert says in said.err
+
+
+def test_other_mistakes_are_one_line(cli: Cli, pope: Path, toy: str) -> None:
+    path = save(pope / "p.csv", ALL_YES)
+    args = ["--benchmark", "pope", "--data-dir", pope, "--predictions"]
+    for more, says in (
+        ([path, "--protocol", "offical"], "unknown protocol 'offical'; did you mean 'official'?"),
+        ([path], "no protocol given (--protocol); known: lmms_eval, official, strict, vlmevalkit"),
+        ([pope / "none.csv", "--protocol", "official"], "none.csv: no such file"),
+        ([pope / "p.xlsx", "--protocol", "official"], "can't tell how to read it"),
+        ([path, "--protocol", "official", "--split", "train"], "has no split 'train'"),
+        ([path, "--protocol", "official", "--set", "train.lr=1"], "no model is run here"),
+        ([path, "--protocol", "official", "--set", "benchmark_settings.variant=x"], "setting variant = 'x'"),
+    ):
+        said = cli("score", *args, *more)
+        assert said.code == 2
+        assert says in said.err
+        assert "Traceback" not in said.err
+    several = save(pope / "t.csv", {"t1": "red"})
+    said = cli("score", "--benchmark", "toy", "--plugin", toy, "--predictions", several, "--protocol", "x")
+    assert "unknown protocol 'x'; known: none" in said.err
+
+
+def test_missing_answers_count_as_the_protocol_says(cli: Cli, pope: Path) -> None:
+    path = save(pope / "p.csv", changed(drop="random/1"))
+    args = ["--benchmark", "pope", "--data-dir", pope, "--predictions", path, "--json", "--protocol"]
+    assert "'random/1'" in cli("score", *args, "official", "--allow-missing").err
+    assert "--allow-missing protocol 'strict' counts them as wrong" in cli("score", *args, "strict").err
+    said = cli("score", *args, "strict", "--allow-missing").json
+    assert (said["missing"], said["examples"], said["figures"]["random/recall"]) == (1, 6, 0)
+
+
+# ------------------------------------------------------------------------------------ texts as options
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("Yes", 0),
+        ("yes.", 0),
+        (" **No** ", 1),
+        ("A", 0),
+        ("(b)", 1),
+        ("b", 1),
+        ("(B).", 1),
+        ("B. No", 1),
+        ("Answer: B", 1),
+        ("The correct answer is (A).", 0),
+        ("A dog stands there.", -1),
+        ("No, there is no dog.", 1),
+        ("Yes and no", -1),
+        ("It is not", -1),
+        ("not yes", -1),
+        ("yesterday", -1),
+        ("C", -1),
+        ("", -1),
+    ],
+)
+def test_a_text_is_read_as_an_option_where_that_is_plain(text: str, chosen: int) -> None:
+    assert read_choice(text, ("Yes", "No")) == chosen
+
+
+def test_longer_options_come_first() -> None:
+    options = ("True", "False", "Partially True", "Not Verifiable")
+    said = [
+        "partially true",
+        "It is partially true",
+        "Not true",
+        "not verifiable",
+        "true or false",
+        "True",
+        "D) it can't be told",
+    ]
+    assert [read_choice(text, options) for text in said] == [2, 2, -1, 3, -1, 0, 3]
+    assert read_choice("a b", ("a-b", "a b")) == 1
+    assert read_choice("+", ("+", "-")) == 0
+
+
+# ----------------------------------------------------------------------------------------- importing
+
+
+def test_answers_become_a_run_beside_the_others(cli: Cli, pope: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    common = ["--benchmark", "pope", "--data-dir", pope, "--store", store]
+    good = save(pope / "good.csv", {id_: "Yes, a dog." if id_.endswith("1") else "B" for id_ in ALL_YES})
+    poor = save(pope / "poor.json", changed(**{"random/1": "hard to say", "random/2": "no"}))
+    first = cli("import-predictions", good, *common, "--name", "gpt-x", "--tag", "paper", "--json")
+    assert first.code == 0, first.err
+    record = first.json
+    assert (record["method"], record["kind"], record["tags"]) == ("gpt-x", "run", ["imported", "paper"])
+    assert record["provenance"]["imported"].startswith("good.csv sha256:")
+    assert str(pope) not in first.out
+    assert record["metrics"]["test"]["accuracy"]["value"] == 1
+    # "B" is No to the harness, and to POPE's own parser, which knows no letters, a yes.
+    assert record["metrics"]["test"]["official:random/accuracy"]["value"] == 0.5
+    assert record["metrics"]["test"]["parse_failures"]["value"] == 0
+    assert cli("import-predictions", poor, *common, "--name", "other").code == 0
+    rows = [r for r in cli("rank", "--store", store, "--json").json["rows"] if r["kind"] == "run"]
+    assert [(r["method"], r["rank"], round(r["values"]["accuracy"]["value"], 3)) for r in rows] == [
+        ("gpt-x", 1, 1.0),
+        ("other", 2, 0.5),
+    ]
+    assert {r["train_tflops"] for r in rows} == {None}
+    controls = {r["method"] for r in cli("rank", "--store", store, "--json").json["rows"] if r["kind"] == "control"}
+    assert controls == {"majority_of_split", "random", "always_yes", "always_no"}
+    text = cli("rank", "--store", store, "--metric", "official:random/accuracy").out
+    assert "official:random/accuracy is in the protocol's own unit" in text
+    opened = Store(store)
+    assert not opened.read(next(id_ for id_ in opened.ids() if "majority" in id_)).provenance.imported
+    frame = opened.predictions(rows[1]["run_ids"][0])
+    unread = frame[frame["chosen"] == -1]
+    assert list(zip(unread["id"], unread["text"], strict=True)) == [("random/1", "hard to say")]
+    other = opened.read(rows[1]["run_ids"][0]).metrics["test"]
+    assert other["parse_failures"].value == pytest.approx(1 / 6)
+    assert "official:random/f1" in other
+    assert "answers imported from good.csv" in cli("show", record["run_id"], "--store", store).out
+
+
+def test_the_same_answers_are_the_same_run(cli: Cli, pope: Path, tmp_path: Path) -> None:
+    path = save(pope / "p.csv", ALL_YES)
+    args = ["import-predictions", path, "--benchmark", "pope", "--data-dir", pope, "--store", tmp_path / "s", "--json"]
+    first, again, other = (cli(*args, "--name", "m", *more).json for more in ([], [], ["--seed", "1"]))
+    assert first == again
+    assert first["run_id"] != other["run_id"]
+    assert len([id_ for id_ in Store(tmp_path / "s").ids() if id_.startswith("imported-")]) == 2
+
+
+def test_what_a_protocol_leaves_undefined_has_no_figure(cli: Cli, pope: Path, tmp_path: Path) -> None:
+    path = save(pope / "p.csv", dict.fromkeys(ALL_YES, "no"))
+    args = ["--benchmark", "pope", "--data-dir", pope, "--store", tmp_path / "s", "--name", "m", "--json"]
+    metrics = cli("import-predictions", path, *args).json["metrics"]["test"]
+    assert metrics["official:random/TN"]["value"] == 1
+    assert "official:random/f1" not in metrics
+
+
+def test_imports_are_checked_against_the_benchmark(cli: Cli, pope: Path, tmp_path: Path, toy: str) -> None:
+    store = tmp_path / "s"
+    common = ["--benchmark", "pope", "--data-dir", pope, "--store", store]
+    for answers, name, says in (
+        (changed(drop="random/1"), "m", "1 unanswered id ('random/1') of 6"),
+        (changed(more="yes"), "m", "1 unknown id ('more')"),
+        (ALL_YES, "../m", "name '../m': expected at most 40 letters"),
+        (ALL_YES, "finetune", "is that of a method here"),
+    ):
+        said = cli("import-predictions", save(pope / "p.csv", answers), *common, "--name", name)
+        assert said.code == 2
+        assert says in said.err
+    assert not store.exists()
+    toys = save(pope / "t.csv", {f"t{i}": ("red", "green", "blue")[i % 3] for i in range(24)})
+    args = ["import-predictions", toys, "--benchmark", "toy", "--plugin", toy, "--name", "m", "--store", store]
+    assert (
+        "24 ambiguous ids ('t0', 't1', 't2', ...): several splits have them; choose one with --split" in cli(*args).err
+    )
+    record = cli(*args, "--split", "test", "--json").json
+    assert {split: m["accuracy"]["value"] for split, m in record["metrics"].items()} == {"test": 1}
+
+
+def test_examples_without_an_image_can_be_left_out(cli: Cli, pope: Path, tmp_path: Path) -> None:
+    (pope / "images" / "i2.jpg").unlink()
+    path = save(pope / "p.csv", ALL_YES)
+    args = ["import-predictions", path, "--benchmark", "pope", "--data-dir", pope, "--store", tmp_path / "s"]
+    said = cli(*args, "--name", "m")
+    assert said.code == 2
+    assert "the images of 3 of 6 examples are missing" in said.err
+    record = cli(*args, "--name", "m", "--skip-missing", "--json").json
+    assert (record["data"]["sizes"], record["data"]["skipped"]) == ({"test": 3}, {"test": 3})
+    assert record["metrics"]["test"]["accuracy"]["value"] == 1
+
+
+def test_tables_without_texts_are_read(root: Path) -> None:
+    """Runs that were stored before answers had texts."""
+    store = Store(root / "results" / "nlvr")
+    frame = store.predictions(store.ids()[0])
+    assert frame["text"].isna().all()
+    assert len(frame) > 0
+
+
+def test_training_on_a_benchmark_without_a_train_split_is_refused(cli: Cli, pope: Path, tmp_path: Path) -> None:
+    args = [
+        "--method",
+        "finetune",
+        "--benchmark",
+        "pope",
+        "--data-dir",
+        pope,
+        "--store",
+        tmp_path / "s",
+        "--workers",
+        "0",
+    ]
+    said = cli("run", *args)
+    assert said.code == 2
+    assert "benchmark 'pope' has no train split" in said.err
+
+
+def test_describe_tells_where_to_get_it_and_how_it_is_scored(cli: Cli) -> None:
+    found = cli("describe", "amber", "--json").json
+    assert (found["positive"], found["sizes"], found["protocols"]) == (
+        "No",
+        {"test": 14216},
+        ["official", "vlmevalkit", "strict"],
+    )
+    text = cli("describe", "amber").out
+    for part in (
+        "obtain: data/ of the repository",
+        "licence: Apache-2.0",
+        "protocol official:",
+        "Per cent, one decimal",
+    ):
+        assert part in text
