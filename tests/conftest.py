@@ -8,12 +8,16 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from helpers.cluster import Start, head
-from helpers.common import ROOT, SHARED, Cli, Said, present
+from helpers.common import ROOT, SHARED, Cli, Said, ToyConfig, ToyPlan, present
+
+if TYPE_CHECKING:
+    from harness.store import Store
 
 # Ray turns authentication on when a token lies in the home folder: say explicitly that tests use none.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -118,6 +122,37 @@ def toy_run(toy: str, toy_ladder: str) -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def toy_config(toy: str, toy_ladder: str) -> ToyConfig:
+    """The configuration of such a run: `toy_config("mutual", seed=1, train={"examples": 48})`.
+
+    Tables are laid over those of the small run: `train.batch_size` stays 8 here.
+    """
+    from harness.config import RunConfig, parse
+
+    base: dict[str, Any] = {
+        "benchmark": "toy",
+        "ladder": toy_ladder,
+        "plugins": [toy],
+        "train": {"examples": 96, "batch_size": 8, "lr": 3e-3, "validations": 2},
+        "cluster": {"workers": 0},
+    }
+
+    def made(method: str = "finetune", **changes: Any) -> RunConfig:
+        over = {k: base[k] | v if k in ("train", "cluster") else v for k, v in changes.items()}
+        return parse(RunConfig, base | {"method": method} | over, "test")
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def toy_plan(toy_config: ToyConfig) -> ToyPlan:
+    """The plan of such a run, by the same arguments."""
+    from harness.planning import plan
+
+    return lambda method="finetune", **changes: plan.make(toy_config(method, **changes))
+
+
+@pytest.fixture(scope="session")
 def toy_suite(toy: str, toy_ladder: str) -> str:
     """The head of a suite's TOML file: the same small runs; seeds and `[[runs]]` are to be added."""
     return (
@@ -145,6 +180,14 @@ def start(root: Path, tmp_path: Path, address: str) -> Start:
         )
 
     return started
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store without runs; several files fill it with those that their tests are about."""
+    from harness.store import Store
+
+    return Store(tmp_path / "store")
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,58 +12,45 @@ from harness.errors import ConfigError
 from harness.execution import run
 from harness.models.distributed import SingleProcess
 from harness.planning import plan
-from harness.planning.plan import Plan
 from harness.record import Record
 from harness.report.run import record_text
 from harness.store import Store
-from helpers.common import Cli
+from helpers.common import Cli, ToyPlan
 
 
 @pytest.fixture
-def table(toy: str, toy_ladder: str) -> dict[str, Any]:
-    """`finetune` on `exam`, which has a test split only: 12 steps of 8 examples."""
-    return {
-        "method": "finetune",
-        "benchmark": "exam",
-        "ladder": toy_ladder,
-        "plugins": [toy],
-        "cluster": {"workers": 0},
-        "train": {"examples": 96, "batch_size": 8, "lr": 3e-3, "validations": 2},
-        "evaluate": {"resamples": 100},
-    }
+def exam_plan(toy_plan: ToyPlan) -> ToyPlan:
+    """A plan on `exam`, which has a test split only."""
+    return partial(toy_plan, benchmark="exam", evaluate={"resamples": 100})
 
 
-def made(table: dict[str, Any], **changes: Any) -> Plan:
-    return plan.make(parse(RunConfig, table | changes, "test"))
-
-
-def test_a_method_that_learns_needs_something_to_learn_from(table: dict[str, Any]) -> None:
+def test_a_method_that_learns_needs_something_to_learn_from(exam_plan: ToyPlan) -> None:
     with pytest.raises(ConfigError, match=r"benchmark 'exam' has no train split: method 'finetune' learns, .*train_on"):
-        made(table)
+        exam_plan()
     with pytest.raises(ConfigError, match="benchmark 'exam' has no train split"):
-        made(table, benchmark="toy", train_on="exam")
-    assert made(table, method="zero_shot").dataset.sizes == {"test": 24}
+        exam_plan(benchmark="toy", train_on="exam")
+    assert exam_plan("zero_shot").dataset.sizes == {"test": 24}
 
 
-def test_what_train_on_refuses(table: dict[str, Any]) -> None:
+def test_what_train_on_refuses(exam_plan: ToyPlan) -> None:
     with pytest.raises(ConfigError, match="unknown benchmark 'tyo': did you mean 'toy'"):
-        made(table, train_on="tyo")
+        exam_plan(train_on="tyo")
     with pytest.raises(ConfigError, match="benchmark 'toy': unknown setting 'sise': did you mean 'size'"):
-        made(table, train_on="toy", train_on_settings={"sise": 3})
+        exam_plan(train_on="toy", train_on_settings={"sise": 3})
     with pytest.raises(ConfigError, match="train_on_settings and train_on_data_dir go with train_on"):
-        made(table, benchmark="toy", train_on_settings={"size": 24})
+        exam_plan(benchmark="toy", train_on_settings={"size": 24})
     with pytest.raises(ConfigError, match="benchmark 'nlvr' reads published files"):
-        made(table, train_on="nlvr")
+        exam_plan(train_on="nlvr")
 
 
-def test_the_other_benchmark_is_read_for_its_train_and_validation_splits_only(table: dict[str, Any]) -> None:
-    planned = made(table, train_on="toy", train_on_settings={"fault": "empty"})  # its test split can't be read
+def test_the_other_benchmark_is_read_for_its_train_and_validation_splits_only(exam_plan: ToyPlan) -> None:
+    planned = exam_plan(train_on="toy", train_on_settings={"fault": "empty"})  # its test split can't be read
     assert (planned.training.sizes, planned.dataset.sizes) == ({"train": 48, "validation": 24}, {"test": 24})
 
 
-def test_it_is_part_of_the_identity_where_something_is_learnt(table: dict[str, Any]) -> None:
+def test_it_is_part_of_the_identity_where_something_is_learnt(exam_plan: ToyPlan) -> None:
     ids = {
-        made(table, **changes).run_id
+        exam_plan(**changes).run_id
         for changes in (
             {"train_on": "toy"},
             {"train_on": "toy", "train_on_settings": {"size": 24}},
@@ -72,17 +59,16 @@ def test_it_is_part_of_the_identity_where_something_is_learnt(table: dict[str, A
         )
     }
     assert len(ids) == 4
-    same = made(table, train_on="toy", train_on_settings={"size": 48}, train_on_data_dir="somewhere")  # the default
+    same = exam_plan(train_on="toy", train_on_settings={"size": 48}, train_on_data_dir="somewhere")  # the default
     assert same.run_id in ids
-    untrained = table | {"method": "zero_shot"}
-    assert made(untrained, train_on="toy").run_id == made(untrained).run_id
+    assert exam_plan("zero_shot", train_on="toy").run_id == exam_plan("zero_shot").run_id
 
 
-def test_training_elsewhere_on_the_same_examples_gives_the_same_student(table: dict[str, Any], tmp_path: Path) -> None:
+def test_training_elsewhere_on_the_same_examples_gives_the_same_student(exam_plan: ToyPlan, tmp_path: Path) -> None:
     """`exam` is the toy's test split: learning from the toy and sitting the exam is running on the toy."""
     store = Store(tmp_path)
-    elsewhere = run.execute(made(table, train_on="toy"), SingleProcess(), store)
-    own = run.execute(made(table, benchmark="toy"), SingleProcess(), store)
+    elsewhere = run.execute(exam_plan(train_on="toy"), SingleProcess(), store)
+    own = run.execute(exam_plan(benchmark="toy"), SingleProcess(), store)
     assert elsewhere.status == own.status == "done"
     scores = [[list(row) for row in store.predictions(r.run_id, "test")["scores"]] for r in (elsewhere, own)]
     assert scores[0] == scores[1]
@@ -97,7 +83,7 @@ def test_training_elsewhere_on_the_same_examples_gives_the_same_student(table: d
     assert again.run_id == elsewhere.run_id
 
 
-def test_a_suite_hands_it_on(table: dict[str, Any]) -> None:
+def test_a_suite_hands_it_on() -> None:
     suite = {
         "name": "x",
         "seeds": [0],

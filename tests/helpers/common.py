@@ -7,12 +7,15 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from PIL import Image
 
-from harness.config import RungConfig
+from harness.config import RunConfig, RungConfig
+
+if TYPE_CHECKING:
+    from harness.planning.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 """The repository."""
@@ -48,6 +51,9 @@ class Said:
 
 
 Cli = Callable[..., Said]
+ToyConfig = Callable[..., RunConfig]
+ToyPlan = Callable[..., "Plan"]
+"""`toy_config` and `toy_plan` of conftest.py: a method, and changes to a small run on the toy benchmark."""
 
 
 def rung(folder: Path) -> RungConfig:

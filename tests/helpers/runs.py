@@ -14,13 +14,14 @@ from harness.leaderboard.seed_results import SeedResults
 from harness.record import Cost, Data, Provenance, Record
 from harness.stats import inference, replicates
 from harness.store import PredictionRow, Store, predictions_frame
+from harness.versions import TRAINING
 
 GOLD = [0, 1, 0, 1, 0, 1, 0, 1]
 DATA = Data(revision="1", fingerprint="a" * 64, sizes={"train": 8, "test": 8}, options=["no", "yes"])
 
 
-def provenance(finished: str = "2026-01-01T00:00Z", code: str = "c0de") -> Provenance:
-    return Provenance(package="0", code=code, started="2026-01-01T00:00Z", finished=finished)
+def provenance(finished: str = "2026-01-01T00:00Z", code: str = "c0de", training: int = TRAINING) -> Provenance:
+    return Provenance(package="0", code=code, training=training, started="2026-01-01T00:00Z", finished=finished)
 
 
 def answers(
@@ -70,12 +71,13 @@ def add(
     seed: int = 0,
     order: Sequence[int] = range(8),
     splits: Sequence[str] = ("test",),
+    predict: bool = True,
     **fields: Any,
 ) -> Path:
-    """Writes a finished run (or, with `status`, one without figures)."""
+    """Writes a finished run (with `status` one without figures, without `predict` one whose predictions are lost)."""
     done = fields.get("status", "done") == "done"
     frame = answers(right, order, splits) if done else None
-    return store.write(record(method, seed, frame, **fields), frame)
+    return store.write(record(method, seed, frame, **fields), frame if predict else None)
 
 
 def results_of(

@@ -17,9 +17,8 @@ from helpers.runs import DATA, add
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(store: Store) -> Store:
     """Two seeds of two methods, and one of another setting."""
-    store = Store(tmp_path / "store")
     for seed, (tuned, distilled) in enumerate([(4, 8), (5, 8)]):
         add(store, "finetune", tuned, seed)
         add(store, "offline_kd", distilled, seed)

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,17 +31,16 @@ MIB = 2**20
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(store: Store) -> Store:
     """Tuned L and S, a distilled S and a control, two seeds each, on one benchmark; two of them on another."""
-    made = Store(tmp_path / "store")
     for seed in range(2):
-        add(made, "finetune", 8, seed, student="L", parameters=1_200_000, cost=price(8, 1))
-        add(made, "finetune", 3, seed, cost=price(1, 1))
-        add(made, "offline_kd", [0, 1, 2, 3, 4, 5 + seed], seed, cost=price(9, 2), stages=STAGES)
-        add(made, "finetune", 6, seed, run_id=f"t2-{seed}", **SECOND)
-        add(made, "offline_kd", 5 + seed, seed, run_id=f"o2-{seed}", **SECOND)
-    add(made, "majority", 4, kind="control", student="", parameters=0, budget=0)
-    return made
+        add(store, "finetune", 8, seed, student="L", parameters=1_200_000, cost=price(8, 1))
+        add(store, "finetune", 3, seed, cost=price(1, 1))
+        add(store, "offline_kd", [0, 1, 2, 3, 4, 5 + seed], seed, cost=price(9, 2), stages=STAGES)
+        add(store, "finetune", 6, seed, run_id=f"t2-{seed}", **SECOND)
+        add(store, "offline_kd", 5 + seed, seed, run_id=f"o2-{seed}", **SECOND)
+    add(store, "majority", 4, kind="control", student="", parameters=0, budget=0)
+    return store
 
 
 SECOND: dict[str, Any] = {

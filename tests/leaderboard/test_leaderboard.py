@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,63 +15,23 @@ from harness.errors import ConfigError
 from harness.evaluation.controls import control_runs
 from harness.leaderboard.leaderboard import table
 from harness.leaderboard.schema import Row
-from harness.record import Cost, Data, Interval, Provenance, Record
+from harness.record import Cost, Interval
 from harness.report.text import to_csv, to_json, to_markdown, to_text
-from harness.stats import inference
-from harness.store import PredictionRow, Store, predictions_frame
-
-DATA = Data(revision="1", fingerprint="a" * 64, sizes={"train": 8, "test": 8}, options=["no", "yes"])
-GOLD = [0, 1, 0, 1, 0, 1, 0, 1]
+from harness.store import Store
+from helpers import runs
+from helpers.runs import DATA, GOLD, provenance
 
 
-def provenance(finished: str = "2026-01-01T00:00Z", code: str = "c0de", training: int = 2) -> Provenance:
-    return Provenance(package="0", code=code, training=training, started="2026-01-01T00:00Z", finished=finished)
-
-
-def add(
-    store: Store,
-    method: str = "finetune",
-    right: Sequence[int] | int = 8,
-    seed: int = 0,
-    settings: dict[str, Any] | None = None,
-    train: dict[str, Any] | None = None,
-    status: str = "done",
-    predict: bool = True,
-    **fields: Any,
-) -> None:
-    """A run on the eight questions (one an image) that gets the first `right` of them right."""
-    wrong = range(right, 8) if isinstance(right, int) else set(range(8)) - set(right)
-    chosen = [1 - gold if k in wrong else gold for k, gold in enumerate(GOLD)]
-    rows = [
-        PredictionRow("test", f"e{k}", f"i{k}", "object", gold, choice, [0.0, 0.0], 0.0)
-        for k, (gold, choice) in enumerate(zip(GOLD, chosen, strict=True))
-    ]
-    frame = predictions_frame(rows)
-    base: dict[str, Any] = {
+def add(store: Store, method: str = "finetune", right: Sequence[int] | int = 8, seed: int = 0, **fields: Any) -> None:
+    """A run that trained longer the higher its seed; its record has a setting that its configuration leaves open."""
+    config = {"method": method, "settings": fields.pop("settings", {}), "train": fields.pop("train", {}), "seed": seed}
+    own: dict[str, Any] = {
         "run_id": f"run-{len(store.ids())}",
-        "status": status,
-        "benchmark": "toy",
-        "task": "factuality",
-        "method": method,
-        "settings": {"temperature": 2.0} | (settings or {}),
-        "student": "S",
-        "ladder": "tiny",
-        "parameters": 230_000,
-        "seed": seed,
-        "config": {"method": method, "settings": settings or {}, "seed": seed, "train": train or {}},
-        "data": DATA,
+        "config": config,
+        "settings": {"temperature": 2.0} | config["settings"],
         "cost": Cost(train_flops=2e12 * (seed + 1), train_seconds=10, test_forwards=16),
-        "provenance": provenance(),
     }
-    done = status == "done"
-    base["metrics"] = {"test": inference.summarise(frame, DATA.options, 100)} if done else {}
-    record = Record(**(base | fields))
-    store.write(record, frame if done and predict else None)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+    runs.add(store, method, right, seed, **own | fields)
 
 
 def test_a_row_is_the_mean_over_seeds(store: Store) -> None:
@@ -226,7 +185,12 @@ def test_unknown_names(store: Store) -> None:
 
 
 def rows_of(store: Store) -> list[Row]:
-    add(store, "offline_kd", 6, settings={"divergence": "jsd|x", "note": "a [bold]long[/bold] value " * 4})
+    add(
+        store,
+        "offline_kd",
+        [0, 1, 2, 4, 5, 6],
+        settings={"divergence": "jsd|x", "note": "a [bold]long[/bold] value " * 4},
+    )
     add(store, "finetune", 8, student="L")
     add(store, "finetune", 8, student="L", seed=1, status="failed")
     return table(store, metric="accuracy/object")

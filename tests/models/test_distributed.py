@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from harness.config import RunConfig, parse
+from harness.config import RunConfig
 from harness.models.distributed import ShardCopy, SingleProcess, TorchGroup, full_tensor
 from harness.models.encoding import load_encoder
 from harness.planning import plan
@@ -19,17 +19,7 @@ from harness.train.batches import MicroBatch
 from harness.train.learner import Learner
 from harness.train.role import RoleModel
 from harness.train.run_state import RunState
-
-
-def _table(toy: str, ladder: str) -> dict[str, Any]:
-    return {
-        "method": "finetune",
-        "benchmark": "toy",
-        "ladder": ladder,
-        "plugins": [toy],
-        "cluster": {"workers": 0, "shard_above": 0},
-        "train": {"examples": 16, "batch_size": 8, "validations": 1},
-    }
+from helpers.common import ToyConfig
 
 
 def _learner(config: RunConfig, ranks: Any) -> tuple[plan.Plan, Learner]:
@@ -76,8 +66,8 @@ def _rank(rank: int, config: RunConfig, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_rank_holds_its_shard_only(toy: str, toy_ladder: str, tmp_path: Path) -> None:
-    config = parse(RunConfig, _table(toy, toy_ladder), "test")
+def test_a_rank_holds_its_shard_only(toy_config: ToyConfig, tmp_path: Path) -> None:
+    config = toy_config(cluster={"shard_above": 0}, train={"examples": 16, "validations": 1})
     mp.spawn(_rank, (config, tmp_path), nprocs=2)  # type: ignore[no-untyped-call]
     said = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     full = said[0]["full"]

@@ -21,6 +21,7 @@ from harness.models.scorer import OptionScorer, token_counts
 from harness.planning import memory, plan
 from harness.train import loop
 from helpers import families
+from helpers.common import ToyConfig
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +38,9 @@ def scorer(folder: Path) -> OptionScorer:
     return OptionScorer(loading.load_vlm(rung), encoding.load_encoder(rung).letters).eval()
 
 
-def config(folder: Path, toy: str, **train_: Any) -> RunConfig:
-    budget = {"examples": 48, "batch_size": 8, "lr": 0.003, "validations": 2}
-    table = {"method": "offline_kd", "benchmark": "toy", "benchmark_settings": {"size": 12}, "plugins": [toy],
-             "ladder": str(folder / "ladder.toml"), "cluster": {"workers": 0}, "train": budget | train_}  # fmt: skip
-    return parse(RunConfig, table, "test")
+def config(folder: Path, toy_config: ToyConfig, **train_: Any) -> RunConfig:
+    return toy_config("offline_kd", benchmark_settings={"size": 12}, ladder=str(folder / "ladder.toml"),
+                      train={"examples": 48} | train_)  # fmt: skip
 
 
 def batch(folder: Path) -> encoding.Batch:
@@ -80,9 +79,9 @@ class _Stop(Exception):
     pass
 
 
-def test_a_run_with_adapters(folder: Path, toy: str, tmp_path: Path) -> None:
+def test_a_run_with_adapters(folder: Path, toy_config: ToyConfig, tmp_path: Path) -> None:
     """Linear layers alone move, checkpoints within a stage hold adapters only, a stopped run ends in the same bits."""
-    made = plan.make(config(folder, toy, lora={"rank": 4}))
+    made = plan.make(config(folder, toy_config, lora={"rank": 4}))
     straight = loop.train(made, SingleProcess(), tmp_path / "straight")
     sizes: dict[str, set[str]] = {}
 
@@ -115,7 +114,7 @@ def test_a_run_with_adapters(folder: Path, toy: str, tmp_path: Path) -> None:
     losses = [r["value"] for r in straight.history if r["role"] == "student" and r["term"] == "loss/ce"]
     assert losses[-1] < losses[0]
     # The frozen weights' gradients are not computed, and not billed.
-    plain = loop.train(plan.make(config(folder, toy)), SingleProcess(), tmp_path / "plain")
+    plain = loop.train(plan.make(config(folder, toy_config)), SingleProcess(), tmp_path / "plain")
     for name, cost in plain.costs.items():
         assert straight.costs[name].flops == pytest.approx(cost.flops * (2 / 3 if cost.trained else 1))
 
@@ -128,8 +127,10 @@ def test_a_run_with_adapters(folder: Path, toy: str, tmp_path: Path) -> None:
         ({"train": {"lora": {}}, "cluster": {"workers": 2, "shard_above": 0}}, r"train\.lora for rung 'L'.*cut over"),
     ],
 )
-def test_wrong_settings(settings: dict[str, Any], message: str, folder: Path, toy: str, tmp_path: Path) -> None:
-    table = config(folder, toy).model_dump()
+def test_wrong_settings(
+    settings: dict[str, Any], message: str, folder: Path, toy_config: ToyConfig, tmp_path: Path
+) -> None:
+    table = config(folder, toy_config).model_dump()
     wrong = {key: {**table[key], **value} for key, value in settings.items()}
     with pytest.raises(ConfigError, match=message):
         loop.train(plan.make(parse(RunConfig, table | wrong, "test")), SingleProcess(), tmp_path)
@@ -173,9 +174,11 @@ def test_checkpointing_keeps_less_and_changes_nothing(folder: Path, scorer: Opti
         torch.testing.assert_close(grads[1][name], grad, atol=1e-5, rtol=1e-4)
 
 
-def test_a_run_with_checkpointing_learns_the_same(folder: Path, toy: str, tmp_path: Path) -> None:
+def test_a_run_with_checkpointing_learns_the_same(folder: Path, toy_config: ToyConfig, tmp_path: Path) -> None:
     plain, less = (
-        loop.train(plan.make(config(folder, toy, gradient_checkpointing=on)), SingleProcess(), tmp_path / str(on))
+        loop.train(
+            plan.make(config(folder, toy_config, gradient_checkpointing=on)), SingleProcess(), tmp_path / str(on)
+        )
         for on in (False, True)
     )
     for one, other in zip(plain.history, less.history, strict=True):
@@ -229,10 +232,12 @@ print(json.dumps({"said": said["peak_bytes"], "held": said["memory_bytes"], "mea
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("batch_size", "adapters"), [(32, None), (4, {"rank": 4})], ids=["all weights", "adapters"])
-def test_plan_predicts_the_peak(batch_size: int, adapters: dict[str, int] | None, toy: str, tmp_path: Path) -> None:
+def test_plan_predicts_the_peak(
+    batch_size: int, adapters: dict[str, int] | None, toy_config: ToyConfig, tmp_path: Path
+) -> None:
     """Within 25 % of what a run of a model of 19 million weights takes."""
     ladder = families.ladder(tmp_path, S={"family": "internvl", "width": 512, "layers": 8})
-    table = config(tmp_path, toy).model_dump(mode="json") | {"method": "finetune", "ladder": ladder}
+    table = config(tmp_path, toy_config).model_dump(mode="json") | {"method": "finetune", "ladder": ladder}
     table["train"] |= {"examples": 2 * batch_size, "batch_size": batch_size, "validations": 1, "lora": adapters}
     done = subprocess.run([sys.executable, "-c", MEASURE, json.dumps(table), str(tmp_path / "work")],
                           capture_output=True, text=True, check=True)  # fmt: skip
@@ -240,22 +245,22 @@ def test_plan_predicts_the_peak(batch_size: int, adapters: dict[str, int] | None
     assert found["said"] == pytest.approx(found["measured"], rel=0.25), found
 
 
-def test_plan_says_what_to_change(folder: Path, toy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_says_what_to_change(folder: Path, toy_config: ToyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.planning import cost as price
 
     monkeypatch.setattr(memory, "free", lambda _: 1000)
-    (warning,) = price.of(plan.make(config(folder, toy)))["warnings"]
+    (warning,) = price.of(plan.make(config(folder, toy_config)))["warnings"]
     for mend in ("micro_batch_size", "gradient_checkpointing", "train.lora", "shard_above", "smaller rungs"):
         assert mend in warning
-    adapted = price.of(plan.make(config(folder, toy, lora={}, gradient_checkpointing=True)))
+    adapted = price.of(plan.make(config(folder, toy_config, lora={}, gradient_checkpointing=True)))
     assert "train.lora" not in adapted["warnings"][0]
 
 
 def test_out_of_memory_says_what_to_change(
-    folder: Path, toy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, toy_config: ToyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a CPU torch's allocator says it; here a layer asks for a petabyte in the first step."""
-    made = plan.make(config(folder, toy))
+    made = plan.make(config(folder, toy_config))
     monkeypatch.setattr(loop.preflight, "check", lambda *_: None)
     monkeypatch.setattr(OptionScorer, "forward", lambda *_: {"options": torch.empty(2**50)})
     with pytest.raises(TrainingError, match=r"step 0: out of memory on cpu: .*tried to allocate.*micro_batch_size"):

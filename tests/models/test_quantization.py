@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.config import LoraSettings, RunConfig, RungConfig, Storage, parse
+from harness.config import LoraSettings, RunConfig, RungConfig, Storage
 from harness.errors import ConfigError
 from harness.models import encoding, loading, lora, quantization
 from harness.models.distributed import SingleProcess
@@ -17,6 +17,7 @@ from harness.models.scorer import OptionScorer
 from harness.planning import memory, plan
 from harness.train import loop
 from helpers import families
+from helpers.common import ToyConfig
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +38,9 @@ def batch(folder: Path) -> encoding.Batch:
     return encoding.load_encoder(RungConfig(name="L", model=str(folder / "L")))(families.examples())
 
 
-def config(folder: Path, toy: str, cluster: dict[str, Any] | None = None, **train_: Any) -> RunConfig:
-    budget = {"examples": 48, "batch_size": 8, "lr": 0.003, "validations": 2}
-    table = {"method": "offline_kd", "benchmark": "toy", "benchmark_settings": {"size": 12}, "plugins": [toy],
-             "ladder": str(folder / "ladder.toml"), "cluster": {"workers": 0} | (cluster or {}),
-             "train": budget | train_}  # fmt: skip
-    return parse(RunConfig, table, "test")
+def config(folder: Path, toy_config: ToyConfig, cluster: dict[str, Any] | None = None, **train_: Any) -> RunConfig:
+    return toy_config("offline_kd", benchmark_settings={"size": 12}, ladder=str(folder / "ladder.toml"),
+                      cluster=cluster or {}, train={"examples": 48} | train_)  # fmt: skip
 
 
 def test_four_bits_are_the_nearest_of_sixteen(folder: Path) -> None:
@@ -95,12 +93,12 @@ def test_adapters_on_four_bits_are_merged(folder: Path) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in learning)
 
 
-def test_a_run_of_qlora_with_a_narrow_teacher(folder: Path, toy: str, tmp_path: Path) -> None:
+def test_a_run_of_qlora_with_a_narrow_teacher(folder: Path, toy_config: ToyConfig, tmp_path: Path) -> None:
     """The teacher learns adapters on four bits, then teaches in four bits: near what whole weights do, not the same."""
     losses = []
     for kept in ("nf4", "fp32"):
         adapters = {"L": {"rank": 4, "weights": kept}}
-        made = plan.make(config(folder, toy, lora_by_rung=adapters, frozen_weights=kept, lr=3e-4))
+        made = plan.make(config(folder, toy_config, lora_by_rung=adapters, frozen_weights=kept, lr=3e-4))
         found = loop.train(made, SingleProcess(), tmp_path / kept)
         began, ends = loading.load_vlm(made.rungs["S"]).state_dict(), found.student.vlm.state_dict()
         assert ends.keys() == began.keys()
@@ -111,29 +109,29 @@ def test_a_run_of_qlora_with_a_narrow_teacher(folder: Path, toy: str, tmp_path: 
     assert apart.mean() < 0.1 * losses[1].abs().mean()
 
 
-def test_offloaded_is_the_same_to_the_bit(folder: Path, toy: str, tmp_path: Path) -> None:
+def test_offloaded_is_the_same_to_the_bit(folder: Path, toy_config: ToyConfig, tmp_path: Path) -> None:
     ends = []
     for away in (False, True):
-        made = plan.make(config(folder, toy, cluster={"offload_frozen": away}))
+        made = plan.make(config(folder, toy_config, cluster={"offload_frozen": away}))
         found = loop.train(made, SingleProcess(), tmp_path / str(away))
         ends.append((found.student.vlm.state_dict(), [row["value"] for row in found.history]))
     assert ends[0][1] == ends[1][1]
     assert all(torch.equal(ends[0][0][key], ends[1][0][key]) for key in ends[0][0])
 
 
-def test_a_teacher_in_bfloat16_is_near(folder: Path, toy: str, tmp_path: Path) -> None:
+def test_a_teacher_in_bfloat16_is_near(folder: Path, toy_config: ToyConfig, tmp_path: Path) -> None:
     values = []
     for kept in ("fp32", "bf16"):
-        made = plan.make(config(folder, toy, precision="bf16", frozen_weights=kept))
+        made = plan.make(config(folder, toy_config, precision="bf16", frozen_weights=kept))
         found = loop.train(made, SingleProcess(), tmp_path / kept)
         values.append([r["value"] for r in found.history if r["term"] == "loss/kd"])
     assert values[0] != values[1]
     assert values[0][0] == pytest.approx(values[1][0], rel=0.1, abs=0.01)
 
 
-def test_what_is_kept_is_counted(folder: Path, toy: str) -> None:
+def test_what_is_kept_is_counted(folder: Path, toy_config: ToyConfig) -> None:
     """Bytes by hand: a matrix of four-bit numbers, a byte of scale for 64 of them, the rest in float32."""
-    made = plan.make(config(folder, toy))
+    made = plan.make(config(folder, toy_config))
     vlm = loading.load_vlm(made.rungs["L"])
     narrow = sum(m.weight.numel() for n, m in vlm.named_modules() if type(m) is nn.Linear and n != "lm_head"
                  and m.in_features % 64 == 0)  # fmt: skip
@@ -143,7 +141,7 @@ def test_what_is_kept_is_counted(folder: Path, toy: str) -> None:
     distil = made.stages[1]
     held = {}
     for name, more in {"whole": {}, "nf4": {"frozen_weights": "nf4"}}.items():
-        held[name] = memory.of_role(plan.make(config(folder, toy, **more)), distil, "teacher")
+        held[name] = memory.of_role(plan.make(config(folder, toy_config, **more)), distil, "teacher")
     assert held == {"whole": memory.stored(made, "L", "fp32"), "nf4": memory.stored(made, "L", "nf4")}
 
 
@@ -155,6 +153,8 @@ def test_what_is_kept_is_counted(folder: Path, toy: str) -> None:
         ({"offload_frozen": True}, {"frozen_weights": "nf4"}, r"offload_frozen with train\.frozen_weights = 'nf4'"),
     ],
 )
-def test_wrong_settings(cluster: dict[str, Any], train_: dict[str, Any], message: str, folder: Path, toy: str) -> None:
+def test_wrong_settings(
+    cluster: dict[str, Any], train_: dict[str, Any], message: str, folder: Path, toy_config: ToyConfig
+) -> None:
     with pytest.raises(ConfigError, match=message):
-        plan.make(config(folder, toy, cluster, **train_))
+        plan.make(config(folder, toy_config, cluster, **train_))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.config import RunConfig, RungConfig, parse
+from harness.config import RungConfig
 from harness.data.order import by_image
 from harness.evaluation.predict import batches_of, evaluate
 from harness.execution.launch import launch
@@ -19,6 +19,7 @@ from harness.models.distributed import SingleProcess
 from harness.models.shared_prefix import _prefixes
 from harness.store import Store
 from helpers import families
+from helpers.common import ToyConfig
 from methods.zero_shot import ZeroShot
 
 SHARING = [family for family in families.FAMILIES if family != "paligemma"]
@@ -133,13 +134,12 @@ def test_examples_of_an_image_are_in_one_batch() -> None:
     assert max(len(batch) for batch in batches_of(asked, 2)) == 2
 
 
-def test_the_flag_of_a_run(tmp_path: Path, toy: str, toy_ladder: str) -> None:
+def test_the_flag_of_a_run(tmp_path: Path, toy_config: ToyConfig) -> None:
     """On and off are two runs that come to the same answers."""
     store, runs = Store(tmp_path), []
     for share in (True, False):
-        table = {"method": "zero_shot", "benchmark": "toy", "plugins": [toy], "ladder": toy_ladder,
-                 "cluster": {"workers": 0}, "evaluate": {"share_prefix": share, "resamples": 100}}  # fmt: skip
-        (record,) = launch([parse(RunConfig, table, "test")], store, "test", lambda _: None)
+        config = toy_config("zero_shot", evaluate={"share_prefix": share, "resamples": 100})
+        (record,) = launch([config], store, "test", lambda _: None)
         assert record.status == "done"
         assert record.preflight is not None
         assert record.preflight.warnings == []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.config import RunConfig, RungConfig, parse
+from harness.config import RunConfig, RungConfig
 from harness.data import order
 from harness.errors import ConfigError, ModelError
 from harness.execution.launch import launch
@@ -21,23 +21,14 @@ from harness.planning import plan
 from harness.report.run import mix_text
 from harness.store import Store
 from helpers import families
+from helpers.common import ToyConfig
 
 TOKENS = {"a": 0, "b": 1, "c": 2}
 
 
-def config(toy: str, ladder: str, **settings: Any) -> RunConfig:
-    table = {
-        "method": "offline_kd",
-        "settings": settings,
-        "benchmark": "toy",
-        "benchmark_settings": {"size": 8},
-        "plugins": [toy],
-        "ladder": ladder,
-        "train": {"examples": 16, "batch_size": 8, "validations": 1},
-        "evaluate": {"resamples": 100},
-        "cluster": {"workers": 0},
-    }
-    return parse(RunConfig, table, "test")
+def config(toy_config: ToyConfig, ladder: str, **settings: Any) -> RunConfig:
+    return toy_config("offline_kd", settings=settings, benchmark_settings={"size": 8}, ladder=ladder,
+                      train={"examples": 16, "validations": 1}, evaluate={"resamples": 100})  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------- proof
@@ -81,14 +72,14 @@ def test_what_stands_for_no_token_is_cut_off(numbers: list[int], kept: list[floa
 # ----------------------------------------------------------------------------------------------- runs
 
 
-def test_one_tokenizer_with_different_padding(toy: str, tmp_path: Path) -> None:
+def test_one_tokenizer_with_different_padding(toy_config: ToyConfig, tmp_path: Path) -> None:
     """A teacher with 83 rows and a student with 67 for the same 55 tokens are compared over these 55."""
     ladder = families.ladder(
         tmp_path,
         L={"family": "qwen2_5_vl", "rows": 83, "width": 48},
         S={"family": "qwen2_5_vl", "rows": 67, "seed": 1},
     )
-    made = plan.make(config(toy, ladder, support="vocab", temperature=1.0))
+    made = plan.make(config(toy_config, ladder, support="vocab", temperature=1.0))
     (record,) = launch([made.config], Store(tmp_path / "runs"), "test", lambda _: None)
     assert record.status == "done", record.error
     assert record.stages[0].mix is None
@@ -110,14 +101,16 @@ def test_one_tokenizer_with_different_padding(toy: str, tmp_path: Path) -> None:
     assert math.isclose(record.preflight.losses["distil.student.kd"], float(kl), rel_tol=1e-4)
 
 
-def test_other_families_and_tokenizers_teach_over_the_options(toy: str, tmp_path: Path, cli: Any) -> None:
+def test_other_families_and_tokenizers_teach_over_the_options(
+    toy: str, toy_config: ToyConfig, tmp_path: Path, cli: Any
+) -> None:
     """An InternVL whose letters are two tokens teaches a SmolVLM whose letters are one."""
     ladder = families.ladder(
         tmp_path,
         L={"family": "internvl", "vocabulary": families.pieces, "width": 48},
         S={"family": "smolvlm", "seed": 1},
     )
-    (record,) = launch([config(toy, ladder)], Store(tmp_path / "runs"), "test", lambda _: None)
+    (record,) = launch([config(toy_config, ladder)], Store(tmp_path / "runs"), "test", lambda _: None)
     assert record.status == "done", record.error
     mix = record.stages[1].mix
     assert mix is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,8 @@ from harness.execution import run
 from harness.models.distributed import SingleProcess
 from harness.planning import cost as price
 from harness.planning import plan
-from harness.planning.plan import Plan
 from harness.store import Store
-
-Make = Callable[..., Plan]
-
-
-@pytest.fixture
-def make(toy: str, toy_ladder: str) -> Make:
-    """A plan on the toy benchmark: 12 steps of 8 examples unless said otherwise."""
-
-    def made(method: str = "finetune", **changes: Any) -> Plan:
-        table: dict[str, Any] = {
-            "method": method,
-            "benchmark": "toy",
-            "ladder": toy_ladder,
-            "plugins": [toy],
-            "cluster": {"workers": 0},
-            "train": {"examples": 96, "batch_size": 8, "lr": 3e-3, "validations": 2} | changes.pop("train", {}),
-        }
-        return plan.make(parse(RunConfig, table | changes, "test"))
-
-    return made
+from helpers.common import ToyPlan
 
 
 def test_a_line_of_a_suite_has_its_own_learning_rate_but_not_its_own_budget() -> None:
@@ -75,11 +54,11 @@ def test_a_line_of_a_suite_has_its_own_learning_rate_but_not_its_own_budget() ->
     ],
     ids=str,
 )
-def test_what_changes_the_numbers_changes_the_id(make: Make, change: dict[str, Any]) -> None:
-    changed = make(**{"method": "finetune"} | change).run_id
-    assert changed != make().run_id
-    assert changed != make("offline_kd").run_id
-    assert changed == make(**{"method": "finetune"} | change).run_id
+def test_what_changes_the_numbers_changes_the_id(toy_plan: ToyPlan, change: dict[str, Any]) -> None:
+    changed = toy_plan(**{"method": "finetune"} | change).run_id
+    assert changed != toy_plan().run_id
+    assert changed != toy_plan("offline_kd").run_id
+    assert changed == toy_plan(**{"method": "finetune"} | change).run_id
 
 
 @pytest.mark.parametrize(
@@ -94,47 +73,49 @@ def test_what_changes_the_numbers_changes_the_id(make: Make, change: dict[str, A
     ],
     ids=str,
 )
-def test_where_and_how_a_run_is_executed_does_not(make: Make, change: dict[str, Any]) -> None:
-    assert make(**change).run_id == make().run_id
+def test_where_and_how_a_run_is_executed_does_not(toy_plan: ToyPlan, change: dict[str, Any]) -> None:
+    assert toy_plan(**change).run_id == toy_plan().run_id
 
 
-def test_a_version_stands_for_our_code_and_a_digest_for_a_plugins(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_stands_for_our_code_and_a_digest_for_a_plugins(
+    toy_plan: ToyPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours, toys = "method finetune", "benchmark toy"
-    before = make()
+    before = toy_plan()
     assert before.sources.keys() == {ours, toys}
     assert before.identity["plugins"] == {toys: before.sources[toys]}
     monkeypatch.setattr(provenance, "source_digest", lambda cls: f"{cls.__name__} changed")
-    assert make().sources[ours] == "Finetune changed"
-    assert make().run_id != before.run_id
-    assert make(benchmark="scenes_factuality").identity["plugins"] == {}
+    assert toy_plan().sources[ours] == "Finetune changed"
+    assert toy_plan().run_id != before.run_id
+    assert toy_plan(benchmark="scenes_factuality").identity["plugins"] == {}
     monkeypatch.undo()
     monkeypatch.setattr(plan, "TRAINING", 99)
-    assert make().identity == before.identity | {"training": 99}
-    assert make().run_id != before.run_id
+    assert toy_plan().identity == before.identity | {"training": 99}
+    assert toy_plan().run_id != before.run_id
 
 
-def test_a_setting_at_its_default_is_the_same_run(make: Make) -> None:
-    default = make("offline_kd").settings["alpha"]
-    assert make("offline_kd", settings={"alpha": default}).run_id == make("offline_kd").run_id
+def test_a_setting_at_its_default_is_the_same_run(toy_plan: ToyPlan) -> None:
+    default = toy_plan("offline_kd").settings["alpha"]
+    assert toy_plan("offline_kd", settings={"alpha": default}).run_id == toy_plan("offline_kd").run_id
 
 
-def test_a_preset_is_the_run_that_it_stands_for(make: Make) -> None:
-    planned = make("dkd", settings={"alpha": 2.0})
-    assert planned.run_id == make("offline_kd", settings={"divergence": "dkd", "alpha": 2.0}).run_id
+def test_a_preset_is_the_run_that_it_stands_for(toy_plan: ToyPlan) -> None:
+    planned = toy_plan("dkd", settings={"alpha": 2.0})
+    assert planned.run_id == toy_plan("offline_kd", settings={"divergence": "dkd", "alpha": 2.0}).run_id
     assert (planned.config.method, planned.config.settings) == ("offline_kd", {"divergence": "dkd", "alpha": 2.0})
 
 
-def test_the_id_can_be_read(make: Make) -> None:
-    assert make(seed=3, student="M").run_id.startswith("finetune-M-toy-s3-")
+def test_the_id_can_be_read(toy_plan: ToyPlan) -> None:
+    assert toy_plan(seed=3, student="M").run_id.startswith("finetune-M-toy-s3-")
 
 
-def test_only_the_rungs_in_use_count(make: Make) -> None:
-    assert list(make().infos) == ["S"]
-    assert list(make("offline_kd").infos) == ["L", "S"]
+def test_only_the_rungs_in_use_count(toy_plan: ToyPlan) -> None:
+    assert list(toy_plan().infos) == ["S"]
+    assert list(toy_plan("offline_kd").infos) == ["L", "S"]
 
 
-def test_a_records_config_gives_the_same_run(make: Make, tmp_path: Path) -> None:
-    planned = make(seed=2)
+def test_a_records_config_gives_the_same_run(toy_plan: ToyPlan, tmp_path: Path) -> None:
+    planned = toy_plan(seed=2)
     record = run.execute(planned, SingleProcess(), Store(tmp_path))
     assert plan.make(parse(RunConfig, record.config, "the record")).run_id == planned.run_id
 
@@ -153,14 +134,14 @@ def test_a_records_config_gives_the_same_run(make: Make, tmp_path: Path) -> None
         ({"ladder": [{"name": "S", "model": "a"}, {"name": "S", "model": "b"}]}, "two rungs of one name among S, S"),
     ],
 )
-def test_what_does_not_fit_is_refused(make: Make, change: dict[str, Any], says: str) -> None:
+def test_what_does_not_fit_is_refused(toy_plan: ToyPlan, change: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        make(**change)
+        toy_plan(**change)
 
 
-def test_a_rung_without_a_folder_is_refused(make: Make, tmp_path: Path) -> None:
+def test_a_rung_without_a_folder_is_refused(toy_plan: ToyPlan, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="model 'S': no such folder: .*gone"):
-        make(ladder=[{"name": "S", "model": str(tmp_path / "gone")}])
+        toy_plan(ladder=[{"name": "S", "model": str(tmp_path / "gone")}])
 
 
 @pytest.mark.parametrize(
@@ -178,14 +159,14 @@ def test_a_rung_without_a_folder_is_refused(make: Make, tmp_path: Path) -> None:
         ("other_rung", "its role 'student' ends as rung 'L', not as the student 'S'"),
     ],
 )
-def test_stages_are_checked(make: Make, mistake: str, says: str) -> None:
+def test_stages_are_checked(toy_plan: ToyPlan, mistake: str, says: str) -> None:
     with pytest.raises(ConfigError, match=f"method 'stages'.*{says}"):
-        make("stages", settings={"mistake": mistake})
+        toy_plan("stages", settings={"mistake": mistake})
 
 
-def test_vocabularies_must_number_their_tokens_alike(make: Make, toy_ladder: str, tmp_path: Path) -> None:
+def test_vocabularies_must_number_their_tokens_alike(toy_plan: ToyPlan, toy_ladder: str, tmp_path: Path) -> None:
     over_vocabulary = {"support": "vocab", "divergence": "jsd"}
-    assert make("offline_kd", settings=over_vocabulary).stages
+    assert toy_plan("offline_kd", settings=over_vocabulary).stages
     folder = shutil.copytree(Path(toy_ladder).parent, tmp_path / "ladder")
     tokenizer = json.loads((folder / "L" / "tokenizer.json").read_text())
     numbers = tokenizer["model"]["vocab"]
@@ -197,18 +178,18 @@ def test_vocabularies_must_number_their_tokens_alike(make: Make, toy_ladder: str
         match=r"'offline_kd', stage 'distil': compares vocabularies, but 2 of \d+ tokens, like 'green', have another "
         r"number in rung 'S' than in rung 'L'; compare the options",
     ):
-        make("offline_kd", settings=over_vocabulary, ladder=ladder)
-    assert make("offline_kd", ladder=ladder).stages  # over the options they need not
+        toy_plan("offline_kd", settings=over_vocabulary, ladder=ladder)
+    assert toy_plan("offline_kd", ladder=ladder).stages  # over the options they need not
 
 
-def test_half_of_the_budget_is_refused(make: Make) -> None:
+def test_half_of_the_budget_is_refused(toy_plan: ToyPlan) -> None:
     with pytest.raises(ConfigError, match="method 'half_budget': .* shares that sum to 0.5"):
-        make("half_budget")
+        toy_plan("half_budget")
 
 
-def test_stages_share_the_order_of_the_data(make: Make) -> None:
+def test_stages_share_the_order_of_the_data(toy_plan: ToyPlan) -> None:
     """Half of 96 examples each, 8 a step: the second stage goes on where the first one stopped."""
-    planned = make("stages").stages
+    planned = toy_plan("stages").stages
     assert [(p.stage.name, p.steps, p.position) for p in planned] == [("one", 6, 0), ("two", 6, 48)]
 
 
@@ -216,8 +197,8 @@ def test_stages_share_the_order_of_the_data(make: Make) -> None:
 
 
 @pytest.mark.parametrize("method", ["finetune", "offline_kd", "hkd4vlm"])
-def test_the_price_is_what_is_billed(make: Make, tmp_path: Path, method: str) -> None:
-    planned = make(method)
+def test_the_price_is_what_is_billed(toy_plan: ToyPlan, tmp_path: Path, method: str) -> None:
+    planned = toy_plan(method)
     priced = {
         f"{stage['name']}.{name}": role["flops"]
         for stage in price.of(planned)["stages"]
@@ -229,13 +210,13 @@ def test_the_price_is_what_is_billed(make: Make, tmp_path: Path, method: str) ->
         assert priced[key] == pytest.approx(cost.flops, rel=0.2), key
 
 
-def test_memory_is_weights_and_optimizer(make: Make) -> None:
+def test_memory_is_weights_and_optimizer(toy_plan: ToyPlan) -> None:
     """4 bytes a frozen weight; a learner has weight, gradient, two moments and a best copy: 20."""
-    priced = price.of(make("offline_kd"))
-    sizes = {name: info.parameters for name, info in make("offline_kd").infos.items()}
+    priced = price.of(toy_plan("offline_kd"))
+    sizes = {name: info.parameters for name, info in toy_plan("offline_kd").infos.items()}
     assert priced["memory_bytes"] == max(20 * sizes["L"], 4 * sizes["L"] + 20 * sizes["S"])
 
 
-def test_zero_shot_has_no_price(make: Make) -> None:
-    priced = price.of(make("zero_shot"))
+def test_zero_shot_has_no_price(toy_plan: ToyPlan) -> None:
+    priced = price.of(toy_plan("zero_shot"))
     assert (priced["stages"], priced["train_flops"]) == ([], 0)

@@ -30,17 +30,15 @@ EVIL = "<script>alert(1)</script>"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    made = Store(tmp_path / "store")
+def store(store: Store) -> Store:
     for seed in range(2):
-        add(made, "finetune", 4 + seed, seed)
-        add(made, "hkd4vlm", 7 + seed, seed, tags=["good"], settings={"alpha": 2})
-        add(made, "finetune", 6, seed, student="L", parameters=1_200_000, train={"examples": 100}, budget=100)
-    add(made, "majority", 4, kind="control", student="", parameters=0, budget=0)
-    add(
-        made, "other", 8, benchmark="toy2", task="hallucination", data=DATA.model_copy(update={"fingerprint": "c" * 64})
-    )
-    return made
+        add(store, "finetune", 4 + seed, seed)
+        add(store, "hkd4vlm", 7 + seed, seed, tags=["good"], settings={"alpha": 2})
+        add(store, "finetune", 6, seed, student="L", parameters=1_200_000, train={"examples": 100}, budget=100)
+    add(store, "majority", 4, kind="control", student="", parameters=0, budget=0)
+    other = DATA.model_copy(update={"fingerprint": "c" * 64})
+    add(store, "other", 8, benchmark="toy2", task="hallucination", data=other)
+    return store
 
 
 def methods(store: Store, **asked: Any) -> list[str]:

@@ -24,11 +24,6 @@ from helpers.runs import DATA, add, answers, results_of
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture
 def filled(store: Store) -> Store:
     """Two methods, three seeds, a failed run, and a second version of the data."""
     for seed in range(3):

@@ -11,34 +11,23 @@ from typing import Any
 
 import pytest
 
-from harness.config import RunConfig, parse
+from harness.config import RunConfig
 from harness.execution import run
 from harness.execution.launch import launch
 from harness.models.distributed import SingleProcess
 from harness.planning import plan
 from harness.store import Problem, Store, live
 from harness.store.maintenance import DAY, garbage
+from helpers.common import ToyConfig
 
 
-def config(toy: str, ladder: str, **train: Any) -> RunConfig:
-    table = {
-        "method": "finetune",
-        "benchmark": "toy",
-        "ladder": ladder,
-        "plugins": [toy],
-        "train": {"examples": 96, "batch_size": 8, "lr": 0.003, "validations": 2, **train},
-        "evaluate": {"resamples": 100},
-        "cluster": {"workers": 0},
-        "tags": ["suite:here"],
-    }
-    from harness import registry
-
-    registry.load_plugin(toy)
-    return parse(RunConfig, table, "test")
+@pytest.fixture
+def config(toy_config: ToyConfig) -> RunConfig:
+    return toy_config(evaluate={"resamples": 100}, tags=["suite:here"])
 
 
 def test_a_run_says_where_it_is_and_nothing_once_it_is_done(
-    toy: str, toy_ladder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "EVERY_SECONDS", 0.0)
     store = Store(tmp_path)
@@ -48,7 +37,7 @@ def test_a_run_says_where_it_is_and_nothing_once_it_is_done(
         found = live.running(store)
         seen.append((event, found, len(live.history(store, found[0])) if found else 0))  # type: ignore[arg-type]
 
-    (record,) = launch([config(toy, toy_ladder)], store, "here", watch)
+    (record,) = launch([config], store, "here", watch)
     assert record.status == "done"
     said = [found[0] for _, found, _ in seen if found]
     assert all(isinstance(one, live.Now) and one.run_id == record.run_id for one in said)
@@ -102,13 +91,13 @@ def test_a_damaged_or_strange_file_is_a_problem_and_the_rest_is_shown(tmp_path: 
     assert problem.run_id == "broken"
 
 
-def test_a_folder_that_cant_be_written_harms_no_run(toy: str, toy_ladder: str, tmp_path: Path,
+def test_a_folder_that_cant_be_written_harms_no_run(config: RunConfig, tmp_path: Path,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     def refuse(*args: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(live.os, "replace", refuse)
-    (record,) = launch([config(toy, toy_ladder)], Store(tmp_path), "here", lambda _: None)
+    (record,) = launch([config], Store(tmp_path), "here", lambda _: None)
     assert record.status == "done"
 
 
@@ -123,11 +112,11 @@ time.sleep(600)
 
 @pytest.mark.parametrize("finishes", [True, False])
 def test_a_run_that_another_process_executes_is_waited_for(
-    finishes: bool, toy: str, toy_ladder: str, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+    finishes: bool, config: RunConfig, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other process finishes it, and its record is taken; or it is killed, and the run is trained here."""
     monkeypatch.setattr(run, "WAIT_SECONDS", 0.1)
-    planned, store, theirs = plan.make(config(toy, toy_ladder)), Store(tmp_path / "ours"), Store(tmp_path / "theirs")
+    planned, store, theirs = plan.make(config), Store(tmp_path / "ours"), Store(tmp_path / "theirs")
     finished = run.execute(planned, SingleProcess(), theirs)
     stages: list[str] = []
     command = [sys.executable, "-c", HOLDER, store.url, planned.run_id]

@@ -20,12 +20,11 @@ from helpers.runs import add, answers, provenance, record
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    made = Store(tmp_path / "store")
-    add(made, "finetune", 6, 0, tags=["suite:a"])
-    add(made, "finetune", 8, 1, splits=("test", "ood"))
-    add(made, "hkd4vlm", status="failed", benchmark="other")
-    return made
+def store(store: Store) -> Store:
+    add(store, "finetune", 6, 0, tags=["suite:a"])
+    add(store, "finetune", 8, 1, splits=("test", "ood"))
+    add(store, "hkd4vlm", status="failed", benchmark="other")
+    return store
 
 
 def age(path: Path, seconds: float) -> None:

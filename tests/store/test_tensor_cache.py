@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from harness import registry
 from harness.api import Example
-from harness.config import ClusterConfig, RunConfig, parse
+from harness.config import ClusterConfig
 from harness.models.distributed import SingleProcess
 from harness.planning import plan
 from harness.planning.plan import Plan
@@ -24,10 +22,9 @@ from harness.store import Store
 from harness.store.local import Lock
 from harness.store.tensor_cache import Cache, cache_of, key_of
 from harness.train import loop, teacher_cache
-from helpers.common import Cli
+from helpers.common import Cli, ToyPlan
 
 KEYS = [key_of({"n": n}) for n in range(4)]
-Make = Callable[..., Plan]
 
 
 @pytest.fixture
@@ -121,20 +118,11 @@ def test_one_process_makes_an_entry_and_a_killed_one_lets_go(cache: Cache, root:
 
 
 @pytest.fixture
-def make(toy: str, toy_ladder: str) -> Make:
+def make(toy_plan: ToyPlan) -> ToyPlan:
     """A plan of a small cached run on the toy benchmark, of offline_kd where nothing else is said."""
 
     def made(seed: int = 0, method: str = "offline_kd", cache: str = "auto", **settings: Any) -> Plan:
-        registry.load_plugin(toy)
-        table = {
-            "method": method,
-            "settings": settings,
-            "benchmark": "toy",
-            "ladder": toy_ladder,
-            "seed": seed,
-            "train": {"examples": 48, "batch_size": 8, "lr": 3e-3, "validations": 2, "cache": cache},
-        }
-        return plan.make(parse(RunConfig, table, "test"))
+        return toy_plan(method, seed=seed, settings=settings, train={"examples": 48, "cache": cache})
 
     return made
 
@@ -147,7 +135,7 @@ def bill(result: loop.Trained) -> dict[str, tuple[int, int, int]]:
     }
 
 
-def test_runs_share_teachers_and_answers_bit_for_bit(make: Make, cache: Cache, tmp_path: Path) -> None:
+def test_runs_share_teachers_and_answers_bit_for_bit(make: ToyPlan, cache: Cache, tmp_path: Path) -> None:
     alone = loop.train(make(temperature=4.0), SingleProcess(), tmp_path / "alone")
     first = loop.train(make(temperature=1.0), SingleProcess(), tmp_path / "first", cache)
     assert bill(first) == bill(alone) == {"teacher": (48, 48, 0), "distil": (48, 0, 0)}
@@ -170,7 +158,7 @@ def test_runs_share_teachers_and_answers_bit_for_bit(make: Make, cache: Cache, t
 
 @pytest.mark.parametrize(("method", "settings"), [("feature_kd", {}), ("offline_kd", {"support": "vocab"})])
 def test_hidden_states_and_the_vocabularys_logits_are_shared_too(
-    make: Make, cache: Cache, tmp_path: Path, method: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    make: ToyPlan, cache: Cache, tmp_path: Path, method: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = loop.train(make(method=method, cache="off", temperature=4.0, **settings), SingleProcess(), tmp_path / "live")
     assert bill(live)["distil"] == (48, 0, 0)
@@ -188,13 +176,13 @@ def test_hidden_states_and_the_vocabularys_logits_are_shared_too(
         assert bill(large)["distil"] == (48, 0, 0)
 
 
-def test_visual_tokens_are_too_many_to_keep(make: Make, cache: Cache, tmp_path: Path) -> None:
+def test_visual_tokens_are_too_many_to_keep(make: ToyPlan, cache: Cache, tmp_path: Path) -> None:
     for name in ("first", "second"):
         result = loop.train(make(method="relation_kd"), SingleProcess(), tmp_path / name, cache)
         assert bill(result)["distil"] == (48, 0, 0)
 
 
-def test_what_a_stage_depends_on_is_part_of_its_key(make: Make) -> None:
+def test_what_a_stage_depends_on_is_part_of_its_key(make: ToyPlan) -> None:
     def key(planned: Plan) -> str | None:
         stage = planned.stages[0]
         return teacher_cache.stage_key(plan.for_stage(planned, stage.stage), stage, {}, SingleProcess())
@@ -214,14 +202,14 @@ def test_what_a_stage_depends_on_is_part_of_its_key(make: Make) -> None:
     )  # the student learns
 
 
-def test_a_stage_is_trained_with_what_it_depends_on_alone(make: Make) -> None:
+def test_a_stage_is_trained_with_what_it_depends_on_alone(make: ToyPlan) -> None:
     planned = make(temperature=3.0, teacher_share=0.5)
     seen = plan.for_stage(planned, planned.stages[0].stage).settings
     assert (seen["temperature"], seen["teacher_share"]) == (2.0, 0.5)
     assert plan.for_stage(planned, planned.stages[1].stage).settings["temperature"] == 3.0
 
 
-def test_an_image_that_changes_in_place_is_another_example(tmp_path: Path, make: Make) -> None:
+def test_an_image_that_changes_in_place_is_another_example(tmp_path: Path, make: ToyPlan) -> None:
     example: Example = make().training.splits["train"][0]
     file = tmp_path / "picture.png"
     example.load_image().save(file)

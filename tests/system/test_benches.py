@@ -12,19 +12,17 @@ from typing import Any
 import pytest
 import torch
 
-from harness.config import RunConfig, parse
 from harness.errors import StoreError
 from harness.leaderboard.inference import difference
 from harness.leaderboard.leaderboard import table
-from harness.planning import plan
-from harness.record import Cost, Data, Provenance, Record
-from harness.stats import inference
+from harness.record import Provenance
 from harness.stats.inference import Difference
-from harness.store import PredictionRow, Store, predictions_frame
+from harness.store import Store
 from harness.store.compaction import compact
+from helpers import runs
+from helpers.common import ToyPlan
 from helpers.runs import results_of
 
-DATA = Data(revision="1", fingerprint="a" * 64, sizes={"train": 8, "test": 8}, options=["no", "yes"])
 PROVENANCE = Provenance(
     package="hkdbench 0",
     code="c0de",
@@ -44,29 +42,14 @@ def results_page(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def add(store: Store, method: str, right: Sequence[int], seed: int, student: str = "S", **fields: Any) -> None:
-    """A run on eight questions, one an image, all with gold 0, that gets those of `right` right."""
-    rows = [
-        PredictionRow("test", f"e{k}", f"i{k}", "object", 0, 0 if k in right else 1, [0.0, 0.0], 0.0) for k in range(8)
-    ]
-    frame = predictions_frame(rows)
-    base: dict[str, Any] = {
+    """A run of the suite `results` that gets those of `right` right."""
+    own: dict[str, Any] = {
         "run_id": f"{method}-{student}-{seed}",
-        "status": "done",
-        "benchmark": "toy",
-        "task": "factuality",
-        "method": method,
-        "student": student,
-        "ladder": "tiny",
-        "parameters": 1000,
-        "seed": seed,
         "tags": ["suite:results"],
         "config": {"method": method, "seed": seed, "train": {"examples": 64}},
-        "data": DATA,
-        "cost": Cost(train_flops=1e12, train_seconds=10, test_forwards=8),
         "provenance": PROVENANCE,
-        "metrics": {"test": inference.summarise(frame, DATA.options, 100)},
     }
-    store.write(Record(**base | fields), frame)
+    runs.add(store, method, right, seed, student=student, **own | fields)
 
 
 @pytest.fixture
@@ -172,8 +155,8 @@ def test_words_of_mixed_verdicts(results_page: ModuleType) -> None:
 
 def test_the_ladder_table(results_page: ModuleType, store: Store) -> None:
     text = results_page.ladder_table(store.root)
-    assert cells(text, "toy", "S", "1,000", "2")[4].startswith("25.0 [")
-    assert cells(text, "toy", "L", "1,000", "2")[4].startswith("87.5 [")
+    assert cells(text, "toy", "S", "230,000", "2")[4].startswith("25.0 [")
+    assert cells(text, "toy", "L", "230,000", "2")[4].startswith("87.5 [")
     # 7 of 8 against 2 of 8.
     assert "L is +62.5 points from S in test accuracy [" in text
     assert "at least the 5 points" in text
@@ -185,23 +168,13 @@ def test_a_store_without_runs_is_refused(results_page: ModuleType, tmp_path: Pat
         results_page.page([tmp_path / "nothing"])
 
 
-def test_the_bare_loop_does_the_same_steps(
-    toy: str, toy_ladder: str, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_bare_loop_does_the_same_steps(toy_plan: ToyPlan, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # 30 steps of 8 examples from 48: several epochs. The bench's ratio means nothing unless the weights agree.
     monkeypatch.syspath_prepend(str(root))
     overhead = importlib.import_module("benches.overhead")
     torch.set_num_threads(1)
-    table = {
-        "method": "finetune",
-        "benchmark": "toy",
-        "ladder": toy_ladder,
-        "plugins": [toy],
-        "cluster": {"workers": 0},
-        "train": {"examples": 240, "batch_size": 8, "lr": 3e-3, "validations": 1, "validation_examples": 1},
-    }
-    planned = plan.make(parse(RunConfig, table, "test"))
-    start = overhead.scorer.load_vlm(planned.rungs["S"]).state_dict()
+    planned = toy_plan(train={"examples": 240, "validations": 1, "validation_examples": 1})
+    start = overhead.loading.load_vlm(planned.rungs["S"]).state_dict()
     _, ours = overhead.harness_loop(planned, overhead.CLOCKS["wall"])
     _, bare = overhead.bare_loop(planned, overhead.CLOCKS["wall"])
     assert overhead.furthest(ours, bare) < 1e-5

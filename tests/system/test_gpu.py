@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from harness.config import RunConfig, parse
+from harness.config import RunConfig
 from harness.errors import TrainingError
 from harness.execution.launch import launch
 from harness.models.distributed import SingleProcess, device
@@ -17,6 +16,7 @@ from harness.planning import plan
 from harness.store import Store
 from harness.train import loop
 from helpers import families
+from helpers.common import ToyConfig
 
 pytestmark = pytest.mark.gpu
 
@@ -30,13 +30,11 @@ def ladder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def config(ladder: str, toy: str) -> Callable[..., RunConfig]:
+def config(ladder: str, toy_config: ToyConfig) -> ToyConfig:
     def of(gpus: int = 1, cluster: dict[str, Any] | None = None, **train_: Any) -> RunConfig:
-        budget = {"examples": 64, "batch_size": 8, "lr": 1e-3, "validations": 2}
-        table = {"method": "offline_kd", "benchmark": "toy", "benchmark_settings": {"size": 24}, "plugins": [toy],
-                 "ladder": ladder, "train": budget | train_,
-                 "cluster": {"workers": 0, "gpus_per_worker": gpus} | (cluster or {})}  # fmt: skip
-        return parse(RunConfig, table, "test")
+        return toy_config("offline_kd", benchmark_settings={"size": 24}, ladder=ladder,
+                          train={"examples": 64, "lr": 1e-3} | train_,
+                          cluster={"gpus_per_worker": gpus} | (cluster or {}))  # fmt: skip
 
     return of
 
@@ -49,7 +47,7 @@ def trained(config: RunConfig, work: Path) -> loop.Trained:
     return loop.train(plan.make(config), SingleProcess(device=device(config.cluster.gpus_per_worker)), work)
 
 
-def test_a_run_is_that_of_the_cpu(config: Callable[..., RunConfig], tmp_path: Path) -> None:
+def test_a_run_is_that_of_the_cpu(config: ToyConfig, tmp_path: Path) -> None:
     """Early losses to 1e-3; later ones part as AdamW blows rounding up."""
     cpu, gpu = (trained(config(gpus), tmp_path / str(gpus)) for gpus in (0, 1))
     assert next(gpu.student.parameters()).device.type == "cuda"
@@ -58,13 +56,13 @@ def test_a_run_is_that_of_the_cpu(config: Callable[..., RunConfig], tmp_path: Pa
     assert losses(gpu) == pytest.approx(losses(cpu), rel=0.05, abs=0.02)
 
 
-def test_a_run_is_kept_and_scored(config: Callable[..., RunConfig], tmp_path: Path) -> None:
+def test_a_run_is_kept_and_scored(config: ToyConfig, tmp_path: Path) -> None:
     (record,) = launch([config(precision="bf16")], Store(tmp_path), "gpu", lambda _: None)
     assert record.status == "done"
     assert record.metrics["test"]
 
 
-def test_a_stopped_run_goes_on(config: Callable[..., RunConfig], tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on(config: ToyConfig, tmp_path: Path) -> None:
     straight = trained(config(), tmp_path / "straight")
     made = plan.make(config())
 
@@ -89,9 +87,7 @@ def test_a_stopped_run_goes_on(config: Callable[..., RunConfig], tmp_path: Path)
         ({}, {"lora": {"rank": 4, "weights": "nf4"}, "frozen_weights": "nf4", "gradient_checkpointing": True}),
     ],
 )
-def test_lean_settings(
-    cluster: dict[str, Any], more: dict[str, Any], config: Callable[..., RunConfig], tmp_path: Path
-) -> None:
+def test_lean_settings(cluster: dict[str, Any], more: dict[str, Any], config: ToyConfig, tmp_path: Path) -> None:
     """Near the run without them, whose teacher's adapters or weights are whole."""
     whole = {"lora": {"rank": 4}} if "lora" in more else {}
     plain = trained(config(precision="bf16", **whole), tmp_path / "plain")
@@ -111,7 +107,7 @@ def test_lean_settings(
     ],
 )
 def test_questions_share_their_image(
-    cluster: dict[str, Any], more: dict[str, Any], config: Callable[..., RunConfig], tmp_path: Path
+    cluster: dict[str, Any], more: dict[str, Any], config: ToyConfig, tmp_path: Path
 ) -> None:
     """The early losses of each question by itself, for less work, however the weights are kept."""
     together, alone = (
@@ -125,7 +121,7 @@ def test_questions_share_their_image(
     assert losses(together) == pytest.approx(losses(alone), rel=0.05, abs=0.02)
 
 
-def test_offloading_takes_less(config: Callable[..., RunConfig], tmp_path: Path) -> None:
+def test_offloading_takes_less(config: ToyConfig, tmp_path: Path) -> None:
     """A frozen model away from the GPU leaves room there for about its weights."""
     from harness.models.encoding import load_encoder
     from harness.train.role import RoleModel
@@ -146,9 +142,7 @@ def test_offloading_takes_less(config: Callable[..., RunConfig], tmp_path: Path)
     assert found[False][0] - found[True][0] > 0.8 * 4 * made.infos["L"].parameters
 
 
-def test_out_of_memory_is_told(
-    config: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_memory_is_told(config: ToyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.models import scorer
 
     monkeypatch.setattr(loop.preflight, "check", lambda *_: None)

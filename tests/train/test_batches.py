@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -29,7 +29,7 @@ from harness.record import Record
 from harness.store import Store
 from harness.train import loop
 from helpers import families
-from helpers.common import rung
+from helpers.common import ToyConfig, rung
 
 SHARING = [family for family in families.FAMILIES if family != "paligemma"]
 
@@ -180,18 +180,15 @@ def test_ranks_cut_a_batch_into_stretches() -> None:
 
 # ----------------------------------------------------------------------------------------------- runs
 
-Configure = Callable[..., RunConfig]
-
 
 @pytest.fixture
-def configure(toy: str, toy_ladder: str) -> Configure:
+def configure(toy_config: ToyConfig, toy_ladder: str) -> ToyConfig:
     """A run on the toy, of 48 questions about three pictures: 6 steps of 8, four questions of a picture together."""
 
     def made(method: str, ladder: str = toy_ladder, **settings: Any) -> RunConfig:
-        budget = {"examples": 48, "batch_size": 8, "lr": 5e-4, "validations": 2, "questions_per_image": 4}
-        table = {"method": method, "benchmark": "toy", "ladder": ladder, "plugins": [toy], "train": budget | settings,
-                 "cluster": {"workers": 0}, "evaluate": {"resamples": 100, "splits": ["test"]}}  # fmt: skip
-        return parse(RunConfig, table, "test")
+        budget = {"examples": 48, "lr": 5e-4, "questions_per_image": 4}
+        evaluate = {"resamples": 100, "splits": ["test"]}
+        return toy_config(method, ladder=ladder, train=budget | settings, evaluate=evaluate)
 
     return made
 
@@ -212,7 +209,7 @@ def run(config: RunConfig, store: Store) -> tuple[Record, list[float]]:
         ("offline_kd", {"cache": "auto"}),
     ],
 )
-def test_a_run_is_the_same_with_and_without(method: str, more: dict[str, Any], configure: Configure,
+def test_a_run_is_the_same_with_and_without(method: str, more: dict[str, Any], configure: ToyConfig,
                                             tmp_path: Path) -> None:  # fmt: skip
     """One order, shared or not: the same losses; as many questions billed, and less work where some is shared."""
     store = Store(tmp_path)
@@ -233,7 +230,7 @@ class Killed(Exception):
     pass
 
 
-def test_a_run_that_is_taken_up_again_ends_in_the_same_bits(configure: Configure, tmp_path: Path) -> None:
+def test_a_run_that_is_taken_up_again_ends_in_the_same_bits(configure: ToyConfig, tmp_path: Path) -> None:
     planned = plan.make(configure("finetune"))
     whole = loop.train(planned, SingleProcess(), tmp_path / "whole")
 
@@ -258,7 +255,7 @@ def test_a_run_that_is_taken_up_again_ends_in_the_same_bits(configure: Configure
     ],
 )
 def test_a_model_that_cannot_share_says_so_and_trains(family: str, more: dict[str, Any], why: str,
-                                                      configure: Configure, tmp_path: Path) -> None:  # fmt: skip
+                                                      configure: ToyConfig, tmp_path: Path) -> None:  # fmt: skip
     ladder = families.ladder(tmp_path, S={"family": family, **more})
     store, short = Store(tmp_path / "runs"), {"examples": 16, "validations": 1}
     record, losses = run(configure("finetune", ladder, **short), store)
@@ -268,7 +265,7 @@ def test_a_model_that_cannot_share_says_so_and_trains(family: str, more: dict[st
     assert losses == run(configure("finetune", ladder, share_prefix=False, **short), store)[1]
 
 
-def test_the_price_is_what_is_billed(configure: Configure, tmp_path: Path) -> None:
+def test_the_price_is_what_is_billed(configure: ToyConfig, tmp_path: Path) -> None:
     """Each step has eight questions of one image: what `plan` counts of the first holds of all."""
     config = configure("offline_kd", questions_per_image=8)
     priced = price.of(plan.make(config))["train_flops"]
@@ -277,13 +274,13 @@ def test_the_price_is_what_is_billed(configure: Configure, tmp_path: Path) -> No
     assert priced < 0.5 * price.of(plan.make(configure("offline_kd", questions_per_image=1)))["train_flops"]
 
 
-def test_gradient_checkpointing_leaves_nothing_to_share(configure: Configure) -> None:
+def test_gradient_checkpointing_leaves_nothing_to_share(configure: ToyConfig) -> None:
     (told,) = plan.make(configure("finetune", gradient_checkpointing=True)).warnings
     assert told.startswith("train.gradient_checkpointing leaves no cache")
     assert plan.make(configure("finetune", gradient_checkpointing=True, share_prefix=False)).warnings == []
 
 
-def test_images_of_one_question_each_are_told(configure: Configure) -> None:
+def test_images_of_one_question_each_are_told(configure: ToyConfig) -> None:
     table = configure("finetune").model_dump() | {"benchmark": "scenes_factuality", "plugins": ()}
     small = {"train": 8, "validation": 4, "test": 4, "ood": 4}
     (told,) = plan.make(parse(RunConfig, table | {"benchmark_settings": small}, "test")).warnings

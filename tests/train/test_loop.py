@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from harness.config import RunConfig, parse
+from harness.config import RunConfig
 from harness.data import order
 from harness.execution import run
 from harness.models.distributed import SingleProcess, TorchGroup
@@ -21,32 +21,9 @@ from harness.planning import plan
 from harness.planning.plan import Plan
 from harness.store import Store
 from harness.train import loop
+from helpers.common import ToyConfig, ToyPlan
 
-Make = Callable[..., Plan]
 Weights = dict[str, torch.Tensor]
-
-
-def config_of(toy: str, toy_ladder: str, method: str = "finetune", **changes: Any) -> RunConfig:
-    """A run on the toy benchmark: 12 steps of 8 examples unless said otherwise."""
-    table: dict[str, Any] = {
-        "method": method,
-        "benchmark": "toy",
-        "ladder": toy_ladder,
-        "plugins": [toy],
-        "cluster": {"workers": 0},
-        "train": {"examples": 96, "batch_size": 8, "lr": 3e-3, "validations": 2} | changes.pop("train", {}),
-    }
-    return parse(RunConfig, table | changes, "test")
-
-
-@pytest.fixture
-def make(toy: str, toy_ladder: str) -> Make:
-    """A plan of such a run."""
-
-    def made(method: str = "finetune", **changes: Any) -> Plan:
-        return plan.make(config_of(toy, toy_ladder, method, **changes))
-
-    return made
 
 
 def trained(planned: Plan, work: Path) -> tuple[Weights, loop.Trained]:
@@ -84,38 +61,38 @@ def die_at(stage: str, step: int) -> Callable[[dict[str, Any]], None]:
     return report
 
 
-def test_learns_the_toy(make: Make, tmp_path: Path) -> None:
-    record = run.execute(make(train={"examples": 960}), SingleProcess(), Store(tmp_path))
+def test_learns_the_toy(toy_plan: ToyPlan, tmp_path: Path) -> None:
+    record = run.execute(toy_plan(train={"examples": 960}), SingleProcess(), Store(tmp_path))
     assert record.status == "done"
     assert record.metrics["test"]["accuracy"].value > 0.9
 
 
-def test_same_config_same_bits(make: Make, tmp_path: Path) -> None:
-    first, _ = trained(make(), tmp_path / "a")
-    second, _ = trained(make(), tmp_path / "b")
-    other, _ = trained(make(seed=1), tmp_path / "c")
+def test_same_config_same_bits(toy_plan: ToyPlan, tmp_path: Path) -> None:
+    first, _ = trained(toy_plan(), tmp_path / "a")
+    second, _ = trained(toy_plan(), tmp_path / "b")
+    other, _ = trained(toy_plan(seed=1), tmp_path / "c")
     assert furthest(first, second) == 0
     assert furthest(first, other) > 1e-3
 
 
-def test_bf16_is_another_run_and_as_repeatable(make: Make, tmp_path: Path) -> None:
-    planned = make(train={"precision": "bf16"})
-    assert planned.run_id != make().run_id
+def test_bf16_is_another_run_and_as_repeatable(toy_plan: ToyPlan, tmp_path: Path) -> None:
+    planned = toy_plan(train={"precision": "bf16"})
+    assert planned.run_id != toy_plan().run_id
     first, result = trained(planned, tmp_path / "a")
     second, _ = trained(planned, tmp_path / "b")
     assert furthest(first, second) == 0
     assert all(tensor.dtype == torch.float32 for tensor in first.values())  # the weights stay whole
-    _, exact = trained(make(), tmp_path / "c")
+    _, exact = trained(toy_plan(), tmp_path / "c")
     assert losses(result) != losses(exact)
     assert losses(result) == pytest.approx(losses(exact), rel=0.2)
 
 
 @pytest.mark.parametrize("method", ["finetune", "offline_kd"])
-def test_micro_batches_change_nothing(make: Make, tmp_path: Path, method: str) -> None:
+def test_micro_batches_change_nothing(toy_plan: ToyPlan, tmp_path: Path, method: str) -> None:
     short = {"examples": 48, "lr": 5e-4}
-    _, whole = trained(make(method, train=short), tmp_path / "1x8")
-    _, cut = trained(make(method, train=short | {"micro_batch_size": 1}), tmp_path / "8x1")
-    _, uneven = trained(make(method, train=short | {"micro_batch_size": 3}), tmp_path / "3+3+2")
+    _, whole = trained(toy_plan(method, train=short), tmp_path / "1x8")
+    _, cut = trained(toy_plan(method, train=short | {"micro_batch_size": 1}), tmp_path / "8x1")
+    _, uneven = trained(toy_plan(method, train=short | {"micro_batch_size": 3}), tmp_path / "3+3+2")
     # Losses, not weights: AdamW blows the last bit of a vanishing gradient up to a whole step.
     assert losses(cut) == pytest.approx(losses(whole), rel=1e-3)
     assert losses(uneven) == pytest.approx(losses(whole), rel=1e-3)
@@ -168,13 +145,13 @@ SHARED: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def shared(toy: str, toy_ladder: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, RunConfig], Path]:
+def shared(toy_config: ToyConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, RunConfig], Path]:
     """The runs above, and the folder in which two ranks that trained them together left what came out."""
     folder = tmp_path_factory.mktemp("shared")
     configs = {}
     for name, changes in SHARED.items():
         budget = {"examples": 56, "batch_size": 7, "lr": 3e-3, "validations": 2} | changes.get("train", {})
-        configs[name] = config_of(toy, toy_ladder, **changes | {"train": budget})
+        configs[name] = toy_config(**changes | {"train": budget})
     mp.start_processes(_rank, args=(2, configs, folder), nprocs=2, start_method="fork")  # spares them all imports
     return configs, folder
 
@@ -245,9 +222,9 @@ def uncut(tmp_path_factory: pytest.TempPathFactory) -> Uncut:
     ],
 )
 def test_resume_equals_uninterrupted(
-    make: Make, uncut: Uncut, tmp_path: Path, stage: str, step: int, settings: dict[str, Any]
+    toy_plan: ToyPlan, uncut: Uncut, tmp_path: Path, stage: str, step: int, settings: dict[str, Any]
 ) -> None:
-    planned = make("hkd4vlm", settings=settings)
+    planned = toy_plan("hkd4vlm", settings=settings)
     whole, straight = uncut(planned)
 
     with pytest.raises(Killed):  # a stage has 6 steps, a checkpoint after 3
@@ -259,8 +236,8 @@ def test_resume_equals_uninterrupted(
     assert {k: c.forwards for k, c in result.costs.items()} == {k: c.forwards for k, c in straight.costs.items()}
 
 
-def test_bill_counts_each_role_once(make: Make, tmp_path: Path) -> None:
-    _, result = trained(make("offline_kd"), tmp_path)
+def test_bill_counts_each_role_once(toy_plan: ToyPlan, tmp_path: Path) -> None:
+    _, result = trained(toy_plan("offline_kd"), tmp_path)
     counts = {role: (cost.forwards, cost.trained) for role, cost in result.costs.items()}
     assert counts == {
         "teacher.teacher": (96, 96),
@@ -313,18 +290,20 @@ def but(*left_out: str, **changes: tuple[int, int]) -> dict[str, tuple[int, int]
     ids=str,
 )
 def test_a_part_that_is_off_costs_no_forward(
-    make: Make, tmp_path: Path, settings: dict[str, Any], bill: dict[str, tuple[int, int]]
+    toy_plan: ToyPlan, tmp_path: Path, settings: dict[str, Any], bill: dict[str, tuple[int, int]]
 ) -> None:
     """One forward an example, role and view; nothing for what takes no part."""
-    planned = make("hkd4vlm", settings=settings, train={"examples": 16, "validations": 1, "validation_examples": 4})
+    planned = toy_plan("hkd4vlm", settings=settings, train={"examples": 16, "validations": 1, "validation_examples": 4})
     _, result = trained(planned, tmp_path)
     assert {role: (cost.forwards, cost.trained) for role, cost in result.costs.items()} == bill
 
 
 @pytest.mark.parametrize(("settings", "views"), [({}, 3), ({"msi": False}, 1), ({"debias": "calibrate"}, 4)])
-def test_each_view_of_an_answer_is_billed(make: Make, tmp_path: Path, settings: dict[str, Any], views: int) -> None:
+def test_each_view_of_an_answer_is_billed(
+    toy_plan: ToyPlan, tmp_path: Path, settings: dict[str, Any], views: int
+) -> None:
     off = {"ppod": False, "tcrd": False, **settings}
-    planned = make("hkd4vlm", settings=off, train={"examples": 8}, evaluate={"splits": ["test"]})
+    planned = toy_plan("hkd4vlm", settings=off, train={"examples": 8}, evaluate={"splits": ["test"]})
     record = run.execute(planned, SingleProcess(), Store(tmp_path))
     assert record.cost.test_forwards == 24 * views
 
@@ -346,9 +325,9 @@ CACHED = {"train": {"examples": 96, "cache": "auto"}}
     ],
 )
 def test_a_frozen_teacher_answers_an_example_once(
-    make: Make, tmp_path: Path, method: str, settings: dict[str, Any], frozen: dict[str, int]
+    toy_plan: ToyPlan, tmp_path: Path, method: str, settings: dict[str, Any], frozen: dict[str, int]
 ) -> None:
-    off, on = make(method, settings=settings), make(method, settings=settings, **CACHED)
+    off, on = toy_plan(method, settings=settings), toy_plan(method, settings=settings, **CACHED)
     assert on.run_id != off.run_id
     _, live = trained(off, tmp_path / "off")
     _, cached = trained(on, tmp_path / "on")
@@ -358,8 +337,8 @@ def test_a_frozen_teacher_answers_an_example_once(
     assert losses(cached) == pytest.approx(losses(live), rel=1e-3)
 
 
-def test_with_the_cache_too_resume_equals_uninterrupted(make: Make, tmp_path: Path) -> None:
-    planned = make("offline_kd", train={"examples": 72, "cache": "auto"})  # half of the examples come twice
+def test_with_the_cache_too_resume_equals_uninterrupted(toy_plan: ToyPlan, tmp_path: Path) -> None:
+    planned = toy_plan("offline_kd", train={"examples": 72, "cache": "auto"})  # half of the examples come twice
     whole, straight = trained(planned, tmp_path / "straight")
     assert straight.costs["distil.teacher"].forwards == 48
 
@@ -371,9 +350,9 @@ def test_with_the_cache_too_resume_equals_uninterrupted(make: Make, tmp_path: Pa
     assert {k: c.forwards for k, c in result.costs.items()} == {k: c.forwards for k, c in straight.costs.items()}
 
 
-def test_an_adapter_learns_and_is_billed_with_its_role(make: Make, tmp_path: Path) -> None:
+def test_an_adapter_learns_and_is_billed_with_its_role(toy_plan: ToyPlan, tmp_path: Path) -> None:
     with_, without = (
-        trained(make("feature_kd", settings={"feature_weight": w}, train={"examples": 240}), tmp_path / str(w))[1]
+        trained(toy_plan("feature_kd", settings={"feature_weight": w}, train={"examples": 240}), tmp_path / str(w))[1]
         for w in (1.0, 0.0)
     )
     feature = [row["value"] for row in with_.history if row["term"] == "loss/feature"]
@@ -385,39 +364,39 @@ def test_an_adapter_learns_and_is_billed_with_its_role(make: Make, tmp_path: Pat
     assert with_.costs["distil.student"].forwards == without.costs["distil.student"].forwards == 240
 
 
-def test_adapters_start_from_the_seed_alone(make: Make, tmp_path: Path) -> None:
-    first, _ = trained(make("feature_kd"), tmp_path / "a")
+def test_adapters_start_from_the_seed_alone(toy_plan: ToyPlan, tmp_path: Path) -> None:
+    first, _ = trained(toy_plan("feature_kd"), tmp_path / "a")
     torch.manual_seed(7)
-    second, _ = trained(make("feature_kd"), tmp_path / "b")
+    second, _ = trained(toy_plan("feature_kd"), tmp_path / "b")
     assert furthest(first, second) == 0
 
 
 @pytest.mark.parametrize("method", ["mutual", "assistant", "relation_kd", "dkd"])
-def test_other_methods_train(make: Make, tmp_path: Path, method: str) -> None:
-    planned = make(method)
+def test_other_methods_train(toy_plan: ToyPlan, tmp_path: Path, method: str) -> None:
+    planned = toy_plan(method)
     _, result = trained(planned, tmp_path)
     kd = [row["value"] for row in result.history if row["term"] in ("loss/kd", "loss/relation")]
     assert kd
     assert kd[-1] < max(kd)
 
 
-def test_validation_keeps_the_best(make: Make, tmp_path: Path) -> None:
-    _, result = trained(make(train={"validations": 6}), tmp_path)
+def test_validation_keeps_the_best(toy_plan: ToyPlan, tmp_path: Path) -> None:
+    _, result = trained(toy_plan(train={"validations": 6}), tmp_path)
     seen = [row["value"] for row in result.history if row["term"] == "validation/accuracy"]
     assert len(seen) == 6
     assert result.stages[0].best["student"] == pytest.approx(max(seen))
 
 
-def test_zero_shot_trains_nothing(make: Make, tmp_path: Path) -> None:
-    record = run.execute(make("zero_shot"), SingleProcess(), Store(tmp_path))
+def test_zero_shot_trains_nothing(toy_plan: ToyPlan, tmp_path: Path) -> None:
+    record = run.execute(toy_plan("zero_shot"), SingleProcess(), Store(tmp_path))
     assert record.status == "done"
     assert record.cost.train_flops == 0
     assert record.stages == []
 
 
-def test_stored_predictions_give_the_metrics(make: Make, tmp_path: Path) -> None:
+def test_stored_predictions_give_the_metrics(toy_plan: ToyPlan, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    record = run.execute(make(), SingleProcess(), store)
+    record = run.execute(toy_plan(), SingleProcess(), store)
     predictions = store.predictions(record.run_id, "test")
     right = predictions["gold"] == predictions["chosen"]
     assert record.metrics["test"]["accuracy"].value == pytest.approx(right.mean())
@@ -427,10 +406,10 @@ def test_stored_predictions_give_the_metrics(make: Make, tmp_path: Path) -> None
     assert not store.work(record.run_id).exists()
 
 
-def test_a_finished_run_is_not_repeated(make: Make, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_repeated(toy_plan: ToyPlan, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    first = run.execute(make(), SingleProcess(), store)
-    assert run.execute(make(), SingleProcess(), store) == first
+    first = run.execute(toy_plan(), SingleProcess(), store)
+    assert run.execute(toy_plan(), SingleProcess(), store) == first
 
 
 @pytest.mark.parametrize(
@@ -441,10 +420,10 @@ def test_a_finished_run_is_not_repeated(make: Make, tmp_path: Path) -> None:
         ("not_finite", r"stage 'only', step 6: the loss is not finite \(student.ce\); lower train.lr"),
     ],
 )
-def test_a_broken_method_is_named(make: Make, tmp_path: Path, method: str, expected: str) -> None:
+def test_a_broken_method_is_named(toy_plan: ToyPlan, tmp_path: Path, method: str, expected: str) -> None:
     with pytest.raises(loop.TrainingError, match=expected):
-        loop.train(make(method), SingleProcess(), tmp_path)
-    record = run.execute(make(method), SingleProcess(), Store(tmp_path / "store"))
+        loop.train(toy_plan(method), SingleProcess(), tmp_path)
+    record = run.execute(toy_plan(method), SingleProcess(), Store(tmp_path / "store"))
     assert record.status == "failed"
     assert record.error is not None
     assert record.error.stage == "only"
@@ -468,8 +447,8 @@ BREACHES = {
 
 
 @pytest.mark.parametrize("how", BREACHES)
-def test_a_breach_says_where_it_is_and_what_mends_it(make: Make, tmp_path: Path, how: str) -> None:
-    planned = make("breach", settings={"how": how}, train={"micro_batch_size": 5})
+def test_a_breach_says_where_it_is_and_what_mends_it(toy_plan: ToyPlan, tmp_path: Path, how: str) -> None:
+    planned = toy_plan("breach", settings={"how": how}, train={"micro_batch_size": 5})
     with pytest.raises(loop.TrainingError, match=rf"method 'breach', stage 'only', step 0: {BREACHES[how]}"):
         loop.train(planned, SingleProcess(), tmp_path)
 

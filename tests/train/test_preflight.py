@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.modules.module import register_module_forward_hook
 from transformers import PreTrainedModel
 
-from harness.config import RunConfig, RungConfig, parse
+from harness.config import RunConfig, RungConfig
 from harness.errors import ConfigError, ModelError, TrainingError
 from harness.execution.launch import launch
 from harness.models import encoding, loading, scorer
@@ -25,6 +25,7 @@ from harness.record import Preflight
 from harness.store import Store
 from harness.train import preflight
 from helpers import families
+from helpers.common import ToyConfig
 
 METHODS = '''
 from dataclasses import dataclass
@@ -63,23 +64,16 @@ def copied(qwen: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(qwen, tmp_path / "S"))
 
 
-def table(toy: str, *rungs: Path, **changes: Any) -> dict[str, Any]:
-    return {
-        "method": "finetune",
-        "benchmark": "toy",
-        "benchmark_settings": {"size": 8},
-        "plugins": [toy],
-        "ladder": [{"name": n, "model": str(folder)} for n, folder in zip("LS"[2 - len(rungs) :], rungs, strict=True)],
-        "train": {"examples": 16, "batch_size": 8, "validations": 1},
-        "evaluate": {"resamples": 100},
-        "cluster": {"workers": 0},
-        **changes,
-    }  # fmt: skip
+def config_of(toy_config: ToyConfig, *rungs: Path, **changes: Any) -> RunConfig:
+    """A run on models in folders: S alone, or L and S."""
+    ladder = [{"name": n, "model": str(folder)} for n, folder in zip("LS"[2 - len(rungs) :], rungs, strict=True)]
+    small = {"benchmark_settings": {"size": 8}, "evaluate": {"resamples": 100}, "ladder": ladder}
+    train = {"examples": 16, "validations": 1} | changes.pop("train", {})
+    return toy_config(train=train, **small | changes)
 
 
-def checked(toy: str, *rungs: Path, **changes: Any) -> Preflight:
-    made = plan.make(parse(RunConfig, table(toy, *rungs, **changes), "test"))
-    return check(made)
+def checked(toy_config: ToyConfig, *rungs: Path, **changes: Any) -> Preflight:
+    return check(plan.make(config_of(toy_config, *rungs, **changes)))
 
 
 def encoders_of(made: plan.Plan) -> dict[str, Encoder]:
@@ -97,9 +91,9 @@ def edit(file: Path, **values: Any) -> None:
 # -------------------------------------------------------------------------------------------- good runs
 
 
-def test_it_costs_little_and_draws_nothing(toy: str, toy_ladder: str) -> None:
+def test_it_costs_little_and_draws_nothing(toy_config: ToyConfig, toy_ladder: str) -> None:
     """The stages of three tiny models; the generators stand where they stood."""
-    made = plan.make(parse(RunConfig, table(toy, method="hkd4vlm", ladder=toy_ladder), "test"))
+    made = plan.make(config_of(toy_config, method="hkd4vlm", ladder=toy_ladder))
     encoders = encoders_of(made)
     state, passes = torch.get_rng_state(), 0
 
@@ -120,9 +114,9 @@ def test_it_costs_little_and_draws_nothing(toy: str, toy_ladder: str) -> None:
     assert check(made, encoders).losses == found.losses
 
 
-def test_the_losses_are_those_of_the_first_step(toy: str, qwen: Path, tmp_path: Path) -> None:
+def test_the_losses_are_those_of_the_first_step(toy_config: ToyConfig, qwen: Path, tmp_path: Path) -> None:
     """A batch of four is tried whole: its mean is what the history begins with."""
-    config = parse(RunConfig, table(toy, qwen, train={"examples": 4, "batch_size": 4, "validations": 1}), "test")
+    config = config_of(toy_config, qwen, train={"examples": 4, "batch_size": 4, "validations": 1})
     (record,) = launch([config], Store(tmp_path), "test", lambda _: None)
     assert record.status == "done", record.error
     first = Store(tmp_path).history(record.run_id).query("term == 'loss/ce'")["value"].iloc[0]
@@ -130,15 +124,17 @@ def test_the_losses_are_those_of_the_first_step(toy: str, qwen: Path, tmp_path: 
     assert record.preflight.losses == {"tune.student.ce": pytest.approx(first, rel=1e-5)}
 
 
-def test_an_untrained_model_is_tried_too(toy: str, qwen: Path) -> None:
-    found = checked(toy, qwen, method="zero_shot")
+def test_an_untrained_model_is_tried_too(toy_config: ToyConfig, qwen: Path) -> None:
+    found = checked(toy_config, qwen, method="zero_shot")
     assert found.losses == {}
     assert found.rungs["S"].longest > found.rungs["S"].image_tokens[1] == 16
 
 
-def test_a_teacher_smaller_than_its_student_is_a_warning(toy: str, qwen: Path, tmp_path: Path, cli: Any) -> None:
+def test_a_teacher_smaller_than_its_student_is_a_warning(
+    toy: str, toy_config: ToyConfig, qwen: Path, tmp_path: Path, cli: Any
+) -> None:
     small = families.build("qwen2_5_vl", tmp_path / "small", width=16, layers=1)
-    found = checked(toy, small, qwen, method="offline_kd")
+    found = checked(toy_config, small, qwen, method="offline_kd")
     assert len(found.warnings) == 1
     assert found.warnings[0].startswith("stage 'distil': teacher has ")
     assert "fewer than the " in found.warnings[0]
@@ -240,22 +236,22 @@ def letters_alike(folder: Path, built: Path) -> None:
     ],
 )
 def test_a_model_that_does_not_fit_is_told_in_a_line(
-    damage: Callable[[Path, Path], None], says: str, copied: Path, toy: str, tmp_path: Path
+    damage: Callable[[Path, Path], None], says: str, copied: Path, toy_config: ToyConfig, tmp_path: Path
 ) -> None:
     damage(copied, tmp_path / "other")
     with pytest.raises(ModelError, match=says) as raised:
-        checked(toy, copied, method="zero_shot")
+        checked(toy_config, copied, method="zero_shot")
     assert "\n" not in str(raised.value)
     assert "model 'S'" in str(raised.value)
 
 
-def test_image_tokens_and_features_must_be_as_many(toy: str, tmp_path: Path) -> None:
+def test_image_tokens_and_features_must_be_as_many(toy_config: ToyConfig, tmp_path: Path) -> None:
     folder = families.build("internvl", tmp_path / "S")
     edit(folder / "processor_config.json", image_seq_length=5)
     with pytest.raises(
         ModelError, match="InternVLForConditionalGeneration can't take what its processor .*do not match"
     ):
-        checked(toy, folder, method="zero_shot")
+        checked(toy_config, folder, method="zero_shot")
 
 
 class Cut(Encoder):
@@ -267,17 +263,17 @@ class Cut(Encoder):
         return batch | cut
 
 
-def test_a_prompt_that_is_cut_off(toy: str, qwen: Path) -> None:
-    made = plan.make(parse(RunConfig, table(toy, qwen, method="zero_shot"), "test"))
+def test_a_prompt_that_is_cut_off(toy_config: ToyConfig, qwen: Path) -> None:
+    made = plan.make(config_of(toy_config, qwen, method="zero_shot"))
     processor = encoding.load_encoder(RungConfig(name="S", model=str(qwen))).processor
     processor.tokenizer.padding_side = "right"
     with pytest.raises(ModelError, match="'S' .* is cut off before the answer's place .*take the truncation out"):
         check(made, {"S": Cut(processor, "S")})
 
 
-def test_a_model_that_answers_by_chance(toy: str, copied: Path) -> None:
+def test_a_model_that_answers_by_chance(toy_config: ToyConfig, copied: Path) -> None:
     """Dropout that stays on shows in the same question asked twice."""
-    made = plan.make(parse(RunConfig, table(toy, copied, method="zero_shot"), "test"))
+    made = plan.make(config_of(toy_config, copied, method="zero_shot"))
     whole = loading.load_vlm
 
     def noisy(rung: RungConfig, dtype: torch.dtype) -> torch.nn.Module:
@@ -306,25 +302,27 @@ def test_a_model_that_answers_by_chance(toy: str, copied: Path) -> None:
         ({"weight": 1.0, "power": 0.5, "late": True}, "a gradient is not finite though the loss is; .*role 'student'"),
     ],
 )
-def test_a_loss_that_teaches_nothing(settings: dict[str, Any], says: str, toy: str, qwen: Path, tmp_path: Path) -> None:
+def test_a_loss_that_teaches_nothing(
+    settings: dict[str, Any], says: str, toy: str, toy_config: ToyConfig, qwen: Path, tmp_path: Path
+) -> None:
     (tmp_path / "idle.py").write_text(METHODS)
     plugins = [toy, str(tmp_path / "idle.py")]
     with pytest.raises(TrainingError, match=f"method 'idle', stage 'only', step 0: (preflight: )?{says}"):
-        checked(toy, qwen, method="idle", settings=settings, plugins=plugins)
+        checked(toy_config, qwen, method="idle", settings=settings, plugins=plugins)
 
 
-def test_a_loss_that_begins_at_nothing_and_grows(toy: str, qwen: Path, tmp_path: Path) -> None:
+def test_a_loss_that_begins_at_nothing_and_grows(toy: str, toy_config: ToyConfig, qwen: Path, tmp_path: Path) -> None:
     (tmp_path / "idle.py").write_text(METHODS)
     plugins = [toy, str(tmp_path / "idle.py")]
-    found = checked(toy, qwen, method="idle", settings={"weight": 1.0, "late": True}, plugins=plugins)
+    found = checked(toy_config, qwen, method="idle", settings={"weight": 1.0, "late": True}, plugins=plugins)
     assert found.losses == {"only.student.ce": 0}
 
 
 def test_a_bad_student_stops_the_run_before_its_teacher_is_tuned(
-    toy: str, qwen: Path, copied: Path, tmp_path: Path
+    toy_config: ToyConfig, qwen: Path, copied: Path, tmp_path: Path
 ) -> None:
     damaged(copied, copied)
-    config = parse(RunConfig, table(toy, qwen, copied, method="offline_kd"), "test")
+    config = config_of(toy_config, qwen, copied, method="offline_kd")
     (record,) = launch([config], Store(tmp_path / "runs"), "test", lambda _: None)
     assert record.status == "failed"
     assert record.error is not None
@@ -334,9 +332,9 @@ def test_a_bad_student_stops_the_run_before_its_teacher_is_tuned(
     assert record.stages == []
 
 
-def test_a_run_too_large_for_the_memory(toy: str, qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_too_large_for_the_memory(toy_config: ToyConfig, qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """20 bytes a weight that learns."""
-    made = plan.make(parse(RunConfig, table(toy, qwen), "test"))
+    made = plan.make(config_of(toy_config, qwen))
     assert memory.most_held(made) == 20 * made.student_parameters
     monkeypatch.setattr(memory, "free", lambda device: 2**19)
     with pytest.raises(

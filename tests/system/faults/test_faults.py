@@ -17,14 +17,13 @@ from typing import Any
 import pytest
 import torch
 
-from harness.config import RunConfig, parse
 from harness.errors import StoreError
 from harness.execution import run as runner
 from harness.models.distributed import SingleProcess
-from harness.planning import plan
 from harness.planning.plan import Plan
 from harness.store import Store
 from harness.train import checkpoint, loop
+from helpers.common import ToyPlan
 
 pytestmark = pytest.mark.slow
 
@@ -36,18 +35,9 @@ def faults(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def planned(toy: str, toy_ladder: str) -> Plan:
+def planned(toy_plan: ToyPlan) -> Plan:
     """hkd4vlm in two stages of six steps, a checkpoint after three, six and nine."""
-    table: dict[str, Any] = {
-        "method": "hkd4vlm",
-        "benchmark": "toy",
-        "ladder": toy_ladder,
-        "plugins": [toy],
-        "cluster": {"workers": 0},
-        "train": {"examples": 96, "batch_size": 8, "lr": 3e-3, "validations": 2},
-        "save_student": True,
-    }
-    return plan.make(parse(RunConfig, table, "test"))
+    return toy_plan("hkd4vlm", save_student=True)
 
 
 def test_killed_at_random_points(root: Path, tmp_path: Path) -> None:
