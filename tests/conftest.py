@@ -18,6 +18,7 @@ from helpers.common import ROOT, SHARED, Cli, Said, ToyConfig, ToyPlan, present
 
 if TYPE_CHECKING:
     from harness.store import Store
+    from harness.store.tensor_cache import Cache
 
 # Ray turns authentication on when a token lies in the home folder: say explicitly that tests use none.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -188,6 +189,29 @@ def store(tmp_path: Path) -> Store:
     from harness.store import Store
 
     return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def varied_store(store: Store) -> Store:
+    """Three rows of two seeds with a control on one benchmark, and a run on another."""
+    from helpers.runs import DATA, add
+
+    for seed in range(2):
+        add(store, "finetune", 4 + seed, seed)
+        add(store, "hkd4vlm", 7 + seed, seed, tags=["good"], settings={"alpha": 2})
+        add(store, "finetune", 6, seed, student="L", parameters=1_200_000, train={"examples": 100}, budget=100)
+    add(store, "majority", 4, kind="control", student="", parameters=0, budget=0)
+    other = DATA.model_copy(update={"fingerprint": "c" * 64})
+    add(store, "other", 8, benchmark="toy2", task="hallucination", data=other)
+    return store
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    """An empty cache of tensors, of a gibibyte."""
+    from harness.store.tensor_cache import Cache
+
+    return Cache(tmp_path / "cache", 2**30)
 
 
 @pytest.fixture(scope="session")

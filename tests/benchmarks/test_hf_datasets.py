@@ -21,11 +21,14 @@ from benchmarks.naturalbench import NaturalBench
 from benchmarks.pope import POPE
 from benchmarks.shared import hf_datasets
 from harness.api import Benchmark, ConfigError, DataError, Example
-from helpers.standins import MHALUBENCH, NATURALBENCH, png
+from helpers.standins import (
+    MHALUBENCH,
+    NATURALBENCH,
+    png,
+)
 
 COMMIT = "0123456789" * 4
 TEXT, NUMBER = Value("string"), Value("int64")
-
 Parts = dict[str, list[dict[str, Any]]]
 """Rows by the Parquet file that holds them, `[CONFIG/]SPLIT`."""
 
@@ -33,7 +36,6 @@ Parts = dict[str, list[dict[str, Any]]]
 @pytest.fixture(autouse=True)
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The repository `owner/name` lies in the working folder, where `datasets` looks before it asks the hub."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
     hf_datasets._open.cache_clear()
 
@@ -192,3 +194,58 @@ def test_a_repository_of_plain_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
         list(MHaluBench(repo="a/b", repo_revision="main").load("test"))
     with pytest.raises(ConfigError, match="not both"):
         list(MHaluBench(tmp_path / "local", repo="a/b").load("test"))
+
+
+# ---------------------------------------------------------------------------------------- repositories
+
+
+@pytest.mark.parametrize(
+    ("repo", "revision", "says"),
+    [
+        ("", "", "give their folder with --data-dir, or a Hugging Face repository"),
+        ("nobody", "0" * 40, "repo = 'nobody', expected OWNER/NAME"),
+        ("owner/name", "main", "repo_revision = 'main', expected the 40 hex digits of a commit"),
+    ],
+)
+def test_a_repository_is_pinned(repo: str, revision: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        list(NaturalBench(repo=repo, repo_revision=revision).load("test"))
+
+
+def test_a_folder_and_a_repository_together(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not both"):
+        list(NaturalBench(NATURALBENCH.write(tmp_path), repo="owner/name").load("test"))
+
+
+def test_a_repository_goes_through_the_same_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No hub here: what is asked of `datasets` is checked, and a table of a local folder stands in for its answer."""
+
+    from benchmarks.shared import hf_datasets
+
+    hf_datasets._open.cache_clear()
+    NATURALBENCH.write(tmp_path)
+    asked: list[Any] = []
+
+    def load(*args: Any, **kwargs: Any) -> Any:
+        asked.append((args, kwargs))
+        return real("parquet", data_files=[str(tmp_path / NATURALBENCH.file)], split="train")
+
+    real = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    examples = list(NaturalBench(repo="BaiqiL/NaturalBench").load("test"))
+    commit = "21c415e3d60cdbabad4a02feaa2e4643789612f4"
+    assert asked == [(("BaiqiL/NaturalBench", None), {"split": "train", "revision": commit})]
+    assert examples[1].load_image().getpixel((0, 0)) == (1, 100, 200)
+    hf_datasets._open.cache_clear()
+
+
+def test_an_unreachable_repository_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+
+    def load(*args: Any, **kwargs: Any) -> Any:
+        raise ConnectionError("Couldn't reach the Hub\nand much more")
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(
+        DataError, match=r"^owner/name@00000000, split train: can't be loaded \(ConnectionError: .*Hub\)$"
+    ):
+        list(NaturalBench(repo="owner/name", repo_revision="0" * 40).load("test"))

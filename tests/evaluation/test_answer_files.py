@@ -6,60 +6,19 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from harness.errors import DataError
 from harness.evaluation.answer_files import read, read_choice
-from harness.store import Store
+from helpers.answer_files import ALL_YES, changed, save
 from helpers.common import Cli
 from helpers.damage import damaged
 
 Scored = Callable[..., Any]
-
-
-def write_pope(folder: Path) -> Path:
-    """Two variants' worth of two questions, three variants; empty images, which nothing here opens."""
-    for variant in ("random", "popular", "adversarial"):
-        rows = [
-            {"question_id": n, "image": f"i{n}.jpg", "text": f"Is there a dog {n}?", "label": label}
-            for n, label in ((1, "yes"), (2, "no"))
-        ]
-        (folder / f"coco_pope_{variant}.json").write_text("\n".join(map(json.dumps, rows)))
-    (folder / "images").mkdir()
-    for n in (1, 2):
-        (folder / "images" / f"i{n}.jpg").touch()
-    return folder
-
-
-@pytest.fixture
-def pope(tmp_path: Path) -> Path:
-    return write_pope(tmp_path)
-
-
-ALL_YES = {f"{variant}/{n}": "Yes." for variant in ("random", "popular", "adversarial") for n in (1, 2)}
-
-
-def save(path: Path, answers: Mapping[str, object]) -> Path:
-    """The answers in the format that the suffix says."""
-    table = pd.DataFrame({"id": list(answers), "answer": list(answers.values())})
-    rows = [{"id": id_, "answer": answer} for id_, answer in answers.items()]
-    match path.suffix:
-        case ".csv":
-            table.to_csv(path, index=False)
-        case ".tsv":
-            table.to_csv(path, index=False, sep="\t")
-        case ".parquet":
-            table.to_parquet(path)
-        case ".jsonl":
-            path.write_text("\n".join(map(json.dumps, rows)))
-        case _:
-            path.write_text(json.dumps(rows if path.stem == "array" else answers))
-    return path
 
 
 # ------------------------------------------------------------------------------ the golden files as they are
@@ -205,10 +164,6 @@ def said_of(path: Path) -> str:
     return ""
 
 
-def changed(drop: str = "", **more: str) -> dict[str, str]:
-    return {id_: text for id_, text in (ALL_YES | more).items() if id_ != drop}
-
-
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -323,105 +278,6 @@ def test_longer_options_come_first() -> None:
     assert [read_choice(text, options) for text in said] == [2, 2, -1, 3, -1, 0, 3]
     assert read_choice("a b", ("a-b", "a b")) == 1
     assert read_choice("+", ("+", "-")) == 0
-
-
-# ----------------------------------------------------------------------------------------- importing
-
-
-def test_answers_become_a_run_beside_the_others(cli: Cli, pope: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    common = ["--benchmark", "pope", "--data-dir", pope, "--store", store]
-    good = save(pope / "good.csv", {id_: "Yes, a dog." if id_.endswith("1") else "B" for id_ in ALL_YES})
-    poor = save(pope / "poor.json", changed(**{"random/1": "hard to say", "random/2": "no"}))
-    first = cli("import-predictions", good, *common, "--name", "gpt-x", "--tag", "paper", "--json")
-    assert first.code == 0, first.err
-    record = first.json
-    assert (record["method"], record["kind"], record["tags"]) == ("gpt-x", "run", ["imported", "paper"])
-    assert record["provenance"]["imported"].startswith("good.csv sha256:")
-    assert str(pope) not in first.out
-    assert record["metrics"]["test"]["accuracy"]["value"] == 1
-    # "B" is No to the harness, and to POPE's own parser, which knows no letters, a yes.
-    assert record["metrics"]["test"]["official:random/accuracy"]["value"] == 0.5
-    assert record["metrics"]["test"]["parse_failures"]["value"] == 0
-    assert cli("import-predictions", poor, *common, "--name", "other").code == 0
-    rows = [r for r in cli("rank", "--store", store, "--json").json["rows"] if r["kind"] == "run"]
-    assert [(r["method"], r["rank"], round(r["values"]["accuracy"]["value"], 3)) for r in rows] == [
-        ("gpt-x", 1, 1.0),
-        ("other", 2, 0.5),
-    ]
-    assert {r["train_tflops"] for r in rows} == {None}
-    controls = {r["method"] for r in cli("rank", "--store", store, "--json").json["rows"] if r["kind"] == "control"}
-    assert controls == {"majority_of_split", "random", "always_yes", "always_no"}
-    text = cli("rank", "--store", store, "--metric", "official:random/accuracy").out
-    assert "official:random/accuracy is in the protocol's own unit" in text
-    opened = Store(store)
-    assert not opened.read(next(id_ for id_ in opened.ids() if "majority" in id_)).provenance.imported
-    frame = opened.predictions(rows[1]["run_ids"][0])
-    unread = frame[frame["chosen"] == -1]
-    assert list(zip(unread["id"], unread["text"], strict=True)) == [("random/1", "hard to say")]
-    other = opened.read(rows[1]["run_ids"][0]).metrics["test"]
-    assert other["parse_failures"].value == pytest.approx(1 / 6)
-    assert "official:random/f1" in other
-    assert "answers imported from good.csv" in cli("show", record["run_id"], "--store", store).out
-
-
-def test_the_same_answers_are_the_same_run(cli: Cli, pope: Path, tmp_path: Path) -> None:
-    path = save(pope / "p.csv", ALL_YES)
-    args = ["import-predictions", path, "--benchmark", "pope", "--data-dir", pope, "--store", tmp_path / "s", "--json"]
-    first, again, other = (cli(*args, "--name", "m", *more).json for more in ([], [], ["--seed", "1"]))
-    assert first == again
-    assert first["run_id"] != other["run_id"]
-    assert len([id_ for id_ in Store(tmp_path / "s").ids() if id_.startswith("imported-")]) == 2
-
-
-def test_what_a_protocol_leaves_undefined_has_no_figure(cli: Cli, pope: Path, tmp_path: Path) -> None:
-    path = save(pope / "p.csv", dict.fromkeys(ALL_YES, "no"))
-    args = ["--benchmark", "pope", "--data-dir", pope, "--store", tmp_path / "s", "--name", "m", "--json"]
-    metrics = cli("import-predictions", path, *args).json["metrics"]["test"]
-    assert metrics["official:random/TN"]["value"] == 1
-    assert "official:random/f1" not in metrics
-
-
-def test_imports_are_checked_against_the_benchmark(cli: Cli, pope: Path, tmp_path: Path, toy: str) -> None:
-    store = tmp_path / "s"
-    common = ["--benchmark", "pope", "--data-dir", pope, "--store", store]
-    for answers, name, says in (
-        (changed(drop="random/1"), "m", "1 unanswered id ('random/1') of 6"),
-        (changed(more="yes"), "m", "1 unknown id ('more')"),
-        (ALL_YES, "../m", "name '../m': expected at most 40 letters"),
-        (ALL_YES, "finetune", "is that of a method here"),
-    ):
-        said = cli("import-predictions", save(pope / "p.csv", answers), *common, "--name", name)
-        assert said.code == 2
-        assert says in said.err
-    assert not store.exists()
-    toys = save(pope / "t.csv", {f"t{i}": ("red", "green", "blue")[i % 3] for i in range(24)})
-    args = ["import-predictions", toys, "--benchmark", "toy", "--plugin", toy, "--name", "m", "--store", store]
-    assert (
-        "24 ambiguous ids ('t0', 't1', 't2', ...): several splits have them; choose one with --split" in cli(*args).err
-    )
-    record = cli(*args, "--split", "test", "--json").json
-    assert {split: m["accuracy"]["value"] for split, m in record["metrics"].items()} == {"test": 1}
-
-
-def test_examples_without_an_image_can_be_left_out(cli: Cli, pope: Path, tmp_path: Path) -> None:
-    (pope / "images" / "i2.jpg").unlink()
-    path = save(pope / "p.csv", ALL_YES)
-    args = ["import-predictions", path, "--benchmark", "pope", "--data-dir", pope, "--store", tmp_path / "s"]
-    said = cli(*args, "--name", "m")
-    assert said.code == 2
-    assert "the images of 3 of 6 examples are missing" in said.err
-    record = cli(*args, "--name", "m", "--skip-missing", "--json").json
-    assert (record["data"]["sizes"], record["data"]["skipped"]) == ({"test": 3}, {"test": 3})
-    assert record["metrics"]["test"]["accuracy"]["value"] == 1
-
-
-def test_tables_without_texts_are_read(root: Path) -> None:
-    """Runs that were stored before answers had texts."""
-    store = Store(root / "results" / "nlvr")
-    frame = store.predictions(store.ids()[0])
-    assert frame["text"].isna().all()
-    assert len(frame) > 0
 
 
 def test_training_on_a_benchmark_without_a_train_split_is_refused(cli: Cli, pope: Path, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from harness.stats import inference, replicates
 from harness.store import PredictionRow, Store, predictions_frame
 from harness.versions import TRAINING
 
+EVIL = "<script>alert(1)</script>"
+"""A name that a record may have."""
 GOLD = [0, 1, 0, 1, 0, 1, 0, 1]
 DATA = Data(revision="1", fingerprint="a" * 64, sizes={"train": 8, "test": 8}, options=["no", "yes"])
 
@@ -36,6 +38,18 @@ def answers(
         for gold in [GOLD[k]]
         for choice in [1 - gold if k in wrong else gold]
     )
+
+
+def yes_no(right: int | list[bool], count: int = 100) -> pd.DataFrame:
+    """Answers to `count` yes/no questions, one an image; the first `right` are right, or those that are marked."""
+    right_n = np.arange(count) < right if isinstance(right, int) else np.array(right)
+    ids = [f"e{k}" for k in range(len(right_n))]
+    return pd.DataFrame({"id": ids, "group": ids, "category": "", "gold": 0, "chosen": np.where(right_n, 0, 1)})
+
+
+def row(*right: int) -> dict[int, pd.DataFrame]:
+    """A row's predictions by seed: each gets the first so many of 100 right."""
+    return {seed: yes_no(count) for seed, count in enumerate(right)}
 
 
 def record(method: str = "finetune", seed: int = 0, frame: pd.DataFrame | None = None, **fields: Any) -> Record:

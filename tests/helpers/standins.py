@@ -27,7 +27,7 @@ from benchmarks.nlvr import NLVR
 from benchmarks.pope import POPE, RePOPE
 from benchmarks.sugar_crepe import SugarCrepe
 from benchmarks.verite import VERITE
-from harness.api import Benchmark
+from harness.api import Answer, Benchmark, Example
 
 Row = dict[str, Any]
 Key = tuple[str | int, ...]
@@ -107,6 +107,15 @@ def _put(path: Path, content: bytes) -> None:
 def cell(number: int) -> dict[str, Any]:
     """An image as a Parquet column has it."""
     return {"bytes": png(number), "path": f"{number}.png"}
+
+
+def answers(examples: Sequence[Example], right: Sequence[bool]) -> list[Answer]:
+    """An answer to each example, the first wrong option where it is to be wrong."""
+    found = []
+    for e, good in zip(examples, right, strict=True):
+        chosen = e.gold if good else next(k for k in range(len(e.options)) if k != e.gold)
+        found.append(Answer(e.id, e.group, e.category, e.options, e.gold, chosen, e.options[chosen], e.extra))
+    return found
 
 
 # ------------------------------------------------------------------------------------ the benchmarks

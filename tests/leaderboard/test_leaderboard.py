@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +11,8 @@ from harness.api import Example
 from harness.errors import ConfigError
 from harness.evaluation.controls import control_runs
 from harness.leaderboard.leaderboard import table
-from harness.leaderboard.schema import Row
 from harness.record import Cost, Interval
-from harness.report.text import to_csv, to_json, to_markdown, to_text
+from harness.report.text import to_text
 from harness.store import Store
 from helpers import runs
 from helpers.runs import DATA, GOLD, provenance
@@ -179,49 +175,3 @@ def test_unknown_names(store: Store) -> None:
         table(store, metric="macrof1")
     with pytest.raises(ConfigError, match="no run was scored on split 'ood'; known: test"):
         table(store, split="ood")
-
-
-# --------------------------------------------------------------------------------------- renderings
-
-
-def rows_of(store: Store) -> list[Row]:
-    add(
-        store,
-        "offline_kd",
-        [0, 1, 2, 4, 5, 6],
-        settings={"divergence": "jsd|x", "note": "a [bold]long[/bold] value " * 4},
-    )
-    add(store, "finetune", 8, student="L")
-    add(store, "finetune", 8, student="L", seed=1, status="failed")
-    return table(store, metric="accuracy/object")
-
-
-def test_text_is_narrow_and_plain(store: Store) -> None:
-    text = to_text(rows_of(store), ["a broken run"])
-    assert max(map(len, text.splitlines())) <= 110
-    assert "\x1b" not in text
-    assert "[bold]" in text
-    assert "toy, test split: 8 examples about 8 images (revision 1, data aaaaaaaaaaaa)" in text
-    assert "finetune (L): 1 failed" in text
-    assert text.endswith("a broken run\n")
-    line = next(line for line in text.splitlines() if "finetune" in line)
-    assert " ".join(line.split()) == "1 1-2 1 finetune L 100.0 [100.0, 100.0] 100.0 100.0 1 2"
-    assert "left out at this width: train s, params" in text
-
-
-def test_json_and_csv_hold_the_figures(store: Store) -> None:
-    rows = rows_of(store)
-    document = json.loads(to_json(rows, ["a note"]))
-    assert document["notes"] == ["a note"]
-    assert [Row(**row) for row in document["rows"]] == rows
-    first = next(csv.DictReader(io.StringIO(to_csv(rows))))
-    assert (first["method"], first["accuracy"], first["accuracy/object_low"]) == ("finetune", "1.0", "1.0")
-    assert (first["seeds"], first["note"]) == ("0", "1 failed")
-
-
-def test_markdown_has_one_cell_a_column(store: Store) -> None:
-    text = to_markdown(rows_of(store))
-    header, rule, *body = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in (header, rule, *body)} == {header.count("|")}
-    assert len(body) == 2
-    assert "- finetune (L): 1 failed" in text

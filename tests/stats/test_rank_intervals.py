@@ -1,4 +1,4 @@
-"""Tiers, rank intervals and aggregates: by hand, against other libraries, and the bench's short cut."""
+"""Tiers and rank intervals: by hand, against another library, and the short cut of the bench."""
 
 from __future__ import annotations
 
@@ -11,27 +11,12 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
-from bencheval.evaluator import BenchmarkEvaluator
-from scipy.stats import trim_mean
 from statsmodels.stats.multitest import multipletests
 
-from harness.leaderboard.inference import intervals
 from harness.stats import inference, rank_intervals
-from harness.stats.aggregate import Aggregate, aggregated, benchmark_figures
 from harness.stats.bootstrap import Resampled, resampled_sums
 from harness.stats.rank_intervals import Standing
-from helpers.runs import results_of
-
-
-def answers(right: int | list[bool], count: int = 100) -> pd.DataFrame:
-    """Answers to `count` yes/no questions, one an image; the first `right` are right, or those that are marked."""
-    right_n = np.arange(count) < right if isinstance(right, int) else np.array(right)
-    ids = [f"e{k}" for k in range(len(right_n))]
-    return pd.DataFrame({"id": ids, "group": ids, "category": "", "gold": 0, "chosen": np.where(right_n, 0, 1)})
-
-
-def row(*right: int) -> dict[int, pd.DataFrame]:
-    return {seed: answers(count) for seed, count in enumerate(right)}
+from helpers.runs import results_of, row, yes_no
 
 
 def standings(rows: Sequence[Mapping[int, pd.DataFrame]]) -> list[Standing]:
@@ -92,13 +77,13 @@ def test_seeds_that_disagree_tell_less() -> None:
 
 
 def test_without_a_common_seed_nothing_is_significant() -> None:
-    assert standings([{0: answers(90)}, {1: answers(10)}]) == [Standing(1, 2, (1,))] * 2
+    assert standings([{0: yes_no(90)}, {1: yes_no(10)}]) == [Standing(1, 2, (1,))] * 2
 
 
 def test_few_rows_or_images() -> None:
     assert standings([]) == []
     assert standings([row(5)]) == [Standing(1, 1, (1,))]
-    one_image = [{0: answers(right, 4).assign(group="i")} for right in (4, 0)]
+    one_image = [{0: yes_no(right, 4).assign(group="i")} for right in (4, 0)]
     assert standings(one_image) == [Standing(1, 2, (1,))] * 2
     assert standings([row(90), row(90)]) == [Standing(1, 2, (1,))] * 2
 
@@ -115,80 +100,6 @@ def test_the_smallest_p_is_mcnemars() -> None:
 def test_holm_is_that_of_statsmodels() -> None:
     p = np.random.default_rng(0).beta(0.3, 2, 40)
     assert inference.holm(p.tolist()) == pytest.approx(multipletests(p, method="holm")[1])
-
-
-# ------------------------------------------------------------------------------------- over benchmarks
-
-TABLES = {
-    "one": {"a": row(80, 84), "b": row(70, 72), "c": row(70, 72)},
-    "two": {"a": row(50, 60), "b": row(60, 60), "c": row(20, 22)},
-    "three": {"a": row(90, 90), "b": row(95, 95), "c": row(10, 12)},
-}
-
-
-def aggregates(
-    tables: Sequence[Mapping[str, Mapping[int, pd.DataFrame]]], weights: Sequence[float] | None = None
-) -> dict[str, Aggregate]:
-    """The aggregates of the rows of the first table, from their predictions on each."""
-    names = list(tables[0])
-    figures = []
-    for number, table in enumerate(tables):
-        results = results_of(*(table[name] for name in names))
-        drawn = [found for row in results if (found := row.replicates["accuracy"]) is not None]
-        points = [row.points["accuracy"] for row in results]
-        figures.append(benchmark_figures(points, drawn, [row.groups for row in results], 1009 * number))
-    return dict(zip(names, aggregated(figures, weights), strict=True))
-
-
-def test_aggregates_are_those_of_other_libraries() -> None:
-    found = aggregates(list(TABLES.values()))
-    scores = {
-        row: [[frame["gold"].eq(frame["chosen"]).mean() for frame in table[row].values()] for table in TABLES.values()]
-        for row in "abc"
-    }
-    errors = pd.DataFrame(
-        [
-            {"method": row, "task": task, "metric_error": 1 - np.mean(seeds), "time_train_s": 0, "time_infer_s": 0}
-            for row, tasks in scores.items()
-            for task, seeds in zip(TABLES, tasks, strict=True)
-        ]
-    )
-    board = BenchmarkEvaluator().leaderboard(errors, include_elo=False, include_winrate=False)
-    for name in "abc":
-        one = found[name]
-        assert one.mean.value == pytest.approx(np.mean(scores[name]))
-        assert one.mean_rank.value == pytest.approx(board.loc[name, "rank"])
-        assert one.iqm.value == pytest.approx(trim_mean(np.ravel(scores[name]), 0.25))
-        for figure in (one.mean, one.mean_rank, one.iqm):
-            assert figure.low is not None
-            assert figure.high is not None
-            assert figure.low <= figure.value <= figure.high
-    assert [found[name].mean_rank.value for name in "abc"] == pytest.approx(
-        [5 / 3, (2.5 + 1 + 1) / 3, (2.5 + 3 + 3) / 3]
-    )
-
-
-def test_the_interval_of_a_mean_is_narrower_than_a_benchmarks() -> None:
-    # The replicates of two tables are independent only in another order, as `leaderboard.overall` puts them.
-    (one,) = results_of(row(70, 70, 70))
-    drawn_ns = one.replicates["accuracy"]
-    assert drawn_ns is not None
-    orders = [np.random.default_rng(k).permutation(len(drawn_ns)) for k in range(4)]
-    four = [benchmark_figures([one.points["accuracy"]], [drawn_ns[o]], [100], k) for k, o in enumerate(orders)]
-    mean, alone = aggregated(four)[0].mean, intervals([one], "accuracy")[0]
-    assert (mean.high - mean.low) / (alone.high - alone.low) == pytest.approx(0.5, abs=0.05)  # type: ignore[operator]
-
-
-def test_weights_are_of_the_mean_alone() -> None:
-    tables = list(TABLES.values())
-    plain, weighted = aggregates(tables), aggregates(tables, [2, 1, 1])
-    # 82, 55 and 90 of 100; the first counts twice.
-    assert weighted["a"].mean.value == pytest.approx((2 * 0.82 + 0.55 + 0.9) / 4)
-    assert (weighted["a"].mean_rank, weighted["a"].iqm) == (plain["a"].mean_rank, plain["a"].iqm)
-    (first,) = intervals(results_of(TABLES["one"]["a"]), "accuracy").values()
-    only = aggregates(tables, [1, 0, 0])["a"].mean
-    assert only.value == first.value
-    assert [only.low, only.high] == pytest.approx([first.low, first.high], abs=0.002)
 
 
 # -------------------------------------------------------------------------------------- the simulation
