@@ -12,8 +12,6 @@ from harness.record import SCHEMA_VERSION
 from harness.store import Store
 from helpers.runs import add
 
-# ------------------------------------------------------------------------------------------------- migration
-
 
 def test_records_of_schema_1_are_lifted(store: Store) -> None:
     """As hkdbench 0.1.0 wrote them: no budget beside the configuration."""

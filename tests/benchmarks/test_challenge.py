@@ -21,8 +21,6 @@ from helpers.standins import (
     claim,
 )
 
-# -------------------------------------------------------------------------------------- the challenge
-
 
 def test_challenge_items_are_multiple_choice(tmp_path: Path) -> None:
     benchmark = ChallengeHallucination(CHALLENGE_HALLUCINATION.write(tmp_path))

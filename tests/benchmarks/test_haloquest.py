@@ -13,8 +13,6 @@ from helpers.standins import (
     encoded,
 )
 
-# ------------------------------------------------------------------------------------------ HaloQuest
-
 
 def test_the_real_haloquest(published: Callable[[str], Path]) -> None:
     """588 of 608 rows: labels and references of the others contradict each other."""

@@ -196,9 +196,6 @@ def test_a_repository_of_plain_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
         list(MHaluBench(tmp_path / "local", repo="a/b").load("test"))
 
 
-# ---------------------------------------------------------------------------------------- repositories
-
-
 @pytest.mark.parametrize(
     ("repo", "revision", "says"),
     [

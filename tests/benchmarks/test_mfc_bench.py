@@ -17,8 +17,6 @@ from helpers.standins import (
     encoded,
 )
 
-# ----------------------------------------------------------------------------------------- MFC-Bench
-
 
 def test_the_three_parts_of_mfc_bench(tmp_path: Path) -> None:
     MFC_BENCH.write(tmp_path)

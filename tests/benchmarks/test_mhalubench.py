@@ -16,8 +16,6 @@ from helpers.standins import (
     answers,
 )
 
-# ----------------------------------------------------------------------------------------- MHaluBench
-
 
 def test_claims_and_segments(tmp_path: Path) -> None:
     folder = MHALUBENCH.write(tmp_path)

@@ -15,8 +15,6 @@ from helpers.standins import (
     encoded,
 )
 
-# --------------------------------------------------------------------------------------- NaturalBench
-
 
 def test_a_sample_makes_four_examples(tmp_path: Path) -> None:
     examples = list(NaturalBench(NATURALBENCH.write(tmp_path)).load("test"))

@@ -15,8 +15,6 @@ from helpers.standins import (
     encoded,
 )
 
-# ----------------------------------------------------------------------------------------- SugarCrepe
-
 
 def test_the_real_sugar_crepe(published: Callable[[str], Path]) -> None:
     folder = published("sugar_crepe")

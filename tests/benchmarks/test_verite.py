@@ -14,8 +14,6 @@ from helpers.standins import (
     answers,
 )
 
-# --------------------------------------------------------------------------------------------- VERITE
-
 
 def test_the_real_verite(published: Callable[[str], Path]) -> None:
     folder = published("verite")

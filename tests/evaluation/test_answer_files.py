@@ -1,4 +1,4 @@
-"""`score` and `import-predictions`: answers from a file, by the authors' protocols and as a run."""
+"""`score`: answers from a file of any format, by the authors' protocols; a wrong file is one line."""
 
 from __future__ import annotations
 

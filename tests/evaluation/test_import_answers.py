@@ -10,8 +10,6 @@ from harness.store import Store
 from helpers.answer_files import ALL_YES, changed, save
 from helpers.common import Cli
 
-# ----------------------------------------------------------------------------------------- importing
-
 
 def test_answers_become_a_run_beside_the_others(cli: Cli, pope: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"

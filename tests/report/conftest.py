@@ -9,8 +9,6 @@ from harness.leaderboard.schema import Filters, Row
 from harness.store import Store
 from helpers.runs import EVIL, add
 
-# --------------------------------------------------------------------------------------------- printed forms
-
 
 @pytest.fixture
 def evil(varied_store: Store) -> list[Row]:

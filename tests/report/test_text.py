@@ -66,9 +66,6 @@ def test_the_command_prints_every_form(varied_store: Store, cli: Cli, form: str)
     assert said.out.startswith(start[form])
 
 
-# --------------------------------------------------------------------------------------- renderings
-
-
 def rows_of(store: Store) -> list[Row]:
     cost = Cost(train_flops=2e12, train_seconds=10, test_forwards=16)
     add(

@@ -14,8 +14,6 @@ from harness.leaderboard.inference import intervals
 from harness.stats.aggregate import Aggregate, aggregated, benchmark_figures
 from helpers.runs import results_of, row
 
-# ------------------------------------------------------------------------------------- over benchmarks
-
 TABLES = {
     "one": {"a": row(80, 84), "b": row(70, 72), "c": row(70, 72)},
     "two": {"a": row(50, 60), "b": row(60, 60), "c": row(20, 22)},

@@ -10,8 +10,6 @@ from harness.store import Store
 from harness.store.compaction import compact
 from helpers.runs import add
 
-# ------------------------------------------------------------------------------------------ no figure changes
-
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "micro_f1", "accuracy/count"])
 def test_a_ranking_reads_the_same_before_and_after(filled: Store, metric: str) -> None:

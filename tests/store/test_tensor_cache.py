@@ -103,9 +103,6 @@ def test_one_process_makes_an_entry_and_a_killed_one_lets_go(cache: Cache, root:
     assert not lock.path.exists()
 
 
-# ------------------------------------------------------------------------------------------------- verbs
-
-
 def test_the_cache_is_listed_verified_and_deleted(cli: Cli, tmp_path: Path) -> None:
     cache = cache_of(Store(tmp_path), ClusterConfig())
     assert cli("cache", "ls", "--store", tmp_path, "--json").json == []

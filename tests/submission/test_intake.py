@@ -30,9 +30,6 @@ from helpers.bundles import Files, document, forged, manifest_of, table, zipped
 Spoil = Callable[[Files], None]
 
 
-# ------------------------------------------------------------------------------------- hostile contents
-
-
 def nested(depth: int) -> Any:
     value: Any = 1
     for _ in range(depth):

@@ -17,8 +17,6 @@ from harness.store.tensor_cache import Cache
 from harness.train import loop, teacher_cache
 from helpers.common import ToyPlan
 
-# -------------------------------------------------------------------------------------------------- runs
-
 
 @pytest.fixture
 def make(toy_plan: ToyPlan) -> ToyPlan:
