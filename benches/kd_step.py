@@ -40,7 +40,7 @@ from harness.config import RungConfig
 from harness.models import encoding, loading, shared_prefix
 from harness.models.encoding import Batch
 from harness.models.scorer import OptionScorer
-from tests import families
+from tests.helpers import families
 
 ROWS, TOKENS = 151_936, 1_000
 WAYS = ("ours", "trainer", "chunked", "gkd")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tests import families
+from tests.helpers import families
 
 SIGNS = families.FAMILIES["qwen2_5_vl"][1]
 

@@ -36,7 +36,7 @@ from harness.models.distributed import SingleProcess
 from harness.models.scorer import OptionScorer
 from methods.hkd4vlm.method import HKD4VLM
 from methods.zero_shot import ZeroShot
-from tests import families
+from tests.helpers import families
 
 SIDE = 448
 WORDS = "dog cat car bus tree boat bird cup chair table horse truck bottle book clock pizza kite sheep"

@@ -1,7 +1,7 @@
 """Versions of the code that determines numbers: integers, raised by hand whenever the numbers change.
 
 They replace hashes of source files: moving or rewording code changes nothing, and whoever changes a number raises
-a version. `tests/test_golden.py` fails if numbers changed and the version didn't. After raising a version, run
+a version. `tests/system/test_golden.py` fails if numbers changed and the version didn't. After raising a version, run
 `python -m scripts.golden` to update the expected values of that test.
 """
 

@@ -2,8 +2,8 @@
 
     python -m scripts.golden
 
-It computes what `tests/test_golden.py` compares with, and writes it to `tests/golden/`: predictions and history of
-small runs (`training`), what is computed of fixed answers (`scoring`), a compacted catalogue (`catalog`). Where
+It computes what `tests/system/test_golden.py` compares with, and writes it to `tests/golden/`: predictions and history
+of small runs (`training`), what is computed of fixed answers (`scoring`), a compacted catalogue (`catalog`). Where
 numbers changed and their version didn't, it writes nothing, says which, and exits with 1.
 
 Each file has the numbers to 8 digits, which hold on every machine to `TOLERANCE`, and checksums of all their bits by

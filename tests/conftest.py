@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from common import ROOT, SHARED, Cli, Said, present
 from hypothesis import HealthCheck, settings
+
+from helpers.cluster import Start, head
+from helpers.common import ROOT, SHARED, Cli, Said, ToyConfig, ToyPlan, present
+
+if TYPE_CHECKING:
+    from harness.store import Store
+    from harness.store.tensor_cache import Cache
 
 # Ray turns authentication on when a token lies in the home folder: say explicitly that tests use none.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -53,7 +61,7 @@ def nlvr_dir() -> Path:
 @pytest.fixture(scope="session")
 def toy() -> str:
     """The plugin spec of the tests' own benchmark and methods."""
-    return str(ROOT / "tests" / "toy.py")
+    return str(ROOT / "tests" / "helpers" / "toy.py")
 
 
 @pytest.fixture(scope="session")
@@ -115,12 +123,95 @@ def toy_run(toy: str, toy_ladder: str) -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def toy_config(toy: str, toy_ladder: str) -> ToyConfig:
+    """The configuration of such a run: `toy_config("mutual", seed=1, train={"examples": 48})`.
+
+    Tables are laid over those of the small run: `train.batch_size` stays 8 here.
+    """
+    from harness.config import RunConfig, parse
+
+    base: dict[str, Any] = {
+        "benchmark": "toy",
+        "ladder": toy_ladder,
+        "plugins": [toy],
+        "train": {"examples": 96, "batch_size": 8, "lr": 3e-3, "validations": 2},
+        "cluster": {"workers": 0},
+    }
+
+    def made(method: str = "finetune", **changes: Any) -> RunConfig:
+        over = {k: base[k] | v if k in ("train", "cluster") else v for k, v in changes.items()}
+        return parse(RunConfig, base | {"method": method} | over, "test")
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def toy_plan(toy_config: ToyConfig) -> ToyPlan:
+    """The plan of such a run, by the same arguments."""
+    from harness.planning import plan
+
+    return lambda method="finetune", **changes: plan.make(toy_config(method, **changes))
+
+
+@pytest.fixture(scope="session")
 def toy_suite(toy: str, toy_ladder: str) -> str:
     """The head of a suite's TOML file: the same small runs; seeds and `[[runs]]` are to be added."""
     return (
         f'benchmarks = ["toy"]\nladder = "{toy_ladder}"\nplugins = ["{toy}"]\n'
         "train = { examples = 96, batch_size = 8, lr = 0.003, validations = 2 }\n"
     )
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster of two CPUs, whatever the machine has; it is gone after the tests."""
+    with head(cpus=2) as found:
+        yield found.address
+
+
+@pytest.fixture
+def start(root: Path, tmp_path: Path, address: str) -> Start:
+    """Starts `hkdbench ARGS...` as a process that joins the cluster; its folder is the test's own."""
+    env = os.environ | {"PYTHONPATH": str(root), "RAY_ADDRESS": address}
+
+    def started(*args: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "harness", *map(str, args)]
+        return subprocess.Popen(
+            command, cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    return started
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store without runs; several files fill it with those that their tests are about."""
+    from harness.store import Store
+
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def varied_store(store: Store) -> Store:
+    """Three rows of two seeds with a control on one benchmark, and a run on another."""
+    from helpers.runs import DATA, add
+
+    for seed in range(2):
+        add(store, "finetune", 4 + seed, seed)
+        add(store, "hkd4vlm", 7 + seed, seed, tags=["good"], settings={"alpha": 2})
+        add(store, "finetune", 6, seed, student="L", parameters=1_200_000, train={"examples": 100}, budget=100)
+    add(store, "majority", 4, kind="control", student="", parameters=0, budget=0)
+    other = DATA.model_copy(update={"fingerprint": "c" * 64})
+    add(store, "other", 8, benchmark="toy2", task="hallucination", data=other)
+    return store
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    """An empty cache of tensors, of a gibibyte."""
+    from harness.store.tensor_cache import Cache
+
+    return Cache(tmp_path / "cache", 2**30)
 
 
 @pytest.fixture(scope="session")

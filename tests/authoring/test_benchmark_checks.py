@@ -1,0 +1,228 @@
+"""`check-benchmark`: each mistake that an author can make is told with its mend, and a sound one passes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from harness.api import Answer, Benchmark, DataError, Example, Split
+from harness.authoring import benchmark_checks
+from harness.authoring.benchmark_checks import assert_sound, check, to_text
+from harness.registry import make_benchmark
+from helpers.common import Cli
+
+
+@dataclass(frozen=True)
+class Colour:
+    """A picture of one colour."""
+
+    value: int
+
+    def __call__(self) -> Image.Image:
+        return Image.new("RGB", (8, 8), (self.value, 0, 0))
+
+
+@dataclass(frozen=True)
+class Sound(Benchmark):
+    """Twelve questions a split, each about a picture of its own."""
+
+    name = "sound"
+    task = "factuality"
+    splits = ("train", "validation", "test")
+    revision = "1"
+    licence = "CC0-1.0"
+    citation = "none"
+
+    def load(self, split: Split) -> Iterable[Example]:
+        start = {"train": 0, "validation": 60, "test": 120}[split]
+        for k in range(12):
+            image = Colour(start + k)
+            yield Example(f"{k}", f"{split}{k}", image, "Is it so?", f"{split} {k}", ("yes", "no"), k % 2, "c", "toy")
+
+    def protocols(self) -> Mapping[str, Callable[[Sequence[Answer]], dict[str, float]]]:
+        return {"plain": lambda answers: {"right": sum(a.chosen == a.gold for a in answers) / len(answers)}}
+
+
+def changed(**fields: Any) -> type[Sound]:
+    """A benchmark like `Sound` whose third test example has these fields."""
+
+    class Changed(Sound):
+        """A toy."""
+
+        def load(self, split: Split) -> Iterable[Example]:
+            for k, example in enumerate(super().load(split)):
+                yield replace(example, **fields) if split == "test" and k == 2 else example
+
+    return Changed
+
+
+def texts(benchmark: Benchmark, level: str) -> str:
+    return "\n".join(f"{f.check}: {f.text}" for f in check(benchmark) if f.level == level)
+
+
+def test_a_sound_benchmark_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark_checks, "SLOW_IMAGE", float("inf"))
+    assert_sound(Sound())
+    found = check(Sound())
+    assert {f.level for f in found} == {"ok"}
+    told = to_text("sound", found)
+    assert told.endswith("\nsound is sound")
+    for said in (
+        "test: 12 examples in",
+        "test: 12 groups of 1 to 1 examples",
+        "test: golds yes 6, no 6",
+        "test: 12 opened",
+        "plain on test, all right: right 1",
+        "no image or text is in two splits",
+    ):
+        assert said in told
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"id": ""}, "schema: test: example '' has id '', expected a non-empty string"),
+        ({"id": 3}, "schema: test: example 3 has id 3, expected a non-empty string"),
+        ({"id": "1"}, "ids: test: id '1' occurs twice; ids are unique in a split"),
+        ({"group": None}, "schema: test: example '2' has group None"),
+        ({"claim": None}, "schema: test: example '2' has a question, claim, context or claim_label that isn't text"),
+        ({"claim": "", "question": " "}, "schema: test: example '2' has neither question nor claim"),
+        (
+            {"options": ["yes", "no"]},
+            "schema: test: example '2' has options ['yes', 'no'], expected a tuple of strings",
+        ),
+        ({"options": ("yes", "yes")}, "expected 2 to 26, each once"),
+        ({"options": ("yes",)}, "expected 2 to 26, each once"),
+        ({"image": "a.png"}, "schema: test: example '2' has an image of type str, expected a Path, bytes or callable"),
+        ({"gold": 2}, "schema: test: example '2' has gold 2, expected 0 to 1"),
+        ({"gold": True}, "schema: test: example '2' has gold True, expected 0 to 1"),
+        ({"group": "train3"}, "groups: group 'train3' is in train and test: a group goes whole to one split"),
+        (
+            {"image": Path("nowhere.png")},
+            "images: test: 1 of 12 images are missing, the first nowhere.png of example '2'",
+        ),
+        ({"image": b"not a picture"}, "images: test: example '2': image in memory can't be read"),
+        ({"image": Colour(3)}, "leaks: 1 examples of test have an image of train; split by what examples share"),
+        ({"image": lambda: Image.new("RGB", (8, 8))}, "pickle: test: examples can't be pickled"),
+    ],
+)
+def test_a_mistake_in_one_example(fields: dict[str, Any], said: str) -> None:
+    assert said in texts(changed(**fields)(), "fail")
+    with pytest.raises(AssertionError) as raised:
+        assert_sound(changed(**fields)())
+    assert said in str(raised.value)
+
+
+def test_a_shared_text_is_a_warning_only() -> None:
+    assert "leaks: 1 examples of test have a text of train" in texts(changed(claim="Train 5!")(), "warn")
+    assert_sound(changed(claim="Train 5!")())
+
+
+def test_an_image_of_two_groups_is_told() -> None:
+    class Twice(Sound):
+        """A toy."""
+
+        def load(self, split: Split) -> Iterable[Example]:
+            yield from (replace(e, image=Path(f"{split}{e.gold}.png")) for e in super().load(split))
+
+    assert "groups: test: groups 'test0' and 'test10' have one image (and 1 more)" in texts(Twice(), "warn")
+
+
+@dataclass(frozen=True)
+class Faulty(Sound):
+    """A toy with one fault in its class or its loader."""
+
+    fault: str = ""
+
+    def load(self, split: Split) -> Iterable[Example]:
+        examples = list(super().load(split))
+        if self.fault == "crash":
+            raise KeyError("caption")
+        if self.fault == "refuses":
+            raise DataError("toy.json line 3: no id")
+        if self.fault == "empty" and split == "test":
+            return []
+        if self.fault == "shuffles":
+            random.shuffle(examples)
+        if self.fault == "dicts":
+            return [{"id": "a"}]  # type: ignore[list-item]
+        if self.fault == "unbalanced":
+            return [replace(e, gold=0) for e in examples]
+        return examples
+
+    def protocols(self) -> Mapping[str, Callable[[Sequence[Answer]], dict[str, float]]]:
+        faults: dict[str, Callable[[Sequence[Answer]], dict[str, float]]] = {
+            "protocol": lambda answers: {"right": 1 / 0},
+            "nan": lambda answers: {"right": float("nan")},
+            "constant": lambda answers: {"right": 1.0},
+        }
+        return {"plain": faults[self.fault]} if self.fault in faults else {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "level", "said"),
+    [
+        (
+            "crash",
+            "fail",
+            "load: train: load() failed with KeyError: 'caption'; raise DataError with the file and the line",
+        ),
+        ("refuses", "fail", "load: train: toy.json line 3: no id"),
+        ("empty", "fail", "load: test: no examples; leave the split out"),
+        ("shuffles", "fail", "load: train: a second load() gives different examples or another order; seed it"),
+        ("dicts", "fail", "schema: train: example number 0 is a dict, expected an Example"),
+        ("unbalanced", "warn", "balance: test: no gold at place 1"),
+        (
+            "unbalanced",
+            "warn",
+            "test: golds yes 12; answering always so is above chance (50.0): the golds are not balanced",
+        ),
+        ("protocol", "fail", "protocols: protocol 'plain' fails on validation: ZeroDivisionError: division by zero"),
+        ("nan", "fail", "protocols: protocol 'plain' on validation: ['right']: expected numbers"),
+        (
+            "constant",
+            "warn",
+            "protocols: protocol 'plain' on validation: all right and all wrong give the same figures",
+        ),
+    ],
+)
+def test_a_fault_of_the_loader(fault: str, level: str, said: str) -> None:
+    assert said in texts(Faulty(fault=fault), level)
+
+
+def test_faults_of_the_class() -> None:
+    class Nameless(Sound):
+        licence = " "
+        task = "quiz"  # type: ignore[assignment]
+        splits = ("train", "trian")  # type: ignore[assignment]
+        needs_data_dir = True
+
+    failed = texts(Nameless(), "fail")
+    for said in ("licence is ' '", "task is 'quiz'", "splits are ('train', 'trian')", "none of them is scored"):
+        assert said in failed
+    warned = texts(Nameless(), "warn")
+    for said in ("has no homepage", "has no docstring", "no train and validation split"):
+        assert said in warned
+
+
+@pytest.mark.parametrize("name", ["scenes_hallucination", "scenes_factuality"])
+def test_the_generated_benchmarks_are_sound(name: str) -> None:
+    assert_sound(make_benchmark(name, {"train": 60, "validation": 20, "test": 60, "ood": 20}))
+
+
+def test_the_verb(cli: Cli, toy: str) -> None:
+    """The toy has three pictures for all its splits: it is told so, with exit code 1."""
+    said = cli("check-benchmark", "toy", "--plugin", toy)
+    assert said.code == 1
+    assert "\ntoy must change:\n" in said.out
+    assert "examples of test have an image of train" in said.out
+    found = cli("check-benchmark", "toy", "--plugin", toy, "--json").json
+    assert {"check", "level", "text"} == set(found[0])
+    assert cli("check-benchmark", "toyy", "--plugin", toy).code == 2
+    assert cli("check-benchmark", "nlvr").code == 2

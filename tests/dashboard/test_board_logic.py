@@ -1,0 +1,48 @@
+"""The leaderboard, trade-off and compare pages without a browser: what they say where there is nothing to show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from streamlit.testing.v1 import AppTest
+
+from harness.store import Store
+from helpers.runs import add
+
+Open = Callable[..., AppTest]
+
+
+def said(app: AppTest) -> str:
+    kinds: tuple[Any, ...] = (app.markdown, app.caption, app.info, app.warning, app.error, app.code)
+    texts = [str(element.value) for elements in kinds for element in elements]
+    return "\n".join(texts).replace("\\", "").replace("\u2060", "")
+
+
+def test_a_store_whose_runs_all_failed(tmp_path: Path, opened: Open) -> None:
+    add(Store(tmp_path), status="failed", data=None)
+    for page in ("leaderboard", "trade_off"):
+        assert "No run has been scored yet" in said(opened(page))
+    assert "No finished run to compare yet" in said(opened("compare"))
+
+
+def test_what_the_url_asks_for_and_is_not_there(tmp_path: Path, opened: Open) -> None:
+    store = Store(tmp_path)
+    add(store, "a", 8)
+    add(store, "b", 4)
+    assert "a (S) leads with 100.0" in said(opened("leaderboard", benchmark="none like it", metric="x", page="-1"))
+    assert "No row matches these filters" in said(opened("leaderboard", q="zzz"))
+    assert "1 of 2 rows are shown; filters hide 1." in said(opened("leaderboard", q="a"))
+    assert "There is no row 'c@S' here to compare with" in said(opened("leaderboard", baseline="c@S"))
+    assert "A, a (S): 100.0 %. B, b (S): 50.0 %" in said(opened("compare", a="../../etc/passwd", b="<script>"))
+
+
+def test_one_row_cannot_be_compared(tmp_path: Path, opened: Open) -> None:
+    add(Store(tmp_path), "a", 8)
+    assert "there is only one here" in said(opened("compare"))
+
+
+def test_a_cost_that_no_row_has(tmp_path: Path, opened: Open) -> None:
+    add(Store(tmp_path), "a", 8)
+    assert "No ranked row has this cost (memory)" in said(opened("trade_off", cost="memory"))

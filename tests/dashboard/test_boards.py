@@ -1,0 +1,170 @@
+"""The logic of the leaderboard and the trade-off on small tables that can be checked by hand; no browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dashboard.data import leaderboard
+from dashboard.data.leaderboard import RowFilter
+from dashboard.views.trade_off import _positions, front_text, points
+from dashboard.widgets import url_state
+from dashboard.widgets.escape import html, plain
+from harness.leaderboard.schema import Row, Table
+from harness.record import Interval
+from harness.report.tables import sections
+from harness.store import Store
+from harness.store.catalog import View
+from harness.store.index import from_arrow
+from helpers.runs import add
+
+
+def row(method: str, value: float | None, **fields: Any) -> Row:
+    """A row of the toy benchmark, four examples, one seed."""
+    base: dict[str, Any] = {
+        "benchmark": "toy", "revision": "1", "fingerprint": "f", "split": "test", "kind": "run", "method": method,
+        "label": method, "ladder": "tiny", "student": "S", "seeds": (0,), "examples": 4, "groups": 4,
+        "metric": "accuracy", "values": {} if value is None else {"accuracy": Interval(value=value)},
+        "train_tflops": 1.0, "train_seconds": 1.0, "forwards_per_answer": 1.0, "parameters": 100,
+        "run_ids": (f"{method}-0",),
+    }  # fmt: skip
+    return Row(**base | fields)
+
+
+def a_table(*rows: Row) -> Table:
+    return Table(
+        benchmark="toy", revision="1", fingerprint="f", split="test", metric="accuracy", rows=rows, budgets=(64,)
+    )
+
+
+# ------------------------------------------------------------------------------------------ leaderboard
+
+
+def test_the_headline_says_who_leads_and_whether_that_is_real() -> None:
+    sure = a_table(row("a", 0.75, rank=1, tier=(1,)), row("b", 0.5, rank=2, tier=(2,)))
+    assert leaderboard.headline(sure) == "a (S) leads with 75.0 %: significantly better than the other row."
+    shared = a_table(
+        row("a", 0.75, rank=1, tier=(1,)), row("b", 0.5, rank=2, tier=(1, 2)), row("c", 0, rank=3, tier=(2,))
+    )
+    assert leaderboard.headline(shared).startswith(
+        "a (S) leads with 75.0 %, but not significantly better than b (S) (1 of 2 other rows)."
+    )
+    control = row("majority", 0.25, kind="control", student="")
+    assert leaderboard.headline(a_table(row("a", 0.75, rank=1, tier=(1,)), control)) == (
+        "a (S) leads with 75.0 %; it is the only row. Always giving the most frequent answer scores 25.0 %."
+    )
+    assert leaderboard.headline(a_table(control)) == "No finished run is ranked here yet."
+
+
+def test_filters_keep_controls_and_the_pinned_row() -> None:
+    rows = [
+        row("a", 0.7, student="S", budget=64),
+        row("b", 0.6, student="L", budget=64, baseline=True),
+        row("majority", 0.2, kind="control", student=""),
+    ]
+
+    def left(shown: RowFilter) -> list[str]:
+        return [one.method for one in rows if shown.matches(one)]
+
+    assert left(RowFilter()) == ["a", "b", "majority"]
+    assert left(RowFilter(methods=("a",))) == ["a", "b", "majority"]
+    assert left(RowFilter(students=("M",), controls=False)) == ["b"]
+    assert left(RowFilter(budgets=(64,), search="A s")) == ["a"]
+    assert left(RowFilter(search="nothing like it")) == []
+
+
+def test_rows_without_a_figure_come_last_whichever_way_it_is_sorted() -> None:
+    rows = [row("a", 0.1, train_tflops=None), row("b", 0.2, train_tflops=3.0), row("c", 0.3, train_tflops=2.0)]
+    by = leaderboard.board_columns(a_table(*rows))["TFLOPs"]
+    assert [one.method for one in leaderboard.ordered(rows, by, False)] == ["c", "b", "a"]
+    assert [one.method for one in leaderboard.ordered(rows, by, True)] == ["b", "c", "a"]
+    assert leaderboard.ordered(rows, None, True) == rows
+
+
+def test_a_scale_holds_every_interval_and_the_majority_line() -> None:
+    one = row("a", None, values={"accuracy": Interval(value=0.5, low=0.4, high=0.7)})
+    control = row("majority", 0.25, kind="control")
+    assert leaderboard.domain([one], "accuracy") == (0.4, 0.7)
+    assert leaderboard.board_columns(a_table(one, control))["score"].column.domain == (0.25, 0.7)
+    assert leaderboard.domain([], "accuracy") is None
+
+
+def test_the_leaderboard_and_the_printed_table_have_one_list_of_columns() -> None:
+    rows = [row("a", 0.5, rank=1, rank_low=1, rank_high=2, tier=(1,)), row("b", 0.4, budget=64, train_tflops=None)]
+    printed = sections(rows)[0].tables[0]
+    shown = leaderboard.board_columns(a_table(*rows))
+    usual = [*leaderboard.ALWAYS, *leaderboard.default_columns(shown, rows)]
+    assert usual == [
+        "rank", "method", "student", "score", "ranks", "tier", "seeds", "TFLOPs", "train time", "parameters",
+    ]  # fmt: skip
+    assert {column.name for column in printed.columns} == {*usual, "macro_f1"}
+    for column in printed.columns:
+        assert shown[column.name].column.label == column.head
+        texts = [shown[column.name].cell(one).text for one in rows]
+        if column.name != "seeds":  # links to the runs
+            assert texts == [column.text(one) for one in rows]
+
+
+def test_data_are_named_by_version_only_where_there_are_several(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    add(store, "a")
+    found = url_state.data_names(from_arrow(View(store).lines()))
+    assert list(found) == ["toy"]
+    assert url_state.metrics_of(["accuracy/count", "chance", "official:f1", "ece"], None) == [
+        "accuracy", "macro_f1", "micro_f1", "accuracy/count", "chance", "ece",
+    ]  # fmt: skip
+    assert url_state.metrics_of(["accuracy", "official:f1"], "official") == ["official:f1"]
+
+
+# ------------------------------------------------------------------------------------ all benchmarks
+
+
+# ------------------------------------------------------------------------------------------ trade-off
+
+
+def test_the_front_is_who_nobody_beats_on_both() -> None:
+    rows = [
+        row("cheap", 0.5, train_tflops=1.0),
+        row("dear", 0.9, train_tflops=5.0),
+        row("beaten", 0.4, train_tflops=2.0),
+        row("unknown", 0.9, train_tflops=None),
+        row("majority", 0.2, kind="control"),
+    ]
+    placed = points(rows, "TFLOPs")
+    assert [(p.row.method, p.front) for p in placed] == [("cheap", True), ("beaten", False), ("dear", True)]
+    assert front_text(placed).startswith("2 of 3 rows are on the Pareto front, cheapest first: cheap (S), dear (S).")
+
+
+def test_of_an_error_the_low_ones_are_on_the_front() -> None:
+    rows = [
+        row(name, None, metric="ece", values={"ece": Interval(value=value)}, train_tflops=cost)
+        for name, value, cost in (("good", 0.1, 1.0), ("bad", 0.3, 2.0))
+    ]
+    assert [p.front for p in points(rows, "TFLOPs")] == [True, False]
+
+
+def test_names_in_the_trade_off_do_not_cover_each_other() -> None:
+    rows = [row(name, 0.5, train_tflops=cost) for name, cost in (("one", 2.4), ("two", 2.5), ("far", 9.0))]
+    places = _positions(points([*rows, row("low", 0.1, train_tflops=1.0)], "TFLOPs"), 100, "accuracy", None)
+    assert [(at, y) for at, _, y in places] == [(1.0, 10.0), (2.4, 50.0), (2.5, 48.0), (9.0, 50.0)]
+
+
+# ------------------------------------------------------------------------------------------------ text
+
+
+@pytest.mark.parametrize(
+    "text", ["<script>alert(1)</script>", "[x](javascript:alert(1))", ":red[x] :smile:", "$x$ **b** `c`", "a\nb", "# h"]
+)
+def test_no_sign_of_a_text_is_left_as_markup(text: str) -> None:
+    shown = plain(text)
+    assert "\n" not in shown
+    bare = shown.replace("\\\\", "")
+    for sign in "<>[]()*_`$:#!|~":
+        assert all(bare[k - 1] == "\\" for k in range(len(bare)) if bare[k] == sign), (sign, shown)
+    assert "<" not in html(text)
+
+
+def test_escaping_changes_nothing_that_is_read() -> None:
+    assert plain("offline_kd alpha=2").replace("\\", "") == "offline_kd alpha=2"

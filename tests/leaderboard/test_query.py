@@ -1,0 +1,108 @@
+"""What can be asked of a ranking: filters, differences to a baseline, budgets."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from harness.errors import ConfigError
+from harness.leaderboard import inference
+from harness.leaderboard.leaderboard import table, tables
+from harness.leaderboard.schema import Filters, Row
+from harness.record import Interval
+from harness.report.text import to_json, to_text
+from harness.store import Store
+from helpers.common import Cli
+from helpers.runs import add, results_of
+
+
+def methods(store: Store, **asked: Any) -> list[str]:
+    return [f"{row.method}@{row.student}" for found in tables(store, Filters(**asked)) for row in found.rows]
+
+
+# --------------------------------------------------------------------------------------------------- filters
+
+
+def test_filters(varied_store: Store) -> None:
+    everything = ["hkd4vlm@S", "finetune@L", "finetune@S", "majority@", "other@S"]
+    assert methods(varied_store) == everything
+    assert methods(varied_store, benchmark="toy2") == methods(varied_store, task="hallucination") == everything[-1:]
+    assert methods(varied_store, method="finetune") == ["finetune@L", "finetune@S", "majority@"]
+    assert methods(varied_store, tag="good") == ["hkd4vlm@S", "majority@"]
+    assert methods(varied_store, size="L") == methods(varied_store, size="1M..") == ["finetune@L", "majority@"]
+    assert methods(varied_store, size="100k..0.5M", benchmark="toy") == ["hkd4vlm@S", "finetune@S", "majority@"]
+    assert methods(varied_store, size="..100k") == []
+    assert methods(varied_store, budget=100) == ["finetune@L", "majority@"]
+    first, second = tables(varied_store)
+    assert (first.benchmark, first.budgets, second.budgets) == ("toy", (100, 4096), (4096,))
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        (
+            {"task": "fact"},
+            "no run of task 'fact' in the store; did you mean 'factuality'? known: factuality, hallucination",
+        ),
+        ({"method": "hkd4vml"}, "no run of method 'hkd4vml' in the store; did you mean 'hkd4vlm'"),
+        ({"size": "XL"}, "no run of student 'XL' in the store; did you mean 'L'? known: L, S"),
+        ({"size": "1..x"}, "--size '1..x': expected a student's name or a range like 100k..2M"),
+        ({"tag": "goad"}, "no run of tag 'goad' in the store; did you mean 'good'"),
+        ({"budget": 5}, "no run of budget 5 in the store; known: 100, 4096"),
+        ({"baseline": "finetune@M"}, "no row 'finetune@M' to be the baseline; did you mean 'finetune'"),
+        ({"protocol": "official"}, "no run has metric 'official:accuracy' on split 'test'; did you mean 'accuracy'"),
+    ],
+)
+def test_names_that_no_run_has(varied_store: Store, asked: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(complaint)):
+        tables(varied_store, Filters(**asked))
+
+
+def test_a_protocols_figure_and_an_error_that_is_better_small(varied_store: Store) -> None:
+    for method, value in (("one", 0.4), ("two", 0.1)):
+        figures = {"official:f1": Interval(value=value), "ece": Interval(value=value)}
+        add(varied_store, method, metrics={"test": figures})
+    found = tables(varied_store, Filters(protocol="official", metric="f1"))[0].rows
+    assert [row.method for row in found if row.figure is not None] == ["one", "two"]
+    found = tables(varied_store, Filters(metric="ece"))[0].rows
+    assert [(row.method, row.rank) for row in found if row.figure is not None] == [("two", 1), ("one", 2)]
+
+
+# -------------------------------------------------------------------------------------------------- baseline
+
+
+def test_differences_to_a_baseline_are_paired(varied_store: Store) -> None:
+    found = tables(varied_store, Filters(baseline="finetune@S", method="hkd4vlm"))[0]
+    rows = {f"{row.method}@{row.student}": row for row in found.rows}
+    assert rows.keys() == {"hkd4vlm@S", "finetune@S", "majority@"}
+    assert (rows["finetune@S"].baseline, rows["finetune@S"].delta) == (True, None)
+    delta = rows["hkd4vlm@S"].delta
+    assert delta is not None
+    assert delta.value == pytest.approx(3 / 8)
+    a, b = ({s: varied_store.predictions(f"{m}-S-{s}") for s in (0, 1)} for m in ("hkd4vlm", "finetune"))
+    wanted = inference.difference(*results_of(a, b, labels=2), "accuracy")
+    assert wanted is not None
+    assert (delta.low, delta.high, delta.p, delta.seeds) == (wanted.low, wanted.high, wanted.p, (0, 1))
+    control = rows["majority@"].delta  # 4 of 8 whatever the seed, to 4 and 5
+    assert control is not None
+    assert (control.value, control.seeds) == (-1 / 16, (0, 1))
+    assert tables(varied_store, Filters(baseline="finetune@S"))[1].rows[0].delta is None
+    assert [Row(**row) for row in json.loads(to_json(found.rows))["rows"]] == list(found.rows)
+
+
+def test_the_baseline_is_said(varied_store: Store, cli: Cli) -> None:
+    said = cli("rank", "--store", varied_store.url, "--baseline", "finetune@S", "--benchmark", "toy").out
+    assert "difference: to finetune (S), paired by seed and example" in said
+    line = next(line for line in said.splitlines() if "hkd4vlm alpha=2" in line)
+    assert "+37.5 [" in line
+    assert max(map(len, said.splitlines())) <= 110
+
+
+def test_budgets_are_never_mixed_unseen(varied_store: Store) -> None:
+    text = to_text(table(varied_store, "toy"))
+    assert "budget" in text.splitlines()[2]
+    assert "rows of 2 budgets (training examples), which can't be compared on equal terms: 100, 4,096" in text
+    assert "budget" not in to_text(table(varied_store, "toy2"))
