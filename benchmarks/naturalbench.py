@@ -73,7 +73,7 @@ class NaturalBench(Benchmark):
                 golds = [_gold(row, f"Image_{i}_Question_{q}", kind, where) for i in (0, 1)]
                 if golds[0] == golds[1]:
                     raise DataError(f"{where}: Question_{q} has one answer for both images; expected two")
-                asked, options = _parted(question) if kind == "multiple_choice" else (question, ("Yes", "No"))
+                asked, options = _split_options(question) if kind == "multiple_choice" else (question, ("Yes", "No"))
                 for i in (0, 1):
                     yield Example(
                         id=f"{sample}-q{q}-i{i}",
@@ -119,9 +119,9 @@ def official(answers: Sequence[Answer]) -> Figures:
         sets["g_acc"][(sample,)].append(right)
     found = {}
     for (name, groups), size in zip(sets.items(), (1, 2, 2, 4), strict=True):
-        whole = [all(group) for group in groups.values() if len(group) == size]
-        if whole:
-            found[name] = sum(whole) / len(whole)
+        complete = [all(group) for group in groups.values() if len(group) == size]
+        if complete:
+            found[name] = sum(complete) / len(complete)
     return found
 
 
@@ -139,7 +139,7 @@ def _gold(row: dict[str, object], key: str, kind: str, where: str) -> int:
     return options.index(choice(row, key, where, options))
 
 
-def _parted(question: str) -> tuple[str, tuple[str, str]]:
+def _split_options(question: str) -> tuple[str, tuple[str, str]]:
     """A multiple-choice question without its options, and the options: the published text has both in one string."""
     at = question.find("Option")
     found = _OPTIONS.fullmatch(question[at:]) if at > 0 else None

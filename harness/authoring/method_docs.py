@@ -49,7 +49,7 @@ def index(classes: Iterable[type[Method]]) -> str:
 def write(classes: Iterable[type[Method]], folder: Path, with_index: bool) -> list[Path]:
     """Write the pages; the text under "When to use it" is preserved. Raises `ConfigError`."""
     classes = list(classes)
-    texts = {folder / f"{c.name}.md": page(c, kept(folder / f"{c.name}.md")) for c in classes}
+    texts = {folder / f"{c.name}.md": page(c, handwritten(folder / f"{c.name}.md")) for c in classes}
     if with_index:
         texts[folder / "README.md"] = index(classes)
     try:
@@ -61,7 +61,7 @@ def write(classes: Iterable[type[Method]], folder: Path, with_index: bool) -> li
     return list(texts)
 
 
-def kept(path: Path) -> str:
+def handwritten(path: Path) -> str:
     """The text under "When to use it" on a page; empty if there is no page yet."""
     if not path.is_file():
         return ""
@@ -77,10 +77,10 @@ def _cost(cls: type[Method]) -> list[str]:
     method = cls()
     stages = method.stages(LADDER, "S")
     if not stages:
-        return ["No training: the rung is scored unchanged.", _asked(method)]
+        return ["No training: the rung is scored unchanged.", _passes_text(method)]
     rows = ["| stage | share of the budget | roles |", "|---|---:|---|"]
     for stage in stages:
-        roles = ", ".join(_told(name, role, stages) for name, role in stage.roles.items())
+        roles = ", ".join(_role_text(name, role, stages) for name, role in stage.roles.items())
         rows.append(f"| `{stage.name}` | {stage.share:g} | {roles} |")
     passes = []
     for rung in LADDER:
@@ -94,11 +94,11 @@ def _cost(cls: type[Method]) -> list[str]:
     return [
         f"With its defaults, on a ladder {' > '.join(LADDER)} with student S:",
         "\n".join(rows),
-        f"For each example of the student's budget: {'; '.join(passes)}. {_asked(method)}",
+        f"For each example of the student's budget: {'; '.join(passes)}. {_passes_text(method)}",
     ]
 
 
-def _told(name: str, role: Role, stages: Iterable[Stage]) -> str:
+def _role_text(name: str, role: Role, stages: Iterable[Stage]) -> str:
     weights = role.weights
     start = f", from `{weights.role}` of `{weights.stage}`" if isinstance(weights, From) else ""
     return f"`{name}` ({_rung(role, stages)}{start}; {'learns' if role.trainable else 'frozen'})"
@@ -111,15 +111,15 @@ def _rung(role: Role, stages: Iterable[Stage]) -> str:
     return _rung(next(s for s in stages if s.name == weights.stage).roles[weights.role], stages)
 
 
-def _asked(method: Method) -> str:
+def _passes_text(method: Method) -> str:
     counts = {}
     for what, options in _QUESTIONS.items():
         example = Example("page", "page", b"", "Which is it?", "", options, 0, "any", "page")
         counts[what] = len(method.views(example))
     if set(counts.values()) == {1}:
         return "An answer takes one forward pass."
-    told = ", ".join(f"{count} for {what}" for what, count in counts.items())
-    return f"Forward passes per answer: {told}."
+    listed = ", ".join(f"{count} for {what}" for what, count in counts.items())
+    return f"Forward passes per answer: {listed}."
 
 
 # -------------------------------------------------------------------------------------------- settings
@@ -134,8 +134,8 @@ def _settings(cls: type[Method], found: Mapping[str, Any]) -> list[str]:
         name = setting["name"]
         cells = [f"`{name}`", f"`{setting['default']!r}`", _values(hints[name]), setting["text"]]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    said = "`--set settings.NAME=VALUE`, or `settings` in a run's or suite's file."
-    return [f"{said} See also `hkdbench describe {cls.name}`.", "\n".join(rows)]
+    usage = "`--set settings.NAME=VALUE`, or `settings` in a run's or suite's file."
+    return [f"{usage} See also `hkdbench describe {cls.name}`.", "\n".join(rows)]
 
 
 def _values(hint: Any) -> str:

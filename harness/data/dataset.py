@@ -92,10 +92,10 @@ def _checked(benchmark: Benchmark, split: Split, skip_missing: bool) -> tuple[li
     missing = _without_image(examples)
     if missing and (not skip_missing or len(missing) == len(examples)):
         first = next(e for e in examples if e.id in missing)
-        mend = "check --data-dir" + ("" if skip_missing else ", or leave them out with --skip-missing")
+        advice = "check --data-dir" + ("" if skip_missing else ", or leave them out with --skip-missing")
         raise DataError(
             f"{where}: the images of {len(missing)} of {len(examples)} examples are missing, first {_file_of(first)} "
-            f"of example {first.id!r}; {mend}"
+            f"of example {first.id!r}; {advice}"
         )
     return [e for e in examples if e.id not in missing], len(missing)
 

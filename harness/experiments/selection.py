@@ -164,7 +164,7 @@ def price(sweep: SweepConfig) -> list[dict[str, Any]]:
     for search in sweep.searches():
         priced = [plan.make(search.trial(p, sweep.seeds[0])) for p in points_to_plan(search)[:PRICED]]
         costs = [(priced_alone(one), one) for one in priced]
-        whole = fmean(cost["train_flops"] for cost, _ in costs)
+        mean_flops = fmean(cost["train_flops"] for cost, _ in costs)
         shared = fmean(_shared(cost, one) for cost, one in costs)
         seeds, fresh = len(sweep.seeds), len(sweep.confirm.seeds)
         top = min(sweep.confirm.top, sweep.trials)
@@ -182,9 +182,9 @@ def price(sweep: SweepConfig) -> list[dict[str, Any]]:
                 "runs": runs,
                 "runs_of_trials": sweep.trials * seeds,
                 "space": {n: d.model_dump(exclude_defaults=True) for n, d in search.method.space.items()},
-                "train_flops": whole * runs,
+                "train_flops": mean_flops * runs,
                 "shared_flops": shared * runs,
-                "least_flops": whole * runs - (shared * (runs - paid) if cached else 0.0),
+                "least_flops": mean_flops * runs - (shared * (runs - paid) if cached else 0.0),
             }
         )
     return rows
@@ -195,8 +195,8 @@ def _shared(cost: dict[str, Any], planned: plan.Plan) -> float:
     for stage in cost["stages"]:
         prepares = planned.method.stage_settings(stage["name"]) is not None
         student = stage["roles"].get(planned.method.student)
-        whole = prepares and not (student and student["trainable"])
-        flops += sum(role["flops"] for role in stage["roles"].values() if whole or not role["trainable"])
+        all_roles = prepares and not (student and student["trainable"])
+        flops += sum(role["flops"] for role in stage["roles"].values() if all_roles or not role["trainable"])
     return flops
 
 
@@ -214,16 +214,17 @@ def _claim(sweep: SweepConfig, code: dict[str, dict[str, Any]], store: Store) ->
         return
     except (OSError, ValueError) as error:
         raise StoreError(f"sweep {sweep.name!r}: {name} in {store.url!r} can't be read: {error}; delete it") from None
-    mend = f"give this one another name, or delete {name} and {SWEEPS}/{sweep.name}.result.json there"
+    advice = f"give this one another name, or delete {name} and {SWEEPS}/{sweep.name}.result.json there"
     known = there.get("sweep", {})
     if other := [key for key, value in mine["sweep"].items() if known.get(key) != value]:
         raise StoreError(
-            f"sweep {sweep.name!r} is already in {store.url!r}, with other content ({', '.join(other)} differ): {mend}"
+            f"sweep {sweep.name!r} is already in {store.url!r}, with other content "
+            f"({', '.join(other)} differ): {advice}"
         )
     if there.get("code") != code:
         raise StoreError(
             f"sweep {sweep.name!r} was begun in {store.url!r} with other code, whose runs can't be compared with "
-            f"these: {mend}"
+            f"these: {advice}"
         )
 
 

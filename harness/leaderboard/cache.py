@@ -39,11 +39,11 @@ class LeaderboardCache:
             self.question = [store.url, filters.model_dump_json(), f"{SCORING} {CATALOG}"]
             self.key = _hash([*self.question, names[-1], listing_key(self.stamps)])
 
-    def whole(self) -> Ranking | None:
+    def ranking(self) -> Ranking | None:
         """The full answer, if no run was added, changed or deleted since it was cached."""
         return self._get(self.key, Ranking) if self.folder else None
 
-    def keep_whole(self, answer: Ranking) -> None:
+    def put_ranking(self, answer: Ranking) -> None:
         if self.folder and self.keep:
             self._put(self.key, answer)
 
@@ -51,7 +51,7 @@ class LeaderboardCache:
         """One table, if its runs are still the same."""
         return self._get(self._of(data_key, stamps), Table) if self.folder else None
 
-    def keep_table(self, data_key: Iterable[str], stamps: Iterable[tuple[str, str]], table: Table) -> None:
+    def put_table(self, data_key: Iterable[str], stamps: Iterable[tuple[str, str]], table: Table) -> None:
         if self.folder and self.keep:
             self._put(self._of(data_key, stamps), table)
 

@@ -51,10 +51,10 @@ def ranking(store: Store, filters: Filters | None = None, keep: bool = True) -> 
     """`tables`, and the folders of the store without a valid record. Without `keep` nothing is written, only read."""
     filters = filters or Filters()
     cache = LeaderboardCache(store, filters, keep)
-    if (known := cache.whole()) is not None:
+    if (known := cache.ranking()) is not None:
         return known
     answer = _answer(store, filters, cache)
-    cache.keep_whole(answer)
+    cache.put_ranking(answer)
     return answer
 
 
@@ -89,7 +89,7 @@ def _answer(store: Store, filters: Filters, cache: LeaderboardCache) -> Ranking:
         if one is None:
             beside = query.tuned(everyone, groups) if "distil" in filters.columns else []
             one, of_rows = build.make_table(view, data_key, groups, filters, figures, beside)
-            cache.keep_table(data_key, stamps, one)
+            cache.put_table(data_key, stamps, one)
             if filters.aggregate:
                 results.append(build.of_metric(of_rows, one.metric))
         made.append(one)

@@ -46,7 +46,7 @@ def find(ladder: str | tuple[RungConfig, ...]) -> LadderConfig:
     elif ladder.endswith(".toml"):
         path = Path(ladder)
         raw = parse(LadderConfig, read_toml(path), str(path))
-        found = raw.model_copy(update={"rungs": tuple(_beside(rung, path) for rung in raw.rungs)})
+        found = raw.model_copy(update={"rungs": tuple(_relative_to(rung, path) for rung in raw.rungs)})
     else:
         raise ConfigError(f"unknown ladder {ladder!r}: {near(ladder, names())}; or give a ladder's .toml file")
     seen = [rung.name for rung in found.rungs]
@@ -55,7 +55,7 @@ def find(ladder: str | tuple[RungConfig, ...]) -> LadderConfig:
     return found
 
 
-def _beside(rung: RungConfig, file: Path) -> RungConfig:
+def _relative_to(rung: RungConfig, file: Path) -> RungConfig:
     folder = file.parent / rung.model
     return rung.model_copy(update={"model": str(folder.resolve())}) if folder.is_dir() else rung
 

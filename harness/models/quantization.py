@@ -21,22 +21,22 @@ BLOCK = 64
 """Weights that share a scale. On a CPU, bitsandbytes is wrong for blocks that span more than one row."""
 
 
-def load(rung: RungConfig, kept: Storage, precision: str, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+def load(rung: RungConfig, storage: Storage, precision: str, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
     """The rung's model on the CPU, stored in this format, with `weights` in place of its own if they are given.
 
     Raises `ModelError` or `ConfigError`.
     """
-    vlm = loading.load_vlm(rung, dtype(kept))
+    vlm = loading.load_vlm(rung, dtype(storage))
     if weights is not None:
         vlm.load_state_dict(weights)
-    if kept == "nf4":
+    if storage == "nf4":
         four_bits(vlm, precision, rung.name)
     return vlm
 
 
-def dtype(kept: Storage) -> torch.dtype:
+def dtype(storage: Storage) -> torch.dtype:
     """The dtype in which a model is loaded; four bits are quantized from float32."""
-    return torch.bfloat16 if kept == "bf16" else torch.float32
+    return torch.bfloat16 if storage == "bf16" else torch.float32
 
 
 def four_bits(vlm: nn.Module, precision: str, rung: str) -> None:

@@ -50,11 +50,11 @@ def of_role(plan: Plan, planned: PlannedStage, role: str) -> int:
     return own if lora is None else own + adapter_weights(plan.rungs[rung], lora) * learning
 
 
-def stored(plan: Plan, rung: str, kept: Storage) -> int:
+def stored(plan: Plan, rung: str, storage_format: Storage) -> int:
     """Bytes of a rung's own weights if they don't learn."""
     weights = plan.infos[rung].parameters
-    if kept != "nf4":
-        return int(weights * BYTES[kept])
+    if storage_format != "nf4":
+        return int(weights * BYTES[storage_format])
     narrow = layers(plan.rungs[rung]).narrowed
     return int(narrow * BYTES["nf4"]) + (weights - narrow) * FROZEN
 
@@ -71,8 +71,8 @@ def learns(plan: Plan, rung: str) -> set[bool]:
 
 def storage(plan: Plan, rung: str) -> Storage:
     """How the rung's own weights are stored in the role that stores them most precisely."""
-    kept = {plan.config.train.storage_of(rung, flag) for flag in learns(plan, rung)}
-    return next((one for one in get_args(Storage) if one in kept), "fp32")
+    formats = {plan.config.train.storage_of(rung, flag) for flag in learns(plan, rung)}
+    return next((one for one in get_args(Storage) if one in formats), "fp32")
 
 
 def most_held(plan: Plan) -> int:
@@ -128,7 +128,7 @@ class Shape:
     """Sizes of a model from its configuration: number of layers, and numbers per token."""
 
     layers: int
-    kept: int
+    saved: int
     """What a layer stores per token for the backward pass."""
     through: int
     """The input of a layer."""
@@ -161,8 +161,8 @@ def activations(
     for shape, count in zip(shapes(config), (tokens, patches), strict=True):
         if not shape.layers:
             continue
-        whole = shape.kept if not learns or checkpointing else shape.kept * shape.layers
-        numbers += count * (whole + (shape.through * shape.layers if learns and checkpointing else 0))
+        saved = shape.saved if not learns or checkpointing else shape.saved * shape.layers
+        numbers += count * (saved + (shape.through * shape.layers if learns and checkpointing else 0))
     logits = 3 * config.get_text_config().vocab_size if learns else config.get_text_config().vocab_size
     return int(examples * (width * numbers + 4 * logits))
 
@@ -216,7 +216,7 @@ def too_large(plan: Plan, needed: int) -> list[str]:
     if needed <= room:
         return []
     return [
-        f"it needs some {needed / 2**30:.1f} GiB a worker, and {room / 2**30:.1f} GiB are free here; change one or "
+        f"it needs some {needed / 2**30:.1f} GiB per worker, and {room / 2**30:.1f} GiB are free here; change one or "
         f"more of: {'; '.join(suggestions(plan))}"
     ]
 

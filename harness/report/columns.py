@@ -96,7 +96,7 @@ def ranking_columns(rows: Sequence[Row], every_interval: bool = False) -> list[C
         *(_figure(name, name, bounds=few) for name in others),
         ColumnSpec("seeds", "seeds", lambda row: str(len(row.seeds)), lambda row: len(row.seeds),
                    "Number of seeds that the figures are the mean of", shown=always),
-        _of_run("budget", "budget", "budget", _whole, "Examples that the student learned from", _unequal_budgets),
+        _of_run("budget", "budget", "budget", _integer, "Examples that the student learned from", _unequal_budgets),
         *COSTS,
         ColumnSpec("ladder", "ladder", lambda row: row.ladder, lambda row: row.ladder,
                    "The ladder that the student belongs to", "left"),
@@ -173,7 +173,7 @@ def _unequal_budgets(rows: Sequence[Row]) -> bool:
     return len({row.budget for row in rows if row.kind == "run" and row.budget}) > 1
 
 
-def _whole(number: int | None) -> str:
+def _integer(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
 
 

@@ -67,7 +67,7 @@ class ExaminedRun:
     """Only set if the code is the run's."""
 
 
-def judged(check: str, wrong: Iterable[str], good: str) -> CheckResult:
+def result_of(check: str, wrong: Iterable[str], good: str) -> CheckResult:
     """`changed` with the first few contradictions, or `ok`."""
     wrong = list(wrong)
     return CheckResult(check, "changed", first_few(wrong)) if wrong else CheckResult(check, "ok", good)

@@ -65,18 +65,18 @@ def _parsed(model: type[S], table: Any) -> S | None:
         return None
 
 
-def differ(said: float | None, now: float | None) -> bool:
+def differ(recorded: float | None, now: float | None) -> bool:
     """Whether two figures differ by more than rounding; None equals None only, NaN equals nothing."""
-    if said is None or now is None:
-        return said is not now
-    return not abs(said - now) <= TOLERANCE
+    if recorded is None or now is None:
+        return recorded is not now
+    return not abs(recorded - now) <= TOLERANCE
 
 
 def _rows(frame: pd.DataFrame) -> Iterator[Any]:
     return iter(frame.itertuples())
 
 
-# ------------------------------------------------------------------------------- the record by itself
+# ------------------------------------------------------------------------------- the record alone
 
 
 def in_record(r: Record, known: Setup) -> Iterator[str]:
@@ -205,9 +205,9 @@ def in_golds(frame: pd.DataFrame, dataset: Dataset) -> Iterator[str]:
             yield f"{where} isn't in the benchmark"
             continue
         for name in ("gold", "group", "category"):
-            said, now = getattr(row, name), getattr(example, name)
-            if said != now:
-                yield f"{where}: {name} is {said!r}, in the benchmark {now!r}"
+            recorded, now = getattr(row, name), getattr(example, name)
+            if recorded != now:
+                yield f"{where}: {name} is {recorded!r}, in the benchmark {now!r}"
         scores, options = 0 if row.scores is None else len(row.scores), len(example.options)
         if scores not in (0, options) or not -1 <= row.chosen < options:
             yield f"{where}: choice {row.chosen} among {scores} scores, it has {options} options"
@@ -259,21 +259,21 @@ def figures(frame: pd.DataFrame, r: Record, resamples: int, dataset: Dataset | N
         except ValueError as error:  # a gold or choice out of range
             wrong.append(f"{split}: no figures can be computed: {error}")
             continue
-        said = r.metrics.get(split, {})
-        for name in dict.fromkeys((*now, *said)):
+        recorded = r.metrics.get(split, {})
+        for name in dict.fromkeys((*now, *recorded)):
             where = f"{split} {name}"
             if name not in now and (":" in name or name == "chance") and dataset is None:
                 unknown.append(where)
             elif name not in now:
-                wrong.append(f"{where} is {said[name].value}, no such figure can be computed")
-            elif name not in said and r.provenance.scoring != SCORING and name in LATER:
+                wrong.append(f"{where} is {recorded[name].value}, no such figure can be computed")
+            elif name not in recorded and r.provenance.scoring != SCORING and name in LATER:
                 continue
-            elif name not in said:
+            elif name not in recorded:
                 wrong.append(f"{where} is missing, the predictions give {now[name].value}")
-            elif differ(said[name].value, now[name].value):
-                wrong.append(f"{where} is {said[name].value}, the predictions give {now[name].value}")
-            elif differ(said[name].low, now[name].low) or differ(said[name].high, now[name].high):
-                intervals.append(f"{where} has {_bounds(said[name])}, the predictions give {_bounds(now[name])}")
+            elif differ(recorded[name].value, now[name].value):
+                wrong.append(f"{where} is {recorded[name].value}, the predictions give {now[name].value}")
+            elif differ(recorded[name].low, now[name].low) or differ(recorded[name].high, now[name].high):
+                intervals.append(f"{where} has {_bounds(recorded[name])}, the predictions give {_bounds(now[name])}")
             else:
                 right += 1
     return Figures(right, wrong, intervals, unknown)

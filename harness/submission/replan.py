@@ -18,7 +18,7 @@ from harness.planning import stages
 from harness.planning.plan import Plan
 from harness.record import Record
 from harness.submission import consistency
-from harness.submission.checks import CheckResult, ExaminedRun, first_few, judged
+from harness.submission.checks import CheckResult, ExaminedRun, first_few, result_of
 from harness.versions import TRAINING
 
 
@@ -126,9 +126,9 @@ def _config(run: ExaminedRun, data_dir: Path | None) -> CheckResult:
         "task": run.plan.benchmark.task,
     }
     wrong = [f"{k} is {getattr(r, k)!r}, planned again {value!r}" for k, value in now.items() if getattr(r, k) != value]
-    if r.status == "done" and (said := _stages_of(r)) != (planned := _stages_planned(run.plan)):
-        wrong.append(f"its stages are {said}, planned again {planned}")
-    return judged("config", wrong, "planned again it gives the same run")
+    if r.status == "done" and (recorded := _stages_of(r)) != (planned := _stages_planned(run.plan)):
+        wrong.append(f"its stages are {recorded}, planned again {planned}")
+    return result_of("config", wrong, "planned again it gives the same run")
 
 
 def _plain(value: Any) -> Any:
@@ -188,7 +188,7 @@ def identity_checks(run: ExaminedRun) -> Iterator[CheckResult]:
         yield CheckResult("run id", "changed", f"the identity has no {error}")
         return
     plugins = identity.get("plugins")
-    said = {
+    recorded = {
         "training": r.provenance.training,
         "plugins": {name: r.provenance.sources.get(name) for name in plugins} if isinstance(plugins, dict) else {},
         "version": r.provenance.package.removeprefix("hkdbench "),
@@ -203,7 +203,7 @@ def identity_checks(run: ExaminedRun) -> Iterator[CheckResult]:
         "evaluate": r.config.get("evaluate"),
     }
     wrong = [] if name == r.run_id else [f"the identity's hash gives {name}"]
-    for key, value in said.items():
+    for key, value in recorded.items():
         if key in identity and identity[key] != value:
             wrong.append(f"{key} is {value!r}, in the identity {identity[key]!r}")
-    yield judged("run id", wrong, "the hash of the run's identity")
+    yield result_of("run id", wrong, "the hash of the run's identity")

@@ -21,7 +21,7 @@ from harness.errors import ConfigError, DataError, StoreError, UserError, first_
 from harness.record import Record
 from harness.store import Store, checksums
 from harness.submission import consistency
-from harness.submission.checks import CheckResult, ExaminedRun, Report, first_few, judged
+from harness.submission.checks import CheckResult, ExaminedRun, Report, first_few, result_of
 from harness.submission.replan import code_checks, identity_checks, not_loaded
 from harness.versions import SCORING
 
@@ -44,7 +44,7 @@ def verify(store: Store, run_id: str, data_dir: Path | None = None) -> Report:
         return Report(run_id, (CheckResult("record", "changed", first_line(error)),))
     setup = consistency.setup(record.config or _config_from_sibling(store, record))
     run = ExaminedRun(record, setup, trusted)
-    found = [judged("record", consistency.in_record(record, setup), "agrees with itself")]
+    found = [result_of("record", consistency.in_record(record, setup), "agrees with itself")]
     broken = checksums.mismatches(record, store.backend) if record.seal else {}
     found += _checksums(record, broken, checksums.missing_student(record, store.backend))
     found += _tables(run, store, broken)
@@ -77,10 +77,10 @@ def _checksums(record: Record, broken: Mapping[str, str], absent: Sequence[str])
         return [
             CheckResult("seal", "unverified", "the record has no checksums: what can't be recomputed may have changed")
         ]
-    said = [CheckResult("seal", "changed", f"{name}: {what}") for name, what in broken.items()]
+    results = [CheckResult("seal", "changed", f"{name}: {what}") for name, what in broken.items()]
     present = len(record.seal.files) - len(absent)
-    said = said or [CheckResult("seal", "ok", f"record and {present} files have the sha256 in the record")]
-    return [*said, CheckResult("student", "unverified", f"its {len(absent)} files aren't here")] if absent else said
+    results = results or [CheckResult("seal", "ok", f"record and {present} files have the sha256 in the record")]
+    return [*results, CheckResult("student", "unverified", f"{len(absent)} missing files")] if absent else results
 
 
 def _tables(run: ExaminedRun, store: Store, broken: Mapping[str, str]) -> Iterator[CheckResult]:
@@ -120,27 +120,27 @@ def _data(run: ExaminedRun, data_dir: Path | None) -> Iterator[CheckResult]:
             if sum(seen.sizes.values()) > MOST_RECEIVED:
                 raise DataError(f"{sum(seen.sizes.values())} examples are too many for a run from elsewhere")
             for split in benchmark.splits:  # its settings may give any size: don't count beyond the recorded one
-                said = seen.sizes.get(split, 0) + seen.skipped.get(split, 0)
-                if (count := sum(1 for _ in islice(benchmark.load(split), said + 1))) != said:
-                    now = f"{count}{' or more' if count > said else ''}"
-                    yield CheckResult("data", "changed", f"split {split} has {said} examples, in the benchmark {now}")
+                recorded = seen.sizes.get(split, 0) + seen.skipped.get(split, 0)
+                if (count := sum(1 for _ in islice(benchmark.load(split), recorded + 1))) != recorded:
+                    now = f"{count}{' or more' if count > recorded else ''}"
+                    yield CheckResult("data", "changed", f"split {split} has {recorded} examples, the benchmark {now}")
                     return
         dataset = dataset_module.load_data(r.benchmark, settings, data_dir, run.setup.skip_missing)
     except UserError as error:
         yield CheckResult("data", "unverified", first_line(error))
         return
     wrong = [
-        f"{what} is {said!r}, in the benchmark {now!r}"
-        for what, said, now in (
+        f"{what} is {recorded!r}, in the benchmark {now!r}"
+        for what, recorded, now in (
             ("fingerprint", seen.fingerprint, dataset.fingerprint),
             ("sizes", seen.sizes, dataset.sizes),
             ("options", seen.options, list(dataset.options) if dataset.options else None),
         )
-        if said != now
+        if recorded != now
     ]
     if seen.fingerprint == dataset.fingerprint:
         run.dataset = dataset
-    yield judged("data", wrong, f"{sum(dataset.sizes.values())} examples, fingerprint {seen.fingerprint[:12]}")
+    yield result_of("data", wrong, f"{sum(dataset.sizes.values())} examples, fingerprint {seen.fingerprint[:12]}")
 
 
 # ------------------------------------------------------------------------------- predictions, training
@@ -154,17 +154,17 @@ def _predictions(run: ExaminedRun) -> Iterator[CheckResult]:
     if r.kind == "robustness":
         yield CheckResult("figures", "unverified", "robustness figures aren't recomputed")
         return
-    yield judged("answers", consistency.in_answers(frame, r, run.setup), f"{len(frame)}, one per example")
+    yield result_of("answers", consistency.in_answers(frame, r, run.setup), f"{len(frame)}, one per example")
     if run.dataset is None:
         yield CheckResult("golds", "unverified", "the run's data aren't available")
     else:
-        yield judged("golds", consistency.in_golds(frame, run.dataset), "equal to the benchmark's")
+        yield result_of("golds", consistency.in_golds(frame, run.dataset), "equal to the benchmark's")
         if r.kind == "control" and not r.student:
             yield _control(r, list(consistency.in_control(frame, run.dataset, r)))
     evaluate = run.setup.evaluate
     if evaluate is None or evaluate.resamples > MOST_RESAMPLES:
-        said = evaluate.resamples if evaluate else "an unknown number of"
-        yield CheckResult("figures", "unverified", f"{said} resamples; expected at most {MOST_RESAMPLES}")
+        resamples = evaluate.resamples if evaluate else "an unknown number of"
+        yield CheckResult("figures", "unverified", f"{resamples} resamples; expected at most {MOST_RESAMPLES}")
         return
     found = consistency.figures(frame, r, evaluate.resamples, run.dataset)
     wrong = list(found.wrong)
@@ -175,13 +175,13 @@ def _predictions(run: ExaminedRun) -> Iterator[CheckResult]:
         yield CheckResult("figures", "unverified", other)
     if found.unknown:
         yield CheckResult("figures", "unverified", f"{first_few(found.unknown)}: that takes the run's data")
-    yield judged("figures", wrong, f"{found.right} recomputed")
+    yield result_of("figures", wrong, f"{found.right} recomputed")
 
 
 def _control(record: Record, wrong: list[str]) -> CheckResult:
     if wrong and record.provenance.scoring != SCORING:
         return CheckResult("control", "unverified", f"answered by another version of the controls: {first_few(wrong)}")
-    return judged("control", wrong, "its answers follow from the data")
+    return result_of("control", wrong, "its answers follow from the data")
 
 
 def _training(run: ExaminedRun) -> Iterator[CheckResult]:
@@ -190,5 +190,5 @@ def _training(run: ExaminedRun) -> Iterator[CheckResult]:
     if r.status == "done" and consistency.planned(r):
         if run.history is not None:
             wrong = consistency.in_history(run.history, r, run.setup)
-            yield judged("history", wrong, f"{len(run.history)} values in {len(r.stages)} stages")
-        yield judged("cost", consistency.in_cost(r, run.predictions), f"{len(r.cost.roles)} roles sum up")
+            yield result_of("history", wrong, f"{len(run.history)} values in {len(r.stages)} stages")
+        yield result_of("cost", consistency.in_cost(r, run.predictions), f"{len(r.cost.roles)} roles sum up")

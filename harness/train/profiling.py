@@ -126,10 +126,10 @@ def to_text(found: dict[str, Any]) -> str:
     """The result of `measure` as text."""
     lines = [f"{found['method']} on {found['benchmark']}, student {found['student']}, batches of {found['batch_size']}"]
     for stage in found["stages"]:
-        whole = stage["seconds_a_step"]
-        lines.append(f"  stage {stage['stage']}: {whole * 1e3:.1f} ms a step, over {stage['steps']} steps")
+        total = stage["seconds_a_step"]
+        lines.append(f"  stage {stage['stage']}: {total * 1e3:.1f} ms per step, over {stage['steps']} steps")
         lines += [
-            f"    {part:14} {seconds * 1e3:9.2f} ms  {100 * seconds / whole:5.1f} %"
+            f"    {part:14} {seconds * 1e3:9.2f} ms  {100 * seconds / total:5.1f} %"
             for part, seconds in stage["parts"].items()
         ]
         if stage["trace"]:

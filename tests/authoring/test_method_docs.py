@@ -19,7 +19,7 @@ def test_the_committed_pages_are_in_step_with_the_code(root: Path) -> None:
     folder = root / "docs" / "methods"
     expected = {"README.md": method_docs.index(built_ins().values())}
     for name, cls in built_ins().items():
-        by_hand = method_docs.kept(folder / f"{name}.md")
+        by_hand = method_docs.handwritten(folder / f"{name}.md")
         assert by_hand, f"docs/methods/{name}.md: say when to use the method"
         expected[f"{name}.md"] = method_docs.page(cls, by_hand)
     found = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
@@ -29,10 +29,10 @@ def test_the_committed_pages_are_in_step_with_the_code(root: Path) -> None:
 def test_what_is_kept_by_hand_stays(cli: Cli, tmp_path: Path) -> None:
     assert cli("method-pages", "offline_kd", "--out", tmp_path).code == 0
     path = tmp_path / "offline_kd.md"
-    assert method_docs.kept(path) == ""
+    assert method_docs.handwritten(path) == ""
     path.write_text(path.read_text().replace("## When to use it\n", "## When to use it\n\nOn Mondays.\n\nOften.\n"))
     assert cli("method-pages", "offline_kd", "--out", tmp_path).code == 0
-    assert method_docs.kept(path) == "On Mondays.\n\nOften."
+    assert method_docs.handwritten(path) == "On Mondays.\n\nOften."
     assert [p.name for p in tmp_path.iterdir()] == ["offline_kd.md"]  # an index only with all of them
 
 

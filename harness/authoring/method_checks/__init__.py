@@ -94,8 +94,8 @@ def _find(check: str, case: Case, bad: set[str]) -> CheckOutcome:
     except (Broken, UserError, TrainingError) as error:
         return CheckOutcome(check, promise, "broken", str(error), time.perf_counter() - clock)
     except Exception as error:
-        told = f"{type(error).__name__}: {' '.join(str(error).split())}{_where(error)}"
-        return CheckOutcome(check, promise, "broken", told, time.perf_counter() - clock)
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}{_where(error)}"
+        return CheckOutcome(check, promise, "broken", message, time.perf_counter() - clock)
     return CheckOutcome(check, promise, "ok", "", time.perf_counter() - clock)
 
 

@@ -50,7 +50,7 @@ def resume(case: Case) -> None:
                 resumed = loop.train(case.planned(), SingleProcess(stop if stops else silent), Path(folder))
             except _Stop:
                 continue
-    mend = (
+    advice = (
         "the method keeps state between steps (an attribute, a module variable, its own random generator), "
         "which isn't in a checkpoint: compute everything from the step"
     )
@@ -58,14 +58,14 @@ def resume(case: Case) -> None:
         if one != other:
             raise Broken(
                 f"stage {one['stage']!r}, step {one['step']}: {one['role']}.{one['term']} is {one['value']:.6g} in an "
-                f"uninterrupted run and {other['value']:.6g} in a resumed one: {mend}"
+                f"uninterrupted run and {other['value']:.6g} in a resumed one: {advice}"
             )
     before, after = straight.student.vlm.state_dict(), resumed.student.vlm.state_dict()
     if not all(torch.equal(before[key], after[key]) for key in before):
-        raise Broken(f"the student's weights differ after a resumed run: {mend}")
+        raise Broken(f"the student's weights differ after a resumed run: {advice}")
     counts, again = ({role: c.forwards for role, c in t.costs.items()} for t in (straight, resumed))
     if counts != again:
-        raise Broken(f"a resumed run is billed for {again} forwards, an uninterrupted one for {counts}: {mend}")
+        raise Broken(f"a resumed run is billed for {again} forwards, an uninterrupted one for {counts}: {advice}")
 
 
 @one_thread()
@@ -81,8 +81,8 @@ def two_workers(case: Case) -> None:
         try:
             _wait(context)
         except ProcessRaisedException as error:
-            told = str(error).strip().splitlines()[-1]
-            raise Broken(f"a run fails with two workers but not with one: {told}") from None
+            message = str(error).strip().splitlines()[-1]
+            raise Broken(f"a run fails with two workers but not with one: {message}") from None
         finally:
             for process in context.processes:
                 process.kill()

@@ -120,8 +120,8 @@ def _each_option_wins(case: Case, example: Example, asked: Sequence[Example], wh
         return
     for option, text in enumerate(example.options):
         share_vk = np.full((len(asked), k), 1 / k)
-        for row_k, view, told in zip(share_vk, asked, tells, strict=True):
-            if told:
+        for row_k, view, matches in zip(share_vk, asked, tells, strict=True):
+            if matches:
                 row_k[:] = 0.03 / max(k - 1, 1)
                 row_k[view.options.index(text)] = 0.97
         scores = _fused(case, example, np.log(share_vk), where)
