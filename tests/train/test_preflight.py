@@ -285,7 +285,7 @@ def test_a_model_that_answers_by_chance(toy_config: ToyConfig, copied: Path) -> 
         return vlm  # type: ignore[no-any-return]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scorer, "load_vlm", noisy)
+        patch.setattr(loading, "load_vlm", noisy)
         with pytest.raises(ModelError, match=r"asked the same question in two batches, it answers differently \(KL"):
             check(made)
 
