@@ -162,8 +162,8 @@ def test_blocks_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     second = [example(f"b{k}", f"two {k}", png(blurred(Blobs(k % 3)()))) for k in range(6)]
     whole = leakage.find([("a", first), ("b", second)])
     assert whole[0].counts["near_image"] == 6  # each counts, though three pictures stand behind them
-    monkeypatch.setattr(leakage, "_PAIRS", 1)
-    monkeypatch.setattr(leakage, "SIDE", 1)  # blocks of one pair
+    monkeypatch.setattr(near_duplicates, "_PAIRS", 1)
+    monkeypatch.setattr(near_duplicates, "SIDE", 1)  # blocks of one pair
     assert leakage.find([("a", first), ("b", second)]) == whole
 
 

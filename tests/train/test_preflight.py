@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from harness.config import RunConfig, RungConfig
 from harness.errors import ConfigError, ModelError, TrainingError
 from harness.execution.launch import launch
-from harness.models import encoding, loading, scorer
+from harness.models import encoding, loading
 from harness.models.distributed import SingleProcess
 from harness.models.encoding import Encoder
 from harness.planning import memory, plan
@@ -285,7 +285,7 @@ def test_a_model_that_answers_by_chance(toy_config: ToyConfig, copied: Path) -> 
         return vlm  # type: ignore[no-any-return]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scorer, "load_vlm", noisy)
+        patch.setattr(loading, "load_vlm", noisy)
         with pytest.raises(ModelError, match=r"its answers to the same question in two batches differ \(KL"):
             check(made)
 
