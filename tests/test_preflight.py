@@ -343,7 +343,7 @@ def test_a_run_too_large_for_the_memory(toy: str, qwen: Path, monkeypatch: pytes
     assert memory.most_held(made) == 20 * made.student_parameters
     monkeypatch.setattr(memory, "free", lambda device: 2**19)
     with pytest.raises(
-        ConfigError, match=r"the run needs 0.0 GiB for weights and optimizers alone, cpu has 0.0 GiB free"
+        ConfigError, match=r"the run needs 0.0 GiB for weights and optimizers alone, but cpu has 0.0 GiB free"
     ):
         check(made)
 
