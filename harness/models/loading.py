@@ -55,7 +55,7 @@ def load_vlm(rung: RungConfig, dtype: torch.dtype = torch.float32) -> nn.Module:
         ) from None
     if model.config.is_encoder_decoder:
         raise ModelError(
-            f"{where}: {type(model).__name__} encodes the question and the answer separately; expected a model that"
+            f"{where}: {type(model).__name__} encodes the question and the answer separately; expected a model that "
             "continues the question, like Qwen2.5-VL, InternVL or SmolVLM"
         )
     if missing := sorted(loaded["missing_keys"]):

@@ -21,10 +21,9 @@ SURE = 0.05
 
 READING = f"""\
 Differences are from the full method, in percentage points, paired by seed and example. Intervals (95 %) and p
-(two-sided) come from {RESAMPLES:,} bootstrap resamples over images, and from the variance between seeds with Student's
-t;
-"p (Holm)" corrects p for the number of lines of the table. Cost is a run's training, teachers included, and the
-number of forward passes per answer; in brackets the change."""
+(two-sided) come from {RESAMPLES:,} bootstrap resamples over images, and from the variance between seeds with
+Student's t; "p (Holm)" corrects p for the number of lines of the table. Cost is a run's training, teachers included,
+and the number of forward passes per answer; in brackets the change."""
 
 
 def to_text(ablation: Ablation) -> str:

@@ -102,7 +102,7 @@ def test_a_sound_benchmark_passes(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"image": "a.png"}, "schema: test: example '2' has an image of type str, expected a Path, bytes or callable"),
         ({"gold": 2}, "schema: test: example '2' has gold 2, expected 0 to 1"),
         ({"gold": True}, "schema: test: example '2' has gold True, expected 0 to 1"),
-        ({"group": "train3"}, "groups: group 'train3' is in train and test: a group goes whole to one split"),
+        ({"group": "train3"}, "groups: group 'train3' is in train and test: put each group in one split only"),
         (
             {"image": Path("nowhere.png")},
             "images: test: 1 of 12 images are missing, the first nowhere.png of example '2'",
@@ -177,11 +177,11 @@ class Faulty(Sound):
         ("empty", "fail", "load: test: no examples; leave the split out"),
         ("shuffles", "fail", "load: train: a second load() gives different examples or another order; seed it"),
         ("dicts", "fail", "schema: train: example number 0 is a dict, expected an Example"),
-        ("unbalanced", "warn", "balance: test: no gold at place 1"),
+        ("unbalanced", "warn", "balance: test: no gold at position 1"),
         (
             "unbalanced",
             "warn",
-            "test: golds yes 12; answering always so is above chance (50.0): the golds are not balanced",
+            "test: golds yes 12; this constant answer is above chance (50.0): the golds are not balanced",
         ),
         ("protocol", "fail", "protocols: protocol 'plain' fails on validation: ZeroDivisionError: division by zero"),
         ("nan", "fail", "protocols: protocol 'plain' on validation: ['right']: expected numbers"),

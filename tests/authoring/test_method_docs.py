@@ -39,7 +39,7 @@ def test_what_is_kept_by_hand_stays(cli: Cli, tmp_path: Path) -> None:
 def test_a_page_counts_passes_and_names_settings() -> None:
     """offline_kd: L is tuned, then forwarded frozen beside the student."""
     text = method_docs.page(built_ins()["offline_kd"], "")
-    assert "| `distil` | 1 | `teacher` (L, as `teacher` left `teacher`; frozen), `student` (S; learns) |" in text
+    assert "| `distil` | 1 | `teacher` (L, from `teacher` of `teacher`; frozen), `student` (S; learns) |" in text
     assert "2 forward and 1 backward passes of L; 1 forward and 1 backward passes of S" in text
     assert "| `divergence` | `'forward_kl'` | forward_kl, reverse_kl, jsd, skew_kl, dkd |" in text
     assert "- `dkd`: `divergence = 'dkd'`" in text

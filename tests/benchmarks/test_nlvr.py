@@ -221,7 +221,7 @@ def test_a_corrupt_image_names_the_example(small: Path) -> None:
 
 
 def test_a_missing_folder_and_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere does not exist or is no folder"):
+    with pytest.raises(DataError, match=r"nowhere does not exist or is not a folder"):
         NLVR(tmp_path / "nowhere").load("train")
     with pytest.raises(DataError, match=r"dev\.json: does not exist"):
         NLVR(tmp_path).load("train")

@@ -281,7 +281,7 @@ def refused(said: Said, says: str, store: Path) -> None:
         (["--set", "evaluate.splits=['tset']"], "'tset'"),
         (["--method", "half_budget"], "shares that sum to 0.5"),
         (["--benchmark", "nlvr"], "benchmark 'nlvr' reads published files: give their folder with --data-dir"),
-        (["--benchmark", "nlvr", "--data-dir", "nowhere"], "nowhere does not exist or is no folder"),
+        (["--benchmark", "nlvr", "--data-dir", "nowhere"], "nowhere does not exist or is not a folder"),
         (["--set", "benchmark_settings.fault=empty"], "split 'test': no examples"),
         (["--set", "benchmark_settings.fault=crash"], "split 'test': its loader failed: KeyError: 'caption'"),
         (["--set", "benchmark_settings.fault=gold"], "example 't1': gold 7 is not among its 3 options (0 to 2)"),

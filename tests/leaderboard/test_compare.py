@@ -48,7 +48,7 @@ def test_rows_over_their_seeds(store: Store) -> None:
     text = to_text(found)
     assert found.power is not None
     assert found.power.difference == found.difference.value
-    assert "8 images and 2 seeds show a difference of" in text
+    assert "8 images and 2 seeds can detect a difference of" in text
     assert "toy, test split: 8 examples about 8 images, 2 seeds" in text
     assert "accuracy: A 100.0, B 56.2" in text
     assert "  e4  count  gold no  A 2 of 2 right  B 1 of 2 right" in text
@@ -105,7 +105,7 @@ def test_only_what_saw_the_same_data_is_compared(store: Store) -> None:
         sides(store, "offline_kd", "finetune")
     assert sides(store, "offline_kd", "finetune", benchmark="toy2")[0].runs == {0: "other-offline_kd"}
     assert sides(store, "other-off", "finetune")[1].runs == {0: "other-finetune"}
-    with pytest.raises(ConfigError, match=r"'other-off' .on toy2. and 'jsd' .on toy. never saw the same data"):
+    with pytest.raises(ConfigError, match=r"'other-off' .on toy2. and 'jsd' .on toy. have no data in common"):
         sides(store, "other-off", "jsd")
     add(store, "finetune", 8, 5, run_id="five-a", settings={"x": 1})
     add(store, "finetune", 8, 6, run_id="six-a", settings={"x": 1})

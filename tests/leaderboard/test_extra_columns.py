@@ -327,7 +327,7 @@ def whole(store: Store) -> Ranking:
 def test_every_form_shows_them(whole: Ranking, show: Any) -> None:
     text = show(whole.rows, [], ("cost", "distil", "power"), whole.overall)
     named = {
-        "cost of training", "cached", "cost of an answer", "ms / answer", "distillation, beside finetune@L",
+        "cost of training", "cached", "cost of an answer", "ms / answer", "distillation, compared with finetune@L",
         "gap closed", "agreement", "inherited", "introduced", "fixed", "power", "detectable", "more images",
         "or more seeds", "All benchmarks", "mean rank", "IQM", "missing",
     }  # fmt: skip

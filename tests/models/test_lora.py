@@ -124,7 +124,10 @@ def test_a_run_with_adapters(folder: Path, toy_config: ToyConfig, tmp_path: Path
     [
         ({"train": {"lora": {"targets": ["q_porj"]}}}, r"q_porj.*linear layers named .*q_proj"),
         ({"train": {"lora_by_rung": {"XL": {}}}}, r"train\.lora_by_rung: unknown rung 'XL'"),
-        ({"train": {"lora": {}}, "cluster": {"workers": 2, "shard_above": 0}}, r"train\.lora for rung 'L'.*cut over"),
+        (
+            {"train": {"lora": {}}, "cluster": {"workers": 2, "shard_above": 0}},
+            r"train\.lora for rung 'L'.*sharded over",
+        ),
     ],
 )
 def test_wrong_settings(

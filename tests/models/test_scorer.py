@@ -136,7 +136,9 @@ def test_letters_that_cannot_be_told_apart_are_refused(folder: Path) -> None:
     encoder.letters[1], encoder.letters[3] = [(7,)], []
     encoder.letters[2] = [(7,)]
     encoder.check_letters(2)
-    with pytest.raises(ModelError, match=r"'S': its tokenizer spells the option letters 'B' and 'C' alike \(token 7\)"):
+    with pytest.raises(
+        ModelError, match=r"'S': its tokenizer spells the option letters 'B' and 'C' in the same way \(token 7\)"
+    ):
         encoder(examples())
     encoder.letters[2] = [(8,)]
     with pytest.raises(ModelError, match="'S': its tokenizer has no tokens for the option letter 'D'"):

@@ -131,7 +131,10 @@ def test_a_records_config_gives_the_same_run(toy_plan: ToyPlan, tmp_path: Path) 
         ({"cluster": {"workers": 9}}, "train.batch_size = 8 is less than cluster.workers = 9"),
         ({"ladder": "tyni"}, "unknown ladder 'tyni': did you mean 'tiny'"),
         ({"ladder": "nowhere.toml"}, "nowhere.toml: no such file"),
-        ({"ladder": [{"name": "S", "model": "a"}, {"name": "S", "model": "b"}]}, "two rungs of one name among S, S"),
+        (
+            {"ladder": [{"name": "S", "model": "a"}, {"name": "S", "model": "b"}]},
+            "two rungs have the same name; the names are S, S",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(toy_plan: ToyPlan, change: dict[str, Any], says: str) -> None:

@@ -226,13 +226,16 @@ def letters_alike(folder: Path, built: Path) -> None:
         (no_image, r"its processor fails on example 't0': .* Found total 0 <\|image_pad\|> tokens and 2 images"),
         (another_token, r"the prompt of example 't0' has no image token \(7\); expected a chat template"),
         (few_positions, r"has \d\d tokens with its image, the model's context length is 20; reduce images"),
-        (small_vocabulary, r"its tokenizer makes token \d\d, the model knows 40; expected the tokenizer that belongs"),
+        (
+            small_vocabulary,
+            r"its tokenizer makes token \d\d, but the model knows 40 tokens; expected the tokenizer that belongs",
+        ),
         (damaged, "its options are not finite on the first examples; damaged weights"),
         (incomplete, r"the weights lack 'model.*q_proj.weight', which would be random; expected a complete checkpoint"),
         (two_parts, "encodes the question and the answer separately; expected a model that continues the question"),
         (not_a_vlm, "not a vision-language model that transformers can load"),
         (ends_with_a_sign, r"its tokenizer ends the prompt with '<\|endoftext\|>', but the answer should follow"),
-        (letters_alike, r"its tokenizer spells the option letters 'B' and 'C' alike \(token \d+\)"),
+        (letters_alike, r"its tokenizer spells the option letters 'B' and 'C' in the same way \(token \d+\)"),
     ],
 )
 def test_a_model_that_does_not_fit_is_told_in_a_line(
@@ -338,7 +341,7 @@ def test_a_run_too_large_for_the_memory(toy_config: ToyConfig, qwen: Path, monke
     assert memory.most_held(made) == 20 * made.student_parameters
     monkeypatch.setattr(memory, "free", lambda device: 2**19)
     with pytest.raises(
-        ConfigError, match=r"the run needs 0.0 GiB for weights and optimizers alone, cpu has 0.0 GiB free"
+        ConfigError, match=r"the run needs 0.0 GiB for weights and optimizers alone, but cpu has 0.0 GiB free"
     ):
         check(made)
 
