@@ -123,8 +123,8 @@ def peak_memory() -> int | None:
 
 # ------------------------------------------------------------------------------- sources of methods and benchmarks
 
-OWN = ("methods", "benchmarks")
-"""The packages of built-in methods and benchmarks, beside the harness."""
+OWN = ("methods", "benchmarks", "harness")
+"""The packages that built-in methods and benchmarks come from."""
 
 
 def is_built_in(cls: type) -> bool:
@@ -153,7 +153,7 @@ def source_digest(cls: type) -> str:
         name, own = waiting.pop()
         path = _source_file(name) if name.partition(".")[0] != "harness" else None
         if path is None:
-            if name == cls.__module__:
+            if name == cls.__module__ and name.partition(".")[0] != "harness":
                 raise ConfigError(f"{cls.__qualname__} has no source file, which a plugin needs")
             continue
         if not own and _installed(path):

@@ -22,7 +22,10 @@ from tokenizers import models as cores
 from tokenizers.trainers import BpeTrainer
 
 from harness.api import Example
-from harness.models.encoding import quiet
+from harness.config import RungConfig
+from harness.models.encoding import Encoder, load_encoder, quiet
+from harness.models.loading import load_vlm
+from harness.models.scorer import OptionScorer
 
 WORDS = "what colour is it the picture ? . : , red green blue Answer with letter user assistant model Claim Context"
 SENTENCES = ["what colour is it ? A. red B. green C. blue Answer with the letter."] * 4
@@ -334,6 +337,13 @@ def build(
     if signs.template is not None:
         (folder / "chat_template.jinja").write_text(signs.template)
     return folder
+
+
+def loaded(folder: Path) -> tuple[OptionScorer, Encoder]:
+    """The model of a folder as a scorer of options, and its encoder."""
+    rung = RungConfig(name="S", model=str(folder))
+    encoder = load_encoder(rung)
+    return OptionScorer(load_vlm(rung), encoder.letters).eval(), encoder
 
 
 def ladder(folder: Path, **rungs: dict[str, Any]) -> str:

@@ -110,8 +110,7 @@ def test_a_family_is_trained_distilled_scored_and_kept(family: str, toy: str, tm
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padding_does_not_matter_to_a_family(family: str, folder: Callable[[str], Path]) -> None:
     """Padded left, padded right, or alone; and each picture has its say."""
-    encoder = encoding.load_encoder(rung(folder(family)))
-    scorer = OptionScorer(loading.load_vlm(rung(folder(family))), encoder.letters).eval()
+    scorer, encoder = families.loaded(folder(family))
     asked = families.examples()
     found = {}
     with torch.inference_mode():
@@ -160,8 +159,7 @@ def watched(vlm: Any) -> Iterator[tuple[Largest, list[tuple[int, ...]]]]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_of_a_sequence_never_exist(family: str, folder: Callable[[str], Path]) -> None:
     """Three questions of about 60 tokens: three rows of logits, in a student's step and in a teacher's answers."""
-    encoder = encoding.load_encoder(rung(folder(family)))
-    scorer = OptionScorer(loading.load_vlm(rung(folder(family))), encoder.letters)
+    scorer, encoder = families.loaded(folder(family))
     width = loading.hidden_size(scorer.vlm.config)
     for side in ("left", "right"):
         encoder.processor.tokenizer.padding_side = side

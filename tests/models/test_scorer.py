@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,12 +14,12 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from harness.api import Example
 from harness.config import RungConfig
 from harness.errors import ModelError
 from harness.models import encoding, ladders, loading
 from harness.models.scorer import MASKED_LOGIT, OptionScorer, token_counts
-from helpers.common import picture, rung
+from helpers import families
+from helpers.common import rung
 
 
 @pytest.fixture(scope="module")
@@ -35,32 +34,21 @@ def copied(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "S"))
 
 
-def examples() -> list[Example]:
-    """Three questions of different length, with three, two and three options."""
-    one = Example("e1", "g1", picture("red"), "what colour is it ?", "", ("red", "green", "blue"), 0, "c", "test")
-    return [
-        one,
-        replace(one, id="e2", image=picture("blue"), options=("green", "blue"), gold=1),
-        replace(one, id="e3", image=picture("green"), question="what is it ?", context="it is what it is " * 5, gold=1),
-    ]
-
-
 # ----------------------------------------------------------------------------------- answer position
 
 
 def test_padding_does_not_matter(folder: Path) -> None:
     """Padded left, padded right, or alone: the answer is read at the last word of each question."""
-    encoder = encoding.load_encoder(rung(folder))
-    scorer = OptionScorer(loading.load_vlm(rung(folder)), encoder.letters).eval()
+    scorer, encoder = families.loaded(folder)
     batches = {}
     for side in ("left", "right"):
         encoder.processor.tokenizer.padding_side = side
-        batches[side] = encoder(examples())
+        batches[side] = encoder(families.examples())
     assert batches["left"]["attention_mask"].sum(1).unique().numel() == 3  # three lengths
     assert not torch.equal(batches["left"]["input_ids"], batches["right"]["input_ids"])
     with torch.inference_mode():
         left, right = scorer(batches["left"])["options"], scorer(batches["right"])["options"]
-        alone = [scorer(encoder([example]))["options"][0] for example in examples()]
+        alone = [scorer(encoder([example]))["options"][0] for example in families.examples()]
     torch.testing.assert_close(left, right, atol=1e-5, rtol=0)
     for together, single in zip(left, alone, strict=True):
         torch.testing.assert_close(together[: len(single)], single, atol=1e-5, rtol=0)
@@ -70,7 +58,7 @@ def test_padding_does_not_matter(folder: Path) -> None:
 
 def test_absent_options_have_no_probability(folder: Path) -> None:
     encoder = encoding.load_encoder(rung(folder))
-    batch = encoder(examples())
+    batch = encoder(families.examples())
     assert batch["options"].tolist() == [[True, True, True], [True, True, False], [True, True, True]]
     with torch.inference_mode():
         logits = OptionScorer(loading.load_vlm(rung(folder)), encoder.letters)(batch)["options"]
@@ -139,7 +127,7 @@ def test_letters_that_cannot_be_told_apart_are_refused(folder: Path) -> None:
     with pytest.raises(
         ModelError, match=r"'S': its tokenizer spells the option letters 'B' and 'C' in the same way \(token 7\)"
     ):
-        encoder(examples())
+        encoder(families.examples())
     encoder.letters[2] = [(8,)]
     with pytest.raises(ModelError, match="'S': its tokenizer has no tokens for the option letter 'D'"):
         encoder.check_letters(4)
@@ -226,7 +214,7 @@ def test_hidden_vision_and_vocabulary_of_the_tiny_ladder(folder: Path) -> None:
     encoder = encoding.load_encoder(rung(folder))
     vlm: Any = loading.load_vlm(rung(folder))
     scorer = OptionScorer(vlm, encoder.letters, "bf16").train()
-    outputs = scorer(encoder(examples()), ("hidden", "vision", "vocab"))
+    outputs = scorer(encoder(families.examples()), ("hidden", "vision", "vocab"))
     assert outputs["vision"].shape == (3, 16, 48)
     assert outputs["vocab"].shape == (3, len(encoder.tokens))
     assert {t.dtype for t in outputs.values()} == {torch.float32}  # also under autocast
@@ -300,9 +288,9 @@ def test_flops_are_two_a_parameter_and_token() -> None:
 
 def test_tokens_and_patches_are_counted(folder: Path) -> None:
     encoder = encoding.load_encoder(rung(folder))
-    batch = encoder(examples())
+    batch = encoder(families.examples())
     text, patches = token_counts(loading.load_config(rung(folder)), batch)
-    assert text == sum(encoder([e])["attention_mask"].sum().item() for e in examples())  # padding is free
+    assert text == sum(encoder([e])["attention_mask"].sum().item() for e in families.examples())  # padding is free
     assert patches == 3 * 64  # 8 x 8 patches a picture
 
 

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.config import RungConfig
 from harness.data.order import by_image
 from harness.evaluation.predict import batches_of, evaluate
 from harness.execution.launch import launch
-from harness.models import encoding, loading, scorer
+from harness.models import encoding, scorer
 from harness.models.distributed import SingleProcess
 from harness.models.shared_prefix import _prefixes
 from harness.store import Store
@@ -33,9 +32,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[scor
     def of(family: str, **more: Any) -> tuple[scorer.OptionScorer, encoding.Encoder]:
         name = family + "-".join(more)
         if name not in built:
-            rung = RungConfig(name="S", model=str(families.build(family, root / name, **more)))
-            encoder = encoding.load_encoder(rung)
-            built[name] = scorer.OptionScorer(loading.load_vlm(rung), encoder.letters).eval(), encoder
+            built[name] = families.loaded(families.build(family, root / name, **more))
         return built[name]
 
     return of

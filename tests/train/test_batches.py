@@ -19,7 +19,7 @@ from harness.config import RunConfig, parse
 from harness.data import order
 from harness.data.image_controls import without_image
 from harness.execution.launch import launch
-from harness.models import encoding, loading
+from harness.models import encoding
 from harness.models.distributed import SingleProcess
 from harness.models.scorer import PREFIX_INDEX, OptionScorer, token_counts
 from harness.models.shared_prefix import encoded
@@ -29,16 +29,15 @@ from harness.record import Record
 from harness.store import Store
 from harness.train import loop
 from helpers import families
-from helpers.common import ToyConfig, rung
+from helpers.common import ToyConfig
 
 SHARING = [family for family in families.FAMILIES if family != "paligemma"]
 
 
 def loaded(family: str, folder: Path, **more: Any) -> tuple[OptionScorer, encoding.Encoder]:
     """A model of the family that learns, and its encoder."""
-    where = rung(families.build(family, folder, **more))
-    encoder = encoding.load_encoder(where)
-    return OptionScorer(loading.load_vlm(where), encoder.letters).train(), encoder
+    scorer, encoder = families.loaded(families.build(family, folder, **more))
+    return scorer.train(), encoder
 
 
 # ------------------------------------------------------------------------------------------ exactness
