@@ -82,9 +82,8 @@ def rank(number: int, way: str, layers: int, folder: Path) -> None:
             from safetensors.torch import save_file
 
             (folder / "work").mkdir()
-            tensors = {f"{of}/{k}": v.contiguous() for of, t in
-                       (("best", best), ("weights", weights), ("optimizer", moments)) for k, v in t.items()}  # fmt:
-                       skip
+            parts = {"best": best, "weights": weights, "optimizer": moments}
+            tensors = {f"{of}/{k}": t.contiguous() for of, part in parts.items() for k, t in part.items()}
             save_file(tensors, folder / "work" / "tensors.safetensors")
         dist.barrier()
     peak = provenance.peak_memory()
