@@ -103,7 +103,7 @@ class Watch:
         for path in root.rglob("*"):
             os.utime(path, (later, later))
         delete(self.store, garbage(self.store))
-        work = [path for path in (root / ".work").glob("*") if not path.name.startswith(".ray-")]
+        work = [path for path in (root / ".work").glob("*") if not path.name.startswith((".ray-", ".locks"))]
         self.damage.left += len(work) + len(list(root.glob(".tmp-*")))
 
 

@@ -87,7 +87,7 @@ def test_a_method_that_raises_is_told_with_its_line(cli: Cli) -> None:
     assert found["loss"]["status"] == "broken"
     assert "no role 'teacher' in this stage; it has student" in found["loss"]["message"]
     assert found["resume"]["status"] == "skipped"
-    assert found["resume"]["message"] == "mend 'loss' first"
+    assert found["resume"]["message"] == "fix 'loss' first"
 
 
 def test_a_name_that_is_not_known(cli: Cli) -> None:

@@ -155,7 +155,7 @@ def test_a_finished_run_of_an_edited_built_in_is_said(cli: Cli, toy_run: list[st
     assert cli("run", *toy_run, "--store", tmp_path, "--json").err.splitlines() == [
         "1 of 1 runs are in the store already",
         f"not run again, although the source of method finetune has changed since: {run_id}; if that changes numbers, "
-        "raise TRAINING in harness/versions.py, or delete the folders of these runs",
+        "raise TRAINING in harness/versions.py or delete the folders of these runs",
     ]
 
 

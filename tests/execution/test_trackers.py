@@ -118,7 +118,7 @@ def test_a_tracker_that_fails_is_left_out(tmp_path: Path) -> None:
     for step in (1, 2):
         see({"run_id": "r", "stage": "tune", "step": step, "steps": 2, "losses": {"student.ce": 1.0}})
     (note,) = notes
-    assert note.startswith("track.tensorboard failed, and is left out from here on: ")
+    assert note.startswith("track.tensorboard failed, and is switched off: ")
 
 
 @pytest.mark.parametrize(("name", "library"), [("mlflow", "mlflow.tracking"), ("wandb", "wandb")])

@@ -304,7 +304,7 @@ class TestCluster:
         file.write_text(file.read_text().replace("[0.5, 2]", "[0.5, 3]"))
         refused = cli("sweep", file, "--store", tmp_path / "store")
         assert refused.code == 2
-        assert "sweep 'toy' is in" in refused.err
+        assert "sweep 'toy' is already in" in refused.err
         assert (
             "with other content (methods differ): give this one another name, or delete .sweeps/toy.js" in refused.err
         )
@@ -397,7 +397,7 @@ class TestCluster:
         track = ["--set", f"track.tensorboard={tmp_path / 'there'}"]  # a file
         said = ended(start("sweep", toy_sweep("accident", space, head), "--store", "store", "--json", *track))
         assert said.code == 1
-        assert said.err.count("track.tensorboard failed, and is left out from here on: ") == 2  # two trials are one run
+        assert said.err.count("track.tensorboard failed, and is switched off: ") == 2  # two trials are one run
         assert "Traceback" not in said.err
         (found,) = said.json["searches"].values()
         trials = [(t["point"]["settings.marker"], t["status"]) for t in found["trials"]]

@@ -307,8 +307,8 @@ class Unbilled(Kept):
     name = "unbilled"
 
     def pull(self, step: Step, role: str) -> dict[str, Tensor]:
-        live = step._live[role]  # type: ignore[attr-defined]
-        again = live.scorer(step._encoded(live.encoder, "first"))["options"]  # type: ignore[attr-defined]
+        live = step._models[role]  # type: ignore[attr-defined]
+        again = live.scorer(step._batch.inputs(live.encoder, "first"))["options"]  # type: ignore[attr-defined]
         return {"kd": again.softmax(-1).square().sum(-1)}
 
 
@@ -319,11 +319,11 @@ class HalfAsked(Kept):
     name = "half_asked"
 
     def pull(self, step: Step, role: str) -> dict[str, Tensor]:
-        live = step._live[role]  # type: ignore[attr-defined]
+        live = step._models[role]  # type: ignore[attr-defined]
         if not hasattr(live, "encoder"):  # the preflight's, which answers without a model
             return super().pull(step, role)
-        outputs = live.forward(step._encoded(live.encoder, "first"), frozenset())  # type: ignore[attr-defined]
-        outputs = live.forward(step._encoded(live.encoder, "first"), frozenset())  # type: ignore[attr-defined]
+        outputs = live.forward(step._batch.inputs(live.encoder, "first"), frozenset())  # type: ignore[attr-defined]
+        outputs = live.forward(step._batch.inputs(live.encoder, "first"), frozenset())  # type: ignore[attr-defined]
         return {"kd": outputs["options"].softmax(-1).square().sum(-1)}
 
 

@@ -95,7 +95,7 @@ def test_differences_to_a_baseline_are_paired(varied_store: Store) -> None:
 
 def test_the_baseline_is_said(varied_store: Store, cli: Cli) -> None:
     said = cli("rank", "--store", varied_store.url, "--baseline", "finetune@S", "--benchmark", "toy").out
-    assert "difference: to finetune (S), paired by seed and example" in said
+    assert "difference: from finetune (S), paired by seed and example" in said
     line = next(line for line in said.splitlines() if "hkd4vlm alpha=2" in line)
     assert "+37.5 [" in line
     assert max(map(len, said.splitlines())) <= 110

@@ -53,7 +53,7 @@ def test_kinds_of_shifts() -> None:
     assert drawn == shifted_orders(ABCD, "random", 5, True, "e1")
     assert drawn != shifted_orders(ABCD, "random", 5, True, "e2")
     assert len(shifted_orders(("yes", "no"), "random", 5, True, "e1")) == 2  # there are no more
-    with pytest.raises(ConfigError, match="5040 times"):
+    with pytest.raises(ConfigError, match="5040 forward passes"):
         shifted_orders(tuple("abcdefg"), "all", 0, True, "")
 
 

@@ -209,11 +209,13 @@ import resource, sys, json
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from harness import plan, train, price, provenance
+from harness import provenance
+from harness.planning import cost, plan
+from harness.train import loop
 from harness.config import RunConfig, parse
 from harness.models.distributed import SingleProcess
 made = plan.make(parse(RunConfig, json.loads(sys.argv[1]), "test"))
-said = price.of(made)
+said = cost.of(made)
 base = []
 def high():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024
@@ -225,8 +227,8 @@ def first(*args, **more):
         base.append(high())
     opened(*args, **more)
 role.RoleModel.__init__ = first
-train.preflight.check = lambda *_: None
-train.train(made, SingleProcess(), Path(sys.argv[2]))
+loop.preflight.check = lambda *_: None
+loop.train(made, SingleProcess(), Path(sys.argv[2]))
 print(json.dumps({"said": said["peak_bytes"], "held": said["memory_bytes"], "measured": high() - base[0]}))
 """
 """Runs in a process of its own: the highest resident memory less what was there before the first model."""

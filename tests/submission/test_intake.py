@@ -64,7 +64,10 @@ def nested(depth: int) -> Any:
         (lambda r: r["cost"].update(train_flops=1.0), "cost: train_flops is 1.0"),
         (lambda r: r["cost"].update(train_seconds=-1.0), "cost: a cost is negative"),
         (lambda r: r["data"].update(fingerprint="0" * 64), "data: fingerprint"),
-        (lambda r: r["config"]["benchmark_settings"].update(train=10**12), "data: split train has 40 examples, in"),
+        (
+            lambda r: r["config"]["benchmark_settings"].update(train=10**12),
+            "data: split train has 40 examples, the benchmark",
+        ),
         (lambda r: r["identity"].update(seed=3), "run id: the identity's hash gives"),
     ],
 )

@@ -119,7 +119,7 @@ def test_a_node_that_is_lost_while_it_is_asked_is_no_error(monkeypatch: pytest.M
     [
         ("127.0.0.1:1", "'127.0.0.1:1': nothing answers there (Connection refused); expected host:port of a head"),
         ("nowhere.invalid:6379", "'nowhere.invalid:6379': nothing answers there ("),
-        ("nowhere", "'nowhere': expected host:port of a head, port 6379"),
+        ("nowhere", "'nowhere': expected host:port of a head; the default port is 6379"),
         ("http://127.0.0.1:8265", "is for `ray job submit --address ... -- python -m harness ...`"),
     ],
 )
@@ -246,7 +246,7 @@ class TestCluster:
     def test_more_workers_than_cpus_are_refused(self, start: Start, toy_run: list[str], tmp_path: Path) -> None:
         said = ended(start("run", *toy_run, "--workers", 3, "--store", "store"))
         assert (said.code, said.out) == (2, "")
-        assert "error: cluster.workers = 3 needs 3 CPUs, the cluster has 2; lower --workers" in said.err
+        assert "error: cluster.workers = 3 needs 3 CPUs, but the cluster has 2; lower --workers" in said.err
         assert "Traceback" not in said.err
 
     def test_ctrl_c_stops_the_workers(

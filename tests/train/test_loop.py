@@ -416,7 +416,7 @@ def test_a_finished_run_is_not_repeated(toy_plan: ToyPlan, tmp_path: Path) -> No
     ("method", "expected"),
     [
         ("scalar_loss", r"'scalar_loss', stage 'only', step 0: loss term student.ce is \(\); expected \(8,\)"),
-        ("wrong_role", r"loss\(\) gave \['pupil'\]; expected one entry for each trainable role: \['student'\]"),
+        ("wrong_role", r"loss\(\) returned \['pupil'\]; expected one entry for each trainable role: \['student'\]"),
         ("not_finite", r"stage 'only', step 6: the loss is not finite \(student.ce\); lower train.lr"),
     ],
 )
