@@ -102,6 +102,8 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """Runs `hkdbench ARGS...` in this process; an error that isn't told in words fails the test."""
     from harness.cli import main
 
+    monkeypatch.setenv("COLUMNS", "110")  # as piped output has, whatever terminal the tests are started from
+
     def run(*args: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["hkdbench", *map(str, args)])
         capsys.readouterr()
