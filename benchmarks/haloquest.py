@@ -38,8 +38,7 @@ _DENIAL = re.compile(
 
 @dataclass(frozen=True)
 class HaloQuest(Benchmark):
-    """Questions that can or can't be answered from an image; `group` is the image, the category the kind of
-    question."""
+    """Questions that an image can or can't answer; `group` is the image, the category the kind of question."""
 
     train: bool = False
     """Also provide train and validation splits: `haloquest-train.csv` without the images of the evaluation file, a
