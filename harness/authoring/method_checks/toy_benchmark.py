@@ -87,7 +87,7 @@ def _caption(i: int, colour: str, id_: str, group: str) -> Example:
         gold=0 if said == colour else 1,
         category="caption",
         source="drawn",
-        judged="Caption",
+        claim_label="Caption",
     )
 
 
