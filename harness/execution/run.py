@@ -7,7 +7,7 @@ import gc
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from harness.errors import StoreError
 from harness.evaluation.predict import evaluate
 from harness.events import Event
 from harness.execution import records
-from harness.models.distributed import ProcessGroup, RankLost, rank_lost
+from harness.models.distributed import ProcessGroup, RankLost, locked, rank_lost
 from harness.planning.plan import Plan
 from harness.record import Cost, Record
 from harness.store import HistoryRow, PredictionRow, Store, history_frame, live, predictions_frame
@@ -81,22 +81,16 @@ def execute(plan: Plan, io: ProcessGroup, store: Store) -> Record:
     return record
 
 
-@contextmanager
-def _lock(plan: Plan, io: ProcessGroup, store: Store) -> Iterator[None]:
+def _lock(plan: Plan, io: ProcessGroup, store: Store) -> AbstractContextManager[None]:
     """Wait until no other process executes this run, and keep others from executing it meanwhile.
 
     Two processes that train it at once would delete each other's checkpoints.
     """
-    while True:
-        lock = store.lock(plan.run_id, WAIT_SECONDS) if io.rank == 0 else None
-        if io.gather(lock is not None)[0]:  # the other ranks wait too, but not in one endless collective
-            break
+
+    def on_wait() -> None:
         io.report({"stage": "wait for the process that runs it", "step": 0, "steps": 1})
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()
+
+    return locked(io, lambda: store.lock(plan.run_id, WAIT_SECONDS), on_wait)
 
 
 @contextmanager

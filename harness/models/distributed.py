@@ -6,7 +6,8 @@ sets it up. Neither imports ray.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -108,6 +109,34 @@ class ProcessGroup(Protocol):
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value, in rank order, on every rank."""
         ...
+
+
+class HeldLock(Protocol):
+    """What rank 0 holds while all ranks do something that no other process may do."""
+
+    def release(self) -> None:
+        """Let others have it."""
+        ...
+
+
+@contextmanager
+def locked(
+    ranks: ProcessGroup, acquire: Callable[[], HeldLock | None], on_wait: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Hold, on rank 0, the lock that `acquire` gives. It waits for some seconds, and gives None if they were too few.
+
+    The other ranks wait too, but not in one endless collective: `on_wait` is called after each attempt that failed.
+    """
+    while True:
+        lock = acquire() if ranks.rank == 0 else None
+        if ranks.gather(lock is not None)[0]:
+            break
+        on_wait()
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def silent(event: Event) -> None:

@@ -60,17 +60,18 @@ def save(work: Path, stage: int, step: int, tensors: Iterable[tuple[str, Tensor]
 
 def _write_tensors(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
     pending: dict[str, Tensor] = {}
-    files = 0
+    files = size = 0
 
     def flush() -> None:
-        nonlocal files
+        nonlocal files, size
         save_file(pending, folder / f"tensors-{files:05d}.safetensors")
         pending.clear()
-        files += 1
+        files, size = files + 1, 0
 
     for name, tensor in tensors:
         pending[name] = tensor.detach().cpu().contiguous()
-        if sum(t.nbytes for t in pending.values()) >= FILE_BYTES:
+        size += pending[name].nbytes
+        if size >= FILE_BYTES:
             flush()
     if pending or not files:
         flush()

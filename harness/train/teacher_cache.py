@@ -28,7 +28,7 @@ from harness import provenance
 from harness.api import Example, Need, Stage
 from harness.data import order
 from harness.models import loading, shared_prefix
-from harness.models.distributed import ProcessGroup
+from harness.models.distributed import ProcessGroup, locked
 from harness.models.scorer import MASKED_LOGIT
 from harness.planning.plan import Plan, for_stage
 from harness.planning.stages import PlannedStage
@@ -268,15 +268,8 @@ def build_lock(cache: Cache | None, kind: Kind, key: str, ranks: ProcessGroup) -
     if cache is None:
         yield
         return
-    while True:
-        lock = cache.acquire(kind, key, LOCK_POLL_SECONDS) if ranks.rank == 0 else None
-        if ranks.gather(lock is not None)[0]:  # the other ranks wait too, but not in one endless collective
-            break
-    try:
+    with locked(ranks, lambda: cache.acquire(kind, key, LOCK_POLL_SECONDS)):
         yield
-    finally:
-        if lock is not None:
-            lock.release()
 
 
 def _cached(cache: Cache | None, kind: Kind, key: str, ranks: ProcessGroup) -> CachedTensors | None:
