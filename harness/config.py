@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
-from harness.api import Split
+from harness.api import Role, Split
 from harness.errors import ConfigError, near
 
 T = TypeVar("T", bound="Settings")
@@ -101,12 +101,12 @@ class TrainConfig(Settings):
         """The adapters of a rung that learns; None: it trains all its weights."""
         return self.lora_by_rung.get(rung, self.lora)
 
-    def storage_of(self, rung: str, learns: bool) -> Storage:
+    def storage_of(self, rung: str, role: Role) -> Storage:
         """How a rung's own weights are stored in a role."""
-        if not learns:
+        if not role.changes:
             return self.frozen_weights
         lora = self.lora_of(rung)
-        return lora.weights if lora else "fp32"
+        return lora.weights if lora and role.trainable else "fp32"
 
     @model_validator(mode="after")
     def _computes_as_it_keeps(self) -> TrainConfig:

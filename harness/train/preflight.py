@@ -29,7 +29,7 @@ from harness.planning.stages import PlannedStage, rung_of
 from harness.record import Preflight, RungCheck
 from harness.train.batches import MicroBatch
 from harness.train.model_probe import Rung
-from harness.train.step import StepView
+from harness.train.step import StepView, initial, sums_of, updated
 from harness.train.views import second_view, shown
 
 EXAMPLES = 8
@@ -173,6 +173,7 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
     adapters = method.adapters(stage.name, {role: widths[rung[role]] for role in stage.roles})
     modules = {role: adapter.to(device) for role, adapter in adapters.items()}
     learners = [name for name, role in stage.roles.items() if role.trainable]
+    state = initial(method, stage.name, device)
     means: dict[str, float] = {}
     silent = set(learners)
     for progress in (0.0, 0.5):  # a term may start at zero and grow
@@ -189,8 +190,10 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
             for role in stage.roles
         }
         batch = MicroBatch(sample.first, lambda: sample.first, device)
-        step = StepView(location, stage, progress, batch, models, needs)
+        step = StepView(location, stage, progress, batch, models, needs, state)
         terms = step.terms(method.loss(step), learners)
+        if state:
+            updated(location, method, state, [sums_of(step)], len(sample.first))
         for (role, term), value_b in terms.items():
             if not torch.isfinite(value_b).all():
                 raise location.error(

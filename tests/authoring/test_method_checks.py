@@ -32,8 +32,9 @@ def test_built_ins_keep_it(method: str) -> None:
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_a_method_that_keeps_it(check: str) -> None:
-    CHECKS[check](case("kept"))
+@pytest.mark.parametrize("method", ["kept", "kept_average"])
+def test_a_method_that_keeps_it(method: str, check: str) -> None:
+    CHECKS[check](case(method))
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,7 @@ def test_a_method_that_keeps_it(check: str) -> None:
         ("stages", "half_budget", "shares that sum to 0.5"),
         ("stages", "needs_three", r"ladder=\('S',\), student='S'\) raised IndexError.*raise ConfigError"),
         ("stages", "whimsical", "returned different stages the second time"),
+        ("stages", "strange_average", "average_of = 'pupil', expected a trainable role of this stage: known: student"),
         ("augment", "lost_gold", "moved the options .* use example.reordered"),
         ("augment", "global_draws", "draw from the rng that is passed"),
         ("augment", "unhandy", "can't be pickled for another process"),
@@ -66,6 +68,7 @@ def test_a_method_that_keeps_it(check: str) -> None:
         ("gradients", "deaf", "the loss of 'student' has a gradient for 'teacher'"),
         ("forwards", "sometimes_asked", "role 'teacher' is forwarded for some micro-batches only"),
         ("forwards", "idler", "role 'teacher' is never forwarded: remove it"),
+        ("forwards", "idle_average", "role 'average' is never forwarded: remove it"),
         ("forwards", "unbilled", "forwarded on 16 examples and billed for 8"),
         ("forwards", "half_asked", "forwarded 3 times in a step; expected once per view"),
         ("cost", "half_asked", "billed for 60 forwards .* of 20 examples"),

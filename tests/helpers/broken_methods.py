@@ -301,6 +301,38 @@ class Idler(Kept):
 
 
 @dataclass(frozen=True)
+class KeptAverage(Kept):
+    """Keeps the contract: its average learns nothing and answers nothing until it is the student."""
+
+    name = "kept_average"
+    student = "average"
+
+    def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
+        average = Role(student, average_of="student", decay=0.5)
+        return (Stage("only", {"average": average, "student": Role(student, True)}, 1.0),)
+
+    def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
+        return {"student": {"ce": ce(step, "student")}}
+
+
+@dataclass(frozen=True)
+class IdleAverage(KeptAverage):
+    """Nobody asks its average, and it isn't the student."""
+
+    name = "idle_average"
+    student = "student"
+
+
+@dataclass(frozen=True)
+class StrangeAverage(KeptAverage):
+    name = "strange_average"
+
+    def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
+        average = Role(student, average_of="pupil")
+        return (Stage("only", {"average": average, "student": Role(student, True)}, 1.0),)
+
+
+@dataclass(frozen=True)
 class Unbilled(Kept):
     """Reaches behind the step for a second, unbilled forward pass of the student."""
 
