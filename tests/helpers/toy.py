@@ -298,6 +298,20 @@ class Stateful(_Tuned):
 
 
 @dataclass(frozen=True)
+class Coupled(_Tuned):
+    """Takes the batch's mean off its loss."""
+
+    name = "coupled"
+
+    def couples(self, stage: str) -> bool:
+        return True
+
+    def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
+        ce_b = super().loss(step)["student"]["ce"]
+        return {"student": {"ce": ce_b, "apart": (ce_b - ce_b.mean()).square()}}
+
+
+@dataclass(frozen=True)
 class Constant(_Tuned):
     """Has a state that nothing changes."""
 

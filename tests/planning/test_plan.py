@@ -180,6 +180,15 @@ def test_a_state_that_nothing_changes_is_refused(toy_plan: ToyPlan) -> None:
         toy_plan("constant")
 
 
+@pytest.mark.parametrize("divided", [{"train": {"micro_batch_size": 4}}, {"cluster": {"workers": 2}}], ids=str)
+def test_a_batch_whose_examples_are_compared_is_not_divided(toy_plan: ToyPlan, divided: dict[str, Any]) -> None:
+    assert toy_plan("coupled", train={"micro_batch_size": 8}).stages  # one micro-batch
+    with pytest.raises(
+        ConfigError, match="'coupled', stage 'only': an example's loss depends on the other examples of"
+    ):
+        toy_plan("coupled", **divided)
+
+
 def test_vocabularies_must_number_their_tokens_alike(toy_plan: ToyPlan, toy_ladder: str, tmp_path: Path) -> None:
     over_vocabulary = {"support": "vocab", "divergence": "jsd"}
     assert toy_plan("offline_kd", settings=over_vocabulary).stages
