@@ -26,9 +26,10 @@ SHORTEST = 1e-3
 
 
 def cross_entropy(logits_bk: Tensor, labels_b: Tensor, options_bk: Tensor) -> Tensor:
-    """-log p(gold), in nats, per example (B,). Gradient flows into `logits_bk`."""
+    """-log p(gold), in nats, per example (B,); 0 where the label is -1. Gradient flows into `logits_bk`."""
     log_p_bk = _log_softmax(logits_bk, options_bk, 1.0)
-    return -log_p_bk.gather(1, labels_b[:, None]).squeeze(1)
+    nll_b = -log_p_bk.gather(1, labels_b.clamp(min=0)[:, None]).squeeze(1)
+    return nll_b.where(labels_b >= 0, 0.0)
 
 
 def divergence(
@@ -52,7 +53,8 @@ def divergence(
     - `reverse_kl`: KL(p_S || p_T) (arXiv 2306.08543).
     - `jsd`: beta KL(p_T || r) + (1 - beta) KL(p_S || r), r = beta p_T + (1 - beta) p_S (arXiv 2306.13649).
     - `skew_kl`: KL(p_T || alpha p_T + (1 - alpha) p_S) (arXiv 2402.03898).
-    - `dkd`: tckd * KL of (gold, not gold) + nckd * KL among the options that aren't gold (arXiv 2203.08679).
+    - `dkd`: tckd * KL of (gold, not gold) + nckd * KL among the options that aren't gold (arXiv 2203.08679). Where the
+      label is -1, the teacher's answer stands for the gold.
 
     0 < beta < 1 and 0 <= alpha < 1. Raises `ConfigError` for an unknown name.
     """
@@ -68,6 +70,7 @@ def divergence(
         case "skew_kl":
             value = _kl(teacher, _mix(teacher, student, alpha) if alpha > 0 else student)
         case "dkd":
+            labels_b = labels_b.where(labels_b >= 0, teacher.argmax(-1))
             others_bk = options_bk.scatter(1, labels_b[:, None], False)
             gold_or_not = _kl(_gold_or_not(teacher, labels_b, others_bk), _gold_or_not(student, labels_b, others_bk))
             # The temperature is already in these log-probabilities; their softmax over fewer options

@@ -52,7 +52,12 @@ class StepView:
         self.state = MappingProxyType({n: self._give(f"state {n!r}", tensor) for n, tensor in state.items()})
         self.observed: dict[str, Tensor] = {}
         """The observed rows (B, ...) by name."""
-        self.labels_b = self._give("labels_b", torch.tensor([e.gold for e in batch.examples], device=batch.device))
+        golds = [-1 if example.gold is None else example.gold for example in batch.examples]
+        self.labels_b = self._give("labels_b", torch.tensor(golds, device=batch.device))
+
+    @cached_property
+    def labelled_b(self) -> Tensor:
+        return self._give("labelled_b", self.labels_b >= 0)
 
     @cached_property
     def options_bk(self) -> Tensor:
