@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.api import Augmentation, Shifts
+from harness.api import Augmentation, Role, Shifts
 from harness.errors import ConfigError, near
 
 T = TypeVar("T", bound="Settings")
@@ -123,12 +123,12 @@ class TrainConfig(Settings):
         """The adapters of a rung that learns; None: it trains all its weights."""
         return self.lora_by_rung.get(rung, self.lora)
 
-    def storage_of(self, rung: str, learns: bool) -> Storage:
+    def storage_of(self, rung: str, role: Role) -> Storage:
         """How a rung's own weights are stored in a role."""
-        if not learns:
+        if not role.changes:
             return self.frozen_weights
         lora = self.lora_of(rung)
-        return lora.weights if lora else "fp32"
+        return lora.weights if lora and role.trainable else "fp32"
 
     @field_validator("labels")
     @classmethod

@@ -282,7 +282,7 @@ def _shown(dataset: data.Dataset, config: RunConfig) -> data.Dataset:
 
 def _check_offloaded(stage: Stage, config: RunConfig) -> None:
     """Refuse offloading with nf4: weights are quantized on the device, so moving them there each time saves nothing."""
-    frozen = [name for name, role in stage.roles.items() if not role.trainable]
+    frozen = [name for name, role in stage.roles.items() if not role.changes]
     if frozen and config.cluster.offload_frozen and config.train.frozen_weights == "nf4":
         raise ConfigError(
             "cluster.offload_frozen with train.frozen_weights = 'nf4': expected one of the two; frozen models in four "

@@ -29,7 +29,7 @@ from harness.planning.stages import PlannedStage, rung_of
 from harness.record import Preflight, RungCheck
 from harness.train.batches import MicroBatch
 from harness.train.model_probe import Rung
-from harness.train.step import StepView
+from harness.train.step import StepView, initial, sums_of, updated
 from harness.train.views import as_is, second_view, shown
 
 EXAMPLES = 8
@@ -180,6 +180,7 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
     modules = {role: adapter.to(device) for role, adapter in adapters.items()}
     learners = [name for name, role in stage.roles.items() if role.trainable]
     seen = [e.withheld() if withholds(stage.data, i) else e for i, e in enumerate(sample.first)]
+    state = initial(method, stage.name, device)
     means: dict[str, float] = {}
     silent = set(learners)
     for progress in (0.0, 0.5):  # a term may start at zero and grow
@@ -196,8 +197,10 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
             for role in stage.roles
         }
         batch = MicroBatch([as_is(e) for e in seen], lambda: seen, device)
-        step = StepView(location, stage, progress, batch, models, needs)
+        step = StepView(location, stage, progress, batch, models, needs, state)
         terms = step.terms(method.loss(step), learners)
+        if state:
+            updated(location, method, state, [sums_of(step)], len(sample.first))
         for (role, term), value_b in terms.items():
             if not torch.isfinite(value_b).all():
                 raise location.error(

@@ -23,6 +23,7 @@ LOGITS = {
 LABELS = torch.tensor([0, 2])
 OPTIONS = torch.tensor([[True, True, True], [True, True, True]])
 WIDTHS = {"L": 6, "M": 5, "student": 3, "teacher": 6, "anchor": 3}
+LAYERS = {"L": 6, "M": 4, "student": 2, "teacher": 6, "anchor": 2}
 
 
 @dataclass
@@ -57,6 +58,9 @@ class FakeStep:
 
     def hidden(self, role: str, view: str = "first") -> Tensor:
         return self._random("hidden", role, view, WIDTHS[role])
+
+    def layers(self, role: str, view: str = "first") -> Tensor:
+        return self._random("layers", role, view, LAYERS[role], WIDTHS[role])
 
     def vision(self, role: str, view: str = "first") -> Tensor:
         return self._random("vision", role, view, 16 if role == "student" else 7, WIDTHS[role])

@@ -31,6 +31,7 @@ VARIANTS: list[Method] = [
     OfflineKD(divergence="dkd", teacher="M"),
     OfflineKD(support="vocab", divergence="jsd"),
     FeatureKD(feature_weight=0.0),
+    FeatureKD(depths=(0.5, 1.0)),
     RelationKD(support="vocab"),
     HKD4VLM(pyramid="staged", online=False),
     HKD4VLM(topology="chain", online=False),
@@ -123,6 +124,27 @@ def test_feature_kd_by_hand() -> None:
         cosine = mapped @ target / (mapped.norm() * target.norm())
         torch.testing.assert_close(got["feature"][i], 2 * (1 - cosine))
     assert set(terms(method, "teacher")["teacher"]) == {"ce"}
+
+
+def test_feature_kd_at_several_depths_by_hand() -> None:
+    """Of 6 and of 2 layers: after a third layers 2 and 1, after two thirds 4 and 1, at the end 6 and 2."""
+    method = FeatureKD(depths=(1 / 3, 2 / 3, 1.0))
+    step = fake(method, stages(method)["distil"])
+    got = method.loss(step)["student"]["feature"]
+    teacher_bnd, student_bnd = step.layers("teacher"), step.layers("student")
+    weights = step.adapters["student"].weight
+    pairs = [(1, 0), (3, 0), (5, 1)]
+    for i in range(2):
+        cosines = [torch.cosine_similarity(weights @ student_bnd[i, s], teacher_bnd[i, t], dim=0) for t, s in pairs]
+        torch.testing.assert_close(got[i], 1 - torch.stack(cosines).mean())
+    assert method.needs("distil") == {"layers"}
+    assert FeatureKD().needs("distil") == {"hidden"}  # as one need of all cached ones
+
+
+@pytest.mark.parametrize("depths", [(), (0.0,), (0.5, 1.5)])
+def test_depths_are_fractions(depths: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"feature_kd: depths = .*: expected one or more fractions above 0"):
+        FeatureKD(depths=depths)
 
 
 def test_feature_and_relation_terms_without_weight_ask_for_nothing() -> None:
