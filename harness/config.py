@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.api import Augmentation, Role, Shifts, Split
+from harness.api import Augmentation, Role, Shifts
 from harness.errors import ConfigError, near
 
 T = TypeVar("T", bound="Settings")
@@ -152,7 +152,7 @@ class TrainConfig(Settings):
 class EvaluateConfig(Settings):
     """How the trained student is scored."""
 
-    splits: tuple[Split, ...] = ("validation", "test", "ood")
+    splits: tuple[Literal["train", "validation", "test", "ood"], ...] = ("validation", "test", "ood")
     """The splits that are scored at the end, if the benchmark has them."""
     batch_size: int = Field(64, ge=1)
     shifts: Literal["method"] | Shifts = "method"

@@ -108,8 +108,10 @@ def _sample(plan: Plan) -> _Sample:
         return _Sample([], scored[:EXAMPLES], None, longest, [])
     c = plan.config.train
     size = min(EXAMPLES, c.batch_size, c.micro_batch_size or c.batch_size)
-    train = plan.lessons.labelled
-    batch = plan.lessons.batch_at("labels", plan.config.seed, 0, size, c.labelled_share, c.questions_per_image)
+    train = plan.training_examples.labelled
+    batch = plan.training_examples.batch_at(
+        "labels", plan.config.seed, 0, size, c.labelled_share, c.questions_per_image
+    )
     positions = [at for at, _ in batch]
     first = [shown(plan, at, example).example for at, example in batch]
     other = second_view(plan, positions, first)

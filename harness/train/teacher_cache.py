@@ -86,7 +86,7 @@ def queries(plan: Plan) -> dict[str, Queries]:
 
     Stages that need more than `CACHED` don't count.
     """
-    learnt, size = plan.lessons.of("all"), plan.config.train.batch_size
+    learnt, size = plan.training_examples.of("all"), plan.config.train.batch_size
     examples: dict[str, set[int]] = defaultdict(set)
     wanted: dict[str, frozenset[Need]] = defaultdict(frozenset)
     for planned in plan.stages:
@@ -221,7 +221,7 @@ def stage_key(
         roles[name] = [digest, role.trainable, role.average_of, role.decay]
     config = plan.config
     validation = plan.training.splits["validation"][: config.train.validation_examples]
-    seen = [*plan.lessons.of(stage.data), *validation]
+    seen = [*plan.training_examples.of(stage.data), *validation]
     return key_of(
         _surroundings(ranks)
         | {

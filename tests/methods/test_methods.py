@@ -223,7 +223,7 @@ def test_a_teacher_must_be_larger_than_the_student() -> None:
         (OfflineKD, {"temperature": math.nan}),
         (HKD4VLM, {"ppod_share": 0.0}),
         (HKD4VLM, {"ppod_share": 1.0}),
-        (HKD4VLM, {"random_shifts": 0}),
+        (HKD4VLM, {"ce_weight": -1.0}),
     ],
 )
 def test_settings_out_of_range_say_what_is_expected(make: type[Method], settings: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ def run(table: dict[str, Any], store: Path) -> Any:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_is_trained_distilled_scored_and_kept(family: str, toy: str, tmp_path: Path) -> None:
     ladder = families.ladder(tmp_path, L={"family": family, "width": 48, "layers": 3}, S={"family": family, "seed": 1})
-    train = {"examples": 48, "batch_size": 8, "lr": 0.001, "validations": 1}
+    train = {"examples": 48, "batch_size": 8, "lr": 0.001, "validations": 1, "shuffle_options": "none"}
     record = run(
         {"method": "offline_kd", "benchmark": "toy", "benchmark_settings": {"size": 8}, "plugins": [toy],
          "ladder": ladder, "train": train, "evaluate": {"resamples": 100}, "cluster": {"workers": 0},

@@ -157,7 +157,7 @@ def test_a_rung_without_a_folder_is_refused(toy_plan: ToyPlan, tmp_path: Path) -
         ("one_name", "stage 'one': two stages have this name"),
         ("no_share", "stage 'two': share = 0.0; expected a number above 0"),
         ("all_frozen", "stage 'only': no role is trainable"),
-        ("too_much", "'student' learns have shares that sum to 1.5; .* must sum to 1"),
+        ("too_much", "the stages in which 'student'.* learns have shares that sum to 1.5; .* must sum to 1"),
         ("no_student", "the last stage has no role 'student' to evaluate"),
         ("other_rung", "its role 'student' ends as rung 'L', not as the student 'S'"),
         (

@@ -317,12 +317,15 @@ def test_a_part_that_is_off_costs_no_forward(
     assert {role: (cost.forwards, cost.trained) for role, cost in result.costs.items()} == bill
 
 
-@pytest.mark.parametrize(("settings", "views"), [({}, 3), ({"msi": False}, 1), ({"debias": "calibrate"}, 4)])
+@pytest.mark.parametrize(
+    ("msi", "evaluate", "views"),
+    [(True, {}, 3), (False, {}, 1), (True, {"shifts": "none"}, 1), (True, {"debias": "calibrate"}, 4)],
+)
 def test_each_view_of_an_answer_is_billed(
-    toy_plan: ToyPlan, tmp_path: Path, settings: dict[str, Any], views: int
+    toy_plan: ToyPlan, tmp_path: Path, msi: bool, evaluate: dict[str, Any], views: int
 ) -> None:
-    off = {"ppod": False, "tcrd": False, **settings}
-    planned = toy_plan("hkd4vlm", settings=off, train={"examples": 8}, evaluate={"splits": ["test"]})
+    alone = {"ppod": False, "tcrd": False, "msi": msi}
+    planned = toy_plan("hkd4vlm", settings=alone, train={"examples": 8}, evaluate={"splits": ["test"], **evaluate})
     record = run.execute(planned, SingleProcess(), Store(tmp_path))
     assert record.cost.test_forwards == 24 * views
 
