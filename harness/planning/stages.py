@@ -90,9 +90,12 @@ def _lineage(method: Method, stages: list[Stage]) -> set[str]:
     """
     by_name = {stage.name: stage for stage in stages}
     ahead = [(stage, method.student) for stage in stages[-1:]]
-    found = set()
+    found, seen = set(), set()
     while ahead:
         stage, role = ahead.pop()
+        if (stage.name, role) in seen:
+            continue
+        seen.add((stage.name, role))
         spec = stage.roles[role]
         if spec.changes:
             found.add(stage.name)

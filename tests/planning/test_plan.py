@@ -218,6 +218,13 @@ def test_stages_share_the_order_of_the_data(toy_plan: ToyPlan) -> None:
     assert [(p.stage.name, p.steps, p.position) for p in planned] == [("one", 6, 0), ("two", 6, 48)]
 
 
+def test_an_averages_budget_is_that_of_the_learner_that_it_follows(toy_plan: ToyPlan) -> None:
+    planned = toy_plan("averaged").stages
+    assert [(p.stage.name, p.steps, p.position) for p in planned] == [("one", 6, 0), ("two", 6, 48)]
+    with pytest.raises(ConfigError, match="'averaged': .* 'average', or the model .* have shares that sum to 1.5"):
+        toy_plan("averaged", settings={"before": True})
+
+
 # -------------------------------------------------------------------------------------------- price
 
 
