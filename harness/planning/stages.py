@@ -149,9 +149,7 @@ def _check_average(where: str, stage: Stage, name: str, earlier: Mapping[str, St
 def _check_state(where: str, method: Method, stage: str) -> None:
     if not (state := method.state(stage)):
         return
-    from torch import Tensor
-
-    if strange := [name for name, value in state.items() if not isinstance(value, Tensor)]:
+    if strange := [name for name, value in state.items() if not hasattr(value, "detach")]:  # without importing torch
         raise ConfigError(
             f"{where}: state() returned {type(state[strange[0]]).__name__} {strange[0]!r}; expected tensors"
         )

@@ -365,14 +365,16 @@ class Coupled(_Tuned):
 
 @dataclass(frozen=True)
 class Constant(_Tuned):
-    """Has a state that nothing changes."""
+    """Has a state that nothing changes, or that isn't a tensor."""
 
     name = "constant"
+
+    number: bool = False
 
     def state(self, stage: str) -> Mapping[str, Tensor]:
         import torch
 
-        return {"mean": torch.zeros(3)}
+        return {"mean": 0.0 if self.number else torch.zeros(3)}  # type: ignore[dict-item]
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,10 @@ def test_stages_are_checked(toy_plan: ToyPlan, mistake: str, says: str) -> None:
 def test_a_state_that_nothing_changes_is_refused(toy_plan: ToyPlan) -> None:
     with pytest.raises(ConfigError, match=r"'constant', stage 'only': state\(\) returned mean, which nothing changes"):
         toy_plan("constant")
+    with pytest.raises(
+        ConfigError, match=r"'constant', stage 'only': state\(\) returned float 'mean'; expected tensors"
+    ):
+        toy_plan("constant", settings={"number": True})
 
 
 @pytest.mark.parametrize("divided", [{"train": {"micro_batch_size": 4}}, {"cluster": {"workers": 2}}], ids=str)
