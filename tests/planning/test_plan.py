@@ -35,6 +35,28 @@ def test_a_line_of_a_suite_has_its_own_learning_rate_but_not_its_own_budget() ->
         parse(SuiteConfig, table | {"runs": [{"method": "finetune", "train": {"lrr": 9}}]}, "t").run_configs()
 
 
+def test_a_line_of_a_suite_has_its_own_data_and_evaluation() -> None:
+    table = {
+        "name": "two", "seeds": [0], "benchmarks": ["toy", "exam"], "benchmark_settings": {"toy": {"size": 8}},
+        "runs": [
+            {"method": "finetune", "evaluate": {"shifts": "cyclic"}},
+            {"method": "finetune", "benchmarks": ["toy"], "benchmark_settings": {"fault": "gold"}},
+        ],
+    }  # fmt: skip
+    configs = parse(SuiteConfig, table, "test").run_configs()
+    assert [(c.benchmark, c.benchmark_settings, c.evaluate.shifts) for c in configs] == [
+        ("toy", {"size": 8}, "cyclic"),
+        ("toy", {"size": 8, "fault": "gold"}, "method"),
+        ("exam", {}, "cyclic"),
+    ]
+    runs = [{"method": "finetune", "benchmarks": ["tox"]}]
+    with pytest.raises(ConfigError, match="benchmarks names 'tox', which is not among the suite's benchmarks"):
+        parse(SuiteConfig, table | {"runs": runs}, "t").run_configs()
+    runs = [{"method": "finetune", "evaluate": {"shift": "all"}}]
+    with pytest.raises(ConfigError, match="runs: finetune: evaluate: unknown setting 'shift': did you mean 'shifts'"):
+        parse(SuiteConfig, table | {"runs": runs}, "t").run_configs()
+
+
 # ----------------------------------------------------------------------------------------- identity
 
 
