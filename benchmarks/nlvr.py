@@ -49,17 +49,19 @@ Part = Literal["train", "dev", "test"]
 class NLVR(Benchmark):
     """Each (item, order) is one example; `group` is the sentence number; categories: tower and scatter scenes.
 
-    `images_per_item` (1 to 6) limits the train examples per item: its first orders. `layout` "square" puts
-    the three boxes of the 400 x 100 strip into a 208 x 208 square, in reading order: the same boxes at
-    twice the size for a model with a small square input. `official_test` uses the published test set,
-    `official_train` the published training set and, whatever `official_test` is, the published test set
-    (see the module). Raises `DataError` for files that are missing, damaged or inconsistent.
+    Raises `DataError` for files that are missing, damaged or inconsistent.
     """
 
     images_per_item: Annotated[int, Field(ge=1, le=ORDERS)] = ORDERS
+    """Train examples per item, 1 to 6: its first orders."""
     layout: Layout = "strip"
+    """square: the three boxes of the 400 x 100 strip in a 208 x 208 square, in reading order: the same boxes at twice
+    the size for a model with a small square input."""
     official_test: bool = False
+    """Use the published test set; the development set is then train and validation."""
     official_train: Literal["off", "disjoint", "all"] = "off"
+    """Use the published training set, with the development set as validation and the published test set. disjoint:
+    without the items whose sentence or image set is in a later split; all: with them."""
 
     name: ClassVar[str] = "nlvr"
     task: ClassVar[Literal["hallucination", "factuality"]] = "factuality"
