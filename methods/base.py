@@ -22,13 +22,14 @@ class Distilling(Method):
     """A method in which models learn from each other's answers: t^2 D(sg[p_T], p_S), p = softmax(z / t)."""
 
     divergence: Divergence = "forward_kl"
-    """D: forward_kl (arXiv 1503.02531), reverse_kl (2306.08543), jsd (2306.13649), skew_kl (2402.03898) or
-    dkd (2203.08679); default ours."""
+    """D: forward_kl (arXiv 1503.02531), reverse_kl (2306.08543), jsd (2306.13649), skew_kl (2402.03898),
+    dkd (2203.08679), logit_std (2403.01427) or dist (2205.10536); default ours."""
     support: Literal["options", "vocab"] = "options"
     """What p is a distribution over: the answer options | the whole vocabulary at the answer position, for models that
     share one; ours."""
     temperature: float = 2.0
-    """t: softens both distributions; the loss is scaled by t^2. Ours, from the range of arXiv 1503.02531."""
+    """t: softens both distributions; the loss is scaled by t^2. Ours, from the range of arXiv 1503.02531, and the base
+    temperature of `logit_std` in arXiv 2403.01427."""
     jsd_beta: float = 0.5
     """The teacher's weight in the mixture of `jsd`; 0.5 is the symmetric case of arXiv 2306.13649."""
     skew_alpha: float = 0.1
@@ -37,6 +38,11 @@ class Distilling(Method):
     """Weight of the term for gold against the rest in `dkd`; 1 as in arXiv 2203.08679."""
     dkd_nckd: float = 1.0
     """Weight of the term for the distribution among the rest in `dkd`; arXiv 2203.08679 uses 0.5 to 8 by task. Ours."""
+    dist_within: float = 1.0
+    """Weight of the correlation over the options of an example in `dist`; beta = 1 as in arXiv 2205.10536."""
+    dist_across: float = 1.0
+    """Weight of the correlation over the examples of a batch in `dist`, for each option; gamma = 1 as in
+    arXiv 2205.10536. With 0, workers and micro-batches may divide the batch."""
 
     def __post_init__(self) -> None:
         check_ranges(
@@ -46,6 +52,8 @@ class Distilling(Method):
             skew_alpha=(0, 0.999),
             dkd_tckd=(0, 1000),
             dkd_nckd=(0, 1000),
+            dist_within=(0, 1000),
+            dist_across=(0, 1000),
         )
         if self.support == "vocab" and self.divergence == "dkd":
             raise ConfigError(
@@ -57,6 +65,10 @@ class Distilling(Method):
         """The vocabulary's logits, if the divergence is over them."""
         compared = self.support == "vocab" and stage not in LABELS_ALONE
         return frozenset({"vocab"}) if compared else frozenset()
+
+    def couples(self, stage: str) -> bool:
+        """Whether a loss depends on the other examples of the batch: the correlations over examples of `dist`."""
+        return self.divergence == "dist" and self.dist_across > 0 and stage not in LABELS_ALONE
 
     def ce(self, step: Step, role: str) -> Tensor:
         """-log p(gold) of the role, per example (B,)."""
@@ -84,6 +96,8 @@ class Distilling(Method):
             alpha=self.skew_alpha,
             tckd=self.dkd_tckd,
             nckd=self.dkd_nckd,
+            within=self.dist_within,
+            across=self.dist_across,
         )
 
     def mean_pull(self, step: Step, teachers: Sequence[str], role: str) -> Tensor:

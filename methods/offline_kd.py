@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.api import ConfigError, From, Ladder, Role, Stage, Step, near
 from methods.base import Distilling, check_ranges, larger_rungs
+from methods.losses import DIVERGENCES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,7 @@ class OfflineKD(Distilling):
     summary = "Tune the teacher, freeze it, distil it into the student"
     source = "arXiv 1503.02531"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        name: {"divergence": name} for name in ("reverse_kl", "jsd", "skew_kl", "dkd")
+        name: {"divergence": name} for name in DIVERGENCES if name != "forward_kl"
     }
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         f"divergence={name}": {"divergence": name} for name in presets

@@ -27,6 +27,7 @@ ALL: list[type[Method]] = [Finetune, OfflineKD, Mutual, Assistant, FeatureKD, Re
 ABLATIONS = [(make, name) for make in ALL for name in make.ablations]
 VARIANTS: list[Method] = [
     *(make() for make in ALL),
+    Finetune(label_smoothing=0.1),
     *(make(**make.ablations[name]) for make, name in ABLATIONS),
     OfflineKD(divergence="dkd", teacher="M"),
     OfflineKD(support="vocab", divergence="jsd"),
@@ -95,6 +96,9 @@ def test_finetune_tunes_any_rung_on_the_labels() -> None:
         assert stages(Finetune(), student=rung) == {"tune": Stage("tune", {"student": Role(rung, True)}, 1.0)}
     ce = terms(Finetune(), "tune")["student"]["ce"]
     assert ce[0].item() == pytest.approx(math.log(3))  # the first row is uniform over three options
+    smooth = terms(Finetune(label_smoothing=0.3), "tune")["student"]["ce"]
+    p = torch.tensor([1.0, -1.0, 0.0]).softmax(0).log()
+    assert smooth[1].item() == pytest.approx(-float(p @ torch.tensor([0.1, 0.1, 0.8])))  # gold 2
 
 
 def test_offline_kd_tunes_freezes_and_distils() -> None:
@@ -107,6 +111,17 @@ def test_offline_kd_tunes_freezes_and_distils() -> None:
     torch.testing.assert_close(student["kd"], 0.25 * d("teacher", "student"))
     assert set(student) == {"ce", "kd"}
     assert set(terms(OfflineKD(), "teacher")["teacher"]) == {"ce"}
+
+
+def test_dist_couples_the_examples_where_a_teacher_is() -> None:
+    for method in (OfflineKD(divergence="dist"), HKD4VLM(divergence="dist", online=False)):
+        coupled = {stage.name for stage in method.stages(LADDER, "S") if method.couples(stage.name)}
+        assert coupled == {stage.name for stage in method.stages(LADDER, "S")} - {"teacher", "tune"}
+    assert not OfflineKD(divergence="dist", dist_across=0.0).couples("distil")
+    assert not OfflineKD().couples("distil")
+    only_within = terms(OfflineKD(divergence="dist", dist_across=0.0, dist_within=3.0), "distil")["student"]["kd"]
+    both = terms(OfflineKD(divergence="dist", dist_within=3.0), "distil")["student"]["kd"]
+    assert (both > only_within).all()
 
 
 def test_feature_kd_by_hand() -> None:
@@ -199,6 +214,8 @@ def test_a_teacher_must_be_larger_than_the_student() -> None:
         (OfflineKD, {"alpha": -1.0}),
         (OfflineKD, {"jsd_beta": 1.0}),
         (OfflineKD, {"temperature": math.nan}),
+        (OfflineKD, {"dist_across": -1.0}),
+        (Finetune, {"label_smoothing": 1.0}),
         (HKD4VLM, {"ppod_share": 0.0}),
         (HKD4VLM, {"ppod_share": 1.0}),
         (HKD4VLM, {"random_shifts": 0}),
