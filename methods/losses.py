@@ -7,6 +7,7 @@ loss and to every gradient. torch is only imported when a loss is computed: read
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isqrt, log
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -100,6 +101,20 @@ def divergence(
         case _:
             raise ConfigError(f"unknown divergence {name!r}: {near(name, DIVERGENCES)}")
     return temperature**2 * value
+
+
+def mean_answer(answers: Sequence[Tensor], options_bk: Tensor, temperature: float) -> Tensor:
+    """Logits (B, K) whose probabilities at the temperature are the mean of those of the given logits, each (B, K)."""
+    import torch
+
+    log_p_mbk = torch.stack([_log_softmax(answer, options_bk, temperature) for answer in answers])
+    return temperature * (log_p_mbk.logsumexp(0) - log(len(answers)))
+
+
+def pseudo_label(teacher_bk: Tensor, options_bk: Tensor, confidence: float) -> Tensor:
+    """The teacher's answers as labels, int64 (B,); -1 where it gives its answer a probability below `confidence`."""
+    best_b, answers_b = _log_softmax(teacher_bk.detach(), options_bk, 1.0).exp().max(-1)
+    return answers_b.where(best_b >= confidence, -1)
 
 
 def disagreement(one_bk: Tensor, other_bk: Tensor, options_bk: Tensor) -> Tensor:
