@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "Augmentation",
     "Benchmark",
     "ConfigError",
     "DataError",
@@ -39,6 +40,8 @@ __all__ = [
     "Need",
     "Role",
     "Scorer",
+    "Shifts",
+    "Source",
     "Split",
     "Stage",
     "Step",
@@ -46,7 +49,14 @@ __all__ = [
     "near",
 ]
 
-Split = Literal["train", "validation", "test", "ood"]
+Split = Literal["train", "validation", "test", "ood", "pool"]
+"""`pool` has examples to learn from without a gold: see `train.labels`."""
+Source = Literal["labels", "pool", "all"]
+"""What a stage learns from: training examples with a gold, those without, or both mixed."""
+Augmentation = Literal["paraphrase", "resize", "degrade", "truncate_context"]
+"""See harness.data.augmentation."""
+Shifts = Literal["none", "cyclic", "all", "random"]
+"""Option orders in which a question is scored: the given one, all rotations, all permutations, or some of these."""
 ImageSource = Path | bytes | Callable[[], Image.Image]
 """A file, encoded bytes, or a picklable callable that draws the image when it is called.
 
@@ -62,8 +72,8 @@ class Example:
 
     `id` is unique in its split. `group` names the image, or the set of images that belong together: the
     unit of clustered statistics. `claim` is the caption or claim to be judged, `context` a text that
-    comes with it (empty: none). `gold` is an index into `options`. `extra` holds data that only the benchmark's own
-    protocols read.
+    comes with it (empty: none). `gold` is an index into `options`, or None where it is withheld: in the pool, and in
+    what a method is asked at test time. `extra` holds data that only the benchmark's own protocols read.
     """
 
     id: str
@@ -72,7 +82,7 @@ class Example:
     question: str
     claim: str
     options: tuple[str, ...]
-    gold: int
+    gold: int | None
     category: str
     source: str
     context: str = ""
@@ -116,7 +126,19 @@ class Example:
 
     def reordered(self, order: Sequence[int]) -> Example:
         """The same question with option `order[k]` at letter k."""
-        return replace(self, options=tuple(self.options[k] for k in order), gold=tuple(order).index(self.gold))
+        gold = None if self.gold is None else tuple(order).index(self.gold)
+        return replace(self, options=tuple(self.options[k] for k in order), gold=gold)
+
+    @property
+    def known_gold(self) -> int:
+        """The gold. Raises `DataError` where it is withheld."""
+        if self.gold is None:
+            raise DataError(f"example {self.id!r} has no gold: expected one with a gold, not one of the pool")
+        return self.gold
+
+    def withheld(self) -> Example:
+        """The same question without anything that may tell its answer: gold, category, and the data of protocols."""
+        return replace(self, gold=None, category="", extra=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +189,8 @@ class Benchmark:
     published: ClassVar[Mapping[str, int]] = {}
     """Sizes of the published splits, for use when the data can't be counted."""
     needs_data_dir: ClassVar[bool] = False
+    pool_has_golds: ClassVar[bool] = True
+    """Whether the examples of a `pool` split have a gold. The harness withholds it; if False, there is none."""
     unanswered: ClassVar[Mapping[str, Literal["left out", "wrong"]]] = {}
     """Protocols that can score a subset of the answers, and how they treat the missing ones. The others need all."""
 
@@ -208,30 +232,32 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the training: its roles, and its share of the student budget.
+    """A part of the training: its roles, its share of the student budget, and what it learns from.
 
     `share` is the fraction of the run's `train.examples` that this stage uses. A run's student budget is
-    the sum over the stages in which the student role (`Method.student`) learns, and must be 1. Stages
-    that only prepare a teacher (their `share` has the same unit) are billed, but not part of that sum.
+    the sum over the stages in which the student, or the model that its weights come from, learns, and must be 1.
+    Stages that only prepare a teacher (their `share` has the same unit) are billed, but not part of that sum.
+    With `data` = all, a batch has `train.labelled_share` examples with a gold, and the others come from the pool.
     """
 
     name: str
     roles: Mapping[str, Role]
     share: float
+    data: Source = "labels"
 
 
 Need = Literal["hidden", "vision", "vocab"]
 """What a forward pass can return besides the option logits; see `Step`."""
 
 View = Literal["first", "second"]
-"""first: the batch from `Method.augment`. second: the same examples passed through `Method.second_view`."""
+"""first: the batch after augmentation. second: the same examples passed through `Method.second_view`."""
 
 
 class Step(Protocol):
     """What a method sees of one training step: B examples, K options (the largest number in the batch).
 
-    `labels_b` int64 (B,). `progress` runs from 0 to 1 within the stage. If an example has fewer than K
-    options, the missing ones have a logit of -1e4: their probability is 0 and their log is finite.
+    `labels_b` int64 (B,), -1 for an example without a gold. `progress` runs from 0 to 1 within the stage. If an
+    example has fewer than K options, the missing ones have a logit of -1e4: probability 0, and a finite log.
 
     A role's forward pass runs when it is first needed, once per view; later calls use the same pass. All
     returned tensors are float32 and must not be changed in place. Every rank must make the same calls.
@@ -251,6 +277,11 @@ class Step(Protocol):
     @property
     def labels_b(self) -> Tensor: ...
     @property
+    def labelled_b(self) -> Tensor:
+        """bool (B,): which examples have a gold. A loss on labels takes only these."""
+        ...
+
+    @property
     def options_bk(self) -> Tensor:
         """bool (B, K): which options exist."""
         ...
@@ -258,6 +289,8 @@ class Step(Protocol):
     def forward(self, role: str, view: View = "first") -> Tensor:
         """Option logits (B, K) at the answer position; without gradient for a frozen role.
 
+        A frozen role that gives nothing but option logits is asked with the options in the benchmark's order, and its
+        logits are moved to the letters that the example has in this step: so it answers an example only once.
         A second call with the same role and view returns the same tensor and is not billed again.
         """
         ...
@@ -336,15 +369,30 @@ class Method:
         return {}
 
     def augment(self, example: Example, rng: random.Random) -> Example:
-        """The training example as it is used in this step (the same for every role). Default: unchanged."""
+        """The training example as it is used in this step (the same for every role). Default: unchanged.
+
+        The harness then applies its own augmentations and shuffles the options (`train.augmentations`,
+        `train.shuffle_options`).
+        """
         return example
+
+    def augmentations(self) -> tuple[Augmentation, ...]:
+        """The harness's augmentations that belong to the method; `train.augmentations` overrules it. Default: none."""
+        return ()
 
     def second_view(self, example: Example, rng: random.Random) -> Example:
-        """A variant of `augment`'s result with the same options at the same letters: the `second` view."""
+        """A variant of the example with the same options at the same letters: the `second` view.
+
+        A method that doesn't override this gets the harness's augmentations `paraphrase`, `resize` and `degrade`.
+        """
         return example
 
+    def shifts(self) -> Shifts:
+        """Shifted inference that is part of the method; `evaluate.shifts` overrules it. Default: none."""
+        return "none"
+
     def views(self, example: Example) -> Sequence[Example]:
-        """The variants of the example that the student answers at test time. Default: the example itself."""
+        """The variants of the example that the student answers at test time, which has no gold. Default: itself."""
         return (example,)
 
     def fuse(self, example: Example, scores_vk: np.ndarray) -> np.ndarray:

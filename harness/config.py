@@ -7,15 +7,28 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from harness.api import Split
+from harness.api import Augmentation, Shifts, Split
 from harness.errors import ConfigError, near
 
 T = TypeVar("T", bound="Settings")
 
 Storage = Literal["fp32", "bf16", "nf4"]
 """How weights that don't learn are stored: float32, bfloat16 or four bits (see harness.models.quantization)."""
+
+Moved = Literal["content", "all"]
+"""Which options may change their letter. content: not verdicts (True, False, ...), whose order is a convention, and not
+a leading "No hallucination"."""
 
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
 """A folder as an absolute path, because a run's workers have another working directory."""
@@ -57,6 +70,15 @@ class TrainConfig(Settings):
     """With `questions_per_image` above 1, the questions of a forward pass share their image and the common beginning of
     their prompts, where the model allows that (see harness.models.shared_prefix). Losses and gradients are the same up
     to rounding. Off: each question is passed separately."""
+    labels: int | float | None = None
+    """So many training examples (or this fraction of them, up to 1.0) keep their gold: drawn by group from the run's
+    seed, the first of them the same for every number. The others join the pool. None: all keep it."""
+    labelled_share: float = Field(0.25, gt=0, lt=1)
+    """The fraction of examples with a gold in the batches of a stage that learns from labels and pool."""
+    shuffle_options: Moved | Literal["none"] = "content"
+    """Options in random order in each step: only content (see harness.data.options), all, or none."""
+    augmentations: Literal["method"] | tuple[Augmentation, ...] = "method"
+    """Augmentations of the training examples (see harness.data.augmentation). method: what the method declares."""
     lr: float = Field(5e-4, gt=0)
     """Peak learning rate (AdamW, linear warm-up, cosine to 0 in each stage)."""
     lr_by_rung: dict[str, float] = {}
@@ -108,6 +130,17 @@ class TrainConfig(Settings):
         lora = self.lora_of(rung)
         return lora.weights if lora else "fp32"
 
+    @field_validator("labels")
+    @classmethod
+    def _some_labels(cls, labels: int | float | None) -> int | float | None:
+        if (
+            labels is None
+            or (isinstance(labels, int) and labels >= 1)
+            or (isinstance(labels, float) and 0 < labels <= 1)
+        ):
+            return labels
+        raise ValueError("expected a number of examples from 1, or a fraction above 0 and up to 1.0")
+
     @model_validator(mode="after")
     def _computes_as_it_keeps(self) -> TrainConfig:
         kept = [lora.weights for lora in (self.lora, *self.lora_by_rung.values()) if lora]
@@ -122,11 +155,28 @@ class EvaluateConfig(Settings):
     splits: tuple[Split, ...] = ("validation", "test", "ood")
     """The splits that are scored at the end, if the benchmark has them."""
     batch_size: int = Field(64, ge=1)
+    shifts: Literal["method"] | Shifts = "method"
+    """Shifted inference: score each question with its options at several letters, and average by option. method: what
+    the method declares; cyclic: all rotations; all: all permutations; random: `random_shifts` of these; none."""
+    random_shifts: int = Field(2, ge=1, le=720)
+    shifted: Moved = "content"
+    """Which options change their letter in shifted inference: all, or only content (see harness.data.options)."""
+    aggregate: Literal["prob", "logprob", "vote"] = "prob"
+    """Mean probability | mean log-probability | votes over the shifts."""
+    debias: Literal["none", "prior", "calibrate"] = "none"
+    """With several shifts, divide by each letter's mean over them (arXiv 2309.03882) | by its probability for an input
+    without content, one more forward pass (2102.09690)."""
     share_prefix: bool = True
     """Questions about one image share one forward pass of the image and of the beginning of their prompts, where the
     model allows that (see harness.models.shared_prefix). Off: each question is passed separately."""
     resamples: int = Field(2000, ge=100)
     """Bootstrap resamples for the intervals."""
+
+    @model_validator(mode="after")
+    def _shifts_debias(self) -> EvaluateConfig:
+        if self.debias != "none" and self.shifts == "none":
+            raise ValueError(f"debias = {self.debias!r} needs several shifts, not shifts = 'none'")
+        return self
 
 
 class ClusterConfig(Settings):
@@ -229,6 +279,8 @@ class SuiteRun(Settings):
     settings: dict[str, Any] = {}
     train: dict[str, Any] = {}
     """The training settings in which this line differs from the suite, like its own tuned `lr`; not budget or order."""
+    evaluate: dict[str, Any] = {}
+    """The evaluation settings in which this line differs from the suite, like `shifts`."""
     tags: tuple[str, ...] = ()
     control: Literal["text_only", "shuffled_image"] | None = None
 
@@ -286,6 +338,9 @@ class SuiteConfig(ManyRuns):
                     "student": run.student,
                     "seed": seed,
                     "train": parse(TrainConfig, self.train.model_dump() | run.train, f"runs: {run.method}: train"),
+                    "evaluate": parse(
+                        EvaluateConfig, self.evaluate.model_dump() | run.evaluate, f"runs: {run.method}: evaluate"
+                    ),
                     "tags": (*run.tags, f"suite:{self.name}"),
                     "control": run.control,
                 }

@@ -57,10 +57,10 @@ class Assistant(Distilling):
         for rung in between:
             stage = f"assist_{rung}"
             roles = {**self._teachers(trained), rung: Role(rung, trainable=True)}
-            stages.append(Stage(stage, roles, share=self.larger_share))
+            stages.append(Stage(stage, roles, share=self.larger_share, data=self.learn_from))
             trained[rung] = Role(From(stage, rung))
         roles = {**self._teachers(trained), "student": Role(student, trainable=True)}
-        return (*stages, Stage("distil", roles, share=1.0))
+        return (*stages, Stage("distil", roles, share=1.0, data=self.learn_from))
 
     def _teachers(self, trained: Mapping[str, Role]) -> dict[str, Role]:
         """The roles of the larger rungs that teach the next one, largest first."""

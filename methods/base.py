@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
-from harness.api import ConfigError, Ladder, Method, Need, Step, View, near
+from harness.api import ConfigError, Ladder, Method, Need, Source, Step, View, near
 from methods.losses import Divergence, cross_entropy, divergence
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ LABELS_ALONE = ("teacher", "tune")
 class Distilling(Method):
     """A method in which models learn from each other's answers: t^2 D(sg[p_T], p_S), p = softmax(z / t)."""
 
+    learn_from: Source = "labels"
+    """What the student is distilled on: training examples with a gold | the pool, which has none | both; ours."""
+    ce_weight: float = 1.0
+    """Weight of the student's cross-entropy with the golds; 0 is distillation alone. Ours."""
     divergence: Divergence = "forward_kl"
     """D: forward_kl (arXiv 1503.02531), reverse_kl (2306.08543), jsd (2306.13649), skew_kl (2402.03898),
     dkd (2203.08679), logit_std (2403.01427) or dist (2205.10536); default ours."""
@@ -54,6 +58,7 @@ class Distilling(Method):
             dkd_nckd=(0, 1000),
             dist_within=(0, 1000),
             dist_across=(0, 1000),
+            ce_weight=(0, 1000),
         )
         if self.support == "vocab" and self.divergence == "dkd":
             raise ConfigError(
@@ -71,8 +76,9 @@ class Distilling(Method):
         return self.divergence == "dist" and self.dist_across > 0 and stage not in LABELS_ALONE
 
     def ce(self, step: Step, role: str) -> Tensor:
-        """-log p(gold) of the role, per example (B,)."""
-        return cross_entropy(step.forward(role), step.labels_b, step.options_bk)
+        """-log p(gold) of the role, per example (B,); 0 without a gold. Weighted by `ce_weight` for the student."""
+        value = cross_entropy(step.forward(role), step.labels_b, step.options_bk)
+        return self.ce_weight * value if role == self.student else value
 
     def answer(self, step: Step, role: str, view: View = "first") -> Tensor:
         """The logits that are compared, (B, K) or (B, V)."""

@@ -27,17 +27,17 @@ SHORTEST = 1e-3
 
 
 def cross_entropy(logits_bk: Tensor, labels_b: Tensor, options_bk: Tensor, smoothing: float = 0.0) -> Tensor:
-    """-sum_k q_k log p_k, in nats, per example (B,). Gradient flows into `logits_bk`.
+    """-sum_k q_k log p_k, in nats, per example (B,); 0 where the label is -1. Gradient flows into `logits_bk`.
 
     q is 1 at the gold; with `smoothing` e it is (1 - e) there plus e / K at each of the K options that exist
     (arXiv 1512.00567).
     """
     log_p_bk = _log_softmax(logits_bk, options_bk, 1.0)
-    gold_b = -log_p_bk.gather(1, labels_b[:, None]).squeeze(1)
-    if not smoothing:
-        return gold_b
-    uniform_b = -log_p_bk.masked_fill(~options_bk, 0.0).sum(-1) / options_bk.sum(-1)
-    return (1 - smoothing) * gold_b + smoothing * uniform_b
+    loss_b = -log_p_bk.gather(1, labels_b.clamp(min=0)[:, None]).squeeze(1)
+    if smoothing:
+        uniform_b = -log_p_bk.masked_fill(~options_bk, 0.0).sum(-1) / options_bk.sum(-1)
+        loss_b = (1 - smoothing) * loss_b + smoothing * uniform_b
+    return loss_b.where(labels_b >= 0, 0.0)
 
 
 def divergence(
@@ -63,7 +63,8 @@ def divergence(
     - `reverse_kl`: KL(p_S || p_T) (arXiv 2306.08543).
     - `jsd`: beta KL(p_T || r) + (1 - beta) KL(p_S || r), r = beta p_T + (1 - beta) p_S (arXiv 2306.13649).
     - `skew_kl`: KL(p_T || alpha p_T + (1 - alpha) p_S) (arXiv 2402.03898).
-    - `dkd`: tckd * KL of (gold, not gold) + nckd * KL among the options that aren't gold (arXiv 2203.08679).
+    - `dkd`: tckd * KL of (gold, not gold) + nckd * KL among the options that aren't gold (arXiv 2203.08679). Where the
+      label is -1, the teacher's answer stands for the gold.
     - `logit_std`: KL(p_T || p_S), p = softmax(z / t), z the logits with mean 0 and standard deviation 1 over the
       example's options (arXiv 2403.01427). Of two options z says only which is larger: there is no gradient.
     - `dist`: within * (1 - r over the options of an example) + across * the mean over the options of (1 - r over the
@@ -87,6 +88,7 @@ def divergence(
         case "skew_kl":
             value = _kl(teacher, _mix(teacher, student, alpha) if alpha > 0 else student)
         case "dkd":
+            labels_b = labels_b.where(labels_b >= 0, teacher.argmax(-1))
             others_bk = options_bk.scatter(1, labels_b[:, None], False)
             gold_or_not = _kl(_gold_or_not(teacher, labels_b, others_bk), _gold_or_not(student, labels_b, others_bk))
             # The temperature is already in these log-probabilities; their softmax over fewer options

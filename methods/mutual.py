@@ -45,7 +45,9 @@ class Mutual(Distilling):
         above = larger_rungs(ladder, student)
         peers = above if self.peers == "all" else above[:1]
         roles = {rung: Role(rung, trainable=True) for rung in peers if self.alpha}
-        return (Stage("together", {**roles, "student": Role(student, trainable=True)}, share=1.0),)
+        return (
+            Stage("together", {**roles, "student": Role(student, trainable=True)}, share=1.0, data=self.learn_from),
+        )
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
         """CE for every peer, and its mean divergence from the others."""

@@ -60,6 +60,7 @@ class OfflineKD(Distilling):
                 "distil",
                 {"teacher": Role(From("teacher", "teacher")), "student": Role(student, trainable=True)},
                 share=1.0,
+                data=self.learn_from,
             ),
         )
 

@@ -19,17 +19,20 @@ class WorldBenchmark(Benchmark):
     validation: int = 300
     test: int = 1000
     ood: int = 500
+    pool: int = 0
+    """Further examples to learn from, whose golds the harness withholds."""
     seed: int = 0
     label_noise: float = 0.15
 
-    splits: ClassVar[tuple[Split, ...]] = ("train", "validation", "test", "ood")
+    splits: ClassVar[tuple[Split, ...]] = ("train", "validation", "test", "ood", "pool")
     licence: ClassVar[str] = "Apache-2.0"
     citation: ClassVar[str] = "hkdbench, the generated world (this repository)"
 
     def __post_init__(self) -> None:
         for split in self.splits:
-            if getattr(self, split) < 1:
-                raise ConfigError(f"{split}={getattr(self, split)}: expected a number of examples of 1 or more")
+            fewest = 0 if split == "pool" else 1
+            if getattr(self, split) < fewest:
+                raise ConfigError(f"{split}={getattr(self, split)}: expected a number of examples of {fewest} or more")
         if not 0 <= self.label_noise < 1:
             raise ConfigError(f"label_noise={self.label_noise}: expected a fraction from 0 to below 1")
 

@@ -237,7 +237,7 @@ def _groups(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
 
 def _balance(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
     for split, examples in splits.items():
-        places = Counter(e.gold for e in examples)
+        places = Counter(e.known_gold for e in examples)
         same = len({e.options for e in examples}) == 1
         names = [f"{examples[0].options[k] if same else f'place {k}'} {n}" for k, n in sorted(places.items())]
         text = f"{split}: golds {', '.join(names)}"
@@ -328,7 +328,7 @@ def _scoring(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
 
 
 def _scored(scorer: Scorer, examples: Sequence[Example], shift: int) -> Figures:
-    return scorer([answer(e, (e.gold + shift) % len(e.options), None) for e in examples])
+    return scorer([answer(e, (e.known_gold + shift) % len(e.options), None) for e in examples])
 
 
 def _finite(value: object) -> bool:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from harness.api import Example, From, Ladder, Method, Role, Stage
+from harness.config import EvaluateConfig
 from harness.errors import ConfigError
+from harness.evaluation.shifts import Asking
 from harness.report import describe
 
 BY_HAND = "## When to use it"
@@ -115,7 +117,7 @@ def _passes_text(method: Method) -> str:
     counts = {}
     for what, options in _QUESTIONS.items():
         example = Example("page", "page", b"", "Which is it?", "", options, 0, "any", "page")
-        counts[what] = len(method.views(example))
+        counts[what] = len(Asking(method, EvaluateConfig()).views(example))
     if set(counts.values()) == {1}:
         return "An answer takes one forward pass."
     listed = ", ".join(f"{count} for {what}" for what, count in counts.items())

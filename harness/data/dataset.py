@@ -60,6 +60,8 @@ def load(benchmark: Benchmark, splits: Sequence[Split] | None = None, skip_missi
     `skip_missing` leaves out the examples whose image file is missing, and counts them.
     """
     found = {split: _checked(benchmark, split, skip_missing) for split in splits or benchmark.splits}
+    if not found.get("pool", ([""], 0))[0]:
+        del found["pool"]
     return Dataset(
         benchmark,
         {split: examples for split, (examples, _) in found.items()},
@@ -76,17 +78,23 @@ def _checked(benchmark: Benchmark, split: Split, skip_missing: bool) -> tuple[li
         raise
     except Exception as error:  # a benchmark is a plugin: any error becomes one line
         raise DataError(f"{where}: its loader failed: {type(error).__name__}: {error}") from error
-    if not examples:
+    if not examples and split != "pool":  # a generated pool is as large as asked
         raise DataError(f"{where}: no examples; a listed split must have at least one")
     for e in examples:
         if not 2 <= len(e.options) <= MAX_OPTIONS:
             raise DataError(f"{where}, example {e.id!r}: {len(e.options)} options; expected 2 to {MAX_OPTIONS}")
+        if e.gold is None and split == "pool":
+            if benchmark.pool_has_golds:
+                raise DataError(
+                    f"{where}, example {e.id!r}: no gold; a pool without golds must say so (pool_has_golds = False)"
+                )
+            continue
         if not isinstance(e.gold, int) or not 0 <= e.gold < len(e.options):
             raise DataError(
                 f"{where}, example {e.id!r}: gold {e.gold!r} is not among its {len(e.options)} options "
                 f"(0 to {len(e.options) - 1})"
             )
-    id_, count = Counter(e.id for e in examples).most_common(1)[0]
+    id_, count = Counter(e.id for e in examples).most_common(1)[0] if examples else ("", 0)
     if count > 1:
         raise DataError(f"{where}: {count} examples have the id {id_!r}; ids must be unique in a split")
     missing = _without_image(examples)

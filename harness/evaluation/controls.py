@@ -79,14 +79,14 @@ def control_answers(
         for split, examples in splits.items():
             match number:
                 case 0:
-                    golds = [e.gold for e in examples] if train_golds is None else train_golds
+                    golds = [e.known_gold for e in examples] if train_golds is None else train_golds
                     scores = _majority(golds, examples)
                 case 1:
                     scores = _random(split, examples)
                 case _:
                     scores = [np.where(np.arange(2) == number - 2, 0.0, CERTAIN) for _ in examples]
             rows += [
-                PredictionRow(split, e.id, e.group, e.category, e.gold, int(s.argmax()), s, 0.0)
+                PredictionRow(split, e.id, e.group, e.category, e.known_gold, int(s.argmax()), s, 0.0)
                 for e, s in zip(examples, scores, strict=True)
             ]
         found[control] = predictions_frame(rows)
@@ -136,7 +136,7 @@ def write_controls(store: Store, dataset: Dataset, data: Data, evaluate: Evaluat
     """Write the model-free rows of a dataset unless the store has them; `data` is the result of `data_record`."""
     benchmark, everything = dataset.benchmark, dataset.splits
     splits = {s: e for s, e in everything.items() if s in evaluate.splits}
-    train_golds = [example.gold for example in everything["train"]] if "train" in everything else None
+    train_golds = [example.known_gold for example in everything["train"]] if "train" in everything else None
     names = control_names(splits, data, train_golds)
     if all(store.status(control_id(name, benchmark.name, data)) == "done" for name in names):
         return

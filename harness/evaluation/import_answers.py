@@ -124,7 +124,7 @@ def import_run(
         return record
     store.check_writable()
     frame = predictions_frame(
-        PredictionRow(split, e.id, e.group, e.category, e.gold, chosen, [], 0.0, text)
+        PredictionRow(split, e.id, e.group, e.category, e.known_gold, chosen, [], 0.0, text)
         for (split, _, _), (e, chosen, text) in zip(matched.answers, chosen_and_text(matched.answers), strict=True)
     )
     data_, evaluate = data_record(dataset, dataset), EvaluateConfig()

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.api import Example, Method
+from harness.api import Example
 from harness.data.order import by_image
+from harness.evaluation.shifts import Asking
 from harness.models.distributed import ProcessGroup
 from harness.models.encoding import Batch, Encoder
 from harness.models.scorer import OptionScorer
@@ -42,7 +43,7 @@ class Scored(NamedTuple):
 
 def evaluate(
     model: ScorerAndEncoder,
-    method: Method,
+    asking: Asking,
     examples: Sequence[Example],
     split: str,
     batch_size: int,
@@ -57,7 +58,7 @@ def evaluate(
     forwards = 0
     for indices in batches:
         clock = time.perf_counter()
-        fused, spent = _answers(asker, method, [examples[i] for i in indices], batch_size)
+        fused, spent = _answers(asker, asking, [examples[i] for i in indices], batch_size)
         forwards += spent
         seconds = (time.perf_counter() - clock) / len(indices)
         for index, scores in zip(indices, fused, strict=True):
@@ -67,7 +68,7 @@ def evaluate(
                 "id": example.id,
                 "group": example.group,
                 "category": example.category,
-                "gold": example.gold,
+                "gold": example.known_gold,
                 "chosen": int(scores.argmax()),
                 "scores": [float(s) for s in scores],
                 "seconds": seconds,
@@ -116,20 +117,20 @@ def _filled(groups: Sequence[Sequence[int]], order: Iterable[int], size: int) ->
 
 
 def _answers(
-    asker: PrefixSharingScorer, method: Method, examples: Sequence[Example], batch_size: int
+    asker: PrefixSharingScorer, asking: Asking, examples: Sequence[Example], batch_size: int
 ) -> tuple[list[np.ndarray], int]:
     """The fused scores (K,) of each example, and the number of scored views."""
-    views = [list(method.views(example)) for example in examples]
+    views = [asking.views(example) for example in examples]
     logs = [log_k.numpy() for log_k in asker([view for of_one in views for view in of_one], batch_size)]
     fused, at = [], 0
     for example, of_one in zip(examples, views, strict=True):
         scores_vk = np.stack(logs[at : at + len(of_one)])
         at += len(of_one)
-        scores = np.asarray(method.fuse(example, scores_vk))
+        scores = np.asarray(asking.fuse(example, scores_vk))
         if scores.shape != (len(example.options),) or not np.isfinite(scores).all():
             raise ValueError(
-                f"method {method.name!r}: fuse() returned {scores.shape} for example {example.id!r}; expected one "
-                f"finite score for each of its {len(example.options)} options"
+                f"method {asking.method.name!r}: fuse() returned {scores.shape} for example {example.id!r}; expected "
+                f"one finite score for each of its {len(example.options)} options"
             )
         fused.append(scores)
     return fused, len(logs)

@@ -30,6 +30,7 @@ from harness.config import RunConfig, RungConfig
 from harness.data import corruptions, image_controls
 from harness.data import dataset as data
 from harness.errors import ConfigError, DataError, StoreError, near
+from harness.evaluation.shifts import Asking
 from harness.events import OnEvent
 from harness.models.distributed import SingleProcess, silent
 from harness.record import Cost, Interval, Provenance, Record
@@ -185,7 +186,7 @@ def _ask(
     for variant in variants(examples, config.seed):
         rows, forwards, _ = evaluate(
             (scorer, encoder),
-            method,
+            Asking(method, config.evaluate),
             variant.examples,
             variant.name,
             config.evaluate.batch_size,

@@ -47,7 +47,7 @@ def answer(example: Example, chosen: int, text: str | None) -> Answer:
     """The answer as protocols see it. Without a text of its own, its text is the chosen option."""
     e = example
     said = text if isinstance(text, str) else e.options[chosen] if chosen != NO_ANSWER else ""
-    return Answer(e.id, e.group, e.category, e.options, e.gold, chosen, said, e.extra)
+    return Answer(e.id, e.group, e.category, e.options, e.known_gold, chosen, said, e.extra)
 
 
 def data_record(dataset: Dataset, published: Dataset | None = None) -> Data:

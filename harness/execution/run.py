@@ -147,7 +147,7 @@ def _score(plan: Plan, trained: Trained, io: ProcessGroup) -> tuple[pd.DataFrame
         clock = time.perf_counter()
         part, forwards, note = evaluate(
             (trained.student, trained.encoder),
-            plan.method,
+            plan.asking,
             plan.dataset.splits[split],
             split,
             plan.config.evaluate.batch_size,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.api import Example
+from harness.api import Example, Stage
 from harness.data import order
 from harness.models import ladders, loading, scorer, shared_prefix
 from harness.models.encoding import load_encoders
@@ -22,7 +22,7 @@ def of(plan: Plan) -> dict[str, Any]:
     """
     by_rung = load_encoders({name: plan.rungs[name] for name in plan.infos})
     share = bool(plan.stages) and plan.config.train.shares and not plan.config.train.gradient_checkpointing
-    sample = _first_step(plan) if share else next(iter(plan.training.splits.values()))[:8]
+    sample = _first_step(plan, plan.stages[0].stage) if share else next(iter(plan.training.splits.values()))[:8]
     tokens, padded = {}, {}
     for name, encoder in by_rung.items():
         config, batch = loading.load_config(plan.rungs[name]), encoder(sample[:8])
@@ -78,10 +78,10 @@ def of(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _first_step(plan: Plan) -> list[Example]:
+def _first_step(plan: Plan, stage: Stage) -> list[Example]:
     """The examples of one worker's first forward pass, before any method changes them."""
     train, workers = plan.config.train, max(plan.config.cluster.workers, 1)
-    mine = order.share_of(plan.batch_at(0, train.batch_size), 0, workers, train.questions_per_image)
+    mine = order.share_of(plan.batch_at(stage, 0, train.batch_size), 0, workers, train.questions_per_image)
     return [example for _, example in mine[: train.micro_batch_size or len(mine)]]
 
 

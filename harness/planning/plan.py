@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from harness import provenance, registry
-from harness.api import Benchmark, Example, Method, Split, Stage
+from harness.api import Augmentation, Benchmark, Example, Method, Split, Stage
 from harness.config import RunConfig, RungConfig
 from harness.data import dataset as data
 from harness.data import image_controls, order
 from harness.data.dataset import _canonical, _dataset, load_data, settings_of
+from harness.data.labels import Lessons
+from harness.data.labels import lessons as labels_of
 from harness.errors import ConfigError, near
+from harness.evaluation.shifts import Asking
 from harness.models import ladders
 from harness.planning.stages import PlannedStage, plan_stages, rung_of
 from harness.versions import TRAINING
@@ -43,6 +46,8 @@ class Plan:
     """The benchmark's own examples. `dataset` is the same or, in a control, the same without their images."""
     learned: data.Dataset
     """The same for `training`: with its own images."""
+    lessons: Lessons
+    """What its stages learn from: the training examples with a gold, and the pool. Empty if it has no stages."""
     sources: dict[str, str]
     """The digests of the method's and the benchmarks' sources, as `method NAME` and `benchmark NAME`."""
     plugins: dict[str, str]
@@ -94,10 +99,24 @@ class Plan:
     def student_parameters(self) -> int:
         return self.infos[self.config.student].parameters
 
-    def batch_at(self, position: int, size: int) -> list[tuple[int, Example]]:
-        """`size` training examples from a position on, each with its position; see `harness.data.dataset.batch_at`."""
-        train, learned, c = self.training.splits["train"], self.learned.splits["train"], self.config
-        return order.batch_at(train, c.seed, position, size, c.train.questions_per_image, learned)
+    @cached_property
+    def augmentations(self) -> tuple[Augmentation, ...]:
+        """The harness's augmentations of the training examples."""
+        said = self.config.train.augmentations
+        return self.method.augmentations() if said == "method" else said
+
+    @cached_property
+    def asking(self) -> Asking:
+        """How the trained student is asked."""
+        return Asking(self.method, self.config.evaluate)
+
+    def batch_at(self, stage: Stage, position: int, size: int) -> list[tuple[int, Example]]:
+        """`size` examples of the stage's data from a position on, each with its position (`Lessons.batch_at`)."""
+        c = self.config
+        train = c.train
+        return self.lessons.batch_at(
+            stage.data, c.seed, position, size, train.labelled_share, train.questions_per_image
+        )
 
     @cached_property
     def warnings(self) -> list[str]:
@@ -116,7 +135,7 @@ class Plan:
                 "share: each is passed separately in learners, though train.questions_per_image is "
                 f"{train.questions_per_image}; turn it off: sharing saves memory too"
             )
-        seen = self.learned.splits.get("train", [])
+        seen = (self.lessons.pictured or self.lessons).of("all")
         if self.stages and train.questions_per_image > 1 and len(order.by_image(seen)) == len(seen):
             found.append(
                 f"train.questions_per_image is {train.questions_per_image}, but no image of "
@@ -180,6 +199,7 @@ def make(config: RunConfig) -> Plan:
     learned = _training(config, method, dataset) if stages else dataset
     shown = _shown(dataset, config)
     training = shown if learned is dataset else _shown(learned, config)
+    lessons = _lessons(method, stages, training, learned, config)
     classes = classes_of(type(method), type(dataset.benchmark), type(training.benchmark))
     sources = provenance.sources(classes)
     return Plan(
@@ -190,6 +210,7 @@ def make(config: RunConfig) -> Plan:
         published=dataset,
         training=training,
         learned=learned,
+        lessons=lessons,
         ladder=ladder.name,
         rungs=rungs,
         infos=infos,
@@ -226,7 +247,33 @@ def _training(config: RunConfig, method: Method, dataset: data.Dataset) -> data.
             )
     if config.train_on is None:
         return dataset
-    return _dataset(config.train_on, settings, config.train_on_data_dir, config.skip_missing, LEARNT_FROM)
+    splits = tuple(split for split in (*LEARNT_FROM, "pool") if split in offered)
+    return _dataset(config.train_on, settings, config.train_on_data_dir, config.skip_missing, splits)
+
+
+def _lessons(
+    method: Method, stages: list[PlannedStage], training: data.Dataset, learned: data.Dataset, config: RunConfig
+) -> Lessons:
+    """What the stages learn from. Raises `ConfigError` if there is nothing of the kind that a stage needs."""
+    labels = config.train.labels
+    if labels is not None and "train" not in training.splits:
+        raise ConfigError(
+            f"train.labels = {labels}: benchmark {training.benchmark.name!r} has no train split, whose golds it would "
+            "withhold; leave it out"
+        )
+    if not stages:
+        return Lessons([], [])
+    found = labels_of(training.splits, labels, config.seed)
+    for planned in stages:
+        if planned.stage.data != "labels" and not found.pool:
+            raise ConfigError(
+                f"method {method.name!r}, stage {planned.stage.name!r} learns from a pool of examples without labels, "
+                f"and {training.benchmark.name!r} has none: withhold labels with train.labels = N (it has "
+                f"{len(found.labelled)} training examples), or use a benchmark with a pool split"
+            )
+    if training is not learned:
+        return replace(found, pictured=labels_of(learned.splits, labels, config.seed))
+    return found
 
 
 def _shown(dataset: data.Dataset, config: RunConfig) -> data.Dataset:

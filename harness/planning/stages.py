@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import get_args
 
-from harness.api import From, Method, Stage
+from harness.api import From, Method, Source, Stage
 from harness.config import RunConfig
 from harness.errors import ConfigError, near
 
@@ -19,16 +20,51 @@ class PlannedStage:
 
 
 def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[PlannedStage]:
-    """The method's stages with their lengths, checked. Raises `ConfigError` naming the method and stage."""
+    """The method's stages with their lengths, checked. Raises `ConfigError` naming the method and stage.
+
+    The stages in which the student learns have whole steps that add up to those of the budget: all methods learn from
+    exactly the same number of examples.
+    """
+    stages = list(method.stages(rungs, config.student))
+    _check_stages(method, rungs, stages)
+    learnt_in = _lineage(method, stages)
+    size = config.train.batch_size
+    budget = -(-config.train.examples // size)
     planned: list[PlannedStage] = []
     spent = 0.0
-    for stage in method.stages(rungs, config.student):
+    for stage in stages:
+        if stage.name in learnt_in:
+            first, last = round(spent * budget), round((spent + stage.share) * budget)
+            planned.append(PlannedStage(stage, max(last - first, 1), first * size))
+            spent += stage.share
+        else:
+            examples = max(round(stage.share * config.train.examples), 1)
+            planned.append(PlannedStage(stage, -(-examples // size), 0))
+    if planned and abs(spent - 1) > 1e-6:
+        raise ConfigError(
+            f"method {method.name!r}: the stages in which {method.student!r}, or the model that its weights come from, "
+            f"learns have shares that sum to {spent:g}; the student budget is the same for all methods, so they must "
+            "sum to 1"
+        )
+    if planned and (rung := rung_of(planned, planned[-1].stage, method.student)) != config.student:
+        raise ConfigError(
+            f"method {method.name!r}: its role {method.student!r} ends as rung {rung!r}, "
+            f"not as the student {config.student!r}"
+        )
+    return planned
+
+
+def _check_stages(method: Method, rungs: list[str], stages: list[Stage]) -> None:
+    """Raise `ConfigError` for a stage that can't be trained, and if the last one has no student."""
+    earlier: dict[str, Stage] = {}
+    for stage in stages:
         where = f"method {method.name!r}, stage {stage.name!r}"
-        earlier = {p.stage.name: p.stage for p in planned}
         if stage.name in earlier:
             raise ConfigError(f"{where}: two stages have this name")
         if not stage.share > 0:
             raise ConfigError(f"{where}: share = {stage.share}; expected a number above 0")
+        if stage.data not in get_args(Source):
+            raise ConfigError(f"{where}: data = {stage.data!r}: {near(str(stage.data), get_args(Source))}")
         if not any(role.trainable for role in stage.roles.values()):
             raise ConfigError(f"{where}: no role is trainable; leave the stage out")
         known = [field.name for field in fields(method)]
@@ -37,24 +73,25 @@ def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[Pla
                 raise ConfigError(f"{where}: stage_settings() names {name!r} (not a setting): {near(name, known)}")
         for name, role in stage.roles.items():
             _check_weights(f"{where}, role {name!r}", role.weights, rungs, earlier)
-        learns = method.student in stage.roles and stage.roles[method.student].trainable
-        examples = max(round(stage.share * config.train.examples), 1)
-        position = round(spent * config.train.examples) if learns else 0
-        planned.append(PlannedStage(stage, -(-examples // config.train.batch_size), position))
-        spent += stage.share if learns else 0
-    if planned and abs(spent - 1) > 1e-6:
-        raise ConfigError(
-            f"method {method.name!r}: the stages in which {method.student!r} learns have shares that sum to "
-            f"{spent:g}; the student budget is the same for all methods, so they must sum to 1"
-        )
-    if planned and method.student not in planned[-1].stage.roles:
+        earlier[stage.name] = stage
+    if stages and method.student not in stages[-1].roles:
         raise ConfigError(f"method {method.name!r}: the last stage has no role {method.student!r} to evaluate")
-    if planned and (rung := rung_of(planned, planned[-1].stage, method.student)) != config.student:
-        raise ConfigError(
-            f"method {method.name!r}: its role {method.student!r} ends as rung {rung!r}, "
-            f"not as the student {config.student!r}"
-        )
-    return planned
+
+
+def _lineage(method: Method, stages: list[Stage]) -> set[str]:
+    """The stages in which the student learned, under whatever name: its weights are followed to their beginning."""
+    if not stages:
+        return set()
+    by_name = {stage.name: stage for stage in stages}
+    stage, role = stages[-1], method.student
+    found = set()
+    while True:
+        spec = stage.roles[role]
+        if spec.trainable:
+            found.add(stage.name)
+        if not isinstance(spec.weights, From):
+            return found
+        stage, role = by_name[spec.weights.stage], spec.weights.role
 
 
 def rung_of(planned: list[PlannedStage], stage: Stage, role: str) -> str:

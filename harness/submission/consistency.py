@@ -220,7 +220,7 @@ def in_control(frame: pd.DataFrame, dataset: Dataset, r: Record) -> Iterator[str
         name: answers.set_index(["split", "id"])["chosen"]
         for name, answers in controls.control_answers(
             benchmark=r.benchmark,
-            train_golds=[e.gold for e in dataset.splits["train"]] if "train" in dataset.splits else None,
+            train_golds=[e.known_gold for e in dataset.splits["train"]] if "train" in dataset.splits else None,
             splits={split: rows for split, rows in dataset.splits.items() if split in set(frame["split"])},
             data=r.data,
         ).items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 from torch.profiler import record_function as span  # costs nothing without a profiler: see harness.train.profiling
@@ -18,7 +19,10 @@ from harness.planning.plan import Plan
 from harness.planning.stages import PlannedStage
 from harness.record import Preflight
 from harness.train.role import RoleModel
-from harness.train.views import checked_second_view, shown
+from harness.train.views import Shown, checked_second_view, shown
+
+Form = View | Literal["plain"]
+"""A view, or `plain`: the first view with its options in the benchmark's order."""
 
 
 class MicroBatch:
@@ -26,29 +30,37 @@ class MicroBatch:
 
     def __init__(
         self,
-        examples: Sequence[Example],
+        examples: Sequence[Shown],
         second: Callable[[], Sequence[Example]],
         device: torch.device,
         sharing: Collection[str] = (),
-        ready: Mapping[str, Batch] | None = None,
+        ready: Mapping[tuple[str, Form], Batch] | None = None,
     ) -> None:
         """`second` makes the second view when it is needed. `sharing` has the encoders (by fingerprint) whose
-        questions about one image share its pass; `ready` has inputs of the first view that are already encoded."""
-        self.examples = tuple(examples)
+        questions about one image share its pass; `ready` has inputs that are already encoded, by encoder and form."""
+        self.examples = tuple(one.example for one in examples)
+        self.plain = tuple(one.plain for one in examples)
+        """The same with the options in the benchmark's order, as frozen models are asked."""
+        self.orders = tuple(one.order for one in examples)
+        """The option at each letter, as an index into the options of `plain`."""
         self.device, self.sharing = device, sharing
         self._second, self._ready = second, ready or {}
-        self._inputs: dict[tuple[str, View], Batch] = {}
+        self._inputs: dict[tuple[str, Form], Batch] = {}
 
-    def inputs(self, encoder: Encoder, view: View) -> Batch:
-        """The model inputs of a view, on the device."""
-        key = encoder.fingerprint, view
+    def inputs(self, encoder: Encoder, form: Form) -> Batch:
+        """The model inputs in a form, on the device."""
+        if form == "plain" and self.plain == self.examples:
+            form = "first"
+        key = encoder.fingerprint, form
         if key not in self._inputs:
             with span("hkdbench:data"):
-                ready = self._ready.get(encoder.fingerprint) if view == "first" else None
-                if ready is None:
-                    ready = self.encoded(encoder, self.examples if view == "first" else self._second())
-                self._inputs[key] = self._on_device(ready)
+                ready = self._ready.get(key)
+                self._inputs[key] = self._on_device(self._encoded(encoder, form) if ready is None else ready)
         return self._inputs[key]
+
+    def _encoded(self, encoder: Encoder, form: Form) -> Batch:
+        examples = self.plain if form == "plain" else self.examples if form == "first" else self._second()
+        return self.encoded(encoder, examples)
 
     def inputs_of(self, encoder: Encoder, examples: Sequence[Example]) -> Batch:
         """The model inputs of some of its examples, on the device."""
@@ -80,36 +92,44 @@ def of_stage(
 ) -> Iterator[list[MicroBatch]]:  # fmt: skip
     """The micro-batches of each step of the stage from `first_step` on; the next ones are prepared in a thread."""
     size = plan.config.train.batch_size
-    encoders = {role.encoder.fingerprint: role.encoder for role in roles.values() if not role.cached_outputs}
+    needs = plan.method.needs(planned.stage.name)
+    encoders: dict[tuple[str, Form], Encoder] = {
+        (role.encoder.fingerprint, "first" if role.trainable or needs else "plain"): role.encoder
+        for role in roles.values()
+        if not role.cached_outputs
+    }
     positions = [planned.position + step * size for step in range(first_step, planned.steps)]
 
     def make(position: int) -> list[MicroBatch]:
         step = (position - planned.position) // size
         location = StepLocation(plan.method.name, planned.stage.name, step)
-        return _micro_batches(plan, ranks, encoders, sharing, location, position)
+        return _micro_batches(plan, planned, ranks, encoders, sharing, location, position)
 
     return order.Prefetcher(make, positions, partial(torch.set_num_threads, torch.get_num_threads()))
 
 
 def _micro_batches(
-    plan: Plan, ranks: ProcessGroup, encoders: Mapping[str, Encoder], sharing: Collection[str],
-    location: StepLocation, position: int,
+    plan: Plan, planned: PlannedStage, ranks: ProcessGroup, encoders: Mapping[tuple[str, Form], Encoder],
+    sharing: Collection[str], location: StepLocation, position: int,
 ) -> list[MicroBatch]:  # fmt: skip
     """This rank's share of the global batch at a position, encoded by the encoders in use."""
     train = plan.config.train
-    batch = plan.batch_at(position, train.batch_size)
+    batch = plan.batch_at(planned.stage, position, train.batch_size)
     mine = order.share_of(batch, ranks.rank, ranks.world, train.questions_per_image)
     size = train.micro_batch_size or len(mine)
     found = []
     for chunk in (mine[i : i + size] for i in range(0, len(mine), size)):
         positions = [at for at, _ in chunk]
-        examples = [shown(plan, at, example) for at, example in chunk]
+        some = [shown(plan, at, example) for at, example in chunk]
+        examples = [one.example for one in some]
         second = partial(checked_second_view, plan, location, positions, examples)
+        plain = [one.plain for one in some]
         ready = {
-            fingerprint: shared_prefix.encoded(encoder, examples, fingerprint in sharing)
-            for fingerprint, encoder in encoders.items()
+            (of, form): shared_prefix.encoded(encoder, examples if form == "first" else plain, of in sharing)
+            for (of, form), encoder in encoders.items()
+            if form == "first" or plain != examples
         }
         if ranks.device.type == "cuda":  # pinned memory is copied while the device computes
             ready = {of: {name: t.pin_memory() for name, t in inputs.items()} for of, inputs in ready.items()}
-        found.append(MicroBatch(examples, second, ranks.device, sharing, ready))
+        found.append(MicroBatch(some, second, ranks.device, sharing, ready))
     return found

@@ -17,7 +17,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from harness.api import Example, Method, Need, View
+from harness.api import Example, Need, Source, View
 from harness.data import order
 from harness.errors import ConfigError, StepLocation
 from harness.models import encoding, loading
@@ -30,7 +30,7 @@ from harness.record import Preflight, RungCheck
 from harness.train.batches import MicroBatch
 from harness.train.model_probe import Rung
 from harness.train.step import StepView
-from harness.train.views import second_view, shown
+from harness.train.views import as_is, second_view, shown
 
 EXAMPLES = 8
 """The largest number of examples that are tried, besides the one with the longest prompt (a micro-batch if smaller)."""
@@ -108,12 +108,11 @@ def _sample(plan: Plan) -> _Sample:
         return _Sample([], scored[:EXAMPLES], None, longest, [])
     c = plan.config.train
     size = min(EXAMPLES, c.batch_size, c.micro_batch_size or c.batch_size)
-    train = plan.training.splits["train"]
-    batch = plan.batch_at(0, size)
+    train = plan.lessons.labelled
+    batch = plan.lessons.batch_at("labels", plan.config.seed, 0, size, c.labelled_share, c.questions_per_image)
     positions = [at for at, _ in batch]
-    first = [shown(plan, at, example) for at, example in batch]
-    several_views = type(plan.method).second_view is not Method.second_view
-    other = second_view(plan, positions, first) if several_views else None
+    first = [shown(plan, at, example).example for at, example in batch]
+    other = second_view(plan, positions, first)
     several = [group for group in order.by_image(train) if len(group) > 1] if c.shares and size > 1 else []
     image_groups = [train[i] for group in several[:2] for i in group[: max(size // 2, 2)]][:size]
     return _Sample(positions, first, other, longest, image_groups)
@@ -147,6 +146,11 @@ def _check_options(encoder: encoding.Encoder, plan: Plan, sample: _Sample, warni
 # -------------------------------------------------------------------------------------------- losses
 
 
+def withholds(source: Source, index: int) -> bool:
+    """Whether a stage that learns from `source` would see the sample's example number `index` without its gold."""
+    return source == "pool" or (source == "all" and index % 2 == 1)
+
+
 @dataclass(frozen=True)
 class _StoredAnswers:
     """A role whose rung has already answered; has the same interface as `harness.train.step.RoleOutputs`."""
@@ -173,6 +177,7 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
     adapters = method.adapters(stage.name, {role: widths[rung[role]] for role in stage.roles})
     modules = {role: adapter.to(device) for role, adapter in adapters.items()}
     learners = [name for name, role in stage.roles.items() if role.trainable]
+    seen = [e.withheld() if withholds(stage.data, i) else e for i, e in enumerate(sample.first)]
     means: dict[str, float] = {}
     silent = set(learners)
     for progress in (0.0, 0.5):  # a term may start at zero and grow
@@ -188,7 +193,7 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
             role: _StoredAnswers(modules.get(role), {v: out for (name, v), out in leaves.items() if name == role})
             for role in stage.roles
         }
-        batch = MicroBatch(sample.first, lambda: sample.first, device)
+        batch = MicroBatch([as_is(e) for e in seen], lambda: seen, device)
         step = StepView(location, stage, progress, batch, models, needs)
         terms = step.terms(method.loss(step), learners)
         for (role, term), value_b in terms.items():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function as span  # costs nothing without a profiler: see harness.train.profiling
 
 from harness.api import Need, View
+from harness.data.options import Order
 from harness.models import loading, lora, quantization, scorer
 from harness.models.distributed import ProcessGroup
 from harness.models.encoding import Batch, Encoder
@@ -66,16 +67,21 @@ class RoleModel:
 
     def outputs(self, batch: MicroBatch, view: View, needs: Collection[Need]) -> Outputs:
         """Its outputs for a micro-batch: from the cache, and from a forward pass for the rest."""
-        found = self._from_cache(batch, needs) if view == "first" and self.cached_outputs else None
-        outputs = found or self.forward(batch.inputs(self.encoder, view), needs)
-        if "vocab" in outputs:
-            outputs["vocab"] = self.encoder.real(outputs["vocab"])
-        return outputs
+        plain = view == "first" and not self.trainable and not needs
+        found = self._from_cache(batch, needs, plain) if view == "first" and self.cached_outputs else None
+        if found is None:
+            found = self.forward(batch.inputs(self.encoder, "plain" if plain else view), needs)
+        if plain:
+            found["options"] = _reordered(found["options"], batch.orders)
+        if "vocab" in found:
+            found["vocab"] = self.encoder.real(found["vocab"])
+        return found
 
-    def _from_cache(self, batch: MicroBatch, needs: Collection[Need]) -> Outputs | None:
+    def _from_cache(self, batch: MicroBatch, needs: Collection[Need], plain: bool) -> Outputs | None:
         """None if nothing of the batch is cached."""
-        known = [self.cached_outputs.get(id(example)) for example in batch.examples]
-        new = [example for example, row in zip(batch.examples, known, strict=True) if row is None]
+        examples = batch.plain if plain else batch.examples
+        known = [self.cached_outputs.get(id(example)) for example in examples]
+        new = [example for example, row in zip(examples, known, strict=True) if row is None]
         if len(new) == len(known):
             return None
         self.bill_cached(len(known) - len(new))
@@ -84,9 +90,9 @@ class RoleModel:
             outputs = self.forward(batch.inputs_of(self.encoder, new), needs)
             fresh = ({what: tensor[at] for what, tensor in outputs.items()} for at in range(len(new)))
         rows = [next(fresh) if found is None else found for found in known]
-        width = max(len(example.options) for example in batch.examples)
+        width = max(len(example.options) for example in examples)
         options_bk = torch.full((len(rows), width), MASKED_LOGIT, device=batch.device)
-        for row_k, example, row in zip(options_bk, batch.examples, rows, strict=True):
+        for row_k, example, row in zip(options_bk, examples, rows, strict=True):
             row_k[: len(example.options)] = row["options"][: len(example.options)]
         return {"options": options_bk} | {what: torch.stack([row[what] for row in rows]) for what in needs}
 
@@ -131,6 +137,13 @@ class RoleModel:
     def frozen_weights(self) -> State:
         """The weights of a role that doesn't learn."""
         return self.initial_weights or dict(loading.load_vlm(self.config).state_dict())
+
+
+def _reordered(logits_bk: Tensor, orders: Sequence[Order]) -> Tensor:
+    """The logits of each row's options at the letters where the step shows them; missing options stay at the end."""
+    width = logits_bk.shape[1]
+    index_bk = torch.tensor([[*order, *range(len(order), width)] for order in orders], device=logits_bk.device)
+    return logits_bk.gather(1, index_bk)
 
 
 def total(costs: Sequence[RoleCost]) -> RoleCost:

@@ -47,7 +47,12 @@ class StepView:
         self._location, self._batch, self._models, self._needs = location, batch, roles, needs
         self._outputs: dict[tuple[str, View], Outputs] = {}
         self._given: list[tuple[str, Tensor, int]] = []
-        self.labels_b = self._give("labels_b", torch.tensor([e.gold for e in batch.examples], device=batch.device))
+        golds = [-1 if example.gold is None else example.gold for example in batch.examples]
+        self.labels_b = self._give("labels_b", torch.tensor(golds, device=batch.device))
+
+    @cached_property
+    def labelled_b(self) -> Tensor:
+        return self._give("labelled_b", self.labels_b >= 0)
 
     @cached_property
     def options_bk(self) -> Tensor:

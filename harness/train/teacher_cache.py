@@ -86,21 +86,24 @@ def queries(plan: Plan) -> dict[str, Queries]:
 
     Stages that need more than `CACHED` don't count.
     """
-    train, size = plan.training.splits["train"], plan.config.train.batch_size
-    examples: dict[str, set[str]] = defaultdict(set)
+    learnt, size = plan.lessons.of("all"), plan.config.train.batch_size
+    examples: dict[str, set[int]] = defaultdict(set)
     wanted: dict[str, frozenset[Need]] = defaultdict(frozenset)
     for planned in plan.stages:
         stage, of_stage = planned.stage, for_stage(plan, planned.stage)
+        needs = of_stage.method.needs(stage.name)
         frozen = {source(plan, stage, name) for name, role in stage.roles.items() if not role.trainable}
-        if frozen and of_stage.method.needs(stage.name) <= CACHED:
-            seen = plan.batch_at(planned.position, planned.steps * size)
-            unchanged = {example.id for at, example in seen if shown(of_stage, at, example) is example}
+        if frozen and needs <= CACHED:
+            seen = plan.batch_at(stage, planned.position, planned.steps * size)
+            ready = ((example, shown(of_stage, at, example)) for at, example in seen)
+            # Asked for options only, a frozen model sees them in the benchmark's order.
+            unchanged = {id(example) for example, s in ready if (s.example if needs else s.plain) is example}
             for name in frozen:
                 examples[name] |= unchanged
-                wanted[name] |= of_stage.method.needs(stage.name)
+                wanted[name] |= needs
     if plan.config.train.shares:  # an image's questions adjacent: they are answered together
-        train = [train[i] for group in order.by_image(train) for i in group]
-    return {name: Queries([e for e in train if e.id in ids], wanted[name]) for name, ids in examples.items()}
+        learnt = [learnt[i] for group in order.by_image(learnt) for i in group]
+    return {name: Queries([e for e in learnt if id(e) in ids], wanted[name]) for name, ids in examples.items()}
 
 
 # ------------------------------------------------------------------------------------------------ answers
@@ -217,8 +220,9 @@ def stage_key(
         w = role.weights
         digest = plan.infos[w].digest if isinstance(w, str) else _weights(inputs[f"{w.stage}.{w.role}"])
         roles[name] = [digest, role.trainable]
-    config, splits = plan.config, plan.training.splits
-    seen = splits["train"] + splits["validation"][: config.train.validation_examples]
+    config = plan.config
+    validation = plan.training.splits["validation"][: config.train.validation_examples]
+    seen = [*plan.lessons.of(stage.data), *validation]
     return key_of(
         _surroundings(ranks)
         | {

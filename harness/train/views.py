@@ -1,4 +1,4 @@
-"""The variants of an example in training: as the method augments it, and its second view.
+"""The variants of an example in training: augmented, with its options shuffled, and its second view.
 
 Random choices depend only on the seed and the position in the training order, so that a resumed run makes the same.
 """
@@ -7,23 +7,56 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from harness.api import Example
+from harness.api import Augmentation, Example, Method
+from harness.data.augmentation import augment
+from harness.data.options import Order, shuffled
 from harness.errors import StepLocation
 from harness.planning.plan import Plan
 
+SECOND: tuple[Augmentation, ...] = ("paraphrase", "resize", "degrade")
+"""The second view of a method that has no `second_view` of its own."""
 
-def shown(plan: Plan, position: int, example: Example) -> Example:
-    """The training example at a position after the method's `augment`; the same object if nothing changes."""
-    return plan.method.augment(example, random.Random(f"augment/{plan.config.seed}/{position}"))
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An example as a step uses it."""
+
+    plain: Example
+    """Augmented, with its options in the benchmark's order; the same object as in the data if nothing changed."""
+    example: Example
+    """The same with its options in `order`."""
+    order: Order
+
+
+def as_is(example: Example) -> Shown:
+    """The example unchanged."""
+    return Shown(example, example, tuple(range(len(example.options))))
+
+
+def shown(plan: Plan, position: int, example: Example) -> Shown:
+    """The training example at a position, after the method's `augment`, the harness's augmentations and the shuffle."""
+    seed = plan.config.seed
+    plain = plan.method.augment(example, random.Random(f"augment/{seed}/{position}"))
+    if plan.augmentations:
+        plain = augment(plain, random.Random(f"augmentations/{seed}/{position}"), plan.augmentations)
+    order: Order = tuple(range(len(plain.options)))
+    moved = plan.config.train.shuffle_options
+    if moved == "none":
+        return Shown(plain, plain, order)
+    turned = shuffled(plain.options, moved, random.Random(f"options/{seed}/{position}"))
+    return Shown(plain, plain if turned == order else plain.reordered(turned), turned)
 
 
 def second_view(plan: Plan, positions: Sequence[int], examples: Sequence[Example]) -> list[Example]:
     """The second views of the (augmented) examples at these positions."""
-    return [
-        plan.method.second_view(example, random.Random(f"second/{plan.config.seed}/{position}"))
-        for position, example in zip(positions, examples, strict=True)
-    ]
+    own = type(plan.method).second_view is not Method.second_view
+    found = []
+    for position, example in zip(positions, examples, strict=True):
+        rng = random.Random(f"second/{plan.config.seed}/{position}")
+        found.append(plan.method.second_view(example, rng) if own else augment(example, rng, SECOND))
+    return found
 
 
 def checked_second_view(

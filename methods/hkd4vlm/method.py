@@ -3,8 +3,8 @@
 A reconstruction from the abstract: no code was published, and everything that the abstract leaves open is a setting
 with our default. Four parts, each with a switch: pyramid-like progressive online distillation (PPOD,
 methods.hkd4vlm.ppod), then ternary-coupled refinement distillation (TCRD, methods.hkd4vlm.tcrd); mapping
-shift-enhanced inference (MSI, methods.hkd4vlm.msi); augmentation (methods.augment). With p_m = softmax(z_m / t) over
-the options, sg = stop-gradient and u = progress of the stage, 0 to 1:
+shift-enhanced inference (MSI) and augmentation, both of which the harness offers to every method. With p_m =
+softmax(z_m / t) over the options, sg = stop-gradient and u = progress of the stage, 0 to 1:
 
 PPOD  L_m = CE(y, p_m) + lambda(u) sum_j w_mj t^2 D(sg[p_j], p_m), j in N(m), w_mj = 1 / |N(m)|; all m
 TCRD  L_S = CE + a t^2 D(T, S) + b t^2 D(A, S);   L_T = CE + c t^2 D(A, T) + d t^2 D(S, T)
@@ -14,17 +14,14 @@ MSI   answer argmax_k of the mean over shifts s of P(letter (k + s) mod K | x, s
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from harness.api import ConfigError, Example, From, Ladder, Need, Stage, Step
-from methods.augment import augment, reworded
+from harness.api import Augmentation, ConfigError, From, Ladder, Need, Shifts, Stage, Step
 from methods.base import Distilling, check_ranges, larger_rungs
 from methods.hkd4vlm import ppod as coarse
 from methods.hkd4vlm import tcrd as fine
-from methods.hkd4vlm.msi import Shifted
 from methods.hkd4vlm.ppod import Topology, Weights
 from methods.hkd4vlm.tcrd import Ternary
 from methods.losses import DIVERGENCES
@@ -34,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class HKD4VLM(Distilling, Shifted):
+class HKD4VLM(Distilling):
     """PPOD, TCRD, MSI and augmentation, each with its switches."""
 
     name = "hkd4vlm"
@@ -98,17 +95,9 @@ class HKD4VLM(Distilling, Shifted):
     """For `views`: weight of the disagreement with the second view, which has another wording and image quality
     whatever `augmentation` says; ours."""
     augmentation: bool = True
-    """The augmentations below (the abstract doesn't list them: they are ours); off: none of them."""
-    shuffle_options: bool = True
-    """Options in random order; default ours."""
-    paraphrase: bool = True
-    """The question in one of four neutral frames; default ours."""
-    resize: bool = True
-    """Half of the images shrink by up to 6 % on their canvas; default ours."""
-    degrade: bool = True
-    """Three of four images get mild JPEG loss, blur or noise; default ours."""
-    truncate_context: bool = False
-    """Drop up to half of the context's sentences, from its end; off: it may remove what the gold needs."""
+    """The harness's augmentations `paraphrase`, `resize` and `degrade` (the abstract doesn't list them: ours)."""
+    msi: bool = True
+    """Mapping shift-enhanced inference (the abstract), the harness's shifted inference; off: one view."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -125,7 +114,6 @@ class HKD4VLM(Distilling, Shifted):
             relation_grid=(2, 32),
             view_weight=(0, 1000),
         )
-        self.check_shifts()
 
     # ----------------------------------------------------------------------------------------- training
 
@@ -167,24 +155,10 @@ class HKD4VLM(Distilling, Shifted):
         """Cross-entropy for every learner, with PPOD's or TCRD's terms in their stages."""
         return fine.loss(self, step) if step.stage == "tcrd" else coarse.loss(self, step)
 
-    # ------------------------------------------------------------------------------------- augmentation
+    def augmentations(self) -> tuple[Augmentation, ...]:
+        """The harness's augmentations that are part of the method."""
+        return ("paraphrase", "resize", "degrade") if self.augmentation else ()
 
-    def augment(self, example: Example, rng: random.Random) -> Example:
-        """The example in another form with the same gold (see methods.augment)."""
-        if not self.augmentation:
-            return example
-        return augment(
-            example,
-            rng,
-            shuffle_options=self.shuffle_options,
-            fixed_first=self.fixed_first,
-            keep_verdicts=self.keep_verdicts,
-            paraphrase=self.paraphrase,
-            resize=self.resize,
-            degrade=self.degrade,
-            truncate_context=self.truncate_context,
-        )
-
-    def second_view(self, example: Example, rng: random.Random) -> Example:
-        """x' of `views`: another frame for the question, another image quality."""
-        return reworded(example, rng)
+    def shifts(self) -> Shifts:
+        """MSI: all rotations of the options."""
+        return "cyclic" if self.msi else "none"

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-from harness.api import From, Role, Stage, Step
+from harness.api import From, Role, Source, Stage, Step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ def stages(m: HKD4VLM, weights: Weights, share: float) -> tuple[Stage, ...]:
         name = "ppod" if learner == "student" else f"ppod_{learner}"
         taking_part = group if m.online else (*teachers(m.topology, group, learner), learner)
         learns = {role: m.online or role == learner for role in taking_part}
-        laid_out.append(_stage(name, learns, weights, share))
+        laid_out.append(_stage(name, learns, weights, share, m.learn_from))
     return tuple(laid_out)
 
 
@@ -74,8 +74,8 @@ def teachers(topology: Topology, levels: Sequence[str], level: str) -> Sequence[
             return [*levels[:m], *levels[m + 1 :]]
 
 
-def _stage(name: str, learns: Mapping[str, bool], weights: Weights, share: float) -> Stage:
+def _stage(name: str, learns: Mapping[str, bool], weights: Weights, share: float, data: Source = "labels") -> Stage:
     """A stage of these roles, from their latest weights; a learner's latest weights become those of this stage."""
-    stage = Stage(name, {role: Role(weights[role], trainable) for role, trainable in learns.items()}, share)
+    stage = Stage(name, {role: Role(weights[role], trainable) for role, trainable in learns.items()}, share, data)
     weights.update({role: From(name, role) for role, trainable in learns.items() if trainable})
     return stage

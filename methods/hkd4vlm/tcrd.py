@@ -64,7 +64,7 @@ def stages(m: HKD4VLM, weights: Weights, share: float) -> tuple[Stage, ...]:
     weights["student"] = From("tcrd", "student")
     if m.teacher_learns:
         weights[largest] = From("tcrd", "teacher")
-    return (Stage("tcrd", roles, share),)
+    return (Stage("tcrd", roles, share, m.learn_from),)
 
 
 def loss(m: HKD4VLM, step: Step) -> Mapping[str, Mapping[str, Tensor]]:

@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from PIL import Image
 
-from harness.api import Benchmark, ConfigError, Example, From, ImageSource, Ladder, Method, Role, Split, Stage, Step
+from harness.api import (
+    Benchmark,
+    ConfigError,
+    Example,
+    From,
+    ImageSource,
+    Ladder,
+    Method,
+    Role,
+    Source,
+    Split,
+    Stage,
+    Step,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -98,6 +111,38 @@ class _Breaking(Method):
 
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
         return (Stage("only", {"student": Role(student, trainable=True)}, 1.0),)
+
+
+@dataclass(frozen=True)
+class Spy(Method):
+    """Writes down what it sees of each example: label, whether labelled, gold, category, extra."""
+
+    name = "spy"
+    summary = "looks for withheld golds"
+    seen: ClassVar[list[tuple[int, bool, int | None, str, Any]]] = []
+
+    data: Source = "labels"
+    weight: float = 1.0
+
+    def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
+        return (Stage("only", {"student": Role(student, trainable=True)}, 1.0, data=self.data),)
+
+    def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
+        for label, labelled, e in zip(step.labels_b.tolist(), step.labelled_b.tolist(), step.examples, strict=True):
+            self.seen.append((label, labelled, e.gold, e.category, e.extra))
+        return {"student": {"size": self.weight * step.forward("student").square().mean(-1)}}
+
+
+@dataclass(frozen=True)
+class Peeks(Spy):
+    """Learns from golds that it isn't given."""
+
+    name = "peeks"
+    data: Source = "pool"
+
+    def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
+        golds = [e.known_gold for e in step.examples]
+        return {"student": {"ce": -step.forward("student").log_softmax(-1)[range(len(golds)), golds]}}
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from harness.train.batches import MicroBatch
 from harness.train.learner import Learner
 from harness.train.role import RoleModel
 from harness.train.step import StepView, Terms
-from harness.train.views import checked_second_view
+from harness.train.views import as_is, checked_second_view
 
 BENCHMARK = "harness.authoring.method_checks.toy_benchmark"
 BATCH = 5
@@ -142,7 +142,7 @@ class LiveStage:
             StepLocation(self.plan.method.name, self.stage.name, 0),
         )
         second = partial(checked_second_view, self.plan, location, positions, examples)
-        batch = MicroBatch(examples, second, torch.device("cpu"))
+        batch = MicroBatch([as_is(e) for e in examples], second, torch.device("cpu"))
         micro = StepView(location, self.stage, progress, batch, self.roles, needs)
         try:
             terms = micro.terms(self.plan.method.loss(micro), self.learners)

@@ -159,7 +159,8 @@ def cost(case: Case) -> None:
                     f"{stage.examples} examples, {billed.flops:g} FLOPs: forward it once per step and view"
                 )
     examples = case.plan.dataset.splits["test"]
-    asked = sum(len(case.method.views(example)) for example in examples)
-    rows, forwards, _ = evaluate((trained.student, trained.encoder), case.method, examples, "test", 4, SingleProcess())
+    asking = case.plan.asking
+    asked = sum(len(asking.views(example)) for example in examples)
+    rows, forwards, _ = evaluate((trained.student, trained.encoder), asking, examples, "test", 4, SingleProcess())
     if forwards != asked or len(rows) != len(examples):
         raise Broken(f"{len(examples)} test examples in {asked} views were billed as {forwards} forwards")

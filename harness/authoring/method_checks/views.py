@@ -40,13 +40,13 @@ def augment(case: Case) -> None:
                     f"augment() returned an example that can't be pickled for another process ({error}): if its image "
                     "is drawn on demand, use a module-level class with fields, not a nested function"
                 ) from None
-            if not 0 <= shown.gold < len(shown.options):
+            if shown.gold is None or not 0 <= shown.gold < len(shown.options):
                 raise Broken(f"augment() returned gold {shown.gold} for {len(shown.options)} options")
             same_question = sorted(shown.options) == sorted(example.options) and shown.claim == example.claim
-            if same_question and shown.options[shown.gold] != example.options[example.gold]:
+            if same_question and shown.options[shown.gold] != example.options[example.known_gold]:
                 raise Broken(
                     f"augment() moved the options of example {example.id!r}, and its gold now points at "
-                    f"{shown.options[shown.gold]!r} instead of {example.options[example.gold]!r}: "
+                    f"{shown.options[shown.gold]!r} instead of {example.options[example.known_gold]!r}: "
                     "use example.reordered(order)"
                 )
 

@@ -11,19 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from harness.api import DataError, Example
-from methods.augment import PARAPHRASES, Distorted, augment
-from methods.hkd4vlm.method import HKD4VLM
+from harness.api import Augmentation, DataError, Example
+from harness.data.augmentation import PARAPHRASES, Distorted, augment
+from harness.data.options import fixed_options, shuffled
 
 NO = "No hallucination"
-OFF = {
-    "shuffle_options": False,
-    "fixed_first": True,
-    "paraphrase": False,
-    "resize": False,
-    "degrade": False,
-    "truncate_context": False,
-}
+EVERYTHING: tuple[Augmentation, ...] = ("paraphrase", "resize", "degrade", "truncate_context")
 
 
 def scene() -> Image.Image:
@@ -49,33 +42,41 @@ def example(**changes: object) -> Example:
     return Example(**settings | changes)  # type: ignore[arg-type]
 
 
-def every(switch: str, count: int = 50, **changes: object) -> list[Example]:
-    return [augment(example(**changes), random.Random(i), **OFF | {switch: True}) for i in range(count)]
+def every(name: Augmentation, count: int = 50, **changes: object) -> list[Example]:
+    return [augment(example(**changes), random.Random(i), (name,)) for i in range(count)]
 
 
-def test_everything_off_is_the_same_example() -> None:
+def test_without_augmentations_it_is_the_same_example() -> None:
     original = example()
-    assert augment(original, random.Random(0), **OFF) is original
-    assert HKD4VLM(augmentation=False).augment(original, random.Random(0)) is original
+    assert augment(original, random.Random(0), ()) is original
 
 
 def test_the_draw_is_a_function_of_the_rng() -> None:
-    method = HKD4VLM(truncate_context=True)
     state = random.getstate()
-    first = [method.augment(example(), random.Random(i)) for i in range(20)]
-    assert first == [method.augment(example(), random.Random(i)) for i in range(20)]
+    first = [augment(example(), random.Random(i), EVERYTHING) for i in range(20)]
+    assert first == [augment(example(), random.Random(i), EVERYTHING) for i in range(20)]
     assert len({(e.options, e.question, e.context, e.image) for e in first}) > 10
     assert random.getstate() == state
 
 
-def test_shuffled_options_keep_gold_and_no_hallucination() -> None:
-    shuffled = every("shuffle_options")
-    assert all(e.options[0] == NO and e.options[e.gold] == "ball" for e in shuffled)
-    assert {e.gold for e in shuffled} == {1, 2, 3}
-    free = [augment(example(), random.Random(i), **OFF | {"shuffle_options": True, "fixed_first": False})
-            for i in range(50)]  # fmt: skip
-    assert {e.gold for e in free} == {0, 1, 2, 3}
-    assert all(e.options[e.gold] == "ball" for e in free)
+def test_shuffled_options_keep_no_hallucination_and_verdicts() -> None:
+    options = (NO, "red", "ball", "left")
+    orders = {shuffled(options, "content", random.Random(i)) for i in range(50)}
+    assert len(orders) == 6
+    assert {order[0] for order in orders} == {0}
+    assert {shuffled(options, "all", random.Random(i))[0] for i in range(50)} == {0, 1, 2, 3}
+    verdicts = ("True", "False", "Partially True", "Not Verifiable")
+    assert {shuffled(verdicts, "content", random.Random(i)) for i in range(50)} == {(0, 1, 2, 3)}
+    assert len({shuffled(verdicts, "all", random.Random(i)) for i in range(200)}) == 24
+
+
+def test_which_options_keep_their_letter() -> None:
+    assert fixed_options((NO, "red"), "content") == 1
+    assert fixed_options(("no hallucination ", "red"), "content") == 1
+    assert fixed_options((NO, "red"), "all") == 0
+    assert fixed_options(("red", NO), "content") == 0
+    assert fixed_options(("yes", "no"), "content") == 2
+    assert fixed_options(("yes", "no", "a red ring"), "content") == 0  # one that is no verdict: a list of contents
 
 
 def test_paraphrase_keeps_the_question_in_its_frame() -> None:
@@ -93,8 +94,9 @@ def test_truncation_drops_a_tail_of_at_most_half() -> None:
 
 
 def test_no_switch_changes_image_claim_and_identity() -> None:
-    for switch in ("resize", "degrade"):
-        changed = every(switch)
+    names: tuple[Augmentation, ...] = ("resize", "degrade")
+    for name in names:
+        changed = every(name)
         assert {(e.id, e.group, e.claim, e.question, e.options, e.gold) for e in changed} == {
             ("e1", "i1", "a red ball", "Which part is wrong?", (NO, "red", "ball", "left"), 2)
         }
@@ -102,7 +104,7 @@ def test_no_switch_changes_image_claim_and_identity() -> None:
 
 
 @pytest.mark.parametrize("switch", ["resize", "degrade"])
-def test_image_changes_are_mild_and_keep_the_whole_scene(switch: str) -> None:
+def test_image_changes_are_mild_and_keep_the_whole_scene(switch: Augmentation) -> None:
     """Same size, the square still red, still at lower left, and of much the same area (144 pixels)."""
     for changed in every(switch):
         image = pickle.loads(pickle.dumps(changed)).load_image()

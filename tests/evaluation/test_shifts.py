@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,10 +12,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from harness.api import ConfigError, Example
-from methods.augment import fixed_options
+from harness.api import ConfigError, Example, Shifts
+from harness.config import EvaluateConfig, parse
+from harness.evaluation.shifts import Aggregate, Asking, Debias, content_free, fuse_views, shifted_orders
+from methods.finetune import Finetune
 from methods.hkd4vlm.method import HKD4VLM
-from methods.hkd4vlm.msi import Aggregate, Debias, Shifts, content_free, fuse_views, shifted_orders
 
 ABCD = ("red", "blue", "green", "grey")
 NO = "No hallucination"
@@ -31,30 +32,27 @@ def log_softmax(z: np.ndarray) -> np.ndarray:
 
 
 def test_cyclic_shift_moves_option_k_to_letter_k_plus_s() -> None:
-    orders = shifted_orders(ABCD, "cyclic", 0, True, "")
+    orders = shifted_orders(ABCD, "cyclic", 0, "")
     assert len(orders) == 4
     for shift, order in enumerate(orders):
         assert all(order[(k + shift) % 4] == k for k in range(4))
 
 
 def test_no_hallucination_keeps_its_letter() -> None:
-    assert fixed_options((NO, "red"), True) == 1
-    assert fixed_options(("no hallucination ", "red"), True) == 1
-    assert fixed_options((NO, "red"), False) == 0
-    assert fixed_options(("red", NO), True) == 0
-    assert shifted_orders((NO, "red", "blue"), "cyclic", 0, True, "") == ((0, 1, 2), (0, 2, 1))
+    assert shifted_orders((NO, "red", "blue"), "cyclic", 0, "") == ((0, 1, 2), (0, 2, 1))
+    assert len(shifted_orders((NO, "red", "blue"), "cyclic", 0, "", "all")) == 3
 
 
 def test_kinds_of_shifts() -> None:
-    assert shifted_orders(ABCD, "none", 0, True, "") == ((0, 1, 2, 3),)
-    assert len(set(shifted_orders(ABCD, "all", 0, True, ""))) == math.factorial(4)
-    drawn = shifted_orders(ABCD, "random", 5, True, "e1")
+    assert shifted_orders(ABCD, "none", 0, "") == ((0, 1, 2, 3),)
+    assert len(set(shifted_orders(ABCD, "all", 0, ""))) == math.factorial(4)
+    drawn = shifted_orders(ABCD, "random", 5, "e1")
     assert len(set(drawn)) == 5
-    assert drawn == shifted_orders(ABCD, "random", 5, True, "e1")
-    assert drawn != shifted_orders(ABCD, "random", 5, True, "e2")
-    assert len(shifted_orders(("yes", "no"), "random", 5, True, "e1")) == 2  # there are no more
+    assert drawn == shifted_orders(ABCD, "random", 5, "e1")
+    assert drawn != shifted_orders(ABCD, "random", 5, "e2")
+    assert len(shifted_orders(("left", "right"), "random", 5, "e1")) == 2  # there are no more
     with pytest.raises(ConfigError, match="5040 forward passes"):
-        shifted_orders(tuple("abcdefg"), "all", 0, True, "")
+        shifted_orders(tuple("abcdefg"), "all", 0, "")
 
 
 def test_fuse_by_hand() -> None:
@@ -86,7 +84,7 @@ def test_prior_removes_an_additive_letter_bias(head: bool) -> None:
     """Logits = content + letter: divided by the letters' prior, only the content is left (of the moved)."""
     options = (NO, *ABCD[1:]) if head else ABCD
     content, letter = np.array([1.0, 0.3, -0.5, 0.9]), np.array([0.0, 2.0, -1.0, 0.4])
-    orders = shifted_orders(options, "cyclic", 0, True, "")
+    orders = shifted_orders(options, "cyclic", 0, "")
     scores = log_softmax(np.array([content[list(order)] + letter for order in orders]))
     got = fuse_views(orders, scores, "prob", "prior")[int(head) :]
     np.testing.assert_allclose(got - got.max(), content[int(head) :] - content[int(head) :].max(), atol=1e-9)
@@ -119,7 +117,7 @@ def test_answer_does_not_depend_on_the_order(
     data: st.DataObject,
 ) -> None:
     """With all permutations any reordering, with the cyclic ones any rotation, leaves the answer alone."""
-    method = HKD4VLM(shifts=shifts, aggregate=aggregate, debias=debias)
+    asking = Asking(Finetune(), EvaluateConfig(shifts=shifts, aggregate=aggregate, debias=debias))
     if shifts == "all":
         moved = data.draw(st.permutations(options))
     else:
@@ -128,8 +126,8 @@ def test_answer_does_not_depend_on_the_order(
     lead = (NO,) if head else ()
     scores = []
     for asked in (example((*lead, *options)), example((*lead, *moved))):
-        views = method.views(asked)
-        fused = method.fuse(asked, np.array([biased_logits(seed, view) for view in views]))
+        views = asking.views(asked)
+        fused = asking.fuse(asked, np.array([biased_logits(seed, view) for view in views]))
         scores.append(dict(zip(asked.options, fused, strict=True)))
     first, second = scores
     assume(len({round(v, 12) for v in first.values()}) == len(first))  # an exact tie goes to the first letter
@@ -139,21 +137,60 @@ def test_answer_does_not_depend_on_the_order(
 
 def test_without_shifts_the_biased_scorer_does_depend_on_it() -> None:
     """The test above can fail: without shifts the same scorer changes its answer with the order."""
-    method, changed = HKD4VLM(msi=False), 0
+    asking, changed = Asking(HKD4VLM(msi=False), EvaluateConfig()), 0
     for seed in range(20):
         answers = set()
         for options in (ABCD, ABCD[::-1], ABCD[2:] + ABCD[:2]):
             asked = example(options)
-            fused = method.fuse(asked, np.array([biased_logits(seed, view) for view in method.views(asked)]))
+            fused = asking.fuse(asked, np.array([biased_logits(seed, view) for view in asking.views(asked)]))
             answers.add(options[int(fused.argmax())])
         changed += len(answers) > 1
     assert changed >= 5
 
 
-def test_views_carry_the_gold_along() -> None:
-    for view in HKD4VLM(shifts="all").views(example((NO, "red", "blue", "green"), gold=2)):
+def test_what_is_asked_has_no_gold() -> None:
+    for view in Asking(Finetune(), EvaluateConfig(shifts="all")).views(example((NO, "red", "blue", "green"), gold=2)):
         assert view.options[0] == NO
-        assert view.options[view.gold] == "blue"
+        assert (view.gold, view.category, view.extra) == (None, "", None)
+
+
+@dataclass(frozen=True)
+class Twice(Finetune):
+    """A method with views of its own: it believes the second one only."""
+
+    def views(self, example: Example) -> list[Example]:
+        return [example, replace(example, question="really?")]
+
+    def fuse(self, example: Example, scores_vk: np.ndarray) -> np.ndarray:
+        return np.asarray(scores_vk[1])
+
+
+def test_shifts_go_around_the_methods_own_views() -> None:
+    """Two rotations of two views each; the mean of the second views' 0.8 and 0.4 for `red`, 0.6."""
+    asked = example(("red", "blue"))
+    asking = Asking(Twice(), EvaluateConfig(shifts="cyclic"))
+    views = asking.views(asked)
+    assert [(v.options, v.question) for v in views] == [
+        (("red", "blue"), "which?"), (("red", "blue"), "really?"),
+        (("blue", "red"), "which?"), (("blue", "red"), "really?"),
+    ]  # fmt: skip
+    scores = np.log([[0.5, 0.5], [0.8, 0.2], [0.5, 0.5], [0.6, 0.4]])
+    np.testing.assert_allclose(np.exp(asking.fuse(asked, scores)), [0.6, 0.4])
+
+
+def test_the_setting_overrules_the_method() -> None:
+    asked = example(ABCD)
+    counts = {
+        (method.name, shifts): len(Asking(method, EvaluateConfig(shifts=shifts)).views(asked))
+        for method in (Finetune(), HKD4VLM())
+        for shifts in ("method", "none", "cyclic")
+    }
+    assert counts == {
+        ("finetune", "method"): 1, ("finetune", "none"): 1, ("finetune", "cyclic"): 4,
+        ("hkd4vlm", "method"): 4, ("hkd4vlm", "none"): 1, ("hkd4vlm", "cyclic"): 4,
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="debias = 'prior' needs several shifts"):
+        parse(EvaluateConfig, {"shifts": "none", "debias": "prior"}, "evaluate")
 
 
 def test_calibration_divides_by_the_content_free_answer() -> None:
@@ -165,24 +202,23 @@ def test_calibration_divides_by_the_content_free_answer() -> None:
 def test_the_content_free_input_has_nothing_to_judge() -> None:
     picture = lambda: Image.new("RGB", (30, 20), "red")  # noqa: E731
     asked = replace(example((NO, "red", "blue"), gold=2), image=picture, context="Some context.")
-    *shifted, free = HKD4VLM(debias="calibrate").views(asked)
+    calibrated = Asking(Finetune(), EvaluateConfig(shifts="cyclic", debias="calibrate"))
+    *shifted, free = calibrated.views(asked)
     assert len(shifted) == 2
     assert (free.claim, free.context, free.options) == ("N/A", "N/A", (NO, "N/A", "N/A"))
     assert free.question == asked.question
     assert free.load_image().size == (30, 20)
     assert free.load_image().getcolors() == [(600, (128, 128, 128))]
-    moved = HKD4VLM(debias="calibrate").views(asked.reordered((0, 2, 1)))[-1]
-    assert replace(moved, gold=free.gold) == free  # whatever the order of the others
-    assert content_free(replace(asked, claim="", context=""), True, False).prompt().count("N/A") == 2
+    assert calibrated.views(asked.reordered((0, 2, 1)))[-1] == free  # whatever the order of the others
+    assert content_free(replace(asked, claim="", context="")).prompt().count("N/A") == 2
     verdicts = replace(asked, options=("True", "False"))
-    assert content_free(verdicts, True, True).options == ("True", "False")  # they are answers, not content
-    for off in (HKD4VLM(msi=False, debias="calibrate"), HKD4VLM(msi=False, debias="prior")):
-        assert list(off.views(asked)) == [asked]
+    assert content_free(verdicts).options == ("True", "False")  # they are answers, not content
+    assert Asking(Finetune(), EvaluateConfig(debias="calibrate")).views(asked) == [asked.withheld()]  # one view only
 
 
-def test_verdicts_keep_their_letters_where_asked() -> None:
+def test_verdicts_keep_their_letters() -> None:
     verdicts = ("True", "False", "Partially True", "Not Verifiable")
-    assert shifted_orders(verdicts, "cyclic", 2, True, "id", keep_verdicts=True) == ((0, 1, 2, 3),)
-    assert len(shifted_orders(verdicts, "cyclic", 2, True, "id")) == 4
+    assert shifted_orders(verdicts, "cyclic", 2, "id") == ((0, 1, 2, 3),)
+    assert len(shifted_orders(verdicts, "cyclic", 2, "id", "all")) == 4
     # One option that is no verdict makes it a list of contents.
-    assert len(shifted_orders((*verdicts[:3], "a red ring"), "cyclic", 2, True, "id", keep_verdicts=True)) == 4
+    assert len(shifted_orders((*verdicts[:3], "a red ring"), "cyclic", 2, "id")) == 4

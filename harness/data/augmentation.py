@@ -1,4 +1,4 @@
-"""Augmentation that can't change the gold: options, wording and image quality, with one switch each.
+"""Augmentation that can't change the gold: wording and image quality.
 
 No hue jitter (many golds are colours) and no mirroring (captions say left and right). Image changes are sampled
 at once and applied when the image is read.
@@ -9,14 +9,14 @@ from __future__ import annotations
 import io
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from harness.api import Example, ImageSource
+from harness.api import Augmentation, Example, ImageSource
 
 PARAPHRASES = (
     "{question}",
@@ -30,38 +30,25 @@ ZOOM = 0.06
 """The image is shrunk by at most this fraction of its sides; nothing is cropped."""
 
 
-def augment(
-    example: Example,
-    rng: random.Random,
-    *,
-    shuffle_options: bool,
-    fixed_first: bool,
-    keep_verdicts: bool = False,
-    paraphrase: bool,
-    resize: bool,
-    degrade: bool,
-    truncate_context: bool,
-) -> Example:
+def augment(example: Example, rng: random.Random, names: Collection[Augmentation]) -> Example:
     """The example in another form with the same gold; random choices come only from `rng`.
 
-    `resize` shrinks half of the images by up to 6 %; `degrade` applies JPEG loss, blur or noise to three of four;
-    `truncate_context` drops some of the last sentences (which may remove what the gold depends on).
+    - `paraphrase`: the question in one of four neutral frames.
+    - `resize`: half of the images shrink by up to 6 % on their canvas.
+    - `degrade`: three of four images get mild JPEG loss, blur or noise.
+    - `truncate_context`: up to half of the context's sentences are dropped from its end (which may remove what the gold
+      depends on).
     """
-    if shuffle_options:
-        head = fixed_options(example.options, fixed_first, keep_verdicts)
-        rest = list(range(head, len(example.options)))
-        rng.shuffle(rest)
-        example = example.reordered((*range(head), *rest))
-    if paraphrase:
+    if "paraphrase" in names:
         example = replace(example, question=rng.choice(PARAPHRASES).format(question=example.question))
-    if truncate_context and example.context:
+    if "truncate_context" in names and example.context:
         sentences = re.split(r"(?<=[.!?])\s+", example.context)
         kept = rng.randint((len(sentences) + 1) // 2, len(sentences))
         example = replace(example, context=" ".join(sentences[:kept]))
     image = clean = Distorted(example.image)
-    if resize and rng.random() < 0.5:
+    if "resize" in names and rng.random() < 0.5:
         image = replace(image, shrink=rng.uniform(0.0, ZOOM), at=(rng.random(), rng.random()))
-    if degrade:
+    if "degrade" in names:
         match rng.choice(("jpeg", "blur", "noise", "none")):
             case "jpeg":
                 image = replace(image, jpeg=rng.randint(60, 95))
@@ -70,20 +57,6 @@ def augment(
             case "noise":
                 image = replace(image, noise=rng.randint(1, 6), seed=rng.getrandbits(32))
     return example if image is clean else replace(example, image=image)
-
-
-def reworded(example: Example, rng: random.Random) -> Example:
-    """The example with unchanged options, but another frame for the question and another image quality."""
-    return augment(
-        example,
-        rng,
-        shuffle_options=False,
-        fixed_first=False,
-        paraphrase=True,
-        resize=True,
-        degrade=True,
-        truncate_context=False,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +122,3 @@ def _shrunk(image: Image.Image, share: float, at: tuple[float, float]) -> Image.
     corner = (round((width - small[0]) * at[0]), round((height - small[1]) * at[1]))
     canvas.paste(image.resize(small, Image.Resampling.BILINEAR), corner)
     return canvas
-
-
-VERDICTS = frozenset(("true", "false", "partially true", "not verifiable", "yes", "no"))
-"""Options that are answers in themselves: every example has them, in one customary order."""
-
-
-def fixed_options(options: Sequence[str], fixed_first: bool, keep_verdicts: bool = False) -> int:
-    """How many leading options keep their letter: all of a list of verdicts, 1 for a leading "No hallucination"."""
-    said = [option.strip().casefold() for option in options]
-    if keep_verdicts and VERDICTS.issuperset(said):
-        return len(options)
-    return int(fixed_first and said[0] == "no hallucination")

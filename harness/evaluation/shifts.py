@@ -15,59 +15,56 @@ from typing import Literal
 
 import numpy as np
 
-from harness.api import ConfigError, Example, Method
-from methods.augment import Grey, fixed_options
-from methods.base import check_ranges
+from harness.api import ConfigError, Example, Method, Shifts
+from harness.config import EvaluateConfig, Moved
+from harness.data.augmentation import Grey
+from harness.data.options import Order, fixed_options
 
-Shifts = Literal["cyclic", "all", "random", "none"]
 Aggregate = Literal["prob", "logprob", "vote"]
 Debias = Literal["none", "prior", "calibrate"]
-
-Order = tuple[int, ...]
-"""The option at each letter; an argument of `Example.reordered`."""
 
 MOST_PERMUTED = 6
 """`all` needs n! forward passes: 720 for 6 options."""
 
 
 def shifted_orders(
-    options: Sequence[str], shifts: Shifts, count: int, fixed_first: bool, key: str, keep_verdicts: bool = False
+    options: Sequence[str], shifts: Shifts, count: int, key: str, moved: Moved = "content"
 ) -> tuple[Order, ...]:
     """The option orders in which an example is scored, always the same for the same arguments.
 
     `cyclic`: all rotations. `all`: all permutations. `random`: `count` different permutations (or all, if
     there are fewer), seeded by `key`. `none`: unchanged. Raises `ConfigError` if `all` would be too many.
     """
-    head = fixed_options(options, fixed_first, keep_verdicts)
+    head = fixed_options(options, moved)
     n = len(options) - head
-    moved: list[Order]
+    orders: list[Order]
     match shifts:
         case "none":
-            moved = [tuple(range(n))]
+            orders = [tuple(range(n))]
         case "cyclic":
-            moved = [tuple((letter - shift) % n for letter in range(n)) for shift in range(max(n, 1))]
+            orders = [tuple((letter - shift) % n for letter in range(n)) for shift in range(max(n, 1))]
         case "all":
             if n > MOST_PERMUTED:
                 raise ConfigError(
                     f"shifts = 'all' would need {math.factorial(n)} forward passes for {n} movable options: "
                     f"expected at most {MOST_PERMUTED} options; use 'cyclic' or 'random'"
                 )
-            moved = list(permutations(range(n)))
+            orders = list(permutations(range(n)))
         case "random":
             rng = random.Random(key)  # a string seeds by its sha512: the same on all machines
             drawn: dict[Order, None] = {}
             while len(drawn) < min(count, math.factorial(n)):
                 drawn[tuple(rng.sample(range(n), n))] = None
-            moved = list(drawn)
-    return tuple((*range(head), *(head + k for k in order)) for order in moved)
+            orders = list(drawn)
+    return tuple((*range(head), *(head + k for k in order)) for order in orders)
 
 
-def content_free(example: Example, fixed_first: bool, keep_verdicts: bool) -> Example:
+def content_free(example: Example, moved: Moved = "content") -> Example:
     """The question without content: grey image, "N/A" as claim, context and movable options.
 
     Options that keep their letter stay: they are answers, not content. The order of the others doesn't matter.
     """
-    head = fixed_options(example.options, fixed_first, keep_verdicts)
+    head = fixed_options(example.options, moved)
     return replace(
         example,
         image=Grey(example.image),
@@ -131,50 +128,44 @@ def _mean(x_vk: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Shifted(Method):
-    """A method whose student is scored with the options at several letters (see methods.hkd4vlm.msi)."""
+class Asking:
+    """How a trained student is asked: the method's own views, each with its options at shifted letters."""
 
-    msi: bool = True
-    """Mapping shift-enhanced inference (the abstract); off: one view."""
-    shifts: Shifts = "cyclic"
-    """Rotations of the options | all permutations | `random_shifts` permutations | none; ours."""
-    random_shifts: int = 2
-    """Permutations per example with shifts = random; ours."""
-    keep_verdicts: bool = True
-    """Options that are verdicts (True, False, ...) keep their letters, in MSI and in the option shuffle: their
-    order is a convention, not content; ours."""
-    aggregate: Aggregate = "prob"
-    """Mean probability | mean log-probability | votes over the views; ours."""
-    fixed_first: bool = True
-    """A leading "No hallucination" keeps its letter, in MSI and in the option shuffle; ours."""
-    debias: Debias = "none"
-    """prior: divide by the mean letter prior over the views (arXiv 2309.03882) | calibrate: by the answer to a
-    content-free input, one more view (2102.09690); default ours."""
+    method: Method
+    evaluate: EvaluateConfig
 
-    def check_shifts(self) -> None:
-        """Raise `ConfigError` if these settings don't go together."""
-        check_ranges(self, random_shifts=(1, 720))
-        if self.debias == "prior" and self.shifts == "none":
-            raise ConfigError(
-                f"{self.name}: debias = 'prior' with shifts = 'none': expected several views, because one "
-                "can't separate a letter's prior from its content; choose shifts = 'cyclic'"
-            )
+    @property
+    def shifts(self) -> Shifts:
+        """What the settings say or, if they leave it to the method, the method."""
+        return self.method.shifts() if self.evaluate.shifts == "method" else self.evaluate.shifts
 
-    def views(self, example: Example) -> Sequence[Example]:
-        """The example with its options at shifted letters, followed by the content-free input if it is needed."""
-        shifted = [example.reordered(order) for order in self._orders(example)]
-        if self.msi and self.debias == "calibrate":
-            shifted.append(content_free(example, self.fixed_first, self.keep_verdicts))
-        return shifted
+    def views(self, example: Example) -> list[Example]:
+        """What is scored for an example; it has no gold."""
+        example = example.withheld()
+        asked = [view for order in self._orders(example) for view in self.method.views(example.reordered(order))]
+        if self._calibrates:
+            asked += self.method.views(content_free(example, self.evaluate.shifted))
+        return asked
 
     def fuse(self, example: Example, scores_vk: np.ndarray) -> np.ndarray:
-        """One log-probability per option (K,) from the views' (V, K)."""
+        """One score per option (K,) from the views' log-probabilities (V, K), each by letter."""
+        example = example.withheld()
         orders = self._orders(example)
-        debias = self.debias if self.msi else "none"
-        return fuse_views(orders, scores_vk[: len(orders)], self.aggregate, debias, scores_vk[-1])
+        variants = [example.reordered(order) for order in orders]
+        if self._calibrates:
+            variants.append(content_free(example, self.evaluate.shifted))
+        each = len(scores_vk) // len(variants)
+        fused = [self.method.fuse(v, scores_vk[i * each : (i + 1) * each]) for i, v in enumerate(variants)]
+        if self.shifts == "none" and not self._calibrates:
+            return np.asarray(fused[0])
+        fused_vk = np.stack(fused)
+        debias = self.evaluate.debias
+        return fuse_views(orders, fused_vk[: len(orders)], self.evaluate.aggregate, debias, fused_vk[-1])
+
+    @property
+    def _calibrates(self) -> bool:
+        return self.evaluate.debias == "calibrate" and self.shifts != "none"
 
     def _orders(self, example: Example) -> tuple[Order, ...]:
-        shifts: Shifts = self.shifts if self.msi else "none"
-        return shifted_orders(
-            example.options, shifts, self.random_shifts, self.fixed_first, example.id, self.keep_verdicts
-        )
+        e = self.evaluate
+        return shifted_orders(example.options, self.shifts, e.random_shifts, example.id, e.shifted)
