@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.api import ConfigError, From, Ladder, Role, Stage, Step, near
-from methods.base import Distilling, check_ranges, larger_rungs
+from harness.api import From, Ladder, Role, Stage, Step
+from methods.base import Distilling, check_ranges, teacher_rung
 from methods.losses import DIVERGENCES
 
 if TYPE_CHECKING:
@@ -47,13 +47,7 @@ class OfflineKD(Distilling):
 
         Raises `ConfigError` if no rung is larger than the student, or `teacher` isn't one of those.
         """
-        above = larger_rungs(ladder, student)
-        rung = self.teacher or above[0]
-        if rung not in above:
-            raise ConfigError(
-                f"{self.name}: teacher = {rung!r}: expected a rung larger than the student {student!r}; "
-                f"{near(rung, above)}"
-            )
+        rung = teacher_rung(self, self.teacher, ladder, student)
         return (
             Stage("teacher", {"teacher": Role(rung, trainable=True)}, share=self.teacher_share),
             Stage(

@@ -14,16 +14,22 @@ from harness.api import ConfigError, From, Method, Role, Stage
 from harness.report.describe import field_docs
 from helpers.steps import LADDER, WIDTHS, d, fake, learners, stages, terms
 from methods.assistant import Assistant
+from methods.born_again import BornAgain
+from methods.ensemble_kd import EnsembleKD
 from methods.feature_kd import FeatureKD
 from methods.finetune import Finetune
 from methods.hkd4vlm.method import HKD4VLM
 from methods.losses import relation_distance
 from methods.mutual import Mutual
 from methods.offline_kd import OfflineKD
+from methods.pseudo_label import PseudoLabel
 from methods.relation_kd import RelationKD
 from methods.zero_shot import ZeroShot
 
-ALL: list[type[Method]] = [Finetune, OfflineKD, Mutual, Assistant, FeatureKD, RelationKD, HKD4VLM]
+NEEDS_A_LARGER: list[type[Method]] = [
+    OfflineKD, Mutual, Assistant, FeatureKD, RelationKD, EnsembleKD, PseudoLabel, HKD4VLM,
+]  # fmt: skip
+ALL: list[type[Method]] = [Finetune, BornAgain, *NEEDS_A_LARGER]
 ABLATIONS = [(make, name) for make in ALL for name in make.ablations]
 VARIANTS: list[Method] = [
     *(make() for make in ALL),
@@ -31,6 +37,10 @@ VARIANTS: list[Method] = [
     *(make(**make.ablations[name]) for make, name in ABLATIONS),
     OfflineKD(divergence="dkd", teacher="M"),
     OfflineKD(support="vocab", divergence="jsd"),
+    OfflineKD(learn_from="pool", ce_weight=0.0),
+    BornAgain(generations=2, learn_from="pool", ce_weight=0.0),
+    EnsembleKD(teachers=("L", "M"), support="vocab", learn_from="all", ce_weight=0.0),
+    PseudoLabel(noisy=True, learn_from="pool", ce_weight=0.0),
     FeatureKD(feature_weight=0.0),
     RelationKD(support="vocab"),
     HKD4VLM(pyramid="staged", online=False),
@@ -192,7 +202,7 @@ def test_over_the_vocabulary_all_tokens_count() -> None:
         OfflineKD(support="vocab", divergence="dkd")
 
 
-@pytest.mark.parametrize("method", [make() for make in ALL[1:]], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [make() for make in NEEDS_A_LARGER], ids=lambda m: m.name)
 def test_a_student_without_a_larger_rung_is_refused(method: Method) -> None:
     with pytest.raises(ConfigError, match=r"'L' is the largest rung.*finetune"):
         method.stages(LADDER, "L")
