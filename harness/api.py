@@ -224,10 +224,23 @@ class From:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A model in a stage: where its weights come from (a rung's name, or `From`), and whether it learns."""
+    """A model in a stage: where its weights come from (a rung's name, or `From`), and whether it learns.
+
+    With `average_of` = the name of a trainable role of the same rung in this stage, the role doesn't learn but follows
+    it, as an exponential moving average: after each optimizer step theta' <- decay theta' + (1 - decay) theta, starting
+    from `weights` (arXiv 1703.01780). 0 <= decay < 1. It is validated like a learner, and its best weights are handed
+    on: `From` may name it, and so may `Method.student`.
+    """
 
     weights: str | From
     trainable: bool = False
+    average_of: str | None = None
+    decay: float = 0.99
+
+    @property
+    def changes(self) -> bool:
+        """Whether its weights change in the stage."""
+        return self.trainable or self.average_of is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +262,7 @@ class Stage:
     seed: int = 0
 
 
-Need = Literal["hidden", "vision", "vocab"]
+Need = Literal["hidden", "layers", "vision", "vocab"]
 """What a forward pass can return besides the option logits; see `Step`."""
 
 View = Literal["first", "second"]
@@ -302,6 +315,13 @@ class Step(Protocol):
         """The input of the output layer at the answer position (B, d). `Method.needs` must declare `hidden`."""
         ...
 
+    def layers(self, role: str, view: View = "first") -> Tensor:
+        """The states after each of the N layers of the language model at the answer position (B, N, d).
+
+        The last one is `hidden`: the final norm belongs to the last layer. Must be declared: `layers`.
+        """
+        ...
+
     def vision(self, role: str, view: View = "first") -> Tensor:
         """The N visual tokens as the language model receives them (B, N, d). Must be declared: `vision`."""
         ...
@@ -310,6 +330,18 @@ class Step(Protocol):
         """Logits of all V tokens of the tokenizer at the answer position (B, V). Must be declared: `vocab`.
 
         A stage whose method declares it is refused unless its models use the same token ids.
+        """
+        ...
+
+    @property
+    def state(self) -> Mapping[str, Tensor]:
+        """The stage's state, as `Method.state` or the last `Method.update` returned it; read only."""
+        ...
+
+    def observe(self, name: str, values: Tensor) -> None:
+        """Add up `values` (B, ...), one row per example, for `Method.update`, which gets the sum over the global batch.
+
+        Once per name and call of `loss`. Rows must have the same shape in every micro-batch; gradients aren't kept.
         """
         ...
 
@@ -370,6 +402,31 @@ class Method:
         run's seed, billed with the role, and dropped at the end of the stage. Default: none.
         """
         return {}
+
+    def couples(self, stage: str) -> bool:
+        """Whether an example's loss depends on the other examples of its batch (like arXiv 2205.10536's relations).
+
+        Such a batch can't be divided: micro-batches and several workers are refused. Default: False, as usual.
+        """
+        return False
+
+    def state(self, stage: str) -> Mapping[str, Tensor]:
+        """Tensors that live as long as the stage, by name: their initial values. `Step.state` has the current ones.
+
+        They are the same on every worker and saved in checkpoints. A method with state overrides `update`, too.
+        Default: none.
+        """
+        return {}
+
+    def update(
+        self, stage: str, state: Mapping[str, Tensor], sums: Mapping[str, Tensor], count: int
+    ) -> Mapping[str, Tensor]:
+        """The state after an optimizer step: all tensors of `state`, with their names and shapes.
+
+        `sums` has, by name, the float32 sum over the rows that `Step.observe` was given for the `count` examples of the
+        global batch, over all micro-batches and workers. It must depend on nothing else. Default: unchanged.
+        """
+        return state
 
     def augment(self, example: Example, rng: random.Random) -> Example:
         """The training example as it is used in this step (the same for every role). Default: unchanged.

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.api import Augmentation, Shifts, Split
+from harness.api import Augmentation, Role, Shifts
 from harness.errors import ConfigError, near
 
 T = TypeVar("T", bound="Settings")
@@ -123,12 +123,12 @@ class TrainConfig(Settings):
         """The adapters of a rung that learns; None: it trains all its weights."""
         return self.lora_by_rung.get(rung, self.lora)
 
-    def storage_of(self, rung: str, learns: bool) -> Storage:
+    def storage_of(self, rung: str, role: Role) -> Storage:
         """How a rung's own weights are stored in a role."""
-        if not learns:
+        if not role.changes:
             return self.frozen_weights
         lora = self.lora_of(rung)
-        return lora.weights if lora else "fp32"
+        return lora.weights if lora and role.trainable else "fp32"
 
     @field_validator("labels")
     @classmethod
@@ -152,7 +152,7 @@ class TrainConfig(Settings):
 class EvaluateConfig(Settings):
     """How the trained student is scored."""
 
-    splits: tuple[Split, ...] = ("validation", "test", "ood")
+    splits: tuple[Literal["train", "validation", "test", "ood"], ...] = ("validation", "test", "ood")
     """The splits that are scored at the end, if the benchmark has them."""
     batch_size: int = Field(64, ge=1)
     shifts: Literal["method"] | Shifts = "method"
@@ -281,6 +281,11 @@ class SuiteRun(Settings):
     """The training settings in which this line differs from the suite, like its own tuned `lr`; not budget or order."""
     evaluate: dict[str, Any] = {}
     """The evaluation settings in which this line differs from the suite, like `shifts`."""
+    benchmarks: tuple[str, ...] = ()
+    """The suite's benchmarks that this line is run on; empty: all of them."""
+    benchmark_settings: dict[str, Any] = {}
+    """The benchmark's settings in which this line differs from the suite, like `label_noise`. Rows on other data are in
+    a table of their own."""
     tags: tuple[str, ...] = ()
     control: Literal["text_only", "shuffled_image"] | None = None
 
@@ -329,12 +334,18 @@ class SuiteConfig(ManyRuns):
                     raise ConfigError(
                         f"runs: {run.method}: train.{name} = {run.train[name]!r}: {why}; set it in the suite's [train]"
                     )
+            if strange := set(run.benchmarks) - set(self.benchmarks):
+                raise ConfigError(
+                    f"runs: {run.method}: benchmarks names {sorted(strange)[0]!r}, which is not among the suite's "
+                    f"benchmarks ({', '.join(self.benchmarks)})"
+                )
         return [
             RunConfig(
                 **self.shared(benchmark)
                 | {
                     "method": run.method,
                     "settings": run.settings,
+                    "benchmark_settings": self.benchmark_settings.get(benchmark, {}) | run.benchmark_settings,
                     "student": run.student,
                     "seed": seed,
                     "train": parse(TrainConfig, self.train.model_dump() | run.train, f"runs: {run.method}: train"),
@@ -348,6 +359,7 @@ class SuiteConfig(ManyRuns):
             for seed in self.seeds
             for benchmark in self.benchmarks
             for run in self.runs
+            if benchmark in (run.benchmarks or self.benchmarks)
         ]
 
 

@@ -42,6 +42,8 @@ class RoleRecord(_Model):
     """A rung's name, or `stage.role`."""
     trainable: bool
     parameters: int
+    average_of: str | None = None
+    """The role of the same stage of whose weights it is the moving average."""
 
 
 class Mix(_Model):

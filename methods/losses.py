@@ -125,7 +125,10 @@ def disagreement(one_bk: Tensor, other_bk: Tensor, options_bk: Tensor) -> Tensor
 
 
 def feature_distance(teacher_bd: Tensor, student_bd: Tensor) -> Tensor:
-    """1 - cos(h_S, h_T) per example (B,), 0 to 2, for states of the same width. The teacher's are detached."""
+    """1 - cos(h_S, h_T) per example (B,), or per example and layer (B, N), 0 to 2, for states of the same width.
+
+    The teacher's are detached.
+    """
     from torch.nn.functional import cosine_similarity
 
     return 1 - cosine_similarity(_wide(student_bd), _wide(teacher_bd.detach()), dim=-1, eps=SHORTEST)

@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 
 from harness import registry
-from harness.api import Benchmark, From, Method
+from harness.api import Benchmark, From, Method, Role
 from harness.authoring.method_docs import LADDER
 from harness.errors import DataError, StoreError, UserError
 from harness.leaderboard import inference, seed_results
 from harness.leaderboard.schema import Table
+from harness.record import RoleRecord
 from harness.report import describe
 from harness.stats import power
 from harness.stats.power import Noise
@@ -96,8 +97,13 @@ def stages(cls: type[Method]) -> pd.DataFrame:
         for name, role in stage.roles.items():
             weights = role.weights
             start = f"{weights.role} after {weights.stage}" if isinstance(weights, From) else f"rung {weights}"
-            rows.append((stage.name, stage.share, name, start, "yes" if role.trainable else "no (frozen)"))
+            rows.append((stage.name, stage.share, name, start, trained(role)))
     return pd.DataFrame(rows, columns=columns)
+
+
+def trained(role: Role | RoleRecord) -> str:
+    """Whether a role is trained, as a cell."""
+    return "yes" if role.trainable else f"average of {role.average_of}" if role.average_of else "no (frozen)"
 
 
 def _assigned(settings: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dashboard.data.catalog import trained
 from harness.record import Interval, Record
 from harness.stats import calibration
 from harness.stats.metrics import NO_ANSWER
@@ -59,7 +60,7 @@ def stages(record: Record) -> pd.DataFrame:
             "examples": stage.examples,
             "role": name,
             "initialised from": role.weights,
-            "trained": "yes" if role.trainable else "no (frozen)",
+            "trained": trained(role),
             "parameters": role.parameters,
             "best validation accuracy, %": 100 * stage.best[name] if name in stage.best else None,
         }

@@ -34,6 +34,8 @@ from harness.store import Store
 
 IMAGES = 200
 """The number of images per split that are opened, evenly spaced."""
+UNSCORED: tuple[Split, ...] = ("train", "pool")
+"""The splits that are only learned from."""
 SLOW_LOADING, SLOW_IMAGE = 0.25, 50.0
 """Milliseconds per example (POPE's 9,000 in 2 s) and per image above which there is a warning."""
 
@@ -150,9 +152,11 @@ def _loaded(benchmark: Benchmark, split: Split) -> tuple[list[Example] | None, l
             f"{split}: load() failed with {type(error).__name__}: {first_line(error)}; raise DataError with the file"
         )
         return None, [_fail("load", f"{reason} and the line")]
+    if not examples and split == "pool":
+        return None, [_ok("load", "pool: no examples with these settings")]
     if not examples:
         return None, [_fail("load", f"{split}: no examples; leave the split out of `splits`, or yield some")]
-    wrong = _schema(split, examples)
+    wrong = _schema(split, examples, golds=split != "pool" or benchmark.pool_has_golds)
     if wrong:
         return None, wrong
     findings = []
@@ -171,7 +175,7 @@ def _key(e: Example) -> tuple[object, ...]:
     return e.id, e.group, e.question, e.claim, e.context, e.options, e.gold, e.category
 
 
-def _schema(split: Split, examples: Sequence[Example]) -> list[Finding]:
+def _schema(split: Split, examples: Sequence[Example], golds: bool) -> list[Finding]:
     """Wrong types and ids: the first example with each kind of mistake, and how many have it."""
     wrong: defaultdict[str, list[str]] = defaultdict(list)
     for number, e in enumerate(examples):
@@ -190,7 +194,9 @@ def _schema(split: Split, examples: Sequence[Example]) -> list[Finding]:
             wrong[f"has options {e.options!r}, expected a tuple of strings"].append(repr(e.id))
         elif not 2 <= len(e.options) <= MAX_OPTIONS or len(set(e.options)) < len(e.options):
             wrong[f"has options {e.options!r}, expected 2 to {MAX_OPTIONS}, each once"].append(repr(e.id))
-        elif type(e.gold) is not int or not 0 <= e.gold < len(e.options):
+        elif not golds and e.gold is not None:
+            wrong[f"has gold {e.gold!r}, though pool_has_golds is False: expected None"].append(repr(e.id))
+        elif golds and (type(e.gold) is not int or not 0 <= e.gold < len(e.options)):
             wrong[f"has gold {e.gold!r}, expected 0 to {len(e.options) - 1}"].append(repr(e.id))
         if not isinstance(e.image, Path | bytes) and not callable(e.image):
             wrong[f"has an image of type {type(e.image).__name__}, expected a Path, bytes or callable"].append(
@@ -237,6 +243,8 @@ def _groups(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
 
 def _balance(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
     for split, examples in splits.items():
+        if split == "pool" and not benchmark.pool_has_golds:
+            continue
         places = Counter(e.known_gold for e in examples)
         same = len({e.options for e in examples}) == 1
         names = [f"{examples[0].options[k] if same else f'place {k}'} {n}" for k, n in sorted(places.items())]
@@ -246,7 +254,7 @@ def _balance(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
             yield _warn("balance", f"{split}: no gold at position {', '.join(map(str, never))}")
         chance = float(np.mean([1 / len(e.options) for e in examples]))
         most = max(places, key=lambda k: places[k], default=0)
-        said = controls.flag("majority", _share_right(examples, most), chance, None) if split != "train" else ""
+        said = "" if split in UNSCORED else controls.flag("majority", _share_right(examples, most), chance, None)
         yield (_warn if said else _ok)("balance", text + (f"; this constant answer is {said}" if said else ""))
 
 
@@ -303,7 +311,7 @@ def _scoring(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
     for name, scorer in benchmark.protocols().items():
         for split, examples in splits.items():
             asked = [e for e in examples if benchmark.asked(name, e)]
-            if split == "train" or not asked:
+            if split in UNSCORED or not asked:
                 continue
             try:
                 right, wrong = (_scored(scorer, asked, shift) for shift in (0, 1))

@@ -103,7 +103,8 @@ def _cost(cls: type[Method]) -> list[str]:
 def _role_text(name: str, role: Role, stages: Iterable[Stage]) -> str:
     weights = role.weights
     start = f", from `{weights.role}` of `{weights.stage}`" if isinstance(weights, From) else ""
-    return f"`{name}` ({_rung(role, stages)}{start}; {'learns' if role.trainable else 'frozen'})"
+    kind = "learns" if role.trainable else f"average of `{role.average_of}`" if role.average_of else "frozen"
+    return f"`{name}` ({_rung(role, stages)}{start}; {kind})"
 
 
 def _rung(role: Role, stages: Iterable[Stage]) -> str:

@@ -15,12 +15,12 @@ from harness.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingExamples:
     """The examples to learn from. `pictured` has the same with their own images, if a control has removed these."""
 
     labelled: Sequence[Example]
     pool: Sequence[Example]
-    pictured: Lessons | None = None
+    pictured: TrainingExamples | None = None
 
     def of(self, source: Source) -> list[Example]:
         """The examples that a stage with this `data` learns from."""
@@ -56,7 +56,7 @@ def _stream(source: Source, position: int, labelled_share: float, together: int)
     return labelled, (before if labelled else block - before) * together + within
 
 
-def lessons(splits: Mapping[Split, Sequence[Example]], labels: int | float | None, seed: int) -> Lessons:
+def divide(splits: Mapping[Split, Sequence[Example]], labels: int | float | None, seed: int) -> TrainingExamples:
     """The training examples of which `labels` (a number or a fraction; None: all) keep their gold, and the pool.
 
     Raises `ConfigError` if there are fewer. Whole groups keep theirs, the last one perhaps in part.
@@ -69,7 +69,7 @@ def lessons(splits: Mapping[Split, Sequence[Example]], labels: int | float | Non
             "leave it out to use every label"
         )
     kept = {i for i, _ in zip(_drawn(train, seed), range(count), strict=False)}
-    return Lessons(
+    return TrainingExamples(
         labelled=[replace(example, extra=None) for i, example in enumerate(train) if i in kept],
         pool=[e.withheld() for e in (*(e for i, e in enumerate(train) if i not in kept), *splits.get("pool", ()))],
     )

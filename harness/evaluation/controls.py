@@ -135,7 +135,7 @@ def control_runs(
 def write_controls(store: Store, dataset: Dataset, data: Data, evaluate: EvaluateConfig, made_by: Provenance) -> None:
     """Write the model-free rows of a dataset unless the store has them; `data` is the result of `data_record`."""
     benchmark, everything = dataset.benchmark, dataset.splits
-    splits = {s: e for s, e in everything.items() if s in evaluate.splits}
+    splits: dict[Split, list[Example]] = {s: e for s, e in everything.items() if s in evaluate.splits}
     train_golds = [example.known_gold for example in everything["train"]] if "train" in everything else None
     names = control_names(splits, data, train_golds)
     if all(store.status(control_id(name, benchmark.name, data)) == "done" for name in names):

@@ -39,7 +39,7 @@ from harness.stats.metrics import NO_ANSWER
 from harness.store import PredictionRow, Store, predictions_frame
 
 PARAPHRASES = ("Please look carefully, then answer: {question}", "{question} Pick one.", "Question: {question}")
-"""Different from the forms that methods train with (`methods.augment`)."""
+"""Different from the forms that methods train with (harness.data.augmentation)."""
 OTHER_NAMES = {"Claim": "Statement", "Caption": "Description"}
 """The label of the claim in the last paraphrase."""
 CLEAN = "clean"

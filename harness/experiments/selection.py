@@ -196,7 +196,11 @@ def _shared(cost: dict[str, Any], planned: plan.Plan) -> float:
         prepares = planned.method.stage_settings(stage["name"]) is not None
         student = stage["roles"].get(planned.method.student)
         all_roles = prepares and not (student and student["trainable"])
-        flops += sum(role["flops"] for role in stage["roles"].values() if all_roles or not role["trainable"])
+        flops += sum(
+            role["flops"]
+            for role in stage["roles"].values()
+            if all_roles or not (role["trainable"] or role["average_of"])
+        )
     return flops
 
 

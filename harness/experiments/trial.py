@@ -128,7 +128,7 @@ def learning(planned: Plan) -> list[str]:
     """The stages in which a run's student learns."""
     student = planned.method.student
     stages = [p.stage for p in planned.stages]
-    return [stage.name for stage in stages if student in stage.roles and stage.roles[student].trainable]
+    return [stage.name for stage in stages if student in stage.roles and stage.roles[student].changes]
 
 
 def student_validations(planned: Plan) -> int:

@@ -7,7 +7,7 @@ see no adapters.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -66,20 +66,21 @@ def load_adapters(vlm: nn.Module, weights: dict[str, Tensor]) -> None:
     assert not any(map(_of_adapter, found.missing_keys))
 
 
-@torch.no_grad()
 def merged(vlm: nn.Module) -> dict[str, Tensor]:
     """The weights, on the CPU, of the equivalent model without adapters."""
+    return {name: tensor.to("cpu", copy=True) for name, tensor in whole(vlm)}
+
+
+@torch.no_grad()
+def whole(vlm: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The weights of the equivalent model without adapters, one at a time, where the model is."""
     adapted: dict[str, Any] = {
         f"{name}.weight": module for name, module in vlm.named_modules() if hasattr(module, "get_delta_weight")
     }
-    whole = {}
     for name, tensor in quantization.plain(vlm).items():
         if not _of_adapter(name):
             own = name.replace(".base_layer.", ".")
-            whole[own] = (tensor + adapted[own].get_delta_weight(NAME) if own in adapted else tensor).to(
-                "cpu", copy=True
-            )
-    return whole
+            yield own, tensor + adapted[own].get_delta_weight(NAME) if own in adapted else tensor
 
 
 def _of_adapter(name: str) -> bool:

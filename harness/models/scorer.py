@@ -27,7 +27,8 @@ PREFIX_INDEX, PREFIX = "parents", "beginning/"
 prefixes' own model inputs."""
 
 Outputs = dict[str, Tensor]
-"""`options` (B, K), and the other outputs that were needed: `hidden` (B, d), `vision` (B, N, d), `vocab` (B, V)."""
+"""`options` (B, K), and the other outputs that were needed: `hidden` (B, d), `vision` (B, N, d), `vocab` (B, V),
+`layers` (B, L, d)."""
 
 
 class OptionScorer(nn.Module):
@@ -63,7 +64,11 @@ class OptionScorer(nn.Module):
         else:
             inputs = {key: value for key, value in batch.items() if key != "options"} | {"use_cache": tree is not None}
         wanted = [need for need in needs if need not in outputs]
-        with _caught(self.vlm, wanted, row_b if len(kept) > 1 else None) as caught, narrow_precision:
+        with (
+            _layer_states(self.vlm, last_b if "layers" in wanted else None) as states,
+            _caught(self.vlm, wanted, row_b if len(kept) > 1 else None) as caught,
+            narrow_precision,
+        ):
             given = self.vlm(**inputs, logits_to_keep=kept)
         logits_bv = given.logits[:, 0].float()
         if tree is None:
@@ -75,6 +80,8 @@ class OptionScorer(nn.Module):
         outputs["options"] = logits_bk.masked_fill(~options_bk, MASKED_LOGIT)
         if "hidden" in wanted:
             outputs["hidden"] = caught["hidden"][:, 0].float()
+        if "layers" in wanted:  # after the last layer comes a norm, which belongs to it
+            outputs["layers"] = torch.stack([*(_at(s, last_b) for s in states[:-1]), caught["hidden"][:, 0]], 1).float()
         if "vision" in wanted:
             outputs["vision"] = _visual_tokens(self.vlm, caught["embeddings"], batch["input_ids"]).float()
         if "vocab" in wanted:
@@ -181,13 +188,14 @@ def _caught(vlm: nn.Module, needs: Collection[Need], kept_b: Tensor | None) -> I
     def keep_embeddings(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         caught["embeddings"] = kwargs["inputs_embeds"]
 
-    if "hidden" in needs or kept_b is not None:
+    hidden = "hidden" in needs or "layers" in needs
+    if hidden or kept_b is not None:
         head = vlm.get_output_embeddings()  # type: ignore[operator]
         if head is None:
             raise ModelError(f"{type(vlm).__name__} has no output layer (get_output_embeddings): no hidden states")
         if kept_b is not None:
             hooks.append(head.register_forward_pre_hook(narrow))
-        if "hidden" in needs:
+        if hidden:
             hooks.append(head.register_forward_pre_hook(keep_hidden))
     if "vision" in needs:
         decoder = vlm.get_decoder()  # type: ignore[operator]
@@ -197,6 +205,42 @@ def _caught(vlm: nn.Module, needs: Collection[Need], kept_b: Tensor | None) -> I
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def _layer_states(vlm: nn.Module, last_b: Tensor | None) -> Iterator[list[Tensor]]:
+    """Capture the output of each layer of the language model: (B, T, d), or (B, d) at the positions `last_b`.
+
+    None: nothing is captured.
+    The positions are chosen at once where no gradient is wanted. Otherwise the whole outputs are in memory anyway, and
+    an operation within a layer would be missing when a checkpointed one is computed again. Raises `ModelError`.
+    """
+    states: list[Tensor] = []
+    if last_b is None:
+        yield states
+        return
+    decoder, count = vlm.get_decoder(), vlm.config.get_text_config().num_hidden_layers  # type: ignore[operator,union-attr]
+    found = [m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    if not found:
+        raise ModelError(
+            f"{type(vlm).__name__}: its language model has no list of its {count} layers: no states of them"
+        )
+
+    def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        state_btd = output[0] if isinstance(output, tuple) else output
+        states.append(state_btd if torch.is_grad_enabled() else _at(state_btd, last_b))
+
+    hooks = [layer.register_forward_hook(keep) for layer in found[0]]
+    try:
+        yield states
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _at(state: Tensor, last_b: Tensor) -> Tensor:
+    """The states (B, d) at the positions `last_b`, if they aren't chosen yet."""
+    return state if state.ndim == 2 else state[torch.arange(len(state), device=state.device), last_b]
 
 
 def _visual_tokens(vlm: nn.Module, embeddings_btd: Tensor, ids_bt: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ def of(plan: Plan) -> dict[str, Any]:
                 if isinstance(role.weights, str)
                 else f"{role.weights.stage}.{role.weights.role}",
                 "trainable": role.trainable,
+                "average_of": role.average_of,
                 "parameters": info.parameters,
                 "flops": forward * examples * (ladders.training_passes(_adapts(plan, rung)) if role.trainable else 1),
                 "bytes": memory.of_role(plan, planned, name),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import psutil
 
+from harness.api import Role
 from harness.config import LoraSettings, RungConfig, Storage
 from harness.planning.plan import Plan
 from harness.planning.stages import PlannedStage, rung_of
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 FROZEN, LEARNING = 4, 16
 """Bytes per weight: float32; if it learns, also its gradient and AdamW's two moments."""
 BEST = 4
-"""Bytes per learning weight of the best copy so far, which is in the machine's memory, not a GPU's."""
+"""Bytes per weight that changes of the best copy so far, which is in the machine's memory, not a GPU's."""
 BYTES: dict[Storage, float] = {"fp32": FROZEN, "bf16": 2, "nf4": 0.5 + 1 / 64}
 """Bytes per weight that doesn't learn; four bits need an additional byte of scale per 64 weights."""
 
@@ -39,14 +40,15 @@ def held(plan: Plan, planned: PlannedStage) -> int:
 def of_role(plan: Plan, planned: PlannedStage, role: str) -> int:
     """Bytes of a role's weights and optimizer."""
     rung = rung_of(plan.stages, planned.stage, role)
-    trainable, train, cluster = planned.stage.roles[role].trainable, plan.config.train, plan.config.cluster
-    if not trainable and cluster.offload_frozen and cluster.gpus_per_worker:
+    spec, train, cluster = planned.stage.roles[role], plan.config.train, plan.config.cluster
+    if not spec.changes and cluster.offload_frozen and cluster.gpus_per_worker:
         return int(layers(plan.rungs[rung]).largest * BYTES[train.frozen_weights])
-    lora = train.lora_of(rung) if trainable else None
-    learning = LEARNING + (0 if cluster.gpus_per_worker else BEST)
-    if trainable and lora is None:
-        return plan.infos[rung].parameters * learning
-    own = stored(plan, rung, train.storage_of(rung, trainable))
+    lora = train.lora_of(rung) if spec.trainable else None
+    best = 0 if cluster.gpus_per_worker else BEST
+    learning = LEARNING + best
+    if spec.changes and lora is None:
+        return plan.infos[rung].parameters * (learning if spec.trainable else FROZEN + best)
+    own = stored(plan, rung, train.storage_of(rung, spec))
     return own if lora is None else own + adapter_weights(plan.rungs[rung], lora) * learning
 
 
@@ -59,19 +61,19 @@ def stored(plan: Plan, rung: str, storage_format: Storage) -> int:
     return int(narrow * BYTES["nf4"]) + (weights - narrow) * FROZEN
 
 
-def learns(plan: Plan, rung: str) -> set[bool]:
-    """Whether the rung learns, for each of its roles."""
-    return {
-        role.trainable
+def roles_of(plan: Plan, rung: str) -> list[Role]:
+    """The roles of all stages that have the rung's architecture."""
+    return [
+        role
         for planned in plan.stages
         for name, role in planned.stage.roles.items()
         if rung_of(plan.stages, planned.stage, name) == rung
-    }
+    ]
 
 
 def storage(plan: Plan, rung: str) -> Storage:
     """How the rung's own weights are stored in the role that stores them most precisely."""
-    formats = {plan.config.train.storage_of(rung, flag) for flag in learns(plan, rung)}
+    formats = {plan.config.train.storage_of(rung, role) for role in roles_of(plan, rung)}
     return next((one for one in get_args(Storage) if one in formats), "fp32")
 
 
@@ -184,7 +186,7 @@ def peak(plan: Plan, planned: PlannedStage, tokens: Mapping[str, tuple[float, fl
         config = load_config(plan.rungs[rung])
         narrow = train.precision_of(rung) == "bf16"
         own = activations(config, *tokens[rung], size, role.trainable, train.gradient_checkpointing, 2 if narrow else 4)
-        if narrow and train.storage_of(rung, role.trainable) == "fp32":
+        if narrow and train.storage_of(rung, role) == "fp32":
             own += 2 * plan.infos[rung].parameters
         if role.trainable:
             learning += own
@@ -198,10 +200,10 @@ def peak(plan: Plan, planned: PlannedStage, tokens: Mapping[str, tuple[float, fl
 def handed_on(plan: Plan, planned: PlannedStage) -> int:
     """Bytes in the machine's memory at a stage's end.
 
-    Frozen weights as they were; of a learner its final weights, and those of the next model.
+    Frozen weights as they were; of a role that changed its final weights, and those of the next model.
     """
     return sum(
-        plan.infos[rung_of(plan.stages, planned.stage, name)].parameters * FROZEN * (3 if role.trainable else 1)
+        plan.infos[rung_of(plan.stages, planned.stage, name)].parameters * FROZEN * (3 if role.changes else 1)
         for name, role in planned.stage.roles.items()
     )
 
@@ -224,15 +226,14 @@ def too_large(plan: Plan, needed: int) -> list[str]:
 def suggestions(plan: Plan) -> list[str]:
     """Settings that would reduce the memory of a run and aren't used yet."""
     train, found = plan.config.train, []
-    if train.micro_batch_size == 0 or train.micro_batch_size > 1:
+    divisible = not any(plan.method.couples(planned.stage.name) for planned in plan.stages)
+    if divisible and (train.micro_batch_size == 0 or train.micro_batch_size > 1):
         found.append("train.micro_batch_size = 1 (or a few), the same numbers in more passes")
     if not train.gradient_checkpointing:
         found.append("train.gradient_checkpointing = true, a third more work")
     if train.lora is None and not train.lora_by_rung:
         found.append("train.lora = {rank = 16}, adapters instead of all weights")
-    if train.frozen_weights == "fp32" and any(
-        not role.trainable for p in plan.stages for role in p.stage.roles.values()
-    ):
+    if train.frozen_weights == "fp32" and any(not role.changes for p in plan.stages for role in p.stage.roles.values()):
         found.append("train.frozen_weights = 'nf4' (or 'bf16'), frozen models in a seventh (half) of their memory")
     if plan.config.cluster.shard_above is None and train.lora is None:
         found.append("cluster.shard_above, models sharded over the workers")

@@ -17,8 +17,7 @@ from harness.config import RunConfig, RungConfig
 from harness.data import dataset as data
 from harness.data import image_controls, order
 from harness.data.dataset import _canonical, _dataset, load_data, settings_of
-from harness.data.labels import Lessons
-from harness.data.labels import lessons as labels_of
+from harness.data.labels import TrainingExamples, divide
 from harness.errors import ConfigError, near
 from harness.evaluation.shifts import Asking
 from harness.models import ladders
@@ -47,7 +46,7 @@ class Plan:
     """The benchmark's own examples. `dataset` is the same or, in a control, the same without their images."""
     learned: data.Dataset
     """The same for `training`: with its own images."""
-    lessons: Lessons
+    training_examples: TrainingExamples
     """What its stages learn from: the training examples with a gold, and the pool. Empty if it has no stages."""
     sources: dict[str, str]
     """The digests of the method's and the benchmarks' sources, as `method NAME` and `benchmark NAME`."""
@@ -117,10 +116,10 @@ class Plan:
         return own if stage.seed else self.config.seed
 
     def batch_at(self, stage: Stage, position: int, size: int) -> list[tuple[int, Example]]:
-        """`size` examples of the stage's data from a position on, each with its position (`Lessons.batch_at`)."""
+        """`size` examples of the stage's data from a position on, each with its position."""
         c = self.config
         train = c.train
-        return self.lessons.batch_at(
+        return self.training_examples.batch_at(
             stage.data, self.seed_of(stage), position, size, train.labelled_share, train.questions_per_image
         )
 
@@ -141,7 +140,7 @@ class Plan:
                 "share: each is passed separately in learners, though train.questions_per_image is "
                 f"{train.questions_per_image}; turn it off: sharing saves memory too"
             )
-        seen = (self.lessons.pictured or self.lessons).of("all")
+        seen = (self.training_examples.pictured or self.training_examples).of("all")
         if self.stages and train.questions_per_image > 1 and len(order.by_image(seen)) == len(seen):
             found.append(
                 f"train.questions_per_image is {train.questions_per_image}, but no image of "
@@ -205,7 +204,7 @@ def make(config: RunConfig) -> Plan:
     learned = _training(config, method, dataset) if stages else dataset
     shown = _shown(dataset, config)
     training = shown if learned is dataset else _shown(learned, config)
-    lessons = _lessons(method, stages, training, learned, config)
+    training_examples = _training_examples(method, stages, training, learned, config)
     classes = classes_of(type(method), type(dataset.benchmark), type(training.benchmark))
     sources = provenance.sources(classes)
     return Plan(
@@ -216,7 +215,7 @@ def make(config: RunConfig) -> Plan:
         published=dataset,
         training=training,
         learned=learned,
-        lessons=lessons,
+        training_examples=training_examples,
         ladder=ladder.name,
         rungs=rungs,
         infos=infos,
@@ -257,9 +256,9 @@ def _training(config: RunConfig, method: Method, dataset: data.Dataset) -> data.
     return _dataset(config.train_on, settings, config.train_on_data_dir, config.skip_missing, splits)
 
 
-def _lessons(
+def _training_examples(
     method: Method, stages: list[PlannedStage], training: data.Dataset, learned: data.Dataset, config: RunConfig
-) -> Lessons:
+) -> TrainingExamples:
     """What the stages learn from. Raises `ConfigError` if there is nothing of the kind that a stage needs."""
     labels = config.train.labels
     if labels is not None and "train" not in training.splits:
@@ -268,8 +267,8 @@ def _lessons(
             "withhold; leave it out"
         )
     if not stages:
-        return Lessons([], [])
-    found = labels_of(training.splits, labels, config.seed)
+        return TrainingExamples([], [])
+    found = divide(training.splits, labels, config.seed)
     for planned in stages:
         if planned.stage.data != "labels" and not found.pool:
             raise ConfigError(
@@ -278,7 +277,7 @@ def _lessons(
                 f"{len(found.labelled)} training examples), or use a benchmark with a pool split"
             )
     if training is not learned:
-        return replace(found, pictured=labels_of(learned.splits, labels, config.seed))
+        return replace(found, pictured=divide(learned.splits, labels, config.seed))
     return found
 
 
@@ -289,7 +288,7 @@ def _shown(dataset: data.Dataset, config: RunConfig) -> data.Dataset:
 
 def _check_offloaded(stage: Stage, config: RunConfig) -> None:
     """Refuse offloading with nf4: weights are quantized on the device, so moving them there each time saves nothing."""
-    frozen = [name for name, role in stage.roles.items() if not role.trainable]
+    frozen = [name for name, role in stage.roles.items() if not role.changes]
     if frozen and config.cluster.offload_frozen and config.train.frozen_weights == "nf4":
         raise ConfigError(
             "cluster.offload_frozen with train.frozen_weights = 'nf4': expected one of the two; frozen models in four "

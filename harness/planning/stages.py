@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import get_args
 
@@ -26,7 +27,7 @@ def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[Pla
     exactly the same number of examples.
     """
     stages = list(method.stages(rungs, config.student))
-    _check_stages(method, rungs, stages)
+    _check_stages(method, rungs, stages, config)
     learnt_in = _lineage(method, stages)
     size = config.train.batch_size
     budget = -(-config.train.examples // size)
@@ -59,7 +60,7 @@ def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[Pla
     return planned
 
 
-def _check_stages(method: Method, rungs: list[str], stages: list[Stage]) -> None:
+def _check_stages(method: Method, rungs: list[str], stages: list[Stage], config: RunConfig) -> None:
     """Raise `ConfigError` for a stage that can't be trained, and if the last one has no student."""
     earlier: dict[str, Stage] = {}
     for stage in stages:
@@ -78,34 +79,99 @@ def _check_stages(method: Method, rungs: list[str], stages: list[Stage]) -> None
                 raise ConfigError(f"{where}: stage_settings() names {name!r} (not a setting): {near(name, known)}")
         for name, role in stage.roles.items():
             _check_weights(f"{where}, role {name!r}", role.weights, rungs, earlier)
+        for name in stage.roles:
+            _check_average(f"{where}, role {name!r}", stage, name, earlier)
+        _check_state(where, method, stage.name)
+        _check_undivided(where, method, stage.name, config)
         earlier[stage.name] = stage
     if stages and method.student not in stages[-1].roles:
         raise ConfigError(f"method {method.name!r}: the last stage has no role {method.student!r} to evaluate")
 
 
 def _lineage(method: Method, stages: list[Stage]) -> set[str]:
-    """The stages in which the student learned, under whatever name: its weights are followed to their beginning."""
-    if not stages:
-        return set()
+    """The stages in which the student learned, under whatever name: its weights are followed to their beginning.
+
+    Those of an average come from the learner that it follows, too.
+    """
     by_name = {stage.name: stage for stage in stages}
-    stage, role = stages[-1], method.student
+    ahead = [(stage, method.student) for stage in stages[-1:]]
     found = set()
-    while True:
+    while ahead:
+        stage, role = ahead.pop()
         spec = stage.roles[role]
-        if spec.trainable:
+        if spec.changes:
             found.add(stage.name)
-        if not isinstance(spec.weights, From):
-            return found
-        stage, role = by_name[spec.weights.stage], spec.weights.role
+        if spec.average_of is not None:
+            ahead.append((stage, spec.average_of))
+        if isinstance(spec.weights, From):
+            ahead.append((by_name[spec.weights.stage], spec.weights.role))
+    return found
 
 
 def rung_of(planned: list[PlannedStage], stage: Stage, role: str) -> str:
     """The rung whose architecture a stage's role has."""
+    return _rung({p.stage.name: p.stage for p in planned}, stage, role)
+
+
+def _rung(stages: Mapping[str, Stage], stage: Stage, role: str) -> str:
     weights = stage.roles[role].weights
-    if isinstance(weights, str):
-        return weights
-    earlier = next(p.stage for p in planned if p.stage.name == weights.stage)
-    return rung_of(planned, earlier, weights.role)
+    return weights if isinstance(weights, str) else _rung(stages, stages[weights.stage], weights.role)
+
+
+def handed_on(planned: list[PlannedStage], stage: Stage, student: str) -> set[str]:
+    """The roles of a stage whose weights are used after it: by a later stage, or as the final `student`."""
+    taken = {role.weights for later in planned for role in later.stage.roles.values()}
+    last = stage.name == planned[-1].stage.name
+    return {name for name in stage.roles if From(stage.name, name) in taken or (last and name == student)}
+
+
+def _check_average(where: str, stage: Stage, name: str, earlier: Mapping[str, Stage]) -> None:
+    role, of = stage.roles[name], stage.roles[name].average_of
+    if of is None:
+        return
+    learners = [name for name, other in stage.roles.items() if other.trainable]
+    if role.trainable:
+        raise ConfigError(
+            f"{where}: trainable, and the average of {of!r}: expected one of the two; remove trainable or average_of"
+        )
+    if of not in learners:
+        raise ConfigError(
+            f"{where}: average_of = {of!r}, expected a trainable role of this stage: {near(of, learners)}"
+        )
+    if not 0 <= role.decay < 1:  # also false for NaN
+        raise ConfigError(f"{where}: decay = {role.decay}; expected a number from 0 to below 1, like 0.99")
+    own, other = _rung(earlier, stage, name), _rung(earlier, stage, of)
+    if own != other:
+        raise ConfigError(
+            f"{where}: has the architecture of rung {own!r}, and {of!r} that of {other!r}; expected the same rung, "
+            "because their weights are averaged"
+        )
+
+
+def _check_state(where: str, method: Method, stage: str) -> None:
+    if not (state := method.state(stage)):
+        return
+    from torch import Tensor
+
+    if strange := [name for name, value in state.items() if not isinstance(value, Tensor)]:
+        raise ConfigError(
+            f"{where}: state() returned {type(state[strange[0]]).__name__} {strange[0]!r}; expected tensors"
+        )
+    if type(method).update is Method.update:
+        raise ConfigError(
+            f"{where}: state() returned {', '.join(state)}, which nothing changes; override update() too, or make it a "
+            "setting"
+        )
+
+
+def _check_undivided(where: str, method: Method, stage: str, config: RunConfig) -> None:
+    size, workers = config.train.micro_batch_size, config.cluster.workers
+    if method.couples(stage) and (0 < size < config.train.batch_size or workers > 1):
+        raise ConfigError(
+            f"{where}: an example's loss depends on the other examples of its batch, which can't be divided, but "
+            f"train.micro_batch_size = {size} and cluster.workers = {workers}; set micro_batch_size to 0, and workers "
+            "to 1 or 0"
+        )
 
 
 def _check_weights(where: str, weights: str | From, rungs: list[str], earlier: dict[str, Stage]) -> None:

@@ -25,7 +25,9 @@ def to_text(priced: dict[str, Any]) -> str:
             f"  stage {stage['name']}: {stage['steps']} steps, {stage['examples']} examples, share {stage['share']:g}"
         )
         for name, role in stage["roles"].items():
-            trains = "trains" if role["trainable"] else "frozen"
+            trains = (
+                "trains" if role["trainable"] else f"averages {role['average_of']}" if role["average_of"] else "frozen"
+            )
             lines.append(
                 f"    {name:12} {role['rung']:4} from {role['weights']:16} {trains}  "
                 f"{role['parameters']:>13,} parameters  {role['flops'] / 1e12:10.3f} TFLOP"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
-from harness.record import Interval, Mix, Record
+from harness.record import Interval, Mix, Record, RoleRecord
 
 
 def mix_text(mix: Mix) -> str:
@@ -40,10 +40,14 @@ def record_text(record: Record) -> str:
     return "\n".join([*lines, *_cost(record), *_origin(record)])
 
 
+def _kind(role: RoleRecord) -> str:
+    return "" if role.trainable else f", average of {role.average_of}" if role.average_of else ", frozen"
+
+
 def _stages(record: Record) -> list[str]:
     lines = []
     for stage in record.stages:
-        roles = ", ".join(f"{n} ({r.weights}{'' if r.trainable else ', frozen'})" for n, r in stage.roles.items())
+        roles = ", ".join(f"{n} ({r.weights}{_kind(r)})" for n, r in stage.roles.items())
         best = ", ".join(f"{n} {v:.3f}" for n, v in stage.best.items())
         lines.append(
             f"  stage {stage.name}: {stage.steps} steps, {stage.examples} examples; {roles}; validation {best}"

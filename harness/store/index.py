@@ -247,8 +247,9 @@ def training_cost(record: Record) -> TrainingCost:
             key = f"{stage.name}.{name}"
             rungs[key] = rungs.get(role.weights, role.weights)
             if not role.trainable:
-                frozen.add(key)
-                shown += stage.examples
+                if role.average_of is None:  # an average's answers change, so they aren't cached
+                    frozen.add(key)
+                    shown += stage.examples
             elif rungs[key] == record.student:
                 student.add(key)
     roles = record.cost.roles

@@ -151,12 +151,12 @@ def _no_ladder(config: RunConfig, trusted: bool) -> str:
     return f"the ladder's models aren't available: {', '.join(absent)}" if absent else ""
 
 
-_Stages = list[tuple[str, float, int, dict[str, tuple[bool, int]]]]
+_Stages = list[tuple[str, float, int, dict[str, tuple[bool, str | None, int]]]]
 
 
 def _stages_of(record: Record) -> _Stages:
     return [
-        (s.name, s.share, s.steps, {name: (role.trainable, role.parameters) for name, role in s.roles.items()})
+        (s.name, s.share, s.steps, {n: (r.trainable, r.average_of, r.parameters) for n, r in s.roles.items()})
         for s in record.stages
     ]
 
@@ -166,7 +166,12 @@ def _stages_planned(plan: Plan) -> _Stages:
         return plan.infos[stages.rung_of(plan.stages, stage, role)].parameters
 
     return [
-        (p.stage.name, p.stage.share, p.steps, {n: (r.trainable, size(p.stage, n)) for n, r in p.stage.roles.items()})
+        (
+            p.stage.name,
+            p.stage.share,
+            p.steps,
+            {n: (r.trainable, r.average_of, size(p.stage, n)) for n, r in p.stage.roles.items()},
+        )
         for p in plan.stages
     ]
 

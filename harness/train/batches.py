@@ -94,7 +94,7 @@ def of_stage(
     size = plan.config.train.batch_size
     needs = plan.method.needs(planned.stage.name)
     encoders: dict[tuple[str, Form], Encoder] = {
-        (role.encoder.fingerprint, "first" if role.trainable or needs else "plain"): role.encoder
+        (role.encoder.fingerprint, "first" if role.changes or needs else "plain"): role.encoder
         for role in roles.values()
         if not role.cached_outputs
     }

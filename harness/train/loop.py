@@ -35,10 +35,10 @@ from harness.store.tensor_cache import Cache
 from harness.train import batches, preflight, run_state, teacher_cache
 from harness.train.batches import MicroBatch
 from harness.train.checkpoint import Checkpoint
-from harness.train.learner import Learner
+from harness.train.learner import Average, ChangingRole, Learner
 from harness.train.role import RoleModel, bill_backward
 from harness.train.run_state import OnCheckpoint, RunState
-from harness.train.step import ForwardPasses, StepView, check_same_forwards
+from harness.train.step import ForwardPasses, StepView, Sums, check_same_forwards, initial, sums_of, updated
 from harness.train.validation import Validator
 
 __all__ = ["Trained", "TrainingError", "train"]
@@ -123,8 +123,8 @@ def _stage(run: _Run, state: RunState, index: int, middle: Checkpoint | None) ->
             # A stage that was started here is billed here.
             found = None if middle else teacher_cache.stage(run.cache, key, run.ranks)
             if found is None:
-                learners = _train(run, plan, state, index, middle)
-                weights = {name: learner.final_weights() for name, learner in learners.items()}  # on all ranks
+                changing = _train(run, plan, state, index, middle)
+                weights = {name: role.final_weights() for name, role in changing.items()}  # on all ranks
                 if run.ranks.rank == 0:
                     teacher_cache.put_stage(run.cache, key, plan, state, weights)
             else:
@@ -133,14 +133,20 @@ def _stage(run: _Run, state: RunState, index: int, middle: Checkpoint | None) ->
     run_state.save(state, run.work, run.ranks, index + 1, 0, {}, {}, run.on_checkpoint)
 
 
-def _train(run: _Run, plan: Plan, state: RunState, index: int, middle: Checkpoint | None) -> dict[str, Learner]:
-    """Train a stage to its end; returns its learners."""
+def _train(run: _Run, plan: Plan, state: RunState, index: int, middle: Checkpoint | None) -> dict[str, ChangingRole]:
+    """Train a stage to its end; returns its roles with new weights."""
     planned, train, ranks = plan.stages[index], plan.config.train, run.ranks
     stage = planned.stage
     torch.manual_seed(_seed(plan, stage))
     roles = {name: _open_role(run, plan, state, planned, name) for name in stage.roles}
     adapters = _adapters(plan, stage, roles)
     learners = {n: Learner(role, adapters.get(n), plan, ranks) for n, role in roles.items() if role.trainable}
+    averages = {
+        name: Average(roles[name], learners[role.average_of], role.decay)
+        for name, role in stage.roles.items()
+        if role.average_of is not None
+    }
+    changing: dict[str, ChangingRole] = {**learners, **averages}
     if any(role.sharded for role in roles.values()) and train.batch_size % ranks.world:
         raise StepLocation(plan.method.name, stage.name, 0).error(
             f"train.batch_size = {train.batch_size} over {ranks.world} workers: with cluster.shard_above every "
@@ -149,7 +155,11 @@ def _train(run: _Run, plan: Plan, state: RunState, index: int, middle: Checkpoin
     sharing = batches.sharing(plan, roles, state.preflight)
     for role in roles.values():
         teacher_cache.fill(role, plan, planned, run.cacheable, state.answers, ranks, run.cache, sharing)
-    first = run_state.restore(middle, roles, learners, ranks) if middle else 0
+    if middle:
+        first = run_state.restore(middle, roles, changing, ranks)
+        state.method_state = {name: tensor.to(ranks.device) for name, tensor in state.method_state.items()}
+    else:
+        first, state.method_state = 0, initial(plan.method, stage.name, ranks.device)
     validations = {math.ceil(planned.steps * k / train.validations) for k in range(1, train.validations + 1)}
     log_every = max(planned.steps // POINTS_A_STAGE, 1)
     data = batches.of_stage(plan, planned, ranks, roles, sharing, first)
@@ -161,7 +171,8 @@ def _train(run: _Run, plan: Plan, state: RunState, index: int, middle: Checkpoin
         try:
             with span("hkdbench:data"):
                 parts = next(data)
-            _step(plan, ranks, location, stage, step / planned.steps, parts, roles, learners, sums)
+            progress = step / planned.steps
+            observed = _step(plan, ranks, location, stage, progress, parts, roles, learners, state.method_state, sums)
         except RuntimeError as error:
             if memory.exhausted(error):
                 raise location.error(
@@ -174,25 +185,32 @@ def _train(run: _Run, plan: Plan, state: RunState, index: int, middle: Checkpoin
         norms = torch.stack([learner.update(factor, train.clip) for learner in learners.values()])
         if not norms.isfinite().all():
             raise location.error("a gradient is not finite though the loss is; lower train.lr or the method's weights")
+        for average in averages.values():
+            average.update()
+        if state.method_state:
+            with span("hkdbench:communication"):
+                by_batch = [one for rank in ranks.gather(observed) for one in rank]
+            state.method_state = updated(location, plan.method, state.method_state, by_batch, train.batch_size)
         done = step + 1
         if done % log_every == 0 or done in validations:
             _log(state, ranks, stage.name, done, planned.steps, sums, summed * train.batch_size)
             sums, summed = {}, 0
         if done in validations:
             state.seconds["train"] += time.perf_counter() - clock
-            _validate(run, state, stage.name, done, planned.steps, learners, sharing)
+            _validate(run, state, stage.name, done, planned.steps, changing, sharing)
             if done < planned.steps:
-                run_state.save(state, run.work, ranks, index, done, roles, learners, run.on_checkpoint)
+                run_state.save(state, run.work, ranks, index, done, roles, changing, run.on_checkpoint)
             clock = time.perf_counter()
-    run_state.finish_stage(state, plan, index, planned, roles, learners, run.encoders, ranks)
-    return learners
+    state.method_state = {}
+    run_state.finish_stage(state, plan, planned, roles, changing, run.encoders, ranks)
+    return changing
 
 
 def _open_role(run: _Run, plan: Plan, state: RunState, planned: PlannedStage, name: str) -> RoleModel:
     spec = planned.stage.roles[name]
     weights = state.outputs[f"{spec.weights.stage}.{spec.weights.role}"] if isinstance(spec.weights, From) else None
     rung = rung_of(plan.stages, planned.stage, name)
-    return RoleModel(name, rung, plan, run.ranks, run.encoders[rung], weights, spec.trainable)
+    return RoleModel(name, rung, plan, run.ranks, run.encoders[rung], weights, spec)
 
 
 def _adapters(plan: Plan, stage: Stage, roles: Mapping[str, RoleModel]) -> Mapping[str, nn.Module]:
@@ -211,13 +229,18 @@ def _adapters(plan: Plan, stage: Stage, roles: Mapping[str, RoleModel]) -> Mappi
 
 def _step(
     plan: Plan, ranks: ProcessGroup, location: StepLocation, stage: Stage, progress: float,
-    parts: Sequence[MicroBatch], roles: Mapping[str, RoleModel], learners: Mapping[str, Learner], sums: LossSums,
-) -> None:  # fmt: skip
-    """Forward and backward of this rank's share of one global batch; adds its losses to `sums`."""
+    parts: Sequence[MicroBatch], roles: Mapping[str, RoleModel], learners: Mapping[str, Learner],
+    method_state: Mapping[str, Tensor], sums: LossSums,
+) -> list[Sums]:  # fmt: skip
+    """Forward and backward of this rank's share of one global batch; adds its losses to `sums`.
+
+    Returns what the method observed, by micro-batch.
+    """
     needs = plan.method.needs(stage.name)
     passes: list[ForwardPasses] = []
+    observed: list[Sums] = []
     for part in parts:
-        view = StepView(location, stage, progress, part, roles, needs)
+        view = StepView(location, stage, progress, part, roles, needs, method_state)
         last = part is parts[-1]
         with ExitStack() as stack:
             for learner in learners.values():  # gradients are exchanged once a step, with the last micro-batch
@@ -225,6 +248,7 @@ def _step(
             with span("hkdbench:loss"):
                 terms = view.terms(plan.method.loss(view), learners)
             passes.append(view.forward_passes)
+            observed.append(sums_of(view))
             if last:
                 with span("hkdbench:communication"):
                     check_same_forwards(location, ranks, stage, passes)
@@ -239,6 +263,7 @@ def _step(
         for key, term in terms.items():
             value = term.detach().sum()
             sums[key] = sums[key] + value if key in sums else value
+    return observed
 
 
 def _log(
@@ -256,15 +281,15 @@ def _log(
 
 
 def _validate(
-    run: _Run, state: RunState, stage: str, step: int, steps: int, learners: Mapping[str, Learner],
+    run: _Run, state: RunState, stage: str, step: int, steps: int, changing: Mapping[str, ChangingRole],
     sharing: frozenset[str],
 ) -> None:  # fmt: skip
-    """Score the learners on validation, and store the weights of those that are at their best."""
+    """Score learners and averages on validation, and store the weights of those that are at their best."""
     start, found = time.perf_counter(), {}
-    for name, learner in learners.items():
-        found[name] = run.validator.accuracy(learner.role, sharing)
+    for name, role in changing.items():
+        found[name] = run.validator.accuracy(role.role, sharing)
         state.note(stage, step, steps, name, "validation/accuracy", found[name])
-        learner.keep_if_best(found[name])
+        role.keep_if_best(found[name])
     state.seconds["validation"] += time.perf_counter() - start
     run.ranks.report({"stage": stage, "step": step, "steps": steps, "validation": found})
 

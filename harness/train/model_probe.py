@@ -33,7 +33,7 @@ class Rung:
         self.encoder, self.device, self.largest_repeat = encoder, device, LARGEST_REPEAT[precision]
         self.vlm: Any = quantization.load(plan.rungs[name], memory.storage(plan, name), precision)
         self.scorer = scorer.OptionScorer(self.vlm, encoder.letters, precision).eval()
-        if plan.config.cluster.offload_frozen and True not in memory.learns(plan, name):
+        if plan.config.cluster.offload_frozen and not any(role.changes for role in memory.roles_of(plan, name)):
             quantization.offload(self.scorer, device)
         else:
             self.scorer.to(device)

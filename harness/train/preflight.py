@@ -29,7 +29,7 @@ from harness.planning.stages import PlannedStage, rung_of
 from harness.record import Preflight, RungCheck
 from harness.train.batches import MicroBatch
 from harness.train.model_probe import Rung
-from harness.train.step import StepView
+from harness.train.step import StepView, initial, sums_of, updated
 from harness.train.views import as_is, second_view, shown
 
 EXAMPLES = 8
@@ -108,8 +108,10 @@ def _sample(plan: Plan) -> _Sample:
         return _Sample([], scored[:EXAMPLES], None, longest, [])
     c = plan.config.train
     size = min(EXAMPLES, c.batch_size, c.micro_batch_size or c.batch_size)
-    train = plan.lessons.labelled
-    batch = plan.lessons.batch_at("labels", plan.config.seed, 0, size, c.labelled_share, c.questions_per_image)
+    train = plan.training_examples.labelled
+    batch = plan.training_examples.batch_at(
+        "labels", plan.config.seed, 0, size, c.labelled_share, c.questions_per_image
+    )
     positions = [at for at, _ in batch]
     first = [shown(plan, at, example).example for at, example in batch]
     other = second_view(plan, positions, first)
@@ -178,6 +180,7 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
     modules = {role: adapter.to(device) for role, adapter in adapters.items()}
     learners = [name for name, role in stage.roles.items() if role.trainable]
     seen = [e.withheld() if withholds(stage.data, i) else e for i, e in enumerate(sample.first)]
+    state = initial(method, stage.name, device)
     means: dict[str, float] = {}
     silent = set(learners)
     for progress in (0.0, 0.5):  # a term may start at zero and grow
@@ -194,8 +197,10 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
             for role in stage.roles
         }
         batch = MicroBatch([as_is(e) for e in seen], lambda: seen, device)
-        step = StepView(location, stage, progress, batch, models, needs)
+        step = StepView(location, stage, progress, batch, models, needs, state)
         terms = step.terms(method.loss(step), learners)
+        if state:
+            updated(location, method, state, [sums_of(step)], len(sample.first))
         for (role, term), value_b in terms.items():
             if not torch.isfinite(value_b).all():
                 raise location.error(

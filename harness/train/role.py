@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function as span  # costs nothing without a profiler: see harness.train.profiling
 
-from harness.api import Need, View
+from harness.api import Need, Role, View
 from harness.data.options import Order
 from harness.models import loading, lora, quantization, scorer
 from harness.models.distributed import ProcessGroup
@@ -30,13 +30,14 @@ class RoleModel:
     """A rung, or a model from an earlier stage, in its role. `harness.train.learner` has the learning state."""
 
     def __init__(self, name: str, rung: str, plan: Plan, ranks: ProcessGroup, encoder: Encoder, weights: State | None,
-                 trainable: bool) -> None:  # fmt: skip
+                 role: Role) -> None:  # fmt: skip
         """`weights`: those from an earlier stage; None: those of the rung."""
-        self.name, self.rung, self.trainable, self.encoder = name, rung, trainable, encoder
+        trainable = role.trainable
+        self.name, self.rung, self.trainable, self.changes, self.encoder = name, rung, trainable, role.changes, encoder
         self.initial_weights, self.config, self.info = weights, plan.rungs[rung], plan.infos[rung]
         train, cluster = plan.config.train, plan.config.cluster
         precision = train.precision_of(rung)
-        self.storage = train.storage_of(rung, trainable)
+        self.storage = train.storage_of(rung, role)
         """The format in which its own weights are stored."""
         vlm = quantization.load(self.config, self.storage, precision, weights)
         self.scorer = OptionScorer(vlm, encoder.letters, precision)
@@ -51,7 +52,7 @@ class RoleModel:
         """Whether its weights are sharded over the ranks: every rank must then make the same forward passes."""
         if self.sharded:
             ranks.shard(self.scorer.train(trainable).requires_grad_(trainable))
-        if cluster.offload_frozen and not trainable and not self.sharded:
+        if cluster.offload_frozen and not self.changes and not self.sharded:
             quantization.offload(self.scorer, ranks.device)
         else:
             self.scorer.to(ranks.device)
@@ -67,7 +68,7 @@ class RoleModel:
 
     def outputs(self, batch: MicroBatch, view: View, needs: Collection[Need]) -> Outputs:
         """Its outputs for a micro-batch: from the cache, and from a forward pass for the rest."""
-        plain = view == "first" and not self.trainable and not needs
+        plain = view == "first" and not self.changes and not needs
         found = self._from_cache(batch, needs, plain) if view == "first" and self.cached_outputs else None
         if found is None:
             found = self.forward(batch.inputs(self.encoder, "plain" if plain else view), needs)

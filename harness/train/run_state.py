@@ -11,16 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.api import From
 from harness.models.distributed import ProcessGroup, ShardCopy, full_tensor
 from harness.models.encoding import Encoder
 from harness.planning import compatibility
 from harness.planning.plan import Plan
-from harness.planning.stages import PlannedStage
+from harness.planning.stages import PlannedStage, handed_on
 from harness.record import Preflight, RoleCost, RoleRecord, StageRecord
 from harness.train import checkpoint
 from harness.train.checkpoint import Checkpoint, part_of, under
-from harness.train.learner import Learner
+from harness.train.learner import ChangingRole
 from harness.train.role import RoleModel, State, total_by_role
 
 OnCheckpoint = Callable[[Path], None]
@@ -37,6 +36,8 @@ class RunState:
     """By `stage.role`: the weights that later stages, or the evaluation, use."""
     answers: State = field(default_factory=dict)
     """The answers of frozen models, see `harness.train.teacher_cache.Answers`."""
+    method_state: State = field(default_factory=dict)
+    """The method's own state in the current stage, see `harness.api.Method.state`."""
     history: list[dict[str, Any]] = field(default_factory=list)
     stages: list[StageRecord] = field(default_factory=list)
     costs: dict[str, RoleCost] = field(default_factory=dict)
@@ -63,6 +64,7 @@ def load(work: Path) -> tuple[RunState, Checkpoint | None]:
         stage=state["stage"],
         outputs={name: part_of(tensors, f"output/{name}") for name in state["outputs"]},
         answers=part_of(tensors, "answers"),
+        method_state=part_of(tensors, "state"),
         history=state["history"],
         stages=[StageRecord(**stage) for stage in state["stages"]],
         costs={name: RoleCost(**cost) for name, cost in state["costs"].items()},
@@ -75,11 +77,11 @@ def load(work: Path) -> tuple[RunState, Checkpoint | None]:
 
 
 def restore(
-    saved: Checkpoint, roles: Mapping[str, RoleModel], learners: Mapping[str, Learner], ranks: ProcessGroup
+    saved: Checkpoint, roles: Mapping[str, RoleModel], changing: Mapping[str, ChangingRole], ranks: ProcessGroup
 ) -> int:
     """Restore the models of a stage from the checkpoint. Returns the step to continue with."""
-    for name, learner in learners.items():
-        learner.restore(part_of(saved.tensors, f"role/{name}"), saved.state["best"][name])
+    for name, role in changing.items():
+        role.restore(part_of(saved.tensors, f"role/{name}"), saved.state["best"][name])
     if ranks.rank == 0:  # the saved bill covers all ranks
         for name, cost in saved.state["role_costs"].items():
             roles[name].cost = RoleCost(**cost)
@@ -90,21 +92,21 @@ def restore(
 
 def save(
     state: RunState, work: Path, ranks: ProcessGroup, stage: int, step: int, roles: Mapping[str, RoleModel],
-    learners: Mapping[str, Learner], on_checkpoint: OnCheckpoint | None,
+    changing: Mapping[str, ChangingRole], on_checkpoint: OnCheckpoint | None,
 ) -> None:  # fmt: skip
     """Write a checkpoint at (stage, step). All ranks must call this: each holds a shard of sharded models."""
     costs = total_by_role(roles, ranks)
     parts: dict[str, Tensor | ShardCopy] = {}
-    for name, learner in learners.items():
-        if learner.role.sharded or ranks.rank == 0:
-            parts |= under(f"role/{name}", learner.save())
+    for name, role in changing.items():
+        if role.role.sharded or ranks.rank == 0:
+            parts |= under(f"role/{name}", role.save())
     gathered = ((name, full_tensor(part)) for name, part in parts.items())  # one at a time
     if ranks.rank == 0:
         document = {
             "stage": stage,
             "step": step,
             "outputs": list(state.outputs),
-            "best": {name: learner.best_value for name, learner in learners.items()},
+            "best": {name: role.best_value for name, role in changing.items()},
             "role_costs": {name: cost.model_dump() for name, cost in costs.items()},
             "history": state.history,
             "stages": [s.model_dump() for s in state.stages],
@@ -128,21 +130,22 @@ def _tensors(state: RunState, gathered: Iterator[tuple[str, Tensor]]) -> Iterato
     for name, output in state.outputs.items():
         yield from under(f"output/{name}", output).items()
     yield from under("answers", state.answers).items()
+    yield from under("state", state.method_state).items()
 
 
 def finish_stage(
-    state: RunState, plan: Plan, index: int, planned: PlannedStage, roles: Mapping[str, RoleModel],
-    learners: Mapping[str, Learner], encoders: Mapping[str, Encoder], ranks: ProcessGroup,
+    state: RunState, plan: Plan, planned: PlannedStage, roles: Mapping[str, RoleModel],
+    changing: Mapping[str, ChangingRole], encoders: Mapping[str, Encoder], ranks: ProcessGroup,
 ) -> None:  # fmt: skip
     """Hand on the weights that later stages, or the evaluation, use; add the stage's costs and its record."""
     stage = planned.stage
     costs = total_by_role(roles, ranks)
-    taken = {role.weights for later in plan.stages for role in later.stage.roles.values()}
+    taken = handed_on(plan.stages, stage, plan.method.student)
     for name, role in roles.items():
         key = f"{stage.name}.{name}"
         state.costs[key] = costs[name]
-        if From(stage.name, name) in taken or (index == len(plan.stages) - 1 and name == plan.method.student):
-            state.outputs[key] = learners[name].final_weights() if role.trainable else role.frozen_weights()
+        if name in taken:
+            state.outputs[key] = changing[name].final_weights() if name in changing else role.frozen_weights()
     state.stages.append(
         StageRecord(
             name=stage.name,
@@ -153,11 +156,12 @@ def finish_stage(
                 name: RoleRecord(
                     weights=w if isinstance(w := stage.roles[name].weights, str) else f"{w.stage}.{w.role}",
                     trainable=role.trainable,
+                    average_of=stage.roles[name].average_of,
                     parameters=role.info.parameters,
                 )
                 for name, role in roles.items()
             },
-            best={name: learner.best_value for name, learner in learners.items()},
+            best={name: role.best_value for name, role in changing.items()},
             mix=compatibility.mix(plan, planned, encoders),
         )
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 
-from harness.api import Need, Stage, View
+from harness.api import Method, Need, Stage, View
 from harness.errors import StepLocation
 from harness.models.distributed import ProcessGroup
 from harness.models.scorer import Outputs
@@ -42,11 +43,15 @@ class StepView:
     """The `harness.api.Step` of one micro-batch."""
 
     def __init__(self, location: StepLocation, stage: Stage, progress: float, batch: MicroBatch,
-                 roles: Mapping[str, RoleOutputs], needs: frozenset[Need]) -> None:  # fmt: skip
+                 roles: Mapping[str, RoleOutputs], needs: frozenset[Need],
+                 state: Mapping[str, Tensor] = MappingProxyType({})) -> None:  # fmt: skip
         self.stage, self.roles, self.progress, self.examples = stage.name, stage.roles, progress, batch.examples
         self._location, self._batch, self._models, self._needs = location, batch, roles, needs
         self._outputs: dict[tuple[str, View], Outputs] = {}
         self._given: list[tuple[str, Tensor, int]] = []
+        self.state = MappingProxyType({n: self._give(f"state {n!r}", tensor) for n, tensor in state.items()})
+        self.observed: dict[str, Tensor] = {}
+        """The observed rows (B, ...) by name."""
         golds = [-1 if example.gold is None else example.gold for example in batch.examples]
         self.labels_b = self._give("labels_b", torch.tensor(golds, device=batch.device))
 
@@ -66,11 +71,27 @@ class StepView:
     def hidden(self, role: str, view: View = "first") -> Tensor:
         return self._declared("hidden", role, view)
 
+    def layers(self, role: str, view: View = "first") -> Tensor:
+        return self._declared("layers", role, view)
+
     def vision(self, role: str, view: View = "first") -> Tensor:
         return self._declared("vision", role, view)
 
     def vocab(self, role: str, view: View = "first") -> Tensor:
         return self._declared("vocab", role, view)
+
+    def observe(self, name: str, values: Tensor) -> None:
+        if not self.state:
+            raise self._location.error(f"step.observe({name!r}) in a stage without state; give its values in state()")
+        if name in self.observed:
+            raise self._location.error(f"step.observe({name!r}) a second time in one loss(); give both another name")
+        if not isinstance(values, Tensor) or values.shape[:1] != self.labels_b.shape:
+            shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise self._location.error(
+                f"step.observe({name!r}) of {shape}; expected ({len(self.labels_b)}, ...), one row per example (the "
+                "harness takes the sum)"
+            )
+        self.observed[name] = values.detach()
 
     def adapt(self, role: str, inputs: Tensor) -> Tensor:
         model = self._role(role)
@@ -161,6 +182,43 @@ def check_same_forwards(
         raise location.error(
             f"loss() forwarded {_text(some)} on some workers only; forward the same roles on every one"
         )
+
+
+Sums = dict[str, Tensor]
+
+
+def sums_of(step: StepView) -> Sums:
+    """The sums over the observed rows of a micro-batch, in float64 on the CPU: the batch's division changes no digit
+    that float32 has."""
+    return {name: rows_b.double().sum(0).cpu() for name, rows_b in step.observed.items()}
+
+
+def updated(
+    location: StepLocation, method: Method, state: Mapping[str, Tensor], by_batch: Sequence[Sums], count: int
+) -> dict[str, Tensor]:
+    """The stage's state after a step, from the sums of all micro-batches of all ranks. Raises `TrainingError`."""
+    shapes = {name: tuple(sums.shape) for name, sums in by_batch[0].items()}
+    for sums in by_batch:
+        if (found := {name: tuple(one.shape) for name, one in sums.items()}) != shapes:
+            raise location.error(
+                f"loss() observed rows of {shapes} and of {found} in one step; observe the same names with the same "
+                "shapes for every micro-batch"
+            )
+    device = next(iter(state.values())).device
+    totals = {name: torch.stack([sums[name] for sums in by_batch]).sum(0).float().to(device) for name in shapes}
+    if bad := [name for name, total in totals.items() if not total.isfinite().all()]:
+        raise location.error(f"step.observe({bad[0]!r}) was given a value that is not finite; mask missing options")
+    with torch.no_grad():
+        found_state = method.update(location.stage, state, totals, count)
+    got = {n: tuple(t.shape) if isinstance(t, Tensor) else type(t).__name__ for n, t in found_state.items()}
+    if got != (expected := {name: tuple(tensor.shape) for name, tensor in state.items()}):
+        raise location.error(f"update() returned {got}; expected the names and shapes of state(): {expected}")
+    return {name: found_state[name].to(tensor, copy=True) for name, tensor in state.items()}
+
+
+def initial(method: Method, stage: str, device: torch.device) -> dict[str, Tensor]:
+    """The stage's state before its first step."""
+    return {name: tensor.detach().to(device, copy=True) for name, tensor in method.state(stage).items()}
 
 
 def _text(passes: Iterable[tuple[str, View]]) -> str:

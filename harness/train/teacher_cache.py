@@ -31,7 +31,7 @@ from harness.models import loading, shared_prefix
 from harness.models.distributed import ProcessGroup, locked
 from harness.models.scorer import MASKED_LOGIT
 from harness.planning.plan import Plan, for_stage
-from harness.planning.stages import PlannedStage
+from harness.planning.stages import PlannedStage, handed_on
 from harness.record import RoleCost, StageRecord
 from harness.store.tensor_cache import Cache, CachedTensors, Kind, key_of
 from harness.train.checkpoint import part_of, under
@@ -61,8 +61,8 @@ def source(plan: Plan, stage: Stage, role: str) -> str:
     if isinstance(weights, str):
         return weights
     earlier = next(p.stage for p in plan.stages if p.stage.name == weights.stage)
-    learned = earlier.roles[weights.role].trainable
-    return f"{weights.stage}.{weights.role}" if learned else source(plan, earlier, weights.role)
+    changed = earlier.roles[weights.role].changes
+    return f"{weights.stage}.{weights.role}" if changed else source(plan, earlier, weights.role)
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ def queries(plan: Plan) -> dict[str, Queries]:
 
     Stages that need more than `CACHED` don't count.
     """
-    learnt, size = plan.lessons.of("all"), plan.config.train.batch_size
+    learnt, size = plan.training_examples.of("all"), plan.config.train.batch_size
     examples: dict[str, set[int]] = defaultdict(set)
     wanted: dict[str, frozenset[Need]] = defaultdict(frozenset)
     for planned in plan.stages:
         stage, of_stage = planned.stage, for_stage(plan, planned.stage)
         needs = of_stage.method.needs(stage.name)
-        frozen = {source(plan, stage, name) for name, role in stage.roles.items() if not role.trainable}
+        frozen = {source(plan, stage, name) for name, role in stage.roles.items() if not role.changes}
         if frozen and needs <= CACHED:
             seen = plan.batch_at(stage, planned.position, planned.steps * size)
             ready = ((example, shown(of_stage, at, example)) for at, example in seen)
@@ -114,7 +114,7 @@ def fill(
     ranks: ProcessGroup, cache: Cache | None, sharing: Collection[str],
 ) -> None:  # fmt: skip
     """Give a frozen role the cached or newly computed answers of its weights; new ones are added to `known`."""
-    if role.trainable or role.sharded:  # sharded: ranks with cached answers would leave the others waiting
+    if role.changes or role.sharded:  # sharded: ranks with cached answers would leave the others waiting
         return
     name = source(plan, planned.stage, role.name)
     about = asked.get(name)
@@ -210,19 +210,18 @@ def stage_key(
     `plan` is that of the stage (`plan.for_stage`), `inputs` are the weights from earlier stages.
     """
     stage, method = planned.stage, plan.method
-    learners = {name for name, role in stage.roles.items() if role.trainable}
-    taken = {r.weights for p in plan.stages for r in p.stage.roles.values() if not isinstance(r.weights, str)}
-    handed_on = {w.role for w in taken if w.stage == stage.name}
-    if method.stage_settings(stage.name) is None or method.student in learners or not handed_on <= learners:
+    changing = {name for name, role in stage.roles.items() if role.changes}
+    kept = handed_on(plan.stages, stage, method.student)
+    if method.stage_settings(stage.name) is None or method.student in changing or not kept <= changing:
         return None
     roles = {}
     for name, role in stage.roles.items():
         w = role.weights
         digest = plan.infos[w].digest if isinstance(w, str) else _weights(inputs[f"{w.stage}.{w.role}"])
-        roles[name] = [digest, role.trainable]
+        roles[name] = [digest, role.trainable, role.average_of, role.decay]
     config = plan.config
     validation = plan.training.splits["validation"][: config.train.validation_examples]
-    seen = [*plan.lessons.of(stage.data), *validation]
+    seen = [*plan.training_examples.of(stage.data), *validation]
     return key_of(
         _surroundings(ranks)
         | {
@@ -247,7 +246,7 @@ def stage(cache: Cache, key: str, ranks: ProcessGroup) -> CachedTensors | None:
 
 
 def put_stage(cache: Cache, key: str, plan: Plan, state: RunState, weights: Mapping[str, State]) -> None:
-    """Cache the result of the stage that was just trained: the final weights of its learners, by role."""
+    """Cache the result of the stage that was just trained: the final weights of its roles that changed, by role."""
     record = state.stages[-1]
     tensors = {f"{role}/{name}": tensor for role, found in weights.items() for name, tensor in found.items()}
     history = [row for row in state.history if row["stage"] == record.name]
@@ -260,7 +259,7 @@ def reuse_stage(state: RunState, planned: PlannedStage, found: CachedTensors) ->
     name = planned.stage.name
     for role, spec in planned.stage.roles.items():
         state.costs[f"{name}.{role}"] = RoleCost()
-        if spec.trainable:
+        if spec.changes:
             state.outputs[f"{name}.{role}"] = part_of(found.tensors, role)
     state.stages.append(StageRecord(**found.state["stage"] | {"taken_over": True}))
     state.history += found.state["history"]

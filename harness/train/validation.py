@@ -38,7 +38,7 @@ class Validator:
             chosen = score(role.scorer, batch, self.ranks.device).argmax(-1)
             gold = torch.tensor([example.gold for example in examples])
             right += torch.tensor([(chosen == gold).sum(), len(gold)], dtype=torch.float64)
-        role.scorer.train()
+        role.scorer.train(role.trainable)
         hits, count = self.ranks.sum(right).tolist()
         return float(hits / count)
 

@@ -14,6 +14,7 @@ from PIL import Image
 from harness.api import Answer, Benchmark, DataError, Example, Split
 from harness.authoring import benchmark_checks
 from harness.authoring.benchmark_checks import assert_sound, check, to_text
+from harness.data.dataset import load
 from harness.registry import make_benchmark
 from helpers.common import Cli
 
@@ -214,6 +215,43 @@ def test_faults_of_the_class() -> None:
 @pytest.mark.parametrize("name", ["scenes_hallucination", "scenes_factuality"])
 def test_the_generated_benchmarks_are_sound(name: str) -> None:
     assert_sound(make_benchmark(name, {"train": 60, "validation": 20, "test": 60, "ood": 20}))
+
+
+@dataclass(frozen=True)
+class Pooled(Sound):
+    """The toy with a pool, whose examples have a gold or not."""
+
+    splits = ("train", "validation", "test", "pool")
+    pool_has_golds = True
+    gold: bool = True
+    size: int = 4
+
+    def load(self, split: Split) -> Iterable[Example]:
+        if split != "pool":
+            return super().load(split)
+        return [
+            Example(f"p{k}", f"p{k}", Colour(200 + k), "Is it so?", f"pool {k}", ("yes", "no"),
+                    k % 2 if self.gold else None, "c", "toy")
+            for k in range(self.size)
+        ]  # fmt: skip
+
+
+class Unlabelled(Pooled):
+    """Its pool has no golds."""
+
+    pool_has_golds = False
+
+
+def test_a_pool_has_golds_or_says_that_it_has_none() -> None:
+    assert_sound(Pooled())
+    assert_sound(Pooled(size=0))
+    assert_sound(Unlabelled(gold=False))
+    assert "pool: example 'p0' has gold None" in texts(Pooled(gold=False), "fail")
+    assert "has gold 0, though pool_has_golds is False: expected None" in texts(Unlabelled(), "fail")
+    with pytest.raises(DataError, match="no gold; a pool without golds must say so"):
+        load(Pooled(gold=False))
+    assert "pool" not in load(Pooled(size=0)).splits
+    assert [e.gold for e in load(Unlabelled(gold=False)).splits["pool"]] == [None] * 4
 
 
 def test_the_verb(cli: Cli, toy: str) -> None:

@@ -37,6 +37,18 @@ def test_a_method_that_keeps_it(check: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "check"),
+    [
+        *(("kept_average", check) for check in ("stages", "forwards", "cost", "resume", "two_workers")),
+        *(("kept_state", check) for check in ("stages", "per_example", "state", "resume", "two_workers")),
+        *(("kept_coupled", check) for check in ("per_example", "two_workers")),
+    ],
+)
+def test_what_else_a_method_may_have(method: str, check: str) -> None:
+    CHECKS[check](case(method))
+
+
+@pytest.mark.parametrize(
     ("check", "method", "said"),
     [
         ("settings", "undocumented", "'extra' has no docstring: write one in the line below"),
@@ -47,6 +59,7 @@ def test_a_method_that_keeps_it(check: str) -> None:
         ("stages", "half_budget", "shares that sum to 0.5"),
         ("stages", "needs_three", r"ladder=\('S',\), student='S'\) raised IndexError.*raise ConfigError"),
         ("stages", "whimsical", "returned different stages the second time"),
+        ("stages", "strange_average", "average_of = 'pupil', expected a trainable role of this stage: known: student"),
         ("augment", "lost_gold", "moved the options .* use example.reordered"),
         ("augment", "global_draws", "draw from the rng that is passed"),
         ("augment", "unhandy", "can't be pickled for another process"),
@@ -60,12 +73,19 @@ def test_a_method_that_keeps_it(check: str) -> None:
         ("loss", "infinite", "teacher.entropy is -inf .* mask them with step.options_bk"),
         ("loss", "in_place", r"changed the options of role 'teacher', .* in place; change a copy"),
         ("per_example", "centred", "compute each row from its own values only"),
+        ("per_example", "uncoupled", r"couples\(\) returned True, but every loss is the same in half a batch"),
+        ("per_example", "ordered_coupled", "with the same examples in reverse order"),
         ("per_example", "smoothed", "one example with [23] options .* mask with step.options_bk"),
         ("per_example", "some_terms", "exists for some micro-batches only"),
+        ("state", "batch_state", r"the rows of step.observe\('ce'\) change with the other examples of the batch"),
+        ("state", "sometimes_state", r"step.observe\('more'\) is called for some micro-batches only"),
+        ("state", "moody_state", r"update\(\) returned two states for the same sums"),
+        ("state", "in_place_state", r"update\(\) changed 'mean' in place: return a new tensor"),
         ("gradients", "not_stopped", "the loss of 'student' has a gradient for 'teacher': detach"),
         ("gradients", "deaf", "the loss of 'student' has a gradient for 'teacher'"),
         ("forwards", "sometimes_asked", "role 'teacher' is forwarded for some micro-batches only"),
         ("forwards", "idler", "role 'teacher' is never forwarded: remove it"),
+        ("forwards", "idle_average", "role 'average' is never forwarded: remove it"),
         ("forwards", "unbilled", "forwarded on 16 examples and billed for 8"),
         ("forwards", "half_asked", "forwarded 3 times in a step; expected once per view"),
         ("cost", "half_asked", "billed for 60 forwards .* of 20 examples"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.api import Example, Split
-from harness.data.labels import Lessons, lessons
+from harness.data.labels import TrainingExamples, divide
 from harness.errors import ConfigError, DataError
 
 
@@ -32,25 +32,25 @@ def ids(examples: Any) -> set[str]:
 
 
 def test_without_the_setting_every_training_example_keeps_its_gold() -> None:
-    found = lessons(splits(pool=3), None, seed=0)
+    found = divide(splits(pool=3), None, seed=0)
     assert [e.gold for e in found.labelled] == [0, 1] * 20
     assert ids(found.pool) == {"e1000", "e1001", "e1002"}
 
 
 def test_labels_are_nested_drawn_by_group_and_from_the_seed() -> None:
     data = splits()
-    few, more = lessons(data, 8, seed=0), lessons(data, 20, seed=0)
+    few, more = divide(data, 8, seed=0), divide(data, 20, seed=0)
     assert (len(few.labelled), len(few.pool)) == (8, 32)
     assert ids(few.labelled) < ids(more.labelled)
     assert set(Counter(e.group for e in few.labelled).values()) == {2}  # whole groups
     assert ids(few.labelled) | ids(few.pool) == ids(data["train"])
-    assert ids(lessons(data, 8, seed=1).labelled) != ids(few.labelled)
-    assert ids(lessons(data, 0.2, seed=0).labelled) == ids(few.labelled)  # a fifth of 40
-    assert len(lessons(data, 7, seed=0).labelled) == 7  # exactly, though a group is divided then
+    assert ids(divide(data, 8, seed=1).labelled) != ids(few.labelled)
+    assert ids(divide(data, 0.2, seed=0).labelled) == ids(few.labelled)  # a fifth of 40
+    assert len(divide(data, 7, seed=0).labelled) == 7  # exactly, though a group is divided then
 
 
 def test_nothing_that_tells_the_answer_is_left_in_the_pool() -> None:
-    found = lessons(splits(pool=5), 4, seed=0)
+    found = divide(splits(pool=5), 4, seed=0)
     assert {(e.gold, e.category, e.extra) for e in found.pool} == {(None, "", None)}
     assert {e.extra for e in found.labelled} == {None}  # it would tell which labels are wrong
     with pytest.raises(DataError, match="has no gold"):
@@ -62,11 +62,11 @@ def test_nothing_that_tells_the_answer_is_left_in_the_pool() -> None:
 @pytest.mark.parametrize(("labels", "said"), [(41, "train.labels = 41: expected at most 40")])
 def test_more_labels_than_examples(labels: int, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        lessons(splits(), labels, seed=0)
+        divide(splits(), labels, seed=0)
 
 
 def test_a_stage_sees_its_own_kind_in_epochs() -> None:
-    found = lessons(splits(groups=4, pool=6), None, seed=0)
+    found = divide(splits(groups=4, pool=6), None, seed=0)
     seen = [e.id for _, e in found.batch_at("labels", 0, 0, 16, 0.25)]
     assert set(seen[:8]) == set(seen[8:]) == ids(found.labelled)
     assert ids(e for _, e in found.batch_at("pool", 0, 0, 6, 0.25)) == ids(found.pool)
@@ -74,7 +74,7 @@ def test_a_stage_sees_its_own_kind_in_epochs() -> None:
 
 def test_labels_and_pool_are_mixed_evenly() -> None:
     """A quarter of each four is labelled. Both go through their epochs: 16 labels in 64, 48 of the pool."""
-    found = lessons(splits(groups=8, pool=24), None, seed=0)
+    found = divide(splits(groups=8, pool=24), None, seed=0)
     seen = [e for _, e in found.batch_at("all", 0, 0, 64, 0.25)]
     assert [sum(e.gold is not None for e in seen[i : i + 4]) for i in range(0, 64, 4)] == [1] * 16
     assert Counter(Counter(e.id for e in seen if e.gold is not None).values()) == {1: 16}
@@ -87,7 +87,7 @@ def test_labels_and_pool_are_mixed_evenly() -> None:
 def test_questions_about_one_image_stay_adjacent_in_a_mix() -> None:
     pictures = [bytes([g]) for g in range(12)]
     train = [example(2 * g + i, f"g{g}", image=pictures[g]) for g in range(12) for i in range(2)]
-    found = Lessons(labelled=train[:12], pool=[e.withheld() for e in train[12:]])
+    found = TrainingExamples(labelled=train[:12], pool=[e.withheld() for e in train[12:]])
     seen = [e for _, e in found.batch_at("all", 0, 0, 24, 0.5, together=2)]
     assert all(one.group == other.group for one, other in zip(seen[::2], seen[1::2], strict=True))
     assert ids(seen) == ids(train)

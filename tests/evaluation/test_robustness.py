@@ -91,7 +91,7 @@ def test_the_variants() -> None:
 
 
 def test_the_forms_are_not_those_that_methods_train_with() -> None:
-    from methods.augment import PARAPHRASES
+    from harness.data.augmentation import PARAPHRASES
 
     assert not set(PARAPHRASES) & set(robustness.PARAPHRASES)
 

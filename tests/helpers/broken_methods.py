@@ -244,6 +244,37 @@ class Smoothed(Kept):
 
 
 @dataclass(frozen=True)
+class KeptCoupled(Centred):
+    """The same, but it says so."""
+
+    name = "kept_coupled"
+
+    def couples(self, stage: str) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Uncoupled(Kept):
+    """Says that its examples are coupled, and they aren't."""
+
+    name = "uncoupled"
+
+    def couples(self, stage: str) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class OrderedCoupled(KeptCoupled):
+    """Compares each example with the first one."""
+
+    name = "ordered_coupled"
+
+    def pull(self, step: Step, role: str) -> dict[str, Tensor]:
+        own_b = ce(step, role)
+        return {"kd": own_b - own_b[0]}
+
+
+@dataclass(frozen=True)
 class SomeTerms(Kept):
     name = "some_terms"
 
@@ -301,6 +332,38 @@ class Idler(Kept):
 
 
 @dataclass(frozen=True)
+class KeptAverage(Kept):
+    """Keeps the contract: its average learns nothing and answers nothing until it is the student."""
+
+    name = "kept_average"
+    student = "average"
+
+    def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
+        average = Role(student, average_of="student", decay=0.5)
+        return (Stage("only", {"average": average, "student": Role(student, True)}, 1.0),)
+
+    def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
+        return {"student": {"ce": ce(step, "student")}}
+
+
+@dataclass(frozen=True)
+class IdleAverage(KeptAverage):
+    """Nobody asks its average, and it isn't the student."""
+
+    name = "idle_average"
+    student = "student"
+
+
+@dataclass(frozen=True)
+class StrangeAverage(KeptAverage):
+    name = "strange_average"
+
+    def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
+        average = Role(student, average_of="pupil")
+        return (Stage("only", {"average": average, "student": Role(student, True)}, 1.0),)
+
+
+@dataclass(frozen=True)
 class Unbilled(Kept):
     """Reaches behind the step for a second, unbilled forward pass of the student."""
 
@@ -344,6 +407,72 @@ class Remembers(Kept):
         mean: list[float] = self.mean  # type: ignore[attr-defined]
         mean[0] = 0.5 * mean[0] + 0.5 * float(own_b.detach().mean())
         return {"kd": own_b * mean[0]}
+
+
+@dataclass(frozen=True)
+class KeptState(Kept):
+    """The same running mean where it belongs."""
+
+    name = "kept_state"
+
+    def state(self, stage: str) -> Mapping[str, Tensor]:
+        import torch
+
+        return {"mean": torch.zeros(())}
+
+    def pull(self, step: Step, role: str) -> dict[str, Tensor]:
+        own_b = ce(step, role)
+        if role == "student":
+            self.see(step, own_b)
+        return {"kd": own_b * step.state["mean"]}
+
+    def see(self, step: Step, own_b: Tensor) -> None:
+        step.observe("ce", own_b)
+
+    def update(
+        self, stage: str, state: Mapping[str, Tensor], sums: Mapping[str, Tensor], count: int
+    ) -> Mapping[str, Tensor]:
+        return {"mean": 0.5 * state["mean"] + 0.5 * sums["ce"] / count}
+
+
+@dataclass(frozen=True)
+class BatchState(KeptState):
+    """Observes what it makes of the whole batch."""
+
+    name = "batch_state"
+
+    def see(self, step: Step, own_b: Tensor) -> None:
+        step.observe("ce", own_b - own_b.mean())
+
+
+@dataclass(frozen=True)
+class SometimesState(KeptState):
+    name = "sometimes_state"
+
+    def see(self, step: Step, own_b: Tensor) -> None:
+        step.observe("ce", own_b)
+        if len(own_b) > 1:
+            step.observe("more", own_b)
+
+
+@dataclass(frozen=True)
+class MoodyState(KeptState):
+    name = "moody_state"
+
+    def update(
+        self, stage: str, state: Mapping[str, Tensor], sums: Mapping[str, Tensor], count: int
+    ) -> Mapping[str, Tensor]:
+        return {"mean": state["mean"] + random.random()}
+
+
+@dataclass(frozen=True)
+class InPlaceState(KeptState):
+    name = "in_place_state"
+
+    def update(
+        self, stage: str, state: Mapping[str, Tensor], sums: Mapping[str, Tensor], count: int
+    ) -> Mapping[str, Tensor]:
+        return {"mean": state["mean"].add_(1)}
 
 
 @dataclass(frozen=True)

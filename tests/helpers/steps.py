@@ -26,6 +26,7 @@ LABELS = torch.tensor([0, 2])
 OPTIONS = torch.tensor([[True, True, True], [True, True, True]])
 WIDTHS = {"L": 6, "M": 5, "student": 3, "teacher": 6, "anchor": 3}
 WIDTHS |= {role: 6 if role.startswith("teacher") else 3 for role in LOGITS if role not in WIDTHS}
+LAYERS = {"L": 6, "M": 4, "student": 2, "teacher": 6, "anchor": 2}
 
 
 @dataclass
@@ -64,6 +65,9 @@ class FakeStep:
 
     def hidden(self, role: str, view: str = "first") -> Tensor:
         return self._random("hidden", role, view, WIDTHS[role])
+
+    def layers(self, role: str, view: str = "first") -> Tensor:
+        return self._random("layers", role, view, LAYERS[role], WIDTHS[role])
 
     def vision(self, role: str, view: str = "first") -> Tensor:
         return self._random("vision", role, view, 16 if role == "student" else 7, WIDTHS[role])

@@ -262,6 +262,15 @@ class Stages(_Breaking):
             "no_student": (whole, Stage("two", {"teacher": Role("L", trainable=True)}, 1.0)),
             "own_order": (first, Stage("two", second, 0.5, seed=3)),
             "other_rung": (Stage("only", {"student": Role("L", trainable=True)}, 1.0),),
+            "average_of_nobody": (Stage("only", {"student": learner, "a": Role(student, average_of="pupil")}, 1.0),),
+            "average_of_frozen": (
+                Stage("only", {"student": learner, "t": Role(student), "a": Role(student, average_of="t")}, 1.0),
+            ),
+            "learning_average": (
+                Stage("only", {"student": learner, "a": Role(student, True, average_of="student")}, 1.0),
+            ),
+            "average_of_smaller": (Stage("only", {"student": learner, "a": Role("L", average_of="student")}, 1.0),),
+            "endless": (Stage("only", {"student": learner, "a": Role(student, average_of="student", decay=1.0)}, 1.0),),
         }[self.mistake]
 
 
@@ -273,6 +282,91 @@ class _Tuned(_Breaking):
         from torch.nn.functional import cross_entropy
 
         return {"student": {"ce": cross_entropy(step.forward("student"), step.labels_b, reduction="none")}}
+
+
+@dataclass(frozen=True)
+class Averaged(_Tuned):
+    """A mean teacher in two stages: the learner starts again from its average, and the average is the student."""
+
+    name = "averaged"
+    student = "average"
+
+    decay: float = 0.9
+
+    def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
+        def roles(weights: str | From) -> Mapping[str, Role]:
+            return {"student": Role(weights, True), "average": Role(weights, average_of="student", decay=self.decay)}
+
+        return (Stage("one", roles(student), 0.5), Stage("two", roles(From("one", "average")), 0.5))
+
+    def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
+        apart_bk = step.forward("average").softmax(-1) - step.forward("student").softmax(-1)
+        return {"student": {**super().loss(step)["student"], "apart": apart_bk.square().sum(-1)}}
+
+
+@dataclass(frozen=True)
+class Stateful(_Tuned):
+    """Counts the examples of each label, and weighs its loss by the running mean of earlier ones."""
+
+    name = "stateful"
+
+    how: str = ""
+    """Breaks the contract of the state in this way."""
+
+    def state(self, stage: str) -> Mapping[str, Tensor]:
+        import torch
+
+        return {} if self.how == "none" else {"seen": torch.zeros(3), "mean": torch.tensor(1.0)}
+
+    def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
+        from torch.nn.functional import one_hot
+
+        ce_b = super().loss(step)["student"]["ce"]
+        step.observe("ce", ce_b.mean() if self.how == "scalar" else ce_b)
+        step.observe("ce" if self.how == "twice" else "label", one_hot(step.labels_b, 3))
+        match self.how:
+            case "in_place":
+                step.state["mean"].add_(1)
+            case "micro_batch" if len(step.examples) == 3:
+                step.observe("more", ce_b)
+            case "not_finite":
+                step.observe("log", (step.labels_b * 0.0).log())
+        seen_b = step.state.get("seen", ce_b).sum().expand(len(ce_b))
+        return {"student": {"ce": ce_b * step.state.get("mean", 1.0), "seen": seen_b}}
+
+    def update(
+        self, stage: str, state: Mapping[str, Tensor], sums: Mapping[str, Tensor], count: int
+    ) -> Mapping[str, Tensor]:
+        if self.how == "shape":
+            return {"seen": state["seen"].sum(), "mean": state["mean"]}
+        mean = (state["mean"] + sums["ce"] / count) / 2
+        return {"mean": mean} if self.how == "lost" else {"seen": state["seen"] + sums["label"], "mean": mean}
+
+
+@dataclass(frozen=True)
+class Coupled(_Tuned):
+    """Takes the batch's mean off its loss."""
+
+    name = "coupled"
+
+    def couples(self, stage: str) -> bool:
+        return True
+
+    def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
+        ce_b = super().loss(step)["student"]["ce"]
+        return {"student": {"ce": ce_b, "apart": (ce_b - ce_b.mean()).square()}}
+
+
+@dataclass(frozen=True)
+class Constant(_Tuned):
+    """Has a state that nothing changes."""
+
+    name = "constant"
+
+    def state(self, stage: str) -> Mapping[str, Tensor]:
+        import torch
+
+        return {"mean": torch.zeros(3)}
 
 
 @dataclass(frozen=True)

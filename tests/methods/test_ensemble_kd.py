@@ -56,7 +56,7 @@ def test_teachers_of_a_rung_differ_by_their_seed() -> None:
 
 def test_a_stages_seed_changes_the_order_and_so_the_teacher(toy_plan: ToyPlan, tmp_path: Path) -> None:
     planned = toy_plan("ensemble_kd", settings={"teachers": ("L", "L")}, train={"examples": 48})
-    n = len(planned.lessons.labelled)
+    n = len(planned.training_examples.labelled)
     first, second, student = ([e.id for _, e in planned.batch_at(s.stage, 0, n)] for s in planned.stages)
     assert first == student  # the run's own order
     assert second != first

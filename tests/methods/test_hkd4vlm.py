@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -151,6 +153,13 @@ def test_tcrd_middle_anchor_is_the_rung_above_the_student() -> None:
         HKD4VLM(anchor="middle").stages(("L", "S"), "S")
 
 
-def test_prior_debias_needs_views() -> None:
-    with pytest.raises(ConfigError, match="several views"):
-        HKD4VLM(debias="prior", shifts="none")
+def test_msi_and_augmentation_are_the_harnesss() -> None:
+    assert (HKD4VLM().shifts(), HKD4VLM(msi=False).shifts()) == ("cyclic", "none")
+    assert HKD4VLM().augmentations() == ("paraphrase", "resize", "degrade")
+    assert HKD4VLM(augmentation=False).augmentations() == ()
+
+
+@pytest.mark.parametrize("settings", [{}, {"tcrd": False}, {"pyramid": "staged"}, {"online": False}], ids=str)
+def test_distillation_can_learn_from_the_pool_and_tuning_does_not(settings: dict[str, Any]) -> None:
+    data = {name: stage.data for name, stage in stages(HKD4VLM(learn_from="all", **settings)).items()}
+    assert data == {name: "labels" if name == "tune" else "all" for name in data}

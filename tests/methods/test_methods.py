@@ -20,6 +20,7 @@ from methods.feature_kd import FeatureKD
 from methods.finetune import Finetune
 from methods.hkd4vlm.method import HKD4VLM
 from methods.losses import relation_distance
+from methods.mean_teacher import MeanTeacher
 from methods.mutual import Mutual
 from methods.offline_kd import OfflineKD
 from methods.pseudo_label import PseudoLabel
@@ -29,7 +30,7 @@ from methods.zero_shot import ZeroShot
 NEEDS_A_LARGER: list[type[Method]] = [
     OfflineKD, Mutual, Assistant, FeatureKD, RelationKD, EnsembleKD, PseudoLabel, HKD4VLM,
 ]  # fmt: skip
-ALL: list[type[Method]] = [Finetune, BornAgain, *NEEDS_A_LARGER]
+ALL: list[type[Method]] = [Finetune, BornAgain, MeanTeacher, *NEEDS_A_LARGER]
 ABLATIONS = [(make, name) for make in ALL for name in make.ablations]
 VARIANTS: list[Method] = [
     *(make() for make in ALL),
@@ -42,6 +43,7 @@ VARIANTS: list[Method] = [
     EnsembleKD(teachers=("L", "M"), support="vocab", learn_from="all", ce_weight=0.0),
     PseudoLabel(noisy=True, learn_from="pool", ce_weight=0.0),
     FeatureKD(feature_weight=0.0),
+    FeatureKD(depths=(0.5, 1.0)),
     RelationKD(support="vocab"),
     HKD4VLM(pyramid="staged", online=False),
     HKD4VLM(topology="chain", online=False),
@@ -67,7 +69,7 @@ def test_stages_and_losses_keep_the_contract(method: Method) -> None:
     for stage in laid_out:
         for role in stage.roles.values():
             assert role.weights in trained or role.weights in LADDER
-        trained |= {From(stage.name, name) for name in learners(stage)}
+        trained |= {From(stage.name, name) for name, role in stage.roles.items() if role.changes}
         step = fake(method, stage)
         assert set(step.adapters) <= set(learners(stage))
         loss = method.loss(step)
@@ -82,9 +84,13 @@ def test_stages_and_losses_keep_the_contract(method: Method) -> None:
             assert {role for role, _, _ in reached} == {learner}
             if learner in step.adapters:
                 assert all(p.grad is not None and p.grad.any() for p in step.adapters[learner].parameters())
-    assert sum(s.share for s in laid_out if "student" in learners(s)) == pytest.approx(1.0)
+    assert sum(s.share for s in laid_out if changes_student(s)) == pytest.approx(1.0)
     assert len({s.name for s in laid_out}) == len(laid_out)
-    assert "student" in learners(laid_out[-1])
+    assert changes_student(laid_out[-1])
+
+
+def changes_student(stage: Stage) -> bool:
+    return "student" in stage.roles and stage.roles["student"].changes
 
 
 def non_defaults(method: Method) -> dict[str, Any]:
@@ -148,6 +154,27 @@ def test_feature_kd_by_hand() -> None:
         cosine = mapped @ target / (mapped.norm() * target.norm())
         torch.testing.assert_close(got["feature"][i], 2 * (1 - cosine))
     assert set(terms(method, "teacher")["teacher"]) == {"ce"}
+
+
+def test_feature_kd_at_several_depths_by_hand() -> None:
+    """Of 6 and of 2 layers: after a third layers 2 and 1, after two thirds 4 and 1, at the end 6 and 2."""
+    method = FeatureKD(depths=(1 / 3, 2 / 3, 1.0))
+    step = fake(method, stages(method)["distil"])
+    got = method.loss(step)["student"]["feature"]
+    teacher_bnd, student_bnd = step.layers("teacher"), step.layers("student")
+    weights = step.adapters["student"].weight
+    pairs = [(1, 0), (3, 0), (5, 1)]
+    for i in range(2):
+        cosines = [torch.cosine_similarity(weights @ student_bnd[i, s], teacher_bnd[i, t], dim=0) for t, s in pairs]
+        torch.testing.assert_close(got[i], 1 - torch.stack(cosines).mean())
+    assert method.needs("distil") == {"layers"}
+    assert FeatureKD().needs("distil") == {"hidden"}  # as one need of all cached ones
+
+
+@pytest.mark.parametrize("depths", [(), (0.0,), (0.5, 1.5)])
+def test_depths_are_fractions(depths: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"feature_kd: depths = .*: expected one or more fractions above 0"):
+        FeatureKD(depths=depths)
 
 
 def test_feature_and_relation_terms_without_weight_ask_for_nothing() -> None:
@@ -226,9 +253,11 @@ def test_a_teacher_must_be_larger_than_the_student() -> None:
         (OfflineKD, {"temperature": math.nan}),
         (OfflineKD, {"dist_across": -1.0}),
         (Finetune, {"label_smoothing": 1.0}),
+        (PseudoLabel, {"confidence": 1.5}),
+        (MeanTeacher, {"decay": 1.0}),
         (HKD4VLM, {"ppod_share": 0.0}),
         (HKD4VLM, {"ppod_share": 1.0}),
-        (HKD4VLM, {"random_shifts": 0}),
+        (HKD4VLM, {"ce_weight": -1.0}),
     ],
 )
 def test_settings_out_of_range_say_what_is_expected(make: type[Method], settings: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from harness.api import Role
 from harness.config import RunConfig
 from harness.models.distributed import ShardCopy, SingleProcess, TorchGroup, full_tensor
 from harness.models.encoding import load_encoder
@@ -24,7 +25,7 @@ from helpers.common import ToyConfig
 
 def _learner(config: RunConfig, ranks: Any) -> tuple[plan.Plan, Learner]:
     made = plan.make(config)
-    role = RoleModel("student", "S", made, ranks, load_encoder(made.rungs["S"]), None, trainable=True)
+    role = RoleModel("student", "S", made, ranks, load_encoder(made.rungs["S"]), None, Role("S", trainable=True))
     learner = Learner(role, None, made, ranks)
     examples = made.training.splits["train"][:4]
     outputs = role.outputs(MicroBatch(examples, lambda: examples, ranks.device), "first", ())

@@ -63,7 +63,7 @@ def run(table: dict[str, Any], store: Path) -> Any:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_is_trained_distilled_scored_and_kept(family: str, toy: str, tmp_path: Path) -> None:
     ladder = families.ladder(tmp_path, L={"family": family, "width": 48, "layers": 3}, S={"family": family, "seed": 1})
-    train = {"examples": 48, "batch_size": 8, "lr": 0.001, "validations": 1}
+    train = {"examples": 48, "batch_size": 8, "lr": 0.001, "validations": 1, "shuffle_options": "none"}
     record = run(
         {"method": "offline_kd", "benchmark": "toy", "benchmark_settings": {"size": 8}, "plugins": [toy],
          "ladder": ladder, "train": train, "evaluate": {"resamples": 100}, "cluster": {"workers": 0},
@@ -172,6 +172,26 @@ def test_logits_of_a_sequence_never_exist(family: str, folder: Callable[[str], P
         assert came == [(3, 1, width)] * 2
         assert largest.rows == 3
     torch.testing.assert_close(scorer.vlm.get_output_embeddings()(outputs["hidden"]), outputs["vocab"])  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_states_of_the_layers_are_those_that_transformers_gives(family: str, folder: Callable[[str], Path]) -> None:
+    """With padding on either side; the last state is `hidden`, and gradients flow through each."""
+    scorer, encoder = families.loaded(folder(family))
+    for side in ("left", "right"):
+        encoder.processor.tokenizer.padding_side = side
+        batch = encoder(families.examples())
+        outputs = scorer.eval()(batch, ("layers", "hidden"))
+        inputs = {key: value for key, value in batch.items() if key != "options"}
+        states = scorer.vlm(**inputs, output_hidden_states=True).hidden_states[1:]
+        last = batch["attention_mask"].shape[1] - 1 - batch["attention_mask"].flip(1).argmax(1)
+        want = torch.stack([state_btd[torch.arange(3), last] for state_btd in states], 1)
+        torch.testing.assert_close(outputs["layers"], want, atol=1e-5, rtol=1e-4)
+        assert torch.equal(outputs["layers"][:, -1], outputs["hidden"])
+        with torch.inference_mode():
+            assert torch.equal(scorer(batch, ("layers",))["layers"], outputs["layers"])
+    outputs["layers"][:, 0].square().sum().backward()
+    assert any(p.grad is not None and p.grad.any() for p in scorer.vlm.get_decoder().parameters())  # type: ignore[operator]
 
 
 def test_the_watch_sees_logits_of_a_sequence(folder: Callable[[str], Path]) -> None:

@@ -224,6 +224,21 @@ def test_hidden_vision_and_vocabulary_of_the_tiny_ladder(folder: Path) -> None:
         assert vlm.model.multi_modal_projector.linear_1.weight.grad.any()
 
 
+def test_states_of_layers_have_the_same_gradient_with_checkpointing(folder: Path) -> None:
+    encoder = encoding.load_encoder(rung(folder))
+    found = []
+    for checkpointing in (False, True):
+        vlm: Any = loading.load_vlm(rung(folder))
+        if checkpointing:
+            vlm.gradient_checkpointing_enable({"use_reentrant": False})
+        scorer = OptionScorer(vlm, encoder.letters).train()
+        layers_bnd = scorer(encoder(families.examples()), ("layers",))["layers"]
+        layers_bnd.square().sum().backward()
+        found.append((layers_bnd.detach(), [p.grad for p in vlm.parameters() if p.grad is not None]))
+    assert found[0][0].shape == (3, vlm.config.get_text_config().num_hidden_layers, 48)
+    torch.testing.assert_close(found[1], found[0])
+
+
 def test_pictures_of_different_size_in_tokens_are_refused() -> None:
     vlm, pixels, _ = llava()
     ids = torch.tensor([[5, 39, 39, 39, 39, 39], [5, 39, 39, 39, 6, 6], [5, 39, 39, 39, 39, 6]])

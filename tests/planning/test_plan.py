@@ -35,6 +35,28 @@ def test_a_line_of_a_suite_has_its_own_learning_rate_but_not_its_own_budget() ->
         parse(SuiteConfig, table | {"runs": [{"method": "finetune", "train": {"lrr": 9}}]}, "t").run_configs()
 
 
+def test_a_line_of_a_suite_has_its_own_data_and_evaluation() -> None:
+    table = {
+        "name": "two", "seeds": [0], "benchmarks": ["toy", "exam"], "benchmark_settings": {"toy": {"size": 8}},
+        "runs": [
+            {"method": "finetune", "evaluate": {"shifts": "cyclic"}},
+            {"method": "finetune", "benchmarks": ["toy"], "benchmark_settings": {"fault": "gold"}},
+        ],
+    }  # fmt: skip
+    configs = parse(SuiteConfig, table, "test").run_configs()
+    assert [(c.benchmark, c.benchmark_settings, c.evaluate.shifts) for c in configs] == [
+        ("toy", {"size": 8}, "cyclic"),
+        ("toy", {"size": 8, "fault": "gold"}, "method"),
+        ("exam", {}, "cyclic"),
+    ]
+    runs = [{"method": "finetune", "benchmarks": ["tox"]}]
+    with pytest.raises(ConfigError, match="benchmarks names 'tox', which is not among the suite's benchmarks"):
+        parse(SuiteConfig, table | {"runs": runs}, "t").run_configs()
+    runs = [{"method": "finetune", "evaluate": {"shift": "all"}}]
+    with pytest.raises(ConfigError, match="runs: finetune: evaluate: unknown setting 'shift': did you mean 'shifts'"):
+        parse(SuiteConfig, table | {"runs": runs}, "t").run_configs()
+
+
 # ----------------------------------------------------------------------------------------- identity
 
 
@@ -157,15 +179,37 @@ def test_a_rung_without_a_folder_is_refused(toy_plan: ToyPlan, tmp_path: Path) -
         ("one_name", "stage 'one': two stages have this name"),
         ("no_share", "stage 'two': share = 0.0; expected a number above 0"),
         ("all_frozen", "stage 'only': no role is trainable"),
-        ("too_much", "'student' learns have shares that sum to 1.5; .* must sum to 1"),
+        ("too_much", "the stages in which 'student'.* learns have shares that sum to 1.5; .* must sum to 1"),
         ("no_student", "the last stage has no role 'student' to evaluate"),
         ("own_order", "stage 'two': seed = 3; expected 0, because the student learns in it"),
         ("other_rung", "its role 'student' ends as rung 'L', not as the student 'S'"),
+        (
+            "average_of_nobody",
+            "role 'a': average_of = 'pupil', expected a trainable role of this stage: known: student",
+        ),
+        ("average_of_frozen", "role 'a': average_of = 't', expected a trainable role of this stage: known: student"),
+        ("learning_average", "role 'a': trainable, and the average of 'student': expected one of the two"),
+        ("average_of_smaller", "role 'a': has the architecture of rung 'L', and 'student' that of 'S'; expected the"),
+        ("endless", r"role 'a': decay = 1.0; expected a number from 0 to below 1, like 0.99"),
     ],
 )
 def test_stages_are_checked(toy_plan: ToyPlan, mistake: str, says: str) -> None:
     with pytest.raises(ConfigError, match=f"method 'stages'.*{says}"):
         toy_plan("stages", settings={"mistake": mistake})
+
+
+def test_a_state_that_nothing_changes_is_refused(toy_plan: ToyPlan) -> None:
+    with pytest.raises(ConfigError, match=r"'constant', stage 'only': state\(\) returned mean, which nothing changes"):
+        toy_plan("constant")
+
+
+@pytest.mark.parametrize("divided", [{"train": {"micro_batch_size": 4}}, {"cluster": {"workers": 2}}], ids=str)
+def test_a_batch_whose_examples_are_compared_is_not_divided(toy_plan: ToyPlan, divided: dict[str, Any]) -> None:
+    assert toy_plan("coupled", train={"micro_batch_size": 8}).stages  # one micro-batch
+    with pytest.raises(
+        ConfigError, match="'coupled', stage 'only': an example's loss depends on the other examples of"
+    ):
+        toy_plan("coupled", **divided)
 
 
 def test_vocabularies_must_number_their_tokens_alike(toy_plan: ToyPlan, toy_ladder: str, tmp_path: Path) -> None:
@@ -219,6 +263,18 @@ def test_memory_is_weights_and_optimizer(toy_plan: ToyPlan) -> None:
     priced = price.of(toy_plan("offline_kd"))
     sizes = {name: info.parameters for name, info in toy_plan("offline_kd").infos.items()}
     assert priced["memory_bytes"] == max(20 * sizes["L"], 4 * sizes["L"] + 20 * sizes["S"])
+
+
+def test_an_average_has_weights_and_a_best_copy_and_its_forwards_cost(toy_plan: ToyPlan) -> None:
+    """4 bytes a weight, and 4 of the best copy; it passes each example of its stage forward once."""
+    planned = toy_plan("averaged")
+    stage = price.of(planned)["stages"][0]
+    size, roles = planned.infos["S"].parameters, stage["roles"]
+    assert (roles["student"]["bytes"], roles["average"]["bytes"]) == (20 * size, 8 * size)
+    assert roles["student"]["flops"] == 3 * roles["average"]["flops"] > 0
+    assert roles["average"]["average_of"] == "student"
+    narrow = toy_plan("averaged", train={"frozen_weights": "bf16", "precision": "bf16"})
+    assert price.of(narrow)["stages"][0]["roles"]["average"]["bytes"] == 8 * size  # in bfloat16 it would stand still
 
 
 def test_zero_shot_has_no_price(toy_plan: ToyPlan) -> None:

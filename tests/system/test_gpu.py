@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from harness.api import Role
 from harness.config import RunConfig
 from harness.errors import TrainingError
 from harness.execution.launch import launch
@@ -133,7 +134,7 @@ def test_offloading_takes_less(config: ToyConfig, tmp_path: Path) -> None:
         encoder = load_encoder(one.rungs["L"])
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()
-        role = RoleModel("teacher", "L", one, SingleProcess(device=device(1)), encoder, None, trainable=False)
+        role = RoleModel("teacher", "L", one, SingleProcess(device=device(1)), encoder, None, Role("L"))
         batch = {k: v.cuda() for k, v in encoder(one.training.splits["train"][:2]).items()}
         options = role.forward(batch, ())["options"].cpu()
         found[away] = torch.cuda.memory_allocated() - before, options

@@ -87,7 +87,7 @@ def test_bf16_is_another_run_and_as_repeatable(toy_plan: ToyPlan, tmp_path: Path
     assert losses(result) == pytest.approx(losses(exact), rel=0.2)
 
 
-@pytest.mark.parametrize("method", ["finetune", "offline_kd"])
+@pytest.mark.parametrize("method", ["finetune", "offline_kd", "averaged", "stateful"])
 def test_micro_batches_change_nothing(toy_plan: ToyPlan, tmp_path: Path, method: str) -> None:
     short = {"examples": 48, "lr": 5e-4}
     _, whole = trained(toy_plan(method, train=short), tmp_path / "1x8")
@@ -137,6 +137,9 @@ SHARED: dict[str, dict[str, Any]] = {
     # Questions of an image stand together, but nothing is shared where models are cut.
     "cut, frozen": {"method": "feature_kd", **CUT, "train": CUT["train"] | {"questions_per_image": 4}},
     "cut, unevenly": {"method": "finetune", "cluster": {"workers": 0, "shard_above": 0}},
+    "average": {"method": "averaged"},
+    "state": {"method": "stateful"},
+    "cut, average": {"method": "averaged", **CUT},
     "cache": {"method": "offline_kd", "train": {"cache": "auto"}, "evaluate": {"batch_size": 4}},
     # A rank has one image's four questions of a step, the other another's, or the same: it then passes once more.
     "packed": {"method": "offline_kd", "train": {"examples": 64, "batch_size": 8, "questions_per_image": 4}},
@@ -236,6 +239,22 @@ def test_resume_equals_uninterrupted(
     assert {k: c.forwards for k, c in result.costs.items()} == {k: c.forwards for k, c in straight.costs.items()}
 
 
+@pytest.mark.parametrize(
+    ("method", "stage", "step"),
+    [("averaged", "one", 5), ("averaged", "two", 1), ("averaged", "two", 5), ("stateful", "only", 9)],
+)
+def test_what_changes_beside_the_learner_is_resumed_too(
+    toy_plan: ToyPlan, uncut: Uncut, tmp_path: Path, method: str, stage: str, step: int
+) -> None:
+    planned = toy_plan(method)
+    whole, straight = uncut(planned)
+    with pytest.raises(Killed):  # stages have 6 and 6 steps, or 12; a checkpoint after half of them
+        loop.train(planned, SingleProcess(die_at(stage, step)), tmp_path / "broken")
+    resumed, result = trained(planned, tmp_path / "broken")
+    assert furthest(whole, resumed) == 0
+    assert result.history == straight.history
+
+
 def test_bill_counts_each_role_once(toy_plan: ToyPlan, tmp_path: Path) -> None:
     _, result = trained(toy_plan("offline_kd"), tmp_path)
     counts = {role: (cost.forwards, cost.trained) for role, cost in result.costs.items()}
@@ -298,12 +317,15 @@ def test_a_part_that_is_off_costs_no_forward(
     assert {role: (cost.forwards, cost.trained) for role, cost in result.costs.items()} == bill
 
 
-@pytest.mark.parametrize(("settings", "views"), [({}, 3), ({"msi": False}, 1), ({"debias": "calibrate"}, 4)])
+@pytest.mark.parametrize(
+    ("msi", "evaluate", "views"),
+    [(True, {}, 3), (False, {}, 1), (True, {"shifts": "none"}, 1), (True, {"debias": "calibrate"}, 4)],
+)
 def test_each_view_of_an_answer_is_billed(
-    toy_plan: ToyPlan, tmp_path: Path, settings: dict[str, Any], views: int
+    toy_plan: ToyPlan, tmp_path: Path, msi: bool, evaluate: dict[str, Any], views: int
 ) -> None:
-    off = {"ppod": False, "tcrd": False, **settings}
-    planned = toy_plan("hkd4vlm", settings=off, train={"examples": 8}, evaluate={"splits": ["test"]})
+    alone = {"ppod": False, "tcrd": False, "msi": msi}
+    planned = toy_plan("hkd4vlm", settings=alone, train={"examples": 8}, evaluate={"splits": ["test"], **evaluate})
     record = run.execute(planned, SingleProcess(), Store(tmp_path))
     assert record.cost.test_forwards == 24 * views
 
@@ -451,6 +473,34 @@ def test_a_breach_says_where_it_is_and_what_mends_it(toy_plan: ToyPlan, tmp_path
     planned = toy_plan("breach", settings={"how": how}, train={"micro_batch_size": 5})
     with pytest.raises(loop.TrainingError, match=rf"method 'breach', stage 'only', step 0: {BREACHES[how]}"):
         loop.train(planned, SingleProcess(), tmp_path)
+
+
+STATES = {
+    "none": r"step.observe\('ce'\) in a stage without state; give its values in state\(\)",
+    "scalar": r"step.observe\('ce'\) of \(\); expected \(5, ...\), one row per example",
+    "twice": r"step.observe\('ce'\) a second time in one loss\(\)",
+    "in_place": r"loss\(\) changed state 'mean' in place; change a copy",
+    "micro_batch": r"loss\(\) observed rows of {'ce': \(\), 'label': \(3,\)} and of {.*'more': \(\)} in one step",
+    "not_finite": r"step.observe\('log'\) was given a value that is not finite",
+    "shape": r"update\(\) returned {'seen': \(\), 'mean': \(\)}; expected .* {'seen': \(3,\), 'mean': \(\)}",
+    "lost": r"update\(\) returned {'mean': \(\)}; expected the names and shapes of state\(\): {'seen': \(3,\)",
+}
+
+
+@pytest.mark.parametrize("how", STATES)
+def test_a_breach_of_the_state_too(toy_plan: ToyPlan, tmp_path: Path, how: str) -> None:
+    planned = toy_plan("stateful", settings={"how": how}, train={"micro_batch_size": 5})
+    with pytest.raises(loop.TrainingError, match=rf"method 'stateful', stage 'only', step 0: {STATES[how]}"):
+        loop.train(planned, SingleProcess(), tmp_path)
+
+
+def test_a_state_is_updated_after_each_step_with_the_whole_batch(toy_plan: ToyPlan, tmp_path: Path) -> None:
+    """Batches of 8: before step k the state has counted 8 (k - 1) labels, however the batch is divided."""
+    for size in (0, 3):
+        _, result = trained(
+            toy_plan("stateful", train={"examples": 32, "micro_batch_size": size}), tmp_path / str(size)
+        )
+        assert [row["value"] for row in result.history if row["term"] == "loss/seen"] == [0, 8, 16, 24]
 
 
 def test_what_is_made_ahead_comes_in_order_and_an_error_at_its_turn() -> None:

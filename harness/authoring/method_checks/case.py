@@ -26,7 +26,7 @@ from harness.train import loop
 from harness.train.batches import MicroBatch
 from harness.train.learner import Learner
 from harness.train.role import RoleModel
-from harness.train.step import StepView, Terms
+from harness.train.step import StepView, Terms, initial
 from harness.train.views import as_is, checked_second_view
 
 BENCHMARK = "harness.authoring.method_checks.toy_benchmark"
@@ -110,7 +110,7 @@ class LiveStage:
         self.ran: dict[str, int] = {}
         for name, role in self.stage.roles.items():
             rung = stages.rung_of(planned.stages, self.stage, name)
-            live = RoleModel(name, rung, planned, SingleProcess(), encoders[rung], None, role.trainable)
+            live = RoleModel(name, rung, planned, SingleProcess(), encoders[rung], None, role)
             _nudge(live.scorer, f"{self.stage.name}.{name}")
             live.scorer.register_forward_pre_hook(self._counter(name))
             self.roles[name] = live
@@ -132,12 +132,18 @@ class LiveStage:
     def where(self) -> str:
         return f"stage {self.stage.name!r}"
 
+    @property
+    def location(self) -> StepLocation:
+        return StepLocation(self.plan.method.name, self.stage.name, 0)
+
     def _withholds(self, example: Example) -> bool:
         """Whether the stage sees the example without its gold; with `data` = all, half of them."""
         return self.stage.data == "pool" or (self.stage.data == "all" and sum(example.id.encode()) % 2 == 1)
 
-    def step(self, examples: Sequence[Example], progress: float = 0.5) -> Tried:
-        """One call of `loss` on these examples, without their golds where the stage sees none.
+    def step(
+        self, examples: Sequence[Example], progress: float = 0.5, state: Mapping[str, torch.Tensor] | None = None
+    ) -> Tried:
+        """One call of `loss` on these examples, by default with the initial state; without golds that are withheld.
 
         Raises `Broken` for everything that the train loop would refuse.
         """
@@ -146,13 +152,12 @@ class LiveStage:
         before = {name: role.cost.forwards for name, role in self.roles.items()}
         # The second view's random numbers depend only on the example, not on its batch.
         positions = [random.Random(example.id).randrange(2**31) for example in examples]
-        needs, location = (
-            self.plan.method.needs(self.stage.name),
-            StepLocation(self.plan.method.name, self.stage.name, 0),
-        )
+        needs, location = self.plan.method.needs(self.stage.name), self.location
+        if state is None:
+            state = initial(self.plan.method, self.stage.name, torch.device("cpu"))
         second = partial(checked_second_view, self.plan, location, positions, examples)
         batch = MicroBatch([as_is(e) for e in examples], second, torch.device("cpu"))
-        micro = StepView(location, self.stage, progress, batch, self.roles, needs)
+        micro = StepView(location, self.stage, progress, batch, self.roles, needs, state)
         try:
             terms = micro.terms(self.plan.method.loss(micro), self.learners)
         except TrainingError as error:

@@ -15,7 +15,7 @@ from harness.authoring.method_checks.case import PROGRESS, Broken, Case, LiveSta
 from harness.errors import ConfigError
 from harness.planning import stages as planned_stages
 from harness.report import describe
-from harness.train.step import Terms
+from harness.train.step import Terms, initial, sums_of, updated
 
 TOLERANCE = 1e-3
 """Relative: padding and the order of sums change a float32 loss by less than 1e-5."""
@@ -111,8 +111,11 @@ def loss(case: Case) -> None:
 
 
 def per_example(case: Case) -> None:
-    """An example's loss doesn't depend on the other examples of its micro-batch."""
+    """An example's loss doesn't depend on the other examples of its micro-batch, unless `couples` says so."""
     for live in case.live:
+        if case.method.couples(live.stage.name):
+            _coupled(case, live)
+            continue
         whole = live.step(case.examples).terms
         half = len(case.examples) // 2
         # Pairs of one shape have fewer options than the largest number in the batch.
@@ -132,6 +135,28 @@ def per_example(case: Case) -> None:
                 _same_values(live, key, way, expected_b.detach(), found_b, case.examples)
 
 
+def _coupled(case: Case, live: LiveStage) -> None:
+    """The order of a coupled batch makes no difference, and its examples do."""
+    whole, back, halves = (
+        [live.step(part).terms for part in parts]
+        for parts in ([case.examples], [case.examples[::-1]], [case.examples[:4], case.examples[4:]])
+    )
+    same = True
+    for key, expected_b in whole[0].items():
+        _same_values(live, key, "in reverse order", expected_b.detach(), back[0][key].detach().flip(0), case.examples)
+        cut_b = torch.cat([terms[key].detach() for terms in halves])
+        same = same and not bool(_apart(expected_b.detach(), cut_b).any())
+    if same:
+        raise Broken(
+            f"{live.where}: couples() returned True, but every loss is the same in half a batch: return False, so that "
+            "the method can be trained with micro-batches and several workers"
+        )
+
+
+def _apart(expected_b: Tensor, found_b: Tensor) -> Tensor:
+    return (expected_b - found_b).abs() > TOLERANCE * (1 + expected_b.abs())
+
+
 def _same_names(live: LiveStage, whole: Terms, part: Terms) -> None:
     if set(whole) != set(part):
         odd = ", ".join(f"{role}.{term}" for role, term in sorted(set(whole) ^ set(part)))
@@ -143,15 +168,44 @@ def _same_names(live: LiveStage, whole: Terms, part: Terms) -> None:
 
 def _same_values(live: LiveStage, key: tuple[str, str], way: str, expected_b: Tensor, found_b: Tensor,
                  examples: Sequence[Example]) -> None:  # fmt: skip
-    apart_b = (expected_b - found_b).abs() > TOLERANCE * (1 + expected_b.abs())
+    apart_b = _apart(expected_b, found_b)
     if apart_b.any():
         at = int(apart_b.nonzero()[0])
         raise Broken(
             f"{live.where}: loss term {key[0]}.{key[1]} of one example with {len(examples[at].options)} "
             f"options is {expected_b[at].item():.5g} in a batch of {len(examples)} and {found_b[at].item():.5g} with "
             f"the same examples {way}: compute each row from its own values only (no mean over the batch, nothing that "
-            "depends on K, the largest number of options in the batch: mask with step.options_bk)"
+            "depends on K, the largest number of options in the batch: mask with step.options_bk), or override "
+            "couples() if the method compares the examples of a batch"
         )
+
+
+def state(case: Case) -> None:
+    """What `observe` is given doesn't depend on the batch, and `update` depends on its arguments only."""
+    for live in case.live:
+        now = initial(case.method, live.stage.name, torch.device("cpu"))
+        for progress in PROGRESS if now else ():
+            whole = live.step(case.examples, progress, now)
+            each = [live.step([example], progress, now) for example in case.examples]
+            for name, rows_b in whole.micro.observed.items():
+                if not all(name in one.micro.observed for one in each):
+                    raise Broken(f"{live.where}: step.observe({name!r}) is called for some micro-batches only")
+                found_b = torch.cat([one.micro.observed[name] for one in each])
+                if not torch.allclose(found_b.float(), rows_b.float(), TOLERANCE, TOLERANCE):
+                    raise Broken(
+                        f"{live.where}: the rows of step.observe({name!r}) change with the other examples of the "
+                        "batch: compute each from its own example"
+                    )
+            sums = [sums_of(whole.micro)]
+            kept = {name: tensor.clone() for name, tensor in now.items()}
+            once, again = (updated(live.location, case.method, now, sums, len(case.examples)) for _ in range(2))
+            if not all(torch.equal(once[name], again[name]) for name in once):
+                raise Broken(
+                    f"{live.where}: update() returned two states for the same sums: draw no random numbers in it"
+                )
+            if changed := [name for name in now if not torch.equal(now[name], kept[name])]:
+                raise Broken(f"{live.where}: update() changed {changed[0]!r} in place: return a new tensor")
+            now = once
 
 
 def gradients(case: Case) -> None:
@@ -195,7 +249,9 @@ def forwards(case: Case) -> None:
                     f"{live.where}: the learner {missing[0]!r} is not forwarded at progress {progress:g}: call "
                     f"step.forward({missing[0]!r}) in every step, or freeze the role"
                 )
-        if idle := sorted(set(live.roles) - used):
+        kept = planned_stages.handed_on(case.plan.stages, live.stage, case.method.student)
+        averages = {name for name, role in live.stage.roles.items() if role.average_of is not None}
+        if idle := sorted(set(live.roles) - used - (kept & averages)):
             raise Broken(
                 f"{live.where}: role {idle[0]!r} is never forwarded: remove it from the stage, where it takes "
                 "memory for nothing"
