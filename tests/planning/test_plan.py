@@ -181,6 +181,7 @@ def test_a_rung_without_a_folder_is_refused(toy_plan: ToyPlan, tmp_path: Path) -
         ("all_frozen", "stage 'only': no role is trainable"),
         ("too_much", "the stages in which 'student'.* learns have shares that sum to 1.5; .* must sum to 1"),
         ("no_student", "the last stage has no role 'student' to evaluate"),
+        ("own_order", "stage 'two': seed = 3; expected 0, because the student learns in it"),
         ("other_rung", "its role 'student' ends as rung 'L', not as the student 'S'"),
         (
             "average_of_nobody",
