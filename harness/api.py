@@ -251,12 +251,15 @@ class Stage:
     the sum over the stages in which the student, or the model that its weights come from, learns, and must be 1.
     Stages that only prepare a teacher (their `share` has the same unit) are billed, but not part of that sum.
     With `data` = all, a batch has `train.labelled_share` examples with a gold, and the others come from the pool.
+    Stages with different `seed`s see the examples in different orders: so models that start from the same weights
+    become different. In the stages of the student's budget it is 0: all methods' students see one order.
     """
 
     name: str
     roles: Mapping[str, Role]
     share: float
     data: Source = "labels"
+    seed: int = 0
 
 
 Need = Literal["hidden", "layers", "vision", "vocab"]

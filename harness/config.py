@@ -281,6 +281,11 @@ class SuiteRun(Settings):
     """The training settings in which this line differs from the suite, like its own tuned `lr`; not budget or order."""
     evaluate: dict[str, Any] = {}
     """The evaluation settings in which this line differs from the suite, like `shifts`."""
+    benchmarks: tuple[str, ...] = ()
+    """The suite's benchmarks that this line is run on; empty: all of them."""
+    benchmark_settings: dict[str, Any] = {}
+    """The benchmark's settings in which this line differs from the suite, like `label_noise`. Rows on other data are in
+    a table of their own."""
     tags: tuple[str, ...] = ()
     control: Literal["text_only", "shuffled_image"] | None = None
 
@@ -329,12 +334,18 @@ class SuiteConfig(ManyRuns):
                     raise ConfigError(
                         f"runs: {run.method}: train.{name} = {run.train[name]!r}: {why}; set it in the suite's [train]"
                     )
+            if strange := set(run.benchmarks) - set(self.benchmarks):
+                raise ConfigError(
+                    f"runs: {run.method}: benchmarks names {sorted(strange)[0]!r}, which is not among the suite's "
+                    f"benchmarks ({', '.join(self.benchmarks)})"
+                )
         return [
             RunConfig(
                 **self.shared(benchmark)
                 | {
                     "method": run.method,
                     "settings": run.settings,
+                    "benchmark_settings": self.benchmark_settings.get(benchmark, {}) | run.benchmark_settings,
                     "student": run.student,
                     "seed": seed,
                     "train": parse(TrainConfig, self.train.model_dump() | run.train, f"runs: {run.method}: train"),
@@ -348,6 +359,7 @@ class SuiteConfig(ManyRuns):
             for seed in self.seeds
             for benchmark in self.benchmarks
             for run in self.runs
+            if benchmark in (run.benchmarks or self.benchmarks)
         ]
 
 

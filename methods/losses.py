@@ -7,29 +7,37 @@ loss and to every gradient. torch is only imported when a loss is computed: read
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isqrt, log
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from harness.api import ConfigError, near
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Divergence = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "dkd"]
-DIVERGENCES: tuple[Divergence, ...] = ("forward_kl", "reverse_kl", "jsd", "skew_kl", "dkd")
+Divergence = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "dkd", "logit_std", "dist"]
+DIVERGENCES: tuple[Divergence, ...] = get_args(Divergence)
 
 ABSENT = -1e4
 """The logit of an option that doesn't exist: its probability is 0 and its logarithm finite."""
 
 SHORTEST = 1e-3
-"""Smaller norms count as this value in a cosine: the gradient at norm 0 would be infinite."""
+"""Smaller norms count as this value in a cosine or a correlation: the gradient at norm 0 would be infinite."""
 
 
-def cross_entropy(logits_bk: Tensor, labels_b: Tensor, options_bk: Tensor) -> Tensor:
-    """-log p(gold), in nats, per example (B,); 0 where the label is -1. Gradient flows into `logits_bk`."""
+def cross_entropy(logits_bk: Tensor, labels_b: Tensor, options_bk: Tensor, smoothing: float = 0.0) -> Tensor:
+    """-sum_k q_k log p_k, in nats, per example (B,); 0 where the label is -1. Gradient flows into `logits_bk`.
+
+    q is 1 at the gold; with `smoothing` e it is (1 - e) there plus e / K at each of the K options that exist
+    (arXiv 1512.00567).
+    """
     log_p_bk = _log_softmax(logits_bk, options_bk, 1.0)
-    nll_b = -log_p_bk.gather(1, labels_b.clamp(min=0)[:, None]).squeeze(1)
-    return nll_b.where(labels_b >= 0, 0.0)
+    loss_b = -log_p_bk.gather(1, labels_b.clamp(min=0)[:, None]).squeeze(1)
+    if smoothing:
+        uniform_b = -log_p_bk.masked_fill(~options_bk, 0.0).sum(-1) / options_bk.sum(-1)
+        loss_b = (1 - smoothing) * loss_b + smoothing * uniform_b
+    return loss_b.where(labels_b >= 0, 0.0)
 
 
 def divergence(
@@ -44,8 +52,10 @@ def divergence(
     alpha: float = 0.1,
     tckd: float = 1.0,
     nckd: float = 1.0,
+    within: float = 1.0,
+    across: float = 1.0,
 ) -> Tensor:
-    """t^2 D(p_T, p_S) in nats per example (B,), where p = softmax(logits / t); 0 if the two are equal.
+    """t^2 D(p_T, p_S) per example (B,), in nats but for `dist`, where p = softmax(logits / t); 0 if the two are equal.
 
     The teacher is a target: it is detached here, so the gradient flows only into the student.
 
@@ -55,13 +65,21 @@ def divergence(
     - `skew_kl`: KL(p_T || alpha p_T + (1 - alpha) p_S) (arXiv 2402.03898).
     - `dkd`: tckd * KL of (gold, not gold) + nckd * KL among the options that aren't gold (arXiv 2203.08679). Where the
       label is -1, the teacher's answer stands for the gold.
+    - `logit_std`: KL(p_T || p_S), p = softmax(z / t), z the logits with mean 0 and standard deviation 1 over the
+      example's options (arXiv 2403.01427). Of two options z says only which is larger: there is no gradient.
+    - `dist`: within * (1 - r over the options of an example) + across * the mean over the options of (1 - r over the
+      examples of the batch), r the Pearson correlation of p_T and p_S (arXiv 2205.10536, where the weights are beta and
+      gamma). The second part is the same for all examples of a batch. The correlation over two options is 1 or -1.
 
     0 < beta < 1 and 0 <= alpha < 1. Raises `ConfigError` for an unknown name.
     """
-    teacher = _log_softmax(teacher_bk.detach(), options_bk, temperature)
+    teacher_bk = teacher_bk.detach()
+    if name == "logit_std":
+        teacher_bk, student_bk = _standardised(teacher_bk, options_bk), _standardised(student_bk, options_bk)
+    teacher = _log_softmax(teacher_bk, options_bk, temperature)
     student = _log_softmax(student_bk, options_bk, temperature)
     match name:
-        case "forward_kl":
+        case "forward_kl" | "logit_std":
             value = _kl(teacher, student)
         case "reverse_kl":
             value = _kl(student, teacher)
@@ -77,9 +95,28 @@ def divergence(
             # is the softmax of the logits over fewer options.
             among_others = _kl(_log_softmax(teacher, others_bk, 1.0), _log_softmax(student, others_bk, 1.0))
             value = tckd * gold_or_not + nckd * among_others
+        case "dist":
+            over_options_b = _uncorrelated(teacher.exp(), student.exp(), options_bk, -1)
+            over_examples_k = _uncorrelated(teacher.exp(), student.exp(), options_bk, 0)
+            compared = (options_bk.sum(0) > 1).sum().clamp(min=1)  # with one example there is nothing to correlate
+            value = within * over_options_b + across * over_examples_k.sum() / compared
         case _:
             raise ConfigError(f"unknown divergence {name!r}: {near(name, DIVERGENCES)}")
     return temperature**2 * value
+
+
+def mean_answer(answers: Sequence[Tensor], options_bk: Tensor, temperature: float) -> Tensor:
+    """Logits (B, K) whose probabilities at the temperature are the mean of those of the given logits, each (B, K)."""
+    import torch
+
+    log_p_mbk = torch.stack([_log_softmax(answer, options_bk, temperature) for answer in answers])
+    return temperature * (log_p_mbk.logsumexp(0) - log(len(answers)))
+
+
+def pseudo_label(teacher_bk: Tensor, options_bk: Tensor, confidence: float) -> Tensor:
+    """The teacher's answers as labels, int64 (B,); -1 where it gives its answer a probability below `confidence`."""
+    best_b, answers_b = _log_softmax(teacher_bk.detach(), options_bk, 1.0).exp().max(-1)
+    return answers_b.where(best_b >= confidence, -1)
 
 
 def disagreement(one_bk: Tensor, other_bk: Tensor, options_bk: Tensor) -> Tensor:
@@ -137,6 +174,25 @@ def _log_softmax(logits_bk: Tensor, options_bk: Tensor, temperature: float) -> T
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def _unit(x_bk: Tensor, options_bk: Tensor, dim: int) -> Tensor:
+    """`x_bk` minus its mean along a dimension, with length 1 there; 0 for options that don't exist."""
+    from torch.nn.functional import normalize
+
+    x_bk = x_bk.masked_fill(~options_bk, 0.0)
+    mean = x_bk.sum(dim, keepdim=True) / options_bk.sum(dim, keepdim=True).clamp(min=1)
+    return normalize((x_bk - mean).masked_fill(~options_bk, 0.0), dim=dim, eps=SHORTEST)
+
+
+def _standardised(logits_bk: Tensor, options_bk: Tensor) -> Tensor:
+    """The logits with mean 0 and standard deviation 1 over the options of each example."""
+    return _unit(_wide(logits_bk), options_bk, -1) * options_bk.sum(-1, keepdim=True).sqrt()
+
+
+def _uncorrelated(p_bk: Tensor, q_bk: Tensor, options_bk: Tensor, dim: int) -> Tensor:
+    """1 - Pearson correlation along a dimension, 0 to 2: half the squared distance of the standardised values."""
+    return (_unit(p_bk, options_bk, dim) - _unit(q_bk, options_bk, dim)).square().sum(dim) / 2
 
 
 def _jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:

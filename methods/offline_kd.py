@@ -9,8 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.api import ConfigError, From, Ladder, Role, Stage, Step, near
-from methods.base import Distilling, check_ranges, larger_rungs
+from harness.api import From, Ladder, Role, Stage, Step
+from methods.base import Distilling, check_ranges, teacher_rung
+from methods.losses import DIVERGENCES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,7 @@ class OfflineKD(Distilling):
     summary = "Tune the teacher, freeze it, distil it into the student"
     source = "arXiv 1503.02531"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        name: {"divergence": name} for name in ("reverse_kl", "jsd", "skew_kl", "dkd")
+        name: {"divergence": name} for name in DIVERGENCES if name != "forward_kl"
     }
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         f"divergence={name}": {"divergence": name} for name in presets
@@ -46,13 +47,7 @@ class OfflineKD(Distilling):
 
         Raises `ConfigError` if no rung is larger than the student, or `teacher` isn't one of those.
         """
-        above = larger_rungs(ladder, student)
-        rung = self.teacher or above[0]
-        if rung not in above:
-            raise ConfigError(
-                f"{self.name}: teacher = {rung!r}: expected a rung larger than the student {student!r}; "
-                f"{near(rung, above)}"
-            )
+        rung = teacher_rung(self, self.teacher, ladder, student)
         return (
             Stage("teacher", {"teacher": Role(rung, trainable=True)}, share=self.teacher_share),
             Stage(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
@@ -109,12 +110,17 @@ class Plan:
         """How the trained student is asked."""
         return Asking(self.method, self.config.evaluate)
 
+    def seed_of(self, stage: Stage) -> int:
+        """The seed of the stage's random choices: the run's or, if the stage has one of its own, another for both."""
+        own = random.Random(f"stage/{self.config.seed}/{stage.seed}").getrandbits(32)
+        return own if stage.seed else self.config.seed
+
     def batch_at(self, stage: Stage, position: int, size: int) -> list[tuple[int, Example]]:
         """`size` examples of the stage's data from a position on, each with its position."""
         c = self.config
         train = c.train
         return self.training_examples.batch_at(
-            stage.data, c.seed, position, size, train.labelled_share, train.questions_per_image
+            stage.data, self.seed_of(stage), position, size, train.labelled_share, train.questions_per_image
         )
 
     @cached_property

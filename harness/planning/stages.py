@@ -35,6 +35,11 @@ def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[Pla
     spent = 0.0
     for stage in stages:
         if stage.name in learnt_in:
+            if stage.seed:
+                raise ConfigError(
+                    f"method {method.name!r}, stage {stage.name!r}: seed = {stage.seed}; expected 0, because the "
+                    "student learns in it, and all methods' students see the examples in one order"
+                )
             first, last = round(spent * budget), round((spent + stage.share) * budget)
             planned.append(PlannedStage(stage, max(last - first, 1), first * size))
             spent += stage.share

@@ -137,7 +137,7 @@ def _train(run: _Run, plan: Plan, state: RunState, index: int, middle: Checkpoin
     """Train a stage to its end; returns its roles with new weights."""
     planned, train, ranks = plan.stages[index], plan.config.train, run.ranks
     stage = planned.stage
-    torch.manual_seed(_seed(plan, stage.name))
+    torch.manual_seed(_seed(plan, stage))
     roles = {name: _open_role(run, plan, state, planned, name) for name in stage.roles}
     adapters = _adapters(plan, stage, roles)
     learners = {n: Learner(role, adapters.get(n), plan, ranks) for n, role in roles.items() if role.trainable}
@@ -217,7 +217,7 @@ def _adapters(plan: Plan, stage: Stage, roles: Mapping[str, RoleModel]) -> Mappi
     """The method's own modules for the stage, initialized equally on all ranks."""
     widths = {name: loading.hidden_size(role.scorer.vlm.config) for name, role in roles.items()}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_seed(plan, f"{stage.name}/adapters"))
+        torch.manual_seed(_seed(plan, stage, "/adapters"))
         adapters = plan.method.adapters(stage.name, widths)
     if strange := [name for name in adapters if name not in roles or not roles[name].trainable]:
         learners = [name for name, role in roles.items() if role.trainable]
@@ -302,5 +302,5 @@ def _lr_factor(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
 
 
-def _seed(plan: Plan, stage: str) -> int:
-    return random.Random(f"torch/{plan.config.seed}/{stage}").getrandbits(63)
+def _seed(plan: Plan, stage: Stage, what: str = "") -> int:
+    return random.Random(f"torch/{plan.seed_of(stage)}/{stage.name}{what}").getrandbits(63)

@@ -228,7 +228,7 @@ def stage_key(
             **plan.code,
             "method": method.name,
             "settings": plan.settings,
-            "stage": [stage.name, planned.steps, planned.position],
+            "stage": [stage.name, planned.steps, planned.position, stage.seed],
             "roles": roles,
             "train": config.train.model_dump(mode="json"),
             "batch": config.evaluate.batch_size,

@@ -24,6 +24,7 @@ from methods.hkd4vlm import ppod as coarse
 from methods.hkd4vlm import tcrd as fine
 from methods.hkd4vlm.ppod import Topology, Weights
 from methods.hkd4vlm.tcrd import Ternary
+from methods.losses import DIVERGENCES
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -47,7 +48,7 @@ class HKD4VLM(Distilling):
         "reversed": {"order": "tcrd_ppod"},
         **{f"topology={name}": {"topology": name} for name in ("chain", "mutual", "ensemble")},
         **{f"ternary={name}": {"ternary": name} for name in ("levels", "views")},
-        **{f"divergence={name}": {"divergence": name} for name in ("reverse_kl", "jsd", "skew_kl", "dkd")},
+        **{f"divergence={name}": {"divergence": name} for name in DIVERGENCES if name != "forward_kl"},
     }
 
     ppod: bool = True

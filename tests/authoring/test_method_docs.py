@@ -41,7 +41,7 @@ def test_a_page_counts_passes_and_names_settings() -> None:
     text = method_docs.page(built_ins()["offline_kd"], "")
     assert "| `distil` | 1 | `teacher` (L, from `teacher` of `teacher`; frozen), `student` (S; learns) |" in text
     assert "2 forward and 1 backward passes of L; 1 forward and 1 backward passes of S" in text
-    assert "| `divergence` | `'forward_kl'` | forward_kl, reverse_kl, jsd, skew_kl, dkd |" in text
+    assert "| `divergence` | `'forward_kl'` | forward_kl, reverse_kl, jsd, skew_kl, dkd, logit_std, dist |" in text
     assert "- `dkd`: `divergence = 'dkd'`" in text
 
 

@@ -20,9 +20,12 @@ LOGITS = {
     "teacher": [[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]],
     "anchor": [[0.5, 0.0, 0.0], [0.0, 0.0, 1.0]],
 }
+LOGITS |= {"learner": LOGITS["student"], "average": LOGITS["anchor"], "teacher_M_1": LOGITS["M"]}
+LOGITS |= {f"teacher_L_{n}": [[z / n for z in row] for row in LOGITS["L"]] for n in (1, 2, 3)}
 LABELS = torch.tensor([0, 2])
 OPTIONS = torch.tensor([[True, True, True], [True, True, True]])
 WIDTHS = {"L": 6, "M": 5, "student": 3, "teacher": 6, "anchor": 3}
+WIDTHS |= {role: 6 if role.startswith("teacher") else 3 for role in LOGITS if role not in WIDTHS}
 LAYERS = {"L": 6, "M": 4, "student": 2, "teacher": 6, "anchor": 2}
 
 
@@ -42,6 +45,10 @@ class FakeStep:
         self.labels_b, self.options_bk = LABELS, OPTIONS
         self.given: dict[tuple[str, str, str], Tensor] = {}
         self.asked: set[tuple[str, str]] = set()
+
+    @property
+    def labelled_b(self) -> Tensor:
+        return self.labels_b >= 0
 
     def _give(self, what: str, role: str, view: str, value: Tensor) -> Tensor:
         assert what == "options" or what in self.needs
@@ -76,7 +83,9 @@ class FakeStep:
 def fake(method: Method, stage: Stage, progress: float = 0.5) -> FakeStep:
     torch.manual_seed(0)
     widths = {role: WIDTHS[role] for role in stage.roles}
-    return FakeStep(stage, progress, method.needs(stage.name), method.adapters(stage.name, widths))
+    step = FakeStep(stage, progress, method.needs(stage.name), method.adapters(stage.name, widths))
+    step.labels_b = torch.tensor({"labels": LABELS.tolist(), "all": [int(LABELS[0]), -1], "pool": [-1, -1]}[stage.data])
+    return step
 
 
 def stages(method: Method, ladder: Sequence[str] = LADDER, student: str = "S") -> dict[str, Stage]:

@@ -260,6 +260,7 @@ class Stages(_Breaking):
             "all_frozen": (Stage("only", {"student": Role(student)}, 1.0),),
             "too_much": (first, Stage("two", second, 1.0)),
             "no_student": (whole, Stage("two", {"teacher": Role("L", trainable=True)}, 1.0)),
+            "own_order": (first, Stage("two", second, 0.5, seed=3)),
             "other_rung": (Stage("only", {"student": Role("L", trainable=True)}, 1.0),),
             "average_of_nobody": (Stage("only", {"student": learner, "a": Role(student, average_of="pupil")}, 1.0),),
             "average_of_frozen": (

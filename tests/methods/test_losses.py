@@ -49,6 +49,8 @@ def reference(name: str, z_t: np.ndarray, z_s: np.ndarray, gold: int, t: float, 
     elif name == "skew_kl":
         a = w.get("alpha", 0.1)
         d = kl(p, a * p + (1 - a) * q)
+    elif name == "logit_std":
+        d = kl(softmax((z_t - z_t.mean()) / z_t.std() / t), softmax((z_s - z_s.mean()) / z_s.std() / t))
     else:
         binary = kl(np.array([p[gold], 1 - p[gold]]), np.array([q[gold], 1 - q[gold]]))
         others = kl(np.delete(p, gold) / (1 - p[gold]), np.delete(q, gold) / (1 - q[gold]))
@@ -63,7 +65,9 @@ WEIGHTS: list[tuple[Divergence, dict[str, float]]] = [
     ("jsd", {"beta": 0.2}),
     ("skew_kl", {"alpha": 0.3}),
     ("dkd", {"tckd": 1.0, "nckd": 8.0}),
+    ("logit_std", {}),
 ]
+PER_EXAMPLE = [name for name in DIVERGENCES if name != "dist"]
 
 
 @pytest.mark.parametrize(("name", "weights"), WEIGHTS)
@@ -99,7 +103,7 @@ def test_never_negative_and_zero_at_equality(name: Divergence, p: list[list[floa
     torch.testing.assert_close(divergence(name, z_p, z_p, LABELS, ALL), torch.zeros(2), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", DIVERGENCES)
+@pytest.mark.parametrize("name", [name for name in DIVERGENCES if name != "logit_std"])
 def test_temperature_scales_by_its_square(name: Divergence) -> None:
     """t times the logits at temperature t are the logits at 1, so only the factor t^2 is left."""
     one = divergence(name, TEACHER, STUDENT, LABELS, ALL)
@@ -116,7 +120,7 @@ def test_gradient_reaches_the_student_only(name: Divergence) -> None:
     assert (student.grad.abs().sum(1) > 0).all()
 
 
-@pytest.mark.parametrize(("name", "weights"), WEIGHTS)
+@pytest.mark.parametrize(("name", "weights"), [*WEIGHTS, ("dist", {"within": 2.0, "across": 0.5})])
 def test_gradient_is_that_of_the_value(name: Divergence, weights: dict[str, float]) -> None:
     def value(student: torch.Tensor) -> torch.Tensor:
         return divergence(name, TEACHER, student, LABELS, ALL, temperature=2.0, **weights)
@@ -193,6 +197,77 @@ def test_dkd_with_the_right_weights_is_kl() -> None:
         torch.testing.assert_close(got, divergence("forward_kl", teacher, student, gold, ALL[row]))
 
 
+def test_logit_std_ignores_shift_and_scale() -> None:
+    """(0, 0, 3) has mean 1 and standard deviation sqrt(2): its z are (-1, -1, 2) / sqrt(2), those of (5, 5, 50) too."""
+    three = torch.ones(1, 3, dtype=torch.bool)
+    teacher, student = torch.tensor([[0.0, 0.0, 3.0]]).double(), torch.tensor([[5.0, 5.0, 50.0]]).double()
+    same = divergence("logit_std", teacher, student, LABELS[:1], three)
+    torch.testing.assert_close(same, torch.zeros(1).double(), atol=1e-12, rtol=0)
+    z = torch.tensor([[-1.0, -1.0, 2.0]]).double() / 2**0.5
+    got = divergence("logit_std", teacher, teacher.flip(-1), LABELS[:1], three, temperature=2.0)
+    want = divergence("forward_kl", z, z.flip(-1), LABELS[:1], three, temperature=2.0)
+    torch.testing.assert_close(got, want)
+
+
+def test_logit_std_of_two_options_has_no_gradient() -> None:
+    """Their z are always 1 and -1."""
+    student = torch.tensor([[1.0, 0.2]], dtype=torch.float64, requires_grad=True)
+    two = torch.ones(1, 2, dtype=torch.bool)
+    value = divergence("logit_std", -student.detach(), student, LABELS[:1], two)
+    value.sum().backward()
+    assert value.item() == pytest.approx(2 * (1 / (1 + np.exp(-2)) - 1 / (1 + np.exp(2))))  # KL of p and 1 - p
+    assert student.grad is not None
+    torch.testing.assert_close(student.grad, torch.zeros(1, 2).double(), atol=1e-12, rtol=0)
+
+
+def dist_reference(z_t: list[np.ndarray], z_s: list[np.ndarray], t: float, within: float, across: float) -> list[float]:
+    """t^2 DIST of each example, from the definition; rows may have different numbers of options."""
+    p, q = ([softmax(z / t) for z in rows] for rows in (z_t, z_s))
+    over_options = [1 - np.corrcoef(a, b)[0, 1] for a, b in zip(p, q, strict=True)]
+    over_examples = []
+    for option in range(max(len(row) for row in p)):
+        those = [i for i, row in enumerate(p) if len(row) > option]
+        if len(those) > 1:
+            over_examples.append(1 - np.corrcoef([p[i][option] for i in those], [q[i][option] for i in those])[0, 1])
+    return [t * t * (within * d + across * float(np.mean(over_examples))) for d in over_options]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize(("within", "across"), [(1.0, 1.0), (2.0, 0.0), (0.0, 0.5)])
+def test_dist_is_its_formula(temperature: float, within: float, across: float) -> None:
+    """Five examples with two to five options; only one has the fifth."""
+    rng = np.random.default_rng(0)
+    sizes = (4, 3, 5, 2, 4)
+    z_t, z_s = ([rng.normal(0, 2, k) for k in sizes] for _ in range(2))
+    padded_t, padded_s = (torch.full((5, 5), pad, dtype=torch.float64) for pad in (ABSENT, 7.0))
+    for i, k in enumerate(sizes):
+        padded_t[i, :k], padded_s[i, :k] = torch.tensor(z_t[i]), torch.tensor(z_s[i])
+    mask = torch.arange(5) < torch.tensor(sizes)[:, None]
+    want = dist_reference(z_t, z_s, temperature, within, across)
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
+        got = divergence(
+            "dist", padded_t.to(dtype), padded_s.to(dtype), torch.zeros(5, dtype=torch.long), mask,
+            temperature=temperature, within=within, across=across,
+        )  # fmt: skip
+        np.testing.assert_allclose(got.numpy(), want, rtol=tolerance, atol=tolerance)
+
+
+def test_dist_by_hand() -> None:
+    """p_T = (0.7, 0.2, 0.1) and (0.2, 0.7, 0.1); the student has them exchanged.
+
+    Within an example: deviations from 1/3 of (11, -4, -7) and (-4, 11, -7) thirtieths: r = (-44 - 44 + 49) / 186.
+    Over the examples: options 1 and 2 have r = -1; the third is constant for both, which counts as equal.
+    """
+    p = torch.tensor([[0.7, 0.2, 0.1], [0.2, 0.7, 0.1]]).double()
+    teacher, student, three = p.log(), p.flip(0).log(), torch.ones(2, 3, dtype=torch.bool)
+    got = divergence("dist", teacher, student, LABELS, three, within=1.0, across=0.0)
+    torch.testing.assert_close(got, torch.full((2,), 1 + 39 / 186).double())
+    got = divergence("dist", teacher, student, LABELS, three, within=0.0, across=1.0)
+    torch.testing.assert_close(got, torch.full((2,), (2 + 2 + 0) / 3).double())
+    alone = divergence("dist", teacher[:1], student[:1], LABELS[:1], three[:1], within=0.0, across=1.0)
+    assert alone.item() == 0  # one example has no relation over examples
+
+
 def test_cross_entropy_by_hand() -> None:
     """p = (1/4, 3/4), and an absent third option: -ln(1/4) = 1.3863, -ln(3/4) = 0.2877."""
     logits = torch.tensor([[1.0, 3.0, 99.0]] * 2).log().half().requires_grad_()
@@ -204,12 +279,26 @@ def test_cross_entropy_by_hand() -> None:
     assert torch.equal(logits.grad[:, 2], torch.zeros(2).half())
 
 
+def test_cross_entropy_with_a_smoothed_label_by_hand() -> None:
+    """p = (1/4, 3/4) and an absent third option, e = 0.2: q = (0.9, 0.1), not a third of 0.2 for each.
+
+    0.9 ln 4 + 0.1 ln(4/3) = 1.2764.
+    """
+    logits = torch.tensor([[1.0, 3.0, 99.0]]).log().requires_grad_()
+    options = torch.tensor([[True, True, False]])
+    loss = cross_entropy(logits, torch.tensor([0]), options, smoothing=0.2)
+    torch.testing.assert_close(loss, torch.tensor([1.2764]), atol=1e-4, rtol=0)
+    loss.sum().backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, torch.tensor([[0.25 - 0.9, 0.75 - 0.1, 0.0]]))  # p - q
+
+
 def test_unknown_divergence_names_the_near_one() -> None:
     with pytest.raises(ConfigError, match=r"'jds'.*did you mean 'jsd'"):
         divergence("jds", TEACHER, STUDENT, LABELS, ALL)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", DIVERGENCES)
+@pytest.mark.parametrize("name", PER_EXAMPLE)
 def test_over_a_large_vocabulary_it_is_still_its_formula(name: Divergence) -> None:
     """5,000 tokens in float32: sums of many small parts stay within 1e-4 of float64."""
     rng = np.random.default_rng(0)

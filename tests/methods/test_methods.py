@@ -14,22 +14,34 @@ from harness.api import ConfigError, From, Method, Role, Stage
 from harness.report.describe import field_docs
 from helpers.steps import LADDER, WIDTHS, d, fake, learners, stages, terms
 from methods.assistant import Assistant
+from methods.born_again import BornAgain
+from methods.ensemble_kd import EnsembleKD
 from methods.feature_kd import FeatureKD
 from methods.finetune import Finetune
 from methods.hkd4vlm.method import HKD4VLM
 from methods.losses import relation_distance
+from methods.mean_teacher import MeanTeacher
 from methods.mutual import Mutual
 from methods.offline_kd import OfflineKD
+from methods.pseudo_label import PseudoLabel
 from methods.relation_kd import RelationKD
 from methods.zero_shot import ZeroShot
 
-ALL: list[type[Method]] = [Finetune, OfflineKD, Mutual, Assistant, FeatureKD, RelationKD, HKD4VLM]
+NEEDS_A_LARGER: list[type[Method]] = [
+    OfflineKD, Mutual, Assistant, FeatureKD, RelationKD, EnsembleKD, PseudoLabel, HKD4VLM,
+]  # fmt: skip
+ALL: list[type[Method]] = [Finetune, BornAgain, MeanTeacher, *NEEDS_A_LARGER]
 ABLATIONS = [(make, name) for make in ALL for name in make.ablations]
 VARIANTS: list[Method] = [
     *(make() for make in ALL),
+    Finetune(label_smoothing=0.1),
     *(make(**make.ablations[name]) for make, name in ABLATIONS),
     OfflineKD(divergence="dkd", teacher="M"),
     OfflineKD(support="vocab", divergence="jsd"),
+    OfflineKD(learn_from="pool", ce_weight=0.0),
+    BornAgain(generations=2, learn_from="pool", ce_weight=0.0),
+    EnsembleKD(teachers=("L", "M"), support="vocab", learn_from="all", ce_weight=0.0),
+    PseudoLabel(noisy=True, learn_from="pool", ce_weight=0.0),
     FeatureKD(feature_weight=0.0),
     FeatureKD(depths=(0.5, 1.0)),
     RelationKD(support="vocab"),
@@ -57,7 +69,7 @@ def test_stages_and_losses_keep_the_contract(method: Method) -> None:
     for stage in laid_out:
         for role in stage.roles.values():
             assert role.weights in trained or role.weights in LADDER
-        trained |= {From(stage.name, name) for name in learners(stage)}
+        trained |= {From(stage.name, name) for name, role in stage.roles.items() if role.changes}
         step = fake(method, stage)
         assert set(step.adapters) <= set(learners(stage))
         loss = method.loss(step)
@@ -72,9 +84,13 @@ def test_stages_and_losses_keep_the_contract(method: Method) -> None:
             assert {role for role, _, _ in reached} == {learner}
             if learner in step.adapters:
                 assert all(p.grad is not None and p.grad.any() for p in step.adapters[learner].parameters())
-    assert sum(s.share for s in laid_out if "student" in learners(s)) == pytest.approx(1.0)
+    assert sum(s.share for s in laid_out if changes_student(s)) == pytest.approx(1.0)
     assert len({s.name for s in laid_out}) == len(laid_out)
-    assert "student" in learners(laid_out[-1])
+    assert changes_student(laid_out[-1])
+
+
+def changes_student(stage: Stage) -> bool:
+    return "student" in stage.roles and stage.roles["student"].changes
 
 
 def non_defaults(method: Method) -> dict[str, Any]:
@@ -96,6 +112,9 @@ def test_finetune_tunes_any_rung_on_the_labels() -> None:
         assert stages(Finetune(), student=rung) == {"tune": Stage("tune", {"student": Role(rung, True)}, 1.0)}
     ce = terms(Finetune(), "tune")["student"]["ce"]
     assert ce[0].item() == pytest.approx(math.log(3))  # the first row is uniform over three options
+    smooth = terms(Finetune(label_smoothing=0.3), "tune")["student"]["ce"]
+    p = torch.tensor([1.0, -1.0, 0.0]).softmax(0).log()
+    assert smooth[1].item() == pytest.approx(-float(p @ torch.tensor([0.1, 0.1, 0.8])))  # gold 2
 
 
 def test_offline_kd_tunes_freezes_and_distils() -> None:
@@ -108,6 +127,17 @@ def test_offline_kd_tunes_freezes_and_distils() -> None:
     torch.testing.assert_close(student["kd"], 0.25 * d("teacher", "student"))
     assert set(student) == {"ce", "kd"}
     assert set(terms(OfflineKD(), "teacher")["teacher"]) == {"ce"}
+
+
+def test_dist_couples_the_examples_where_a_teacher_is() -> None:
+    for method in (OfflineKD(divergence="dist"), HKD4VLM(divergence="dist", online=False)):
+        coupled = {stage.name for stage in method.stages(LADDER, "S") if method.couples(stage.name)}
+        assert coupled == {stage.name for stage in method.stages(LADDER, "S")} - {"teacher", "tune"}
+    assert not OfflineKD(divergence="dist", dist_across=0.0).couples("distil")
+    assert not OfflineKD().couples("distil")
+    only_within = terms(OfflineKD(divergence="dist", dist_across=0.0, dist_within=3.0), "distil")["student"]["kd"]
+    both = terms(OfflineKD(divergence="dist", dist_within=3.0), "distil")["student"]["kd"]
+    assert (both > only_within).all()
 
 
 def test_feature_kd_by_hand() -> None:
@@ -199,7 +229,7 @@ def test_over_the_vocabulary_all_tokens_count() -> None:
         OfflineKD(support="vocab", divergence="dkd")
 
 
-@pytest.mark.parametrize("method", [make() for make in ALL[1:]], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [make() for make in NEEDS_A_LARGER], ids=lambda m: m.name)
 def test_a_student_without_a_larger_rung_is_refused(method: Method) -> None:
     with pytest.raises(ConfigError, match=r"'L' is the largest rung.*finetune"):
         method.stages(LADDER, "L")
@@ -221,6 +251,10 @@ def test_a_teacher_must_be_larger_than_the_student() -> None:
         (OfflineKD, {"alpha": -1.0}),
         (OfflineKD, {"jsd_beta": 1.0}),
         (OfflineKD, {"temperature": math.nan}),
+        (OfflineKD, {"dist_across": -1.0}),
+        (Finetune, {"label_smoothing": 1.0}),
+        (PseudoLabel, {"confidence": 1.5}),
+        (MeanTeacher, {"decay": 1.0}),
         (HKD4VLM, {"ppod_share": 0.0}),
         (HKD4VLM, {"ppod_share": 1.0}),
         (HKD4VLM, {"ce_weight": -1.0}),

@@ -35,6 +35,28 @@ def test_a_line_of_a_suite_has_its_own_learning_rate_but_not_its_own_budget() ->
         parse(SuiteConfig, table | {"runs": [{"method": "finetune", "train": {"lrr": 9}}]}, "t").run_configs()
 
 
+def test_a_line_of_a_suite_has_its_own_data_and_evaluation() -> None:
+    table = {
+        "name": "two", "seeds": [0], "benchmarks": ["toy", "exam"], "benchmark_settings": {"toy": {"size": 8}},
+        "runs": [
+            {"method": "finetune", "evaluate": {"shifts": "cyclic"}},
+            {"method": "finetune", "benchmarks": ["toy"], "benchmark_settings": {"fault": "gold"}},
+        ],
+    }  # fmt: skip
+    configs = parse(SuiteConfig, table, "test").run_configs()
+    assert [(c.benchmark, c.benchmark_settings, c.evaluate.shifts) for c in configs] == [
+        ("toy", {"size": 8}, "cyclic"),
+        ("toy", {"size": 8, "fault": "gold"}, "method"),
+        ("exam", {}, "cyclic"),
+    ]
+    runs = [{"method": "finetune", "benchmarks": ["tox"]}]
+    with pytest.raises(ConfigError, match="benchmarks names 'tox', which is not among the suite's benchmarks"):
+        parse(SuiteConfig, table | {"runs": runs}, "t").run_configs()
+    runs = [{"method": "finetune", "evaluate": {"shift": "all"}}]
+    with pytest.raises(ConfigError, match="runs: finetune: evaluate: unknown setting 'shift': did you mean 'shifts'"):
+        parse(SuiteConfig, table | {"runs": runs}, "t").run_configs()
+
+
 # ----------------------------------------------------------------------------------------- identity
 
 
@@ -159,6 +181,7 @@ def test_a_rung_without_a_folder_is_refused(toy_plan: ToyPlan, tmp_path: Path) -
         ("all_frozen", "stage 'only': no role is trainable"),
         ("too_much", "the stages in which 'student'.* learns have shares that sum to 1.5; .* must sum to 1"),
         ("no_student", "the last stage has no role 'student' to evaluate"),
+        ("own_order", "stage 'two': seed = 3; expected 0, because the student learns in it"),
         ("other_rung", "its role 'student' ends as rung 'L', not as the student 'S'"),
         (
             "average_of_nobody",

@@ -83,7 +83,7 @@ def test_its_logits_are_moved_to_the_letters_of_the_step(toy_plan: ToyPlan) -> N
     planned = toy_plan("offline_kd", train={"shuffle_options": "all"})
     stage = planned.stages[1]
     encoders = load_encoders({name: planned.rungs[name] for name in planned.infos})
-    teacher = RoleModel("teacher", "L", planned, SingleProcess(), encoders["L"], None, False)
+    teacher = RoleModel("teacher", "L", planned, SingleProcess(), encoders["L"], None, Role("L"))
     (batch,) = next(batches.of_stage(planned, stage, SingleProcess(), {"teacher": teacher}, (), 0))
     location = StepLocation("offline_kd", "distil", 0)
     step = StepView(location, stage.stage, 0.0, batch, {"teacher": teacher}, frozenset())
@@ -104,7 +104,7 @@ def test_the_order_of_options_is_resumed(toy_plan: ToyPlan, tmp_path: Path) -> N
     """It depends on the position alone: step 5 of a run and step 5 after a restart show the same letters."""
     planned = toy_plan(train={"shuffle_options": "all"})
     encoders = load_encoders({name: planned.rungs[name] for name in planned.infos})
-    student = RoleModel("student", "S", planned, SingleProcess(), encoders["S"], None, True)
+    student = RoleModel("student", "S", planned, SingleProcess(), encoders["S"], None, Role("S", trainable=True))
     through = list(batches.of_stage(planned, planned.stages[0], SingleProcess(), {"student": student}, (), 0))
     again = next(batches.of_stage(planned, planned.stages[0], SingleProcess(), {"student": student}, (), 5))
     assert [b.examples for b in again] == [b.examples for b in through[5]]

@@ -103,6 +103,22 @@ def test_what_a_stage_depends_on_is_part_of_its_key(make: ToyPlan) -> None:
     )  # the student learns
 
 
+def test_teachers_of_a_rung_are_apart_and_shared_among_ensembles(make: ToyPlan) -> None:
+    def keys(*teachers: str) -> list[str | None]:
+        planned = make(method="ensemble_kd", teachers=teachers, temperature=1.0 + len(teachers))
+        return [
+            teacher_cache.stage_key(plan.for_stage(planned, stage.stage), stage, {}, SingleProcess())
+            for stage in planned.stages
+        ]
+
+    first, second, third, student = keys("L", "L", "M")
+    assert len({first, second, third}) == 3
+    assert student is None
+    assert keys("M", "L") == [third, first, None]
+    plain = keys("L")[0]
+    assert plain == first
+
+
 def test_a_stage_is_trained_with_what_it_depends_on_alone(make: ToyPlan) -> None:
     planned = make(temperature=3.0, teacher_share=0.5)
     seen = plan.for_stage(planned, planned.stages[0].stage).settings

@@ -44,8 +44,9 @@ class Broken(AssertionError):
 class Case:
     """A method under test: its name and settings, and the files or modules that define it.
 
-    It is trained on the tiny ladder, with a full budget of 4 steps of 5 examples. What several checks need is computed
-    once. An unknown name or invalid settings raise `ConfigError`.
+    It is trained on the tiny ladder, with a full budget of 4 steps of 5 examples; half of the training examples are a
+    pool without golds. What several checks need is computed once. An unknown name or invalid settings raise
+    `ConfigError`.
     """
 
     name: str
@@ -67,7 +68,7 @@ class Case:
             settings=dict(self.settings if settings is None else settings),
             benchmark="contract_pictures",
             student=self.student,
-            train=TrainConfig(examples=20, batch_size=BATCH, validations=2, validation_examples=6),
+            train=TrainConfig(examples=20, labels=0.5, batch_size=BATCH, validations=2, validation_examples=6),
             plugins=(BENCHMARK, *self.plugins),
         )
 
@@ -135,14 +136,19 @@ class LiveStage:
     def location(self) -> StepLocation:
         return StepLocation(self.plan.method.name, self.stage.name, 0)
 
+    def _withholds(self, example: Example) -> bool:
+        """Whether the stage sees the example without its gold; with `data` = all, half of them."""
+        return self.stage.data == "pool" or (self.stage.data == "all" and sum(example.id.encode()) % 2 == 1)
+
     def step(
         self, examples: Sequence[Example], progress: float = 0.5, state: Mapping[str, torch.Tensor] | None = None
     ) -> Tried:
-        """One call of `loss` on these examples, by default with the initial state.
+        """One call of `loss` on these examples, by default with the initial state; without golds that are withheld.
 
         Raises `Broken` for everything that the train loop would refuse.
         """
         self.ran = {}
+        examples = [e.withheld() if self._withholds(e) else e for e in examples]
         before = {name: role.cost.forwards for name, role in self.roles.items()}
         # The second view's random numbers depend only on the example, not on its batch.
         positions = [random.Random(example.id).randrange(2**31) for example in examples]
