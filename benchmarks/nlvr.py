@@ -1,16 +1,23 @@
 """NLVR (Suhr et al. 2017): is a human-written sentence true of an image of three boxes?
 
 Published layout under `data_dir`: `dev/dev.json` (one JSON object per line) and
-`dev/images/{directory}/dev-{identifier}-{k}.png`, k = 0..5; `test/` likewise. An item pairs a sentence with
-an image set: the same three boxes in six orders. Its identifier is `{sentence number}-{set number}`.
+`dev/images/{directory}/dev-{identifier}-{k}.png`, k = 0..5; `train/` and `test/` likewise. An item pairs a sentence
+with an image set: the same three boxes in six orders. Its identifier is `{sentence number}-{set number}`: a sentence
+was written about four image sets, so there are up to 24 images per sentence number.
 
-Splits. The published training sentences are not needed: the development items are split by `directory`
+Splits without the published training set (`official_train` off). The development items are split by `directory`
 (0-3 train, 4 validation, 5 test; with `official_test` 0-3 train, 4-5 validation and the published test set
 as test). Each sentence number is in one directory, but some texts have several numbers and some image
 sets are used for several sentences. So items that share a sentence number, a text (ignoring case and punctuation) or
 a set of boxes are joined into components, and each component goes to the split of the directory that
 most of its items are in (ties: the lowest). With `official_test`, development components that overlap the
 test set are left out. No sentence and no image set is in two splits.
+
+Splits with `official_train`: the published training set, the published development set as validation and the
+published test set as test. As published they overlap: many short sentences were written several times, and some image
+sets are in two parts. "disjoint" leaves out of train the items whose text or set of boxes is in dev or test, and of
+dev those that the test set has: no sentence and no image set is in two splits (train 59,568 of 74,460 examples,
+validation 4,938 of 5,934, test 5,940). "all" keeps them, for a comparison with figures from the literature.
 """
 
 from __future__ import annotations
@@ -35,32 +42,39 @@ OPTIONS = ("True", "False")
 QUESTION = "Is the claim true of the image?"
 
 Layout = Literal["strip", "square"]
-Part = Literal["dev", "test"]
+Part = Literal["train", "dev", "test"]
 
 
 @dataclass(frozen=True)
 class NLVR(Benchmark):
-    """Each (item, order) is one example; `group` is the item; categories: tower and scatter scenes.
+    """Each (item, order) is one example; `group` is the sentence number; categories: tower and scatter scenes.
 
-    `images_per_item` (1 to 6) limits the train examples per item: its first orders. `layout` "square" puts
-    the three boxes of the 400 x 100 strip into a 208 x 208 square, in reading order: the same boxes at
-    twice the size for a model with a small square input. `official_test` uses the published test set
-    (see the module). Raises `DataError` for files that are missing, damaged or inconsistent.
+    Raises `DataError` for files that are missing, damaged or inconsistent.
     """
 
     images_per_item: Annotated[int, Field(ge=1, le=ORDERS)] = ORDERS
+    """Train examples per item, 1 to 6: its first orders."""
     layout: Layout = "strip"
+    """square: the three boxes of the 400 x 100 strip in a 208 x 208 square, in reading order: the same boxes at twice
+    the size for a model with a small square input."""
     official_test: bool = False
+    """Use the published test set; the development set is then train and validation."""
+    official_train: Literal["off", "disjoint", "all"] = "off"
+    """Use the published training set, with the development set as validation and the published test set. disjoint:
+    without the items whose sentence or image set is in a later split; all: with them."""
 
     name: ClassVar[str] = "nlvr"
     task: ClassVar[Literal["hallucination", "factuality"]] = "factuality"
-    revision: ClassVar[str] = "nlvr1@1892484-1"
+    revision: ClassVar[str] = "nlvr1@1892484-2"
     licence: ClassVar[str] = "CC-BY-4.0"
     citation: ClassVar[str] = (
         "Alane Suhr, Mike Lewis, James Yeh, Yoav Artzi. A Corpus of Natural Language for Visual Reasoning. ACL 2017."
     )
     homepage: ClassVar[str] = "https://github.com/lil-lab/nlvr"
-    obtain: ClassVar[str] = "the folder nlvr of the repository, with dev/ (and test/, for official_test) in it"
+    obtain: ClassVar[str] = (
+        "the folder nlvr of the repository, with dev/ (and test/, for official_test; train/ and test/, for "
+        "official_train) in it"
+    )
     published: ClassVar[Mapping[str, int]] = {"train": 4236, "validation": 888, "test": 810}
     needs_data_dir: ClassVar[bool] = True
 
@@ -71,7 +85,10 @@ class NLVR(Benchmark):
     def load(self, split: Split) -> Iterable[Example]:
         """The examples of a split in the published order; an item's orders follow one another."""
         folder = data_folder(self, split)
-        found = _split(folder, self.official_test).get(split, [])
+        if self.official_train == "off":
+            found = _split_dev(folder, self.official_test).get(split, [])
+        else:
+            found = _published(folder, split, disjoint=self.official_train == "disjoint")
         if not found:
             raise DataError(f"nlvr: the {split} split of {folder} is empty")
         orders = range(self.images_per_item if split == "train" else ORDERS)
@@ -83,7 +100,8 @@ class NLVR(Benchmark):
 
     def names(self, example: Example) -> Sequence[str]:
         """The id, the published name of the image, and the item's identifier, which answers all of its orders."""
-        return (example.id, f"{example.id}.png", example.group)
+        item = example.id.removeprefix(example.source.removeprefix("nlvr/") + "-").rpartition("-")[0]
+        return (example.id, f"{example.id}.png", item)
 
 
 # ------------------------------------------------------------------------------------------- scoring
@@ -92,13 +110,12 @@ class NLVR(Benchmark):
 def figures(right: Iterable[tuple[str, bool]]) -> dict[str, float]:
     """Accuracy over judgements, and consistency: the fraction of sentences with no wrong judgement.
 
-    `right` pairs an identifier, whose first part is the sentence number, with whether the judgement was
-    right. Both are fractions. Raises `DataError` if there is none. Source: the published
-    `metrics_images.py` (which calls the accuracy "precision").
+    `right` pairs a sentence number with whether the judgement was right. Both are fractions. Raises `DataError`
+    if there is none. Source: the published `metrics_images.py` (which calls the accuracy "precision").
     """
     by_sentence: defaultdict[str, list[bool]] = defaultdict(list)
-    for identifier, good in right:
-        by_sentence[identifier.split("-")[0]].append(good)
+    for number, good in right:
+        by_sentence[number].append(good)
     if not by_sentence:
         raise DataError("nlvr: no answers to score")
     judged = [good for answers in by_sentence.values() for good in answers]
@@ -131,9 +148,22 @@ class _Item:
     """The three boxes in a canonical order: equal for equal image sets."""
     tower: bool
 
+    @property
+    def number(self) -> str:
+        """The sentence number: the same for the up to four items that one sentence was written about."""
+        return self.identifier.partition("-")[0]
+
+    @property
+    def words(self) -> str:
+        """The sentence without case and punctuation."""
+        return " ".join(re.findall(r"[a-z0-9]+", self.sentence.lower()))
+
 
 def _read(data_dir: Path, part: Part) -> list[_Item]:
     path = data_dir / part / f"{part}.json"
+    for needed in (path, path.parent / "images"):
+        if not needed.exists():
+            raise DataError(f"{needed}: does not exist: get nlvr/{part} of {NLVR.homepage} (the file and its images)")
     seen: dict[str, str] = {}
     found = []
     for where, row in items(path, layout="jsonl"):
@@ -173,7 +203,7 @@ def _canonical(box: Iterable[Any]) -> str:
 def _example(item: _Item, path: Path, order: int, layout: Layout) -> Example:
     return Example(
         id=f"{item.part}-{item.identifier}-{order}",
-        group=item.identifier,
+        group=item.number,
         image=path if layout == "strip" else SquareImage(path),
         question=QUESTION,
         claim=" ".join(item.sentence.split()),
@@ -192,7 +222,19 @@ def _image_path(data_dir: Path, item: _Item, order: int) -> Path:
 # -------------------------------------------------------------------------------------------- splits
 
 
-def _split(data_dir: Path, official_test: bool) -> dict[Split, list[_Item]]:
+def _published(data_dir: Path, split: Split, disjoint: bool) -> list[_Item]:
+    """The published items of a split; `disjoint`: without those whose text or boxes a later split has."""
+    parts: dict[Split, Part] = {"train": "train", "validation": "dev", "test": "test"}
+    found = _read(data_dir, parts[split])
+    if not disjoint:
+        return found
+    later = list(parts.values())[list(parts).index(split) + 1 :]
+    held = [item for part in later for item in _read(data_dir, part)]
+    texts, boxes = {item.words for item in held}, {item.boxes for item in held}
+    return [item for item in found if item.words not in texts and item.boxes not in boxes]
+
+
+def _split_dev(data_dir: Path, official_test: bool) -> dict[Split, list[_Item]]:
     items = _read(data_dir, "dev")
     if official_test:
         items += _read(data_dir, "test")
@@ -240,9 +282,7 @@ def _components(items: Sequence[_Item]) -> list[int]:
 
     first: dict[tuple[str, str], int] = {}
     for i, item in enumerate(items):
-        number = item.identifier.split("-")[0]
-        words = " ".join(re.findall(r"[a-z0-9]+", item.sentence.lower()))
-        for key in (("number " + item.part, number), ("text", words), ("boxes", item.boxes)):
+        for key in (("number " + item.part, item.number), ("text", item.words), ("boxes", item.boxes)):
             a, b = find(i), find(first.setdefault(key, i))
             parent[max(a, b)] = min(a, b)
     return [find(i) for i in range(len(items))]

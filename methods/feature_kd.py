@@ -30,7 +30,7 @@ class FeatureKD(OfflineKD):
 
     name = "feature_kd"
     summary = "offline_kd, and the student's hidden states at the answer follow the teacher's"
-    source = "arXiv 1412.6550"
+    source = "arXiv 1412.6550, 1909.10351"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "-features": {"feature_weight": 0.0},

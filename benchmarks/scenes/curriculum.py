@@ -9,20 +9,23 @@ the picture. The seeds are separate, so no lesson repeats a benchmark's picture.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from PIL import Image
 
 from benchmarks.scenes import world
 from benchmarks.scenes.claims import NAMES, falsified, named_claim, naming, random_fact
 from benchmarks.scenes.facts import (
+    Exactly,
     Exists,
     Fact,
     Has,
     Kindred,
     Relates,
     described,
+    relations,
+    said_of,
     true_exactly,
     true_exists,
     true_has,
@@ -184,6 +187,56 @@ def _named_check(rng: random.Random, scene: Scene) -> Question | None:
     return None if named is None else (_named_topic(named), f"{named[0]} {named[1]}?", named[2].split()[-1].lower())
 
 
+def _named_property(rng: random.Random, scene: Scene) -> Question | None:
+    """`Wug is the red ring. Wug row?` top: what a name stands for, and where."""
+    fact = true_has(rng, scene)
+    if fact is None:
+        return None
+    values = {"kind": KINDS, "colour": COLOURS, "size": SIZES, "row": ROWS, "column": COLUMNS}[fact.attribute]
+    name, said = _with_name(rng, scene, fact.what)
+    return "named what", f"{said} {name} {fact.attribute}?", values[fact.value]
+
+
+def _named_beside(rng: random.Random, scene: Scene) -> Question | None:
+    """`Wug is the red ring. Wug is above the lower row?` true: half of a relation of a named thing."""
+    thing = rng.choice(scene.things)
+    if (what := described(rng, scene, thing)) is None:
+        return None
+    (_, relation, other), truth = _side(rng, thing)
+    name, said = _with_name(rng, scene, what)
+    return "named beside", f"{said} {name} is {relation} the {other}?", truth
+
+
+def _named_relates(rng: random.Random, scene: Scene) -> Question | None:
+    """`Wug is the red ring. Dax is the blue star. Wug is above Dax?` false; sometimes only one of them has a name."""
+    fact: Fact | None = true_relates(rng, scene)
+    answer = "true"
+    if fact is not None and rng.random() < 0.5:
+        fact, answer = falsified(rng, scene, fact), "false"
+    if not isinstance(fact, Relates):
+        return None
+    one, two = rng.sample(NAMES, 2)
+    named = [(one, fact.what), (two, fact.other)]
+    said = [one, two]
+    if (alone := rng.random()) < 0.4:
+        keep = 0 if alone < 0.2 else 1
+        said[1 - keep] = f"the {named[1 - keep][1].words()}"
+        named = [named[keep]]
+    rng.shuffle(named)
+    return "named relates", f"{naming(rng, named)} {said[0]} is {fact.relation} {said[1]}?", answer
+
+
+def _with_name(rng: random.Random, scene: Scene, what: Kindred) -> tuple[str, str]:
+    """A name for a thing, and the context that gives it; often another thing has a name, too."""
+    name, other = rng.sample(NAMES, 2)
+    named = [(name, what)]
+    if rng.random() < 0.6 and (extra := described(rng, scene, rng.choice(scene.things))) not in (None, what):
+        assert extra is not None
+        named.append((other, extra))
+    rng.shuffle(named)
+    return name, naming(rng, named)
+
+
 def _named_topic(named: tuple[str, str, str]) -> str:
     return "named relates" if any(relation in named[1] for relation in RELATIONS) else "named"
 
@@ -257,65 +310,91 @@ def _caption(rng: random.Random, scene: Scene) -> Question | None:
 
 
 def _both(rng: random.Random, scene: Scene) -> Question | None:
-    """Two things with names, a property of each: both true, neither, one, or one thing that isn't there."""
-    facts = [true_has(rng, scene) for _ in range(2)]
-    truths = []
-    said: list[Fact] = []
-    for fact in facts:
-        wrong = falsified(rng, scene, fact) if fact is not None and rng.random() < 0.5 else fact
-        if fact is None or wrong is None:
-            return None
-        truths.append(wrong is fact)
-        said.append(wrong)
-    if said[0].what == said[1].what:
+    """Two named things, two statements: both true, neither, one, or one thing isn't there."""
+    one, two = rng.sample(scene.things, 2)
+    first, second = described(rng, scene, one), described(rng, scene, two)
+    if first is None or second is None:
         return None
-    verdict = ("False", "Partially True", "True")[sum(truths)]
-    if rng.random() < 0.25:
+    facts: list[Fact] = [_has(rng, one, first), _has(rng, two, second)]
+    if (draw := rng.random()) < 0.4:
+        facts[0] = Relates(first, rng.choice(relations(one, two)), second)
+        if draw < 0.15:
+            facts[1] = true_exactly(rng, scene)
+    verdict = rng.choice(("True", "False", "Partially True", "Not Verifiable"))
+    wrong = {"False": (0, 1), "Partially True": (rng.randrange(2),)}.get(verdict, ())
+    for k in wrong:
+        if (false := falsified(rng, scene, facts[k])) is None:
+            return None
+        facts[k] = false
+    names = rng.sample(NAMES, 2)
+    named = [(names[0], first), (names[1], second)]
+    parts = [_said(fact, dict(zip((first, second), names, strict=True))) for fact in facts]
+    if verdict == "Not Verifiable":
         thing = rng.choice(scene.things)
         absent = falsified(rng, scene, Exists(Kindred(thing.colour, thing.kind)))
         if absent is None:
             return None
-        said[0], verdict = replace(said[0], what=absent.what), "Not Verifiable"
-    names = rng.sample(NAMES, 2)
-    parts = [f"{name} {fact.predicate()}" for name, fact in zip(names, said, strict=True) if isinstance(fact, Has)]
+        at = rng.randrange(2)
+        named[at] = (named[at][0], absent.what)
     rng.shuffle(parts)
-    named = [(name, fact.what) for name, fact in zip(names, said, strict=True)]
     rng.shuffle(named)
     options, letter = _letters(rng, ("True", "False", "Partially True", "Not Verifiable"), verdict)
+    context, claim = naming(rng, named), rng.choice((" and ", " while ")).join(parts)
     return (
         "letter both",
-        f"Is the claim true?\nContext: {naming(rng, named)}\nClaim: {' and '.join(parts)}.{options}",
+        f"Is the claim true?\nContext: {context}\nClaim: {claim}.{options}",
         letter,
     )
+
+
+def _has(rng: random.Random, thing: Thing, what: Kindred) -> Has:
+    name = rng.choice(said_of(what))
+    return Has(what, name, getattr(thing, name))
+
+
+def _said(fact: Fact, names: Mapping[Kindred, str]) -> str:
+    match fact:
+        case Relates(what, relation, other):
+            return f"{names[what]} is {relation} {names[other]}"
+        case Has(what):
+            return f"{names[what]} {fact.predicate()}"
+        case _:
+            assert isinstance(fact, Exactly)
+            return f"there {'is' if fact.count == 1 else 'are'} {fact.words()}"
 
 
 _Maker = Callable[[random.Random, Scene], Question | None]
 _FIRST: tuple[tuple[_Maker, float], ...] = ((_simple_check, 0.3), (_property, 0.4), (_at, 0.15), (_compare, 0.15))
 _PLACES: tuple[tuple[_Maker, float], ...] = (
-    (_check, 0.2),
-    (_property, 0.2),
+    (_check, 0.15),
+    (_property, 0.15),
     (_compare, 0.05),
-    (_beside, 0.2),
+    (_beside, 0.15),
     (_relates, 0.15),
     (_count, 0.05),
-    (_named_check, 0.15),
+    (_named_property, 0.12),
+    (_named_beside, 0.12),
+    (_named_relates, 0.06),
 )
 _SHORT: tuple[tuple[_Maker, float], ...] = (
-    (_check, 0.4),
-    (_property, 0.12),
-    (_at, 0.03),
-    (_beside, 0.08),
+    (_check, 0.3),
+    (_property, 0.08),
+    (_at, 0.02),
+    (_beside, 0.05),
     (_relates, 0.1),
-    (_count, 0.07),
-    (_named_check, 0.2),
+    (_count, 0.1),
+    (_named_property, 0.05),
+    (_named_beside, 0.1),
+    (_named_relates, 0.15),
+    (_named_check, 0.05),
 )
 _LONG: tuple[tuple[_Maker, float], ...] = (
-    (_claim_word, 0.1),
-    (_claim_letter, 0.1),
-    (_which, 0.15),
+    (_claim_word, 0.05),
+    (_claim_letter, 0.05),
+    (_which, 0.1),
     (_named_letter, 0.1),
-    (_caption, 0.35),
-    (_both, 0.2),
+    (_caption, 0.4),
+    (_both, 0.3),
 )
 
 

@@ -55,7 +55,7 @@ class Lessons(Protocol):
 class Recipe:
     """The settings of a pretraining run."""
 
-    steps: int = 6000
+    steps: int = 7000
     align_steps: int = 200
     images: int = 32
     tokens: int = 144
@@ -67,17 +67,6 @@ class Recipe:
     weight_decay: float = 0.02
     align_weight: float = 0.3
     seed: int = 0
-    begin: float = 0.0
-    """Where in the curriculum to start: above 0 for a run that continues from another run's weights."""
-
-
-RECIPES: dict[str, tuple[Recipe, ...]] = {
-    "L": (Recipe(),),
-    "M": (Recipe(),),
-    # The smallest rung learns the layout of the benchmarks only in a second pass.
-    "S": (Recipe(), Recipe(steps=5000, align_steps=0, begin=0.4)),
-}
-"""The passes that made a rung's shipped weights, each starting from the weights of the previous one."""
 
 
 @dataclass
@@ -107,49 +96,42 @@ def pretrain(
     lessons: Lessons,
     recipe: Recipe | None = None,
     *,
-    start: Path | None = None,
     every: int = 500,
     log: Callable[[str], None] = print,
 ) -> None:
     """Train a rung from scratch and save it to `folder`; every `every` steps an unfinished version is saved there.
 
-    With `start` it continues from that folder's weights. The same recipe, lessons, versions and number of threads
-    give the same weights. Raises `ConfigError` for an unknown rung.
+    The same recipe, lessons, versions and number of threads give the same weights. Raises `ConfigError` for an unknown
+    rung.
     """
     recipe = recipe or Recipe()
-    earlier = json.loads((start / "provenance.json").read_text(encoding="utf-8")) if start else None
     model, processor = tiny.build(rung, lessons.words(), recipe.seed)
-    if start is not None:
-        _take(model, start)
     model.train()
     # The backward pass of torch's fused attention is slow in bfloat16 on a CPU.
     model.set_attn_implementation("eager")
     groups = [_ids(processor.tokenizer, words) for words in lessons.groups]
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
-    )
+    optimizers = _optimizers(model, recipe)
     started = time.perf_counter()
     sums: dict[str, list[float]] = defaultdict(list)
-    # A continued run has different lessons.
-    seen = first = int(recipe.begin * 10_000_000)
-    answered = 0
+    seen = answered = 0
     for step in range(recipe.align_steps + recipe.steps):
         aligning = step < recipe.align_steps
-        progress = recipe.begin + (1 - recipe.begin) * max(0, step - recipe.align_steps) / recipe.steps
+        progress = max(0, step - recipe.align_steps) / recipe.steps
         count = recipe.align_images if aligning else recipe.images
         taken = [lessons.lesson(seen + i, progress) for i in range(count)]
         seen += count
         batch = collate(taken, processor.tokenizer, lessons.groups, width=0 if aligning else recipe.tokens)
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = _rate(recipe, step)
         # bfloat16 halves the time on CPUs that support it; weights and losses stay in float32.
         with torch.autocast("cpu", dtype=torch.bfloat16):
             align, answer, right = losses(model, batch, groups)
         loss = align if aligning else recipe.align_weight * align + answer
-        optimizer.zero_grad()
+        model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         answered += len(batch.topics)
         sums["align"].append(align.item())
         for topic, correct in zip(batch.topics, right, strict=True):
@@ -163,17 +145,20 @@ def pretrain(
     model.eval()
     tiny.save(model, processor, folder)
     seconds = time.perf_counter() - started
-    write_provenance(
-        folder, rung, recipe, lessons, seen=seen - first, questions=answered, seconds=seconds, earlier=earlier
-    )
+    write_provenance(folder, rung, recipe, lessons, seen=seen, questions=answered, seconds=seconds)
 
 
-def _take(model: Any, start: Path) -> None:
-    """Load the weights of another run, without its optimizer's state."""
-    from transformers import AutoModelForImageTextToText
-
-    other = AutoModelForImageTextToText.from_pretrained(start, dtype=torch.float32)
-    model.load_state_dict(other.state_dict())
+def _optimizers(model: Any, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for the rest: embeddings, norms, biases, projections."""
+    matrices = {name: p for name, p in model.named_parameters() if p.ndim == 2 and "layer" in name}
+    others = [p for name, p in model.named_parameters() if name not in matrices]
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    return [
+        torch.optim.Muon(
+            list(matrices.values()), lr=rate, weight_decay=decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=decay),
+    ]
 
 
 def losses(model: Any, batch: Batch, groups: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[bool]]:
@@ -286,10 +271,8 @@ def write_provenance(
     seen: int,
     questions: int,
     seconds: float,
-    earlier: dict[str, Any] | None = None,
 ) -> None:
-    """Write `provenance.json`: how the weights were made, and their sha256. `earlier`: the same of the previous
-    pass."""
+    """Write `provenance.json`: how the weights were made, and their sha256."""
     import transformers
 
     weights = folder / "model.safetensors"
@@ -308,7 +291,6 @@ def write_provenance(
             "numpy": np.__version__,
         },
         "sha256": {weights.name: hashlib.sha256(weights.read_bytes()).hexdigest()},
-        "begun_from": earlier,
     }
     (folder / "provenance.json").write_text(json.dumps(document, indent=2) + "\n")
 
@@ -329,6 +311,5 @@ def main(rung: str, folder: Path, seed: int = 0, steps: int | None = None) -> No
     lessons: Lessons = benchmark.lessons()  # type: ignore[attr-defined]
     # One thread: with several, sums have another order, and so the weights would differ.
     torch.set_num_threads(1)
-    for number, recipe in enumerate(RECIPES[rung]):
-        recipe = replace(recipe, seed=seed, steps=recipe.steps if steps is None else steps)
-        pretrain(rung, folder, lessons, recipe, start=folder if number else None)
+    recipe = Recipe(seed=seed)
+    pretrain(rung, folder, lessons, recipe if steps is None else replace(recipe, steps=steps))

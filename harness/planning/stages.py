@@ -95,9 +95,12 @@ def _lineage(method: Method, stages: list[Stage]) -> set[str]:
     """
     by_name = {stage.name: stage for stage in stages}
     ahead = [(stage, method.student) for stage in stages[-1:]]
-    found = set()
+    found, seen = set(), set()
     while ahead:
         stage, role = ahead.pop()
+        if (stage.name, role) in seen:
+            continue
+        seen.add((stage.name, role))
         spec = stage.roles[role]
         if spec.changes:
             found.add(stage.name)
@@ -151,9 +154,7 @@ def _check_average(where: str, stage: Stage, name: str, earlier: Mapping[str, St
 def _check_state(where: str, method: Method, stage: str) -> None:
     if not (state := method.state(stage)):
         return
-    from torch import Tensor
-
-    if strange := [name for name, value in state.items() if not isinstance(value, Tensor)]:
+    if strange := [name for name, value in state.items() if not hasattr(value, "detach")]:  # without importing torch
         raise ConfigError(
             f"{where}: state() returned {type(state[strange[0]]).__name__} {strange[0]!r}; expected tensors"
         )

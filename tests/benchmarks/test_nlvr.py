@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image
 
 from benchmarks.nlvr import NLVR, SquareImage, figures, official
 from harness.api import Answer, ConfigError, DataError
-from harness.data import dataset
+from harness.data import dataset, leakage
 
 SQUARE = {"type": "square", "size": 20, "color": "Black", "x_loc": 40, "y_loc": 80}
 CIRCLE = {"type": "circle", "size": 10, "color": "Yellow", "x_loc": 3, "y_loc": 5}
@@ -51,16 +52,16 @@ def small(tmp_path: Path) -> Path:
 
 def test_accuracy_is_over_images_and_consistency_over_sentences() -> None:
     # Sentence 7: one of its three images is wrong. Sentence 9: its only image is right.
-    right = [("7-0", True), ("7-0", True), ("7-1", False), ("9-0", True)]
+    right = [("7", True), ("7", True), ("7", False), ("9", True)]
     assert figures(right) == {"accuracy": 3 / 4, "consistency": 1 / 2}
 
 
 def test_the_protocol_reads_answers() -> None:
     def answer(group: str, k: int, chosen: int) -> Answer:
         options = ("True", "False")
-        return Answer(f"dev-{group}-{k}", group, "tower", options, gold=0, chosen=chosen, text=options[chosen])
+        return Answer(f"dev-{group}-{k}-0", group, "tower", options, gold=0, chosen=chosen, text=options[chosen])
 
-    answers = [answer("7-0", 0, 0), answer("7-1", 0, 1), answer("12-0", 0, 0)]
+    answers = [answer("7", 0, 0), answer("7", 1, 1), answer("12", 0, 0)]
     assert official(answers) == {"accuracy": 2 / 3, "consistency": 1 / 2}
     assert NLVR().protocols()["official"] is official
 
@@ -96,7 +97,7 @@ def test_an_example(small: Path) -> None:
     examples = list(NLVR(small).load("test"))
     assert len(examples) == 6
     first = examples[0]
-    assert (first.id, first.group, first.claim) == ("dev-3-0-0", "3-0", "c")
+    assert (first.id, first.group, first.claim) == ("dev-3-0-0", "3", "c")
     assert (first.options[first.gold], first.category) == ("False", "tower")
     assert first.image == small / "dev" / "images" / "5" / "dev-3-0-0.png"
 
@@ -114,15 +115,26 @@ def test_scatter_scenes_are_a_category(tmp_path: Path) -> None:
     assert {e.category for e in NLVR(tmp_path).load("test")} == {"scatter"}
 
 
-def groups(bench: NLVR) -> dict[str, set[str]]:
-    return {split: {e.group for e in bench.load(split)} for split in bench.splits}
+def items_of(bench: NLVR) -> dict[str, set[str]]:
+    """The identifiers of the items in each split."""
+    return {split: {bench.names(e)[2] for e in bench.load(split)} for split in bench.splits}
+
+
+def test_all_images_of_a_sentence_are_one_group(small: Path) -> None:
+    """Two items about one sentence, six orders each: one unit of statistics, and labelled together or not at all."""
+    train = list(NLVR(small).load("train"))
+    assert {e.group for e in train} == {"1"}
+    assert [NLVR().names(e) for e in train[5:7]] == [
+        ("dev-1-0-5", "dev-1-0-5.png", "1-0"),
+        ("dev-1-1-0", "dev-1-1-0.png", "1-1"),
+    ]
 
 
 def test_one_text_under_two_numbers_stays_together(tmp_path: Path) -> None:
     """Numbers 1 (three items, directory 0) and 5 (one item, directory 5) say the same: all go to train."""
     rows = [row(f"1-{k}", 0, "There is a tower.") for k in range(3)]
     rows += [row("5-0", 5, "there is a  Tower"), row("2-0", 4, "b"), row("3-0", 5, "c")]
-    assert groups(NLVR(write(tmp_path, rows))) == {
+    assert items_of(NLVR(write(tmp_path, rows))) == {
         "train": {"1-0", "1-1", "1-2", "5-0"},
         "validation": {"2-0"},
         "test": {"3-0"},
@@ -134,7 +146,7 @@ def test_one_image_set_under_two_numbers_stays_together(tmp_path: Path) -> None:
     rows = [row("1-0", 0, "a"), row("3-1", 5, "c"), row("4-0", 5, "d")]
     rows[1]["structured_rep"] = [[SQUARE, CIRCLE], [CIRCLE], []]
     rows.append(row("2-0", 4, "b", structured_rep=[[CIRCLE], [], [CIRCLE, SQUARE]]))
-    assert groups(NLVR(write(tmp_path, rows))) == {
+    assert items_of(NLVR(write(tmp_path, rows))) == {
         "train": {"1-0"},
         "validation": {"3-1", "2-0"},
         "test": {"4-0"},
@@ -151,11 +163,56 @@ def test_the_published_test_set_displaces_what_it_shares(tmp_path: Path) -> None
     ]
     write(tmp_path, rows)
     write(tmp_path, [row("901-0", 2, "new"), row("902-0", 2, "Z!")], part="test")
-    assert groups(NLVR(tmp_path, official_test=True)) == {
+    assert items_of(NLVR(tmp_path, official_test=True)) == {
         "train": {"1-0"},  # 6-0 says what the test set's 902-0 says
         "validation": {"2-0", "2-1", "3-0"},
         "test": {"901-0", "902-0"},
     }
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """Five training items, two of dev, one of test. Train's 2-0 says what dev's 11-0 says, its 3-1 has the image set
+    of the test item, its 4-0 has the text of the test item; dev's 12-0 has it, too."""
+    tested = row("21-0", 7, "There is a tower.", structured_rep=[[CIRCLE], [], [SQUARE]])
+    train = [row("1-0", 0, "a"), row("1-1", 0, "a", "false"), row("2-0", 4, "B?"), row("3-1", 78, "c")]
+    train[3]["structured_rep"] = [[SQUARE], [CIRCLE], []]
+    write(tmp_path, [*train, row("4-0", 5, "there is a tower")], part="train")
+    write(tmp_path, [row("11-0", 1, "b"), row("12-0", 2, "There is a  tower")])
+    return write(tmp_path, [tested], part="test")
+
+
+def test_the_published_splits_without_what_a_later_one_has(published: Path) -> None:
+    bench = NLVR(published, official_train="disjoint")
+    assert items_of(bench) == {"train": {"1-0", "1-1"}, "validation": {"11-0"}, "test": {"21-0"}}
+    train = list(bench.load("train"))
+    assert [e.id for e in train] == [f"train-1-{m}-{k}" for m in (0, 1) for k in range(6)]
+    assert train[6].image == published / "train" / "images" / "0" / "train-1-1-0.png"
+    assert {e.source for e in train} == {"nlvr/train"}
+
+
+def test_the_published_splits_as_they_are(published: Path) -> None:
+    bench = NLVR(published, official_train="all", images_per_item=1)
+    train = {"1-0", "1-1", "2-0", "3-1", "4-0"}
+    assert items_of(bench) == {"train": train, "validation": {"11-0", "12-0"}, "test": {"21-0"}}
+    assert dataset.load(bench).sizes == {"train": 5, "validation": 12, "test": 6}
+    leaks = leakage.exact(dataset.load(bench))
+    assert leaks["train/test"]["text"] == 6  # the six orders of 21-0 share their text with 4-0
+
+
+def test_without_the_published_training_set_the_error_says_what_to_get(published: Path, nlvr_dir: Path) -> None:
+    need = r"get nlvr/train of https://github\.com/lil-lab/nlvr \(the file and its images\)"
+    with pytest.raises(DataError, match=rf"^{nlvr_dir}/train/train\.json: does not exist: {need}$"):
+        NLVR(nlvr_dir, official_train="disjoint").load("train")
+    shutil.rmtree(published / "train" / "images")
+    with pytest.raises(DataError, match=rf"train/images: does not exist: {need}$"):
+        NLVR(published, official_train="all").load("train")
+
+
+def test_missing_training_images_are_counted(published: Path) -> None:
+    (published / "train" / "images" / "0" / "train-1-0-3.png").unlink()
+    with pytest.raises(DataError, match=r"images of 1 of 12 examples are missing, first .*train-1-0-3\.png"):
+        dataset.load(NLVR(published, official_train="disjoint"))
 
 
 def test_real_splits_share_no_sentence_and_no_image_set(nlvr_dir: Path) -> None:
@@ -173,9 +230,8 @@ def test_real_splits_share_no_sentence_and_no_image_set(nlvr_dir: Path) -> None:
 
     shared: list[Callable[[Any], str]] = [
         lambda e: e.group,
-        lambda e: e.group.split("-")[0],
         lambda e: letters(e.claim),
-        lambda e: boxes[e.group],
+        lambda e: boxes[bench.names(e)[2]],
         lambda e: e.image,
     ]
     for key in shared:

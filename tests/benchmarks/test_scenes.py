@@ -35,6 +35,7 @@ from benchmarks.scenes.factuality import VERDICTS, ScenesFactuality
 from benchmarks.scenes.hallucination import NONE, ScenesHallucination
 from benchmarks.scenes.world import Scene, Thing
 from harness.api import ConfigError, Example, Split
+from harness.data.dataset import load
 
 BENCHMARKS = (ScenesHallucination, ScenesFactuality)
 RED, BLUE = world.COLOURS.index("red"), world.COLOURS.index("blue")
@@ -155,16 +156,18 @@ def test_scenes_keep_to_the_grid_and_held_out_pairs_to_novel_scenes(index: int) 
 
 @pytest.mark.parametrize("kind", BENCHMARKS)
 def test_splits_have_their_sizes_and_share_no_picture(kind: type[WorldBenchmark]) -> None:
-    benchmark = kind(train=40, validation=20, test=30, ood=10)
+    benchmark = kind(train=40, validation=20, test=30, ood=10, pool=15)
     splits = {split: list(benchmark.load(split)) for split in benchmark.splits}
     assert {split: len(examples) for split, examples in splits.items()} == {
         "train": 40,
         "validation": 20,
         "test": 30,
         "ood": 10,
+        "pool": 15,
     }
+    assert "pool" not in load(kind(train=2, validation=2, test=2, ood=2)).splits
     pictures = [example.load_image().tobytes() for examples in splits.values() for example in examples]
-    assert len(set(pictures)) == 100
+    assert len(set(pictures)) == 115
     for examples in splits.values():
         assert len({example.id for example in examples}) == len(examples)
 

@@ -292,12 +292,19 @@ class Averaged(_Tuned):
     student = "average"
 
     decay: float = 0.9
+    before: bool = False
+    """The learner starts from a model that another stage has tuned: half a budget too much."""
 
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
         def roles(weights: str | From) -> Mapping[str, Role]:
             return {"student": Role(weights, True), "average": Role(weights, average_of="student", decay=self.decay)}
 
-        return (Stage("one", roles(student), 0.5), Stage("two", roles(From("one", "average")), 0.5))
+        one = Stage("one", roles(student), 0.5)
+        if not self.before:
+            return (one, Stage("two", roles(From("one", "average")), 0.5))
+        zero = Stage("zero", {"student": Role(student, True)}, 0.5)
+        learner = {**roles(student), "student": Role(From("zero", "student"), True)}
+        return (zero, Stage("one", learner, 0.5), Stage("two", roles(From("one", "average")), 0.5))
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
         apart_bk = step.forward("average").softmax(-1) - step.forward("student").softmax(-1)
@@ -359,14 +366,16 @@ class Coupled(_Tuned):
 
 @dataclass(frozen=True)
 class Constant(_Tuned):
-    """Has a state that nothing changes."""
+    """Has a state that nothing changes, or that isn't a tensor."""
 
     name = "constant"
+
+    number: bool = False
 
     def state(self, stage: str) -> Mapping[str, Tensor]:
         import torch
 
-        return {"mean": torch.zeros(3)}
+        return {"mean": 0.0 if self.number else torch.zeros(3)}  # type: ignore[dict-item]
 
 
 @dataclass(frozen=True)

@@ -201,6 +201,10 @@ def test_stages_are_checked(toy_plan: ToyPlan, mistake: str, says: str) -> None:
 def test_a_state_that_nothing_changes_is_refused(toy_plan: ToyPlan) -> None:
     with pytest.raises(ConfigError, match=r"'constant', stage 'only': state\(\) returned mean, which nothing changes"):
         toy_plan("constant")
+    with pytest.raises(
+        ConfigError, match=r"'constant', stage 'only': state\(\) returned float 'mean'; expected tensors"
+    ):
+        toy_plan("constant", settings={"number": True})
 
 
 @pytest.mark.parametrize("divided", [{"train": {"micro_batch_size": 4}}, {"cluster": {"workers": 2}}], ids=str)
@@ -239,6 +243,13 @@ def test_stages_share_the_order_of_the_data(toy_plan: ToyPlan) -> None:
     """Half of 96 examples each, 8 a step: the second stage goes on where the first one stopped."""
     planned = toy_plan("stages").stages
     assert [(p.stage.name, p.steps, p.position) for p in planned] == [("one", 6, 0), ("two", 6, 48)]
+
+
+def test_an_averages_budget_is_that_of_the_learner_that_it_follows(toy_plan: ToyPlan) -> None:
+    planned = toy_plan("averaged").stages
+    assert [(p.stage.name, p.steps, p.position) for p in planned] == [("one", 6, 0), ("two", 6, 48)]
+    with pytest.raises(ConfigError, match="'averaged': .* 'average', or the model .* have shares that sum to 1.5"):
+        toy_plan("averaged", settings={"before": True})
 
 
 # -------------------------------------------------------------------------------------------- price

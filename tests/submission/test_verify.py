@@ -136,13 +136,17 @@ def test_a_control_of_other_scoring_is_not_judged(store: Store) -> None:
     assert states(verify(store, run_id))["control"] == "unverified"
 
 
-def test_protocols_need_the_data(root: Path, nlvr_dir: Path) -> None:
-    old = Store(root / "results" / "nlvr")
-    run_id = next(name for name in old.ids() if name.startswith("zero_shot"))
-    without = verify(old, run_id)
+def test_protocols_need_the_data(cli: Cli, golden: Path, nlvr_dir: Path, tmp_path: Path) -> None:
+    given = json.loads((golden / "nlvr_images_correlated.json").read_text())["predictions"]
+    (tmp_path / "answers.json").write_text(json.dumps(given))
+    args = ["--benchmark", "nlvr", "--name", "published", "--data-dir", nlvr_dir, "--store", tmp_path / "runs"]
+    cli("import-predictions", tmp_path / "answers.json", *args)
+    store = Store(tmp_path / "runs")
+    (run_id,) = (name for name in store.ids() if not name.startswith("control-"))
+    without = verify(store, run_id)
     assert states(without)["data"] == states(without)["figures"] == "unverified"
     assert any("official:accuracy" in f.detail for f in without.of("unverified"))
-    whole = verify(old, run_id, nlvr_dir)
+    whole = verify(store, run_id, nlvr_dir)
     assert states(whole)["data"] == states(whole)["figures"] == states(whole)["golds"] == "ok"
 
 

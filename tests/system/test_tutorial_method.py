@@ -64,7 +64,7 @@ def test_the_tutorial(root: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.
                 assert (code != 0) == (beside == "fails"), output
                 assert_shown(shown, output)
                 ran += 1
-    assert ran == 8
+    assert ran == 9
 
 
 def test_a_page_that_shows_something_else_is_told() -> None:

@@ -199,12 +199,12 @@ def state(case: Case) -> None:
             sums = [sums_of(whole.micro)]
             kept = {name: tensor.clone() for name, tensor in now.items()}
             once, again = (updated(live.location, case.method, now, sums, len(case.examples)) for _ in range(2))
+            if changed := [name for name in now if not torch.equal(now[name], kept[name])]:
+                raise Broken(f"{live.where}: update() changed {changed[0]!r} in place: return a new tensor")
             if not all(torch.equal(once[name], again[name]) for name in once):
                 raise Broken(
                     f"{live.where}: update() returned two states for the same sums: draw no random numbers in it"
                 )
-            if changed := [name for name in now if not torch.equal(now[name], kept[name])]:
-                raise Broken(f"{live.where}: update() changed {changed[0]!r} in place: return a new tensor")
             now = once
 
 
