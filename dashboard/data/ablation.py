@@ -15,18 +15,15 @@ SURELY, UNSURE, FULL, UNTESTED = "told apart (Holm)", "not told apart", "the ful
 
 
 def names(store: Store) -> list[str]:
-    """The names of the ablations in a local store: its JSON files that are one, sound or not.
-
-    Raises `StoreError` for a store that is no local folder.
-    """
+    """The names of the ablations in a store: its JSON files that are one, sound or not."""
     found = []
-    for path in sorted(store.root.glob("*.json")):
+    for file in (name for name in store.backend.texts() if name.endswith(".json") and "/" not in name):
         try:
-            load(store, path.stem)
+            load(store, file.removesuffix(".json"))
         except UserError:
-            if '"lines"' not in _head(store, path.name):
+            if '"lines"' not in _head(store, file):
                 continue  # something else
-        found.append(path.stem)
+        found.append(file.removesuffix(".json"))
     return found
 
 

@@ -38,8 +38,8 @@ from harness.record import Record
 from harness.report.format import plain
 from harness.stats import inference
 from harness.store import Store
+from harness.store.backend import SWEEPS
 
-SWEEPS = ".sweeps"
 ELSEWHERE = {"cluster", "data_dir", "train_on_data_dir", "plugins", "track"}
 """Where a sweep takes place is no part of what it is."""
 PRICED = 32

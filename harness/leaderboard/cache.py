@@ -1,7 +1,9 @@
 """Rankings as they were last computed, kept beside a compacted catalogue: a table is computed once a change.
 
+Those of a packed store, which never changes, are kept in the user's cache (`harness.store.backend.cache_folder`).
+
 A kept answer is named by all that it depends on: the question, the runs with their stamps, and the code that
-computes. It is never wrong, only absent. A store without a catalogue keeps nothing: reading it writes nothing.
+computes. It is never wrong, only absent. A folder without a catalogue keeps nothing: reading it writes nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ FOLDER = f"{CATALOGUE}/cache"
 _CODE = (
     "stats/aggregate",
     "leaderboard/query",
+    "leaderboard/names",
     "stats/bootstrap",
     "store/catalog",
     "leaderboard/extra_columns",
@@ -53,10 +56,10 @@ class Memory:
         self.keep = keep
         self.stamps = store.versions()
         self.folder: Path | None = None
-        if names := manifests(store.backend):
+        if (names := manifests(store.backend)) or store.packed:
             self.folder = store.backend.scratch / FOLDER
             self.question = [store.url, filters.model_dump_json(), _code()]
-            self.key = _hash([*self.question, names[-1], listing_key(self.stamps)])
+            self.key = _hash([*self.question, *names[-1:], listing_key(self.stamps)])
 
     def whole(self) -> Ranking | None:
         """The whole answer, where no run came, changed or went since it was kept."""
