@@ -17,6 +17,9 @@ T = TypeVar("T", bound="Settings")
 Storage = Literal["fp32", "bf16", "nf4"]
 """How weights that don't learn are kept: float32, bfloat16, or four bits (see harness.models.quantization)."""
 
+Label = Annotated[str, Field(max_length=80, pattern=r"^(\S( ?\S)*)?$")]
+"""A name in one line, single spaces within."""
+
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
 """A folder by its whole path: a run's workers have another working directory."""
 
@@ -204,6 +207,8 @@ class RunConfig(Settings):
     cluster: ClusterConfig = ClusterConfig()
     track: TrackConfig = TrackConfig()
     tags: tuple[str, ...] = ()
+    label: Label | None = None
+    """What people read instead of method and settings. It is not part of the run's identity; "" takes one away."""
     plugins: tuple[str, ...] = ()
     save_student: bool = False
     """Keep the trained student beside the record, in `save_pretrained` layout."""
@@ -228,6 +233,8 @@ class SuiteRun(Settings):
     train: dict[str, Any] = {}
     """What this line's training has otherwise than the suite's, like its own tuned `lr`; not its budget or order."""
     tags: tuple[str, ...] = ()
+    label: Label | None = None
+    """What tables call these runs, like "KD on the pool"; that of finished runs changes when the suite is run again."""
     control: Literal["text_only", "shuffled_image"] | None = None
 
 
@@ -285,6 +292,7 @@ class SuiteConfig(ManyRuns):
                     "seed": seed,
                     "train": parse(TrainConfig, self.train.model_dump() | run.train, f"runs: {run.method}: train"),
                     "tags": (*run.tags, f"suite:{self.name}"),
+                    "label": run.label,
                     "control": run.control,
                 }
             )

@@ -61,6 +61,16 @@ def test_the_method_says_what_its_parts_are(toy: str, toy_ladder: str) -> None:
     assert len(ablate.configs(made, kept)) == 6
 
 
+def test_lines_have_the_labels_of_the_suite(toy: str, toy_ladder: str) -> None:
+    runs = [{"method": "parted", "label": "All of it"}, {"method": "zero_shot", "label": "Untrained"}]
+    kept, _ = ablate.variants("parted", suite(toy, toy_ladder, runs))
+    assert [(v.label, v.run.label) for v in kept if v.label != "louder"] == [
+        ("All of it", "All of it"),
+        ("-warmth", "All of it, -warmth"),
+        ("Untrained", "Untrained"),
+    ]
+
+
 def test_a_suite_without_the_method_is_refused(toy: str, toy_ladder: str) -> None:
     with pytest.raises(ConfigError, match="has no run of 'parted'"):
         ablate.variants("parted", suite(toy, toy_ladder, [{"method": "finetune"}]))

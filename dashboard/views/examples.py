@@ -104,7 +104,7 @@ def _filtered(whole: pd.DataFrame) -> pd.DataFrame:
 def _names(chosen: list[str]) -> list[str]:
     """The runs as a column's head has them: what tells them apart, not the whole id."""
     of = {e.run_id: e for e in store.runs()}
-    labels = [f"{of[r].label} {of[r].student} s{of[r].seed}".replace("  ", " ") for r in chosen]
+    labels = [f"{of[r].name or of[r].label} {of[r].student} s{of[r].seed}".replace("  ", " ") for r in chosen]
     return [label if labels.count(label) == 1 else run for label, run in zip(labels, chosen, strict=True)]
 
 

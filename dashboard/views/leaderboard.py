@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import streamlit as st
 
@@ -12,6 +13,7 @@ from dashboard.table import table
 from dashboard.widgets import overall, url_state
 from dashboard.widgets.escape import plain
 from harness.leaderboard import leaderboard as rank
+from harness.leaderboard.inference import matches
 from harness.leaderboard.schema import AGGREGATES, Filters, Ranking, Row, Table
 from harness.report import columns as grids
 from harness.store.index import RunSummary
@@ -54,7 +56,7 @@ def show() -> None:
     filters = filters.model_copy(update={"metric": metric.removeprefix(f"{filters.protocol}:")})
     with third:
         search = url_state.words("Search", "q", placeholder="method, setting or student", icon=":material/search:")
-        shown = Shown(shown.methods, shown.students, shown.budgets, search, shown.controls)
+        shown = replace(shown, search=search)
     if key is None:
         overall.show(
             url_state.ranked(filters.model_copy(update={"aggregate": AGGREGATES})), shown, columns_at, download_at
@@ -101,7 +103,7 @@ def _with_baseline(filters: Filters, pinned: str | None) -> tuple[Ranking, bool]
     if pinned is None:
         return url_state.ranked(filters), False
     plainly = url_state.ranked(filters)
-    if not any(pinned in (row.label, f"{row.label}@{row.student}") for row in plainly.rows):
+    if not any(matches(row, pinned) for row in plainly.rows):
         return plainly, True
     return url_state.ranked(filters.model_copy(update={"baseline": pinned})), False
 
@@ -129,12 +131,14 @@ def _filters(runs: Sequence[RunSummary], key: DataKey | None) -> tuple[Filters, 
     """What is ranked (split, protocol, tag, task), and what of it is shown."""
     trained = [run for run in runs if run.kind == "run"]
     st.caption("Ranks and tiers stay those among all rows; split, protocol, task and tag choose what is ranked.")
+    forwards = sorted({run.forwards for run in trained if run.forwards is not None})
     shown = Shown(
         methods=url_state.several("Method", sorted({run.method for run in trained}), "method"),
         students=url_state.several("Student (size)", _students(trained), "size", format_func=lambda name: name),
         budgets=url_state.several(
             "Budget (training examples)", sorted({run.budget for run in trained if run.budget is not None}), "budget"
         ),
+        forwards=url_state.several("Forward passes an answer", forwards, "forwards", format_func=lambda n: f"{n:g}"),
         controls=url_state.switch("Show controls", "controls", True),
     )
     split = url_state.split_of(runs)
@@ -211,6 +215,7 @@ def _notes(found: Table, rows: Sequence[Row]) -> None:
     heading = grids.parts(found.rows)[0][0]
     hidden = len(found.rows) - len(rows)
     said = [f"{heading}.", grids.legend(found.rows)]
+    said += [f"{note[0].upper()}{note[1:]}." for note in grids.in_common(found.rows)]
     if hidden:
         said.insert(0, f"{len(rows):,} of {len(found.rows):,} rows are shown: filters hide {hidden:,}.")
     said += [f"{note[0].upper()}{note[1:]}." for note in grids.footnotes(found.rows) if not _of_row(note, rows)]

@@ -49,7 +49,7 @@ def totals(tables: Mapping[str, Sequence[Row]], weights: Mapping[str, float]) ->
     by_row: dict[tuple[str, str], dict[str, Row]] = {}
     for name, rows in tables.items():
         for row in rows:
-            by_row.setdefault((row.label, row.student), {})[name] = row
+            by_row.setdefault((row.full_label, row.student), {})[name] = row
     found = []
     for (label, student), mine in by_row.items():
         lacks = tuple(name for name in counted if name not in mine or mine[name].figure is None)
@@ -155,7 +155,8 @@ def _figure(one: Total, name: str) -> float | None:
 
 def _cells(one: Total, tables: Mapping[str, Sequence[Row]]) -> list[Cell]:
     first = next(iter(one.rows.values()))
-    head, _, settings = one.label.partition(" ")
+    head = first.name or first.method
+    settings = one.label.removeprefix(head).strip()
     own = has_own_unit(first.metric)
     lacks = f"no figure on {', '.join(one.lacks)}" if one.lacks else ""
     link = Link(head, "run", {"run": first.run_ids[0]}, title=f"Open {first.run_ids[0]}")

@@ -12,7 +12,10 @@ from harness.cli.options import JsonOption, StoreOption, app
 
 @app.command("compare")
 def compare_(
-    a: Annotated[str, typer.Argument(help="A run (its id may be shortened), or a row: 'method[@student][ key=value]'")],
+    a: Annotated[
+        str,
+        typer.Argument(help="A run (its id may be shortened), or a row: its label, or 'method[@student][ key=value]'"),
+    ],
     b: Annotated[str, typer.Argument(help="The run or row that it is compared with.")],
     benchmark: str | None = None,
     metric: str = "accuracy",

@@ -20,12 +20,16 @@ def rank_(
     ] = None,
     tag: Annotated[str | None, typer.Option(help="Only runs with this tag count.")] = None,
     budget: Annotated[int | None, typer.Option(help="Only rows of this budget (training examples).")] = None,
+    forwards: Annotated[
+        float | None, typer.Option(help="Only rows that take so many forward passes an answer on test.")
+    ] = None,
     metric: Annotated[
         str, typer.Option(help="accuracy, macro_f1, micro_f1, accuracy/CATEGORY, PROTOCOL:FIGURE, ece, ...")
     ] = "accuracy",
     protocol: Annotated[str | None, typer.Option(help="The metric is a figure of this scoring protocol.")] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="The row that the others are compared with: METHOD [SETTINGS], or ...@STUDENT.")
+        str | None,
+        typer.Option(help="The row that the others are compared with: its label or METHOD [SETTINGS], or ...@STUDENT."),
     ] = None,
     split: Split = "test",
     columns: Annotated[
@@ -55,6 +59,7 @@ def rank_(
         size=size,
         tag=tag,
         budget=budget,
+        forwards=None if forwards is None else round(forwards, 2),
         metric=metric,
         protocol=protocol,
         baseline=baseline,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness import provenance
@@ -13,6 +13,7 @@ from harness.planning import plan
 from harness.planning.plan import Plan
 from harness.record import Record
 from harness.store import Store
+from harness.store.maintenance import relabel
 
 Event = dict[str, Any]
 
@@ -32,7 +33,9 @@ def launch(
     """
     plans = list({p.run_id: p for p in map(plan.make, configs)}.values())
     store.check_writable()  # after the checks: a refused run leaves no empty store behind
-    todo = [p for p in plans if store.finished(p.run_id) is None]
+    done = {p.run_id: store.finished(p.run_id) for p in plans}
+    todo = [p for p in plans if done[p.run_id] is None]
+    _relabel(plans, done, store)
     for one in {(p.config.benchmark, p.dataset.fingerprint): p for p in plans}.values():
         scoring.ensure_controls(one, store)
     track = tracker(configs[0].track if configs else TrackConfig(), store, {p.run_id: p.config for p in plans}, watch)
@@ -63,6 +66,18 @@ def launch(
         halt()
         raise
     return [store.read(p.run_id) for p in plans]
+
+
+def _relabel(plans: Sequence[Plan], done: Mapping[str, Record | None], store: Store) -> None:
+    """Runs have the label that they are asked for with now: the records of finished ones stay as they are."""
+    known, changed = store.labels(), {}
+    for p in plans:
+        record = done[p.run_id]
+        now = known.get(p.run_id, record.config.get("label") if record else p.config.label)
+        if p.config.label is not None and p.config.label != (now or ""):
+            changed[p.run_id] = p.config.label
+    if changed:
+        relabel(store, changed)
 
 
 def _run(todo: list[Plan], store: Store, name: str, watch: Callable[[Event], None], halt: Callable[[], None]) -> None:

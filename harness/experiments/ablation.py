@@ -134,9 +134,10 @@ def variants(method: str, suite: SuiteConfig) -> tuple[list[Variant], dict[str, 
         raise ConfigError(f"suite {suite.name!r} has no run of {method!r}: add [[runs]] with method = {method!r}")
     name, settings = registry.resolve_preset(method, mine.settings)
     full = mine.model_copy(update={"method": name, "settings": settings})
-    found = [Variant("full", "full", full)]
+    found = [Variant(mine.label or "full", "full", full)]
     for label, override in registry.methods()[name].load().ablations.items():
-        run = full.model_copy(update={"settings": {**settings, **override}})
+        own = f"{mine.label}, {label}" if mine.label else None
+        run = full.model_copy(update={"settings": {**settings, **override}, "label": own})
         found.append(Variant(label, "ablation", run))
     declared = len(found)
     others = [run for run in suite.runs if run is not mine]
@@ -163,6 +164,8 @@ def variants(method: str, suite: SuiteConfig) -> tuple[list[Variant], dict[str, 
 
 
 def _label(run: SuiteRun, full: SuiteRun) -> str:
+    if run.label:
+        return run.label
     settings = "".join(f" {key}={value}" for key, value in run.settings.items() if full.settings.get(key) != value)
     return f"{run.method}{settings} ({run.student})"
 

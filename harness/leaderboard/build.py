@@ -16,7 +16,8 @@ from harness.leaderboard import extra_columns as columns
 from harness.leaderboard import inference
 from harness.leaderboard.extra_columns import Evidences
 from harness.leaderboard.inference import Evidence
-from harness.leaderboard.query import Group, Stated
+from harness.leaderboard.names import Group
+from harness.leaderboard.query import Stated
 from harness.leaderboard.schema import SHOWN, Filters, Row, Table
 from harness.record import Interval
 from harness.stats import inference as stats
@@ -197,7 +198,6 @@ def _row(
     one = group.members[0]
     size = sizes.get(lines[used[0].run_id].examples) if used else None
     examples, of_groups = (size.examples, size.groups) if size else (0, 0)
-    forwards = [run.test_forwards / examples for run in used if run.test_forwards is not None and examples]
     row = Row(
         benchmark=data_key[0],
         revision=data_key[1],
@@ -206,6 +206,11 @@ def _row(
         kind="control" if one.kind == "control" else "run",
         method=one.method,
         label=group.label,
+        name=group.name,
+        spelled=group.spelled,
+        plain=group.plain,
+        shared=group.shared,
+        shared_by_method=group.shared_by_method,
         ladder=one.ladder,
         student=one.student,
         seeds=tuple(sorted(done)),
@@ -215,7 +220,7 @@ def _row(
         values=values,
         train_tflops=_mean(run.train_flops / 1e12 for run in used if run.train_flops is not None),
         train_seconds=_mean(run.train_seconds for run in used if run.train_seconds is not None),
-        forwards_per_answer=_mean(forwards) if filters.split == "test" else None,
+        forwards_per_answer=_mean(run.forwards for run in used if run.forwards is not None),
         parameters=next((run.parameters for run in used if run.parameters is not None), None),
         run_ids=tuple(run.run_id for run in (used or group.members)),
         chance=_mean(run.chance for run in used if run.chance is not None),

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.leaderboard.names import is_named
 from harness.leaderboard.schema import Delta, Row
 from harness.record import Interval
 from harness.stats import inference
@@ -147,8 +148,8 @@ def placed(rows: Sequence[Row], evidence: Sequence[Evidence]) -> list[Row]:
 
 
 def matches(row: Row, name: str) -> bool:
-    """Whether a row is the one that `--baseline` names: by its label, or label@student."""
-    return name in (row.label, f"{row.label}@{row.student}")
+    """Whether a row is the one that `--baseline` names, see `names.Group.named`."""
+    return is_named(name, row.student, (row.label, row.spelled, row.plain))
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:

@@ -51,8 +51,8 @@ def tables(store: Store, filters: Filters | None = None) -> list[Table]:
     """The tables of a store, each best first.
 
     The metric is one of `stats.METRICS`, `accuracy/<category>` or a figure that the records state, like a
-    protocol's. Raises `ConfigError` for a benchmark, task, method, student, tag, budget, metric, split, baseline
-    or teacher that no run in the store has, and for columns and aggregates that there aren't.
+    protocol's. Raises `ConfigError` for a benchmark, task, method, student, tag, budget, forwards, metric, split,
+    baseline or teacher that no run in the store has, and for columns and aggregates that there aren't.
     """
     return list(ranking(store, filters).tables)
 

@@ -43,7 +43,7 @@ def over_all(tables: Sequence[tuple[Table, Evidences]], asked: tuple[str, ...]) 
             Overall(
                 kind=row.kind,
                 method=row.method,
-                label=row.label,
+                label=row.full_label,
                 ladder=row.ladder,
                 student=row.student,
                 metric=metric,
@@ -64,7 +64,7 @@ def _rows(table: Table, evidence: Evidences) -> Cells:
     for row in table.rows:
         if row.figure is not None:
             of_row = evidence[row.run_ids]
-            cells[of_row.across if of_row.across not in cells else f"{of_row.across} {row.label}"] = row, of_row
+            cells[of_row.across if of_row.across not in cells else f"{of_row.across} {row.full_label}"] = row, of_row
     return cells
 
 

@@ -98,7 +98,7 @@ class Row(_Model):
     kind: Literal["run", "control"]
     method: str
     label: str
-    """The method with the settings that its user set, and what else tells it from its neighbours."""
+    """What its suite calls it; else the method with the settings that tell it from its neighbours."""
     ladder: str
     student: str
     seeds: tuple[int, ...]
@@ -111,6 +111,7 @@ class Row(_Model):
     """TFLOPs of a run's training, teachers included."""
     train_seconds: float | None
     forwards_per_answer: float | None
+    """On the test split, whichever is ranked: a method asks alike on all."""
     parameters: int | None
     run_ids: tuple[str, ...]
     chance: float | None = None
@@ -141,10 +142,25 @@ class Row(_Model):
     """The most that any of its runs took."""
     pareto: tuple[str, ...] = ()
     """The `COSTS` at which no other run has a higher figure for as little, or the same figure for less."""
+    name: str = ""
+    """What its suite calls it, "" for nothing."""
+    spelled: str = ""
+    """The method with the settings that its user set, and what else tells it from its neighbours."""
+    plain: str = ""
+    """The method with the settings that its user set, where no other row of its student has the same; else ""."""
+    shared: tuple[str, ...] = ()
+    """What its configuration has in common with all runs of the table, and isn't by default."""
+    shared_by_method: tuple[str, ...] = ()
+    """The settings that it has in common with all rows of its method, where there are several."""
     distil: Distilled | None = None
     """Only where it was asked for, and there is a teacher."""
     power: Power | None = None
     """Only where it was asked for, and the two can be paired."""
+
+    @property
+    def full_label(self) -> str:
+        """Its label with what it shares with other rows of its table."""
+        return self.label if self.name else self.spelled or self.label
 
     @property
     def figure(self) -> float | None:
@@ -223,6 +239,8 @@ class Filters(_Model):
     """Only runs with this tag count."""
     budget: int | None = None
     """Examples that the student learned from."""
+    forwards: float | None = None
+    """Forward passes an answer on test, to two decimals."""
     metric: str = "accuracy"
     protocol: str | None = None
     """`metric` is a figure of this protocol: `official` and `f1` is `official:f1`."""

@@ -13,6 +13,7 @@ from rich.table import Table
 from harness import registry
 from harness.experiments.ablation import RESAMPLES, Ablation, Figure, Result
 from harness.record import Interval, Record
+from harness.report.format import forwards_apart
 from harness.store import Store
 
 SURE = 0.05
@@ -37,6 +38,8 @@ def to_text(ablation: Ablation) -> str:
         for result in results:
             grid.add_row(*_cells(result, results))
         console.print(grid)
+        for line in _forwards(results):
+            console.print(line)
     for line in (*READING.splitlines(), *_left_out(ablation)):
         console.print(line)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
@@ -46,7 +49,7 @@ def to_markdown(ablation: Ablation) -> str:
     """A table a benchmark, and in words what the corrected p values tell."""
     parts = [READING]
     for benchmark, results in ablation.tables.items():
-        parts += [f"## {benchmark}", _table(results), *_words(ablation.method, results)]
+        parts += [f"## {benchmark}", _table(results), *_forwards(results), *_words(ablation.method, results)]
     if ablation.left_out:
         parts.append("\n".join(f"- {line}" for line in _left_out(ablation)))
     return "\n\n".join(parts) + "\n"
@@ -142,6 +145,12 @@ def _words(method: str, results: Sequence[Result]) -> Iterator[str]:
         f"Told apart from {method} in {_named(first)} (Holm, {SURE}): {told}. "
         f"Of {len(tried)} ablations {len(tried) - len(sure)} are not."
     )
+
+
+def _forwards(results: Sequence[Result]) -> list[str]:
+    """That the lines don't take the same number of forward passes, where they don't."""
+    said = forwards_apart(result.forwards for result in results)
+    return [f"{said[0].upper()}{said[1:]}."] if said else []
 
 
 def _is_sure(figure: Figure) -> bool:

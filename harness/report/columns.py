@@ -11,7 +11,7 @@ from typing import Generic, Literal, TypeVar
 
 from harness.leaderboard.schema import SHOWN, Distilled, Overall, Power, Row
 from harness.record import Interval
-from harness.report.format import count, difference, more, percent, plain, short
+from harness.report.format import count, difference, forwards_apart, more, percent, plain, short
 
 LEGEND = (
     "Means over n seeds, in per cent, with 95 % intervals by bootstrap over seeds and images. "
@@ -34,17 +34,19 @@ class Column(Generic[T]):
 
 @dataclass(frozen=True)
 class Grid(Generic[T]):
-    """A table: what it is of beside its heading (nothing for the ranking itself), columns, lines, notes below it."""
+    """A table: what it is of beside its heading (nothing for the ranking itself), columns, lines, notes around it."""
 
     title: str
     columns: list[Column[T]]
     lines: Sequence[T]
     notes: list[str] = field(default_factory=list)
+    """Below the table."""
+    above: list[str] = field(default_factory=list)
 
 
 def grids(part: Sequence[Row], asked: Collection[str] = ()) -> list[Grid[Row]]:
     """The ranking of one table, and what was asked for beside it, of `rows.COLUMNS`."""
-    found = [Grid("", columns(part), part, footnotes(part))]
+    found = [Grid("", columns(part), part, footnotes(part), in_common(part))]
     runs = [row for row in part if row.kind == "run" and row.figure is not None]
     if "cost" in asked and runs:
         front = [f"{FRONT} no run has a higher {part[0].metric} for as little, or the same for less"]
@@ -136,7 +138,7 @@ def columns(part: Sequence[Row]) -> list[Column[Row]]:
 
 def unequal_forwards(rows: Iterable[Row]) -> bool:
     """Whether an answer costs some of the runs more forwards than others."""
-    return len({short(row.forwards_per_answer) for row in rows if row.kind == "run" and row.forwards_per_answer}) > 1
+    return bool(forwards_apart(row.forwards_per_answer for row in rows if row.kind == "run"))
 
 
 def _who() -> list[Column[Row]]:
@@ -254,6 +256,14 @@ def parts(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     return result
 
 
+def in_common(part: Sequence[Row]) -> list[str]:
+    """What rows of one table share: said once above it, so that it needn't stand in every row."""
+    everywhere = next((row.shared for row in part if row.kind == "run"), ())
+    said = [f"all runs: {' '.join(everywhere)}; whatever isn't said is as by default"] if everywhere else []
+    by_method = {row.method: row.shared_by_method for row in part if row.shared_by_method}
+    return said + [f"all rows of {method}: {' '.join(shared)}" for method, shared in by_method.items()]
+
+
 def footnotes(part: Sequence[Row]) -> list[str]:
     """What has to be said about rows of one table."""
     base = next((row for row in part if row.baseline), None)
@@ -265,6 +275,8 @@ def footnotes(part: Sequence[Row]) -> list[str]:
     budgets = sorted({row.budget for row in part if row.kind == "run" and row.budget})
     if len(budgets) > 1:
         said += [f"rows of {len(budgets)} budgets (training examples), which are not equal terms: {_listed(budgets)}"]
+    if apart := forwards_apart(row.forwards_per_answer for row in part if row.kind == "run"):
+        said += [f"{apart}: rank --forwards N shows rows of N alone"]
     return said + [f"{_name(row)}: {row.note}" for row in part if row.note]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from harness.leaderboard.schema import Delta
 from harness.record import Interval
 
@@ -42,6 +44,17 @@ def short(number: float | None) -> str:
     if number is None:
         return "-"
     return f"{number:,.0f}" if 100 <= number < 1e6 else f"{number:.3g}"
+
+
+def forwards_apart(numbers: Iterable[float | None]) -> str:
+    """In words, that rows differ in the forward passes of an answer; "" where they don't, or nobody knows."""
+    said = {short(number): number for number in numbers if number}
+    if len(said) < 2:
+        return ""
+    *first, last = sorted(said, key=lambda name: said[name])
+    return (
+        f"an answer takes {', '.join(first)} or {last} forward passes of the student, by row, which are not equal terms"
+    )
 
 
 def count(number: int | None) -> str:

@@ -74,6 +74,7 @@ def to_html(
 
 def _table(grid: Grid[T]) -> list[str]:
     out = [f"<h3>{escape(grid.title)}</h3>"] if grid.title else []
+    out += [_listed(grid.above)]
     if grid.columns:
         out += ['<div class="wide"><table><thead><tr>']
         out += [f'<th scope="col" class="{column.align}">{escape(column.name)}</th>' for column in grid.columns]

@@ -54,6 +54,7 @@ def to_latex(
 def _table(grid: Grid[T], caption: str) -> list[str]:
     if not grid.columns:
         return [f"% {caption}"]
+    caption += "".join(f" {note[0].upper()}{note[1:]}." for note in grid.above)
     out = [
         r"\begin{table}",
         r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",

@@ -49,6 +49,8 @@ def to_text(
 def _text(grid: Grid[T]) -> list[str]:
     """A table with its title and its notes."""
     out = [grid.title, ""] if grid.title else []
+    if grid.above:
+        out += [*(line for note in grid.above for line in wrap(note, WIDTH)), ""]
     if grid.columns:
         out += [*_lines(_fitting(grid.columns, grid.lines), grid.lines), ""]
     out += [line for note in grid.notes for line in wrap(note, WIDTH)]
@@ -111,7 +113,7 @@ def _markdown(grid: Grid[T], heading: str) -> list[str]:
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-    out = [f"**{heading}**", ""]
+    out = [f"**{heading}**", "", *(f"- {note}" for note in grid.above), *([""] if grid.above else [])]
     if grid.columns:
         out += [line(column.name for column in grid.columns)]
         out += ["|" + "|".join("---:" if column.align == "right" else "---" for column in grid.columns) + "|"]

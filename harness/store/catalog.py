@@ -118,7 +118,8 @@ class View:
         known = set(self.compacted["run_id"].to_pylist())
         fresh = (run_id for run_id in self.versions if run_id not in known)
         loaded = ((self.store.settled(run_id), self.versions[run_id]) for run_id in fresh)
-        self.fresh = index.to_arrow((record, version) for record, version in loaded if record is not None)
+        found = ((record, version) for record, version in loaded if record is not None)
+        self.fresh = index.to_arrow(found, self.store.labels())
 
     def lines(self, columns: Sequence[str] = index.LIGHT) -> pa.Table:
         """One line per run by id, see `index.RUNS`; only columns that the view was opened with."""

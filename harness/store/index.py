@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from harness.config import EvaluateConfig
 from harness.record import Interval, Record
 from harness.store.store import Problem
 
@@ -21,6 +22,8 @@ NOT_COMPARED = frozenset(
     {
         "seed",
         "tags",
+        "label",
+        "track",
         "cluster",
         "plugins",
         "save_student",
@@ -33,6 +36,9 @@ NOT_COMPARED = frozenset(
     }
 )
 """Parts of a run's configuration that don't separate rows of a leaderboard: they have a column, or don't matter."""
+
+HOW_SCORED = frozenset({"splits", "batch_size", "share_prefix", "resamples"})
+"""Parts of `evaluate` that don't change what a run answers, but for rounding; all others separate rows."""
 
 BROKEN = "broken"
 
@@ -60,6 +66,8 @@ RUNS = pa.schema(
         ("options", pa.list_(pa.string())),
         ("method", pa.string()),
         ("label", pa.string()),  # the method with the settings that its user set
+        ("name", pa.string()),  # what its suite calls it, "" for nothing
+        ("given", pa.string()),  # JSON of the settings that its user set, flat
         ("row", pa.string()),  # hash of all that makes a leaderboard row: its runs differ by seed
         ("identity", pa.string()),  # JSON of the compared configuration, which distinguishes rows of the same label
         ("ladder", pa.string()),
@@ -109,6 +117,8 @@ class RunSummary(NamedTuple):
     options: list[str] | None = None
     method: str = ""
     label: str = ""
+    name: str = ""
+    given: str = "{}"
     row: str = ""
     identity: str = "{}"
     ladder: str = ""
@@ -137,14 +147,23 @@ class RunSummary(NamedTuple):
     chance: float | None = None
 
     @property
+    def forwards(self) -> float | None:
+        """Forward passes of the student an answer on test, to two decimals; None where test wasn't scored or it is
+        unknown."""
+        return round(self.test_forwards / self.test_examples, 2) if self.test_forwards and self.test_examples else None
+
+    @property
     def data_key(self) -> tuple[str, str, str]:
         """What runs must share to be in one leaderboard: benchmark, revision, fingerprint."""
         return self.benchmark, self.revision, self.fingerprint
 
 
-def to_arrow(found: Iterable[tuple[Record | Problem, str]]) -> pa.Table:
-    """The lines of records (or of the problems of broken ones), each with its version."""
-    return pa.Table.from_pylist([_line(loaded, version) for loaded, version in found], schema=RUNS)
+def to_arrow(found: Iterable[tuple[Record | Problem, str]], names: Mapping[str, str] | None = None) -> pa.Table:
+    """The lines of records (or of the problems of broken ones), each with its version.
+
+    `names` are what runs are called by id, where that isn't what their records say, see `Store.labels`.
+    """
+    return pa.Table.from_pylist([_line(loaded, version, names or {}) for loaded, version in found], schema=RUNS)
 
 
 def from_arrow(table: pa.Table) -> list[RunSummary]:
@@ -165,7 +184,7 @@ def figures(table: pa.Table, split: str) -> dict[str, dict[str, Interval]]:
     return stated
 
 
-def _line(loaded: Record | Problem, version: str) -> dict[str, Any]:
+def _line(loaded: Record | Problem, version: str, names: Mapping[str, str]) -> dict[str, Any]:
     if isinstance(loaded, Problem):
         broken = RunSummary(loaded.run_id, version, BROKEN, loaded.message, kind=BROKEN)
         return broken._asdict() | {"metrics": [], "record": None}
@@ -184,6 +203,8 @@ def _line(loaded: Record | Problem, version: str) -> dict[str, Any]:
         options=r.data.options if r.data else None,
         method=r.method,
         label=label(r.method, r.config.get("settings", {})),
+        name=_printable(names.get(r.run_id, r.config.get("label"))),
+        given=json.dumps(flat(r.config.get("settings", {}))),
         row=row_key(r),
         identity=json.dumps(identity(r), sort_keys=True),
         ladder=r.ladder,
@@ -212,6 +233,11 @@ def _line(loaded: Record | Problem, version: str) -> dict[str, Any]:
         for name, f in of_split.items()
     ]
     return summary._asdict() | {"metrics": metrics, "record": r.model_dump_json()}
+
+
+def _printable(name: Any) -> str:
+    """What a record says it is called: nothing that isn't a line of text."""
+    return name if isinstance(name, str) and name.isprintable() else ""
 
 
 def _test_first(metrics: Mapping[str, Mapping[str, Interval]]) -> list[Mapping[str, Interval]]:
@@ -258,15 +284,27 @@ def training_cost(record: Record) -> TrainingCost:
 
 def row_key(record: Record) -> str:
     """What runs must share, besides their data, to be seeds of one row."""
-    compared = {key: value for key, value in record.config.items() if key not in NOT_COMPARED | {"settings"}}
+    compared = {key: value for key, value in _compared(record).items() if key != "settings"}
     parts = [record.kind, record.method, record.settings, record.ladder, record.student, compared]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def identity(record: Record) -> dict[str, Any]:
     """The configuration that distinguishes rows with the same label."""
+    return _compared(record) | {"settings": record.settings, "ladder": record.ladder}
+
+
+def _compared(record: Record) -> dict[str, Any]:
+    """What is compared of the configuration. Of `evaluate` that is what differs from the default, which older records
+    don't state."""
     config = {key: value for key, value in record.config.items() if key not in NOT_COMPARED}
-    return config | {"settings": record.settings, "ladder": record.ladder}
+    usual = EvaluateConfig().model_dump(mode="json")
+    evaluate = {
+        key: value
+        for key, value in record.config.get("evaluate", {}).items()
+        if key not in HOW_SCORED and value != usual.get(key)
+    }
+    return config | ({"evaluate": evaluate} if evaluate else {})
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -282,5 +320,9 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def label(method: str, settings: Mapping[str, Any]) -> str:
     """A method with its settings, as shown to people."""
-    parts = (f" {k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in flat(settings).items())
-    return method + "".join(parts)
+    return " ".join([method, *(assigned(key, value) for key, value in flat(settings).items())])
+
+
+def assigned(key: str, value: Any) -> str:
+    """A setting as shown to people."""
+    return f"{key}={value if isinstance(value, str) else json.dumps(value)}"

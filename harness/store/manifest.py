@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.store.backend import CATALOGUE, Backend
 
-VERSION = 3
+VERSION = 4
 """Of the catalogue's files. A catalogue of another version is ignored; `compact` writes a new one from the runs."""
 
 DataKey = tuple[str, str, str]
