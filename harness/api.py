@@ -8,7 +8,7 @@ checkpoints, evaluation, cost) belongs to the harness. This module doesn't impor
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -90,6 +90,8 @@ class Stage:
     the sum over the stages in which the student, or the model that its weights come from, learns, and must be 1.
     Stages that only prepare a teacher (their `share` has the same unit) are billed, but not part of that sum.
     With `data` = all, a batch has `train.labelled_share` examples with a gold, and the others come from the pool.
+    A stage with `tuning` is trained by the harness: cross-entropy on the labels for each of its roles. `Method.loss`
+    isn't asked, so that all methods can share the result of the stage (`train.cache`).
     Stages with different `seed`s see the examples in different orders: so models that start from the same weights
     become different. In the stages of the student's budget it is 0: all methods' students see one order.
     """
@@ -99,6 +101,7 @@ class Stage:
     share: float
     data: Source = "labels"
     seed: int = 0
+    tuning: bool = False
 
 
 Need = Literal["hidden", "layers", "vision", "vocab"]
@@ -225,14 +228,6 @@ class Method:
     def needs(self, stage: str) -> frozenset[Need]:
         """What `loss` needs from a step of this stage besides option logits. Default: nothing."""
         return frozenset()
-
-    def stage_settings(self, stage: str) -> Collection[str] | None:
-        """The settings that training in this stage depends on, for a stage that only prepares a teacher.
-
-        The harness trains such a stage with all other settings at their defaults. Runs that differ only in those
-        can then share its result (`train.cache`). Default: None, it depends on all of them.
-        """
-        return None
 
     def adapters(self, stage: str, widths: Mapping[str, int]) -> Mapping[str, nn.Module]:
         """For each learner that needs one, a module that learns with it in this stage; used by `Step.adapt`.

@@ -9,7 +9,7 @@ dense  all larger rungs teach (DGKD, arXiv 2009.08825; without its random droppi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -52,7 +52,7 @@ class Assistant(Distilling):
                 f"assistant: student {student!r}: expected a rung between it and {largest!r}; choose a smaller "
                 "student, or the method 'offline_kd'"
             )
-        stages = [Stage("tune", {largest: Role(largest, trainable=True)}, share=self.larger_share)]
+        stages = [Stage("tune", {largest: Role(largest, trainable=True)}, share=self.larger_share, tuning=True)]
         trained = {largest: Role(From("tune", largest))}
         for rung in between:
             stage = f"assist_{rung}"
@@ -66,14 +66,8 @@ class Assistant(Distilling):
         """The roles of the larger rungs that teach the next one, largest first."""
         return dict(list(trained.items())[0 if self.dense else -1 :])
 
-    def stage_settings(self, stage: str) -> Collection[str] | None:
-        """The largest rung's tuning doesn't depend on any distillation setting."""
-        return {"larger_share"} if stage == "tune" else None
-
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
         """CE for the stage's learner, and its mean divergence from its teachers."""
         *teachers, learner = step.roles
-        terms = {"ce": self.ce(step, learner)}
-        if teachers:
-            terms["kd"] = self.alpha * self.mean_pull(step, teachers, learner)
-        return {learner: terms}
+        pull = self.mean_pull(step, teachers, learner)
+        return {learner: {"ce": self.ce(step, learner), "kd": self.alpha * pull}}

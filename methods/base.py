@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-LABELS_ALONE = ("teacher", "tune")
-"""How names of stages without a teacher begin."""
-
-
 @dataclass(frozen=True)
 class Taught(Method):
     """A method whose student learns from another model, on the examples that it chooses."""
@@ -85,12 +81,11 @@ class Distilling(Taught):
 
     def needs(self, stage: str) -> frozenset[Need]:
         """The vocabulary's logits, if the divergence is over them."""
-        compared = self.support == "vocab" and not stage.startswith(LABELS_ALONE)
-        return frozenset({"vocab"}) if compared else frozenset()
+        return frozenset({"vocab"}) if self.support == "vocab" else frozenset()
 
     def couples(self, stage: str) -> bool:
         """Whether a loss depends on the other examples of the batch: the correlations over examples of `dist`."""
-        return self.divergence == "dist" and self.dist_across > 0 and not stage.startswith(LABELS_ALONE)
+        return self.divergence == "dist" and self.dist_across > 0
 
     def answer(self, step: Step, role: str, view: View = "first") -> Tensor:
         """The logits that are compared, (B, K) or (B, V)."""

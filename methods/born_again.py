@@ -9,7 +9,7 @@ generation sees the training data in another order.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -42,7 +42,8 @@ class BornAgain(Distilling):
 
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
         """`teacher` tunes the rung on the labels; `generation_N` teaches a copy; `distil` teaches the student."""
-        stages = [Stage("teacher", {"teacher": Role(student, trainable=True)}, share=self.teacher_share, seed=1)]
+        roles = {"teacher": Role(student, trainable=True)}
+        stages = [Stage("teacher", roles, share=self.teacher_share, seed=1, tuning=True)]
         before = From("teacher", "teacher")
         for number in range(1, self.generations):
             name = f"generation_{number}"
@@ -52,14 +53,8 @@ class BornAgain(Distilling):
         roles = {"teacher": Role(before), "student": Role(student, trainable=True)}
         return (*stages, Stage("distil", roles, share=1.0, data=self.learn_from))
 
-    def stage_settings(self, stage: str) -> Collection[str] | None:
-        """The first generation's tuning doesn't depend on any distillation setting."""
-        return {"teacher_share"} if stage == "teacher" else None
-
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
-        """CE for the first generation; CE + alpha t^2 D for each later one."""
-        if step.stage == "teacher":
-            return {"teacher": {"ce": self.ce(step, "teacher")}}
+        """CE + alpha t^2 D for each generation that has a teacher."""
         _, learner = step.roles
         pull = self.pull(step, self.answer(step, "teacher"), learner)
         return {learner: {"ce": self.ce(step, learner), "kd": self.alpha * pull}}

@@ -9,7 +9,7 @@ examples, with the augmentations and option orders that this brings (see `harnes
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,21 +58,15 @@ class EnsembleKD(Distilling):
             count[rung] += 1
             roles = {"teacher": Role(rung, trainable=True)}
             name = f"teacher_{rung}_{count[rung]}"
-            tuned.append(Stage(name, roles, share=self.teacher_share, seed=count[rung] - 1))
+            tuned.append(Stage(name, roles, share=self.teacher_share, seed=count[rung] - 1, tuning=True))
         frozen = {stage.name: Role(From(stage.name, "teacher")) for stage in tuned}
         roles = {**frozen, "student": Role(student, trainable=True)}
         return (*tuned, Stage("distil", roles, share=1.0, data=self.learn_from))
 
-    def stage_settings(self, stage: str) -> Collection[str] | None:
-        """A teacher's own tuning depends neither on the other teachers nor on any distillation setting."""
-        return None if stage == "distil" else {"teacher_share"}
-
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
-        """CE for a teacher in its stage; CE + alpha t^2 D from the mean answer for the student."""
+        """CE + alpha t^2 D from the mean answer for the student."""
         *teachers, learner = step.roles
-        terms = {"ce": self.ce(step, learner)}
-        if teachers:
-            answers = [self.answer(step, teacher) for teacher in teachers]
-            mean = mean_answer(answers, self.present(step, answers[0]), self.temperature)
-            terms["kd"] = self.alpha * self.pull(step, mean, learner)
-        return {learner: terms}
+        answers = [self.answer(step, teacher) for teacher in teachers]
+        mean = mean_answer(answers, self.present(step, answers[0]), self.temperature)
+        pull = self.pull(step, mean, learner)
+        return {learner: {"ce": self.ce(step, learner), "kd": self.alpha * pull}}

@@ -5,7 +5,7 @@ L_S = CE(y, p_S) + alpha t^2 D(p_T, p_S), p = softmax(logits / t), over the answ
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -49,7 +49,7 @@ class OfflineKD(Distilling):
         """
         rung = teacher_rung(self, self.teacher, ladder, student)
         return (
-            Stage("teacher", {"teacher": Role(rung, trainable=True)}, share=self.teacher_share),
+            Stage("teacher", {"teacher": Role(rung, trainable=True)}, share=self.teacher_share, tuning=True),
             Stage(
                 "distil",
                 {"teacher": Role(From("teacher", "teacher")), "student": Role(student, trainable=True)},
@@ -58,14 +58,8 @@ class OfflineKD(Distilling):
             ),
         )
 
-    def stage_settings(self, stage: str) -> Collection[str] | None:
-        """The teacher's own tuning doesn't depend on any distillation setting."""
-        return {"teacher", "teacher_share"} if stage == "teacher" else None
-
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
-        """CE for the teacher in its stage; CE + alpha t^2 D for the student in the other."""
-        if step.stage == "teacher":
-            return {"teacher": {"ce": self.ce(step, "teacher")}}
+        """CE + alpha t^2 D for the student."""
         terms = {"ce": self.ce(step, "student")}
         if self.alpha:
             terms["kd"] = self.alpha * self.pull(step, self.answer(step, "teacher"), "student")

@@ -7,7 +7,7 @@ With `noisy` the teacher answers the plain example and the student an augmented 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -62,18 +62,12 @@ class PseudoLabel(Taught):
         rung = teacher_rung(self, self.teacher, ladder, student)
         roles = {"teacher": Role(From("teacher", "teacher")), "student": Role(student, trainable=True)}
         return (
-            Stage("teacher", {"teacher": Role(rung, trainable=True)}, share=self.teacher_share),
+            Stage("teacher", {"teacher": Role(rung, trainable=True)}, share=self.teacher_share, tuning=True),
             Stage("distil", roles, share=1.0, data=self.learn_from),
         )
 
-    def stage_settings(self, stage: str) -> Collection[str] | None:
-        """The teacher's own tuning doesn't depend on how the student learns."""
-        return {"teacher", "teacher_share"} if stage == "teacher" else None
-
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
-        """CE for the teacher in its stage; CE with labels and pseudo-labels for the student in the other."""
-        if step.stage == "teacher":
-            return {"teacher": {"ce": self.ce(step, "teacher")}}
+        """CE with labels and pseudo-labels for the student."""
         view: View = "second" if self.noisy else "first"
         labels_b = pseudo_label(step.forward("teacher"), step.options_bk, self.confidence)
         labels_b = labels_b.masked_fill(step.labelled_b, -1)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,12 +30,10 @@ class WrongTeacher(OfflineKD):
 
     def couples(self, stage: str) -> bool:
         """The answers come from the batch."""
-        return stage == "distil"
+        return True
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
         """CE + alpha t^2 D, the teacher's logits moved by one example."""
-        if step.stage == "teacher":
-            return super().loss(step)
         moved_bk = step.forward("teacher").roll(1, 0)
         return {"student": {"ce": self.ce(step, "student"), "kd": self.alpha * self.pull(step, moved_bk, "student")}}
 
@@ -55,10 +53,6 @@ class UntunedTeacher(OfflineKD):
         rung = teacher_rung(self, self.teacher, ladder, student)
         roles = {"teacher": Role(rung), "student": Role(student, trainable=True)}
         return (Stage("distil", roles, share=1.0, data=self.learn_from),)
-
-    def stage_settings(self, stage: str) -> Collection[str] | None:
-        """No stage prepares a teacher."""
-        return None
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,8 @@ class {cls}(Method):
         if not larger:
             raise ConfigError(f"{name}: no rung is larger than the student {{student!r}}: choose a smaller student")
         return [
-            Stage("teacher", {{"teacher": Role(larger[0], trainable=True)}}, share=1.0),
+            # tuning: cross-entropy on the labels, by the harness; `loss` isn't asked for it.
+            Stage("teacher", {{"teacher": Role(larger[0], trainable=True)}}, share=1.0, tuning=True),
             Stage("distil", {{"teacher": Role(From("teacher", "teacher")), "student": tuned}}, share=1.0),
         ]
 
@@ -75,8 +76,6 @@ class {cls}(Method):
 
         `step.forward(role)` returns the option logits (B, K), with gradient only for learners.
         """
-        if step.stage == "teacher":
-            return {{"teacher": {{"ce": self._ce(step, "teacher")}}}}
         terms = {{"ce": self._ce(step, "student")}}
         if self.weight:
             student_bk = step.forward("student").log_softmax(-1)
@@ -90,7 +89,8 @@ class {cls}(Method):
     def _ce(self, step: Step, role: str) -> Tensor:
         from torch.nn.functional import cross_entropy
 
-        return cross_entropy(step.forward(role), step.labels_b, reduction="none")
+        # An example without a gold has the label -1: it adds nothing.
+        return cross_entropy(step.forward(role), step.labels_b, ignore_index=-1, reduction="none")
 
     # Three more functions have a default, and can be overridden:
     #   augment(example, rng) -> Example     the training example in another form (use only rng for randomness)

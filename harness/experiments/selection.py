@@ -192,8 +192,9 @@ def price(sweep: SweepConfig) -> list[dict[str, Any]]:
 
 def _shared(cost: dict[str, Any], planned: plan.Plan) -> float:
     flops = 0.0
+    tuning = {p.stage.name for p in planned.stages if p.stage.tuning}
     for stage in cost["stages"]:
-        prepares = planned.method.stage_settings(stage["name"]) is not None
+        prepares = stage["name"] in tuning
         student = stage["roles"].get(planned.method.student)
         all_roles = prepares and not (student and student["trainable"])
         flops += sum(

@@ -11,6 +11,7 @@ from harness.models import encoding
 from harness.models.vocabulary import prove
 from harness.planning.plan import Plan
 from harness.planning.stages import PlannedStage, rung_of
+from harness.planning.tuning import trainer_of
 from harness.record import Mix
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def mix(plan: Plan, planned: PlannedStage, encoders: Mapping[str, Encoder]) -> M
     tokens = {name: encoders[name].tokens for name in rungs}
     families = {name: config.model_type for name, config in configs.items()}
     alike = all(tokens[name] == tokens[rungs[0]] for name in rungs)
-    if "vocab" not in plan.method.needs(stage.name):
+    if "vocab" not in trainer_of(plan.method, stage).needs(stage.name):
         return Mix(over="options", tokenizers="one" if alike else "several", families=families)
     rows = {name: config.get_text_config().vocab_size for name, config in configs.items()}
     proof = prove(tokens, rows, f"method {plan.method.name!r}, stage {stage.name!r}")

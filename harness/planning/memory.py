@@ -18,6 +18,7 @@ from harness.api import Role
 from harness.config import LoraSettings, RungConfig, Storage
 from harness.planning.plan import Plan
 from harness.planning.stages import PlannedStage, rung_of
+from harness.planning.tuning import trainer_of
 
 if TYPE_CHECKING:
     import torch
@@ -226,7 +227,7 @@ def too_large(plan: Plan, needed: int) -> list[str]:
 def suggestions(plan: Plan) -> list[str]:
     """Settings that would reduce the memory of a run and aren't used yet."""
     train, found = plan.config.train, []
-    divisible = not any(plan.method.couples(planned.stage.name) for planned in plan.stages)
+    divisible = not any(trainer_of(plan.method, p.stage).couples(p.stage.name) for p in plan.stages)
     if divisible and (train.micro_batch_size == 0 or train.micro_batch_size > 1):
         found.append("train.micro_batch_size = 1 (or a few), the same numbers in more passes")
     if not train.gradient_checkpointing:

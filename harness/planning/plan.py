@@ -22,6 +22,7 @@ from harness.errors import ConfigError, near
 from harness.evaluation.shifts import Asking
 from harness.models import ladders
 from harness.planning.stages import PlannedStage, plan_stages, rung_of
+from harness.planning.tuning import DirectTuning, trainer_of
 from harness.versions import TRAINING
 
 LEARNT_FROM: tuple[Split, ...] = ("train", "validation")
@@ -196,7 +197,7 @@ def make(config: RunConfig) -> Plan:
     for planned in stages:
         _check_cut(planned.stage, stages, config, infos)
         _check_offloaded(planned.stage, config)
-        if "vocab" in method.needs(planned.stage.name):
+        if "vocab" in trainer_of(method, planned.stage).needs(planned.stage.name):
             from harness.planning.compatibility import check_vocabularies  # it loads models
 
             check_vocabularies(method, stages, planned.stage, rungs)
@@ -226,11 +227,11 @@ def make(config: RunConfig) -> Plan:
 
 
 def for_stage(plan: Plan, stage: Stage) -> Plan:
-    """The plan for training this stage: settings that the stage doesn't depend on have their defaults."""
-    listed = plan.method.stage_settings(stage.name)
-    if listed is None:
+    """The plan for training this stage: direct tuning depends neither on the method nor on its code."""
+    if not stage.tuning:
         return plan
-    return replace(plan, method=type(plan.method)(**{name: plan.settings[name] for name in listed}))
+    plugins = {name: digest for name, digest in plan.plugins.items() if name.startswith("benchmark ")}
+    return replace(plan, method=DirectTuning(), plugins=plugins)
 
 
 def _training(config: RunConfig, method: Method, dataset: data.Dataset) -> data.Dataset:

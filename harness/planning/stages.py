@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import get_args
 
 from harness.api import From, Method, Source, Stage
 from harness.config import RunConfig
 from harness.errors import ConfigError, near
+from harness.planning.tuning import trainer_of
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,19 @@ def _check_stages(method: Method, rungs: list[str], stages: list[Stage], config:
             raise ConfigError(f"{where}: data = {stage.data!r}: {near(str(stage.data), get_args(Source))}")
         if not any(role.trainable for role in stage.roles.values()):
             raise ConfigError(f"{where}: no role is trainable; leave the stage out")
-        known = [field.name for field in fields(method)]
-        for name in method.stage_settings(stage.name) or ():
-            if name not in known:
-                raise ConfigError(f"{where}: stage_settings() names {name!r} (not a setting): {near(name, known)}")
+        if stage.tuning and (stage.data != "labels" or not all(role.trainable for role in stage.roles.values())):
+            frozen = ", ".join(name for name, role in stage.roles.items() if not role.trainable) or "none"
+            raise ConfigError(
+                f"{where}: tuning with data = {stage.data!r} (frozen roles: {frozen}): expected data = 'labels' and no "
+                "frozen role, because it is cross-entropy on the labels"
+            )
         for name, role in stage.roles.items():
             _check_weights(f"{where}, role {name!r}", role.weights, rungs, earlier)
         for name in stage.roles:
             _check_average(f"{where}, role {name!r}", stage, name, earlier)
-        _check_state(where, method, stage.name)
-        _check_undivided(where, method, stage.name, config)
+        trainer = trainer_of(method, stage)
+        _check_state(where, trainer, stage.name)
+        _check_undivided(where, trainer, stage.name, config)
         earlier[stage.name] = stage
     if stages and method.student not in stages[-1].roles:
         raise ConfigError(f"method {method.name!r}: the last stage has no role {method.student!r} to evaluate")

@@ -115,7 +115,7 @@ def _stage(run: _Run, state: RunState, index: int, middle: Checkpoint | None) ->
     """Train a stage, from a checkpoint in its middle if there is one; or reuse the result of another run."""
     planned = run.plan.stages[index]
     plan = for_stage(run.plan, planned.stage)
-    key = teacher_cache.stage_key(plan, planned, state.outputs, run.ranks) if run.cache else None
+    key = teacher_cache.stage_key(run.plan, planned, state.outputs, run.ranks) if run.cache else None
     if run.cache is None or key is None:
         _train(run, plan, state, index, middle)
     else:
@@ -126,7 +126,7 @@ def _stage(run: _Run, state: RunState, index: int, middle: Checkpoint | None) ->
                 changing = _train(run, plan, state, index, middle)
                 weights = {name: role.final_weights() for name, role in changing.items()}  # on all ranks
                 if run.ranks.rank == 0:
-                    teacher_cache.put_stage(run.cache, key, plan, state, weights)
+                    teacher_cache.put_stage(run.cache, key, plan, planned.stage, state, weights)
             else:
                 teacher_cache.reuse_stage(state, planned, found)
                 run.ranks.report({"stage": planned.stage.name, "step": planned.steps, "steps": planned.steps})
@@ -202,7 +202,7 @@ def _train(run: _Run, plan: Plan, state: RunState, index: int, middle: Checkpoin
                 run_state.save(state, run.work, ranks, index, done, roles, changing, run.on_checkpoint)
             clock = time.perf_counter()
     state.method_state = {}
-    run_state.finish_stage(state, plan, planned, roles, changing, run.encoders, ranks)
+    run_state.finish_stage(state, run.plan, planned, roles, changing, run.encoders, ranks)
     return changing
 
 
@@ -303,4 +303,6 @@ def _lr_factor(step: int, steps: int, warmup: float) -> float:
 
 
 def _seed(plan: Plan, stage: Stage, what: str = "") -> int:
-    return random.Random(f"torch/{plan.seed_of(stage)}/{stage.name}{what}").getrandbits(63)
+    return random.Random(f"torch/{plan.seed_of(stage)}/{'tuning' if stage.tuning else stage.name}{what}").getrandbits(
+        63
+    )

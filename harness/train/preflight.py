@@ -26,6 +26,7 @@ from harness.models.scorer import Outputs
 from harness.planning import memory
 from harness.planning.plan import Plan
 from harness.planning.stages import PlannedStage, rung_of
+from harness.planning.tuning import trainer_of
 from harness.record import Preflight, RungCheck
 from harness.train.batches import MicroBatch
 from harness.train.model_probe import Rung
@@ -125,7 +126,7 @@ def _needs(plan: Plan, rung: str) -> frozenset[Need]:
     wanted: frozenset[Need] = frozenset()
     for planned in plan.stages:
         if any(rung_of(plan.stages, planned.stage, role) == rung for role in planned.stage.roles):
-            wanted |= plan.method.needs(planned.stage.name)
+            wanted |= trainer_of(plan.method, planned.stage).needs(planned.stage.name)
     return wanted
 
 
@@ -173,7 +174,7 @@ class _StoredAnswers:
 def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answers, widths: Mapping[str, int],
               device: torch.device) -> dict[str, float]:  # fmt: skip
     """The stage's loss terms on the stored answers of its rungs, by `stage.role.term`. Raises `TrainingError`."""
-    stage, method = planned.stage, plan.method
+    stage, method = planned.stage, trainer_of(plan.method, planned.stage)
     location, needs = StepLocation(method.name, stage.name, 0), method.needs(stage.name)
     rung = {role: rung_of(plan.stages, stage, role) for role in stage.roles}
     adapters = method.adapters(stage.name, {role: widths[rung[role]] for role in stage.roles})

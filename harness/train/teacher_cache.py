@@ -205,20 +205,22 @@ def _concatenated(parts: Sequence[Tensor]) -> Tensor:
 def stage_key(
     plan: Plan, planned: PlannedStage, inputs: Mapping[str, Mapping[str, Tensor]], ranks: ProcessGroup
 ) -> str | None:
-    """The key of a stage's result. None if other runs can't use it: the student learns in it, or all settings count.
+    """The key of the result of direct tuning. None for another stage, and if the student learns in it.
 
-    `plan` is that of the stage (`plan.for_stage`), `inputs` are the weights from earlier stages.
+    `inputs` are the weights from earlier stages. The key has no names: a rung that several methods tune in the same way
+    is tuned once.
     """
-    stage, method = planned.stage, plan.method
+    stage, student = planned.stage, plan.method.student
     changing = {name for name, role in stage.roles.items() if role.changes}
-    kept = handed_on(plan.stages, stage, method.student)
-    if method.stage_settings(stage.name) is None or method.student in changing or not kept <= changing:
+    kept = handed_on(plan.stages, stage, student)
+    if not stage.tuning or student in changing or not kept <= changing:
         return None
+    plan = for_stage(plan, stage)
     roles = {}
     for name, role in stage.roles.items():
         w = role.weights
         digest = plan.infos[w].digest if isinstance(w, str) else _weights(inputs[f"{w.stage}.{w.role}"])
-        roles[name] = [digest, role.trainable, role.average_of, role.decay]
+        roles[_shared_name(stage, name)] = digest
     config = plan.config
     validation = plan.training.splits["validation"][: config.train.validation_examples]
     seen = [*plan.training_examples.of(stage.data), *validation]
@@ -226,9 +228,7 @@ def stage_key(
         _surroundings(ranks)
         | {
             **plan.code,
-            "method": method.name,
-            "settings": plan.settings,
-            "stage": [stage.name, planned.steps, planned.position, stage.seed],
+            "tuning": [planned.steps, planned.position, stage.seed],
             "roles": roles,
             "train": config.train.model_dump(mode="json"),
             "batch": config.evaluate.batch_size,
@@ -245,10 +245,19 @@ def stage(cache: Cache, key: str, ranks: ProcessGroup) -> CachedTensors | None:
     return _cached(cache, "stages", key, ranks)
 
 
-def put_stage(cache: Cache, key: str, plan: Plan, state: RunState, weights: Mapping[str, State]) -> None:
+def _shared_name(stage: Stage, role: str) -> str:
+    """The name of a role in the cache: methods call the only one that they tune teacher, L, ..."""
+    return "learner" if len(stage.roles) == 1 else role
+
+
+def put_stage(cache: Cache, key: str, plan: Plan, stage: Stage, state: RunState, weights: Mapping[str, State]) -> None:
     """Cache the result of the stage that was just trained: the final weights of its roles that changed, by role."""
     record = state.stages[-1]
-    tensors = {f"{role}/{name}": tensor for role, found in weights.items() for name, tensor in found.items()}
+    tensors = {
+        f"{_shared_name(stage, role)}/{name}": tensor
+        for role, found in weights.items()
+        for name, tensor in found.items()
+    }
     history = [row for row in state.history if row["stage"] == record.name]
     about = {"method": plan.method.name, "stage": record.name, "seed": plan.config.seed}
     cache.put("stages", key, tensors, about, {"stage": record.model_dump(), "history": history})
@@ -256,13 +265,22 @@ def put_stage(cache: Cache, key: str, plan: Plan, state: RunState, weights: Mapp
 
 def reuse_stage(state: RunState, planned: PlannedStage, found: CachedTensors) -> None:
     """Reuse a stage that another run has trained: its weights, record and history; it isn't billed."""
-    name = planned.stage.name
-    for role, spec in planned.stage.roles.items():
+    stage, name = planned.stage, planned.stage.name
+    for role, spec in stage.roles.items():
         state.costs[f"{name}.{role}"] = RoleCost()
         if spec.changes:
-            state.outputs[f"{name}.{role}"] = part_of(found.tensors, role)
-    state.stages.append(StageRecord(**found.state["stage"] | {"taken_over": True}))
-    state.history += found.state["history"]
+            state.outputs[f"{name}.{role}"] = part_of(found.tensors, _shared_name(stage, role))
+    record = StageRecord(**found.state["stage"] | {"name": name, "share": stage.share, "taken_over": True})
+    if len(stage.roles) == 1:  # the other method may have called it otherwise
+        (role,) = stage.roles
+        record = record.model_copy(update={
+            "roles": dict(zip([role], record.roles.values(), strict=True)),
+            "best": dict(zip([role], record.best.values(), strict=True)),
+        })  # fmt: skip
+        state.history += [row | {"stage": name, "role": role} for row in found.state["history"]]
+    else:
+        state.history += found.state["history"]
+    state.stages.append(record)
 
 
 @contextmanager

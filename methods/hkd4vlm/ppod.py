@@ -6,6 +6,7 @@ L_m = CE(y, p_m) + lambda(u) sum_j w_mj t^2 D(sg[p_j], p_m), j in N(m), w_mj = 1
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -25,7 +26,7 @@ def stages(m: HKD4VLM, weights: Weights, share: float) -> tuple[Stage, ...]:
     """All levels jointly, or neighbouring pairs, largest pair first; larger levels frozen in advance if not online."""
     levels = tuple(weights)
     groups = [levels] if m.pyramid == "ladder" else list(pairwise(levels))
-    laid_out = [] if m.online else [_stage("tune", dict.fromkeys(groups[0][:-1], True), weights, share)]
+    laid_out = [] if m.online else [_tuning(groups[0][:-1], weights, share)]
     for group in groups:
         learner = group[-1]
         name = "ppod" if learner == "student" else f"ppod_{learner}"
@@ -72,6 +73,11 @@ def teachers(topology: Topology, levels: Sequence[str], level: str) -> Sequence[
             return levels[max(m - 1, 0) : m]
         case "mutual":
             return [*levels[:m], *levels[m + 1 :]]
+
+
+def _tuning(levels: Sequence[str], weights: Weights, share: float) -> Stage:
+    """These levels are tuned on the labels; `weights` is updated."""
+    return replace(_stage("tune", dict.fromkeys(levels, True), weights, share), tuning=True)
 
 
 def _stage(name: str, learns: Mapping[str, bool], weights: Weights, share: float, data: Source = "labels") -> Stage:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.api import Example, Method, Role, Stage
+from harness.planning.tuning import trainer_of
 from methods.losses import divergence
 
 LADDER = ("L", "M", "S")
@@ -82,6 +83,7 @@ class FakeStep:
 
 def fake(method: Method, stage: Stage, progress: float = 0.5) -> FakeStep:
     torch.manual_seed(0)
+    method = trainer_of(method, stage)
     widths = {role: WIDTHS[role] for role in stage.roles}
     step = FakeStep(stage, progress, method.needs(stage.name), method.adapters(stage.name, widths))
     step.labels_b = torch.tensor({"labels": LABELS.tolist(), "all": [int(LABELS[0]), -1], "pool": [-1, -1]}[stage.data])
@@ -94,8 +96,9 @@ def stages(method: Method, ladder: Sequence[str] = LADDER, student: str = "S") -
 
 def terms(method: Method, stage: str, progress: float = 0.5) -> dict[str, dict[str, Tensor]]:
     """The loss terms of the stage, after a check that each is one number an example for a learner."""
-    step = fake(method, stages(method)[stage], progress)
-    loss = method.loss(step)
+    spec = stages(method)[stage]
+    step = fake(method, spec, progress)
+    loss = trainer_of(method, spec).loss(step)
     assert set(loss) == {name for name, role in step.roles.items() if role.trainable}
     for named in loss.values():
         for term in named.values():

@@ -12,7 +12,7 @@ from methods.born_again import BornAgain
 
 def test_a_tuned_rung_teaches_a_fresh_copy() -> None:
     assert stages(BornAgain(teacher_share=2.0)) == {
-        "teacher": Stage("teacher", {"teacher": Role("S", True)}, 2.0, seed=1),
+        "teacher": Stage("teacher", {"teacher": Role("S", True)}, 2.0, seed=1, tuning=True),
         "distil": Stage("distil", {"teacher": Role(From("teacher", "teacher")), "student": Role("S", True)}, 1.0),
     }
     assert stages(BornAgain(), student="L")["distil"].roles["student"] == Role("L", True)  # needs no larger rung
@@ -39,8 +39,6 @@ def test_losses() -> None:
     assert (tuned > 0).all()  # the first generation has nothing but labels
 
 
-def test_settings_of_the_first_generation_leave_later_ones_alone() -> None:
-    assert BornAgain().stage_settings("teacher") == {"teacher_share"}
-    assert BornAgain(generations=2).stage_settings("generation_1") is None
+def test_there_is_at_least_one_generation() -> None:
     with pytest.raises(ConfigError, match="generations = 0: expected a number from 1 to 20"):
         BornAgain(generations=0)

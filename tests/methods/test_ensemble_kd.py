@@ -42,9 +42,9 @@ def test_the_mean_answer_is_that_at_its_temperature(temperature: float) -> None:
 def test_teachers_of_a_rung_differ_by_their_seed() -> None:
     three = stages(EnsembleKD(teacher_share=0.5))
     assert three == {
-        "teacher_L_1": Stage("teacher_L_1", {"teacher": Role("L", True)}, 0.5),
-        "teacher_L_2": Stage("teacher_L_2", {"teacher": Role("L", True)}, 0.5, seed=1),
-        "teacher_L_3": Stage("teacher_L_3", {"teacher": Role("L", True)}, 0.5, seed=2),
+        "teacher_L_1": Stage("teacher_L_1", {"teacher": Role("L", True)}, 0.5, tuning=True),
+        "teacher_L_2": Stage("teacher_L_2", {"teacher": Role("L", True)}, 0.5, seed=1, tuning=True),
+        "teacher_L_3": Stage("teacher_L_3", {"teacher": Role("L", True)}, 0.5, seed=2, tuning=True),
         "distil": Stage(
             "distil",
             {f"teacher_L_{n}": Role(From(f"teacher_L_{n}", "teacher")) for n in (1, 2, 3)}
@@ -74,8 +74,6 @@ def test_a_teachers_stage_is_the_same_in_every_ensemble() -> None:
     mixed, own = stages(EnsembleKD(teachers=("M", "L", "L"))), stages(EnsembleKD())
     assert list(mixed) == ["teacher_M_1", "teacher_L_1", "teacher_L_2", "distil"]
     assert all(mixed[name] == own[name] for name in ("teacher_L_1", "teacher_L_2"))
-    assert EnsembleKD().stage_settings("teacher_L_2") == {"teacher_share"}
-    assert EnsembleKD().stage_settings("distil") is None
 
 
 def test_the_student_learns_from_the_mean_answer() -> None:

@@ -11,6 +11,7 @@ import torch
 
 from harness import registry
 from harness.api import ConfigError, From, Method, Role, Stage
+from harness.planning.tuning import trainer_of
 from harness.report.describe import field_docs
 from helpers.steps import LADDER, WIDTHS, d, fake, learners, stages, terms
 from methods.assistant import Assistant
@@ -72,7 +73,7 @@ def test_stages_and_losses_keep_the_contract(method: Method) -> None:
         trained |= {From(stage.name, name) for name, role in stage.roles.items() if role.changes}
         step = fake(method, stage)
         assert set(step.adapters) <= set(learners(stage))
-        loss = method.loss(step)
+        loss = trainer_of(method, stage).loss(step)
         assert set(loss) == set(learners(stage))
         assert {role for role, _ in step.asked} == set(stage.roles)  # nobody is loaded for nothing
         assert step.needs <= {what for _, _, what in step.given}  # nothing is kept for nothing
@@ -119,7 +120,7 @@ def test_finetune_tunes_any_rung_on_the_labels() -> None:
 
 def test_offline_kd_tunes_freezes_and_distils() -> None:
     assert stages(OfflineKD(teacher_share=2.0)) == {
-        "teacher": Stage("teacher", {"teacher": Role("L", True)}, 2.0),
+        "teacher": Stage("teacher", {"teacher": Role("L", True)}, 2.0, tuning=True),
         "distil": Stage("distil", {"teacher": Role(From("teacher", "teacher")), "student": Role("S", True)}, 1.0),
     }
     assert stages(OfflineKD(teacher="M"))["teacher"].roles["teacher"].weights == "M"
@@ -131,8 +132,8 @@ def test_offline_kd_tunes_freezes_and_distils() -> None:
 
 def test_dist_couples_the_examples_where_a_teacher_is() -> None:
     for method in (OfflineKD(divergence="dist"), HKD4VLM(divergence="dist", online=False)):
-        coupled = {stage.name for stage in method.stages(LADDER, "S") if method.couples(stage.name)}
-        assert coupled == {stage.name for stage in method.stages(LADDER, "S")} - {"teacher", "tune"}
+        laid_out = method.stages(LADDER, "S")
+        assert [trainer_of(method, s).couples(s.name) for s in laid_out] == [not s.tuning for s in laid_out]
     assert not OfflineKD(divergence="dist", dist_across=0.0).couples("distil")
     assert not OfflineKD().couples("distil")
     only_within = terms(OfflineKD(divergence="dist", dist_across=0.0, dist_within=3.0), "distil")["student"]["kd"]
@@ -206,7 +207,7 @@ def test_mutual_peers_teach_each_other() -> None:
 def test_assistant_chain_and_dense() -> None:
     chain = stages(Assistant(larger_share=2.0))
     assert chain == {
-        "tune": Stage("tune", {"L": Role("L", True)}, 2.0),
+        "tune": Stage("tune", {"L": Role("L", True)}, 2.0, tuning=True),
         "assist_M": Stage("assist_M", {"L": Role(From("tune", "L")), "M": Role("M", True)}, 2.0),
         "distil": Stage("distil", {"M": Role(From("assist_M", "M")), "student": Role("S", True)}, 1.0),
     }

@@ -24,7 +24,7 @@ def test_confident_answers_by_hand() -> None:
 
 def test_a_teacher_is_tuned_and_labels_the_pool() -> None:
     assert stages(PseudoLabel(teacher_share=2.0)) == {
-        "teacher": Stage("teacher", {"teacher": Role("L", True)}, 2.0),
+        "teacher": Stage("teacher", {"teacher": Role("L", True)}, 2.0, tuning=True),
         "distil": Stage(
             "distil", {"teacher": Role(From("teacher", "teacher")), "student": Role("S", True)}, 1.0, data="all"
         ),

@@ -114,6 +114,18 @@ def test_the_order_of_options_is_resumed(toy_plan: ToyPlan, tmp_path: Path) -> N
 # -------------------------------------------------------------------------------------------- planning
 
 
+class TunesThePool(OfflineKD):
+    """Asks for cross-entropy on examples without a gold."""
+
+    def stages(self, ladder: Any, student: str) -> Any:
+        return (Stage("tune", {"student": Role(student, trainable=True)}, 1.0, data="pool", tuning=True),)
+
+
+def test_direct_tuning_is_on_labels(toy_config: ToyConfig) -> None:
+    with pytest.raises(ConfigError, match="tuning with data = 'pool' .*expected data = 'labels' and no frozen role"):
+        plan_stages(TunesThePool(), ["L", "M", "S"], toy_config())
+
+
 def test_a_pool_that_is_not_there(toy_config: ToyConfig, toy_plan: ToyPlan) -> None:
     with pytest.raises(ConfigError, match=r"learns from a pool .* withhold labels with train.labels = N"):
         toy_plan("offline_kd", settings={"learn_from": "pool"})

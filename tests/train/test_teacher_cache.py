@@ -86,7 +86,7 @@ def test_visual_tokens_are_too_many_to_keep(make: ToyPlan, cache: Cache, tmp_pat
 def test_what_a_stage_depends_on_is_part_of_its_key(make: ToyPlan) -> None:
     def key(planned: Plan) -> str | None:
         stage = planned.stages[0]
-        return teacher_cache.stage_key(plan.for_stage(planned, stage.stage), stage, {}, SingleProcess())
+        return teacher_cache.stage_key(planned, stage, {}, SingleProcess())
 
     first = key(make())
     assert first is not None
@@ -98,32 +98,50 @@ def test_what_a_stage_depends_on_is_part_of_its_key(make: ToyPlan) -> None:
     batch = changed.config.train.model_copy(update={"batch_size": 16})
     assert key(replace(changed, config=changed.config.model_copy(update={"train": batch}))) != first
     last = changed.stages[1]
-    assert (
-        teacher_cache.stage_key(plan.for_stage(changed, last.stage), last, {}, SingleProcess()) is None
-    )  # the student learns
+    assert teacher_cache.stage_key(changed, last, {}, SingleProcess()) is None  # the student learns
 
 
 def test_teachers_of_a_rung_are_apart_and_shared_among_ensembles(make: ToyPlan) -> None:
     def keys(*teachers: str) -> list[str | None]:
         planned = make(method="ensemble_kd", teachers=teachers, temperature=1.0 + len(teachers))
-        return [
-            teacher_cache.stage_key(plan.for_stage(planned, stage.stage), stage, {}, SingleProcess())
-            for stage in planned.stages
-        ]
+        return [teacher_cache.stage_key(planned, stage, {}, SingleProcess()) for stage in planned.stages]
 
     first, second, third, student = keys("L", "L", "M")
     assert len({first, second, third}) == 3
     assert student is None
     assert keys("M", "L") == [third, first, None]
-    plain = keys("L")[0]
-    assert plain == first
+    assert keys("L")[0] == first
+    offline = make()
+    assert teacher_cache.stage_key(offline, offline.stages[0], {}, SingleProcess()) == first
+
+
+def test_a_tuned_rung_is_shared_by_methods_that_name_it_otherwise(
+    toy_plan: ToyPlan, cache: Cache, tmp_path: Path
+) -> None:
+    """offline_kd calls it teacher, assistant L: the second run has the first one's weights under its own names."""
+    train = {"examples": 48, "cache": "auto"}
+    first = loop.train(toy_plan("offline_kd", train=train), SingleProcess(), tmp_path / "a", cache)
+    second = loop.train(toy_plan("assistant", train=train), SingleProcess(), tmp_path / "b", cache)
+    assert (first.stages[0].name, list(first.stages[0].best)) == ("teacher", ["teacher"])
+    tuned = second.stages[0]
+    assert (tuned.name, tuned.taken_over, list(tuned.roles), list(tuned.best)) == ("tune", True, ["L"], ["L"])
+    assert second.costs["tune.L"].trained == 0
+    curves = [
+        [row["value"] for row in result.history if (row["stage"], row["role"]) == named and row["term"] == "loss/ce"]
+        for result, named in ((first, ("teacher", "teacher")), (second, ("tune", "L")))
+    ]
+    assert curves[0] == curves[1]
+    alone = loop.train(toy_plan("assistant", train=train | {"cache": "off"}), SingleProcess(), tmp_path / "c")
+    assert [r["value"] for r in alone.history if r["stage"] == "tune"] == [
+        r["value"] for r in second.history if r["stage"] == "tune"
+    ]
 
 
 def test_a_stage_is_trained_with_what_it_depends_on_alone(make: ToyPlan) -> None:
     planned = make(temperature=3.0, teacher_share=0.5)
-    seen = plan.for_stage(planned, planned.stages[0].stage).settings
-    assert (seen["temperature"], seen["teacher_share"]) == (2.0, 0.5)
-    assert plan.for_stage(planned, planned.stages[1].stage).settings["temperature"] == 3.0
+    tuning = plan.for_stage(planned, planned.stages[0].stage)
+    assert (tuning.method.name, tuning.settings) == ("tuning", {})
+    assert plan.for_stage(planned, planned.stages[1].stage) is planned
 
 
 def test_an_image_that_changes_in_place_is_another_example(tmp_path: Path, make: ToyPlan) -> None:

@@ -20,7 +20,7 @@ from harness.errors import StepLocation, TrainingError
 from harness.models import encoding, loading
 from harness.models.distributed import SingleProcess
 from harness.planning import plan, stages
-from harness.planning.plan import Plan
+from harness.planning.plan import Plan, for_stage
 from harness.planning.stages import PlannedStage
 from harness.train import loop
 from harness.train.batches import MicroBatch
@@ -105,6 +105,7 @@ class LiveStage:
     """A stage of the plan with its models loaded, ready for single steps."""
 
     def __init__(self, planned: Plan, stage: PlannedStage, encoders: Mapping[str, encoding.Encoder]) -> None:
+        planned = for_stage(planned, stage.stage)
         self.plan, self.stage = planned, stage.stage
         self.roles: dict[str, RoleModel] = {}
         self.ran: dict[str, int] = {}

@@ -20,6 +20,7 @@ from harness.evaluation.predict import evaluate
 from harness.events import Event
 from harness.models.distributed import SingleProcess, TorchGroup, silent
 from harness.planning import plan
+from harness.planning.tuning import trainer_of
 from harness.train import loop
 
 SECONDS = 300
@@ -71,7 +72,7 @@ def resume(case: Case) -> None:
 @one_thread()
 def two_workers(case: Case) -> None:
     """Two workers of 3 and 2 examples per step give the losses and the bill of one worker with 5."""
-    if any(case.method.couples(planned.stage.name) for planned in case.plan.stages) or not case.plan.stages:
+    if any(trainer_of(case.method, p.stage).couples(p.stage.name) for p in case.plan.stages) or not case.plan.stages:
         return  # the planner refuses several workers
     straight = case.straight
     with TemporaryDirectory() as folder:

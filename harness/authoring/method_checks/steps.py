@@ -113,7 +113,7 @@ def loss(case: Case) -> None:
 def per_example(case: Case) -> None:
     """An example's loss doesn't depend on the other examples of its micro-batch, unless `couples` says so."""
     for live in case.live:
-        if case.method.couples(live.stage.name):
+        if live.plan.method.couples(live.stage.name):
             _coupled(case, live)
             continue
         whole = live.step(case.examples).terms

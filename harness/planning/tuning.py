@@ -1,0 +1,41 @@
+"""Direct tuning, the part of the training that all methods share: cross-entropy on the labels.
+
+A stage with `tuning` is trained by the harness itself (`harness.api.Stage`), so it depends on no method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.api import Ladder, Method, Stage, Step
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DirectTuning(Method):
+    """What trains the stages with `tuning`."""
+
+    name = "tuning"
+    summary = "Cross-entropy on the labels, for every role"
+
+    def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
+        """It has none of its own."""
+        return ()
+
+    def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
+        """-log p(gold) of each role, in nats, per example (B,)."""
+        from torch.nn.functional import cross_entropy
+
+        return {
+            role: {"ce": cross_entropy(step.forward(role), step.labels_b, ignore_index=-1, reduction="none")}
+            for role in step.roles
+        }
+
+
+def trainer_of(method: Method, stage: Stage) -> Method:
+    """What computes the losses of a stage: the method, or direct tuning."""
+    return DirectTuning() if stage.tuning else method
