@@ -36,9 +36,10 @@ from typing import Any
 import psutil
 
 from benches.common import RESULTS, header, keep
-from harness.config import RunConfig, SuiteConfig
+from harness.config import RunConfig
 from harness.store import Store
 from harness.store.maintenance import DAY, delete, garbage
+from harness.suite import SuiteConfig
 
 SUITE = {
     "name": "faults",

@@ -278,6 +278,8 @@ def _names(tables: Mapping[Split, Sequence[Row]]) -> Callable[[Row], str]:
         shared[row.method] = shared.get(row.method, words) & words
 
     def called(row: Row) -> str:
+        if row.name:
+            return f"{row.label} ({row.student})"
         name, *settings = row.label.split()
         return " ".join([name, *(word for word in settings if word not in shared[row.method]), f"({row.student})"])
 

@@ -15,18 +15,15 @@ SURELY, UNSURE, FULL, UNTESTED = "significant (Holm)", "not significant", "the f
 
 
 def names(store: Store) -> list[str]:
-    """The names of the ablations in a local store, including those whose file is damaged.
-
-    Raises `StoreError` for a store that isn't a local folder.
-    """
+    """The names of the ablations in a store, including those whose file is damaged."""
     found = []
-    for path in sorted(store.root.glob("*.json")):
+    for file in (name for name in store.backend.texts() if name.endswith(".json") and "/" not in name):
         try:
-            load(store, path.stem)
+            load(store, file.removesuffix(".json"))
         except UserError:
-            if '"lines"' not in _head(store, path.name):
+            if '"lines"' not in _head(store, file):
                 continue  # another JSON file
-        found.append(path.stem)
+        found.append(file.removesuffix(".json"))
     return found
 
 

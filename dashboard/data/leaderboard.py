@@ -38,6 +38,8 @@ class RowFilter:
     methods: tuple[str, ...] = ()
     students: tuple[str, ...] = ()
     budgets: tuple[int, ...] = ()
+    forwards: tuple[float, ...] = ()
+    """Forward passes per answer, to two decimals."""
     search: str = ""
     """Words that a row's label, student or ladder must contain, all of them."""
     controls: bool = True
@@ -45,13 +47,19 @@ class RowFilter:
     def matches(self, row: Row) -> bool:
         """Whether a row is shown."""
         words = self.search.lower().split()
-        if not all(word in f"{row.label} {row.student} {row.ladder}".lower() for word in words):
+        if not all(word in f"{row.label} {row.spelled} {row.student} {row.ladder}".lower() for word in words):
             return False
         if row.kind == "control":
             return self.controls
         if row.baseline:
             return True
-        asked = ((self.methods, row.method), (self.students, row.student), (self.budgets, row.budget))
+        forwards = None if row.forwards_per_answer is None else round(row.forwards_per_answer, 2)
+        asked = (
+            (self.methods, row.method),
+            (self.students, row.student),
+            (self.budgets, row.budget),
+            (self.forwards, forwards),
+        )
         return all(not wanted or value in wanted for wanted, value in asked)
 
 
@@ -177,7 +185,8 @@ def unbanded(line: TableRow) -> TableRow:
 
 
 def _method(row: Row) -> TableCell:
-    head, _, settings = row.label.partition(" ")
+    head = row.name or row.method
+    settings = row.label.removeprefix(head).strip()
     note = row.note if len(row.note) <= 90 else row.note[:89] + "…"
     return TableCell(
         head,
@@ -187,7 +196,7 @@ def _method(row: Row) -> TableCell:
         press=f"{row.label}@{row.student}" if row.kind == "run" or row.figure is not None else "",
         press_label=f"{'Unpin' if row.baseline else 'Pin'} {named(row)} as the row that the others are compared with",
         pressed=row.baseline,
-        title=f"{row.label} {row.note}".strip(),
+        title=f"{row.spelled or row.label} {row.note}".strip(),
         chip="control" if row.kind == "control" else "",
     )
 

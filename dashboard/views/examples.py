@@ -107,7 +107,7 @@ def _filtered(joined: pd.DataFrame) -> pd.DataFrame:
 def _names(chosen: list[str]) -> list[str]:
     """Short names of the runs for the heads of columns: labels if they are unique, else ids."""
     of = {e.run_id: e for e in store.runs()}
-    labels = [f"{of[r].label} {of[r].student} s{of[r].seed}".replace("  ", " ") for r in chosen]
+    labels = [f"{of[r].name or of[r].label} {of[r].student} s{of[r].seed}".replace("  ", " ") for r in chosen]
     return [label if labels.count(label) == 1 else run for label, run in zip(labels, chosen, strict=True)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import streamlit as st
 
@@ -11,6 +12,7 @@ from dashboard.data.leaderboard import ALWAYS, BoardColumn, RowFilter
 from dashboard.table import table
 from dashboard.widgets import overall, url_state
 from dashboard.widgets.escape import plain
+from harness.leaderboard.inference import matches
 from harness.leaderboard.schema import Filters, Ranking, Row, Table
 from harness.report import tables
 from harness.report.latex import to_latex
@@ -55,7 +57,7 @@ def show() -> None:
     filters = filters.model_copy(update={"metric": metric.removeprefix(f"{filters.protocol}:")})
     with third:
         search = url_state.text_input("Search", "q", placeholder="method, setting or student", icon=":material/search:")
-        shown = RowFilter(shown.methods, shown.students, shown.budgets, search, shown.controls)
+        shown = replace(shown, search=search)
     if key is None:
         overall.show(filters, shown, columns_at, download_at)
     else:
@@ -99,7 +101,7 @@ def _with_baseline(filters: Filters, pinned: str | None) -> tuple[Ranking, bool]
     if pinned is None:
         return url_state.ranked(filters), False
     unpinned = url_state.ranked(filters)
-    if not any(pinned in (row.label, f"{row.label}@{row.student}") for row in unpinned.rows):
+    if not any(matches(row, pinned) for row in unpinned.rows):
         return unpinned, True
     return url_state.ranked(filters.model_copy(update={"baseline": pinned})), False
 
@@ -126,15 +128,19 @@ def _drawn(found: Table, rows: Sequence[Row], columns: Sequence[BoardColumn], so
 def _filters(runs: Sequence[RunSummary], key: DataKey | None) -> tuple[Filters, RowFilter]:
     """Choose what is ranked (split, protocol, tag, task), and which rows are shown."""
     trained = [run for run in runs if run.kind == "run"]
+    forwards = sorted({run.forwards for run in trained if run.forwards is not None})
     st.caption(
-        "Method, student, budget and controls only hide rows: ranks and tiers don't change. Split, protocol, task and "
-        "tag select the runs that are ranked."
+        "Method, student, budget, forward passes and controls only hide rows: ranks and tiers don't change. Split, "
+        "protocol, task and tag select the runs that are ranked."
     )
     shown = RowFilter(
         methods=url_state.multiselect("Method", sorted({run.method for run in trained}), "method"),
         students=url_state.multiselect("Student (size)", _students(trained), "size", format_func=lambda name: name),
         budgets=url_state.multiselect(
             "Budget (training examples)", sorted({run.budget for run in trained if run.budget is not None}), "budget"
+        ),
+        forwards=url_state.multiselect(
+            "Forward passes per answer", forwards, "forwards", format_func=lambda n: f"{n:g}"
         ),
         controls=url_state.toggle("Show controls", "controls", True),
     )
@@ -212,6 +218,7 @@ def _notes(found: Table, rows: Sequence[Row]) -> None:
     heading = tables.heading(found.rows)
     hidden = len(found.rows) - len(rows)
     notes = [f"{heading}.", tables.legend(found.rows)]
+    notes += [f"{note[0].upper()}{note[1:]}." for note in tables.in_common(found.rows)]
     if hidden:
         notes.insert(0, f"{len(rows):,} of {len(found.rows):,} rows are shown; filters hide {hidden:,}.")
     notes += [f"{note[0].upper()}{note[1:]}." for note in tables.footnotes(found.rows) if not _of_row(note, rows)]

@@ -59,7 +59,15 @@ def _latest() -> None:
     entries = sorted(store.runs(), key=lambda entry: entry.finished, reverse=True)[:20]
     frame = pd.DataFrame(
         [
-            (e.run_id, e.status, e.label, e.student, e.benchmark, str(e.seed), dataframes.format_time(e.finished))
+            (
+                e.run_id,
+                e.status,
+                e.name or e.label,
+                e.student,
+                e.benchmark,
+                str(e.seed),
+                dataframes.format_time(e.finished),
+            )
             for e in entries
         ],
         columns=["run", "status", "method", "student", "benchmark", "seed", "finished"],

@@ -259,7 +259,8 @@ def _front(found: Table, placed: Sequence[Point], cost: str) -> None:
     ]
     lines = []
     for p in placed:
-        head, _, settings = p.row.label.partition(" ")
+        head = p.row.name or p.row.method
+        settings = p.row.label.removeprefix(head).strip()
         figure = p.row.values[found.metric]
         text = percent(figure, bounds=False, own_unit=own)
         small = "" if own else percent(figure).removeprefix(text).strip()

@@ -46,7 +46,7 @@ def show(filters: Filters, shown: RowFilter, columns_at: Any, download_at: Any) 
         st.info("All weights are 0. Set at least one of them above 0.", icon=":material/balance:")
         return
     metric = alike.tables[0].metric
-    fitting = {(row.label, row.student) for row in alike.rows if shown.matches(row)}
+    fitting = {(row.full_label, row.student) for row in alike.rows if shown.matches(row)}
     found = [one for one in _weighted(alike, filters, weights) if (one.label, one.student) in fitting]
     ends = [e for one in found if one.mean for e in (one.mean.low, one.mean.high, one.mean.value) if e is not None]
     columns = [
@@ -110,7 +110,8 @@ def to_csv(found: Sequence[Overall], names: Sequence[str]) -> str:
 
 
 def _cells(one: Overall, names: Sequence[str]) -> list[TableCell]:
-    head, _, settings = one.label.partition(" ")
+    head = one.method if one.label.startswith(one.method) else one.label
+    settings = one.label.removeprefix(head).strip()
     own = has_own_unit(one.metric)
     lacks = f"no result on {len(one.missing)} of {len(names)} benchmarks" if one.missing else ""
     link = Link(head, "run", {"run": one.run_ids[0]}, title=f"Open {one.run_ids[0]}")

@@ -24,10 +24,10 @@ from harness.cli.options import (
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harness.config import SuiteConfig
     from harness.experiments.ablation import AblationVariant
     from harness.leaderboard.ablation import Ablation
     from harness.store import Store
+    from harness.suite import SuiteConfig
 
 
 @app.command("ablate")
@@ -97,9 +97,10 @@ def _suite(
     set_: list[str] | None,
 ) -> SuiteConfig:
     from harness import registry
-    from harness.config import SuiteConfig, parse, read_toml
+    from harness.config import parse, read_toml
     from harness.experiments import ablation
     from harness.leaderboard.ablation import check_name
+    from harness.suite import SuiteConfig
 
     numbers = _numbers(seeds) if seeds is not None else None
     if file is not None:

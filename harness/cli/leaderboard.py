@@ -21,12 +21,16 @@ def rank_(
     ] = None,
     tag: Annotated[str | None, typer.Option(help="Only runs with this tag.")] = None,
     budget: Annotated[int | None, typer.Option(help="Only rows of this budget (training examples).")] = None,
+    forwards: Annotated[
+        float | None, typer.Option(help="Only rows with this number of forward passes per answer on test.")
+    ] = None,
     metric: Annotated[
         str, typer.Option(help="accuracy, macro_f1, micro_f1, accuracy/CATEGORY, PROTOCOL:FIGURE, ece, ...")
     ] = "accuracy",
     protocol: Annotated[str | None, typer.Option(help="The metric is a figure of this scoring protocol.")] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="The row that the others are compared with: METHOD [SETTINGS], or ...@STUDENT.")
+        str | None,
+        typer.Option(help="The row that the others are compared with: its label or METHOD [SETTINGS], or ...@STUDENT."),
     ] = None,
     split: Split = "test",
     columns: Annotated[
@@ -60,6 +64,7 @@ def rank_(
         size=size,
         tag=tag,
         budget=budget,
+        forwards=None if forwards is None else round(forwards, 2),
         metric=metric,
         protocol=protocol,
         baseline=baseline,
@@ -101,7 +106,10 @@ def show_(run: str, store: StoreOption = None, as_json: JsonOption = False) -> N
 
 @app.command("compare")
 def compare_(
-    a: Annotated[str, typer.Argument(help="A run (its id may be shortened), or a row: 'method[@student][ key=value]'")],
+    a: Annotated[
+        str,
+        typer.Argument(help="A run (its id may be shortened), or a row: its label, or 'method[@student][ key=value]'"),
+    ],
     b: Annotated[str, typer.Argument(help="The run or row that it is compared with.")],
     benchmark: str | None = None,
     metric: str = "accuracy",

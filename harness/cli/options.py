@@ -29,7 +29,10 @@ app = typer.Typer(
 
 StoreOption = Annotated[
     str | None,
-    typer.Option("--store", help="Folder of the results, or s3://bucket/prefix. [default: $HKDBENCH_STORE or ./runs]"),
+    typer.Option(
+        "--store",
+        help="Folder of the results, s3://bucket/prefix, or a packed *.tar.xz. [default: $HKDBENCH_STORE or ./runs]",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else.")]
 PluginOption = Annotated[

@@ -126,7 +126,8 @@ def _suite_configs(
     plugin: list[str] | None,
     set_: list[str] | None,
 ) -> tuple[list[RunConfig], str]:
-    from harness.config import SuiteConfig, parse, read_toml
+    from harness.config import parse, read_toml
+    from harness.suite import SuiteConfig
 
     table = with_options(
         read_toml(file), workers=workers, data_dir=data_dir, skip_missing=skip_missing, plugins=plugin, set_=set_

@@ -1,4 +1,4 @@
-"""Commands for a store: `store ls|compact|gc|merge|export`."""
+"""Commands for a store: `store ls|compact|gc|merge|export|pack|unpack`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from harness.cli.options import JsonOption, StoreOption, app, print_json, say
 if TYPE_CHECKING:
     import pyarrow as pa
 
-store_app = typer.Typer(help="Manage a store: list, compact, clean up, merge, export.", no_args_is_help=True)
+store_app = typer.Typer(
+    help="Manage a store: list, compact, clean up, merge, export, pack into one file.", no_args_is_help=True
+)
 app.add_typer(store_app, name="store")
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")]
@@ -81,6 +83,8 @@ def gc_(
 
     opened = Store(store)
     found = maintenance.garbage(opened, unfinished_days)
+    if opened.packed:
+        opened.check_writable()
     if not dry_run:
         maintenance.delete(opened, found)
     if as_json:
@@ -150,6 +154,46 @@ def export_(
         print_json(said)
     else:
         print(f"wrote {said['runs']} runs" + (f" and {said['predictions']} predictions" if predictions else ""))
+
+
+@store_app.command("pack")
+def pack_(
+    file: Annotated[Path, typer.Argument(help="The file to write, *.tar.xz.")],
+    with_students: Annotated[
+        bool, typer.Option("--with-students", help="Include the trained weights, where runs have saved them.")
+    ] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the whole store into one file, which all verbs that read and the dashboard take as --store."""
+    from dataclasses import asdict
+
+    from harness.store import Store
+    from harness.store.packed import pack
+
+    done = pack.pack(Store(store), file.expanduser(), with_students)
+    if as_json:
+        print_json({"file": str(file), **asdict(done)})
+        return
+    for run_id in done.broken:
+        print(f"broken, left out: {run_id}")
+    print(f"{file}: {done.runs} runs, {done.bytes / 1e6:.2f} MB (of {done.bytes_before / 1e6:.2f} MB)")
+
+
+@store_app.command("unpack")
+def unpack_(
+    file: Annotated[Path, typer.Argument(help="A file that `hkdbench store pack` wrote.")],
+    folder: Annotated[Path, typer.Argument(help="The folder to make of it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make a folder of a packed store again, which can be written to."""
+    from harness.store.packed import pack
+
+    files = pack.unpack(file.expanduser(), folder.expanduser().absolute())
+    if as_json:
+        print_json({"folder": str(folder), "files": files})
+    else:
+        print(f"{folder}: {files} files")
 
 
 def _runs(

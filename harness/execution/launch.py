@@ -14,6 +14,7 @@ from harness.planning import plan
 from harness.planning.plan import Plan
 from harness.record import Record
 from harness.store import Store
+from harness.store.maintenance import relabel
 
 
 def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEvent) -> list[Record]:
@@ -27,6 +28,7 @@ def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEv
     store.check_writable()  # after the checks: a refused run creates no empty store
     done = {run_id: record for run_id in plans if (record := store.finished(run_id)) is not None}
     todo = [p for run_id, p in plans.items() if run_id not in done]
+    _relabel(plans, done, store)
     for one in {(p.config.benchmark, p.dataset.fingerprint): p for p in plans.values()}.values():
         records.ensure_controls(one, store)
     track = tracker(
@@ -83,6 +85,18 @@ def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEv
         on_interrupt()
         raise
     return [store.read(run_id) for run_id in plans]
+
+
+def _relabel(plans: Mapping[str, Plan], done: Mapping[str, Record], store: Store) -> None:
+    """Give runs the labels that they have in `plans` now. The records of finished ones don't change."""
+    known, changed = store.labels(), {}
+    for run_id, p in plans.items():
+        own = done[run_id].config.get("label") if run_id in done else p.config.label
+        now = known.get(run_id, own)
+        if p.config.label is not None and p.config.label != (now or ""):
+            changed[run_id] = p.config.label
+    if changed:
+        relabel(store, changed)
 
 
 def _changed(plans: Sequence[Plan], done: Mapping[str, Record]) -> str:

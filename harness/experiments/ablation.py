@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import registry
-from harness.config import RunConfig, SuiteConfig, SuiteRun
+from harness.config import RunConfig
 from harness.errors import ConfigError
 from harness.leaderboard.ablation import Ablation, AblationLine, Part, check_name
 from harness.models.ladders import find
 from harness.planning import plan
+from harness.suite import SuiteConfig, SuiteRun
 
 RIVALS = ("zero_shot", "finetune", "offline_kd", "mutual", "assistant")
 """The rivals of the method, unless a suite names others; those that don't exist are left out."""
@@ -66,9 +67,10 @@ def variants(method: str, suite: SuiteConfig) -> tuple[list[AblationVariant], di
         raise ConfigError(f"suite {suite.name!r} has no run of {method!r}: add [[runs]] with method = {method!r}")
     name, settings = registry.resolve_preset(method, mine.settings)
     full = mine.model_copy(update={"method": name, "settings": settings})
-    found = [AblationVariant("full", "full", full)]
+    found = [AblationVariant(mine.label or "full", "full", full)]
     for label, override in registry.methods()[name].load().ablations.items():
-        run = full.model_copy(update={"settings": {**settings, **override}})
+        own = f"{mine.label}, {label}" if mine.label else None
+        run = full.model_copy(update={"settings": {**settings, **override}, "label": own})
         found.append(AblationVariant(label, "ablation", run))
     declared = len(found)
     others = [run for run in suite.runs if run is not mine]
@@ -97,6 +99,8 @@ def variants(method: str, suite: SuiteConfig) -> tuple[list[AblationVariant], di
 
 
 def _label(run: SuiteRun, full: SuiteRun) -> str:
+    if run.label:
+        return run.label
     settings = "".join(f" {key}={value}" for key, value in run.settings.items() if full.settings.get(key) != value)
     return f"{run.method}{settings} ({run.student})"
 

@@ -28,8 +28,8 @@ from harness.leaderboard import inference, seed_results
 from harness.planning import plan
 from harness.record import Record
 from harness.store import Store
+from harness.store.backend import SWEEPS
 
-SWEEPS = ".sweeps"
 ELSEWHERE = {"cluster", "data_dir", "train_on_data_dir", "plugins", "track"}
 """Where a sweep is executed isn't part of its definition."""
 PRICED = 32

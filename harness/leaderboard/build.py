@@ -11,7 +11,8 @@ from harness.errors import DataError
 from harness.evaluation import controls
 from harness.leaderboard import extra_columns, inference
 from harness.leaderboard.extra_columns import ResultsByRow
-from harness.leaderboard.query import Group, Stated
+from harness.leaderboard.names import Group
+from harness.leaderboard.query import Stated
 from harness.leaderboard.schema import SHOWN, Filters, Row, Table
 from harness.leaderboard.seed_results import RunAnswers, SeedResults, of_row, read_answers
 from harness.record import Interval
@@ -129,7 +130,6 @@ def _row(
     one = group.members[0]
     size = sizes.get(answers[used[0].run_id].examples) if used else None
     examples, of_groups = (size.examples, size.groups) if size else (0, 0)
-    forwards = [run.test_forwards / examples for run in used if run.test_forwards is not None and examples]
     row = Row(
         benchmark=data_key[0],
         revision=data_key[1],
@@ -138,6 +138,11 @@ def _row(
         kind="control" if one.kind == "control" else "run",
         method=one.method,
         label=group.label,
+        name=group.name,
+        spelled=group.spelled,
+        plain=group.plain,
+        shared=group.shared,
+        shared_by_method=group.shared_by_method,
         ladder=one.ladder,
         student=one.student,
         seeds=tuple(sorted(done)),
@@ -147,7 +152,7 @@ def _row(
         values=values,
         train_tflops=_mean(run.train_flops / 1e12 for run in used if run.train_flops is not None),
         train_seconds=_mean(run.train_seconds for run in used if run.train_seconds is not None),
-        forwards_per_answer=_mean(forwards) if filters.split == "test" else None,
+        forwards_per_answer=_mean(run.forwards for run in used if run.forwards is not None),
         parameters=next((run.parameters for run in used if run.parameters is not None), None),
         run_ids=tuple(run.run_id for run in (used or group.members)),
         chance=_mean(run.chance for run in used if run.chance is not None),

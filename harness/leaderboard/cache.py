@@ -1,8 +1,8 @@
 """Rankings cached beside a compacted catalogue: a table is computed only once per change.
 
 A cached answer's name is a hash of everything that it depends on: the filters, the runs with their versions, and the
-versions of the code (`harness.versions`). It is never wrong, only missing. A store without a catalogue has no cache:
-reading it writes nothing.
+versions of the code (`harness.versions`). It is never wrong, only missing. A folder without a catalogue has no cache:
+reading it writes nothing. Rankings of a packed store are in the user's cache (`harness.store.backend.cache_folder`).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class LeaderboardCache:
         self.keep = keep
         self.stamps = store.versions()
         self.folder: Path | None = None
-        if names := manifests(store.backend):
+        if (names := manifests(store.backend)) or store.packed:
             self.folder = store.backend.scratch / FOLDER
             self.question = [store.url, filters.model_dump_json(), f"{SCORING} {CATALOG}"]
-            self.key = _hash([*self.question, names[-1], listing_key(self.stamps)])
+            self.key = _hash([*self.question, *names[-1:], listing_key(self.stamps)])
 
     def ranking(self) -> Ranking | None:
         """The full answer, if no run was added, changed or deleted since it was cached."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from harness.api import Split
 from harness.errors import ConfigError, DataError, near
 from harness.leaderboard import inference, leaderboard
+from harness.leaderboard.names import is_named
 from harness.leaderboard.schema import Row
 from harness.leaderboard.seed_results import (
     SeedResults,
@@ -41,6 +42,8 @@ class Side:
     runs: Mapping[int, str]
     """Run ids by seed."""
     options: tuple[str, ...] | None
+    forwards: float | None = None
+    """Forward passes per answer on test."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,10 @@ class Comparison:
 
 
 def sides(store: Store, a: str, b: str, split: Split = "test", benchmark: str | None = None) -> tuple[Side, Side]:
-    """The sides that two names stand for: a run id or its prefix, or a row `method[@student][ key=value ...]` of the
-    ranking.
+    """The sides that two names stand for: a run id or its prefix, or a row of the ranking.
 
-    The keys are those in the ranking's labels. A row with exactly these keys has priority over rows with more.
+    A row's name is its label, or `method[@student][ key=value ...]` with settings that its user set. A row with exactly
+    these keys has priority over rows with more.
     Raises `ConfigError` for a name that matches nothing or several, and for two that aren't on the same data.
     """
     ids = store.ids()
@@ -152,30 +155,44 @@ def _sides(who: str, run: Record | None, rows: Sequence[Row], store: Store) -> l
         return [_side(run.run_id, run, {run.seed: run.run_id})]
     head, *settings = who.split()
     method, _, student = head.partition("@")
+    labelled = [row for row in rows if row.name and is_named(who, row.student, (row.label,))]
     fitting = [row for row in rows if row.method == method and student in ("", row.student)]
-    fitting = [row for row in fitting if set(settings) <= set(row.label.split()[1:])]
+    fitting = labelled or [row for row in fitting if set(settings) <= _words(row.spelled)]
     if not fitting:
         known = {_name(row) for row in rows} | {row.method for row in rows}
         raise ConfigError(f"no run or row {who!r} in the store; {near(who, known)}")
     found = []
     for data_key in dict.fromkeys(row.data_key for row in fitting):
         of_data = [row for row in fitting if row.data_key == data_key]
-        exact = [row for row in of_data if set(row.label.split()[1:]) == set(settings)]
+        exact = [row for row in of_data if set(settings) in map(_words, filter(None, (row.spelled, row.plain)))]
         for row in exact or of_data:
             runs = dict(zip(row.seeds, row.run_ids, strict=True))
             found.append(_side(_name(row), store.read(row.run_ids[0]), runs))
     return found
 
 
+def _words(name: str) -> set[str]:
+    """The settings in a row's name."""
+    return set(name.split()[1:])
+
+
 def _name(row: Row) -> str:
-    head, *settings = row.label.split()
+    if row.name:
+        return f"{row.label}@{row.student}" if row.student else row.label
+    head, *settings = row.spelled.split()
     return " ".join([f"{head}@{row.student}" if row.student else head, *settings])
 
 
 def _side(name: str, record: Record, runs: Mapping[int, str]) -> Side:
     assert record.data is not None
     options = tuple(record.data.options) if record.data.options else None
-    return Side(name, record.benchmark, (record.data.revision, record.data.fingerprint), runs, options)
+    data = record.data.revision, record.data.fingerprint
+    return Side(name, record.benchmark, data, runs, options, _forwards(record))
+
+
+def _forwards(record: Record) -> float | None:
+    answers = record.data.sizes.get("test") if record.data else None
+    return record.cost.test_forwards / answers if answers and record.cost.test_forwards else None
 
 
 # ---------------------------------------------------------------------------------------- the figures

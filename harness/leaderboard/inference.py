@@ -9,6 +9,7 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.leaderboard.names import is_named
 from harness.leaderboard.schema import Delta, Row
 from harness.leaderboard.seed_results import SeedResults
 from harness.record import Interval
@@ -148,8 +149,8 @@ def with_rank_intervals(rows: Sequence[Row], results: Sequence[SeedResults]) -> 
 
 
 def matches(row: Row, name: str) -> bool:
-    """Whether `--baseline` names this row: by its label, or label@student."""
-    return name in (row.label, f"{row.label}@{row.student}")
+    """Whether `--baseline` names this row, see `names.Group.named`."""
+    return is_named(name, row.student, (row.label, row.spelled, row.plain))
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:

@@ -41,8 +41,8 @@ def tables(store: Store, filters: Filters | None = None) -> list[Table]:
     """The tables of a store, each best first.
 
     The metric is one of `stats.METRICS`, `accuracy/<category>` or a figure in the records, like a
-    protocol's. Raises `ConfigError` for a benchmark, task, method, student, tag, budget, metric, split, baseline
-    or teacher that no run in the store has, and for unknown columns and aggregates.
+    protocol's. Raises `ConfigError` for a benchmark, task, method, student, tag, budget, forwards, metric, split,
+    baseline or teacher that no run in the store has, and for unknown columns and aggregates.
     """
     return list(ranking(store, filters).tables)
 

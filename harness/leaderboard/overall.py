@@ -51,7 +51,7 @@ def over_all(
             Overall(
                 kind=row.kind,
                 method=row.method,
-                label=row.label,
+                label=row.full_label,
                 ladder=row.ladder,
                 student=row.student,
                 metric=metric,
@@ -78,7 +78,7 @@ def _rows(table: Table, results: ResultsByRow) -> RowsOfTable:
     for row in table.rows:
         if row.figure is not None:
             of_row = results[row.run_ids]
-            rows[of_row.across if of_row.across not in rows else f"{of_row.across} {row.label}"] = row, of_row
+            rows[of_row.across if of_row.across not in rows else f"{of_row.across} {row.full_label}"] = row, of_row
     return rows
 
 

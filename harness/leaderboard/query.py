@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from harness.errors import ConfigError, near
+from harness.leaderboard import names
+from harness.leaderboard.names import Group
 from harness.leaderboard.schema import AGGREGATES, COLUMNS, Filters
 from harness.record import Interval
-from harness.store.index import RunSummary, flat, label
+from harness.store.index import RunSummary
 from harness.store.manifest import DataKey
 
 Stated = dict[str, dict[str, Interval]]
@@ -19,17 +19,6 @@ Stated = dict[str, dict[str, Interval]]
 
 TUNED = "finetune"
 """The method whose rows are teachers and directly tuned students, see `harness.leaderboard.extra_columns`."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """The runs of a row."""
-
-    label: str
-    members: tuple[RunSummary, ...]
-
-    def named(self, name: str) -> bool:
-        return name in (self.label, f"{self.label}@{self.members[0].student}")
 
 
 def grouped(runs: Sequence[RunSummary]) -> dict[DataKey, list[Group]]:
@@ -45,27 +34,8 @@ def grouped(runs: Sequence[RunSummary]) -> dict[DataKey, list[Group]]:
         groups[known or (run.benchmark, "", ""), run.row].append(run)
     by_data: dict[DataKey, list[Group]] = defaultdict(list)
     for (data_key, _), members in groups.items():
-        by_data[data_key].append(Group(members[0].label, tuple(members)))
-    return {data_key: _with_distinct_labels(of_data) for data_key, of_data in by_data.items()}
-
-
-def _with_distinct_labels(groups: Sequence[Group]) -> list[Group]:
-    """Rows of one table with equal labels get the parts of their configuration that differ."""
-    alike: dict[tuple[str, str], list[Group]] = defaultdict(list)
-    for group in groups:
-        alike[group.label, group.members[0].student].append(group)
-    result = []
-    for same in alike.values():
-        if len(same) == 1:
-            result += same
-            continue
-        configs = [flat(json.loads(group.members[0].identity)) for group in same]
-        keys = sorted({key for config in configs for key in config})
-        differing = [key for key in keys if len({json.dumps(config.get(key)) for config in configs}) > 1]
-        for group, config in zip(same, configs, strict=True):
-            extra = label("", {key: config.get(key) for key in differing})
-            result.append(replace(group, label=group.label + extra))
-    return result
+        by_data[data_key].append(names.group(members))
+    return {data_key: names.named(of_data) for data_key, of_data in by_data.items()}
 
 
 # ------------------------------------------------------------------------------------ checks of the filters
@@ -93,10 +63,14 @@ def check_names(runs: Sequence[RunSummary], filters: Filters) -> None:
     for what, (name, known) in asked.items():
         if name is not None and name not in known:
             raise ConfigError(f"no run of {what} {name!r} in the store; {near(name, known)}")
-    budgets = {run.budget for run in trained if run.budget is not None}
-    if filters.budget is not None and filters.budget not in budgets:
-        known_budgets = ", ".join(map(str, sorted(budgets))) or "none"
-        raise ConfigError(f"no run of budget {filters.budget} in the store; known: {known_budgets}")
+    numbers: dict[str, tuple[float | None, set[float | None]]] = {
+        "budget": (filters.budget, {run.budget for run in trained}),
+        "forwards": (filters.forwards, {run.forwards for run in trained}),
+    }
+    for what, (number, there) in numbers.items():
+        if number is not None and number not in there:
+            listed = ", ".join(f"{n:g}" for n in sorted(n for n in there if n is not None)) or "none"
+            raise ConfigError(f"no run of {what} {number:g} in the store; known: {listed}")
 
 
 def check_figures(done: Sequence[RunSummary], figures: Stated, filters: Filters) -> None:
@@ -117,7 +91,7 @@ def check_rows(groups: Sequence[Group], filters: Filters) -> None:
     """Raise `ConfigError` for a baseline or a teacher that isn't a row."""
     for what, name in (("baseline", filters.baseline), ("teacher", filters.teacher)):
         if name is not None and not any(group.named(name) for group in groups):
-            labels = {group.label for group in groups}
+            labels = {name for group in groups for name in (group.label, group.plain) if name}
             raise ConfigError(f"no row {name!r} to be the {what}; {near(name, labels)}")
 
 
@@ -129,6 +103,8 @@ def asked_for(group: Group, filters: Filters) -> bool:
         return True
     if filters.method not in (None, one.method) or filters.budget not in (None, one.budget):
         return False
+    if filters.forwards is not None and filters.forwards not in {run.forwards for run in group.members}:
+        return False
     return filters.fits_size(one.student, next((m.parameters for m in group.members if m.parameters), None))
 
 
@@ -138,4 +114,5 @@ def tuned(everyone: Sequence[Group], asked: Sequence[Group]) -> list[Group]:
 
 
 def restricts(filters: Filters) -> bool:
-    return any(v is not None for v in (filters.task, filters.method, filters.size, filters.tag, filters.budget))
+    asked = (filters.task, filters.method, filters.size, filters.tag, filters.budget, filters.forwards)
+    return any(value is not None for value in asked)

@@ -99,7 +99,7 @@ class Row(_LeaderboardModel):
     kind: Literal["run", "control"]
     method: str
     label: str
-    """The method with the settings that its user set, and with what else distinguishes it from other rows."""
+    """What its suite calls it; else the method with the settings that distinguish it from other rows."""
     ladder: str
     student: str
     seeds: tuple[int, ...]
@@ -112,6 +112,7 @@ class Row(_LeaderboardModel):
     """TFLOPs of a run's training, teachers included."""
     train_seconds: float | None
     forwards_per_answer: float | None
+    """On the test split, whichever split is ranked: it is the same for all splits."""
     parameters: int | None
     run_ids: tuple[str, ...]
     chance: float | None = None
@@ -142,10 +143,25 @@ class Row(_LeaderboardModel):
     """The maximum over its runs."""
     pareto: tuple[str, ...] = ()
     """The `COSTS` for which it is on the Pareto front: no other run has a higher figure at the same or a lower cost."""
+    name: str = ""
+    """What its suite calls it; "": it has no label."""
+    spelled: str = ""
+    """The method with the settings that its user set, and with what else distinguishes it from other rows."""
+    plain: str = ""
+    """The method with the settings that its user set, if no other row of its student has the same; else ""."""
+    shared: tuple[str, ...] = ()
+    """The settings, not by default, that all runs of the table have in common."""
+    shared_by_method: tuple[str, ...] = ()
+    """The settings that all rows of its method have in common, if there are several."""
     distil: Distilled | None = None
     """Only if it was requested, and there is a teacher."""
     power: Power | None = None
     """Only if it was requested, and the two can be paired."""
+
+    @property
+    def full_label(self) -> str:
+        """The name that it also has in other tables: with the settings that all rows of its table have in common."""
+        return self.label if self.name else self.spelled or self.label
 
     @property
     def figure(self) -> float | None:
@@ -229,6 +245,8 @@ class Filters(_LeaderboardModel):
     """Only use runs with this tag."""
     budget: int | None = None
     """Examples that the student learned from."""
+    forwards: float | None = None
+    """Forward passes per answer on test, to two decimals."""
     metric: str = "accuracy"
     protocol: str | None = None
     """`metric` is a figure of this protocol: `official` and `f1` is `official:f1`."""

@@ -13,6 +13,7 @@ from rich.table import Table
 from harness import registry
 from harness.leaderboard.ablation import Ablation, AblationFigure, AblationResult
 from harness.record import Interval, Record
+from harness.report.format import forwards_apart
 from harness.stats.bootstrap import RESAMPLES
 from harness.store import Store
 
@@ -38,6 +39,8 @@ def to_text(ablation: Ablation) -> str:
         for result in results:
             grid.add_row(*_cells(result, results))
         console.print(grid)
+        for line in _forwards(results):
+            console.print(line)
     for line in (*READING.splitlines(), *_left_out(ablation)):
         console.print(line)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
@@ -47,7 +50,7 @@ def to_markdown(ablation: Ablation) -> str:
     """One table per benchmark, and a summary of the significant differences."""
     parts = [READING]
     for benchmark, results in ablation.tables.items():
-        parts += [f"## {benchmark}", _table(results), *_words(ablation.method, results)]
+        parts += [f"## {benchmark}", _table(results), *_forwards(results), *_words(ablation.method, results)]
     if ablation.left_out:
         parts.append("\n".join(f"- {line}" for line in _left_out(ablation)))
     return "\n\n".join(parts) + "\n"
@@ -143,6 +146,12 @@ def _words(method: str, results: Sequence[AblationResult]) -> Iterator[str]:
         f"Significantly different from {method} in {_named(first)} (Holm, {SURE}): {listed}. "
         f"Of {len(tried)} ablations {len(tried) - len(sure)} are not."
     )
+
+
+def _forwards(results: Sequence[AblationResult]) -> list[str]:
+    """The note that lines differ in their number of forward passes, if they do."""
+    said = forwards_apart(result.forwards for result in results)
+    return [f"{said[0].upper()}{said[1:]}."] if said else []
 
 
 def _is_sure(figure: AblationFigure) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from harness.leaderboard.schema import SHOWN, Delta, Distilled, Overall, Power, Row
 from harness.record import Interval
-from harness.report.format import count, difference, more, percent, plain, short
+from harness.report.format import count, difference, forwards_apart, more, percent, plain, short
 from harness.stats.metrics import LOWER_IS_BETTER
 
 FRONT = "†"
@@ -116,7 +116,7 @@ def with_front(column: ColumnSpec[Row]) -> ColumnSpec[Row]:
 
 def unequal_forwards(rows: Iterable[Row]) -> bool:
     """Whether runs differ in the number of forward passes per answer."""
-    return len({short(row.forwards_per_answer) for row in rows if row.kind == "run" and row.forwards_per_answer}) > 1
+    return bool(forwards_apart(row.forwards_per_answer for row in rows if row.kind == "run"))
 
 
 def _figure(name: str, metric: str, bounds: bool) -> ColumnSpec[Row]:
@@ -183,7 +183,7 @@ def _share(value: float | None) -> str:
 
 IDENTITY: list[ColumnSpec[Row]] = [
     ColumnSpec("rank", "#", lambda row: str(row.rank or ""), lambda row: row.rank, "Rank by the score", shown=always),
-    ColumnSpec("method", "method", lambda row: row.label, lambda row: row.label, "With the settings that its user set",
+    ColumnSpec("method", "method", lambda row: row.label, lambda row: row.label, "Its label, or method and settings",
                "left", always),
     ColumnSpec("student", "student", lambda row: row.student, lambda row: row.student, "The rung that was trained",
                "left", always),

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from harness.leaderboard.compare import Comparison, Disagreement
 from harness.record import Interval
-from harness.report.format import percent
+from harness.report.format import forwards_apart, percent, short
 from harness.report.text import WIDTH
 from harness.stats import power
 from harness.stats.bootstrap import RESAMPLES
@@ -44,6 +44,9 @@ def to_text(found: Comparison) -> str:
     value_a, value_b = (percent(Interval(value=value)) for value in found.values)
     console.print(f"{found.metric}: A {value_a}, B {value_b}")
     console.print(f"A - B: {_difference(d)}")
+    if forwards_apart((found.a.forwards, found.b.forwards)):
+        passes = f"A {short(found.a.forwards)}, B {short(found.b.forwards)}"
+        console.print(f"forward passes per answer: {passes}; they can't be compared on equal terms")
     if found.power:
         console.print(_enough(found.power, d.groups, len(d.seeds)))
     if found.mcnemar:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from harness.leaderboard.schema import Delta
 from harness.record import Interval
 
@@ -42,6 +44,18 @@ def short(number: float | None) -> str:
     if number is None:
         return "-"
     return f"{number:,.0f}" if 100 <= number < 1e6 else f"{number:.3g}"
+
+
+def forwards_apart(numbers: Iterable[float | None]) -> str:
+    """The note that rows differ in the number of forward passes per answer; empty if they don't, or it is unknown."""
+    said = {short(number): number for number in numbers if number}
+    if len(said) < 2:
+        return ""
+    *first, last = sorted(said, key=lambda name: said[name])
+    return (
+        f"rows differ in the forward passes of the student per answer ({', '.join(first)} or {last}), so they can't be "
+        "compared on equal terms"
+    )
 
 
 def count(number: int | None) -> str:

@@ -53,6 +53,7 @@ def to_html(
         out += [f"<h2>{escape(section.heading)}</h2>", plot(section.rows)]
         for table in section.tables:
             out += [f"<h3>{escape(table.title)}</h3>"] if table.title else []
+            out += [_listed(table.above)]
             out += [_table(table, f"{len(out)}")] if table.columns else []
             out += [_listed(table.notes)]
         if "cost" in columns and section.rows:

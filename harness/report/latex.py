@@ -56,6 +56,7 @@ def to_latex(
 
 
 def _table(table: TableSpec[Any], caption: str) -> list[str]:
+    caption += "".join(f" {note[0].upper()}{note[1:]}." for note in table.above)
     styled = table.frame().style.hide(axis="index").format(lambda cell: escape(str(cell)))
     styled.format_index(lambda name: escape(table.head(str(name))), axis="columns")
     sides = "".join(column.align[0] for column in table.columns)

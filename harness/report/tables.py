@@ -26,6 +26,7 @@ from harness.report.columns import (
     ranking_columns,
     with_front,
 )
+from harness.report.format import forwards_apart
 
 LEGEND = (
     "Figures are means over seeds, in per cent, with 95 % bootstrap intervals over seeds and images. "
@@ -41,13 +42,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TableSpec(Generic[T]):
-    """A table: title (none for the ranking itself), columns, rows, and notes below it."""
+    """A table: title (none for the ranking itself), columns, rows, and notes below and above it."""
 
     title: str
     columns: Sequence[ColumnSpec[T]]
     """If empty, there are only notes."""
     rows: Sequence[T]
     notes: Sequence[str] = ()
+    above: Sequence[str] = ()
+    """Notes above it: what its rows have in common."""
 
     def frame(self) -> pd.DataFrame:
         """The texts of the cells; the columns have the names of the table's columns."""
@@ -81,7 +84,7 @@ def sections(rows: Sequence[Row], asked: Collection[str] = (), overall: Sequence
         number = versions[part[0].benchmark, part[0].split]
         version = f"the store has runs on {number} versions of these data: each version has its own table"
         columns = [column for column in ranking_columns(part) if column.shown(part)]
-        ranked = TableSpec("", columns, part, footnotes(part) + ([version] if number > 1 else []))
+        ranked = TableSpec("", columns, part, footnotes(part) + ([version] if number > 1 else []), in_common(part))
         found.append(Section(heading(part), part, [ranked, *_asked(part, asked)]))
     if overall:
         names = dict.fromkeys(name for row in overall for name in (*row.benchmarks, *row.missing))
@@ -162,6 +165,14 @@ def heading(part: Sequence[Row]) -> str:
     return said + (f" (revision {first.revision}, data {first.fingerprint[:12]})" if first.fingerprint else "")
 
 
+def in_common(part: Sequence[Row]) -> list[str]:
+    """The settings that rows of one table have in common, for above the table."""
+    everywhere = next((row.shared for row in part if row.kind == "run"), ())
+    said = [f"all runs: {' '.join(everywhere)}; other settings are the defaults"] if everywhere else []
+    by_method = {row.method: row.shared_by_method for row in part if row.shared_by_method}
+    return said + [f"all rows of {method}: {' '.join(shared)}" for method, shared in by_method.items()]
+
+
 def footnotes(part: Sequence[Row]) -> list[str]:
     """The notes about the rows of one table."""
     base = next((row for row in part if row.baseline), None)
@@ -176,6 +187,8 @@ def footnotes(part: Sequence[Row]) -> list[str]:
             f"rows of {len(budgets)} budgets (training examples), which can't be compared on equal terms: "
             + ", ".join(f"{budget:,}" for budget in budgets)
         ]
+    if apart := forwards_apart(row.forwards_per_answer for row in part if row.kind == "run"):
+        said += [f"{apart} (rank --forwards N shows only rows with N)"]
     return said + [f"{named(row)}: {row.note}" for row in part if row.note]
 
 

@@ -54,6 +54,8 @@ def to_text(
         out += [*_wrapped(section.heading, width), ""]
         for table in section.tables:
             out += [table.title, ""] if table.title else []
+            out += [line for note in table.above for line in _wrapped(note, width)]
+            out += [""] if table.above else []
             drawn, left_out = _drawn(table, width)
             out += [*drawn, ""] if drawn else []
             notes_of = [*table.notes, *([f"left out at this width: {', '.join(left_out)}"] if left_out else [])]
@@ -116,7 +118,8 @@ def to_markdown(
     for section in sections(rows, columns, overall):
         for table in section.tables:
             heading = f"{section.heading}: {table.title}" if table.title else section.heading
-            out += [f"**{_escaped(heading)}**", "", *_pipes(table)]
+            out += [f"**{_escaped(heading)}**", ""]
+            out += [*(f"- {_escaped(note)}" for note in table.above), *([""] if table.above else []), *_pipes(table)]
             out += [f"- {_escaped(note)}" for note in table.notes]
             out += [""] if table.notes else []
     out += [legend(rows) if rows else "No runs.", *(f"- {_escaped(note)}" for note in notes)]

@@ -1,11 +1,13 @@
-"""What a store needs from the place where its files are stored: `Backend`, a local folder or a bucket.
+"""What a store needs from the place where its files are stored: `Backend`, a local folder, a bucket or one file.
 
 A backend uses names below its root ("run-1/record.json"), and can publish a run's folder atomically.
-`harness.store.local` does this on a disk, `harness.store.object_storage` in a bucket.
+`harness.store.local` does this on a disk, `harness.store.object_storage` in a bucket. `harness.store.packed` only
+reads.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -16,6 +18,14 @@ STALE_SECONDS = 24 * 3600.0
 RECORD = "record.json"
 CATALOGUE = ".catalogue"
 """The folder of the compacted catalogue, see `harness.store.catalog`."""
+LABELS = ".labels.json"
+"""What finished runs are called now, where that isn't what their records say, see `Store.labels`."""
+SWEEPS = ".sweeps"
+"""The folder of what sweeps were asked and found, see `harness.experiments.selection`."""
+
+
+TEXTS = (LABELS, "*.json", "*.md", f"{SWEEPS}/*.json")
+"""Patterns of the texts beside the runs."""
 
 
 class Backend(Protocol):
@@ -32,6 +42,10 @@ class Backend(Protocol):
 
     def folders(self) -> dict[str, str]:
         """Every folder of the root by name, with a version that changes when its record does; "" for no record."""
+        ...
+
+    def texts(self) -> list[str]:
+        """The names of the texts beside the runs, sorted, see `TEXTS`."""
         ...
 
     def exists(self, name: str) -> bool:
@@ -78,6 +92,11 @@ class Backend(Protocol):
     def remove(self, name: str) -> None:
         """Delete a file or folder, if it is there."""
         ...
+
+
+def cache_folder() -> Path:
+    """The user's own folder for what stores keep on this machine that have no local folder to write to."""
+    return Path(os.environ.get("HKDBENCH_CACHE") or "~/.cache/hkdbench").expanduser().absolute()
 
 
 def already_done(run_id: str, url: str) -> str:

@@ -117,9 +117,10 @@ class View:
             now = pa.array([self.versions.get(run_id) for run_id in lines["run_id"].to_pylist()], pa.string())
             self.compacted = lines.filter(pc.fill_null(pc.equal(lines["stamp"], now), False))
         known = set(self.compacted["run_id"].to_pylist())
-        fresh = (run_id for run_id in self.versions if run_id not in known)
+        fresh = [run_id for run_id in self.versions if run_id not in known]
         loaded = ((self.store.settled(run_id), self.versions[run_id]) for run_id in fresh)
-        self.fresh = index.to_arrow((record, version) for record, version in loaded if record is not None)
+        found = ((record, version) for record, version in loaded if record is not None)
+        self.fresh = index.to_arrow(found, self.store.labels() if fresh else {})
 
     def lines(self, columns: Sequence[str] = index.LIGHT) -> pa.Table:
         """One line per run by id, see `index.RUNS`; only columns that the view was opened with."""

@@ -47,6 +47,8 @@ class Compacted:
 def compact(store: Store) -> Compacted:
     """Bring the catalogue up to date with the runs; only tables with new or lost runs are rewritten."""
     clock = time.perf_counter()
+    if store.packed:
+        store.check_writable()
     view = View(store, index.RUNS.names)
     old = view.manifest
     lines = view.lines(index.RUNS.names)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from harness.config import EvaluateConfig
 from harness.record import Interval, Record
 from harness.store.store import Problem
 
@@ -21,6 +22,8 @@ NOT_COMPARED = frozenset(
     {
         "seed",
         "tags",
+        "label",
+        "track",
         "cluster",
         "plugins",
         "save_student",
@@ -36,6 +39,8 @@ NOT_COMPARED = frozenset(
 
 REMOVED_SETTINGS: Mapping[str, Mapping[str, Any]] = {"hkd4vlm": {"swap_images": False, "swap_share": 0.1}}
 """Settings that a method of 0.1 had, with their defaults: runs from before and after are seeds of one row."""
+HOW_SCORED = frozenset({"splits", "batch_size", "share_prefix", "resamples"})
+"""Parts of `evaluate` that change a run's answers only by rounding, or not at all; the others separate rows."""
 
 BROKEN = "broken"
 
@@ -63,6 +68,8 @@ RUNS = pa.schema(
         ("options", pa.list_(pa.string())),
         ("method", pa.string()),
         ("label", pa.string()),  # the method with the settings that its user set
+        ("name", pa.string()),  # what its suite calls it; "": it has no label
+        ("given", pa.string()),  # JSON of the settings that its user set, flat
         ("row", pa.string()),  # hash of all that makes a leaderboard row: its runs differ by seed
         ("identity", pa.string()),  # JSON of the compared configuration, which distinguishes rows of the same label
         ("ladder", pa.string()),
@@ -113,6 +120,8 @@ class RunSummary(NamedTuple):
     options: list[str] | None = None
     method: str = ""
     label: str = ""
+    name: str = ""
+    given: str = "{}"
     row: str = ""
     identity: str = "{}"
     ladder: str = ""
@@ -142,14 +151,22 @@ class RunSummary(NamedTuple):
     chance: float | None = None
 
     @property
+    def forwards(self) -> float | None:
+        """Forward passes of the student per answer on test, to two decimals. None: test wasn't scored, or unknown."""
+        return round(self.test_forwards / self.test_examples, 2) if self.test_forwards and self.test_examples else None
+
+    @property
     def data_key(self) -> tuple[str, str, str]:
         """What runs must have in common to be in one leaderboard: benchmark, revision, fingerprint."""
         return self.benchmark, self.revision, self.fingerprint
 
 
-def to_arrow(found: Iterable[tuple[Record | Problem, str]]) -> pa.Table:
-    """The lines of records (or of the problems of broken ones), each with its version."""
-    return pa.Table.from_pylist([_line(loaded, version) for loaded, version in found], schema=RUNS)
+def to_arrow(found: Iterable[tuple[Record | Problem, str]], names: Mapping[str, str] | None = None) -> pa.Table:
+    """The lines of records (or of the problems of broken ones), each with its version.
+
+    `names` are the labels of runs by id that replace those in their records, see `Store.labels`.
+    """
+    return pa.Table.from_pylist([_line(loaded, version, names or {}) for loaded, version in found], schema=RUNS)
 
 
 def from_arrow(table: pa.Table) -> list[RunSummary]:
@@ -170,7 +187,7 @@ def figures(table: pa.Table, split: str) -> dict[str, dict[str, Interval]]:
     return stated
 
 
-def _line(loaded: Record | Problem, version: str) -> dict[str, Any]:
+def _line(loaded: Record | Problem, version: str, names: Mapping[str, str]) -> dict[str, Any]:
     if isinstance(loaded, Problem):
         broken = RunSummary(loaded.run_id, version, BROKEN, loaded.message, kind=BROKEN)
         return broken._asdict() | {"metrics": [], "record": None}
@@ -189,6 +206,8 @@ def _line(loaded: Record | Problem, version: str) -> dict[str, Any]:
         options=r.data.options if r.data else None,
         method=r.method,
         label=label(r.method, r.config.get("settings", {})),
+        name=_printable(names.get(r.run_id, r.config.get("label"))),
+        given=json.dumps(flat(r.config.get("settings", {}))),
         row=row_key(r),
         identity=json.dumps(identity(r), sort_keys=True),
         ladder=r.ladder,
@@ -218,6 +237,11 @@ def _line(loaded: Record | Problem, version: str) -> dict[str, Any]:
         for name, f in of_split.items()
     ]
     return summary._asdict() | {"metrics": metrics, "record": r.model_dump_json()}
+
+
+def _printable(name: Any) -> str:
+    """A record's label, if it is one line of text; else empty."""
+    return name if isinstance(name, str) and name.isprintable() else ""
 
 
 def _test_first(metrics: Mapping[str, Mapping[str, Interval]]) -> list[Mapping[str, Interval]]:
@@ -265,7 +289,7 @@ def training_cost(record: Record) -> TrainingCost:
 
 def row_key(record: Record) -> str:
     """What runs must have in common, besides their data, to be seeds of one row."""
-    compared = {key: value for key, value in record.config.items() if key not in NOT_COMPARED | {"settings"}}
+    compared = {key: value for key, value in _compared(record).items() if key != "settings"}
     parts = [record.kind, record.method, _settings(record), record.ladder, record.student, compared]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -278,8 +302,19 @@ def code(record: Record) -> str:
 
 def identity(record: Record) -> dict[str, Any]:
     """The configuration that distinguishes rows with the same label."""
+    return _compared(record) | {"settings": record.settings, "ladder": record.ladder}
+
+
+def _compared(record: Record) -> dict[str, Any]:
+    """The compared part of the configuration. Of `evaluate`, only what isn't the default: older records lack some."""
     config = {key: value for key, value in record.config.items() if key not in NOT_COMPARED}
-    return config | {"settings": _settings(record), "ladder": record.ladder}
+    usual = EvaluateConfig().model_dump(mode="json")
+    evaluate = {
+        key: value
+        for key, value in record.config.get("evaluate", {}).items()
+        if key not in HOW_SCORED and value != usual.get(key)
+    }
+    return config | ({"evaluate": evaluate} if evaluate else {})
 
 
 def _settings(record: Record) -> dict[str, Any]:
@@ -301,5 +336,9 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def label(method: str, settings: Mapping[str, Any]) -> str:
     """A method with its settings, for display."""
-    parts = (f" {k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in flat(settings).items())
-    return method + "".join(parts)
+    return " ".join([method, *(assigned(key, value) for key, value in flat(settings).items())])
+
+
+def assigned(key: str, value: Any) -> str:
+    """A setting, for display."""
+    return f"{key}={value if isinstance(value, str) else json.dumps(value)}"

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 from uuid import uuid4
 
 from harness.errors import StoreError
-from harness.store.backend import RECORD, already_done, is_done
+from harness.store.backend import RECORD, TEXTS, already_done, is_done
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -103,8 +103,12 @@ class LocalBackend:
         except OSError as error:
             raise StoreError(
                 f"store {self.url!r} can't be read: {error.strerror or error}; expected a folder of "
-                "runs: choose another with --store or HKDBENCH_STORE"
+                "runs, or a packed store (.tar.xz): choose another with --store or HKDBENCH_STORE"
             ) from None
+
+    def texts(self) -> list[str]:
+        found = {path for pattern in TEXTS for path in self.root.glob(pattern)}
+        return sorted(path.relative_to(self.root).as_posix() for path in found if path.is_file())
 
     def exists(self, name: str) -> bool:
         return (self.root / name).exists()

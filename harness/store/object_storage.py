@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -31,9 +30,8 @@ from typing import IO, Any
 from uuid import uuid4
 
 from harness.errors import StoreError, first_line
-from harness.store.backend import RECORD, already_done, is_done
+from harness.store.backend import RECORD, TEXTS, already_done, cache_folder, is_done
 
-CACHE = "~/.cache/hkdbench"
 LAST = "state.json"
 """The file of a checkpoint that is uploaded last: a checkpoint with it is complete."""
 
@@ -46,8 +44,7 @@ class ObjectStorage:
 
         self.url = url.rstrip("/")
         digest = hashlib.sha256(self.url.encode()).hexdigest()[:16]
-        cache = Path(os.environ.get("HKDBENCH_CACHE") or CACHE).expanduser().absolute()
-        self.scratch = cache / f"store-{digest}"
+        self.scratch = cache_folder() / f"store-{digest}"
         try:
             # Listings aren't cached: other processes write here too.
             self.fs, self.root = url_to_fs(self.url, use_listings_cache=False)
@@ -79,6 +76,11 @@ class ObjectStorage:
                 changed = info.get("ETag") or info.get("LastModified") or info.get("created") or info.get("mtime")
                 versions[folder] = f"{changed}-{info['size']:x}".replace('"', "")
         return versions
+
+    def texts(self) -> list[str]:
+        with self._errors("can't be read"):
+            found = {path for pattern in TEXTS for path in self.fs.glob(self._at(pattern))}
+        return sorted(path[len(self.root) :].lstrip("/") for path in found)
 
     def exists(self, name: str) -> bool:
         with self._errors("can't be read"):

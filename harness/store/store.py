@@ -18,6 +18,7 @@ in a local cache, `HKDBENCH_CACHE` or `~/.cache/hkdbench`.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -33,14 +34,15 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from harness.api import Split
 from harness.errors import StoreError, first_line
 from harness.record import Received, Record, parse_record
 from harness.store import checksums
-from harness.store.backend import RECORD, STALE_SECONDS, Backend
+from harness.store.backend import LABELS, RECORD, STALE_SECONDS, Backend
 from harness.store.local import LocalBackend, Lock, acquire
+from harness.store.packed.archive import SUFFIX, PackedBackend
 from harness.store.schemas import (
     HISTORY,
     PREDICTIONS,
@@ -50,6 +52,7 @@ from harness.store.schemas import (
     history_frame,
     predictions_frame,
     to_table,
+    write_options,
 )
 
 if TYPE_CHECKING:
@@ -70,6 +73,7 @@ DEFAULT_ROOT = "runs"
 LOCKS = ".locks"
 """The folder below .work with a lock for each run that is being executed."""
 
+_LABELS = TypeAdapter(dict[str, str])
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -87,7 +91,8 @@ class Problem:
 class Store:
     """The runs under a root (default: `HKDBENCH_STORE`, else `./runs`). The first write creates it.
 
-    The root is a folder or the URL of an fsspec filesystem. Raises `StoreError` for a URL without a filesystem.
+    The root is a folder, the URL of an fsspec filesystem, or a packed store (`harness.store.packed`), which can only be
+    read. Raises `StoreError` for a URL without a filesystem, and for a packed store that is damaged.
     """
 
     backend: Backend
@@ -98,6 +103,8 @@ class Store:
             from harness.store.object_storage import ObjectStorage
 
             self.backend = ObjectStorage(named)
+        elif named.endswith(SUFFIX) and not Path(named).expanduser().is_dir():
+            self.backend = PackedBackend(Path(named).expanduser().absolute())
         else:
             self.backend = LocalBackend(Path(named).expanduser().absolute())
 
@@ -107,8 +114,15 @@ class Store:
         return self.backend.url
 
     @property
+    def packed(self) -> bool:
+        """Whether all of it is one file, which can only be read."""
+        return isinstance(self.backend, PackedBackend)
+
+    @property
     def root(self) -> Path:
-        """The folder of a local store. Raises `StoreError` for a store in a bucket."""
+        """The folder of a local store. Raises `StoreError` for any other."""
+        if self.packed:
+            self.check_writable()
         if not isinstance(self.backend, LocalBackend):
             raise StoreError(
                 f"store {self.url!r} isn't a local folder, which this command needs: choose one with --store"
@@ -166,7 +180,7 @@ class Store:
 
         def fill(folder: Path) -> None:
             for name, table in tables.items():
-                pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+                pq.write_table(table, folder / f"{name}.parquet", **write_options(TABLES[name]))
             if student is not None:
                 shutil.copytree(student, folder / "student")
             (folder / RECORD).write_bytes(checksums.with_checksums(record, folder))
@@ -217,8 +231,28 @@ class Store:
     # ------------------------------------------------------------------------------------- reading
 
     def versions(self) -> dict[str, str]:
-        """Every run by id, sorted, with a version that changes when its record does: one listing, no file is opened."""
-        return {name: version for name, version in sorted(self.backend.folders().items()) if _RUN_ID.fullmatch(name)}
+        """Every run by id, sorted, with a version that changes when its record or label does: no record is opened."""
+        found = {name: version for name, version in sorted(self.backend.folders().items()) if _RUN_ID.fullmatch(name)}
+        for run_id, label in self.labels().items():
+            if run_id in found:
+                found[run_id] += f"-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+        return found
+
+    def labels(self) -> dict[str, str]:
+        """What runs are called by id, where a suite said so after they had finished, see `maintenance.relabel`.
+
+        Raises `StoreError` for a file that can't be read.
+        """
+        try:
+            return _LABELS.validate_json(self.backend.read(LABELS))
+        except FileNotFoundError:
+            return {}
+        except StoreError:
+            raise
+        except (OSError, ValidationError) as error:
+            raise StoreError(
+                f"{LABELS} in {self.url!r} is damaged: {first_line(error)}; delete it: a suite writes its labels anew"
+            ) from None
 
     def ids(self) -> list[str]:
         """The names of all run folders, sorted; their records aren't checked."""

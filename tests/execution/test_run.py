@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import RunConfig, SuiteConfig, parse
+from harness.config import RunConfig, parse
 from harness.errors import ConfigError
 from harness.execution import run
 from harness.models.distributed import SingleProcess
@@ -15,6 +15,7 @@ from harness.planning import plan
 from harness.record import Record
 from harness.report.run import record_text
 from harness.store import Store
+from harness.suite import SuiteConfig
 from helpers.common import Cli, ToyPlan
 
 

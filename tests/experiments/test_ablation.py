@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness import registry
-from harness.config import SuiteConfig, SuiteRun, parse
+from harness.config import parse
 from harness.errors import ConfigError, StoreError
 from harness.experiments import ablation as experiment
 from harness.leaderboard import ablation as ablate
@@ -20,6 +20,7 @@ from harness.record import Cost
 from harness.report import ablation as ablation_page
 from harness.stats import inference
 from harness.store import Store
+from harness.suite import SuiteConfig, SuiteRun
 from helpers import runs
 from helpers.common import Cli
 
@@ -55,6 +56,16 @@ def test_the_method_says_what_its_parts_are(toy: str, toy_ladder: str) -> None:
         "colder": "parted: warmth = -1.0: expected a number from 0",
     }
     assert len(experiment.configs(made, kept)) == 6
+
+
+def test_lines_have_the_labels_of_the_suite(toy: str, toy_ladder: str) -> None:
+    runs = [{"method": "parted", "label": "All of it"}, {"method": "zero_shot", "label": "Untrained"}]
+    kept, _ = experiment.variants("parted", suite(toy, toy_ladder, runs))
+    assert [(v.label, v.run.label) for v in kept if v.label != "louder"] == [
+        ("All of it", "All of it"),
+        ("-warmth", "All of it, -warmth"),
+        ("Untrained", "Untrained"),
+    ]
 
 
 def test_a_suite_without_the_method_is_refused(toy: str, toy_ladder: str) -> None:

@@ -94,6 +94,30 @@ def add(
     return store.write(record(method, seed, frame, **fields), frame if predict else None)
 
 
+def configured(
+    store: Store,
+    run_id: str,
+    method: str = "offline_kd",
+    right: int = 6,
+    seed: int = 0,
+    forwards: int = 8,
+    resolved: dict[str, Any] | None = None,
+    given: dict[str, Any] | None = None,
+    **config: Any,
+) -> None:
+    """A finished run; `given` of its settings were set by the user, `resolved` are all."""
+    add(
+        store,
+        method,
+        right,
+        seed,
+        run_id=run_id,
+        settings=resolved or given or {},
+        cost=Cost(test_forwards=forwards),
+        config={"method": method, "settings": given or {}, "seed": seed, **config},
+    )
+
+
 def results_of(
     *rows: Mapping[int, pd.DataFrame], labels: int | None = None, metrics: Sequence[str] = ("accuracy",)
 ) -> list[SeedResults]:

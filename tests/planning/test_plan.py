@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from harness import provenance
-from harness.config import RunConfig, SuiteConfig, parse
+from harness.config import RunConfig, parse
 from harness.errors import ConfigError, ModelError
 from harness.execution import run
 from harness.models.distributed import SingleProcess
 from harness.planning import cost as price
 from harness.planning import plan
 from harness.store import Store
+from harness.suite import SuiteConfig
 from helpers.common import ToyPlan
 
 

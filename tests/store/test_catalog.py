@@ -26,7 +26,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         real = getattr(LocalBackend, verb)
 
         def watched(self: LocalBackend, name: str) -> Any:
-            seen.extend([name] if not name.startswith(".catalogue") else [])
+            seen.extend([name] if not name.startswith(".") else [])
             return real(self, name)
 
         monkeypatch.setattr(LocalBackend, verb, watched)

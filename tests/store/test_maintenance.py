@@ -13,10 +13,12 @@ import pytest
 
 from harness import versions
 from harness.errors import StoreError
+from harness.leaderboard.leaderboard import table
 from harness.store import Store, maintenance
 from harness.store.compaction import compact
+from harness.store.packed.pack import pack
 from helpers.common import Cli
-from helpers.runs import add, answers, provenance, record
+from helpers.runs import add, answers, configured, provenance, record
 
 
 @pytest.fixture
@@ -198,3 +200,35 @@ def test_compact_says_what_it_did(store: Store, cli: Cli) -> None:
     assert (done["runs"], done["new"], done["gone"], done["broken"], done["tables"]) == (3, 3, 0, 0, 1)
     assert "3 runs (0 new, 0 gone) on 1 data sets" in cli("store", "compact", "--store", store.url).out
     assert json.loads(next((store.root / ".catalogue").glob("*.json")).read_text())["version"] == versions.CATALOG
+
+
+# ---------------------------------------------------------------------------------------------------- labels
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HKDBENCH_CACHE", str(tmp_path / "cache"))
+
+
+def labels(store: Store) -> list[str]:
+    return sorted(row.label for row in table(store))
+
+
+def test_labels_travel_with_merged_and_packed_runs(tmp_path: Path) -> None:
+    store, other = Store(tmp_path / "one"), Store(tmp_path / "other")
+    configured(store, "a", label="first")
+    maintenance.relabel(store, {"a": "second", "gone": "x"})
+    configured(other, "b", "finetune")
+    maintenance.merge(other, store)
+    assert labels(other) == ["finetune", "second"]
+    assert other.labels() == {"a": "second"}
+    pack(store, tmp_path / "results.tar.xz")
+    assert labels(Store(tmp_path / "results.tar.xz")) == ["second"]
+
+
+def test_damaged_labels_are_one_line(store: Store, cli: Cli) -> None:
+    (store.root / ".labels.json").write_text('{"a": 1}')
+    with pytest.raises(StoreError, match="damaged"):
+        store.versions()
+    said = cli("rank", "--store", store.url)
+    assert (said.code, said.err.count("\n")) == (2, 1)

@@ -1,0 +1,122 @@
+"""A suite: methods x benchmarks x seeds at one budget, as a TOML file describes it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from harness.config import (
+    ClusterConfig,
+    EvaluateConfig,
+    Folder,
+    Label,
+    RunConfig,
+    RungConfig,
+    Settings,
+    TrackConfig,
+    TrainConfig,
+    parse,
+)
+from harness.errors import ConfigError
+
+SAME_IN_A_SUITE = {
+    "examples": "the student budget is the same for all runs of a suite",
+    "questions_per_image": "all runs of a suite see the examples in one order",
+}
+"""Training settings that a line can't change, and why."""
+
+
+class SuiteRun(Settings):
+    """One line of a suite: a method with its settings, for every benchmark and seed of the suite."""
+
+    method: str
+    student: str = "S"
+    settings: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)
+    """The training settings in which this line differs from the suite, like its own tuned `lr`; not budget or order."""
+    evaluate: dict[str, Any] = Field(default_factory=dict)
+    """The evaluation settings in which this line differs from the suite, like `shifts`."""
+    benchmarks: tuple[str, ...] = ()
+    """The suite's benchmarks that this line is run on; empty: all of them."""
+    benchmark_settings: dict[str, Any] = Field(default_factory=dict)
+    """The benchmark's settings in which this line differs from the suite, like `label_noise`. Rows on other data are in
+    a table of their own."""
+    tags: tuple[str, ...] = ()
+    label: Label | None = None
+    """What tables call these runs, like "KD on the pool". To rename finished runs, change it and run the suite."""
+    control: Literal["text_only", "shuffled_image"] | None = None
+
+
+class ManyRuns(Settings):
+    """The settings that the runs of a suite or of a sweep have in common."""
+
+    benchmarks: tuple[str, ...] = Field(min_length=1)
+    benchmark_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    data_dir: Folder | None = None
+    skip_missing: bool = False
+    train_on: str | None = None
+    train_on_settings: dict[str, Any] = Field(default_factory=dict)
+    train_on_data_dir: Folder | None = None
+    ladder: str | tuple[RungConfig, ...] = "tiny"
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    track: TrackConfig = TrackConfig()
+    plugins: tuple[str, ...] = ()
+
+    def shared(self, benchmark: str) -> dict[str, Any]:
+        """The settings of a `RunConfig` on this benchmark."""
+        own = {"benchmark": benchmark, "benchmark_settings": self.benchmark_settings.get(benchmark, {})}
+        names = ManyRuns.model_fields.keys() - {"benchmarks", "benchmark_settings"}
+        return own | {name: getattr(self, name) for name in names}
+
+
+class SuiteConfig(ManyRuns):
+    """Methods x benchmarks x seeds, at one budget."""
+
+    name: str
+    seeds: tuple[int, ...] = Field(min_length=1)
+    runs: tuple[SuiteRun, ...] = Field(min_length=1)
+
+    def run_configs(self) -> list[RunConfig]:
+        """One `RunConfig` per method, benchmark and seed. Seeds vary slowest, so that early results are complete."""
+        if unknown := set(self.benchmark_settings) - set(self.benchmarks):
+            raise ConfigError(
+                f"benchmark_settings names {sorted(unknown)[0]!r}, which is not among the suite's "
+                f"benchmarks ({', '.join(self.benchmarks)})"
+            )
+        for run in self.runs:
+            for name, why in SAME_IN_A_SUITE.items():
+                if name in run.train:
+                    raise ConfigError(
+                        f"runs: {run.method}: train.{name} = {run.train[name]!r}: {why}; set it in the suite's [train]"
+                    )
+            if strange := set(run.benchmarks) - set(self.benchmarks):
+                raise ConfigError(
+                    f"runs: {run.method}: benchmarks names {sorted(strange)[0]!r}, which is not among the suite's "
+                    f"benchmarks ({', '.join(self.benchmarks)})"
+                )
+        return [
+            RunConfig(
+                **self.shared(benchmark)
+                | {
+                    "method": run.method,
+                    "settings": run.settings,
+                    "benchmark_settings": self.benchmark_settings.get(benchmark, {}) | run.benchmark_settings,
+                    "student": run.student,
+                    "seed": seed,
+                    "train": parse(TrainConfig, self.train.model_dump() | run.train, f"runs: {run.method}: train"),
+                    "evaluate": parse(
+                        EvaluateConfig, self.evaluate.model_dump() | run.evaluate, f"runs: {run.method}: evaluate"
+                    ),
+                    "tags": (*run.tags, f"suite:{self.name}"),
+                    "label": run.label,
+                    "control": run.control,
+                }
+            )
+            for seed in self.seeds
+            for benchmark in self.benchmarks
+            for run in self.runs
+            if benchmark in (run.benchmarks or self.benchmarks)
+        ]
