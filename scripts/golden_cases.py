@@ -50,7 +50,17 @@ WAYS: dict[str, dict[str, Any]] = {
 def training_cases() -> dict[str, dict[str, Any]]:
     """By name what is special about each small run: every built-in method and preset, and ways to train."""
     methods = sorted(name for name, entry in registry.methods().items() if entry.origin.startswith("hkdbench,"))
-    cases: dict[str, dict[str, Any]] = {f"{m}, {b}": {"method": m, "benchmark": b} for m in methods for b in SCENES}
+    cases: dict[str, dict[str, Any]] = {
+        f"{m}, {b}": {"method": m, "benchmark": b, "train": {"labels": 16} if _needs_pool(m) else {}}
+        for m in methods
+        for b in SCENES
+    }
+    pool = {
+        "settings": {"learn_from": "all"},
+        "train": {"labels": 8, "cache": "auto"},
+        "evaluate": {"shifts": "cyclic"},
+    }
+    cases["offline_kd, pool"] = {"method": "offline_kd", "benchmark": SCENES[0], **pool}
     for way, train in WAYS.items():
         methods = ["hkd4vlm"] if way == "each alone" else ["finetune", "offline_kd", "hkd4vlm"]
         cases |= {f"{m}, {way}": {"method": m, "benchmark": Fixed.name, "train": train} for m in methods}
@@ -60,6 +70,12 @@ def training_cases() -> dict[str, dict[str, Any]]:
     return cases
 
 
+def _needs_pool(method: str) -> bool:
+    name, settings = registry.resolve_preset(method, {})
+    stages = registry.make_method(name, settings).stages(("L", "M", "S"), "S")
+    return any(stage.data != "labels" for stage in stages)
+
+
 def training(case: Mapping[str, Any]) -> dict[str, Any]:
     """Predictions and history of a run of 4 steps, as plain values."""
     table = {
@@ -67,7 +83,7 @@ def training(case: Mapping[str, Any]) -> dict[str, Any]:
         "benchmark_settings": SIZES if case["benchmark"] in SCENES else {},
         "plugins": [golden_benchmarks.__file__],
         "train": {"examples": 32, "batch_size": 8, "validations": 2, **case.get("train", {})},
-        "evaluate": {"resamples": RESAMPLES},
+        "evaluate": {"resamples": RESAMPLES, **case.get("evaluate", {})},
         "cluster": {"workers": 0},
     }
     with tempfile.TemporaryDirectory() as folder:
