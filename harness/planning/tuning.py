@@ -28,12 +28,9 @@ class DirectTuning(Method):
 
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
         """-log p(gold) of each role, in nats, per example (B,)."""
-        from torch.nn.functional import cross_entropy
-
-        return {
-            role: {"ce": cross_entropy(step.forward(role), step.labels_b, ignore_index=-1, reduction="none")}
-            for role in step.roles
-        }
+        gold_b1 = step.labels_b[:, None]
+        log_p = {role: step.forward(role).log_softmax(-1) for role in step.roles}
+        return {role: {"ce": -log_p_bk.gather(1, gold_b1).squeeze(1)} for role, log_p_bk in log_p.items()}
 
 
 def trainer_of(method: Method, stage: Stage) -> Method:

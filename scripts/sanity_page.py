@@ -1,0 +1,226 @@
+"""Writes docs/sanity.md from the records of suites/sanity.toml: does the arena show what is known of distillation?
+
+    python -m scripts.sanity_page STORE [--suite suites/sanity.toml] [--json]
+
+Every figure is recomputed from stored predictions, paired by seed and example, like those of the leaderboard.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.config import parse, read_toml
+from harness.errors import StoreError, UserError
+from harness.leaderboard import inference, seed_results
+from harness.leaderboard.seed_results import SeedResults
+from harness.planning import plan
+from harness.report.format import percent
+from harness.stats.inference import Difference, seeds_difference
+from harness.store import Store
+from harness.suite import SuiteConfig
+
+PAGE = Path("docs/sanity.md")
+Sign = Literal["above 0", "below 0", "around 0"]
+Pair = tuple[str, str]
+"""The labels of two rows of the suite: the first minus the second."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A line of the page: a difference between two rows (or between two such differences), and its known sign."""
+
+    key: str
+    says: str
+    pair: Pair
+    expected: Sign
+    source: str
+    minus: Pair | None = None
+    """Subtract this difference: how much larger is the gain in one situation than in the other?"""
+
+
+DIRECT, POOL, LABELS = "direct tuning", "KD on the pool", "KD on the labels"
+CHECKS = (
+    Check("a", "KD on the pool beats direct tuning on the labels", (POOL, DIRECT), "above 0", "arXiv 2106.05237"),
+    Check("b", "KD on the labels alone beats direct tuning", (LABELS, DIRECT), "above 0", "arXiv 1503.02531"),
+    Check("c1", "The gain of KD is larger with 30 % wrong labels than with none", (f"{LABELS}, noise 30 %",
+          f"{DIRECT}, noise 30 %"), "above 0", "arXiv 1703.02391", (f"{LABELS}, noise 0 %", f"{DIRECT}, noise 0 %")),
+    Check("c2", "The gain of KD is larger with 500 labels than with 8,000", (f"{POOL}, 500 labels",
+          f"{DIRECT}, 500 labels"), "above 0", "arXiv 2006.10029",
+          (f"{POOL}, 8,000 labels", f"{DIRECT}, 8,000 labels")),
+    Check("d", "A teacher whose answers belong to other examples does harm", ("wrong teacher", DIRECT), "below 0",
+          "a negative control"),
+    Check("e", "A tuned teacher helps more than an untuned one", (POOL, "untuned teacher"), "above 0",
+          "a positive control"),
+    Check("f", "A larger teacher teaches better than one of the student's size",
+          (POOL, "teacher of the student's size"), "above 0", "arXiv 1503.02531; 1902.03393 for the opposite"),
+    Check("g", "The same method under two names doesn't differ", ("twin", POOL), "around 0", "a negative control"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A check on one benchmark, in percentage points."""
+
+    check: str
+    says: str
+    benchmark: str
+    value: float
+    low: float | None
+    high: float | None
+    seeds: int
+    expected: Sign
+    found: Sign
+    source: str
+
+    @property
+    def holds(self) -> bool:
+        return self.found == self.expected
+
+
+# --------------------------------------------------------------------------------------------- figures
+
+
+def run_ids(suite: SuiteConfig) -> dict[tuple[str, str], dict[int, str]]:
+    """By label and benchmark: the suite's runs, by seed."""
+    labels = [line.label or line.method for line in suite.runs]
+    found: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+    for seed in suite.seeds:
+        for benchmark in suite.benchmarks:
+            lines = [line for line in suite.runs if benchmark in (line.benchmarks or suite.benchmarks)]
+            one = suite.model_copy(update={"seeds": (seed,), "benchmarks": (benchmark,), "runs": tuple(lines)})
+            settings = {benchmark: suite.benchmark_settings.get(benchmark, {})}
+            configs = one.model_copy(update={"benchmark_settings": settings}).run_configs()
+            for line, config in zip(lines, configs, strict=True):
+                found[line.label or line.method, benchmark][seed] = plan.make(config).run_id
+    assert len(set(labels)) == len(labels), "two lines of the suite have one label"
+    return dict(found)
+
+
+def outcomes(store: Store, suite: SuiteConfig, split: str = "test") -> list[Outcome]:
+    """The checks on every benchmark for which the store has their runs. Raises `StoreError` if it has none."""
+    runs = run_ids(suite)
+    done = {row: {s: r for s, r in ids.items() if store.status(r) == "done"} for row, ids in runs.items()}
+    rows = {row: ids for row, ids in done.items() if ids}
+    results = dict(zip(rows, seed_results.of_runs(store, list(rows.values()), split), strict=True))
+    found = []
+    for benchmark in suite.benchmarks:
+        here = {label: result for (label, of), result in results.items() if of == benchmark}
+        for check in CHECKS:
+            if (figure := difference(here, check)) is None:
+                continue
+            found.append(Outcome(
+                check.key, check.says, benchmark, 100 * figure.value,
+                None if figure.low is None else 100 * figure.low, None if figure.high is None else 100 * figure.high,
+                len(figure.seeds), check.expected, _sign(figure), check.source,
+            ))  # fmt: skip
+    if not found:
+        raise StoreError(f"store {store.root} has no finished run of suite {suite.name!r}: run it first")
+    return found
+
+
+def difference(rows: Mapping[str, SeedResults], check: Check, metric: str = "accuracy") -> Difference | None:
+    """The check's difference; None if a row isn't there. Replicates are drawn alike for the same test examples."""
+    labels = [*check.pair, *(check.minus or ())]
+    if any(label not in rows for label in labels):
+        return None
+    sides = [rows[label] for label in labels]
+    if check.minus is None:
+        return inference.difference(sides[0], sides[1], metric)
+    seeds = sorted(set.intersection(*(set(side.seeds) for side in sides)))
+    if not seeds or len({side.size for side in sides}) > 1:
+        return None
+    (gain_s, drawn_ns), (less_s, fewer_ns) = (
+        inference.paired_difference(a, b, seeds, metric) for a, b in (sides[:2], sides[2:])
+    )
+    drawn = None if drawn_ns is None or fewer_ns is None else drawn_ns - fewer_ns
+    return seeds_difference(gain_s - less_s, drawn, tuple(seeds), sides[0].groups)
+
+
+def _sign(figure: Difference) -> Sign:
+    if figure.low is not None and figure.low > 0:
+        return "above 0"
+    return "below 0" if figure.high is not None and figure.high < 0 else "around 0"
+
+
+# ------------------------------------------------------------------------------------------------ page
+
+
+HEAD = """\
+# Does the arena show what is known of distillation?
+
+Generated by `python -m scripts.sanity_page` from stored records: don't edit it by hand.
+
+Before methods are ranked, the arena itself is tested: effects that the literature takes for granted must appear with
+the right sign, and what must not matter must not. Each line is a difference of test accuracies in percentage points,
+paired by seed and example, with its 95 % interval over seeds and images. *as known* means: the interval lies on the
+expected side of 0 (or holds 0, where no difference is expected).
+"""
+
+
+def page(found: Sequence[Outcome], notes: str = "") -> str:
+    """The page in Markdown."""
+    lines = [HEAD]
+    for benchmark in dict.fromkeys(one.benchmark for one in found):
+        lines += [f"## {benchmark}", "", "| | what | difference | expected | seeds | | source |",
+                  "|---|---|---|---|---|---|---|"]  # fmt: skip
+        lines += [_line(one) for one in found if one.benchmark == benchmark]
+        lines.append("")
+    return "\n".join([*lines, notes]).rstrip() + "\n"
+
+
+def _line(one: Outcome) -> str:
+    bounds = "" if one.low is None or one.high is None else f" [{one.low:+.1f}, {one.high:+.1f}]"
+    verdict = "as known" if one.holds else f"**{one.found}**"
+    return (
+        f"| {one.check} | {one.says} | {one.value:+.1f}{bounds} | {one.expected} | {one.seeds} | {verdict} "
+        f"| {one.source} |"
+    )
+
+
+def _figures(store: Store, suite: SuiteConfig) -> Iterator[str]:
+    """The rows' own accuracies, as a table."""
+    runs = run_ids(suite)
+    yield "## The rows' test accuracy (%)"
+    yield ""
+    yield "| row | " + " | ".join(suite.benchmarks) + " |"
+    yield "|---|" + "---|" * len(suite.benchmarks)
+    for label in dict.fromkeys(label for label, _ in runs):
+        cells = []
+        for benchmark in suite.benchmarks:
+            ids = {s: r for s, r in runs.get((label, benchmark), {}).items() if store.status(r) == "done"}
+            if not ids:
+                cells.append("")
+                continue
+            (result,) = seed_results.of_runs(store, [ids], "test")
+            figure = inference.intervals([result], "accuracy")[0]
+            cells.append(f"{percent(figure)} ({len(ids)} seeds)")
+        yield f"| {label} | " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--suite", type=Path, default=Path("suites/sanity.toml"))
+    parser.add_argument("--json", action="store_true", help="print the checks instead of writing the page")
+    args = parser.parse_args()
+    try:
+        suite = parse(SuiteConfig, read_toml(args.suite), str(args.suite))
+        store = Store(args.store)
+        found = outcomes(store, suite)
+        if args.json:
+            print(json.dumps([asdict(one) | {"holds": one.holds} for one in found], indent=1))
+            return
+        PAGE.write_text(page(found, "\n".join(_figures(store, suite))), encoding="utf-8")
+        print(f"wrote {PAGE}")
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
