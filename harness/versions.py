@@ -7,7 +7,7 @@ a version. `tests/system/test_golden.py` fails if numbers changed and the versio
 
 from __future__ import annotations
 
-TRAINING = 2
+TRAINING = 3
 """What a run predicts and logs: data order, encoding, models, training, prediction, methods and generated data.
 
 It is part of every run's identity and of the keys of the teacher cache. 1: releases 0.1.

@@ -86,9 +86,11 @@ def toy_ladder(tmp_path_factory: pytest.TempPathFactory) -> str:
 def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plugins that other tests have loaded are not there, and what this one loads is gone after it."""
     from harness import registry
+    from harness.data import dataset
 
     for known in ("_plugins", "_problems"):
         monkeypatch.setattr(registry, known, {})
+    dataset._dataset.cache_clear()  # its examples have the classes of the plugins that are gone
 
 
 @pytest.fixture(autouse=True)
