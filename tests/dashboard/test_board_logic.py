@@ -63,7 +63,9 @@ def test_labels_common_settings_and_forwards_are_shown_and_filtered(tmp_path: Pa
     assert "There is no row" not in said(opened("leaderboard", baseline="offline_kd alpha=3.0@S"))
 
 
-@pytest.mark.parametrize("page", ["leaderboard", "trade_off", "compare", "run", "examples", "ablation", "sweep"])
+@pytest.mark.parametrize(
+    "page", ["leaderboard", "trade_off", "compare", "run", "examples", "ablation", "sweep", "about"]
+)
 def test_pages_open_a_packed_store(tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch, page: str) -> None:
     store = Store(tmp_path / "runs")
     add(store, "a", 8)
