@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
 from harness.store import Store
-from helpers.runs import add
+from harness.store.packed.pack import pack
+from helpers.runs import add, configured
 
 Open = Callable[..., AppTest]
 
@@ -46,3 +48,32 @@ def test_one_row_cannot_be_compared(tmp_path: Path, opened: Open) -> None:
 def test_a_cost_that_no_row_has(tmp_path: Path, opened: Open) -> None:
     add(Store(tmp_path), "a", 8)
     assert "No ranked row has this cost (memory)" in said(opened("trade_off", cost="memory"))
+
+
+def test_labels_common_settings_and_forwards_are_shown_and_filtered(tmp_path: Path, opened: Open) -> None:
+    store = Store(tmp_path)
+    train = {"examples": 4096, "lr": 0.01}
+    configured(store, "a", "offline_kd", 8, given={"alpha": 3.0}, train=train, label="KD on the pool")
+    configured(store, "b", "finetune", 4, forwards=32, train=train)
+    text = said(opened("leaderboard"))
+    assert "KD on the pool (S) leads with 100.0" in text
+    assert "All runs: train.examples=4096 train.lr=0.01; other settings are the defaults." in text
+    assert "forward passes of the student per answer (1 or 4)" in text
+    assert "1 of 2 rows are shown; filters hide 1." in said(opened("leaderboard", forwards="4.0"))
+    assert "There is no row" not in said(opened("leaderboard", baseline="offline_kd alpha=3.0@S"))
+
+
+@pytest.mark.parametrize(
+    "page", ["leaderboard", "trade_off", "compare", "run", "examples", "ablation", "sweep", "about"]
+)
+def test_pages_open_a_packed_store(tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch, page: str) -> None:
+    store = Store(tmp_path / "runs")
+    add(store, "a", 8)
+    add(store, "b", 4)
+    pack(store, tmp_path / "runs.tar.xz")
+    monkeypatch.setenv("HKDBENCH_CACHE", str(tmp_path / "cache"))
+    texts = []
+    for place in ("runs", "runs.tar.xz"):
+        monkeypatch.setenv("HKDBENCH_STORE", str(tmp_path / place))
+        texts.append(said(opened(page)).replace("runs.tar.xz", "runs"))
+    assert texts[0] == texts[1]
