@@ -202,7 +202,7 @@ def test_pictures_of_a_plugin_need_the_plugin(
 
 def test_methods_and_benchmarks_are_told(visitor: Visitor) -> None:
     page = visitor.open("/about?what=Methods&which=hkd4vlm")
-    says(visitor, "is a reconstruction", "p_m = softmax", "keep_verdicts", "topology = chain", "arXiv 2506.13038")
+    says(visitor, "is a reconstruction", "softmax(z_m", "ppod_share", "topology = chain", "arXiv 2506.13038")
     visitor.open("/about?what=Benchmarks&which=scenes_factuality")
     says(visitor, "Apache-2.0", "test 1,000", "Measured in this store", "With 1,000 test examples")
     visitor.shot("about_benchmark")

@@ -365,7 +365,17 @@ class TestCluster:
         (tmp_path / "one" / ".sweeps" / "toy" / "tune" / "1-finetune-S-toy").mkdir(parents=True)  # killed as it began
         said = ended(
             start(
-                "sweep", file, "--store", "one", "--set", "train.validations=6", "--set", "train.examples=480", "--json"
+                "sweep",
+                file,
+                "--store",
+                "one",
+                "--set",
+                "train.validations=6",
+                "--set",
+                "train.examples=480",
+                "--set",
+                "train.shuffle_options=none",
+                "--json",
             )
         )
         assert said.code == 0, said.err

@@ -20,6 +20,7 @@ from harness.train.batches import MicroBatch
 from harness.train.learner import Learner
 from harness.train.role import RoleModel
 from harness.train.run_state import RunState
+from harness.train.views import as_is
 from helpers.common import ToyConfig
 
 
@@ -28,7 +29,7 @@ def _learner(config: RunConfig, ranks: Any) -> tuple[plan.Plan, Learner]:
     role = RoleModel("student", "S", made, ranks, load_encoder(made.rungs["S"]), None, Role("S", trainable=True))
     learner = Learner(role, None, made, ranks)
     examples = made.training.splits["train"][:4]
-    outputs = role.outputs(MicroBatch(examples, lambda: examples, ranks.device), "first", ())
+    outputs = role.outputs(MicroBatch([as_is(e) for e in examples], lambda: examples, ranks.device), "first", ())
     outputs["options"].logsumexp(-1).sum().backward()
     learner.update(1.0, 1.0)  # so that the optimizer has moments
     learner.keep_if_best(0.5)
