@@ -30,6 +30,12 @@ Moved = Literal["content", "all"]
 """Which options may change their letter. content: not verdicts (True, False, ...), whose order is a convention, and not
 a leading "No hallucination"."""
 
+Fusion = Literal["prob", "logprob", "vote"]
+"""How the scores of several shifts become one: mean probability | mean log-probability | votes over the shifts."""
+Debias = Literal["none", "prior", "calibrate"]
+"""With several shifts, divide by each letter's mean over them (arXiv 2309.03882) | by its probability for an input
+without content, one more forward pass (2102.09690)."""
+
 Label = Annotated[str, Field(max_length=80, pattern=r"^(\S( ?\S)*)?$")]
 """A name on one line, with single spaces."""
 
@@ -133,14 +139,11 @@ class TrainConfig(Settings):
         lora = self.lora_of(rung)
         return lora.weights if lora and role.trainable else "fp32"
 
-    @field_validator("labels")
+    @field_validator("labels", mode="before")
     @classmethod
-    def _some_labels(cls, labels: int | float | None) -> int | float | None:
-        if (
-            labels is None
-            or (isinstance(labels, int) and labels >= 1)
-            or (isinstance(labels, float) and 0 < labels <= 1)
-        ):
+    def _some_labels(cls, labels: Any) -> Any:
+        known = labels is None or (type(labels) is int and labels >= 1) or (type(labels) is float and 0 < labels <= 1)
+        if known:
             return labels
         raise ValueError("expected a number of examples from 1, or a fraction above 0 and up to 1.0")
 
@@ -164,11 +167,8 @@ class EvaluateConfig(Settings):
     random_shifts: int = Field(2, ge=1, le=720)
     shifted: Moved = "content"
     """Which options change their letter in shifted inference: all, or only content (see harness.data.options)."""
-    aggregate: Literal["prob", "logprob", "vote"] = "prob"
-    """Mean probability | mean log-probability | votes over the shifts."""
-    debias: Literal["none", "prior", "calibrate"] = "none"
-    """With several shifts, divide by each letter's mean over them (arXiv 2309.03882) | by its probability for an input
-    without content, one more forward pass (2102.09690)."""
+    aggregate: Fusion = "prob"
+    debias: Debias = "none"
     share_prefix: bool = True
     """Questions about one image share one forward pass of the image and of the beginning of their prompts, where the
     model allows that (see harness.models.shared_prefix). Off: each question is passed separately."""
@@ -331,7 +331,7 @@ def _explain_one(item: dict[str, Any], model: type[BaseModel]) -> str:
         return f"unknown setting {name!r}: {near(str(path[-1]), known)}"
     if item["type"] == "missing":
         return f"{name!r} is missing"
-    return f"{name} = {item['input']!r}: {item['msg'].lower()}"
+    return f"{name} = {item['input']!r}: {item['msg'].lower().removeprefix('value error, ')}"
 
 
 def _fields(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -88,26 +88,23 @@ class Outcome:
 
 def run_ids(suite: SuiteConfig) -> dict[tuple[str, str], dict[int, str]]:
     """By label and benchmark: the suite's runs, by seed."""
-    labels = [line.label or line.method for line in suite.runs]
     found: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
-    for seed in suite.seeds:
-        for benchmark in suite.benchmarks:
-            lines = [line for line in suite.runs if benchmark in (line.benchmarks or suite.benchmarks)]
-            one = suite.model_copy(update={"seeds": (seed,), "benchmarks": (benchmark,), "runs": tuple(lines)})
-            settings = {benchmark: suite.benchmark_settings.get(benchmark, {})}
-            configs = one.model_copy(update={"benchmark_settings": settings}).run_configs()
-            for line, config in zip(lines, configs, strict=True):
-                found[line.label or line.method, benchmark][seed] = plan.make(config).run_id
-    assert len(set(labels)) == len(labels), "two lines of the suite have one label"
+    for config in suite.run_configs():
+        found[config.label or config.method, config.benchmark][config.seed] = plan.make(config).run_id
     return dict(found)
 
 
-def outcomes(store: Store, suite: SuiteConfig, split: str = "test") -> list[Outcome]:
-    """The checks on every benchmark for which the store has their runs. Raises `StoreError` if it has none."""
-    runs = run_ids(suite)
-    done = {row: {s: r for s, r in ids.items() if store.status(r) == "done"} for row, ids in runs.items()}
+def results_of(store: Store, suite: SuiteConfig, split: str = "test") -> dict[tuple[str, str], SeedResults]:
+    """By label and benchmark: the results of the suite's finished runs. Raises `StoreError` if there is none."""
+    done = {row: {s: r for s, r in ids.items() if store.status(r) == "done"} for row, ids in run_ids(suite).items()}
     rows = {row: ids for row, ids in done.items() if ids}
-    results = dict(zip(rows, seed_results.of_runs(store, list(rows.values()), split), strict=True))
+    if not rows:
+        raise StoreError(f"store {store.url} has no finished run of suite {suite.name!r}: run it first")
+    return dict(zip(rows, seed_results.of_runs(store, list(rows.values()), split), strict=True))
+
+
+def outcomes(results: Mapping[tuple[str, str], SeedResults], suite: SuiteConfig) -> list[Outcome]:
+    """The checks on every benchmark for which there are their rows."""
     found = []
     for benchmark in suite.benchmarks:
         here = {label: result for (label, of), result in results.items() if of == benchmark}
@@ -119,8 +116,6 @@ def outcomes(store: Store, suite: SuiteConfig, split: str = "test") -> list[Outc
                 None if figure.low is None else 100 * figure.low, None if figure.high is None else 100 * figure.high,
                 len(figure.seeds), check.expected, _sign(figure), check.source,
             ))  # fmt: skip
-    if not found:
-        raise StoreError(f"store {store.root} has no finished run of suite {suite.name!r}: run it first")
     return found
 
 
@@ -183,23 +178,20 @@ def _line(one: Outcome) -> str:
     )
 
 
-def _figures(store: Store, suite: SuiteConfig) -> Iterator[str]:
+def _figures(results: Mapping[tuple[str, str], SeedResults], suite: SuiteConfig) -> Iterator[str]:
     """The rows' own accuracies, as a table."""
-    runs = run_ids(suite)
+    by_index = inference.intervals(list(results.values()), "accuracy")
+    accuracy = {row: by_index[k] for k, row in enumerate(results)}
     yield "## The rows' test accuracy (%)"
     yield ""
     yield "| row | " + " | ".join(suite.benchmarks) + " |"
     yield "|---|" + "---|" * len(suite.benchmarks)
-    for label in dict.fromkeys(label for label, _ in runs):
-        cells = []
-        for benchmark in suite.benchmarks:
-            ids = {s: r for s, r in runs.get((label, benchmark), {}).items() if store.status(r) == "done"}
-            if not ids:
-                cells.append("")
-                continue
-            (result,) = seed_results.of_runs(store, [ids], "test")
-            figure = inference.intervals([result], "accuracy")[0]
-            cells.append(f"{percent(figure)} ({len(ids)} seeds)")
+    for label in dict.fromkeys(label for label, _ in results):
+        of = {benchmark: (label, benchmark) for benchmark in suite.benchmarks if (label, benchmark) in results}
+        cells = (
+            f"{percent(accuracy[of[b]])} ({len(results[of[b]].seeds)} seeds)" if b in of else ""
+            for b in suite.benchmarks
+        )
         yield f"| {label} | " + " | ".join(cells) + " |"
 
 
@@ -211,12 +203,12 @@ def main() -> None:
     args = parser.parse_args()
     try:
         suite = parse(SuiteConfig, read_toml(args.suite), str(args.suite))
-        store = Store(args.store)
-        found = outcomes(store, suite)
+        results = results_of(Store(args.store), suite)
+        found = outcomes(results, suite)
         if args.json:
             print(json.dumps([asdict(one) | {"holds": one.holds} for one in found], indent=1))
             return
-        PAGE.write_text(page(found, "\n".join(_figures(store, suite))), encoding="utf-8")
+        PAGE.write_text(page(found, "\n".join(_figures(results, suite))), encoding="utf-8")
         print(f"wrote {PAGE}")
     except UserError as error:
         raise SystemExit(f"error: {error}") from None

@@ -15,6 +15,7 @@ from dashboard.widgets.escape import plain
 from harness.leaderboard.inference import matches
 from harness.leaderboard.schema import Filters, Ranking, Row, Table
 from harness.report import tables
+from harness.report.format import sentence
 from harness.report.latex import to_latex
 from harness.report.text import to_csv, to_markdown
 from harness.store.index import RunSummary
@@ -218,10 +219,10 @@ def _notes(found: Table, rows: Sequence[Row]) -> None:
     heading = tables.heading(found.rows)
     hidden = len(found.rows) - len(rows)
     notes = [f"{heading}.", tables.legend(found.rows)]
-    notes += [f"{note[0].upper()}{note[1:]}." for note in tables.in_common(found.rows)]
+    notes += [sentence(note) for note in tables.in_common(found.rows)]
     if hidden:
         notes.insert(0, f"{len(rows):,} of {len(found.rows):,} rows are shown; filters hide {hidden:,}.")
-    notes += [f"{note[0].upper()}{note[1:]}." for note in tables.footnotes(found.rows) if not _of_row(note, rows)]
+    notes += [sentence(note) for note in tables.footnotes(found.rows) if not _of_row(note, rows)]
     st.caption("  \n".join(plain(line) for line in notes))
 
 

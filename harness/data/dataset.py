@@ -60,7 +60,7 @@ def load(benchmark: Benchmark, splits: Sequence[Split] | None = None, skip_missi
     `skip_missing` leaves out the examples whose image file is missing, and counts them.
     """
     found = {split: _checked(benchmark, split, skip_missing) for split in splits or benchmark.splits}
-    if not found.get("pool", ([""], 0))[0]:
+    if "pool" in found and not found["pool"][0]:  # a generated pool is as large as asked
         del found["pool"]
     return Dataset(
         benchmark,
@@ -78,7 +78,7 @@ def _checked(benchmark: Benchmark, split: Split, skip_missing: bool) -> tuple[li
         raise
     except Exception as error:  # a benchmark is a plugin: any error becomes one line
         raise DataError(f"{where}: its loader failed: {type(error).__name__}: {error}") from error
-    if not examples and split != "pool":  # a generated pool is as large as asked
+    if not examples and split != "pool":
         raise DataError(f"{where}: no examples; a listed split must have at least one")
     for e in examples:
         if not 2 <= len(e.options) <= MAX_OPTIONS:

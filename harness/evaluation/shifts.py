@@ -11,17 +11,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import Literal
 
 import numpy as np
 
 from harness.api import ConfigError, Example, Method, Shifts
-from harness.config import EvaluateConfig, Moved
+from harness.config import Debias, EvaluateConfig, Fusion, Moved
 from harness.data.augmentation import Grey
 from harness.data.options import Order, fixed_options
-
-Aggregate = Literal["prob", "logprob", "vote"]
-Debias = Literal["none", "prior", "calibrate"]
 
 MOST_PERMUTED = 6
 """`all` needs n! forward passes: 720 for 6 options."""
@@ -77,7 +73,7 @@ def content_free(example: Example, moved: Moved = "content") -> Example:
 def fuse_views(
     orders: Sequence[Order],
     scores_vk: np.ndarray,
-    aggregate: Aggregate,
+    aggregate: Fusion,
     debias: Debias,
     content_free_k: np.ndarray | None = None,
 ) -> np.ndarray:

@@ -113,8 +113,9 @@ class Plan:
 
     def seed_of(self, stage: Stage) -> int:
         """The seed of the stage's random choices: the run's or, if the stage has one of its own, another for both."""
-        own = random.Random(f"stage/{self.config.seed}/{stage.seed}").getrandbits(32)
-        return own if stage.seed else self.config.seed
+        if not stage.seed:
+            return self.config.seed
+        return random.Random(f"stage/{self.config.seed}/{stage.seed}").getrandbits(32)
 
     def batch_at(self, stage: Stage, position: int, size: int) -> list[tuple[int, Example]]:
         """`size` examples of the stage's data from a position on, each with its position."""

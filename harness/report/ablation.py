@@ -13,7 +13,7 @@ from rich.table import Table
 from harness import registry
 from harness.leaderboard.ablation import Ablation, AblationFigure, AblationResult
 from harness.record import Interval, Record
-from harness.report.format import forwards_apart
+from harness.report.format import forwards_apart, sentence
 from harness.stats.bootstrap import RESAMPLES
 from harness.store import Store
 
@@ -151,7 +151,7 @@ def _words(method: str, results: Sequence[AblationResult]) -> Iterator[str]:
 def _forwards(results: Sequence[AblationResult]) -> list[str]:
     """The note that lines differ in their number of forward passes, if they do."""
     said = forwards_apart(result.forwards for result in results)
-    return [f"{said[0].upper()}{said[1:]}."] if said else []
+    return [sentence(said)] if said else []
 
 
 def _is_sure(figure: AblationFigure) -> bool:

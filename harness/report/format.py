@@ -8,6 +8,11 @@ from harness.leaderboard.schema import Delta
 from harness.record import Interval
 
 
+def sentence(note: str) -> str:
+    """A note as a sentence of its own."""
+    return f"{note[0].upper()}{note[1:]}."
+
+
 def percent(value: Interval | None, bounds: bool = True, own_unit: bool = False) -> str:
     """A fraction in per cent, with its interval if there is one and `bounds` is set; `own_unit`: unchanged."""
     if value is None:

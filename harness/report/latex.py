@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.leaderboard.schema import Overall, Row
 from harness.report.columns import FRONT
-from harness.report.format import one_line
+from harness.report.format import one_line, sentence
 from harness.report.tables import TableSpec, legend, sections
 
 _SPECIAL = {
@@ -56,7 +56,7 @@ def to_latex(
 
 
 def _table(table: TableSpec[Any], caption: str) -> list[str]:
-    caption += "".join(f" {note[0].upper()}{note[1:]}." for note in table.above)
+    caption += "".join(f" {sentence(note)}" for note in table.above)
     styled = table.frame().style.hide(axis="index").format(lambda cell: escape(str(cell)))
     styled.format_index(lambda name: escape(table.head(str(name))), axis="columns")
     sides = "".join(column.align[0] for column in table.columns)

@@ -47,7 +47,7 @@ class _Sample:
     positions: Sequence[int]
     first: Sequence[Example]
     second: Sequence[Example] | None
-    """None: the method has no second view."""
+    """None: nothing is trained."""
     longest: Example
     image_groups: Sequence[Example]
     """Questions of which several share an image; empty: sharing is off."""

@@ -90,12 +90,11 @@ def queries(plan: Plan) -> dict[str, Queries]:
     examples: dict[str, set[int]] = defaultdict(set)
     wanted: dict[str, frozenset[Need]] = defaultdict(frozenset)
     for planned in plan.stages:
-        stage, of_stage = planned.stage, for_stage(plan, planned.stage)
-        needs = of_stage.method.needs(stage.name)
+        stage, needs = planned.stage, plan.method.needs(planned.stage.name)
         frozen = {source(plan, stage, name) for name, role in stage.roles.items() if not role.changes}
         if frozen and needs <= CACHED:
             seen = plan.batch_at(stage, planned.position, planned.steps * size)
-            ready = ((example, shown(of_stage, at, example)) for at, example in seen)
+            ready = ((example, shown(plan, at, example)) for at, example in seen)
             # Asked for options only, a frozen model sees them in the benchmark's order.
             unchanged = {id(example) for example, s in ready if (s.example if needs else s.plain) is example}
             for name in frozen:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from harness.api import ConfigError, Example, Shifts
-from harness.config import EvaluateConfig, parse
-from harness.evaluation.shifts import Aggregate, Asking, Debias, content_free, fuse_views, shifted_orders
+from harness.config import Debias, EvaluateConfig, Fusion, parse
+from harness.evaluation.shifts import Asking, content_free, fuse_views, shifted_orders
 from methods.finetune import Finetune
 from methods.hkd4vlm.method import HKD4VLM
 
@@ -110,7 +110,7 @@ def biased_logits(seed: int, view: Example) -> np.ndarray:
 def test_answer_does_not_depend_on_the_order(
     shifts: Shifts,
     debias: Debias,
-    aggregate: Aggregate,
+    aggregate: Fusion,
     options: list[str],
     head: bool,
     seed: int,

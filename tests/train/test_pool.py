@@ -133,8 +133,9 @@ def test_a_pool_that_is_not_there(toy_config: ToyConfig, toy_plan: ToyPlan) -> N
         toy_plan(train={"labels": 49})
     with pytest.raises(ConfigError, match="a number of examples from 1"):
         toy_config(train={"labels": 0})
-    with pytest.raises(ConfigError, match="a fraction above 0"):
-        toy_config(train={"labels": 1.5})
+    for labels in (1.5, True, "many"):
+        with pytest.raises(ConfigError, match=f"train.labels = {labels!r}: .*a fraction above 0"):
+            toy_config(train={"labels": labels})
 
 
 class Hidden(Finetune):
