@@ -10,9 +10,9 @@ The same records give the same page. Whatever it says of an interval is decided 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 
 from harness.api import Split
@@ -26,21 +26,6 @@ from harness.stats.bootstrap import RESAMPLES
 from harness.stats.inference import Difference
 from harness.store import Store, index
 
-Who = tuple[str, str]
-"""A method and the rung that it is evaluated on."""
-
-PAIRS: tuple[tuple[Who, Who], ...] = (
-    (("hkd4vlm", "S"), ("finetune", "S")),
-    (("hkd4vlm", "S"), ("offline_kd", "S")),
-    (("offline_kd", "S"), ("finetune", "S")),
-    (("finetune", "L"), ("finetune", "S")),
-    (("hkd4vlm", "S"), ("finetune", "L")),
-    (("hkd4vlm", "S"), ("hkd4vlm", "S")),
-    (("hkd4vlm", "M"), ("finetune", "M")),
-    (("hkd4vlm", "M"), ("offline_kd", "M")),
-    (("offline_kd", "M"), ("finetune", "M")),
-    (("hkd4vlm", "M"), ("hkd4vlm", "M")),
-)
 METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 SPLITS: tuple[Split, ...] = ("test", "ood")
 
@@ -99,7 +84,7 @@ def _of_store(root: Path) -> Iterator[str]:
             yield to_markdown(rows).strip()
         if protocol := _protocol_table(tables.get("test", []), records):
             yield protocol
-        if compared := list(comparisons(store, tables, records)):
+        if compared := list(comparisons(store, tables)):
             yield "### Paired differences"
             yield READING
             yield _table(
@@ -185,33 +170,29 @@ class Comparison:
     differences: Mapping[tuple[Split, str], Difference]
 
 
-def comparisons(
-    store: Store,
-    tables: Mapping[Split, Sequence[Row]],
-    records: Mapping[str, Record],
-    pairs: Iterable[tuple[Who, Who]] = PAIRS,
-) -> Iterator[Comparison]:
-    """The differences of all pairs that the tables hold. Two settings of one method give two pairs.
+def comparisons(store: Store, tables: Mapping[Split, Sequence[Row]]) -> Iterator[Comparison]:
+    """Each row minus the direct tuning of its student, and minus that of each larger rung, at the same budget."""
+    found: dict[tuple[str, str], dict[tuple[Split, str], Difference]] = {}
+    for split, rows in tables.items():
+        direct = direct_tuning(rows)
+        for a, b in product(rows, direct):
+            alike = a.kind == "run" and a.data_key == b.data_key and a.budget in (0, b.budget)
+            larger = (b.parameters or 0) > (a.parameters or 0)
+            if alike and a.seeds and a is not b and (a.student == b.student or larger):
+                differences = found.setdefault((_called(a), _called(b)), {})
+                differences |= {(split, m): difference(store, a, b, split, m) for m in METRICS}
+    yield from (Comparison(a, b, differences) for (a, b), differences in found.items())
 
-    Of a method beside itself, its settings are paired: the better one on test is A.
 
-    Rows are paired that saw the same data and were trained alike (the `train` settings of their runs, but for their
-    learning rates).
-    """
-    called = _names(tables)
-    places = _several(called(row) for rows in tables.values() for row in rows)
-    for one, other in pairs:
-        found: dict[tuple[str, str], dict[tuple[Split, str], Difference]] = {}
-        for split, rows in tables.items():
-            for a in _rows_of(rows, one):
-                for b in _rows_of(rows, other):
-                    if one == other and places.index(called(a)) >= places.index(called(b)):
-                        continue
-                    if a.data_key == b.data_key and _budget(a, records) == _budget(b, records):
-                        differences = found.setdefault((called(a), called(b)), {})
-                        differences |= {(split, m): difference(store, a, b, split, m) for m in METRICS}
-        for (a_name, b_name), differences in found.items():
-            yield Comparison(a_name, b_name, differences)
+def direct_tuning(rows: Sequence[Row]) -> list[Row]:
+    """The rows of `finetune` with the fewest forwards per answer, the best one of each rung and budget."""
+    best: dict[tuple[str, int | None], Row] = {}
+    for row in rows:
+        if row.method == "finetune" and row.seeds:
+            one = best.setdefault((row.student, row.budget), row)
+            if (row.forwards_per_answer or 1) < (one.forwards_per_answer or 1):
+                best[row.student, row.budget] = row
+    return list(best.values())
 
 
 def difference(store: Store, a: Row, b: Row, split: Split, metric: str) -> Difference:
@@ -260,30 +241,8 @@ def _cells(compared: Comparison) -> Iterator[list[str]]:
         yield [compared.a, compared.b, split, METRICS[metric], _points(d.value), bounds, p, str(len(d.seeds)), inside]
 
 
-def _rows_of(rows: Sequence[Row], who: Who) -> list[Row]:
-    return [row for row in rows if (row.method, row.student) == who and row.seeds]
-
-
-def _budget(row: Row, records: Mapping[str, Record]) -> object:
-    """How a row's runs were trained, learning rates apart: each method may have its own."""
-    train = records[row.run_ids[0]].config.get("train", {})
-    return {name: value for name, value in train.items() if name not in ("lr", "lr_by_rung")}
-
-
-def _names(tables: Mapping[Split, Sequence[Row]]) -> Callable[[Row], str]:
-    """What a row is called among the pairs: without the settings that all rows of its method share."""
-    shared: dict[str, set[str]] = {}
-    for row in (row for rows in tables.values() for row in rows):
-        words = set(row.label.split()[1:])
-        shared[row.method] = shared.get(row.method, words) & words
-
-    def called(row: Row) -> str:
-        if row.name:
-            return f"{row.label} ({row.student})"
-        name, *settings = row.label.split()
-        return " ".join([name, *(word for word in settings if word not in shared[row.method]), f"({row.student})"])
-
-    return called
+def _called(row: Row) -> str:
+    return f"{row.label} ({row.student})"
 
 
 def _points(fraction: float) -> str:
@@ -297,33 +256,32 @@ def _listed(words: Sequence[str]) -> str:
 # --------------------------------------------------------------------------------------- the tiny ladder
 
 
-def ladder_table(root: Path, floor: float = 0.05, ceiling: float = 0.97) -> str:
-    """S, M and L after direct tuning on each benchmark, and whether L leaves room to distil, in Markdown.
-
-    `floor`: how far L should lie above S on test; `ceiling`: what L should stay below.
-    """
+def ladder_table(root: Path) -> str:
+    """The directly tuned rungs on each benchmark, compared with the majority and the next smaller rung, in Markdown."""
     store = Store(root)
-    records = _finished(store, root)
-    lines, said = [], []
-    for benchmark in sorted({r.benchmark for r in records.values()}):
-        rows = leaderboard.table(store, benchmark)
-        rungs = [row for rung in ("S", "M", "L") for row in _rows_of(rows, ("finetune", rung))]
-        for row in rungs:
+    _finished(store, root)
+    rows = leaderboard.table(store)
+    lines = []
+    for benchmark in sorted({row.benchmark for row in rows}):
+        here = [row for row in rows if row.benchmark == benchmark]
+        rungs = sorted(direct_tuning(here), key=lambda row: row.parameters or 0)
+        majority = next((row for row in here if row.method == "majority"), None)
+        for below, row in zip([None, *rungs], rungs, strict=False):
             parameters = f"{row.parameters:,}" if row.parameters else "-"
-            figures = [percent(row.values[metric]) for metric in METRICS]
-            lines.append([benchmark, row.student, parameters, str(len(row.seeds)), *figures])
-        pair = [(("finetune", "L"), ("finetune", "S"))]
-        for compared in comparisons(store, {"test": rungs}, records, pair):
-            gap = compared.differences["test", "accuracy"]
-            bounds = "" if gap.low is None or gap.high is None else f" [{_points(gap.low)}, {_points(gap.high)}]"
-            top = next(row.values["accuracy"].value for row in rungs if row.student == "L")
-            said.append(
-                f"- {benchmark}: L is {_points(gap.value)} points from S in test accuracy{bounds}, "
-                f"{'at least' if gap.value >= floor else 'less than'} the {100 * floor:.0f} points that we ask for; "
-                f"L at {100 * top:.1f} % is {'below' if top < ceiling else 'not below'} {100 * ceiling:.0f} %."
+            above = [
+                "-" if other is None else _with_bounds(difference(store, row, other, "test", "accuracy"))
+                for other in (majority, below)
+            ]
+            lines.append(
+                [benchmark, row.student, parameters, str(len(row.seeds)), percent(row.values["accuracy"]), *above]
             )
-    heads = ["benchmark", "rung", "parameters", "seeds", *(f"test {name}" for name in METRICS.values())]
-    return "\n".join([_table(heads, lines), "", *said]) + "\n"
+    heads = ["benchmark", "rung", "parameters", "seeds", "test accuracy", "above majority", "above the next smaller"]
+    return _table(heads, lines) + "\n"
+
+
+def _with_bounds(found: Difference) -> str:
+    bounds = "" if found.low is None or found.high is None else f" [{_points(found.low)}, {_points(found.high)}]"
+    return f"{_points(found.value)}{bounds}"
 
 
 def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -15,7 +15,7 @@ import torch
 from harness.errors import StoreError
 from harness.leaderboard.inference import difference
 from harness.leaderboard.leaderboard import table
-from harness.record import Provenance
+from harness.record import Cost, Provenance
 from harness.stats.inference import Difference
 from harness.store import Store
 from harness.store.compaction import compact
@@ -61,7 +61,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
         add(made, "hkd4vlm", range(8), seed)
         add(made, "offline_kd", range(6), seed)
         add(made, "finetune", [0, 1], seed)
-        add(made, "finetune", range(7), seed, student="L")
+        add(made, "finetune", range(7), seed, student="L", parameters=1_200_000)
     return made
 
 
@@ -109,18 +109,29 @@ def test_the_page_says_where_its_figures_come_from(results_page: ModuleType, sto
 
 
 def test_only_runs_of_one_budget_are_paired(results_page: ModuleType, store: Store) -> None:
-    add(store, "hkd4vlm", [], 0, run_id="longer", config={"method": "hkd4vlm", "train": {"examples": 128}})
+    add(store, "hkd4vlm", [], 0, run_id="longer", config={"method": "hkd4vlm", "train": {"examples": 128}}, budget=8192)
     page = results_page.page([Path("results/toy")])
     pairs = [line for line in page.splitlines() if "| finetune (S) | test | accuracy |" in line]
     assert [line.split(" | ")[0] for line in pairs if "hkd4vlm" in line] == ["| hkd4vlm train.examples=64 (S)"]
 
 
-def test_settings_of_one_method_are_paired_once(results_page: ModuleType, store: Store) -> None:
+def test_every_row_is_paired_with_direct_tuning(results_page: ModuleType, store: Store) -> None:
     for seed in (0, 1):
         add(store, "hkd4vlm", range(5), seed, run_id=f"less-{seed}", settings={"msi": False})
+        thrice: dict[str, Any] = {"method": "finetune", "seed": seed, "evaluate": {"shifts": "cyclic"}}
+        add(store, "finetune", range(3), seed, run_id=f"thrice-{seed}", config=thrice, cost=Cost(test_forwards=24))
     page = results_page.page([Path("results/toy")])
-    lines = [line for line in page.splitlines() if re.match(r"\| hkd4vlm .*\| hkd4vlm .*\| test \| accuracy", line)]
-    assert [line.split(" | ")[4] for line in lines] == ["+37.5"]  # 8 of 8 against 5, the better one first
+    lines = [line.split(" | ") for line in page.splitlines() if re.search(r"\| test \| accuracy \|", line)]
+    found = {(a.removeprefix("| "), b): value for a, b, _, _, value, *_ in lines}
+    thrice, less, direct, large = (
+        "finetune evaluate.shifts=cyclic (S)", "hkd4vlm settings.msi=false (S)", "finetune (S)", "finetune (L)",
+    )  # fmt: skip
+    assert found == {
+        ("hkd4vlm (S)", direct): "+75.0", ("hkd4vlm (S)", large): "+12.5",
+        (less, direct): "+37.5", (less, large): "-25.0",
+        ("offline_kd (S)", direct): "+50.0", ("offline_kd (S)", large): "-12.5",
+        (thrice, direct): "+12.5", (thrice, large): "-50.0", (direct, large): "-62.5",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -154,13 +165,13 @@ def test_words_of_mixed_verdicts(results_page: ModuleType) -> None:
 
 
 def test_the_ladder_table(results_page: ModuleType, store: Store) -> None:
+    add(store, "majority", [0], 0, student="", run_id="control-majority", kind="control", config={})
     text = results_page.ladder_table(store.root)
-    assert cells(text, "toy", "S", "230,000", "2")[4].startswith("25.0 [")
-    assert cells(text, "toy", "L", "230,000", "2")[4].startswith("87.5 [")
-    # 7 of 8 against 2 of 8.
-    assert "L is +62.5 points from S in test accuracy [" in text
-    assert "at least the 5 points" in text
-    assert "L at 87.5 % is below 97 %." in text
+    of_s, of_l = cells(text, "toy", "S", "230,000", "2"), cells(text, "toy", "L", "1,200,000", "2")
+    assert of_s[4].startswith("25.0 [")
+    assert of_s[5].startswith("+12.5 [")  # 2 of 8, and the majority 1
+    assert of_s[6] == "-"
+    assert of_l[6].startswith("+62.5 [")  # 7 of 8 against 2
 
 
 def test_a_store_without_runs_is_refused(results_page: ModuleType, tmp_path: Path) -> None:
