@@ -31,14 +31,16 @@ class Assistant(Distilling):
 
     dense: bool = False
     """All larger rungs teach (arXiv 2009.08825), not only the next larger one (1902.03393); default ours."""
+    teacher_share: float = 1.0
+    """Examples for the largest rung's own tuning, as a multiple of the student budget; ours."""
     larger_share: float = 1.0
-    """Examples for each larger rung's training, as a multiple of the student budget; ours."""
+    """Examples for the training of each rung between, as a multiple of the student budget; ours."""
     alpha: float = 1.0
     """Weight of the teachers' mean relative to the cross-entropy; ours."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, larger_share=(0.01, 100), alpha=(0.001, 1000))
+        check_ranges(self, teacher_share=(0.01, 100), larger_share=(0.01, 100), alpha=(0.001, 1000))
 
     def stages(self, ladder: Ladder, student: str) -> Sequence[Stage]:
         """`tune` for the largest rung, `assist_RUNG` for each between, and `distil` for the student.
@@ -52,7 +54,7 @@ class Assistant(Distilling):
                 f"assistant: student {student!r}: expected a rung between it and {largest!r}; choose a smaller "
                 "student, or the method 'offline_kd'"
             )
-        stages = [Stage("tune", {largest: Role(largest, trainable=True)}, share=self.larger_share, tuning=True)]
+        stages = [Stage("tune", {largest: Role(largest, trainable=True)}, share=self.teacher_share, tuning=True)]
         trained = {largest: Role(From("tune", largest))}
         for rung in between:
             stage = f"assist_{rung}"

@@ -85,7 +85,7 @@ def pretrain_(
     rung: Annotated[str, typer.Argument(help="L, M or S")],
     out: Annotated[Path, typer.Argument(help="Folder for the weights")],
     seed: int = 0,
-    steps: Annotated[int | None, typer.Option(help="Steps per pass; default: those of the shipped recipe.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Default: those of the shipped recipe.")] = None,
 ) -> None:
     """Rebuild the tiny ladder's weights from scratch (about an hour for all three on 2 cores)."""
     from harness.models import pretrain, tiny

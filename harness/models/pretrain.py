@@ -69,6 +69,11 @@ class Recipe:
     seed: int = 0
 
 
+RECIPES = {"L": Recipe(), "M": Recipe(), "S": Recipe(steps=4000)}
+"""Of the shipped weights. S has fewer steps: after 7,000 it answered scenes_factuality as well untrained as after tuning
+on 20,000 labels, so that nothing was left to teach (docs/tiny_ladder.md)."""
+
+
 @dataclass
 class Batch:
     """B pictures with their packed questions: N image tokens, then L text tokens per row."""
@@ -104,7 +109,7 @@ def pretrain(
     The same recipe, lessons, versions and number of threads give the same weights. Raises `ConfigError` for an unknown
     rung.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or RECIPES.get(rung, Recipe())
     model, processor = tiny.build(rung, lessons.words(), recipe.seed)
     model.train()
     # The backward pass of torch's fused attention is slow in bfloat16 on a CPU.
@@ -311,5 +316,5 @@ def main(rung: str, folder: Path, seed: int = 0, steps: int | None = None) -> No
     lessons: Lessons = benchmark.lessons()  # type: ignore[attr-defined]
     # One thread: with several, sums have another order, and so the weights would differ.
     torch.set_num_threads(1)
-    recipe = Recipe(seed=seed)
-    pretrain(rung, folder, lessons, recipe if steps is None else replace(recipe, steps=steps))
+    recipe = RECIPES[rung]
+    pretrain(rung, folder, lessons, replace(recipe, seed=seed, steps=steps or recipe.steps))

@@ -39,7 +39,7 @@ RUNGS = ("L", "M", "S")
 SIZES = {
     "L": Size(vision_width=96, vision_layers=3, text_width=128, text_layers=6, heads=4),
     "M": Size(vision_width=64, vision_layers=2, text_width=80, text_layers=5, heads=4),
-    "S": Size(vision_width=48, vision_layers=2, text_width=56, text_layers=4, heads=4),
+    "S": Size(vision_width=48, vision_layers=2, text_width=64, text_layers=5, heads=4),
 }
 
 CHAT_TEMPLATE = (

@@ -205,9 +205,9 @@ def test_mutual_peers_teach_each_other() -> None:
 
 
 def test_assistant_chain_and_dense() -> None:
-    chain = stages(Assistant(larger_share=2.0))
+    chain = stages(Assistant(teacher_share=3.0, larger_share=2.0))
     assert chain == {
-        "tune": Stage("tune", {"L": Role("L", True)}, 2.0, tuning=True),
+        "tune": Stage("tune", {"L": Role("L", True)}, 3.0, tuning=True),
         "assist_M": Stage("assist_M", {"L": Role(From("tune", "L")), "M": Role("M", True)}, 2.0),
         "distil": Stage("distil", {"M": Role(From("assist_M", "M")), "student": Role("S", True)}, 1.0),
     }

@@ -215,7 +215,7 @@ def test_hidden_vision_and_vocabulary_of_the_tiny_ladder(folder: Path) -> None:
     vlm: Any = loading.load_vlm(rung(folder))
     scorer = OptionScorer(vlm, encoder.letters, "bf16").train()
     outputs = scorer(encoder(families.examples()), ("hidden", "vision", "vocab"))
-    assert outputs["vision"].shape == (3, 16, 56)
+    assert outputs["vision"].shape == (3, 16, 64)
     assert outputs["vocab"].shape == (3, len(encoder.tokens))
     assert {t.dtype for t in outputs.values()} == {torch.float32}  # also under autocast
     for name in ("hidden", "vision", "vocab"):
@@ -235,7 +235,7 @@ def test_states_of_layers_have_the_same_gradient_with_checkpointing(folder: Path
         layers_bnd = scorer(encoder(families.examples()), ("layers",))["layers"]
         layers_bnd.square().sum().backward()
         found.append((layers_bnd.detach(), [p.grad for p in vlm.parameters() if p.grad is not None]))
-    assert found[0][0].shape == (3, vlm.config.get_text_config().num_hidden_layers, 56)
+    assert found[0][0].shape == (3, vlm.config.get_text_config().num_hidden_layers, 64)
     torch.testing.assert_close(found[1], found[0])
 
 

@@ -380,7 +380,7 @@ def test_an_adapter_learns_and_is_billed_with_its_role(toy_plan: ToyPlan, tmp_pa
     feature = [row["value"] for row in with_.history if row["term"] == "loss/feature"]
     assert feature[0] > 0.5  # cosine of the states of two untrained models
     assert feature[-1] < feature[0] / 2
-    size = 56 * 128
+    size = 64 * 128
     more = with_.costs["distil.student"].flops - without.costs["distil.student"].flops
     assert more == pytest.approx(3 * 2 * size * 240)
     assert with_.costs["distil.student"].forwards == without.costs["distil.student"].forwards == 240
