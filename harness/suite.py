@@ -42,6 +42,8 @@ class SuiteRun(Settings):
     benchmark_settings: dict[str, Any] = Field(default_factory=dict)
     """The benchmark's settings in which this line differs from the suite, like `label_noise`. Rows on other data are in
     a table of their own."""
+    seeds: tuple[int, ...] = ()
+    """The seeds of this line, if they aren't the suite's."""
     tags: tuple[str, ...] = ()
     label: Label | None = None
     """What tables call these runs, like "KD on the pool". To rename finished runs, change it and run the suite."""
@@ -115,8 +117,8 @@ class SuiteConfig(ManyRuns):
                     "control": run.control,
                 }
             )
-            for seed in self.seeds
+            for seed in dict.fromkeys((*self.seeds, *(seed for run in self.runs for seed in run.seeds)))
             for benchmark in self.benchmarks
             for run in self.runs
-            if benchmark in (run.benchmarks or self.benchmarks)
+            if benchmark in (run.benchmarks or self.benchmarks) and seed in (run.seeds or self.seeds)
         ]

@@ -128,15 +128,14 @@ def _numbers(seeds: str) -> list[int]:
 
 def _dry_run(suite: SuiteConfig, kept: list[AblationVariant], left_out: dict[str, str], as_json: bool) -> None:
     """Estimate the cost of one run of each line: its other seeds cost the same."""
-    from harness.experiments.ablation import configs
+    from harness.experiments.ablation import one_seed
     from harness.planning import cost, plan
 
-    one_seed = suite.model_copy(update={"seeds": suite.seeds[:1]})
     rows = []
     for variant in kept:
-        priced = [cost.of(plan.make(config))["train_flops"] for config in configs(one_seed, [variant])]
-        runs = len(priced) * len(suite.seeds)
-        rows.append({"label": variant.label, "runs": runs, "train_flops": sum(priced) * len(suite.seeds)})
+        priced = [cost.of(plan.make(config))["train_flops"] for config in one_seed(suite, variant.run)]
+        seeds = len(variant.run.seeds or suite.seeds)
+        rows.append({"label": variant.label, "runs": len(priced) * seeds, "train_flops": sum(priced) * seeds})
     if as_json:
         print_json({"name": suite.name, "lines": rows, "left_out": left_out})
         return

@@ -8,7 +8,7 @@ The method itself lists its variants (`Method.ablations`: a name, and the settin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness import registry
@@ -60,7 +60,8 @@ def variants(method: str, suite: SuiteConfig) -> tuple[list[AblationVariant], di
     """The full method (the suite's first run of it), its ablations, and the suite's other runs.
 
     Also returns why some were left out: they don't fit the ladder, or change nothing. Raises `ConfigError` for
-    a suite without the method, and for one of the suite's own runs that doesn't fit.
+    a suite without the method, and for one of the suite's own runs that doesn't fit. An ablation that the suite lists
+    itself, with `seeds` of its own, has those.
     """
     mine = next((run for run in suite.runs if run.method == method), None)
     if mine is None:
@@ -70,7 +71,7 @@ def variants(method: str, suite: SuiteConfig) -> tuple[list[AblationVariant], di
     found = [AblationVariant(mine.label or "full", "full", full)]
     for label, override in registry.methods()[name].load().ablations.items():
         own = f"{mine.label}, {label}" if mine.label else None
-        run = full.model_copy(update={"settings": {**settings, **override}, "label": own})
+        run = full.model_copy(update={"settings": {**settings, **override}, "label": own, "seeds": ()})
         found.append(AblationVariant(label, "ablation", run))
     declared = len(found)
     others = [run for run in suite.runs if run is not mine]
@@ -79,9 +80,9 @@ def variants(method: str, suite: SuiteConfig) -> tuple[list[AblationVariant], di
     ]
     kept: list[AblationVariant] = []
     left_out: dict[str, str] = {}
-    seen: dict[str, str] = {}
+    seen: dict[str, int] = {}
     for number, variant in enumerate(found):
-        one = suite.model_copy(update={"runs": (variant.run,), "seeds": suite.seeds[:1]}).run_configs()[0]
+        one = one_seed(suite, variant.run)[0]
         try:
             run_id = plan.make(one).run_id
         except ConfigError as error:
@@ -91,11 +92,21 @@ def variants(method: str, suite: SuiteConfig) -> tuple[list[AblationVariant], di
             left_out[variant.label] = str(error)
             continue
         if run_id in seen:
-            left_out[variant.label] = f"the same run as {seen[run_id]!r}"
+            same = kept[seen[run_id]]
+            left_out[variant.label] = f"the same run as {same.label!r}"
+            if variant.run.seeds:
+                run = same.run.model_copy(update={"seeds": variant.run.seeds})
+                kept[seen[run_id]] = replace(same, run=run)
             continue
-        seen[run_id] = variant.label
+        seen[run_id] = len(kept)
         kept.append(variant)
     return kept, left_out
+
+
+def one_seed(suite: SuiteConfig, run: SuiteRun) -> list[RunConfig]:
+    """A line's runs with a single seed, one per benchmark."""
+    line = run.model_copy(update={"seeds": ()})
+    return suite.model_copy(update={"runs": (line,), "seeds": suite.seeds[:1]}).run_configs()
 
 
 def _label(run: SuiteRun, full: SuiteRun) -> str:

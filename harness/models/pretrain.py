@@ -70,8 +70,8 @@ class Recipe:
 
 
 RECIPES = {"L": Recipe(), "M": Recipe(), "S": Recipe(steps=4000)}
-"""Of the shipped weights. S has fewer steps: after 7,000 it answered scenes_factuality as well untrained as after tuning
-on 20,000 labels, so that nothing was left to teach (docs/tiny_ladder.md)."""
+"""Of the shipped weights. S has fewer steps: after 7,000 it answered scenes_factuality as well untrained as when tuned
+on 20,000 labels, so nothing was left to teach (docs/tiny_ladder.md)."""
 
 
 @dataclass

@@ -58,6 +58,28 @@ def test_the_method_says_what_its_parts_are(toy: str, toy_ladder: str) -> None:
     assert len(experiment.configs(made, kept)) == 6
 
 
+def test_lines_have_seeds_of_their_own(toy: str, toy_ladder: str) -> None:
+    """Four for the full method and the part that the suite lists, two for the rest."""
+    many, cool = {"seeds": [0, 1, 2, 3]}, {"warmth": 0.001}
+    listed = [
+        {"method": "parted", **many},
+        {"method": "parted", "settings": cool, **many},
+        {"method": "zero_shot"},
+    ]
+    made = suite(toy, toy_ladder, listed)
+    assert [(c.method, c.settings, c.seed) for c in made.run_configs()] == [
+        *(line for seed in (0, 1) for line in (("parted", {}, seed), ("parted", cool, seed), ("zero_shot", {}, seed))),
+        *(("parted", settings, seed) for seed in (2, 3) for settings in ({}, cool)),
+    ]  # fmt: skip
+    kept, left_out = experiment.variants("parted", made)
+    assert {v.label: v.run.seeds for v in kept} == {
+        "full": (0, 1, 2, 3), "-warmth": (0, 1, 2, 3), "louder": (), "zero_shot (S)": (),
+    }  # fmt: skip
+    assert left_out["parted warmth=0.001 (S)"] == "the same run as '-warmth'"
+    seeds = {line.label: list(line.runs["toy"]) for line in experiment.lay_out("parted", made, kept, left_out).lines}
+    assert seeds == {"full": [0, 1, 2, 3], "-warmth": [0, 1, 2, 3], "louder": [0, 1], "zero_shot (S)": [0, 1]}
+
+
 def test_lines_have_the_labels_of_the_suite(toy: str, toy_ladder: str) -> None:
     runs = [{"method": "parted", "label": "All of it"}, {"method": "zero_shot", "label": "Untrained"}]
     kept, _ = experiment.variants("parted", suite(toy, toy_ladder, runs))
@@ -92,10 +114,16 @@ def test_the_committed_suite_has_the_budget_of_the_results(root: Path) -> None:
     )
     for key in ("benchmarks", "benchmark_settings", "train"):
         assert made[key] == results[key]
-    assert len(made["seeds"]) >= 5
-    distilled = {("offline_kd", "M"), ("hkd4vlm", "M")}  # what the ablation leaves to the results
-    assert all(run in made["runs"] for run in results["runs"] if (run["method"], run["student"]) not in distilled)
-    full = next(run for run in made["runs"] if run["method"] == "hkd4vlm")
+    assert len(made["seeds"]) == 3
+    listed = [{name: value for name, value in run.items() if name != "seeds"} for run in made["runs"]]
+    rows = {(run["label"], run["student"]) for run in made["runs"] if run.get("seeds") == results["seeds"]}
+    assert {("HKD4VLM", "S"), ("direct tuning", "S"), ("direct tuning", "M"), ("direct tuning", "L")} <= rows
+    of_results = [run for run in listed if (run["label"], run["student"]) in {
+        ("HKD4VLM", "S"), ("direct tuning", "S"), ("KD on the pool", "S"), ("mutual learning", "S"), ("assistant", "S"),
+    }]  # fmt: skip
+    assert len(of_results) == 5
+    assert all(run in results["runs"] for run in of_results)
+    full = next(run for run in listed if run["method"] == "hkd4vlm")
     assert full in results["runs"]
     ablations = registry.methods()["hkd4vlm"].load().ablations
     assert {"-PPOD", "-TCRD", "-MSI"} <= set(ablations)
