@@ -83,7 +83,8 @@ def test_the_ladder_goes_down() -> None:
     built = [tiny.build(rung, WORDS, seed=0)[0] for rung in tiny.SIZES]
     sizes = [sum(p.numel() for p in model.parameters()) for model in built]
     assert list(tiny.SIZES) == ["L", "M", "S"]
-    assert sizes[0] > 2 * sizes[1] > 4 * sizes[2]
+    assert sizes[0] > 2 * sizes[1]
+    assert sizes[1] > 1.5 * sizes[2]
 
 
 def test_an_unknown_rung_lists_the_known_ones() -> None:

@@ -62,7 +62,7 @@ def die_at(stage: str, step: int) -> Callable[[dict[str, Any]], None]:
 
 
 def test_learns_the_toy(toy_plan: ToyPlan, tmp_path: Path) -> None:
-    record = run.execute(toy_plan(train={"examples": 960}), SingleProcess(), Store(tmp_path))
+    record = run.execute(toy_plan(train={"examples": 960, "lr": 1e-3}), SingleProcess(), Store(tmp_path))
     assert record.status == "done"
     assert record.metrics["test"]["accuracy"].value > 0.9
 
