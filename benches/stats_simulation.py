@@ -1,11 +1,12 @@
 """Do the statistics keep their word? Worlds with a known truth, answered by simulated runs, judged by the harness.
 
     python -m benches.stats_simulation                     all parts, kept in benches/results/stats_simulation.json
-    python -m benches.stats_simulation --only ties         one part (coverage, ties, ranks)
+    python -m benches.stats_simulation --only ties         one part (coverage, ties, power, ranks)
 
 A run is right on an example where a sum of normal terms is positive: what the method can, how hard the image is
 (shared by all runs and all examples of the image), how the method takes to the image, how the seed turned out, how
 this seed takes to the image, and chance. So the true accuracy over all images and seeds is known in closed form.
+Every world is a table of several methods: what its rows tell about the seeds goes into every interval and p.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -24,10 +26,11 @@ from scipy.stats import beta, norm
 
 from benches.common import RESULTS, header, keep
 from harness.record import Interval
-from harness.stats import inference
+from harness.stats import inference, moderated
 from harness.stats.bootstrap import Resampled, resampled_sums
+from harness.stats.inference import Difference
 from harness.stats.metrics import Floats
-from harness.stats.rank_intervals import Standing, standings
+from harness.stats.rank_intervals import Standing, pair_differences, standings
 from harness.stats.replicates import ExampleOrder, replicate
 
 Bools = NDArray[np.bool_]
@@ -46,21 +49,34 @@ class World:
     method_image: float = 0.4
     seed: float = 0.1
     seed_image: float = 0.4
+    differ: bool = False
+    """The methods' own `seed`: its square is that divided by a chi-square of 4 over 4, which parts many by a factor."""
+    wild: float = 1.0
+    """The last method's `seed` is this many times as large."""
 
     @property
     def variance(self) -> float:
         """Of all terms that an accuracy averages over, the seed's left out."""
         return 1 + self.image**2 + self.method_image**2 + self.seed_image**2
 
-    def ability(self, accuracy: float) -> float:
-        """What a method must be able to do to have this accuracy over all images and seeds."""
-        return float(norm.ppf(accuracy) * np.sqrt(self.variance + self.seed**2))
+    def spreads(self, methods: int, rng: np.random.Generator) -> Floats:
+        """The methods' `seed` (M,)."""
+        spread_m = np.full(methods, self.seed)
+        if self.differ:
+            spread_m = spread_m / np.sqrt(rng.chisquare(4, methods) / 4)
+        spread_m[-1] *= self.wild
+        return spread_m
 
 
-def simulate(world: World, abilities: Sequence[float], rng: np.random.Generator) -> tuple[Bools, Floats]:
-    """Which answers are right (M, S, C, per group), and the true accuracy (M, S) of these very runs over all images."""
-    m, s, c, n = len(abilities), world.seeds, world.groups, world.per_group
-    turned_ms = np.array(abilities)[:, None] + rng.normal(0, world.seed, (m, s))
+def simulate(world: World, true: Sequence[float], rng: np.random.Generator) -> tuple[Bools, Floats]:
+    """Which answers are right (M, S, C, per group), and the true accuracy (M, S) of these very runs over all images.
+
+    `true` are the methods' accuracies over all images and seeds.
+    """
+    m, s, c, n = len(true), world.seeds, world.groups, world.per_group
+    spread_m1 = world.spreads(m, rng)[:, None]
+    can_m1 = norm.ppf(true)[:, None] * np.sqrt(world.variance + spread_m1**2)
+    turned_ms = can_m1 + rng.normal(0, 1, (m, s)) * spread_m1
     sum_msc = (
         turned_ms[:, :, None]
         + rng.normal(0, world.image, c)
@@ -87,46 +103,79 @@ def tables(right_mscn: Bools, rng: np.random.Generator) -> list[dict[int, pd.Dat
     return [{seed: shared.assign(chosen=chosen_msn[method, seed]) for seed in range(s)} for method in range(m)]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a table says of its rows and of each pair of them, A before B."""
+
+    rows: list[Interval]
+    pairs: dict[tuple[int, int], Difference]
+    standings: list[Standing]
+
+
+def judge(right_mscn: Bools, seed: int) -> Judged:
+    """Intervals, differences and places, as a table has them that knows only these rows."""
+    m, s, c, _ = right_mscn.shape
+    found = accuracies(right_mscn, seed)
+    assert found.drawn_ns is not None
+    figures_ms, drawn_msn = found.point_s.reshape(m, s), found.drawn_ns.T.reshape(m, s, -1)
+    rows = inference.seeds_intervals(figures_ms, drawn_msn, c, seed, moderated.of_rows(figures_ms))
+    columns = [(method, at) for method in range(m) for at in range(s)]
+    pairs = pair_differences(found, columns, moderated.of_pairs(figures_ms))
+    return Judged(rows, pairs, standings(figures_ms.mean(axis=1).tolist(), pairs))
+
+
 # ------------------------------------------------------------------------------------- do intervals cover?
 
 WORLDS = {
     "one seed, one example an image": World(groups=600, per_group=1, seeds=1),
     "one seed, 5 examples an image": World(groups=120, per_group=5, seeds=1),
     "one seed, 30 images": World(groups=30, per_group=5, seeds=1),
+    "2 seeds that hardly differ": World(seeds=2, seed=0.0),
+    "2 seeds, as on our benchmarks": World(seeds=2, seed=0.05),
+    "2 seeds that differ as much as images": World(seeds=2, seed=0.15),
+    "2 seeds that differ wildly": World(seeds=2, seed=0.5),
     "3 seeds that hardly differ": World(seed=0.0),
     "3 seeds, as on our benchmarks": World(seed=0.05),
     "3 seeds that differ as much as images": World(seed=0.15),
     "3 seeds that differ wildly": World(seed=0.5),
     "3 seeds, hard clusters": World(groups=100, per_group=6, image=2.0),
     "5 seeds": World(seeds=5),
-    "2 seeds": World(seeds=2, seed=0.05),
+    "5 seeds that differ wildly": World(seeds=5, seed=0.5),
 }
+UNEQUAL = {
+    **{f"{n} seeds, rows differ in their spread": World(seeds=n, seed=0.15, differ=True) for n in (2, 3, 5)},
+    **{f"{n} seeds, one row of six is wild": World(seeds=n, wild=5.0) for n in (2, 3, 5)},
+}
+"""The seeds of some rows differ more than those of others: not what the prior takes for granted."""
+SIX = (0.75, 0.7, 0.73, 0.68, 0.71, 0.66)
 
 
 def coverage(trials: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """How often a 95 % interval holds the truth: of a row (0.7), and of a difference (0.75 - 0.7).
+    """How often a 95 % interval holds the truth, in tables of six methods: of a row, of a difference, of the last row.
 
     The truth is over all images and all seeds; with one seed, over all images for that seed's model. `plain` is then
     the interval of a run's own record: percentiles of the bootstrap, without what few images hide.
     """
-    for number, (name, world) in enumerate(WORLDS.items()):
-        rng = np.random.default_rng([7, number])
-        held = {"accuracy": 0, "difference": 0} | ({"plain": 0} if world.seeds == 1 else {})
-        widths = []
+    for number, (name, world) in enumerate((WORLDS | UNEQUAL).items()):
+        held = {"accuracy": 0, "difference": 0} | ({"last": 0} if name in UNEQUAL else {})
+        widths, plain = [], 0
         for trial in range(trials):
-            right, true_ms = simulate(world, [world.ability(0.75), world.ability(0.7)], rng)
-            better, worse = true_ms[:, 0] if world.seeds == 1 else (0.75, 0.7)
-            both, s = accuracies(right, trial), world.seeds
-            assert both.drawn_ns is not None
-            off_s, off_ns = both.point_s[:s] - both.point_s[s:], both.drawn_ns[:, :s] - both.drawn_ns[:, s:]
-            row = inference.seeds_interval(both.point_s[s:], both.drawn_ns[:, s:], world.groups, trial)
-            held["accuracy"] += holds(row, worse)
+            right, true_ms = simulate(world, SIX, np.random.default_rng([7, number, trial]))
+            true_m = true_ms[:, 0] if world.seeds == 1 else np.array(SIX)
+            found = judge(right, trial)
+            held["accuracy"] += sum(map(holds, found.rows, true_m))
+            hold = {pair: holds(d, true_m[pair[0]] - true_m[pair[1]]) for pair, d in found.pairs.items()}
+            held["difference"] += sum(hold.values())
+            if name in UNEQUAL:
+                held["last"] += sum(held_here for (_, b), held_here in hold.items() if b == len(SIX) - 1)
             if world.seeds == 1:
-                held["plain"] += holds(inference.interval(float(both.point_s[1]), both.drawn_ns[:, 1]), worse)
-            found = inference.seeds_difference(off_s, off_ns, tuple(range(s)), world.groups, trial)
-            held["difference"] += holds(found, better - worse)
-            widths.append((found.high or 0) - (found.low or 0))
-        shares = {key: share(count, trials) for key, count in held.items()}
+                one = accuracies(right[:1], trial)
+                assert one.drawn_ns is not None
+                plain += holds(inference.interval(float(one.point_s[0]), one.drawn_ns[:, 0]), true_m[0])
+            widths += [(d.high or 0) - (d.low or 0) for d in found.pairs.values()]
+        counts = {"accuracy": len(SIX), "difference": len(found.pairs), "last": len(SIX) - 1}
+        shares = {key: share(count, counts[key] * trials) for key, count in held.items()}
+        shares |= {"plain": share(plain, trials)} if world.seeds == 1 else {}
         yield name, {"world": asdict(world), **shares, "difference_width_median": round(float(np.median(widths)), 4)}
     yield "macro-F1, 3 seeds, as on our benchmarks", _macro_f1(trials)
 
@@ -134,7 +183,7 @@ def coverage(trials: int) -> Iterator[tuple[str, dict[str, Any]]]:
 def _macro_f1(trials: int) -> dict[str, Any]:
     world, rng, held = WORLDS["3 seeds, as on our benchmarks"], np.random.default_rng([7, 100]), 0
     for _ in range(trials):
-        runs = tables(simulate(world, [world.ability(0.7)], rng)[0], rng)[0]
+        runs = tables(simulate(world, [0.7], rng)[0], rng)[0]
         order = ExampleOrder()
         taken = [order.take(pa.Table.from_pandas(frame, preserve_index=False)) for frame in runs.values()]
         found = replicate(order.sets[taken[0][0]], np.stack([chosen_n for _, chosen_n in taken]), 3, "macro_f1")
@@ -153,24 +202,53 @@ def holds(found: Interval | inference.Difference, truth: float) -> bool:
 
 
 def ties(trials: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """How often two equal methods land in different tiers: alone, and any two of six (a fifth of the trials)."""
+    """How often equal methods are called different: any two of a table of two or six, and a single pair of the six."""
     same_answers = {"one seed, almost always the same answer": World(600, 1, 1, 3.0, method_image=0.1, seed_image=0.1)}
-    for number, (name, world) in enumerate((WORLDS | same_answers).items()):
-        for methods, count in ((2, trials), (6, max(1, trials // 5))):
-            apart = 0
-            for trial in range(count):
-                rng = np.random.default_rng([8, number, methods, trial])
-                found = _standings(world, [0.7] * methods, rng, trial)
-                apart += any(not set(a.tier) & set(b.tier) for i, a in enumerate(found) for b in found[:i])
-            yield f"{methods} equal methods: {name}", {"told_apart": share(apart, count)}
+    for number, (name, world) in enumerate((WORLDS | same_answers | UNEQUAL).items()):
+        for methods in (2, 6):
+            apart = pairs = 0
+            for trial in range(trials):
+                found = _judged(world, [0.7] * methods, np.random.default_rng([8, number, methods, trial]), trial)
+                tiers = [set(one.tier) for one in found.standings]
+                apart += any(not a & b for a, b in combinations(tiers, 2))
+                pairs += sum(d.p is not None and d.p < 0.05 for d in found.pairs.values())
+            of_pairs = share(pairs, trials * len(found.pairs))
+            yield f"{methods} equal methods: {name}", {"told_apart": share(apart, trials), "raw_p": of_pairs}
 
 
-def _standings(world: World, true: Sequence[float], rng: np.random.Generator, seed: int) -> list[Standing]:
+def _judged(world: World, true: Sequence[float], rng: np.random.Generator, seed: int) -> Judged:
     """With one seed the models themselves must have these accuracies: the seed's turn is left out."""
-    still = replace(world, seed=0.0) if world.seeds == 1 else world
-    right, _ = simulate(still, [still.ability(accuracy) for accuracy in true], rng)
-    columns = [(method, s) for method in range(len(true)) for s in range(world.seeds)]
-    return standings(accuracies(right, seed), columns)
+    right, _ = simulate(replace(world, seed=0.0) if world.seeds == 1 else world, true, rng)
+    return judge(right, seed)
+
+
+# ------------------------------------------------------------------------------- is what is there found?
+
+
+def power(trials: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """How often a true difference of 5 points is found between two rows of a table, by p and by p after Holm.
+
+    The standard deviation between seeds is 1.5 points: of the paired difference, or of each row (then 2.1 of the
+    difference). `known` is what a test could find at most: one that knows the standard error, from the trials.
+    """
+    of_row = 0.015 / 0.238  # around 0.72 an ability of 1 is an accuracy of 0.238: the normal density over its width
+    sizes = ((1000, True), (4000, True), (4000, False))
+    for number, (seeds, methods, (images, of_difference)) in enumerate(product((2, 3), (2, 6, 12), sizes)):
+        world = World(images, 1, seeds, seed=of_row / (np.sqrt(2) if of_difference else 1))
+        true = [0.75, 0.7, *np.linspace(0.66, 0.74, methods - 2)]
+        seen, by_p, by_holm = [], 0, 0
+        for trial in range(trials):
+            found = _judged(world, true, np.random.default_rng([10, number, trial]), trial)
+            p = {pair: d.p for pair, d in found.pairs.items() if d.p is not None}
+            corrected = dict(zip(p, inference.holm(list(p.values())), strict=True))
+            seen.append(found.pairs[0, 1].value)
+            by_p, by_holm = by_p + (p[0, 1] < 0.05), by_holm + (corrected[0, 1] < 0.05)
+        at_most = float(norm.sf(1.96 - 0.05 / np.std(seen)))
+        whose = "the difference" if of_difference else "each row"
+        yield (
+            f"{seeds} seeds, {methods} rows, {images} images, 1.5 points of {whose}",
+            {"found": share(by_p, trials), "found_holm": share(by_holm, trials), "known": round(at_most, 3)},
+        )
 
 
 # ------------------------------------------------------------------------------- do rank intervals cover?
@@ -188,7 +266,7 @@ def ranks(trials: int) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, (name, world) in enumerate(({name: WORLDS[name] for name in names} | big).items()):
         everyone, single, told, widths = 0, 0, 0, []
         for trial in range(trials):
-            found = _standings(world, true, np.random.default_rng([9, number, trial]), trial)
+            found = _judged(world, true, np.random.default_rng([9, number, trial]), trial).standings
             hold = [s.rank_low <= low and high <= s.rank_high for s, (low, high) in zip(found, allowed, strict=True)]
             everyone, single = everyone + all(hold), single + sum(hold)
             told += not set(found[0].tier) & set(found[-1].tier)
@@ -215,12 +293,13 @@ def share(count: int, trials: int) -> dict[str, float | int]:
 PARTS: dict[str, Callable[[int], Iterator[tuple[str, dict[str, Any]]]]] = {
     "coverage": coverage,
     "ties": ties,
+    "power": power,
     "ranks": ranks,
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Simulated coverage, ties and ranks; see this file's head.")
+    parser = argparse.ArgumentParser(description="Simulated coverage, ties, power and ranks; see this file's head.")
     parser.add_argument("--only", choices=list(PARTS), action="append")
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--dry-run", action="store_true", help="print the figures, keep nothing")

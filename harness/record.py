@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from math import isfinite
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -287,14 +288,25 @@ def parse_record(text: str) -> Record | str:
         return f"record.json has schema {version}, this version reads 1 to {SCHEMA_VERSION}: update hkdbench"
     try:
         if version == SCHEMA_VERSION:
-            return Record.model_validate_json(text)
-        return Record.model_validate(_lifted(json.loads(text), version))
+            record = Record.model_validate_json(text)
+        else:
+            record = Record.model_validate(_lifted(json.loads(text), version))
+        wrong = next(((where, x) for where, x in _numbers(record) if not isfinite(x)), None)
+        return f"record.json is damaged: {wrong[0]} is {wrong[1]}: expected a finite number" if wrong else record
     except ValidationError as error:
         return f"record.json is damaged: {first_fault(error)}"
     except ValueError as error:
         return f"record.json is damaged: Invalid JSON: {first_line(error)}"
     except (KeyError, TypeError, AttributeError):
         return f"record.json is damaged: it doesn't fit its schema {version}"
+
+
+def _numbers(record: Record) -> Iterator[tuple[str, float]]:
+    """The figures and costs, with their places."""
+    for split, figures in record.metrics.items():
+        for name, found in figures.items():
+            yield from ((f"metrics.{split}.{name}", x) for x in (found.value, found.low, found.high) if x is not None)
+    yield from ((f"cost.{name}", x) for name, x in record.cost if isinstance(x, float))
 
 
 def _lifted(raw: Raw, version: int) -> Raw:

@@ -134,7 +134,9 @@ def difference(rows: Mapping[str, SeedResults], check: Check, metric: str = "acc
         inference.paired_difference(a, b, seeds, metric) for a, b in (sides[:2], sides[2:])
     )
     drawn = None if drawn_ns is None or fewer_ns is None else drawn_ns - fewer_ns
-    return seeds_difference(gain_s - less_s, drawn, tuple(seeds), sides[0].groups)
+    prior = inference.prior_of_pair(sides[0], sides[1], metric)
+    of_both = prior.scaled(2) if prior else None  # the variances of both differences
+    return seeds_difference(gain_s - less_s, drawn, tuple(seeds), sides[0].groups, sides[0].size, of_both)
 
 
 def _sign(figure: Difference) -> Sign:

@@ -145,9 +145,8 @@ def measured(table: Table, store: Store) -> tuple[str, str, float, int, int] | N
                 continue
             if not inference.shared_seeds([a, b], "accuracy"):
                 continue
-            point_s, replicates_ns = inference.paired_difference(a, b, seeds, "accuracy")
-            if replicates_ns is None:
+            if (noise := inference.noise(a, b, seeds, "accuracy")) is None:
                 continue
-            least = power.detectable(power.noise(point_s, replicates_ns, a.groups))
+            least = power.detectable(noise)
             return f"{first.label} {first.student}", f"{second.label} {second.student}", least, first.groups, len(seeds)
     return None

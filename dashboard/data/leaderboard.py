@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from dashboard.table import Column, Link, TableCell, TableRow
 from harness.leaderboard.schema import Row, Table
 from harness.record import Interval
-from harness.report.columns import ColumnSpec, has_own_unit, ranking_columns, unit
+from harness.report.columns import ColumnSpec, has_own_unit, lower_is_better, ranking_columns, unit
 from harness.report.format import difference, percent
 from harness.report.tables import named as named
 
@@ -86,8 +86,13 @@ def headline(table: Table) -> str:
     if not runs:
         return "No finished run is ranked here yet."
     best = runs[0]
-    figure = percent(best.values[table.metric], own_unit=has_own_unit(table.metric))
-    text = f"{named(best)} leads with {figure} {unit(table.metric)}".rstrip()
+
+    def in_words(found: Interval) -> str:
+        text = f"{percent(found, own_unit=has_own_unit(table.metric))} {unit(table.metric)}".rstrip()
+        return f"{table.metric} {text}" if has_own_unit(table.metric) else text
+
+    text = f"{named(best)} leads with {in_words(best.values[table.metric])}"
+    text += " (lower is better)" if lower_is_better(table.metric) else ""
     first = [row for row in runs if 1 in row.tier]
     if len(runs) == 1:
         text += "; it is the only row."
@@ -102,7 +107,7 @@ def headline(table: Table) -> str:
         text += f", but not significantly better than {others} ({len(first) - 1} of {len(runs) - 1} other rows)."
     floor = majority_score(table)
     if floor is not None:
-        text += f" Always giving the most frequent answer scores {percent(Interval(value=floor))} %."
+        text += f" Always giving the most frequent answer scores {in_words(Interval(value=floor))}."
     return text
 
 
@@ -232,7 +237,8 @@ def _difference(row: Row, table: Table) -> TableCell:
     else:
         params = {"a": row.run_ids[0], "b": base.run_ids[0]}
         link = (Link(head, "compare", params, title=f"Compare {named(row)} with {named(base)}"),)
-    p = "" if row.delta.p is None else f"p {row.delta.p:.2g}"
+    named_p = (("raw p", row.delta.p), ("Holm p", row.delta.p_holm))
+    p = ", ".join(f"{name} {p:.2g}" for name, p in named_p if p is not None)
     return TableCell(
         head, small=interval, value=row.delta.value, low=row.delta.low, high=row.delta.high, links=link, title=p
     )

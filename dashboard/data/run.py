@@ -12,6 +12,7 @@ import pandas as pd
 
 from dashboard.data.catalog import trained
 from harness.record import Interval, Record
+from harness.report.columns import has_own_unit, lower_is_better, unit
 from harness.stats import calibration
 from harness.stats.metrics import NO_ANSWER
 from harness.store.index import flat
@@ -19,8 +20,6 @@ from harness.store.index import flat
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
 UNANSWERED = "no answer"
-OWN_UNITS = ("brier", "nll")
-"""The harness's metrics that aren't fractions. A protocol's metrics (`official:f1`) have their own unit, too."""
 SPLITS = ("test", "ood", "validation", "train")
 
 # ------------------------------------------------------------------------------------- settings, costs, provenance
@@ -162,17 +161,15 @@ def figures(record: Record, split: str) -> pd.DataFrame:
     rows = []
     for name, found in record.metrics.get(split, {}).items():
         if not name.startswith("accuracy/"):
-            own = name in OWN_UNITS or ":" in name
-            rows.append((name, *scaled(found, 1 if own else 100), _unit(name)))
+            rows.append((name, *scaled(found, 1 if has_own_unit(name) else 100), _unit(name)))
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "unit"])
 
 
 def _unit(name: str) -> str:
     if ":" in name:
         return "defined by the protocol"
-    return {"brier": "0 to 2, lower is better", "nll": "nats, lower is better"}.get(
-        name, "%, lower is better" if name in ("ece", "aurc", "parse_failures") else "%"
-    )
+    said = (unit(name) or "a plain number", "lower is better" if lower_is_better(name) else "")
+    return ", ".join(filter(None, said))
 
 
 def scaled(found: Interval, factor: float = 100) -> tuple[float, float | None, float | None]:

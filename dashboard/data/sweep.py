@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from harness.record import Record
-from harness.stats.metrics import LOWER_IS_BETTER, Floats, Ints
+from harness.report.columns import has_own_unit, lower_is_better
+from harness.stats.metrics import NOT_RANKED, Floats, Ints
 from harness.store.index import RunSummary, flat, identity
 
 SHUFFLES = 400
@@ -41,7 +42,7 @@ def split_confirming(records: Sequence[Record]) -> tuple[list[Record], list[Reco
 
 def confirming_runs(records: Sequence[Record], metric: str) -> pd.DataFrame:
     """The confirming runs, the winner's first: run, role, seed, the metric on validation and test, with bounds."""
-    factor = 1 if metric in ("nll", "brier") or ":" in metric else 100
+    factor = 1 if has_own_unit(metric) else 100
     rows = []
     for record in sorted(records, key=lambda r: ("winner" not in r.tags, r.provenance.finished)):
         row: list[Any] = [record.run_id, "winner" if "winner" in record.tags else "finalist", str(record.seed)]
@@ -60,7 +61,7 @@ def trials(records: Sequence[Record], split: str, metric: str) -> pd.DataFrame:
     """
     ended = sorted(records, key=lambda r: (r.provenance.finished, r.run_id))
     varying = _varying(ended)
-    factor = 1 if metric in ("nll", "brier") or ":" in metric else 100
+    factor = 1 if has_own_unit(metric) else 100
     rows = []
     for number, record in enumerate(ended, 1):
         found = record.metrics.get(split, {}).get(metric)
@@ -74,15 +75,10 @@ def trials(records: Sequence[Record], split: str, metric: str) -> pd.DataFrame:
     return pd.concat([frame, pd.DataFrame(varying, index=frame.index)], axis=1)
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether lower values of a metric are better."""
-    return metric in LOWER_IS_BETTER
-
-
 def metrics(records: Sequence[Record], split: str) -> list[str]:
     """The metrics that the records have on a split, accuracy first, those by category last."""
     found = {name for record in records for name in record.metrics.get(split, {})}
-    return sorted(found - {"chance"}, key=lambda n: (n != "accuracy", "/" in n, n))
+    return sorted(found - set(NOT_RANKED), key=lambda n: (n != "accuracy", "/" in n, n))
 
 
 def settings(frame: pd.DataFrame) -> list[str]:

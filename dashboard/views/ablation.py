@@ -68,8 +68,8 @@ def _forest(frame: pd.DataFrame, figure: str) -> None:
         rows = rows.sort_values("value", kind="stable").copy()
         if part != "control" and not captioned:
             st.caption(
-                "Differences with 95 % intervals, and p values after Holm's correction. Blue circles: significant. "
-                "Grey diamonds: not significant."
+                "Differences with 95 % intervals, and Holm p (corrected for all lines of the table). Blue circles: "
+                "significant. Grey diamonds: not significant."
             )
             captioned = True
         rows["p_text"] = ["" if pd.isna(p) else f"p {p:.2g}" for p in rows["holm"]]
@@ -146,10 +146,10 @@ def _table(frame: pd.DataFrame, figure: str, ablation: ablate.Ablation) -> None:
         )
         for r in frame.to_dict("records")
     ]
-    heads = ["variant", "changed settings", f"{figure}, %", "difference, points", "p", "p (Holm)",
+    heads = ["variant", "changed settings", f"{figure}, %", "difference, points", "raw p", "Holm p",
              "training TFLOP (change)", "forward passes per answer (change)", "seeds"]  # fmt: skip
     shown = pd.DataFrame(rows, columns=heads)
-    dataframes.show_frame(shown, "lines", "All results of the ablation", {"p": "{:.2g}", "p (Holm)": "{:.2g}"})
+    dataframes.show_frame(shown, "lines", "All results of the ablation", {"raw p": "{:.2g}", "Holm p": "{:.2g}"})
     st.download_button(
         "Download as CSV", frame.to_csv(index=False), f"{ablation.name}.csv", "text/csv", icon=":material/download:"
     )

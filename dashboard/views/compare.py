@@ -125,7 +125,7 @@ def _cached_comparison(key: str, arguments: str, _sides: tuple[Side, Side], spli
 
 def _overall_difference(found: Comparison, a: Row, b: Row) -> None:
     d = found.difference
-    verdict = "not significant" if d.low is None or d.low <= 0 <= (d.high or 0) else "significant"
+    verdict = "significant" if d.p is not None and d.p < 0.05 else "not significant"
     seeds = "one seed" if len(d.seeds) == 1 else f"{len(d.seeds)} seeds"
     values = [percent(Interval(value=value)) for value in found.values]
     st.markdown(
@@ -136,6 +136,8 @@ def _overall_difference(found: Comparison, a: Row, b: Row) -> None:
         )
     )
     details = f"{found.examples:,} examples about {d.groups:,} images, {seeds}, paired by seed and example."
+    if d.borrowed:
+        details += " One seed: how much seeds differ is taken from all rows on these data."
     if found.mcnemar:
         m = found.mcnemar
         details += f" McNemar's exact test: only A is right on {m.only_a}, only B on {m.only_b}, p {m.p:.2g}."
@@ -151,9 +153,9 @@ def _by_category(found: Comparison) -> None:
         Column("category", "category", "left"),
         Column("examples", "examples"),
         Column("difference", "A − B, points", help="With its 95 % interval", domain=(-reach, reach), reference=0.0),
-        Column("p", "p"),
-        Column("holm", "p (Holm)", help=f"Corrected for {len(found.categories)} categories"),
-        Column("verdict", "significant", "left"),
+        Column("p", "raw p"),
+        Column("holm", "Holm p", help=f"Corrected for {len(found.categories)} categories"),
+        Column("verdict", "significant", "left", help="By raw p for all examples, by Holm p for categories"),
     ]
     lines = []
     for k, (name, count, d, holm) in enumerate(parts):
@@ -274,4 +276,4 @@ def _points(d: Difference) -> str:
 
 
 def _p(p: float | None) -> str:
-    return "" if p is None else f", p {p:.2g}"
+    return "" if p is None else f", raw p {p:.2g}"

@@ -14,6 +14,7 @@ from dashboard.data import store, sweep
 from dashboard.widgets import charts, dataframes, url_state
 from dashboard.widgets.escape import plain
 from harness.record import Record
+from harness.report.columns import lower_is_better, with_unit
 from harness.store.index import RunSummary
 
 ANY = "any"
@@ -108,14 +109,12 @@ def _figure(records: Sequence[Record], splits: list[str]) -> tuple[str, str]:
 
 
 def _title(split: str, metric: str) -> str:
-    unit = "" if metric in ("nll", "brier") or ":" in metric else ", %"
-    less = ", lower is better" if sweep.lower_is_better(metric) else ""
-    return f"{split} {metric}{unit}{less}"
+    return f"{split} {with_unit(metric)}"
 
 
 def _summary(frame: pd.DataFrame, metric: str, title: str) -> None:
     done = frame[frame["value"].notna()]
-    best = done.sort_values("value", ascending=sweep.lower_is_better(metric), kind="stable").iloc[0]
+    best = done.sort_values("value", ascending=lower_is_better(metric), kind="stable").iloc[0]
     lost = len(frame) - len(done)
     more = f", {lost} without a result" if lost else ""
     bounds = "" if pd.isna(best["low"]) else f" [{best['low']:.1f}, {best['high']:.1f}]"
@@ -210,7 +209,7 @@ def _parallel(frame: pd.DataFrame, names: list[str], metric: str, title: str) ->
     )  # fmt: skip
     y = alt.Y("at:Q", axis=None, scale=alt.Scale(domain=[-0.06, 1.06]))
     weak, strong = ("#2b4a63", "#b9e3ff") if charts.dark() else ("#c9dff0", "#08306b")
-    shades = [strong, weak] if sweep.lower_is_better(metric) else [weak, strong]
+    shades = [strong, weak] if lower_is_better(metric) else [weak, strong]
     colour = alt.Color("value:Q", scale=alt.Scale(range=shades), legend=None)
     click = alt.selection_point(name="trial", fields=["run"], on="click")
     hover = alt.selection_point(name="near", fields=["run"], on="pointerover", clear="pointerout", empty=False)
@@ -273,7 +272,7 @@ def _slice(done: pd.DataFrame, name: str, title: str) -> None:
 def _table(frame: pd.DataFrame, names: list[str], metric: str, title: str) -> None:
     st.subheader("Trials", anchor=False)
     shown = frame[["run", "number", "status", "seed", "value", "low", "high", *names]]
-    ranked = shown.sort_values("value", ascending=sweep.lower_is_better(metric), kind="stable")
+    ranked = shown.sort_values("value", ascending=lower_is_better(metric), kind="stable")
     forms = dict.fromkeys((title, "low", "high"), "{:.2f}")
     dataframes.show_frame(ranked[:TABLED].rename(columns={"value": title}), "trials", "Trials, best first", forms,
                  links={"run": ("run", "run", {})})  # fmt: skip

@@ -10,6 +10,7 @@ import streamlit as st
 from dashboard.data import store
 from harness.leaderboard.schema import Filters, Ranking, Table
 from harness.stats.inference import METRICS
+from harness.stats.metrics import NOT_RANKED
 from harness.store.index import BROKEN, RunSummary
 from harness.store.manifest import DataKey
 
@@ -181,7 +182,8 @@ def metrics_of(stated: Sequence[str], protocol: str | None) -> list[str]:
     if protocol is not None:
         return sorted(name for name in stated if name.startswith(f"{protocol}:"))
     by_category = sorted(name for name in stated if name.startswith("accuracy/"))
-    return [*METRICS, *by_category, *sorted(n for n in stated if ":" not in n and n not in (*METRICS, *by_category))]
+    taken = {*METRICS, *by_category, *NOT_RANKED}
+    return [*METRICS, *by_category, *sorted(n for n in stated if ":" not in n and n not in taken)]
 
 
 def ranked(filters: Filters) -> Ranking:

@@ -15,6 +15,7 @@ from harness.leaderboard.names import Group
 from harness.leaderboard.query import Stated
 from harness.leaderboard.schema import SHOWN, Filters, Row, Table
 from harness.leaderboard.seed_results import RunAnswers, SeedResults, of_row, read_answers
+from harness.leaderboard.seed_spread import Spreads
 from harness.record import Interval
 from harness.stats.bootstrap import METRICS
 from harness.stats.replicates import STORED_METRICS
@@ -24,6 +25,7 @@ from harness.store.manifest import DataKey
 
 OF_BENCHMARK = ("benchmark_settings", "skip_missing")
 """Parts of a run's configuration that belong to its benchmark; they don't separate rows across benchmarks."""
+ONE_SEED = "one seed: how much seeds differ is taken from all rows"
 
 
 def make_table(
@@ -32,6 +34,7 @@ def make_table(
     groups: Sequence[Group],
     filters: Filters,
     figures: Stated,
+    spreads: Spreads,
     beside: Sequence[Group] = (),
 ) -> tuple[Table, ResultsByRow]:
     """The table of these groups, best first, and the results that its rows are computed from.
@@ -41,7 +44,7 @@ def make_table(
     """
     answers = _answers(view, data_key, [*groups, *beside], filters, figures)
     sizes = view.sizes(data_key)
-    pairs = [_row(data_key, group, filters, figures, answers, sizes) for group in [*groups, *beside]]
+    pairs = [_row(data_key, group, filters, figures, answers, sizes, spreads) for group in [*groups, *beside]]
     results = {row.run_ids: of_row for row, of_row in pairs}
     everyone = _with_figures([row for row, _ in pairs], [of_row for _, of_row in pairs])
     rows, others = everyone[: len(groups)], everyone[len(groups) :]
@@ -106,6 +109,7 @@ def _row(
     figures: Stated,
     answers: dict[str, RunAnswers],
     sizes: dict[str, ExampleCounts],
+    spreads: Spreads,
 ) -> tuple[Row, SeedResults]:
     notes: Counter[str] = Counter(run.status for run in group.members if run.status != "done")
     done: dict[int, RunSummary] = {}
@@ -123,7 +127,9 @@ def _row(
         said.append(f"seeds of {len(codes)} versions of the code")
     of_runs, values = SeedResults(), {}
     try:
-        of_runs = of_row(used, answers, sizes)
+        of_runs = of_row(used, answers, sizes, spreads)
+        if len(used) == 1 and inference.prior_of(of_runs, filters.figure):
+            said.append(ONE_SEED)
         values = _stated(used, filters.figure, figures)
     except DataError as error:
         said.append(f"no figures: {error}")

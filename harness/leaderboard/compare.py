@@ -23,6 +23,7 @@ from harness.leaderboard.seed_results import (
     read_answers,
     with_metrics,
 )
+from harness.leaderboard.seed_spread import Spreads
 from harness.record import Interval, Record
 from harness.stats import distillation, power
 from harness.stats.bootstrap import METRICS
@@ -227,11 +228,7 @@ def compare(
     shares = distillation.shares(chosen_a, chosen_b, answered.gold_n, *answered.grouped)
     disagreements = _disagreements(answered, chosen_a, chosen_b)
     (point_a, _), (point_b, _) = (inference.of_seeds(side, seeds, metric) for side in (of_a, of_b))
-    point_s, replicates_ns = inference.paired_difference(of_a, of_b, seeds, metric)
-    report = None
-    if replicates_ns is not None:
-        noise = power.noise(point_s, replicates_ns, answered.groups)
-        report = power.power_report(noise, difference.value)
+    noise = inference.noise(of_a, of_b, seeds, metric)
     return Comparison(
         a=a,
         b=b,
@@ -248,7 +245,7 @@ def compare(
         errors=distillation.Errors(**shares),
         parted=tuple(disagreements[:examples]),
         parted_in_all=len(disagreements),
-        power=report,
+        power=power.power_report(noise, difference.value) if noise else None,
     )
 
 
@@ -258,11 +255,11 @@ def _read(store: Store, a: Side, b: Side, split: Split) -> tuple[SeedResults, Se
     data_key = entries[next(iter(a.runs.values()))].data_key
     answers = read_answers(view, data_key, list(entries.values()), split, with_choices=True)
     check_answered(store, entries, answers, split)
-    sizes = view.sizes(data_key)
-    of_a, of_b = (of_row([entries[s.runs[seed]] for seed in sorted(s.runs)], answers, sizes) for s in (a, b))
+    sizes, spreads = view.sizes(data_key), Spreads(view, split)
+    of_a, of_b = (of_row([entries[s.runs[seed]] for seed in sorted(s.runs)], answers, sizes, spreads) for s in (a, b))
     if of_a.examples != of_b.examples:
         raise different_examples(of_a.size, of_b.size)
-    if len(of_a.seeds) == len(of_b.seeds) == 1:
+    if len(of_a.seeds) == len(of_b.seeds) == 1 and not (of_a.any_seed or of_b.any_seed):
         of_b = replace(of_b, seeds=of_a.seeds)
     return of_a, of_b, view.examples(data_key)[of_a.examples]
 

@@ -105,7 +105,12 @@ def _distilled(
         *(inference.of_seeds(side, seeds, row.metric) for side in (mine, direct, theirs)), strict=True
     )
     drawn = [drawn_ns for drawn_ns in replicates if drawn_ns is not None]
-    closed = distillation.gap_closed(np.stack(points), np.stack(drawn) if len(drawn) == 3 else None, mine.groups)
+    closed = distillation.gap_closed(
+        np.stack(points),
+        np.stack(drawn) if len(drawn) == 3 else None,
+        mine.groups,
+        inference.prior_of_pair(theirs, direct, row.metric),
+    )
     return found.model_copy(update={"gap_closed": closed.closed, "gap": closed.gap, "why": closed.why})
 
 
@@ -138,11 +143,10 @@ def _power(row: Row, against: Row, results: ResultsByRow) -> Power | None:
     seeds = inference.shared_seeds([mine, other], row.metric)
     if not seeds:
         return None
-    point_s, drawn_ns = inference.paired_difference(mine, other, seeds, row.metric)
-    if drawn_ns is None:
+    found, off = inference.noise(mine, other, seeds, row.metric), inference.difference(mine, other, row.metric)
+    if found is None or off is None:
         return None
-    found = power.noise(point_s, drawn_ns, mine.groups)
-    return Power(against=_name(against), **asdict(power.power_report(found, float(point_s.mean()))))
+    return Power(against=_name(against), **asdict(power.power_report(found, off.value)))
 
 
 def _name(row: Row) -> str:

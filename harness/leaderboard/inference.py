@@ -13,11 +13,13 @@ from harness.leaderboard.names import is_named
 from harness.leaderboard.schema import Delta, Row
 from harness.leaderboard.seed_results import SeedResults
 from harness.record import Interval
-from harness.stats import inference
+from harness.stats import inference, power
 from harness.stats.bootstrap import Resampled
 from harness.stats.inference import Difference
 from harness.stats.metrics import LOWER_IS_BETTER, Floats
-from harness.stats.rank_intervals import standings
+from harness.stats.moderated import Prior
+from harness.stats.power import Noise
+from harness.stats.rank_intervals import pair_differences, standings
 
 MOST_RANKED = 100
 """The largest number of rows in a table that get rank intervals and tiers."""
@@ -28,22 +30,38 @@ def intervals(rows: Sequence[SeedResults], metric: str) -> dict[int, Interval]:
 
     Only rows that have the metric. Rows with the same numbers of seeds and groups are computed together, much faster.
     """
-    alike: dict[tuple[int, int] | None, list[int]] = defaultdict(list)
+    alike: dict[tuple[int, int, Prior | None] | None, list[int]] = defaultdict(list)
     for k, row in enumerate(rows):
         if metric in row.points:
             drawn_ns = row.replicates[metric]
             several = drawn_ns is not None and not np.isnan(drawn_ns).any()
-            alike[(len(row.seeds), row.groups) if several else None].append(k)
+            alike[(len(row.seeds), row.groups, prior_of(row, metric)) if several else None].append(k)
     found = {}
     for key, places in alike.items():
         if key is None:
             for k in places:
-                found[k] = inference.seeds_interval(rows[k].points[metric], rows[k].replicates[metric], rows[k].groups)
+                row = rows[k]
+                found[k] = inference.seeds_interval(
+                    row.points[metric], row.replicates[metric], row.groups, prior=prior_of(row, metric)
+                )
             continue
+        _, groups, prior = key
         points_rs = np.stack([rows[k].points[metric] for k in places])
         drawn_rsn = np.stack([drawn_ns.T for k in places if (drawn_ns := rows[k].replicates[metric]) is not None])
-        found |= dict(zip(places, inference.seeds_intervals(points_rs, drawn_rsn, key[1]), strict=True))
+        found |= dict(zip(places, inference.seeds_intervals(points_rs, drawn_rsn, groups, prior=prior), strict=True))
     return found
+
+
+def prior_of(row: SeedResults, metric: str) -> Prior | None:
+    """What the other rows tell about the seeds of this one; None for a control that has none."""
+    return row.spread.rows(metric) if row.spread and not row.any_seed else None
+
+
+def prior_of_pair(a: SeedResults, b: SeedResults, metric: str) -> Prior | None:
+    """What the other rows tell about the seeds of A minus B: only one side's seeds count if the other has none."""
+    if a.any_seed or b.any_seed:
+        return prior_of(b if a.any_seed else a, metric)
+    return a.spread.pairs(metric) if a.spread else None
 
 
 def difference(a: SeedResults, b: SeedResults, metric: str) -> Difference | None:
@@ -55,7 +73,8 @@ def difference(a: SeedResults, b: SeedResults, metric: str) -> Difference | None
     if not seeds:
         return None
     point_s, replicates_ns = paired_difference(a, b, seeds, metric)
-    return inference.seeds_difference(point_s, replicates_ns, tuple(seeds), a.groups)
+    prior = prior_of_pair(a, b, metric)
+    return inference.seeds_difference(point_s, replicates_ns, tuple(seeds), a.groups, a.size, prior)
 
 
 def delta(row: SeedResults, baseline: SeedResults, metric: str) -> Delta | None:
@@ -83,6 +102,12 @@ def paired_difference(
     """A minus B by seed (S,), and its replicates (n, S)."""
     (point_a, drawn_a), (point_b, drawn_b) = (of_seeds(side, seeds, metric) for side in (a, b))
     return point_a - point_b, None if drawn_a is None or drawn_b is None else drawn_a - drawn_b
+
+
+def noise(a: SeedResults, b: SeedResults, seeds: Sequence[int], metric: str) -> Noise | None:
+    """The noise of A minus B, for `power.detectable`; None: all examples are in one group."""
+    point_s, replicates_ns = paired_difference(a, b, seeds, metric)
+    return None if replicates_ns is None else power.noise(point_s, replicates_ns, a.groups, prior_of_pair(a, b, metric))
 
 
 def of_seeds(row: SeedResults, seeds: Sequence[int], metric: str) -> tuple[Floats, Floats | None]:
@@ -117,7 +142,17 @@ def ranked_with_intervals(rows: Sequence[Row], results: Sequence[SeedResults], b
             compared.append(row.model_copy(update={"baseline": True}))
         else:
             compared.append(row.model_copy(update={"delta": delta(of, base, row.metric)}))
-    return ranked(compared)
+    return ranked(_corrected(compared))
+
+
+def _corrected(rows: Sequence[Row]) -> list[Row]:
+    """The rows with Holm's p, over the differences of all runs from the baseline."""
+    p = {k: row.delta.p for k, row in enumerate(rows) if row.kind == "run" and row.delta and row.delta.p is not None}
+    result = list(rows)
+    for k, p_holm in zip(p, inference.holm(list(p.values())), strict=True):
+        if found := rows[k].delta:
+            result[k] = rows[k].model_copy(update={"delta": found.model_copy(update={"p_holm": p_holm})})
+    return result
 
 
 def with_rank_intervals(rows: Sequence[Row], results: Sequence[SeedResults]) -> list[Row]:
@@ -143,7 +178,10 @@ def with_rank_intervals(rows: Sequence[Row], results: Sequence[SeedResults]) -> 
         results[able[0]].size,
     )
     columns = [(place, seed) for place, k in enumerate(able) for seed in results[k].seeds]
-    for k, standing in zip(able, standings(found, columns), strict=True):
+    spread, metric = results[able[0]].spread, rows[able[0]].metric
+    prior = spread.pairs(metric) if spread else None
+    means = [float(results[k].points[metric].mean()) for k in able]
+    for k, standing in zip(able, standings(means, pair_differences(found, columns, prior)), strict=True):
         result[k] = rows[k].model_copy(update=asdict(standing))
     return result
 

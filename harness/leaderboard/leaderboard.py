@@ -11,6 +11,7 @@ is computed again only when a run on its data was added, changed or deleted.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from harness.leaderboard.cache import LeaderboardCache
@@ -19,6 +20,7 @@ from harness.store import Store
 
 if TYPE_CHECKING:
     from harness.leaderboard.extra_columns import ResultsByRow
+    from harness.store.manifest import DataKey
 
 __all__ = [
     "Filters",
@@ -60,14 +62,14 @@ def ranking(store: Store, filters: Filters | None = None, keep: bool = True) -> 
 
 def _answer(store: Store, filters: Filters, cache: LeaderboardCache) -> Ranking:
     from harness.leaderboard import build, query
+    from harness.leaderboard.seed_spread import COLUMNS, Spreads
     from harness.stats import inference
     from harness.store import index
     from harness.store.catalog import View
 
     stated = filters.figure not in inference.METRICS
-    columns = [*index.LIGHT, *(["metrics"] if stated else [])]
-    view = View(store, columns, cache.stamps)
-    lines = view.lines(columns)
+    view = View(store, COLUMNS, cache.stamps)
+    lines = view.lines(COLUMNS)
     found = index.from_arrow(lines)
     runs = [run for run in found if run.status != index.BROKEN and run.kind != "robustness"]
     figures = index.figures(lines, filters.split) if stated else {}
@@ -76,7 +78,10 @@ def _answer(store: Store, filters: Filters, cache: LeaderboardCache) -> Ranking:
     query.check_figures([run for run in kept if run.status == "done"], figures, filters)
     if filters.tag is not None:
         kept = [run for run in kept if run.kind == "control" or filters.tag in run.tags]
-    grouped = query.grouped(kept)
+    grouped, spreads = query.grouped(kept), Spreads(view, filters.split)
+    of_data: dict[DataKey, list[tuple[str, str]]] = defaultdict(list)
+    for run in runs:
+        of_data[run.data_key].append((run.run_id, run.stamp))
     query.check_rows([group for groups in grouped.values() for group in groups], filters)
     made: list[Table] = []
     results: list[ResultsByRow] = []
@@ -84,11 +89,11 @@ def _answer(store: Store, filters: Filters, cache: LeaderboardCache) -> Ranking:
         groups = [group for group in everyone if query.asked_for(group, filters)]
         if not any(run.kind == "run" for group in groups for run in group.members) and query.restricts(filters):
             continue
-        stamps = [(run.run_id, run.stamp) for group in everyone for run in group.members]
+        stamps = {(run.run_id, run.stamp) for group in everyone for run in group.members}.union(of_data[data_key])
         one = cache.table(data_key, stamps) if not filters.aggregate else None
         if one is None:
             beside = query.tuned(everyone, groups) if "distil" in filters.columns else []
-            one, of_rows = build.make_table(view, data_key, groups, filters, figures, beside)
+            one, of_rows = build.make_table(view, data_key, groups, filters, figures, spreads, beside)
             cache.put_table(data_key, stamps, one)
             if filters.aggregate:
                 results.append(build.of_metric(of_rows, one.metric))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from harness.leaderboard.extra_columns import ResultsByRow
+from harness.leaderboard.inference import prior_of
 from harness.leaderboard.schema import Overall, Row, Table
 from harness.leaderboard.seed_results import SeedResults
 from harness.stats.aggregate import Aggregate, BenchmarkFigures, aggregated, benchmark_figures
@@ -86,7 +87,8 @@ def _figures_of_rows(rows: RowsOfTable, keys: Sequence[str], number: int) -> lis
     points, replicates = zip(*(_figures(*rows[key], number) for key in keys), strict=True)
     there = [drawn_ns for drawn_ns in replicates if drawn_ns is not None]
     groups = [rows[key][1].groups for key in keys]
-    return benchmark_figures(points, there if len(there) == len(replicates) else None, groups, 1009 * number)
+    priors = [prior_of(rows[key][1], rows[key][0].metric) for key in keys]
+    return benchmark_figures(points, there if len(there) == len(replicates) else None, groups, 1009 * number, priors)
 
 
 def _figures(row: Row, results: SeedResults, number: int) -> tuple[Floats, Floats | None]:

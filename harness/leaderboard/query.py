@@ -10,6 +10,7 @@ from harness.leaderboard import names
 from harness.leaderboard.names import Group
 from harness.leaderboard.schema import AGGREGATES, COLUMNS, Filters
 from harness.record import Interval
+from harness.stats.metrics import NOT_RANKED
 from harness.store.index import RunSummary
 from harness.store.manifest import DataKey
 
@@ -81,7 +82,10 @@ def check_figures(done: Sequence[RunSummary], figures: Stated, filters: Filters)
     splits = {name for run in done for name in run.splits}
     if filters.split not in splits:
         raise ConfigError(f"no run was scored on split {filters.split!r}; {near(filters.split, splits)}")
+    if why := NOT_RANKED.get(filters.figure):
+        raise ConfigError(f"metric {filters.figure!r} can't be ranked: {why}; choose another, like accuracy")
     metrics = {name for run in done for name in figures.get(run.run_id, {})} | set(inference.METRICS)
+    metrics -= set(NOT_RANKED)
     if filters.figure not in metrics:
         asked = f"no run has metric {filters.figure!r} on split {filters.split!r}"
         raise ConfigError(f"{asked}; {near(filters.figure, metrics)}")

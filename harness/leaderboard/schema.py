@@ -42,6 +42,9 @@ class Delta(_LeaderboardModel):
     low: float | None = None
     high: float | None = None
     p: float | None = None
+    """Of this difference alone (raw)."""
+    p_holm: float | None = None
+    """Holm's correction over the differences of the runs of its table."""
     seeds: tuple[int, ...] = ()
     """The common seeds."""
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from harness.errors import ConfigError, DataError, StoreError
+from harness.leaderboard.seed_spread import COLUMNS, SeedSpread, Spreads
 from harness.stats import replicates
 from harness.stats.metrics import Floats
 from harness.stats.replicates import STORED_METRICS, Examples
@@ -45,6 +47,8 @@ class SeedResults:
     """By metric (S,)."""
     replicates: Mapping[str, Floats | None] = field(default_factory=dict)
     """By metric (n, S); None if all examples are in one group."""
+    spread: SeedSpread | None = None
+    """How the seeds of all rows on the same data and split differ; None: nothing is known of other rows."""
 
 
 @dataclass
@@ -68,6 +72,7 @@ def of_runs(
     row's runs can't be paired, `StoreError` if a run has no predictions on the split.
     """
     view, entries = open_runs(store, {run_id for row in rows for run_id in row.values()})
+    spreads = Spreads(view, split)
     by_data: dict[DataKey, list[RunSummary]] = defaultdict(list)
     for entry in entries.values():
         by_data[entry.data_key].append(entry)
@@ -77,14 +82,16 @@ def of_runs(
         answers |= read_answers(view, data_key, runs, split, [m for m in metrics if m not in STORED_METRICS])
         sizes |= view.sizes(data_key)
     check_answered(store, entries, answers, split)
-    return [of_row([entries[row[seed]] for seed in sorted(row)], answers, sizes) for row in rows]
+    return [of_row([entries[row[seed]] for seed in sorted(row)], answers, sizes, spreads) for row in rows]
 
 
 def open_runs(store: Store, run_ids: Collection[str]) -> tuple[View, dict[str, RunSummary]]:
-    """A view of only these runs, and their entries by id. No other run's record is read."""
-    versions = store.versions()
-    view = View(store, versions={run_id: versions[run_id] for run_id in sorted(run_ids)})
-    return view, {entry.run_id: entry for entry in from_arrow(view.lines())}
+    """A view of the store, and these runs' entries by id. Raises `KeyError` for a run that isn't there."""
+    view = View(store, COLUMNS)
+    lines = view.lines()
+    found = from_arrow(lines.filter(pc.is_in(lines["run_id"], pa.array(run_ids, pa.string()))))
+    entries = {entry.run_id: entry for entry in found}
+    return view, {run_id: entries[run_id] for run_id in sorted(run_ids)}
 
 
 def check_answered(store: Store, run_ids: Collection[str], answers: Collection[str], split: str) -> None:
@@ -163,7 +170,10 @@ def _replicate(
 
 
 def of_row(
-    runs: Sequence[RunSummary], answers: Mapping[str, RunAnswers], sizes: Mapping[str, ExampleCounts]
+    runs: Sequence[RunSummary],
+    answers: Mapping[str, RunAnswers],
+    sizes: Mapping[str, ExampleCounts],
+    spreads: Spreads,
 ) -> SeedResults:
     """The joint results of a row's runs, one per seed. Raises `DataError` if they can't be paired."""
     if not runs:
@@ -189,6 +199,7 @@ def of_row(
         choices=np.stack(chosen) if len(chosen) == len(of_runs) else None,
         points={name: np.array([one.points[name] for one in of_runs]) for name in names},
         replicates=stacked,
+        spread=spreads.of(runs[0].data_key),
     )
 
 

@@ -23,8 +23,8 @@ SURE = 0.05
 READING = f"""\
 Differences are from the full method, in percentage points, paired by seed and example. Intervals (95 %) and p
 (two-sided) come from {RESAMPLES:,} bootstrap resamples over images, and from the variance between seeds with
-Student's t; "p (Holm)" corrects p for the number of lines of the table. Cost is a run's training, teachers included,
-and the number of forward passes per answer; in brackets the change."""
+Student's t; "Holm p" corrects the raw p for the number of lines of the table. Cost is a run's training, teachers
+included, and the number of forward passes per answer; in brackets the change."""
 
 
 def to_text(ablation: Ablation) -> str:
@@ -103,7 +103,7 @@ def _shown(results: Sequence[AblationResult]) -> list[str]:
 
 def _heads(results: Sequence[AblationResult]) -> list[str]:
     first, *others = _shown(results) or ["test/accuracy"]
-    return ["", "seeds", _named(first), "- full", "95 %", "p", "p (Holm)", *(f"{_named(o)} - full" for o in others),
+    return ["", "seeds", _named(first), "- full", "95 %", "raw p", "Holm p", *(f"{_named(o)} - full" for o in others),
             "TFLOP", "forwards"]  # fmt: skip
 
 
@@ -139,11 +139,14 @@ def _words(method: str, results: Sequence[AblationResult]) -> Iterator[str]:
     if not tried:
         return
     if not sure:
-        yield f"None of {len(tried)} ablations differs significantly from {method} in {_named(first)} (Holm, {SURE})."
+        yield (
+            f"None of {len(tried)} ablations differs significantly from {method} in {_named(first)} "
+            f"(Holm p below {SURE})."
+        )
         return
     listed = _listed(f"{label} ({_points(f.difference.value)})" for label, f in sure if f.difference)
     yield (
-        f"Significantly different from {method} in {_named(first)} (Holm, {SURE}): {listed}. "
+        f"Significantly different from {method} in {_named(first)} (Holm p below {SURE}): {listed}. "
         f"Of {len(tried)} ablations {len(tried) - len(sure)} are not."
     )
 

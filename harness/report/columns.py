@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 from harness.leaderboard.schema import SHOWN, Delta, Distilled, Overall, Power, Row
 from harness.record import Interval
 from harness.report.format import count, difference, forwards_apart, more, percent, plain, short
-from harness.stats.metrics import LOWER_IS_BETTER
+from harness.stats.metrics import LOWER_IS_BETTER, OWN_UNITS
 
 FRONT = "†"
 """Marks rows on the Pareto front of the score against a cost."""
@@ -51,19 +51,20 @@ class ColumnSpec(Generic[T]):
 
 
 def has_own_unit(metric: str) -> bool:
-    """Whether a figure is a protocol's, in its original unit; the others are fractions."""
-    return ":" in metric
+    """Whether a figure isn't a fraction: a protocol's, in its original unit, or one of `OWN_UNITS`."""
+    return ":" in metric or metric in OWN_UNITS
 
 
 def unit(metric: str) -> str:
-    """The unit in which a metric is shown; empty for a protocol's own."""
-    return "" if has_own_unit(metric) else "%"
+    """The unit in which a metric is shown; empty for a plain number and for a protocol's own."""
+    return OWN_UNITS.get(metric, "" if ":" in metric else "%")
 
 
 def with_unit(metric: str) -> str:
-    """A metric as the head of a column or an axis."""
+    """A metric as the head of a column or an axis, with its unit, and its direction if lower is better."""
     name = metric.replace("macro_f1", "macro-F1").replace("micro_f1", "micro-F1")
-    return name + (f" ({unit(metric)})" if unit(metric) else "")
+    name += f" ({unit(metric)})" if unit(metric) else ""
+    return name + (", lower is better" if lower_is_better(metric) else "")
 
 
 def lower_is_better(metric: str) -> bool:
@@ -90,7 +91,8 @@ def ranking_columns(rows: Sequence[Row], every_interval: bool = False) -> list[C
         ColumnSpec(
             "difference", "difference (points)", lambda row: difference(row.delta, row.baseline),
             lambda row: row.delta.value if row.delta else None,
-            "From the baseline, paired by seed and example, with its 95 % interval; * where p is below 0.05",
+            "From the baseline, paired by seed and example, with its 95 % interval; * where raw p is below 0.05, "
+            "** where Holm p is, too",
             shown=lambda rows: any(row.delta for row in rows), interval=lambda row: row.delta,
         ),
         *(_figure(name, name, bounds=few) for name in others),
@@ -126,7 +128,7 @@ def _figure(name: str, metric: str, bounds: bool) -> ColumnSpec[Row]:
 
     return ColumnSpec(
         name,
-        with_unit(metric) + (", lower is better" if lower_is_better(metric) else ""),
+        with_unit(metric),
         lambda row: percent(row.values.get(metric), bounds, has_own_unit(metric)),
         key,
         "Mean over seeds with its 95 % interval over seeds and images",
@@ -266,6 +268,7 @@ def overall_columns(rows: Sequence[Overall]) -> list[ColumnSpec[Overall]]:
     """The columns of the rows over all benchmarks, with the requested aggregates."""
     asked, own_unit, sign = rows[0].asked, has_own_unit(rows[0].metric), unit(rows[0].metric)
     of_unit = f" ({sign})" if sign else ""
+    of_unit += ", lower is better" if lower_is_better(rows[0].metric) else ""
 
     def figure(name: str, head: str, of: Callable[[Overall], Interval | None], help_: str) -> ColumnSpec[Overall]:
         def key(row: Overall) -> float | None:

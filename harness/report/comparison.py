@@ -44,6 +44,8 @@ def to_text(found: Comparison) -> str:
     value_a, value_b = (percent(Interval(value=value)) for value in found.values)
     console.print(f"{found.metric}: A {value_a}, B {value_b}")
     console.print(f"A - B: {_difference(d)}")
+    if d.borrowed:
+        console.print("one seed: how much seeds differ is taken from all rows on these data")
     if forwards_apart((found.a.forwards, found.b.forwards)):
         passes = f"A {short(found.a.forwards)}, B {short(found.b.forwards)}"
         console.print(f"forward passes per answer: {passes}; they can't be compared on equal terms")
@@ -61,11 +63,11 @@ def to_text(found: Comparison) -> str:
         f"             introduced (B is right) {introduced}; B's errors that A fixed {fixed}"
     )
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in ("category", "examples", "A - B in accuracy", "p", "p (Holm)"):
+    for name in ("category", "examples", "A - B in accuracy", "raw p", "Holm p"):
         grid.add_column(name, justify="left" if name == "category" else "right", overflow="fold")
     for c in found.categories:
         holm = "-" if c.p_holm is None else f"{c.p_holm:.2g}"
-        grid.add_row(*map(Text, (c.name, str(c.examples), *_difference(c.difference).split(", p "), holm)))
+        grid.add_row(*map(Text, (c.name, str(c.examples), *_difference(c.difference).split(", raw p "), holm)))
     console.print(grid)
     if found.parted:
         shown = f"{len(found.parted)} of {found.parted_in_all}" if found.parted_in_all > len(found.parted) else "All"
@@ -75,16 +77,16 @@ def to_text(found: Comparison) -> str:
     for p in found.parted:
         console.print(Text(_example(p, found.a.options)))
     console.print(
-        f"\nIntervals (95 %) and p over {'seeds and images' if many else 'images'}, "
-        f"{RESAMPLES:,} resamples; Holm's correction is over all {len(found.categories)} categories."
+        f"\nIntervals (95 %) and p over {'seeds and images' if many or d.borrowed else 'images'}, "
+        f"{RESAMPLES:,} resamples; Holm p is over all {len(found.categories)} categories."
     )
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
 def _difference(d: Difference) -> str:
     if d.low is None or d.high is None or d.p is None:
-        return f"{100 * d.value:+.1f}, p -"
-    return f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}], p {d.p:.2g}"
+        return f"{100 * d.value:+.1f}, raw p -"
+    return f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}], raw p {d.p:.2g}"
 
 
 def _enough(report: power.PowerReport, images: int, seeds: int) -> str:

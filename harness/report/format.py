@@ -35,13 +35,13 @@ def plain(value: Interval | None, digits: int = 2) -> str:
 
 
 def difference(delta: Delta | None, baseline: bool) -> str:
-    """A difference in points, with its interval, and a star if p is below 0.05."""
+    """A difference in points, with its interval; a star if its raw p is below 0.05, two if Holm's p is, too."""
     if delta is None:
         return "baseline" if baseline else "-"
     text = f"{100 * delta.value:+.1f}"
     if delta.low is not None and delta.high is not None:
         text += f" [{100 * delta.low:+.1f}, {100 * delta.high:+.1f}]"
-    return text + ("*" if delta.p is not None and delta.p < 0.05 else "")
+    return text + "*" * sum(p is not None and p < 0.05 for p in (delta.p, delta.p_holm))
 
 
 def short(number: float | None) -> str:

@@ -22,8 +22,10 @@ from harness.report.columns import (
     against,
     by_name,
     has_own_unit,
+    lower_is_better,
     overall_columns,
     ranking_columns,
+    unit,
     with_front,
 )
 from harness.report.format import forwards_apart
@@ -154,8 +156,11 @@ def _power(part: Sequence[Row], powered: Sequence[Row]) -> TableSpec[Row]:
 
 def legend(rows: Sequence[Row]) -> str:
     """The explanation of the figures, below all tables."""
-    protocol = next((row.metric for row in rows if has_own_unit(row.metric)), None)
-    return LEGEND + (f" {protocol} is in the protocol's own unit." if protocol else "")
+    own = next((row.metric for row in rows if has_own_unit(row.metric)), None)
+    if own is None:
+        return LEGEND
+    whose = "in the protocol's own unit" if ":" in own else f"in {unit(own)}" if unit(own) else "a plain number"
+    return f"{LEGEND} {own} is {whose}{', lower is better' if lower_is_better(own) else ''}."
 
 
 def heading(part: Sequence[Row]) -> str:
@@ -178,9 +183,12 @@ def footnotes(part: Sequence[Row]) -> list[str]:
     base = next((row for row in part if row.baseline), None)
     said = []
     if base is not None:
-        said += [f"difference: from {named(base)}, paired by seed and example; * where p is below 0.05"]
+        said += [
+            f"difference: from {named(base)}, paired by seed and example; * where raw p is below 0.05, ** where Holm p "
+            "(over the runs of this table) is, too"
+        ]
     if any(row.tier for row in part):
-        said += ["rows that share a tier are not significantly different (paired, Holm over all pairs of the table)"]
+        said += ["rows that share a tier are not significantly different (paired, Holm p over all pairs of the table)"]
     budgets = sorted({row.budget for row in part if row.kind == "run" and row.budget})
     if len(budgets) > 1:
         said += [

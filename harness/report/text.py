@@ -169,7 +169,10 @@ def _cells(row: Row | None, metrics: Iterable[str]) -> dict[str, Any]:
     for name in metrics:
         line |= _interval(name, row.values.get(name) if row else None)
     delta = row.delta if row else None
-    line |= _interval("delta", delta) | {"delta_p": delta.p if delta else None}
+    line |= _interval("delta", delta) | {
+        "delta_p": delta.p if delta else None,
+        "delta_p_holm": delta.p_holm if delta else None,
+    }
     line |= _fields(Distilled, row.distil if row else None, "distil_")
     return line | _fields(Power, row.power if row else None, "power_")
 

@@ -10,6 +10,7 @@ import numpy as np
 from harness.record import Interval
 from harness.stats.bootstrap import interval, over_seeds
 from harness.stats.metrics import Floats
+from harness.stats.moderated import Prior
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,24 @@ class BenchmarkFigures:
 
 
 def benchmark_figures(
-    points: Sequence[Floats], replicates: Sequence[Floats] | None, groups: Sequence[int], seed: int
+    points: Sequence[Floats],
+    replicates: Sequence[Floats] | None,
+    groups: Sequence[int],
+    seed: int,
+    priors: Sequence[Prior | None] | None = None,
 ) -> list[BenchmarkFigures]:
     """The figures of K rows on one benchmark, from figures by seed (S,) and their replicates over C groups (n, S).
 
-    `replicates` None: there are none. A replicate in which any row's figure is undefined is dropped for all rows.
+    `replicates` None: there are none. `priors`: what other rows tell about the seeds of each. A replicate in which any
+    row's figure is undefined is dropped for all rows.
     """
     if replicates is None:
         return [BenchmarkFigures(point_s, None) for point_s in points]
     known_n = ~np.isnan(np.concatenate(replicates, axis=1)).any(axis=1)
+    priors = priors or [None] * len(points)
     return [
-        BenchmarkFigures(point_s, over_seeds(point_s, drawn_ns[known_n], count, seed + k))
-        for k, (point_s, drawn_ns, count) in enumerate(zip(points, replicates, groups, strict=True))
+        BenchmarkFigures(point_s, over_seeds(point_s, drawn_ns[known_n], count, seed + k, prior))
+        for k, (point_s, drawn_ns, count, prior) in enumerate(zip(points, replicates, groups, priors, strict=True))
     ]
 
 

@@ -7,6 +7,7 @@ appearance. Resample i draws C of C groups with replacement, all from one `defau
 
 A mean over S seeds varies for two reasons, which are kept separate because a handful of seeds can't be resampled:
 drawing S of S seeds underestimates their variance by (S - 1) / S, and treats it as known (see `VarianceComponents`).
+What other rows tell of the seeds is in `harness.stats.moderated`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from harness.stats.metrics import (
     micro_f1_of,
     seen_labels,
 )
+from harness.stats.moderated import Prior, moderated
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,13 +96,6 @@ def interval(value: float, resampled_n: Floats | None) -> Interval:
     return Interval(value=value, low=float(low), high=float(high))
 
 
-def two_sided_p(resampled_n: Floats) -> float:
-    """min(1, 2 min((1 + #(d <= 0)) / (N + 1), (1 + #(d >= 0)) / (N + 1))) of N resampled differences d."""
-    known_n = np.round(resampled_n[~np.isnan(resampled_n)], 12)  # rounded, so that ties are ties despite the last bits
-    below, above = int((known_n <= 0).sum()), int((known_n >= 0).sum())
-    return min(1.0, 2 * (1 + min(below, above)) / (len(known_n) + 1))
-
-
 # ------------------------------------------------------------------------------- the variance of a mean over seeds
 
 
@@ -110,9 +105,9 @@ class VarianceComponents:
 
     With y_sc = m + image_c + seed_s + e_sc, `images` is the part that all seeds share, Var(image) / C, and
     `seeds` the rest, (Var(seed) + Var(e) / C) / S. The first comes from the covariance of the seeds' figures
-    over resamples of groups. The second is the variance between the seeds' figures over S, which is
-    unbiased, but has S - 1 degrees of freedom. With one seed there is only `images`: it says nothing
-    about other seeds.
+    over resamples of groups. The second is the variance between the seeds' figures, moderated by that of other
+    rows, over S. With one seed, Var(e) / C is in both: a little too much. With one seed and no prior there is only
+    `images`: it says nothing about other seeds.
     """
 
     images: float
@@ -124,37 +119,34 @@ class VarianceComponents:
         return self.images + self.seeds
 
 
-def variance_components(point_s: Floats, cov_ss: Floats, groups: int = 0) -> VarianceComponents:
+def variance_components(
+    point_s: Floats, cov_ss: Floats, groups: int = 0, prior: Prior | None = None
+) -> VarianceComponents:
     """The components for the mean over seeds, from figures (S,) and their covariance over resamples of C groups (S, S).
 
     `groups` 0: unknown, treated as infinitely many.
     """
     mean = float(cov_ss.mean())
     of_each = np.array([np.trace(cov_ss)])
-    (images,), (between,) = (
-        float_r.tolist() for float_r in _by_source(point_s[None], np.array([mean]), of_each, groups)
-    )
-    return VarianceComponents(images, between, degrees_of_freedom(images, between, groups, len(point_s)))
+    (images,), (between,), seeds_df = _by_source(point_s[None], np.array([mean]), of_each, groups, prior)
+    return VarianceComponents(images, between, degrees_of_freedom(images, between, groups, seeds_df))
 
 
-def degrees_of_freedom(images: float, between: float, groups: int, seeds: int) -> float:
-    """Of the sum of a variance `images`, estimated from C groups, and a variance `between`, estimated from S seeds.
+def degrees_of_freedom(images: float, between: float, groups: int, seeds_df: float) -> float:
+    """Of the sum of a variance `images`, estimated from C groups, and a variance `between` with its own `seeds_df`.
 
-    1 / df = 1 / ((S - 1) total / between) + 1 / ((C - 1) total / images). The ratios aren't squared, unlike in Welch
-    and Satterthwaite: with three seeds and a variance mostly between seeds, squares give a coverage of 92 %, this
-    formula
-    94 % (and 95 to 96 % elsewhere). With two seeds the root of the first ratio is used: rows then have 98 % coverage,
-    more
-    than needed, but with an exponent of 0.7 (97 %) two equal rows were called different in 5.8 % of tables.
-    benches/stats_simulation.py measures this.
+    1 / df = (between / total)^e / seeds_df + images / total / (C - 1), with e = 1 - 1 / (2 seeds_df). The ratios aren't
+    squared, unlike in Welch and Satterthwaite: with few seeds and a variance mostly between seeds, squares give a
+    coverage of 92 % or less. With one or two degrees of freedom `between` is often far too small by chance, and then
+    the ratio is, too: hence e. benches/stats_simulation.py measures this.
     """
-    return float(_degrees_of_freedom(np.array([images]), np.array([between]), groups, seeds)[0])
+    return float(_degrees_of_freedom(np.array([images]), np.array([between]), groups, seeds_df)[0])
 
 
-def _degrees_of_freedom(images_r: Floats, between_r: Floats, groups: int, seeds: int) -> Floats:
+def _degrees_of_freedom(images_r: Floats, between_r: Floats, groups: int, seeds_df: float) -> Floats:
     total_r = images_r + between_r
     share_r = np.divide(between_r, total_r, out=np.zeros_like(total_r), where=total_r > 0)
-    of_seeds_r = share_r ** (0.5 if seeds == 2 else 1) / (seeds - 1) if seeds > 1 else np.zeros_like(total_r)
+    of_seeds_r = share_r ** (1 - 0.5 / seeds_df) / seeds_df if seeds_df > 0 else np.zeros_like(total_r)
     of_groups_r = np.where(images_r > 0, 1 - share_r, 0) / (groups - 1) if groups > 1 else np.zeros_like(total_r)
     whole_r = of_seeds_r + of_groups_r
     return np.divide(1.0, whole_r, out=np.full_like(whole_r, np.inf), where=whole_r > 0)
@@ -172,21 +164,19 @@ def covariance(drawn_ns: Floats) -> Floats:
     return np.atleast_2d(np.cov(known_ns, rowvar=False)) if len(known_ns) > 1 else np.zeros((drawn_ns.shape[1],) * 2)
 
 
-def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0) -> Floats:
+def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0, prior: Prior | None = None) -> Floats:
     """Replicates of the mean over seeds, with other groups and other seeds: (S,), (n, S) -> (n,).
 
     The resampled deviations, with the variance `VarianceComponents.images`, plus normal ones with the variance
-    `VarianceComponents.seeds`. Each sum is then mapped from its quantile in a normal distribution to that in Student's
-    t.
-    (Similar to Hesterberg 2015, The American Statistician 69, who expands percentile intervals by t.) With one
-    seed only groups vary: percentiles from few groups are too narrow by the root of (C - 1) / C, and by the ratio of t
-    to
-    the normal quantile.
+    `VarianceComponents.seeds`. Each sum is then mapped from its quantile in a normal distribution to that in
+    Student's t. (Similar to Hesterberg 2015, The American Statistician 69, who expands percentile intervals by t.)
+    With one seed and no prior only groups vary: percentiles from few groups are too narrow by the root of
+    (C - 1) / C, and by the ratio of t to the normal quantile.
     """
     known_ns = drawn_ns[~np.isnan(drawn_ns).any(axis=1)]
     if not len(known_ns):
         return np.empty(0)
-    (off_n,), (df,) = _unstretched(point_s[None], known_ns.T[None], groups, seed)
+    (off_n,), (df,) = _unstretched(point_s[None], known_ns.T[None], groups, seed, prior)
     if df < np.inf:
         z_n = ndtri((np.argsort(np.argsort(off_n)) + 0.5) / len(off_n))
         near_n = np.abs(z_n) < 1e-6  # the middle isn't changed
@@ -194,17 +184,21 @@ def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0
     return np.asarray(point_s.mean() + off_n)
 
 
-def interval_over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0) -> Interval:
+def interval_over_seeds(
+    point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0, prior: Prior | None = None
+) -> Interval:
     """The mean over seeds with the percentiles of `over_seeds`; only these two quantiles are mapped to Student's t."""
     known_ns = drawn_ns[~np.isnan(drawn_ns).any(axis=1)]
     if not len(known_ns):
         return Interval(value=float(point_s.mean()))
-    return intervals_over_seeds(point_s[None], known_ns.T[None], groups, seed)[0]
+    return intervals_over_seeds(point_s[None], known_ns.T[None], groups, seed, prior)[0]
 
 
-def intervals_over_seeds(points_rs: Floats, drawn_rsn: Floats, groups: int = 0, seed: int = 0) -> list[Interval]:
+def intervals_over_seeds(
+    points_rs: Floats, drawn_rsn: Floats, groups: int = 0, seed: int = 0, prior: Prior | None = None
+) -> list[Interval]:
     """`interval_over_seeds` of R rows at once, all with as many seeds: (R, S), (R, S, n), no undefined resamples."""
-    off_rn, df_r = _unstretched(points_rs, drawn_rsn, groups, seed)
+    off_rn, df_r = _unstretched(points_rs, drawn_rsn, groups, seed, prior)
     value_r = points_rs.mean(axis=1)
     bounds_2r = np.percentile(off_rn, [2.5, 97.5], axis=1) * (t_quantile(0.975, df_r) / ndtri(0.975)) + value_r
     return [
@@ -213,14 +207,16 @@ def intervals_over_seeds(points_rs: Floats, drawn_rsn: Floats, groups: int = 0, 
     ]
 
 
-def _unstretched(points_rs: Floats, drawn_rsn: Floats, groups: int, seed: int) -> tuple[Floats, Floats]:
+def _unstretched(
+    points_rs: Floats, drawn_rsn: Floats, groups: int, seed: int, prior: Prior | None
+) -> tuple[Floats, Floats]:
     """Deviations from the mean (R, n), not yet mapped to Student's t, and its degrees of freedom (R,)."""
     seeds, count = drawn_rsn.shape[1:]
     mean_rn = drawn_rsn.mean(axis=1)
     var_r = mean_rn.var(axis=1, ddof=1) if count > 1 else np.zeros(len(mean_rn))
     of_each_r = drawn_rsn.var(axis=2, ddof=1).sum(axis=1) if seeds > 1 and count > 1 else np.zeros(len(mean_rn))
-    images_r, between_r = _by_source(points_rs, var_r, of_each_r, groups)
-    df_r = _degrees_of_freedom(images_r, between_r, groups, seeds)
+    images_r, between_r, seeds_df = _by_source(points_rs, var_r, of_each_r, groups, prior)
+    df_r = _degrees_of_freedom(images_r, between_r, groups, seeds_df)
     shape_r = np.sqrt(np.divide(images_r, var_r, out=np.zeros_like(var_r), where=var_r > 0))
     off_rn = shape_r[:, None] * (mean_rn - points_rs.mean(axis=1)[:, None])
     if (between_r > 0).any():
@@ -228,15 +224,19 @@ def _unstretched(points_rs: Floats, drawn_rsn: Floats, groups: int, seed: int) -
     return off_rn, df_r
 
 
-def _by_source(points_rs: Floats, var_r: Floats, of_each_r: Floats, groups: int) -> tuple[Floats, Floats]:
-    """`VarianceComponents.images` and `VarianceComponents.seeds` of R rows.
+def _by_source(
+    points_rs: Floats, var_r: Floats, of_each_r: Floats, groups: int, prior: Prior | None
+) -> tuple[Floats, Floats, float]:
+    """`VarianceComponents.images` and `VarianceComponents.seeds` of R rows, and the second's degrees of freedom.
 
     From the figures (R, S), the variance of their mean over resamples, and the sum of their own variances.
     """
     seeds = points_rs.shape[1]
     shared_r = (seeds**2 * var_r - of_each_r) / (seeds * (seeds - 1)) if seeds > 1 else var_r
     images_r = np.maximum(0.0, shared_r) * (groups / (groups - 1) if groups > 1 else 1)
-    return images_r, points_rs.var(axis=1, ddof=1) / seeds if seeds > 1 else np.zeros_like(images_r)
+    own_r = points_rs.var(axis=1, ddof=1) if seeds > 1 else np.zeros_like(images_r)
+    between_r, seeds_df = moderated(own_r, seeds - 1, prior)
+    return images_r, between_r / seeds, seeds_df
 
 
 @lru_cache(maxsize=32)

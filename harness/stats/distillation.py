@@ -13,6 +13,7 @@ from harness.errors import DataError
 from harness.record import Interval
 from harness.stats.bootstrap import covariance, t_quantile, variance_components
 from harness.stats.metrics import Floats, Ints
+from harness.stats.moderated import Prior
 
 # -------------------------------------------------------------------------------- the gap to the teacher
 
@@ -28,14 +29,13 @@ class GapClosed:
     """Why `closed` is None."""
 
 
-def gap_closed(point_3s: Floats, drawn_3ns: Floats | None, groups: int) -> GapClosed:
+def gap_closed(point_3s: Floats, drawn_3ns: Floats | None, groups: int, prior: Prior | None = None) -> GapClosed:
     """The fraction of the gap between teacher and directly tuned student that the distilled student closes.
 
     From the figures of student, baseline and teacher (3, S) over S common seeds, and their replicates over groups
     (3, n, S); None: one group. Fieller's interval (1954): all fractions r for which student - baseline - r (teacher -
     baseline) isn't significantly different from 0, over groups and seeds. It is bounded exactly if the gap's own
-    interval
-    excludes 0.
+    interval excludes 0. `prior`: what other rows tell about the seeds of a difference of two rows.
     """
     student_s, baseline_s, teacher_s = point_3s
     lead_s, gap_s = student_s - baseline_s, teacher_s - baseline_s
@@ -44,14 +44,16 @@ def gap_closed(point_3s: Floats, drawn_3ns: Floats | None, groups: int) -> GapCl
         return GapClosed(None, Interval(value=gap), "a single image gives no interval")
     student_ns, baseline_ns, teacher_ns = drawn_3ns
 
-    def half_width(point_s: Floats, drawn_ns: Floats) -> float:
-        off = variance_components(point_s, covariance(drawn_ns), groups)
+    def half_width(point_s: Floats, drawn_ns: Floats, share: float = 0.0) -> float:
+        # student - (1 - share) baseline - share teacher; the variance of two rows' difference is that of both
+        of_seeds = prior.scaled((1 + (1 - share) ** 2 + share**2) / 2) if prior else None
+        off = variance_components(point_s, covariance(drawn_ns), groups, of_seeds)
         return float(t_quantile(0.975, off.df) * np.sqrt(off.total))
 
     def outside(share: float) -> float:
         """Above 0 if this fraction is significantly different from the observed one."""
         drawn_ns = (student_ns - baseline_ns) - share * (teacher_ns - baseline_ns)
-        return abs(lead - share * gap) - half_width(lead_s - share * gap_s, drawn_ns)
+        return abs(lead - share * gap) - half_width(lead_s - share * gap_s, drawn_ns, share)
 
     around = half_width(gap_s, teacher_ns - baseline_ns)
     whole = Interval(value=gap, low=gap - around, high=gap + around)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import bdtr
+from scipy.special import bdtr, stdtr
 
 from harness.errors import DataError
 from harness.record import Interval
@@ -19,18 +19,20 @@ from harness.stats.bootstrap import (
     METRICS,
     RESAMPLES,
     category_of,
+    covariance,
     formula_of,
     group_numbers,
     interval,
     interval_over_seeds,
     intervals_over_seeds,
     one_split,
-    over_seeds,
     resampled_sums,
+    t_quantile,
     tallies_of,
-    two_sided_p,
+    variance_components,
 )
 from harness.stats.metrics import Floats
+from harness.stats.moderated import Prior
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +41,7 @@ __all__ = [
     "METRICS",
     "RESAMPLES",
     "Difference",
+    "difference_of",
     "group_numbers",
     "holm",
     "interval",
@@ -61,6 +64,8 @@ class Difference:
     p: float | None
     seeds: tuple[int, ...]
     groups: int
+    borrowed: bool = False
+    """There is one seed: how much seeds differ is taken from all rows on the same data."""
 
 
 def mean_intervals(values_nd: Floats, groups: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> list[Interval]:
@@ -110,36 +115,81 @@ def summarise(
 # ------------------------------------------------------------------------------- several seeds
 
 
-def seeds_interval(point_s: Floats, drawn_ns: Floats | None, groups: int = 0, seed: int = 0) -> Interval:
+def seeds_interval(
+    point_s: Floats, drawn_ns: Floats | None, groups: int = 0, seed: int = 0, prior: Prior | None = None
+) -> Interval:
     """The mean of S runs' figures (S,) with its interval, from their replicates over groups (n, S); None: one group.
 
-    Seeds are treated as a sample of all seeds, see `bootstrap.VarianceComponents`. With one run the interval is over
-    groups only, a little wider than the percentiles of `summarise` if groups are few. `groups` 0: unknown, treated as
-    infinitely many.
+    Seeds are treated as a sample of all seeds, see `bootstrap.VarianceComponents`. With one run and no prior the
+    interval is over groups only, a little wider than the percentiles of `summarise` if groups are few. `groups` 0:
+    unknown, treated as infinitely many.
     """
     if drawn_ns is None:
         return interval(float(point_s.mean()), None)
-    return _within(interval_over_seeds(point_s, drawn_ns, groups, seed), 0, 1)
+    return _within(interval_over_seeds(point_s, drawn_ns, groups, seed, prior), 0, 1)
 
 
-def seeds_intervals(points_rs: Floats, drawn_rsn: Floats, groups: int = 0, seed: int = 0) -> list[Interval]:
+def seeds_intervals(
+    points_rs: Floats, drawn_rsn: Floats, groups: int = 0, seed: int = 0, prior: Prior | None = None
+) -> list[Interval]:
     """`seeds_interval` of R rows at once, all with as many seeds: (R, S), (R, S, n), no undefined resamples."""
-    return [_within(found, 0, 1) for found in intervals_over_seeds(points_rs, drawn_rsn, groups, seed)]
+    return [_within(found, 0, 1) for found in intervals_over_seeds(points_rs, drawn_rsn, groups, seed, prior)]
 
 
 def seeds_difference(
-    point_s: Floats, drawn_ns: Floats | None, seeds: tuple[int, ...] = (), groups: int = 0, seed: int = 0
+    point_s: Floats,
+    drawn_ns: Floats | None,
+    seeds: tuple[int, ...] = (),
+    groups: int = 0,
+    examples: int = 0,
+    prior: Prior | None = None,
 ) -> Difference:
-    """A mean difference, from those of S paired seeds (S,) and their replicates over groups (n, S); None: one group.
+    """A mean difference, from those of S paired seeds (S,) and their replicates over C groups (n, S); None: one group.
 
-    Interval and p are over groups and seeds, as in `seeds_interval`; p is two-sided, see `bootstrap.two_sided_p`.
+    See `difference_of`.
     """
-    value = float(point_s.mean())
     if drawn_ns is None:
-        return Difference(value, None, None, None, seeds, groups)
-    bounds = _within(interval_over_seeds(point_s, drawn_ns, groups, seed), -1, 1)
-    p = two_sided_p(over_seeds(point_s, drawn_ns, groups, seed))
-    return Difference(value, bounds.low, bounds.high, p, seeds, groups)
+        return Difference(float(point_s.mean()), None, None, None, seeds, groups)
+    return difference_of(point_s, covariance(drawn_ns), seeds, groups, examples, prior)
+
+
+def difference_of(
+    point_s: Floats,
+    cov_ss: Floats,
+    seeds: tuple[int, ...] = (),
+    groups: int = 0,
+    examples: int = 0,
+    prior: Prior | None = None,
+) -> Difference:
+    """A mean difference with Student's t over groups and seeds, from those of S seeds and their covariance (S, S).
+
+    The interval and the two-sided p have the same standard error and degrees of freedom
+    (`bootstrap.VarianceComponents`): p is below 0.05 where the interval excludes 0. Only p of one seed may be larger,
+    see `smallest_p`; `examples` 0: their number is unknown, and p isn't limited.
+    """
+    off, value = variance_components(point_s, cov_ss, groups, prior), float(point_s.mean())
+    error = float(np.sqrt(off.total))
+    half = float(t_quantile(0.975, off.df)) * error
+    if abs(value) < 1e-12:
+        p = 1.0
+    else:
+        p = 2 * float(stdtr(min(off.df, 1e9), -abs(value) / error)) if error > 0 else 0.0
+        if len(point_s) == 1 and examples:
+            p = max(p, smallest_p(value, float(cov_ss.mean()), examples, groups))
+    borrowed = len(point_s) == 1 and prior is not None
+    return Difference(value, max(-1.0, value - half), min(1.0, value + half), p, seeds, groups, borrowed)
+
+
+def smallest_p(value: float, variance: float, examples: int, groups: int) -> float:
+    """The smallest two-sided p that the answers of one seed can give for a difference in accuracy: 2^(1 - m).
+
+    m is the sum over groups of the squared difference in right answers, at least the number of groups on which the
+    two differ. If the rows are equal, each of these favours either with probability 1/2 (the sign-flip test; with one
+    example per group the smallest p of McNemar's test). It prevents a few lucky answers from looking significant.
+    `variance` is the difference's variance over resamples of groups.
+    """
+    differing = examples**2 * (variance + value**2 / groups)
+    return float(min(1.0, 2.0 ** (1 - differing)))
 
 
 def _within(found: Interval, least: float, most: float) -> Interval:

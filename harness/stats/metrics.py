@@ -18,6 +18,13 @@ Ints = NDArray[np.int64]
 NO_ANSWER = -1
 LOWER_IS_BETTER = frozenset({"ece", "brier", "nll", "aurc", "parse_failures"})
 """Figures (see `harness.stats.calibration`) for which smaller is better."""
+OWN_UNITS = {"nll": "nats", "brier": "", "ece": "", "aurc": ""}
+"""Figures that aren't shares, with their units; "": a plain number. All others are shown in per cent."""
+NOT_RANKED = {
+    "chance": "it is the accuracy of a uniform guess, a property of the data",
+    "parse_failures": "it counts answers that couldn't be read, which are wrong in accuracy already",
+}
+"""Figures in records that say nothing of how good a row is, and why."""
 
 
 def checked(gold: ArrayLike, chosen: ArrayLike, labels: int | None = None) -> tuple[Ints, Ints, int]:

@@ -10,6 +10,7 @@ import numpy as np
 from harness.errors import DataError
 from harness.stats.bootstrap import covariance, degrees_of_freedom, t_quantile, variance_components
 from harness.stats.metrics import Floats
+from harness.stats.moderated import Prior, moderated
 
 ALPHA, POWER = 0.05, 0.8
 MOST_GROUPS, MOST_SEEDS = 10_000_000, 10_000
@@ -24,18 +25,23 @@ class Noise:
     answers: float
     """Between groups, specific to a seed."""
     seeds: float | None
-    """Between seeds, for infinitely many groups; None: measured on a single seed, which can't show it."""
+    """Between seeds, for infinitely many groups; None: measured on a single seed, without other rows."""
     measured_groups: int
     measured_seeds: int
+    prior: Prior | None = None
+    """What the other rows tell about the variance between seeds: it adds degrees of freedom."""
 
 
-def noise(point_s: Floats, drawn_ns: Floats, groups: int) -> Noise:
+def noise(point_s: Floats, drawn_ns: Floats, groups: int, prior: Prior | None = None) -> Noise:
     """The noise of the paired difference of two rows, from S seeds (S,) and their replicates over groups (n, S)."""
     count, cov_ss = len(point_s), covariance(drawn_ns)
     images = variance_components(point_s, cov_ss, groups).images
-    answers = max(0.0, float(np.trace(cov_ss)) / count * groups / (groups - 1) - images)
-    between = max(0.0, float(point_s.var(ddof=1)) - answers) if count > 1 else None
-    return Noise(images * groups, answers * groups if count > 1 else 0.0, between, groups, count)
+    answers = max(0.0, float(np.trace(cov_ss)) / count * groups / (groups - 1) - images) if count > 1 else 0.0
+    if count == 1 and prior is None:
+        return Noise(images * groups, 0.0, None, groups, count)
+    own = float(point_s.var(ddof=1)) if count > 1 else 0.0
+    (between,), _ = moderated(np.array([own]), count - 1, prior)
+    return Noise(images * groups, answers * groups, max(0.0, float(between) - answers), groups, count, prior)
 
 
 def detectable(
@@ -50,11 +56,14 @@ def detectable(
     if found.seeds is None and seeds > 1:
         raise DataError(f"{seeds} seeds: only one was measured, which doesn't show how seeds differ; run two more")
     images = found.images / groups
-    between = ((found.seeds or 0.0) + found.answers / groups) / seeds if found.seeds is not None and seeds > 1 else 0.0
-    images += found.answers / groups if seeds == 1 else 0.0
+    if seeds == 1 and found.prior is None:  # all that this seed has for itself, and nothing of other seeds
+        images, between = images + found.answers / groups, 0.0
+    else:
+        between = ((found.seeds or 0.0) + found.answers / groups) / seeds
     if images + between <= 0:
         return 0.0
-    df = degrees_of_freedom(images, between, groups, seeds)
+    _, seeds_df = moderated(np.zeros(1), seeds - 1, found.prior)
+    df = degrees_of_freedom(images, between, groups, seeds_df)
     return float((t_quantile(1 - alpha / 2, df) + t_quantile(power, df)) * np.sqrt(images + between))
 
 

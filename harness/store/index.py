@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -182,7 +183,7 @@ def figures(table: pa.Table, split: str) -> dict[str, dict[str, Interval]]:
         stated[run_id] = {
             m["metric"]: Interval(value=m["value"], low=m["low"], high=m["high"])
             for m in metrics or ()
-            if m["split"] == split
+            if m["split"] == split and isfinite(m["value"])
         }
     return stated
 

@@ -209,7 +209,7 @@ def test_the_page_comes_from_stored_records(planned: tuple[Ablation, Store]) -> 
     assert [cell.strip() for cell in heart.split("|")][2:5] == ["2", "25.0", "-75.0"]
     assert "| 2 (-1) | 4 (+0) |" in heart
     assert str(store.root) not in text  # no machine's own paths
-    assert "Significantly different from finetune in accuracy (Holm, 0.05): -heart (-75.0)" in text
+    assert "Significantly different from finetune in accuracy (Holm p below 0.05): -heart (-75.0)" in text
 
 
 def test_a_store_without_it_or_with_a_damaged_one(planned: tuple[Ablation, Store]) -> None:

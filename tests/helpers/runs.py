@@ -11,9 +11,11 @@ import pandas as pd
 import pyarrow as pa
 
 from harness.leaderboard.seed_results import SeedResults
+from harness.leaderboard.seed_spread import SeedSpread
 from harness.record import Cost, Data, Provenance, Record
 from harness.stats import inference, replicates
 from harness.store import PredictionRow, Store, predictions_frame
+from harness.store.index import row_key
 from harness.versions import TRAINING
 
 EVIL = "<script>alert(1)</script>"
@@ -119,9 +121,12 @@ def configured(
 
 
 def results_of(
-    *rows: Mapping[int, pd.DataFrame], labels: int | None = None, metrics: Sequence[str] = ("accuracy",)
+    *rows: Mapping[int, pd.DataFrame],
+    labels: int | None = None,
+    metrics: Sequence[str] = ("accuracy",),
+    spread: SeedSpread | None = None,
 ) -> list[SeedResults]:
-    """What a ranking would know of rows, each given as its predictions by seed."""
+    """What a ranking would know of rows, each given as its predictions by seed; `spread`: of all rows of its store."""
     order = replicates.ExampleOrder()
     found = []
     for row in rows:
@@ -138,6 +143,23 @@ def results_of(
                 choices=chosen_rn,
                 points={name: one.points_r for name, one in made.items()},
                 replicates={n: None if m.replicates_rn is None else m.replicates_rn.T for n, m in made.items()},
+                spread=spread,
             )
         )
     return found
+
+
+def spread_of(store: Store, split: str = "test", fingerprint: str = DATA.fingerprint) -> SeedSpread:
+    """How the seeds of the rows of a store on these data differ, from its records."""
+    rows: dict[str, dict[int, Record]] = {}
+    for one in store.records():
+        if one.status == "done" and one.kind == "run" and one.data and one.data.fingerprint == fingerprint:
+            rows.setdefault(row_key(one), {})[one.seed] = one
+    seeds = sorted({seed for of_row in rows.values() for seed in of_row})
+
+    def figure(one: Record | None, metric: str) -> float:
+        return one.metrics[split][metric].value if one and metric in one.metrics.get(split, {}) else float("nan")
+
+    return SeedSpread(
+        lambda metric: np.array([[figure(of_row.get(s), metric) for s in seeds] for of_row in rows.values()])
+    )

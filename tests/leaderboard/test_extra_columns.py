@@ -20,7 +20,7 @@ from harness.record import Cost, RoleCost, RoleRecord, StageRecord
 from harness.report.html import to_html
 from harness.report.latex import to_latex
 from harness.report.text import to_json, to_markdown, to_text
-from harness.stats import aggregate, distillation, power
+from harness.stats import aggregate, distillation, moderated, power
 from harness.store import Store
 from harness.store.compaction import compact
 from harness.store.index import training_cost
@@ -238,7 +238,8 @@ def test_power_is_that_of_the_predictions(store: Store) -> None:
     one, other = results_of(a, b, labels=2)
     point_s, replicates_ns = inference.paired_difference(one, other, [0, 1], "accuracy")
     assert replicates_ns is not None
-    noise = power.noise(point_s, replicates_ns, 8)
+    known = moderated.of_pairs(np.array([[8, 8], [3, 3], [6, 6]]) / 8)  # what the three rows say of their seeds
+    noise = power.noise(point_s, replicates_ns, 8, known)
     assert told.difference == pytest.approx(6 / 8 - 8 / 8)
     assert told.detectable == pytest.approx(power.detectable(noise))
     needed = power.needed(noise, told.difference)
@@ -292,12 +293,14 @@ def test_aggregates_over_benchmarks(store: Store) -> None:
         }.items()
     }
     figures = []
-    for number, rows_of in enumerate(frames.values()):
+    seeds = {"toy": [[8, 8], [3, 3], [6, 6]], "toy2": [[6, 6], [5, 6]]}  # right answers of 8, of all rows
+    for number, (benchmark, rows_of) in enumerate(frames.items()):
         sides = results_of(*rows_of.values(), labels=2)
         points = [side.points["accuracy"] for side in sides]
         drawn = [d_ns for side in sides if (d_ns := side.replicates["accuracy"]) is not None]
         other_order = [drawn_ns[:: 1 - 2 * number] for drawn_ns in drawn]
-        figures.append(aggregate.benchmark_figures(points, other_order, [8, 8], number))
+        known = moderated.of_rows(np.array(seeds[benchmark]) / 8)
+        figures.append(aggregate.benchmark_figures(points, other_order, [8, 8], number, [known, known]))
     for name, one in zip(frames["toy"], aggregate.aggregated(figures), strict=True):
         for figure in ("mean", "iqm"):
             mine, theirs = getattr(found[name], figure), getattr(one, figure)

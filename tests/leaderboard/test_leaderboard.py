@@ -88,7 +88,10 @@ def test_runs_without_figures_are_counted(store: Store) -> None:
     add(store, seed=4, predict=False)
     add(store, "broken", status="failed")
     done, broken = table(store)
-    assert (done.seeds, done.note) == ((0,), "2 failed, 1 interrupted, 1 without predictions")
+    assert (done.seeds, done.note) == (
+        (0,),
+        "2 failed, 1 interrupted, 1 without predictions, one seed: how much seeds differ is taken from all rows",
+    )
     assert (broken.rank, broken.values, broken.note) == (None, {}, "1 failed")
     text = to_text([done, broken])
     assert "finetune (S): 2 failed, 1 interrupted, 1 without predictions" in text

@@ -6,15 +6,22 @@ import json
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 
+from dashboard.data.leaderboard import headline
+from dashboard.widgets import url_state
 from harness.errors import ConfigError
 from harness.leaderboard import inference
-from harness.leaderboard.leaderboard import table, tables
+from harness.leaderboard.leaderboard import ranking, table, tables
 from harness.leaderboard.schema import Filters, Row
+from harness.leaderboard.seed_spread import SeedSpread
 from harness.record import Interval
-from harness.report.text import to_json, to_text
+from harness.report.html import to_html
+from harness.report.latex import to_latex
+from harness.report.text import to_json, to_markdown, to_text
 from harness.store import Store
+from harness.store.compaction import compact
 from helpers.common import Cli
 from helpers.runs import add, results_of
 
@@ -71,6 +78,45 @@ def test_a_protocols_figure_and_an_error_that_is_better_small(varied_store: Stor
     assert [(row.method, row.rank) for row in found if row.figure is not None] == [("two", 1), ("one", 2)]
 
 
+def test_nats_are_no_per_cent(varied_store: Store) -> None:
+    for method, value in (("one", 0.631), ("two", 0.4)):
+        add(varied_store, method, metrics={"test": {"nll": Interval(value=value), "chance": Interval(value=0.5)}})
+    found = tables(varied_store, Filters(metric="nll"))[0]
+    assert headline(found).startswith("two (S) leads with nll 0.4000 nats (lower is better)")
+    for written in (to_text(found.rows), to_markdown(found.rows), to_latex(found.rows), to_html(found.rows)):
+        words = " ".join(written.split())
+        assert "nll (nats)" in words
+        assert "lower is better" in words
+        assert "0.6310" in words
+        assert "63.1" not in words
+    assert to_text(found.rows).rstrip().endswith("nll is in nats, lower is better.")
+
+
+@pytest.mark.parametrize("metric", ["chance", "parse_failures"])
+def test_what_says_nothing_of_a_row_is_not_ranked(varied_store: Store, metric: str) -> None:
+    add(varied_store, "one", metrics={"test": {metric: Interval(value=0.5), "ece": Interval(value=0.1)}})
+    with pytest.raises(ConfigError, match=f"metric '{metric}' can't be ranked: it .*; choose another"):
+        tables(varied_store, Filters(metric=metric))
+    assert metric not in url_state.metrics_of(["ece", metric], None)
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize("figure", ["NaN", "Infinity", "-1e999"])
+def test_a_figure_that_is_no_number_is_damage(varied_store: Store, figure: str, compacted: bool) -> None:
+    before = [row for row in tables(varied_store)[0].rows if row.method != "bad"]
+    path = varied_store.root / add(varied_store, "bad", 7, 0).name / "record.json"
+    text = re.sub(r'("accuracy": \{\s*"value": )[0-9.]+', rf"\g<1>{figure}", path.read_text(), count=1)
+    assert figure in text
+    path.write_text(text)
+    if compacted:
+        compact(varied_store)
+    found = ranking(varied_store)
+    assert [str(one) for one in found.broken] == [
+        f"bad-S-0: record.json is damaged: metrics.test.accuracy is {float(figure)}: expected a finite number"
+    ]
+    assert list(found.tables[0].rows) == before
+
+
 # -------------------------------------------------------------------------------------------------- baseline
 
 
@@ -83,7 +129,10 @@ def test_differences_to_a_baseline_are_paired(varied_store: Store) -> None:
     assert delta is not None
     assert delta.value == pytest.approx(3 / 8)
     a, b = ({s: varied_store.predictions(f"{m}-S-{s}") for s in (0, 1)} for m in ("hkd4vlm", "finetune"))
-    wanted = inference.difference(*results_of(a, b, labels=2), "accuracy")
+    # What the rows say of their seeds, filtered or not: 4 and 5, 7 and 8, 6 and 6 of 8.
+    known = SeedSpread(lambda metric: np.array([[4, 5], [7, 8], [6, 6]]) / 8)
+    one, other = results_of(a, b, labels=2, spread=known)
+    wanted = inference.difference(one, other, "accuracy")
     assert wanted is not None
     assert (delta.low, delta.high, delta.p, delta.seeds) == (wanted.low, wanted.high, wanted.p, (0, 1))
     control = rows["majority@"].delta  # 4 of 8 whatever the seed, to 4 and 5
@@ -91,6 +140,9 @@ def test_differences_to_a_baseline_are_paired(varied_store: Store) -> None:
     assert (control.value, control.seeds) == (-1 / 16, (0, 1))
     assert tables(varied_store, Filters(baseline="finetune@S"))[1].rows[0].delta is None
     assert [Row(**row) for row in json.loads(to_json(found.rows))["rows"]] == list(found.rows)
+    every = {row.method: row.delta for row in tables(varied_store, Filters(baseline="finetune@S"))[0].rows if row.delta}
+    assert every["hkd4vlm"].p_holm == 2 * delta.p  # of two runs beside the baseline, the smaller p
+    assert every["majority"].p_holm is None
 
 
 def test_the_baseline_is_said(varied_store: Store, cli: Cli) -> None:

@@ -75,13 +75,14 @@ def test_golden_accuracy_difference(golden: Path, name: str) -> None:
     assert value == pytest.approx(scores["difference_B_minus_A"], rel=1e-9)
     plain = inference.interval(value, drawn_n)
     assert [plain.low, plain.high] == pytest.approx(scores["ci95_percentile"], rel=1e-9)
-    assert bootstrap.two_sided_p(drawn_n) == pytest.approx(scores["p_two_sided"], rel=1e-9)
-    # What is said of a difference is wider by what few images hide: t instead of the normal, C - 1 instead of C.
+    # What is said of a difference is Student's t, wider by what few images hide: C - 1 instead of C.
     count = len(set(case["cluster"]))
-    wider = t.ppf(0.975, count - 1) / norm.ppf(0.975) * np.sqrt(count / (count - 1))
+    error = np.std(drawn_n, ddof=1) * np.sqrt(count / (count - 1))
     said = inference.seeds_difference(np.array([value]), drawn_n[:, None], groups=count)
-    assert [said.low, said.high] == pytest.approx([value + wider * (x - value) for x in (plain.low, plain.high)])
-    assert said.p == pytest.approx(scores["p_two_sided"], abs=0.02)
+    half = t.ppf(0.975, count - 1) * error
+    assert (said.low, said.high) == pytest.approx((value - half, value + half))
+    assert said.p == pytest.approx(2 * t.sf(abs(value) / error, count - 1))
+    assert said.p == pytest.approx(scores["p_two_sided"], abs=0.07)  # twice the share of resamples beyond 0
     for side, answers in (("A", a), ("B", b)):
         summary = inference.summarise(answers, ["wrong", "right"], **options)["accuracy"]
         assert summary.value == pytest.approx(scores[f"accuracy_{side}"], rel=1e-9)
@@ -156,7 +157,19 @@ def test_the_replicates_of_seeds_share_their_groups() -> None:
 def test_a_sure_difference_has_the_smallest_p() -> None:
     gold, groups = [0] * 10, range(10)
     found = paired({0: frame(groups, gold, [0] * 10)}, {0: frame(groups, gold, [1] * 10)})
-    assert (found.value, found.low, found.high, found.p) == (1, 1, 1, 2 / 2001)
+    assert (found.value, found.low, found.high, found.p) == (1, 1, 1, 2**-9)  # 10 coins on the same side, twice
+
+
+def test_p_is_below_a_twentieth_where_the_interval_excludes_0() -> None:
+    rng = np.random.default_rng(0)
+    found = [
+        inference.seeds_difference(rng.normal(0.02, 0.02, seeds), rng.normal(0.02, 0.015, (400, seeds)), groups=50)
+        for seeds in (1, 2, 3, 5)
+        for _ in range(50)
+    ]
+    told = [one.low is not None and one.high is not None and (one.low > 0 or one.high < 0) for one in found]
+    assert told == [one.p is not None and one.p < 0.05 for one in found]
+    assert 20 < sum(told) < 180
 
 
 def test_no_difference_has_p_one() -> None:
@@ -173,7 +186,7 @@ def test_the_spread_over_seeds_by_hand() -> None:
     found = spread([0.5, 0.6, 0.7], [[0.4, 0.5, 0.6], [0.6, 0.7, 0.8]])
     images, seeds = 0.022, 0.01 / 3
     assert (found.images, found.seeds, found.total) == pytest.approx((images, seeds, images + seeds))
-    assert found.df == pytest.approx(1 / (seeds / found.total / 2 + images / found.total / 10))
+    assert found.df == pytest.approx(1 / ((seeds / found.total) ** 0.75 / 2 + images / found.total / 10))
     # Two seeds that move against each other share nothing: the variance between them is all, with one df.
     against = spread([0.5, 0.7], [[0.4, 0.8], [0.6, 0.6]])
     assert (against.images, against.seeds, against.df) == pytest.approx((0, 0.01, 1))
@@ -187,17 +200,12 @@ def test_the_interval_over_seeds_is_a_t_interval() -> None:
     shared_n = rng.normal(0, 0.02, 20_000)  # all seeds move together
     drawn_n = bootstrap.over_seeds(point_s, point_s + shared_n[:, None], 10**9)
     total = 0.02**2 + point_s.var(ddof=1) / 3
-    half = t.ppf(0.975, 2 * total / (point_s.var(ddof=1) / 3)) * np.sqrt(total)
+    half = t.ppf(0.975, 2 / (point_s.var(ddof=1) / 3 / total) ** 0.75) * np.sqrt(total)
     assert np.percentile(drawn_n, [2.5, 97.5]) == pytest.approx([0.53 - half, 0.53 + half], abs=0.03 * half)
     # Without any spread over images it is the t-interval of the seeds' figures alone, as scipy has it.
     alone_n = bootstrap.over_seeds(point_s, np.tile(point_s, (20_000, 1)), 10)
     bounds = ttest_1samp(point_s, 0).confidence_interval()
     assert np.percentile(alone_n, [2.5, 97.5]) == pytest.approx([bounds.low, bounds.high], abs=1e-3)
-
-
-def test_p_by_hand() -> None:
-    # Of 9 differences 2 are at most 0 and 8 at least 0 (one tie, off by rounding): p = 2 (1 + 2) / (9 + 1).
-    assert bootstrap.two_sided_p(np.array([-0.1, 1e-17, 0.1, 0.2, 0.2, 0.3, 0.3, 0.4, 0.5])) == 0.6
 
 
 def test_one_group_has_no_interval() -> None:

@@ -8,7 +8,7 @@ from harness.leaderboard.inference import intervals
 from harness.leaderboard.leaderboard import table
 from harness.store import Store, compaction, manifest
 from harness.store.compaction import compact
-from helpers.runs import add, results_of
+from helpers.runs import add, results_of, spread_of
 
 
 def files(store: Store) -> set[str]:
@@ -22,7 +22,9 @@ def test_replicates_are_those_of_the_predictions(filled: Store) -> None:
             if not row.values:
                 continue
             frames = {seed: filled.predictions(i, "test") for seed, i in zip(row.seeds, row.run_ids, strict=True)}
-            assert row.values[metric] == intervals(results_of(frames, labels=2, metrics=[metric]), metric)[0]
+            known = spread_of(filled, fingerprint=row.fingerprint)
+            expected = results_of(frames, labels=2, metrics=[metric], spread=known)
+            assert row.values[metric] == intervals(expected, metric)[0]
 
 
 def test_runs_in_another_order_are_brought_into_one(store: Store) -> None:

@@ -21,7 +21,7 @@ from harness.store import Store
 from harness.store.compaction import compact
 from helpers import runs
 from helpers.common import ToyPlan
-from helpers.runs import results_of
+from helpers.runs import results_of, spread_of
 
 PROVENANCE = Provenance(
     package="hkdbench 0",
@@ -77,23 +77,24 @@ def test_the_page_holds_the_differences(results_page: ModuleType, store: Store) 
     # 8 of 8 against 2 of 8, in both seeds.
     found = cells(page, "hkd4vlm (S)", "finetune (S)", "test", "accuracy")
     assert found[4] == "+75.0"
-    assert found[6:] == [f"{p_of(store, 'hkd4vlm-S', 'finetune-S'):.2g}", "2", "outside"]
-    # One question of eight more: a resample that misses it (one in three) shows no difference. The percentiles 0 and
-    # 37.5 are 8 images' and widened: sqrt(8 / 7) for the variance, 2.36 / 1.96 for t with seven degrees of freedom.
+    assert found[6:] == [f"{off(store, 'hkd4vlm-S', 'finetune-S').p:.2g}", "2", "outside"]
+    # One question of eight more, with Student's t over the images and what all rows say of their seeds.
+    d = off(store, "hkd4vlm-S", "finetune-L")
+    assert d.low is not None
+    assert d.high is not None
     assert cells(page, "hkd4vlm (S)", "finetune (L)", "test", "accuracy")[4:] == [
-        "+12.5", "[-3.6, +44.7]", f"{p_of(store, 'hkd4vlm-S', 'finetune-L'):.2g}", "2", "inside",
+        "+12.5", f"[{100 * d.low:+.1f}, {100 * d.high:+.1f}]", f"{d.p:.2g}", "2", "inside",
     ]  # fmt: skip
     assert "**hkd4vlm (S)** is above finetune (S) in test accuracy (+75.0) and test macro-F1" in page
     assert "**hkd4vlm (S)** is not told apart from finetune (L) in test accuracy (+12.5)" in page
     assert page == results_page.page([Path("results/toy")])
 
 
-def p_of(store: Store, a: str, b: str) -> float:
+def off(store: Store, a: str, b: str) -> Difference:
     of_a, of_b = ({seed: store.predictions(f"{name}-{seed}") for seed in (0, 1)} for name in (a, b))
-    found = difference(*results_of(of_a, of_b, labels=2), "accuracy")
+    found = difference(*results_of(of_a, of_b, labels=2, spread=spread_of(store)), "accuracy")
     assert found is not None
-    assert found.p is not None
-    return found.p
+    return found
 
 
 def test_the_page_says_where_its_figures_come_from(results_page: ModuleType, store: Store) -> None:
