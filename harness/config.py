@@ -253,7 +253,7 @@ class RunConfig(Settings):
     train_on_data_dir: Folder | None = None
     ladder: str | tuple[RungConfig, ...] = "tiny"
     student: str = "S"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     cluster: ClusterConfig = ClusterConfig()

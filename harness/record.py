@@ -7,13 +7,13 @@ the predictions.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from math import isfinite
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import first_line
 from harness.versions import SCORING, TRAINING
@@ -23,13 +23,24 @@ SCHEMA_VERSION = 3
 
 Status = Literal["done", "failed", "interrupted"]
 
+LARGEST = 1e30
+"""The largest number in a record: the sum over all runs of a store is finite too."""
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+"""A whole number as tables store it, in 64 bits."""
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+Amount = Annotated[float, Field(ge=0, le=LARGEST)]
+"""Seconds or FLOPs."""
+
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Interval(_Model):
     """An estimate with its 95 % interval. `low`/`high` are None if there is no interval (a single group)."""
+
+    model_config = ConfigDict(allow_inf_nan=True)
+    """Computing may give any number; a record that is read may not, see `parse_record`."""
 
     value: float
     low: float | None = None
@@ -42,7 +53,7 @@ class RoleRecord(_Model):
     weights: str
     """A rung's name, or `stage.role`."""
     trainable: bool
-    parameters: int
+    parameters: Count
     average_of: str | None = None
     """The role of the same stage of whose weights it is the moving average."""
 
@@ -54,9 +65,9 @@ class Mix(_Model):
     tokenizers: Literal["one", "several"]
     families: dict[str, str]
     """The `model_type` of each rung."""
-    tokens: int | None = None
+    tokens: Count | None = None
     """With `vocab`: the number of tokens."""
-    rows: dict[str, int] = {}
+    rows: dict[str, Count] = {}
     """With `vocab`: the rows of each rung's output layer; rows beyond the tokens are cut off."""
 
 
@@ -64,11 +75,11 @@ class StageRecord(_Model):
     """A stage as it was run."""
 
     name: str
-    share: float
-    steps: int
-    examples: int
+    share: Amount
+    steps: Count
+    examples: Count
     roles: dict[str, RoleRecord]
-    best: dict[str, float] = {}
+    best: dict[str, Number] = {}
     """The validation accuracy of each trainable role's best weights."""
     taken_over: bool = False
     """Another run with the same cache had already trained this stage: it isn't billed here."""
@@ -79,30 +90,30 @@ class StageRecord(_Model):
 class RoleCost(_Model):
     """What a role was billed in training, forward and backward. FLOPs are estimates (see harness.models)."""
 
-    forwards: int = 0
+    forwards: Count = 0
     """Examples forwarded."""
-    trained: int = 0
+    trained: Count = 0
     """Examples with a backward pass."""
-    recalled: int = 0
+    recalled: Count = 0
     """Examples that needed no forward pass of a frozen model, because its answer was cached."""
-    shared: int = 0
+    shared: Count = 0
     """Examples whose answer came from another run with the same cache, which was billed for them."""
-    flops: float = 0.0
-    seconds: float = 0.0
+    flops: Amount = 0.0
+    seconds: Amount = 0.0
 
 
 class Cost(_Model):
     """What the run spent. `roles` are summed over the stages, with keys `stage.role`."""
 
     roles: dict[str, RoleCost] = {}
-    train_seconds: float = 0.0
-    validation_seconds: float = 0.0
-    test_seconds: float = 0.0
-    total_seconds: float = 0.0
-    train_flops: float = 0.0
-    test_forwards: int = 0
+    train_seconds: Amount = 0.0
+    validation_seconds: Amount = 0.0
+    test_seconds: Amount = 0.0
+    total_seconds: Amount = 0.0
+    train_flops: Amount = 0.0
+    test_forwards: Count = 0
     """Forward passes of the student on the test split, including all views."""
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: Count | None = None
 
 
 class Data(_Model):
@@ -111,12 +122,12 @@ class Data(_Model):
     revision: str
     fingerprint: str
     """sha256 over ids, texts and golds of all splits that were read (and over image bytes, where read)."""
-    sizes: dict[str, int]
+    sizes: dict[str, Count]
     options: list[str] | None = None
     """The options, if every example has the same ones."""
-    skipped: dict[str, int] = {}
+    skipped: dict[str, Count] = {}
     """By split: examples left out because their image was missing."""
-    leaks: dict[str, dict[str, int]] | None = None
+    leaks: dict[str, dict[str, Count]] | None = None
     """Exact duplicates between splits, by pair (`train/test`) and kind (text, image, both): how many examples of the
     second split have a duplicate in the first. See `harness.data.leakage.exact`; None: not checked."""
 
@@ -127,7 +138,7 @@ class TrainedOn(_Model):
     benchmark: str
     settings: dict[str, Any]
     data: Data
-    leaks: dict[str, dict[str, int]] | None = None
+    leaks: dict[str, dict[str, Count]] | None = None
     """As `Data.leaks`, between the splits that were learned from (first of a pair) and those of the scored benchmark
     (second). None: not checked."""
 
@@ -139,9 +150,9 @@ class Provenance(_Model):
     code: str
     """sha256 over all of the harness's source files, for information. (Schemas 1 and 2: over those that train, and the
     method's and benchmark's own.)"""
-    training: int = TRAINING
+    training: Count = TRAINING
     """`harness.versions.TRAINING` when the run was made. (Since schema 3.)"""
-    scoring: int = SCORING
+    scoring: Count = SCORING
     """`harness.versions.SCORING` when the figures were computed. (Since schema 3.)"""
     sources: dict[str, str] = {}
     """sha256 over the sources of the method and the benchmarks, with keys `method NAME` and `benchmark NAME`. (Since
@@ -149,11 +160,11 @@ class Provenance(_Model):
     git_commit: str | None = None
     git_dirty: bool | None = None
     versions: dict[str, str] = {}
-    machine: dict[str, str | int] = {}
+    machine: dict[str, str | Count] = {}
     started: str
     finished: str
-    workers: int = 0
-    resumed: int = 0
+    workers: Count = 0
+    resumed: Count = 0
     """How many times the run was resumed from a checkpoint."""
     imported: str | None = None
     """If the answers were produced elsewhere: their file, with its sha256."""
@@ -162,13 +173,13 @@ class Provenance(_Model):
 class RungCheck(_Model):
     """What was measured on a rung before training, see `harness.train.preflight`."""
 
-    image_tokens: tuple[int, int]
+    image_tokens: tuple[Count, Count]
     """The smallest and the largest number per example."""
-    longest: int
+    longest: Count
     """Tokens of the longest prompt, including the image's."""
-    positions: int | None = None
+    positions: Count | None = None
     """The model's context length (None: its configuration doesn't say)."""
-    repeat: float
+    repeat: Number
     """KL between the answers to one question in two batches of different length: 0 up to rounding."""
     shares_image: bool = False
     """Whether questions about one image share its forward pass in training (`train.questions_per_image`)."""
@@ -177,14 +188,14 @@ class RungCheck(_Model):
 class Preflight(_Model):
     """What was checked before the first step, on a few examples."""
 
-    examples: int
-    seconds: float
+    examples: Count
+    seconds: Amount
     rungs: dict[str, RungCheck]
-    losses: dict[str, float] = {}
+    losses: dict[str, Number] = {}
     """Means over the examples before training, with keys `stage.role.term`."""
-    memory_bytes: int
+    memory_bytes: Count
     """Memory for the weights and optimizers of the largest stage."""
-    memory_free: int | None = None
+    memory_free: Count | None = None
     warnings: list[str] = []
 
 
@@ -194,7 +205,7 @@ class Failure(_Model):
     type: str
     message: str
     stage: str | None = None
-    step: int | None = None
+    step: Count | None = None
     traceback: str | None = None
 
 
@@ -233,10 +244,10 @@ class Record(_Model):
     ladder: str = ""
     student: str = ""
     """The rung that is evaluated."""
-    parameters: int | None = None
-    budget: int | None = None
+    parameters: Count | None = None
+    budget: Count | None = None
     """Examples (with repeats) that the student learned from: 0 untrained, None unknown. (Since schema 2.)"""
-    seed: int
+    seed: Count
     tags: list[str] = []
     config: dict[str, Any] = {}
     """The full canonical run configuration: using it again gives the same run. A control has only the parts that
@@ -281,38 +292,58 @@ STEPS: dict[int, Callable[[Raw], Raw]] = {1: _budget, 2: _numbered}
 
 
 def parse_record(text: str) -> Record | str:
-    """The record of a `record.json`, or a one-line description of what is wrong with it."""
-    found = _VERSION.search(text)
-    version = int(found[1]) if found else SCHEMA_VERSION
-    if version > SCHEMA_VERSION:
-        return f"record.json has schema {version}, this version reads 1 to {SCHEMA_VERSION}: update hkdbench"
+    """The record of a `record.json`, or a one-line description of what is wrong with it, whatever that is."""
     try:
-        if version == SCHEMA_VERSION:
-            record = Record.model_validate_json(text)
-        else:
-            record = Record.model_validate(_lifted(json.loads(text), version))
-        wrong = next(((where, x) for where, x in _numbers(record) if not isfinite(x)), None)
-        return f"record.json is damaged: {wrong[0]} is {wrong[1]}: expected a finite number" if wrong else record
+        found = _VERSION.search(text)
+        version = int(found[1]) if found else SCHEMA_VERSION
+        if version > SCHEMA_VERSION:
+            return f"record.json has schema {version}, this version reads 1 to {SCHEMA_VERSION}: update hkdbench"
+        if version < SCHEMA_VERSION:
+            text = _lifted(text, version)
+        record = Record.model_validate_json(text)
+        return next(_unusable(record), record)
     except ValidationError as error:
         return f"record.json is damaged: {first_fault(error)}"
     except ValueError as error:
         return f"record.json is damaged: Invalid JSON: {first_line(error)}"
-    except (KeyError, TypeError, AttributeError):
-        return f"record.json is damaged: it doesn't fit its schema {version}"
+    except Exception:
+        return "record.json is damaged: it doesn't fit its schema"
 
 
-def _numbers(record: Record) -> Iterator[tuple[str, float]]:
-    """The figures and costs, with their places."""
+def _unusable(record: Record) -> Iterator[str]:
+    """Figures that aren't finite numbers, and parts of the configuration that every reader takes for tables."""
+    for part in ("settings", "evaluate"):
+        if not isinstance(record.config.get(part, {}), dict):
+            yield f"record.json is damaged: config.{part} is {record.config[part]!r:.40}, expected a table"
     for split, figures in record.metrics.items():
         for name, found in figures.items():
-            yield from ((f"metrics.{split}.{name}", x) for x in (found.value, found.low, found.high) if x is not None)
-    yield from ((f"cost.{name}", x) for name, x in record.cost if isinstance(x, float))
+            for value in (found.value, found.low, found.high):
+                if value is not None and not abs(value) <= LARGEST:
+                    yield f"record.json is damaged: metrics.{split}.{name} is {value}, expected a finite number"
 
 
-def _lifted(raw: Raw, version: int) -> Raw:
+def _lifted(text: str, version: int) -> str:
+    """The text of an older record in the newest schema."""
+    raw: Raw = json.loads(text)
     for step in range(version, SCHEMA_VERSION):
         raw = STEPS[step](raw) | {"schema_version": step + 1}
-    return raw
+    return json.dumps(raw)
+
+
+def seal_of(text: bytes, own: str) -> str:
+    """The sha256 of a record's text, in which its own checksum is left empty; equal to `own` if nothing changed."""
+    return hashlib.sha256(text.replace(f'"record": "{own}"'.encode(), b'"record": ""', 1)).hexdigest()
+
+
+def read_record(text: bytes) -> Record | str:
+    """The record of a `record.json`, or why it can't be used: damaged, or not what its checksum covers."""
+    try:
+        found = parse_record(text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return f"record.json is damaged: {first_line(error)}"
+    if isinstance(found, Record) and found.seal and seal_of(text, found.seal.record) != found.seal.record:
+        return "record.json is damaged: its text doesn't have the sha256 that it states"
+    return found
 
 
 def first_fault(error: ValidationError) -> str:

@@ -19,5 +19,5 @@ SCORING = 4
 It is part of the keys of rankings that are cached beside a catalogue. 1: releases 0.1.
 """
 
-CATALOG = 4
+CATALOG = 5
 """The files of a compacted catalogue. Files of another version are ignored; `store compact` builds them again."""

@@ -165,11 +165,25 @@ def has_runs() -> bool:
     if listing().stamps:
         return True
     empty_state(
-        f"No runs yet in {store().url}.",
+        store().backend.missing() or f"No runs yet in {store().url}.",
         f"hkdbench demo --store {store().url}",
         f"hkdbench run --method finetune --benchmark scenes_hallucination --store {store().url}",
     )
     return False
+
+
+def show_broken(filters: Filters | None = None) -> None:
+    """Lists the runs that can't be read: those without a valid record, and with `filters` those that this ranking is
+    computed without."""
+    found = [f"{run.run_id}: {run.problem}" for run in runs() if run.status == index.BROKEN]
+    broken = found if filters is None else list(map(str, ranking(filters).broken))
+    if broken:
+        with st.expander(
+            f"{len(broken)} broken run{'' if len(broken) == 1 else 's'}, not included above", icon=":material/warning:"
+        ):
+            st.markdown("\n".join(f"- {plain(one)}" for one in broken[:200]))
+            if len(broken) > 200:
+                st.markdown("Only the first 200 are listed here; `hkdbench rank` lists all.")
 
 
 def empty_state(message: str, *commands: str) -> None:

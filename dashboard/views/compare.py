@@ -70,6 +70,7 @@ def show() -> None:
     _by_category(compared)
     _errors(compared, leaderboard.named(a), leaderboard.named(b))
     _disagreements(compared, a, b)
+    store.show_broken(Filters(benchmark=key[0], split=split))
 
 
 # ----------------------------------------------------------------------------------- who is compared

@@ -38,7 +38,7 @@ def show() -> None:
     data = url_state.data_names(runs)
     if not data:
         store.empty_state("No run has been scored yet.", "hkdbench list runs", "hkdbench run --help")
-        _broken(runs)
+        store.show_broken()
         return
     first, second, third, fourth = st.columns([5, 4, 5, 7], vertical_alignment="bottom")
     with first:
@@ -61,9 +61,11 @@ def show() -> None:
         shown = replace(shown, search=search)
     if key is None:
         overall.show(filters, shown, columns_at, download_at)
+        store.show_broken()
     else:
-        _one(filters.model_copy(update={"benchmark": key[0]}), key, shown, columns_at, download_at)
-    _broken(runs)
+        filters = filters.model_copy(update={"benchmark": key[0]})
+        _one(filters, key, shown, columns_at, download_at)
+        store.show_broken(filters)
 
 
 def _one(filters: Filters, key: DataKey, shown: RowFilter, columns_at: object, download_at: object) -> None:
@@ -229,15 +231,3 @@ def _notes(found: Table, rows: Sequence[Row]) -> None:
 def _of_row(note: str, rows: Sequence[Row]) -> bool:
     """Whether a note is about one row. The row itself shows it."""
     return any(row.note and note.endswith(row.note) for row in rows)
-
-
-def _broken(runs: Sequence[RunSummary]) -> None:
-    """Lists the broken runs."""
-    broken = [run for run in runs if run.status == "broken"]
-    if broken:
-        with st.expander(
-            f"{len(broken)} broken run{'' if len(broken) == 1 else 's'}, not included above", icon=":material/warning:"
-        ):
-            st.markdown("\n".join(f"- {plain(f'{run.run_id}: {run.problem}')}" for run in broken[:200]))
-            if len(broken) > 200:
-                st.markdown("Only the first 200 are listed here; `hkdbench store ls --status broken` lists all.")

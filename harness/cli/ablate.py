@@ -65,6 +65,7 @@ def ablate_(
     if page is None or file is not None:
         suite = _suite(method, file, benchmark, seeds, student, ladder, workers, data_dir, plugin, set_)
     if page is not None:
+        opened.check_exists()
         name = suite.name if suite else f"{method}_ablation"
         _write_page(page, ablation_page.page(stored.evaluated(stored.load(opened, name), opened), opened))
         return

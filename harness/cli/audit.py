@@ -16,6 +16,7 @@ from harness.cli.options import (
     PluginOption,
     StoreOption,
     app,
+    existing,
     load_plugins,
     print_json,
     say,
@@ -48,12 +49,11 @@ def leaks_(
     """Images and texts that the splits of these benchmarks share: exact and near duplicates, with examples."""
     from harness import registry
     from harness.data import dataset, leakage
-    from harness.store import Store
 
     load_plugins(plugin)
     settings: dict[str, dict[str, Any]] = {name: {} for name in benchmark or ()}
     if run is not None:
-        settings = _touched(Store(store).find(run)) | settings
+        settings = _touched(existing(store).find(run)) | settings
     if not settings:
         raise ConfigError("no benchmark given: name a run, or one or more with --benchmark")
     folders = _folders(list(settings), data_dir)
@@ -124,11 +124,10 @@ def robustness_(
     """Test a run's student: options in every order, other words, corrupted images, no image, another image."""
     from harness.evaluation import robustness
     from harness.report.robustness import to_text
-    from harness.store import Store
 
     load_plugins(plugin)
     with redirect_stdout(sys.stderr):  # libraries print while they load a model
-        record = robustness.of_run(Store(store), run, split, limit, data_dir, _steps())
+        record = robustness.of_run(existing(store), run, split, limit, data_dir, _steps())
     print(record.model_dump_json(indent=2) if as_json else to_text(record))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import JsonOption, StoreOption, app, print_json, say
+from harness.cli.options import JsonOption, StoreOption, app, existing, print_json, say
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,10 +21,9 @@ app.add_typer(cache_app, name="cache")
 
 def _opened(store: str | None) -> Cache:
     from harness.config import ClusterConfig
-    from harness.store import Store
     from harness.store.tensor_cache import cache_of
 
-    return cache_of(Store(store), ClusterConfig())
+    return cache_of(existing(store), ClusterConfig())
 
 
 @cache_app.command("ls")

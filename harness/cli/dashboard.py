@@ -67,7 +67,10 @@ def dashboard_(
     from harness.errors import ConfigError
     from harness.store import Store
 
-    url = Store(store).url
+    opened = Store(store)
+    url = opened.url
+    if why := opened.backend.missing():
+        say(f"note: {why}")
     folder = Path(__file__).resolve().parents[2]  # the parent of all packages
     if not (folder / "dashboard" / "serve.py").exists():
         raise ConfigError(f"the package `dashboard` isn't in {str(folder)!r} beside `harness`: reinstall hkdbench")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from harness.api import Split
-from harness.cli.options import JsonOption, StoreOption, app
+from harness.cli.options import JsonOption, StoreOption, app, existing, say
 
 
 @app.command("rank")
@@ -55,7 +55,6 @@ def rank_(
     from harness.report.html import to_html
     from harness.report.latex import to_latex
     from harness.report.text import WIDTH, overall_csv, to_csv, to_json, to_markdown, to_text
-    from harness.store import Store
 
     filters = Filters(
         benchmark=benchmark,
@@ -73,12 +72,14 @@ def rank_(
         teacher=teacher,
         aggregate=_listed(aggregate),
     )
-    found = leaderboard.ranking(Store(store), filters)
+    found = leaderboard.ranking(existing(store), filters)
     broken = [f"broken: {problem}" for problem in found.broken]
     if as_json or format_ == "json":
         print(to_json(found.rows, broken, found.overall))
     elif format_ == "csv":
         print(overall_csv(found.overall) if filters.aggregate else to_csv(found.rows), end="")
+        for line in broken:
+            say(line)
     elif format_ == "table":
         width = shutil.get_terminal_size((WIDTH, 0)).columns
         print(to_text(found.rows, broken, filters.columns, found.overall, width), end="")
@@ -95,9 +96,8 @@ def _listed(names: str | None) -> tuple[str, ...]:
 def show_(run: str, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Show one run: settings, stages, cost, provenance, figures by category. RUN may be shortened."""
     from harness.report.run import record_text
-    from harness.store import Store
 
-    opened = Store(store)
+    opened = existing(store)
     record = opened.find(run)
     print(record.model_dump_json(indent=2) if as_json else record_text(record))
     if not as_json and (received := opened.received(record.run_id)):
@@ -121,9 +121,8 @@ def compare_(
     """A minus B, paired by seed and example: overall, by category, shared errors, and disagreements."""
     from harness.leaderboard import compare
     from harness.report import comparison
-    from harness.store import Store
 
-    opened = Store(store)
+    opened = existing(store)
     one, other = compare.sides(opened, a, b, split, benchmark)
     found = compare.compare(opened, one, other, split, metric, examples)
     print(comparison.to_json(found) if as_json else comparison.to_text(found))

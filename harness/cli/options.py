@@ -17,6 +17,7 @@ from harness.errors import ConfigError
 if TYPE_CHECKING:
     from harness.config import RunConfig
     from harness.record import Record
+    from harness.store import Store
 
 app = typer.Typer(
     name="hkdbench",
@@ -48,6 +49,15 @@ SkipMissingOption = Annotated[
     bool, typer.Option("--skip-missing", help="Continue without the examples whose image file is missing.")
 ]
 DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the benchmark's published files.")]
+
+
+def existing(store: str | None) -> Store:
+    """The store, for a verb that reads it. Raises `StoreError` if there is none at this address."""
+    from harness.store import Store
+
+    opened = Store(store)
+    opened.check_exists()
+    return opened
 
 
 def say(text: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import JsonOption, StoreOption, app, print_json, say
+from harness.cli.options import JsonOption, StoreOption, app, existing, print_json, say
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,10 +55,9 @@ def compact_(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Write what leaderboards need from all runs to a few files, so that they don't open every run's folder."""
     from dataclasses import asdict
 
-    from harness.store import Store
     from harness.store.compaction import compact
 
-    done = compact(Store(store))
+    done = compact(existing(store))
     if as_json:
         print_json(asdict(done))
         return
@@ -79,9 +78,9 @@ def gc_(
     as_json: JsonOption = False,
 ) -> None:
     """Delete leftovers of killed runs and old files of the catalogue. Runs are never deleted."""
-    from harness.store import Store, maintenance
+    from harness.store import maintenance
 
-    opened = Store(store)
+    opened = existing(store)
     found = maintenance.garbage(opened, unfinished_days)
     if opened.packed:
         opened.check_writable()
@@ -111,7 +110,7 @@ def merge_(
     from harness.errors import StoreError
     from harness.store import Store, maintenance
 
-    mine, theirs = Store(store), Store(other)
+    mine, theirs = Store(store), existing(other)
     if not theirs.ids():
         raise StoreError(f"store {theirs.url!r} has no runs: expected the folder or URL of a store")
     done = maintenance.merge(mine, theirs, keep_ours, dry_run)
@@ -141,7 +140,7 @@ def export_(
     as_json: JsonOption = False,
 ) -> None:
     """Write the runs to a file for other tools, and their predictions to another."""
-    from harness.store import Store, maintenance
+    from harness.store import maintenance
 
     for out in filter(None, (file, predictions)):
         maintenance.check_ending(out)
@@ -149,7 +148,7 @@ def export_(
     maintenance.export_runs(found, file)
     said = {"runs": found.num_rows, "predictions": 0}
     if predictions is not None:
-        said["predictions"] = maintenance.export_predictions(Store(store), found["run_id"].to_pylist(), predictions)
+        said["predictions"] = maintenance.export_predictions(existing(store), found["run_id"].to_pylist(), predictions)
     if as_json:
         print_json(said)
     else:
@@ -168,10 +167,9 @@ def pack_(
     """Write the whole store into one file, which all verbs that read and the dashboard take as --store."""
     from dataclasses import asdict
 
-    from harness.store import Store
     from harness.store.packed import pack
 
-    done = pack.pack(Store(store), file.expanduser(), with_students)
+    done = pack.pack(existing(store), file.expanduser(), with_students)
     if as_json:
         print_json({"file": str(file), **asdict(done)})
         return
@@ -200,10 +198,10 @@ def _runs(
     store: str | None, status: str | None, benchmark: str | None, method: str | None, tag: str | None, where: str | None
 ) -> pa.Table:
     from harness.errors import ConfigError, near
-    from harness.store import Store, maintenance
+    from harness.store import maintenance
 
     known = ("done", "failed", "interrupted", "broken")
     if status not in (None, *known):
         raise ConfigError(f"--status {status!r}: {near(str(status), known)}")
     equal = {"status": status, "benchmark": benchmark, "method": method, "tag": tag}
-    return maintenance.runs(Store(store), equal, where)
+    return maintenance.runs(existing(store), equal, where)

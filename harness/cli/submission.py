@@ -14,10 +14,11 @@ from harness.cli.options import (
     PluginOption,
     StoreOption,
     app,
+    existing,
     load_plugins,
     print_json,
 )
-from harness.errors import ConfigError
+from harness.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,16 +36,19 @@ def verify_(
     as_json: JsonOption = False,
 ) -> None:
     """Recompute every figure of RUN, and check hashes, ids, golds and sums. Exit code 1: something changed."""
-    from harness.store import Store
     from harness.submission import verify
 
     if (run is None) != all_:
         raise ConfigError("verify takes a RUN, or --all for every run of the store")
     load_plugins(plugin)
-    opened = Store(store)
+    opened = existing(store)
     folder = data_dir.expanduser().resolve() if data_dir else None
     if run is None:
         reports = list(verify.verify_all(opened, folder))
+        if not reports:
+            raise StoreError(
+                f"store {opened.url!r} has no runs to verify: choose another with --store or HKDBENCH_STORE"
+            )
     else:
         reports = [verify.verify(opened, opened.match(run), folder)]
     if as_json:
@@ -62,6 +66,7 @@ def _print_one(report: Report) -> None:
         print(f"  {finding.state:10}  {finding.check:11}  {finding.detail}")
     verdict = "something changed" if report.state == "changed" else "nothing changed"
     unsure = len(report.of("unverified"))
+    _print_not_checked([report])
     print(f"{verdict}; {len(report.of('ok'))} checks ok" + (f", {unsure} can't be verified" if unsure else ""))
 
 
@@ -75,9 +80,16 @@ def _print_all(reports: Sequence[Report]) -> None:
         print(f"unverified  {check} of {count} run{'s' if count > 1 else ''}: {detail}")
     if len(reasons) > 20:
         print(f"unverified  {len(reasons) - 20} more reasons; --json has all")
+    _print_not_checked(reports)
     figures = sum(1 for report in reports if any(f.check == "figures" for f in report.of("ok")))
     changed = _count(reports)["changed"]
     print(f"{len(reports)} runs: {changed} changed; the figures of {figures} were recomputed and are the same")
+
+
+def _print_not_checked(reports: Sequence[Report]) -> None:
+    """What no check covers, in one line."""
+    if names := dict.fromkeys(name for report in reports for name in report.not_checked):
+        print(f"not checked: {'; '.join(names)}")
 
 
 def _count(reports: Sequence[Report]) -> dict[str, int]:
@@ -94,10 +106,9 @@ def pack_(
     as_json: JsonOption = False,
 ) -> None:
     """Write a finished run to one file, for somebody else to `add` to a store."""
-    from harness.store import Store
     from harness.submission import submit
 
-    opened = Store(store)
+    opened = existing(store)
     run_id = opened.match(run)
     file = out or Path(f"{run_id}.zip")
     file = file / f"{run_id}.zip" if file.is_dir() else file
@@ -132,3 +143,4 @@ def add_(
     )
     for finding in arrival.report.of("unverified"):
         print(f"  {finding.state}  {finding.check}: {finding.detail}")
+    _print_not_checked([arrival.report])

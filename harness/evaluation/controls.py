@@ -13,13 +13,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
 from harness.api import Example, Split
 from harness.config import EvaluateConfig
 from harness.data.dataset import Dataset, settings_of
+from harness.data.image_controls import Control
 from harness.errors import DataError
 from harness.evaluation.scoring import figures_of
 from harness.record import Data, Interval, Provenance, Record
@@ -214,6 +215,12 @@ def _constant_beside(other: Record, record: Record, split: str) -> bool:
     """Whether `other` is a constant answer on the same data."""
     same = other.data is not None and record.data is not None and other.data.fingerprint == record.data.fingerprint
     return same and split in other.metrics and is_constant(other.method)
+
+
+def is_control_name(name: str) -> bool:
+    """Whether tables show a control under this name: other rows may not have it."""
+    of_images = name.rpartition("/")[2] in get_args(Control)
+    return is_constant(name) or name.startswith(PREFIX) or name in ("random", "control") or of_images
 
 
 def is_constant(control: str) -> bool:

@@ -20,7 +20,7 @@ from harness.data import dataset as data
 from harness.errors import ConfigError, near
 from harness.evaluation import answer_files
 from harness.evaluation.answer_files import chosen_and_text, load_splits, match, refuse_missing
-from harness.evaluation.controls import write_controls
+from harness.evaluation.controls import is_control_name, write_controls
 from harness.evaluation.scoring import answer, data_record, figures_of
 from harness.record import Provenance, Record
 from harness.store import PredictionRow, Store, predictions_frame
@@ -110,6 +110,8 @@ def import_run(
         raise ConfigError(f"name {name!r}: expected at most 40 letters, digits and . _ + -, a letter or digit first")
     if name in registry.methods():
         raise ConfigError(f"name {name!r} is the name of a method; choose one that says where the answers come from")
+    if is_control_name(name):
+        raise ConfigError(f"name {name!r} is that of a control; choose one that says where the answers come from")
     started = provenance.now()
     given = answer_files.read(path)
     dataset = data.load(benchmark, skip_missing=skip_missing)

@@ -126,13 +126,22 @@ class _Runs:
 def _runs_of(line: AblationLine, full: AblationLine, store: Store, benchmark: str) -> _Runs:
     done: dict[int, Record] = {}
     missing = 0
+    notes: list[str] = []
     for seed, run_id in line.runs.get(benchmark, {}).items():
-        if store.status(run_id) == "done":
-            done[seed] = store.read(run_id)
-        else:
+        if not store.backend.exists(run_id):
             missing += 1
+            continue
+        try:
+            if (record := store.read(run_id)).status == "done":
+                store.table(run_id, "predictions", ["split"], record)
+                done[seed] = record
+            else:
+                missing += 1
+        except StoreError as error:
+            notes.append(f"seed {seed} is left out: {error}")
+    notes += [f"{missing} of its runs did not finish"] if missing else []
     changed = {k: v for k, v in line.settings.items() if line.part == "ablation" and full.settings.get(k) != v}
-    return _Runs(line.label, line.part, changed, done, f"{missing} of its runs did not finish" if missing else "")
+    return _Runs(line.label, line.part, changed, done, "; ".join(notes))
 
 
 def _controls(full: _Runs, store: Store, benchmark: str) -> Iterator[_Runs]:

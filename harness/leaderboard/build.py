@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from harness.errors import DataError
@@ -13,7 +13,7 @@ from harness.leaderboard import extra_columns, inference
 from harness.leaderboard.extra_columns import ResultsByRow
 from harness.leaderboard.names import Group
 from harness.leaderboard.query import Stated
-from harness.leaderboard.schema import SHOWN, Filters, Row, Table
+from harness.leaderboard.schema import SHOWN, BrokenRun, Filters, Row, Table
 from harness.leaderboard.seed_results import RunAnswers, SeedResults, of_row, read_answers
 from harness.leaderboard.seed_spread import Spreads
 from harness.record import Interval
@@ -43,8 +43,9 @@ def make_table(
     be the teachers of its rows.
     """
     answers = _answers(view, data_key, [*groups, *beside], filters, figures)
+    damaged = view.unreadable | {run_id: one.problem for run_id, one in answers.items() if one.problem}
     sizes = view.sizes(data_key)
-    pairs = [_row(data_key, group, filters, figures, answers, sizes, spreads) for group in [*groups, *beside]]
+    pairs = [_row(data_key, group, filters, figures, answers, damaged, sizes, spreads) for group in [*groups, *beside]]
     results = {row.run_ids: of_row for row, of_row in pairs}
     everyone = _with_figures([row for row, _ in pairs], [of_row for _, of_row in pairs])
     rows, others = everyone[: len(groups)], everyone[len(groups) :]
@@ -63,6 +64,11 @@ def make_table(
         metric=filters.figure,
         rows=tuple(rows),
         budgets=tuple(sorted(budgets)),
+        broken=tuple(
+            BrokenRun(run_id=run.run_id, message=damaged[run.run_id])
+            for run in sorted(run for group in groups for run in group.members)
+            if run.run_id in damaged
+        ),
     )
     return table, results
 
@@ -108,19 +114,24 @@ def _row(
     filters: Filters,
     figures: Stated,
     answers: dict[str, RunAnswers],
+    damaged: Mapping[str, str],
     sizes: dict[str, ExampleCounts],
     spreads: Spreads,
 ) -> tuple[Row, SeedResults]:
     notes: Counter[str] = Counter(run.status for run in group.members if run.status != "done")
     done: dict[int, RunSummary] = {}
+    left_out: list[str] = []
     for run in sorted((run for run in group.members if run.status == "done"), key=lambda run: run.finished):
+        if run.run_id in damaged:
+            left_out.append(f"seed {run.seed} is left out: {damaged[run.run_id]}")
+            continue
         if run.run_id not in answers:
             notes["without predictions"] += 1
             continue
         notes["superseded by a later run of the same seed"] += run.seed in done
         done[run.seed] = run
     used = [done[seed] for seed in sorted(done)]
-    said = [f"{count} {what}" for what, count in notes.items() if count]
+    said = [*(f"{count} {what}" for what, count in notes.items() if count), *left_out]
     if len(numbers := sorted({run.training for run in used})) > 1:
         said.append(f"seeds of versions {' and '.join(map(str, numbers))} of training")
     elif len(codes := {run.code for run in used}) > 1:

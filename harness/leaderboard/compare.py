@@ -13,7 +13,7 @@ from harness.api import Split
 from harness.errors import ConfigError, DataError, near
 from harness.leaderboard import inference, leaderboard
 from harness.leaderboard.names import is_named
-from harness.leaderboard.schema import Row
+from harness.leaderboard.schema import Filters, Row
 from harness.leaderboard.seed_results import (
     SeedResults,
     check_answered,
@@ -45,6 +45,8 @@ class Side:
     options: tuple[str, ...] | None
     forwards: float | None = None
     """Forward passes per answer on test."""
+    left_out: tuple[str, ...] = ()
+    """Of a row: the runs of the store that can't be read, which may be further seeds of it."""
 
 
 @dataclass(frozen=True)
@@ -116,14 +118,13 @@ def sides(store: Store, a: str, b: str, split: Split = "test", benchmark: str | 
     ids = store.ids()
     runs = {who: _run(store, ids, who) for who in (a, b)}
     rows: list[Row] = []
+    broken: tuple[str, ...] = ()
     if None in runs.values():
         known = {found.benchmark for found in runs.values() if found}
-        rows = [
-            row
-            for row in leaderboard.table(store, benchmark or (known.pop() if len(known) == 1 else None), split=split)
-            if row.seeds
-        ]
-    found_a, found_b = (_sides(who, runs[who], rows, store) for who in (a, b))
+        asked = Filters(benchmark=benchmark or (known.pop() if len(known) == 1 else None), split=split)
+        ranked = leaderboard.ranking(store, asked)
+        rows, broken = [row for row in ranked.rows if row.seeds], tuple(map(str, ranked.broken))
+    found_a, found_b = (_sides(who, runs[who], rows, store, broken) for who in (a, b))
     pairs = [(x, y) for x in found_a for y in found_b if (x.benchmark, x.data) == (y.benchmark, y.data)]
     pairs = [pair for pair in pairs if benchmark in (None, pair[0].benchmark)]
     if not pairs:
@@ -144,12 +145,13 @@ def _run(store: Store, ids: Sequence[str], who: str) -> Record | None:
     starts = [name for name in ids if name.startswith(who)]
     if not starts:
         return None
-    if who not in ids and len(starts) > 1 and store.read(starts[0]).method == who:
+    loaded = (store.load(name) for name in starts) if who not in ids and len(starts) > 1 else ()
+    if any(isinstance(found, Record) and found.method == who for found in loaded):
         return None  # the name of a method: its runs' ids begin with it
     return store.find(who)
 
 
-def _sides(who: str, run: Record | None, rows: Sequence[Row], store: Store) -> list[Side]:
+def _sides(who: str, run: Record | None, rows: Sequence[Row], store: Store, broken: tuple[str, ...]) -> list[Side]:
     if run is not None:
         if run.status != "done" or run.data is None:
             raise ConfigError(f"run {run.run_id} is {run.status}: expected a finished run")
@@ -168,7 +170,7 @@ def _sides(who: str, run: Record | None, rows: Sequence[Row], store: Store) -> l
         exact = [row for row in of_data if set(settings) in map(_words, filter(None, (row.spelled, row.plain)))]
         for row in exact or of_data:
             runs = dict(zip(row.seeds, row.run_ids, strict=True))
-            found.append(_side(_name(row), store.read(row.run_ids[0]), runs))
+            found.append(_side(_name(row), store.read(row.run_ids[0]), runs, broken))
     return found
 
 
@@ -184,11 +186,11 @@ def _name(row: Row) -> str:
     return " ".join([f"{head}@{row.student}" if row.student else head, *settings])
 
 
-def _side(name: str, record: Record, runs: Mapping[int, str]) -> Side:
+def _side(name: str, record: Record, runs: Mapping[int, str], left_out: tuple[str, ...] = ()) -> Side:
     assert record.data is not None
     options = tuple(record.data.options) if record.data.options else None
     data = record.data.revision, record.data.fingerprint
-    return Side(name, record.benchmark, data, runs, options, _forwards(record))
+    return Side(name, record.benchmark, data, runs, options, _forwards(record), left_out)
 
 
 def _forwards(record: Record) -> float | None:

@@ -1,9 +1,9 @@
 """The ranking: one row per method and setting, over its seeds, computed from the stored predictions.
 
-Runs are ranked together only if they saw the same data (benchmark, revision, fingerprint): each such set
-has its own table. A run without figures (failed, interrupted, without predictions) is counted in
-its row's note. The controls (majority, random, runs without images, ...) have a row without a rank in every
-table that has them in the store; one that beats chance is flagged.
+Runs are ranked together only if they saw the same data (benchmark, revision, fingerprint): each such set has its own
+table. A run without figures (failed, interrupted, without predictions) is counted in its row's note. One that can't be
+read is named, and all else is as if it weren't there. The controls (majority, random, runs without images, ...) have a
+row without a rank in every table that has them in the store; one that beats chance is flagged.
 
 A compacted store uses its catalogue (`harness.store.catalog`) and caches its answers: a table
 is computed again only when a run on its data was added, changed or deleted.
@@ -50,7 +50,7 @@ def tables(store: Store, filters: Filters | None = None) -> list[Table]:
 
 
 def ranking(store: Store, filters: Filters | None = None, keep: bool = True) -> Ranking:
-    """`tables`, and the folders of the store without a valid record. Without `keep` nothing is written, only read."""
+    """`tables`, and the runs of the store that can't be read. Without `keep` nothing is written, only read."""
     filters = filters or Filters()
     cache = LeaderboardCache(store, filters, keep)
     if (known := cache.ranking()) is not None:
@@ -98,7 +98,9 @@ def _answer(store: Store, filters: Filters, cache: LeaderboardCache) -> Ranking:
             if filters.aggregate:
                 results.append(build.of_metric(of_rows, one.metric))
         made.append(one)
-    broken = [BrokenRun(run_id=run.run_id, message=run.problem or "") for run in found if run.status == index.BROKEN]
+    broken = [BrokenRun(run_id=problem.run_id, message=problem.message) for problem in cache.problems]
+    broken += [BrokenRun(run_id=run.run_id, message=run.problem or "") for run in found if run.status == index.BROKEN]
+    broken += [run for one in made for run in one.broken]
     together: list[Overall] = []
     if filters.aggregate:
         from harness.leaderboard.overall import over_all  # it loads scipy.stats

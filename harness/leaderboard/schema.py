@@ -177,6 +177,16 @@ class Row(_LeaderboardModel):
         return self.benchmark, self.revision, self.fingerprint, self.split
 
 
+class BrokenRun(_LeaderboardModel):
+    """A run that can't be used: its record or its predictions are damaged or can't be read."""
+
+    run_id: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.run_id}: {self.message}"
+
+
 class Table(_LeaderboardModel):
     """The ranking of all rows on the same data, best first."""
 
@@ -188,16 +198,8 @@ class Table(_LeaderboardModel):
     rows: tuple[Row, ...]
     budgets: tuple[int, ...]
     """The budgets of its trained rows, shown if there is more than one."""
-
-
-class BrokenRun(_LeaderboardModel):
-    """A run's folder without a valid record."""
-
-    run_id: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.run_id}: {self.message}"
+    broken: tuple[BrokenRun, ...] = ()
+    """Runs that its rows are computed without, because their predictions can't be used."""
 
 
 class Overall(_LeaderboardModel):

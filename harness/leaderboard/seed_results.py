@@ -22,7 +22,7 @@ from harness.stats import replicates
 from harness.stats.metrics import Floats
 from harness.stats.replicates import STORED_METRICS, Examples
 from harness.store import Store
-from harness.store.catalog import BATCH, ExampleCounts, View
+from harness.store.catalog import BATCH, ExampleCounts, View, option_count
 from harness.store.index import RunSummary, from_arrow
 from harness.store.manifest import DataKey
 
@@ -113,7 +113,7 @@ def read_answers(
 
     `more_metrics` are computed in addition to those in the catalogue, if the examples allow it.
     """
-    options = next((len(run.options) for run in runs if run.options), None)
+    options = option_count(runs)
     columns = ["run_id", "examples", "problem", *STORED_METRICS, *(f"{name}_draws" for name in STORED_METRICS)]
     columns += ["chosen"] if with_choices or more_metrics else []
     answers: dict[str, RunAnswers] = {}
@@ -179,7 +179,7 @@ def of_row(
     if not runs:
         return SeedResults()
     of_runs = [answers[run.run_id] for run in runs]
-    if problem := next((one.problem for one in of_runs if one.problem), None):
+    if problem := next((f"run {r.run_id}: {a.problem}" for r, a in zip(runs, of_runs, strict=True) if a.problem), None):
         raise DataError(problem)
     first = of_runs[0].examples
     if other := next((one.examples for one in of_runs if one.examples != first), None):

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from harness.leaderboard.compare import Comparison, Disagreement
 from harness.record import Interval
-from harness.report.format import forwards_apart, percent, short
+from harness.report.format import forwards_apart, one_line, percent, short
 from harness.report.text import WIDTH
 from harness.stats import power
 from harness.stats.bootstrap import RESAMPLES
@@ -80,6 +80,8 @@ def to_text(found: Comparison) -> str:
         f"\nIntervals (95 %) and p over {'seeds and images' if many or d.borrowed else 'images'}, "
         f"{RESAMPLES:,} resamples; Holm p is over all {len(found.categories)} categories."
     )
+    for run in dict.fromkeys((*found.a.left_out, *found.b.left_out)):
+        console.print(Text(f"broken, left out: {one_line(run)}"))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 

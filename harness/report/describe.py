@@ -38,6 +38,7 @@ def listing(what: What, store: str | None) -> list[dict[str, Any]]:
             for name in ladders.names()
         ]
     opened = Store(store)
+    opened.check_exists()
     rows: list[dict[str, Any]] = []
     for record in opened.records():
         accuracy = record.metrics.get("test", {}).get("accuracy")

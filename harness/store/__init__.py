@@ -1,5 +1,6 @@
 """The store: one folder per run, on a disk or in a bucket. Import `Store` from here."""
 
+from harness.store.backend import Problem
 from harness.store.schemas import (
     HISTORY,
     PREDICTIONS,
@@ -8,7 +9,7 @@ from harness.store.schemas import (
     history_frame,
     predictions_frame,
 )
-from harness.store.store import Problem, Store
+from harness.store.store import Store
 
 __all__ = [
     "HISTORY",

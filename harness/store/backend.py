@@ -8,14 +8,20 @@ reads.
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Protocol
 
-from harness.record import Record, parse_record
+from harness.errors import StoreError
+from harness.record import Record, read_record
 
 STALE_SECONDS = 24 * 3600.0
 """A temporary file of this age was left behind by a killed writer."""
 RECORD = "record.json"
+PREDICTIONS = "predictions.parquet"
 CATALOGUE = ".catalogue"
 """The folder of the compacted catalogue, see `harness.store.catalog`."""
 LABELS = ".labels.json"
@@ -28,6 +34,29 @@ TEXTS = (LABELS, "*.json", "*.md", f"{SWEEPS}/*.json")
 """Patterns of the texts beside the runs."""
 
 
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def checked_id(run_id: str) -> str:
+    """The id, checked. Raises `StoreError` for one that could be a path."""
+    if not RUN_ID.fullmatch(run_id):
+        raise StoreError(
+            f"run id {run_id!r}: expected at most 128 letters, digits, '.', '_' and '-', the first a letter or digit"
+        )
+    return run_id
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A run of the store with a record or file that can't be used, and why."""
+
+    run_id: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.run_id}: {self.message}"
+
+
 class Backend(Protocol):
     """The files of a store. Methods that read raise `FileNotFoundError` or another `OSError`."""
 
@@ -36,12 +65,17 @@ class Backend(Protocol):
     scratch: Path
     """The local folder for work in progress and caches."""
 
+    def missing(self) -> str:
+        """Why there is no store here, with near names; empty if there is one, even without runs."""
+        ...
+
     def check_writable(self) -> None:
         """Write a file into the root and delete it. Raises `StoreError`."""
         ...
 
     def folders(self) -> dict[str, str]:
-        """Every folder of the root by name, with a version that changes when its record does; "" for no record."""
+        """Every folder of the root by name, with a version that changes with its record or predictions; "" for no
+        record."""
         ...
 
     def texts(self) -> list[str]:
@@ -99,6 +133,29 @@ def cache_folder() -> Path:
     return Path(os.environ.get("HKDBENCH_CACHE") or "~/.cache/hkdbench").expanduser().absolute()
 
 
+def no_store(url: str, near: Iterable[str]) -> str:
+    """The error for an address without a store; `near` are similar ones that exist."""
+    hint = " or ".join(map(repr, near))
+    return (
+        f"no store at {url!r}; {f'did you mean {hint}? ' if hint else ''}expected a folder of runs, s3://bucket/prefix "
+        "or a packed store (.tar.xz): choose with --store or HKDBENCH_STORE; the first run creates one"
+    )
+
+
+def near_paths(path: Path) -> list[str]:
+    """Existing paths that differ from one that doesn't in its first missing part only."""
+    missing = path
+    while not missing.parent.exists() and missing.parent != missing:
+        missing = missing.parent
+    try:
+        names = [entry.name for entry in missing.parent.iterdir()]
+    except OSError:
+        return []
+    rest = path.relative_to(missing)
+    found = [missing.parent / name / rest for name in get_close_matches(missing.name, names, n=3, cutoff=0.6)]
+    return [str(one) for one in found if one.exists()]
+
+
 def already_done(run_id: str, url: str) -> str:
     """The error for a writer of other results for a finished run."""
     return (
@@ -108,9 +165,6 @@ def already_done(run_id: str, url: str) -> str:
 
 
 def is_done(text: bytes) -> bool:
-    """Whether the text of a record is that of a finished run."""
-    try:
-        record = parse_record(text.decode("utf-8"))
-    except UnicodeDecodeError:
-        return False
+    """Whether the text of a record is that of a finished run. A damaged one may be replaced."""
+    record = read_record(text)
     return isinstance(record, Record) and record.status == "done"

@@ -10,10 +10,12 @@ import hashlib
 from pathlib import Path
 from typing import IO
 
-from harness.record import Checksums, Record
+from harness.errors import first_line
+from harness.record import Checksums, Record, seal_of
 from harness.store.backend import RECORD, Backend
 
 RECEIVED = "received.json"
+OTHER_BYTES = "its bytes don't have the sha256 that the record states"
 NOT_LISTED = frozenset({RECORD, RECEIVED})
 """Files without an entry in `seal.files`: the record, whose sum is `seal.record`, and the note about a submission."""
 
@@ -37,7 +39,7 @@ def mismatches(record: Record, backend: Backend) -> dict[str, str]:
     assert record.seal is not None
     own, wrong = record.seal.record, {}
     text = backend.read(f"{record.run_id}/{RECORD}")
-    if hashlib.sha256(text.replace(_own(own), _own(""), 1)).hexdigest() != own:
+    if seal_of(text, own) != own:
         wrong[RECORD] = "its text doesn't have the sha256 that it states"
     gone = missing_student(record, backend)
     present = {name: there for name, there in backend.files(record.run_id).items() if name not in NOT_LISTED}
@@ -45,9 +47,13 @@ def mismatches(record: Record, backend: Backend) -> dict[str, str]:
         if name not in present:
             wrong |= {} if name in gone else {name: "is missing"}
             continue
-        with backend.open(present[name]) as file:
-            if digest(file) != expected:
-                wrong[name] = "its bytes don't have the sha256 that the record states"
+        try:
+            with backend.open(present[name]) as file:
+                found = digest(file)
+        except OSError as error:
+            wrong[name] = f"can't be read: {first_line(error)}"
+        else:
+            wrong |= {} if found == expected else {name: OTHER_BYTES}
     return wrong | {
         name: "was added later: the record states no sha256 of it"
         for name in sorted(present.keys() - record.seal.files.keys())
@@ -71,8 +77,3 @@ def digest(file: IO[bytes]) -> str:
 
 def _text(record: Record) -> bytes:
     return (record.model_dump_json(indent=1) + "\n").encode()
-
-
-def _own(own: str) -> bytes:
-    """The record's own checksum as written in its text."""
-    return f'"record": "{own}"'.encode()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +21,7 @@ from harness.store import index
 from harness.store.backend import CATALOGUE
 from harness.store.catalog import ANSWERS, BATCH, DRAWS_ENCODING, EXAMPLES, View, answers_of, read
 from harness.store.index import BROKEN, RunSummary
-from harness.store.manifest import DataKey, Manifest, Part, TableFiles
+from harness.store.manifest import DataKey, Manifest, Part, TableFiles, name_of
 from harness.store.store import Store
 from harness.versions import CATALOG
 
@@ -38,6 +38,7 @@ class Compacted:
     gone: int
     """Lines that were dropped: of runs deleted or replaced since the last `compact`."""
     broken: int
+    """Runs that can't be read; they are left out."""
     tables: int
     files_written: int
     bytes_written: int
@@ -51,8 +52,8 @@ def compact(store: Store) -> Compacted:
         store.check_writable()
     view = View(store, index.RUNS.names)
     old = view.manifest
-    lines = view.lines(index.RUNS.names)
-    runs = [e for e in index.from_arrow(lines) if e.status != BROKEN]
+    everything = view.lines(index.RUNS.names)
+    runs = [e for e in index.from_arrow(everything) if e.status != BROKEN]
     known = set(view.compacted["run_id"].to_pylist())
     by_data: dict[DataKey, list[RunSummary]] = {}
     for run in runs:
@@ -61,6 +62,9 @@ def compact(store: Store) -> Compacted:
     with tempfile.TemporaryDirectory(dir=_scratch(store)) as folder:
         writer = _Writer(store, Path(folder))
         tables = [_compact_table(view, writer, key, members, known) for key, members in sorted(by_data.items())]
+        # A run that can't be read now may be readable the next time, without being changed.
+        readable = [e.run_id for e in runs if e.run_id not in view.unreadable]
+        lines = everything.filter(pc.is_in(everything["run_id"], value_set=pa.array(readable, pa.string())))
         name = writer.write("runs", lines)
         manifest = Manifest(
             version=CATALOG,
@@ -69,13 +73,14 @@ def compact(store: Store) -> Compacted:
             count=lines.num_rows,
             tables=tuple(tables),
         )
-        # Names sort by time; the random part makes names of the same moment unique.
-        writer.put(f"{time.time_ns():020d}-{uuid4().hex[:8]}.json", manifest.model_dump_json(indent=1).encode())
+        text = manifest.model_dump_json(indent=1).encode()
+        writer.put(name_of(f"{time.time_ns():020d}", text, ".json"), text)  # names sort by time
+    broken = everything.num_rows - lines.num_rows
     return Compacted(
-        runs=lines.num_rows,
-        new=view.fresh.num_rows,
+        runs=everything.num_rows,
+        new=view.fresh.num_rows - broken,
         gone=old.count - len(known) if old else 0,
-        broken=lines.num_rows - len(runs),
+        broken=broken,
         tables=len(tables),
         files_written=writer.files,
         bytes_written=writer.bytes,
@@ -88,15 +93,22 @@ def _compact_table(
 ) -> TableFiles:
     """The files of one table; the old ones if nothing changed."""
     old = view.files(data_key)
-    new = [run for run in members if run.run_id not in known]
     alive = {run.run_id for run in members if run.run_id in known}
     parts: list[Part] = []
     rewritten: list[Part] = []
+    found: dict[str, set[str]] = {}
+    """The runs in each file that can be read."""
     for part in old.parts if old else ():
-        holds = set(read(view.store, part.file, ["run_id"])["run_id"].to_pylist())
-        small = bool(new) and part.runs < SMALL
-        (rewritten if small or holds - alive else parts).append(part)
-    if old is not None and not new and not rewritten:
+        with suppress(StoreError):
+            found[part.file] = set(read(view.store, part.file, ["run_id"])["run_id"].to_pylist())
+    lost = old is None or len(found) < len(old.parts)
+    held = {run_id for run_ids in found.values() for run_id in run_ids}
+    new = [run for run in members if run.run_id not in known or (lost and run.run_id not in held)]
+    for part in old.parts if old else ():
+        if part.file in found:
+            small = bool(new) and part.runs < SMALL
+            (rewritten if small or found[part.file] - alive else parts).append(part)
+    if old is not None and not lost and not new and not rewritten:
         return old
     order = view.example_order(data_key)
     sets = set(order.sets)
@@ -106,7 +118,7 @@ def _compact_table(
             table = read(view.store, part.file)
             yield table.filter(pc.is_in(table["run_id"], value_set=pa.array(sorted(alive), pa.string())))
         for start in range(0, len(new), BATCH):
-            yield answers_of(view.store, new[start : start + BATCH], order)
+            yield answers_of(view.store, new[start : start + BATCH], order, view.unreadable)
 
     if new or rewritten:
         name, runs = writer.stream("answers", ANSWERS, answers())
@@ -145,12 +157,12 @@ class _Writer:
 
     def stream(self, kind: str, schema: pa.Schema, tables: Iterator[pa.Table]) -> tuple[str, int]:
         """Write tables one after another. Returns the file's name, and how many runs have lines in it."""
-        name = f"{kind}-{uuid4().hex}.parquet"
         runs: set[str] = set()
+        file = self.folder / f"{kind}.parquet"
         options: dict[str, Any] = {"compression": "zstd", "compression_level": 1}
         if kind == "answers":
             options |= {"use_dictionary": ["run_id", "split", "examples"], "column_encoding": DRAWS_ENCODING}
-        with pq.ParquetWriter(self.folder / name, schema, **options) as writer:
+        with pq.ParquetWriter(file, schema, **options) as writer:
             for table in tables:
                 if kind != "answers":
                     writer.write_table(table)
@@ -159,17 +171,19 @@ class _Writer:
                 for split in sorted(set(table["split"].to_pylist())):  # a row group holds lines of one split
                     of_split = table.filter(pc.equal(table["split"], split))
                     writer.write_table(of_split, row_group_size=2 * BATCH)
-        self._place(name)
+        name = name_of(kind, file.read_bytes(), ".parquet")
+        self._place(file, name)
         return name, len(runs)
 
     def put(self, name: str, data: bytes) -> None:
-        (self.folder / name).write_bytes(data)
-        self._place(name)
+        file = self.folder / name
+        file.write_bytes(data)
+        self._place(file, name)
 
-    def _place(self, name: str) -> None:
+    def _place(self, file: Path, name: str) -> None:
         self.files += 1
-        self.bytes += (self.folder / name).stat().st_size
-        self.store.backend.put(self.folder / name, f"{CATALOGUE}/{name}")
+        self.bytes += file.stat().st_size
+        self.store.backend.put(file, f"{CATALOGUE}/{name}")
 
 
 def _scratch(store: Store) -> Path:

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from harness.config import EvaluateConfig
+from harness.errors import first_line
 from harness.record import Interval, Record
-from harness.store.store import Problem
+from harness.store.backend import Problem
 
 NOT_COMPARED = frozenset(
     {
@@ -167,7 +168,16 @@ def to_arrow(found: Iterable[tuple[Record | Problem, str]], names: Mapping[str, 
 
     `names` are the labels of runs by id that replace those in their records, see `Store.labels`.
     """
-    return pa.Table.from_pylist([_line(loaded, version, names or {}) for loaded, version in found], schema=RUNS)
+    lines = [_line_or_problem(loaded, version, names or {}) for loaded, version in found]
+    return pa.Table.from_pylist(lines, schema=RUNS)
+
+
+def _line_or_problem(loaded: Record | Problem, version: str, names: Mapping[str, str]) -> dict[str, Any]:
+    """A record's line; that of a broken run if no line can be made of its free parts (configuration, identity)."""
+    try:
+        return _line(loaded, version, names)
+    except Exception as error:
+        return _line(Problem(loaded.run_id, f"record.json is damaged: {first_line(error)}"), version, names)
 
 
 def from_arrow(table: pa.Table) -> list[RunSummary]:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import first_line
+from harness.store.backend import Problem
 from harness.store.schemas import HistoryRow
-from harness.store.store import Problem, Store
+from harness.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 from uuid import uuid4
 
 from harness.errors import StoreError
-from harness.store.backend import RECORD, TEXTS, already_done, is_done
+from harness.store.backend import CATALOGUE, PREDICTIONS, RECORD, TEXTS, already_done, is_done, near_paths, no_store
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -74,6 +74,19 @@ class LocalBackend:
         self.url = str(root)
         self.scratch = root
 
+    def missing(self) -> str:
+        if not self.exists("."):
+            return no_store(self.url, near_paths(self.root))
+        entries = list(self._entries())
+        folders = [e.name for e in entries if _is_folder(e) and not e.name.startswith(".")]
+        written = any(entry.name in (LOCK, ".work", CATALOGUE) for entry in entries)
+        if written or not folders or any(_version(str(self.root / name)) for name in folders):
+            return ""
+        below = [str(self.root / name) for name in sorted(folders) if any((self.root / name).glob(f"*/{RECORD}"))]
+        if below:
+            return no_store(self.url, below[:3])
+        return no_store(self.url, []) + f"; none of its {len(folders)} folders ({folders[0]}, ...) has a {RECORD}"
+
     def check_writable(self) -> None:
         probe = self.root / f".tmp-probe-{uuid4().hex[:8]}"
         if JOB_FOLDER in self.root.parts:
@@ -92,7 +105,7 @@ class LocalBackend:
             ) from None
 
     def folders(self) -> dict[str, str]:
-        return {entry.name: _version(entry.path) for entry in self._entries() if entry.is_dir()}
+        return {entry.name: _version(entry.path) for entry in self._entries() if _is_folder(entry)}
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:
         try:
@@ -111,7 +124,10 @@ class LocalBackend:
         return sorted(path.relative_to(self.root).as_posix() for path in found if path.is_file())
 
     def exists(self, name: str) -> bool:
-        return (self.root / name).exists()
+        try:
+            return (self.root / name).exists()
+        except OSError:  # it is there, and can't be looked at
+            return True
 
     def read(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
@@ -194,12 +210,24 @@ def _is_done(folder: Path) -> bool:
         return False
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # it can't be looked at: reading it says why
+        return True
+
+
 def _version(folder: str) -> str:
+    """Time and size of the record and of the predictions, which are what leaderboards are computed from."""
     try:
         found = os.stat(os.path.join(folder, RECORD))
     except OSError:
         return ""
-    return f"{found.st_mtime_ns:x}-{found.st_size:x}"
+    try:
+        answers = os.stat(os.path.join(folder, PREDICTIONS))
+    except OSError:
+        return f"{found.st_mtime_ns:x}-{found.st_size:x}"
+    return f"{found.st_mtime_ns:x}-{found.st_size:x}-{answers.st_mtime_ns:x}-{answers.st_size:x}"
 
 
 def _same_files(a: Path, b: Path) -> bool:

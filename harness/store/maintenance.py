@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 
 from harness.errors import ConfigError, StoreError, first_line
 from harness.store import index, manifest
-from harness.store.backend import CATALOGUE, LABELS, RECORD
+from harness.store.backend import CATALOGUE, LABELS, RECORD, Problem
 from harness.store.catalog import View
 from harness.store.local import LocalBackend
 from harness.store.schemas import PREDICTIONS
-from harness.store.store import LOCKS, Problem, Store
+from harness.store.store import LOCKS, Store
 
 HOUR, DAY = 3600.0, 24 * 3600.0
 LOCKED_SECONDS = 10.0

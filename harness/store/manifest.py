@@ -59,6 +59,20 @@ class Manifest(BaseModel):
         return {self.runs} | {f for t in self.tables for f in (t.examples, *(part.file for part in t.parts))}
 
 
+NAMED = 32
+"""Digits of the sha256 in a file's name."""
+
+
+def name_of(kind: str, data: bytes, suffix: str) -> str:
+    """The name of a file of the catalogue: it ends in the hash of its content."""
+    return f"{kind}-{hashlib.sha256(data).hexdigest()[:NAMED]}{suffix}"
+
+
+def is_named(name: str, data: bytes) -> bool:
+    """Whether these bytes are those that were written under the name."""
+    return name.partition(".")[0].endswith(f"-{hashlib.sha256(data).hexdigest()[:NAMED]}")
+
+
 def manifests(backend: Backend) -> list[str]:
     """The names of the manifests, oldest first."""
     found = (name.rpartition("/")[2] for name in backend.files_with_age(CATALOGUE))
@@ -68,10 +82,11 @@ def manifests(backend: Backend) -> list[str]:
 def load(backend: Backend, name: str) -> Manifest | None:
     """A manifest; None if it is missing, damaged or of another version."""
     try:
-        manifest = Manifest.model_validate_json(backend.read(f"{CATALOGUE}/{name}"))
+        data = backend.read(f"{CATALOGUE}/{name}")
+        manifest = Manifest.model_validate_json(data)
     except (ValidationError, OSError):
         return None
-    return manifest if manifest.version == CATALOG else None
+    return manifest if manifest.version == CATALOG and is_named(name, data) else None
 
 
 def newest(backend: Backend) -> Manifest | None:

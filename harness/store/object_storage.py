@@ -25,12 +25,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
 from harness.errors import StoreError, first_line
-from harness.store.backend import RECORD, TEXTS, already_done, cache_folder, is_done
+from harness.store.backend import PREDICTIONS, RECORD, TEXTS, already_done, cache_folder, is_done, no_store
 
 LAST = "state.json"
 """The file of a checkpoint that is uploaded last: a checkpoint with it is complete."""
@@ -57,6 +58,18 @@ class ObjectStorage:
     def _at(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 
+    def missing(self) -> str:
+        with self._errors("can't be read"):
+            if self.fs.exists(self.root):
+                return ""
+        parent, _, name = self.root.rpartition("/")
+        try:
+            beside = [path.rstrip("/").rpartition("/")[2] for path in self.fs.ls(parent, detail=False)]
+        except Exception:  # no such bucket, or its list isn't ours to see: no names to suggest
+            beside = []
+        above = self.url.removesuffix(name)
+        return no_store(self.url, [above + one for one in get_close_matches(name, beside, n=3, cutoff=0.6)])
+
     def check_writable(self) -> None:
         name = f".tmp-probe-{uuid4().hex[:8]}"
         with self._errors("can't be written"):
@@ -70,12 +83,16 @@ class ObjectStorage:
             except FileNotFoundError:
                 return {}
         versions: dict[str, str] = {}
-        for path, info in found.items():
+        answers: dict[str, str] = {}
+        for path, info in sorted(found.items()):
             folder, _, rest = path[len(self.root) :].lstrip("/").partition("/")
+            changed = info.get("ETag") or info.get("LastModified") or info.get("created") or info.get("mtime")
+            version = f"{changed}-{info['size']:x}".replace('"', "")
             if rest == RECORD:  # a folder without one is an upload in progress, or was killed
-                changed = info.get("ETag") or info.get("LastModified") or info.get("created") or info.get("mtime")
-                versions[folder] = f"{changed}-{info['size']:x}".replace('"', "")
-        return versions
+                versions[folder] = version
+            elif rest.endswith(f"/{PREDICTIONS}"):
+                answers[folder] = f"{answers.get(folder, '')}-{version}"
+        return {folder: version + answers.get(folder, "") for folder, version in versions.items()}
 
     def texts(self) -> list[str]:
         with self._errors("can't be read"):

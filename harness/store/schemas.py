@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from harness.errors import StoreError, first_line
 
@@ -55,6 +56,20 @@ def write_options(schema: pa.Schema) -> dict[str, Any]:
         "compression": {leaf: "none" if leaf in _PLAIN else "zstd" for leaf in leaves},
         "use_dictionary": [leaf for leaf in leaves if leaf not in _PLAIN],
     }
+
+
+class NoTableError(StoreError):
+    """A run was written without this table."""
+
+
+def from_parquet(data: bytes, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """A table as it was written, or some of its columns."""
+    schema = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    parquet = pq.ParquetFile(pa.BufferReader(data))
+    found = parquet.read(columns=[name for name in schema.names if name in parquet.schema_arrow.names])
+    if "text" in schema.names and "text" not in found.column_names:  # written before answers could be imported
+        found = found.append_column("text", pa.nulls(len(found), pa.string()))
+    return found.select(schema.names).cast(schema)
 
 
 class PredictionRow(NamedTuple):

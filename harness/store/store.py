@@ -20,12 +20,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,13 +32,13 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from harness.api import Split
 from harness.errors import StoreError, first_line
-from harness.record import Received, Record, parse_record
+from harness.record import Received, Record, parse_record, read_record
 from harness.store import checksums
-from harness.store.backend import LABELS, RECORD, STALE_SECONDS, Backend
+from harness.store.backend import LABELS, RECORD, RUN_ID, STALE_SECONDS, Backend, Problem, checked_id
 from harness.store.local import LocalBackend, Lock, acquire
 from harness.store.packed.archive import SUFFIX, PackedBackend
 from harness.store.schemas import (
@@ -48,7 +46,9 @@ from harness.store.schemas import (
     PREDICTIONS,
     TABLES,
     HistoryRow,
+    NoTableError,
     PredictionRow,
+    from_parquet,
     history_frame,
     predictions_frame,
     to_table,
@@ -74,18 +74,6 @@ LOCKS = ".locks"
 """The folder below .work with a lock for each run that is being executed."""
 
 _LABELS = TypeAdapter(dict[str, str])
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A folder of the store that has no usable record, and why."""
-
-    run_id: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.run_id}: {self.message}"
 
 
 class Store:
@@ -129,6 +117,11 @@ class Store:
             )
         return self.backend.root
 
+    def check_exists(self) -> None:
+        """Raise `StoreError` if there is no store at this address: it is mistyped, or nothing was written there yet."""
+        if why := self.backend.missing():
+            raise StoreError(why)
+
     # ------------------------------------------------------------------------------------- writing
 
     def check_writable(self) -> None:
@@ -168,7 +161,7 @@ class Store:
         A failed or interrupted record of this id is replaced. Raises `StoreError` if the run is already
         done and not byte for byte the same, or if a table doesn't fit its schema; nothing is left behind.
         """
-        run_id = _checked(record.run_id)
+        run_id = checked_id(record.run_id)
         if isinstance(fault := parse_record(record.model_dump_json()), str):  # a NaN becomes null
             raise StoreError(f"run {run_id}: the record can't be stored: {fault.removeprefix(_DAMAGED)}")
         given = {"predictions": predictions, "history": history}
@@ -191,7 +184,7 @@ class Store:
         """Copy a run from another store, byte for byte. Raises `StoreError` as `write` does."""
 
         def fill(folder: Path) -> None:
-            for name, there in source.backend.files(_checked(run_id)).items():
+            for name, there in source.backend.files(checked_id(run_id)).items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 with source.backend.open(there) as reader, open(folder / name, "wb") as writer:
                     shutil.copyfileobj(reader, writer)
@@ -219,24 +212,30 @@ class Store:
 
     def work(self, run_id: str) -> Path:
         """The local folder for the working state of an unfinished run; the caller creates and deletes it."""
-        return self.backend.scratch / ".work" / _checked(run_id)
+        return self.backend.scratch / ".work" / checked_id(run_id)
 
     def lock(self, run_id: str, seconds: float) -> Lock | None:
         """The lock for executing a run; None if another living process holds it for this number of seconds.
 
         Processes of one machine see each other's locks; so do all machines on a shared disk that supports locks.
         """
-        return acquire(self.backend.scratch / ".work" / LOCKS / f"{_checked(run_id)}.lock", seconds)
+        return acquire(self.backend.scratch / ".work" / LOCKS / f"{checked_id(run_id)}.lock", seconds)
 
     # ------------------------------------------------------------------------------------- reading
 
     def versions(self) -> dict[str, str]:
-        """Every run by id, sorted, with a version that changes when its record or label does: no record is opened."""
-        found = {name: version for name, version in sorted(self.backend.folders().items()) if _RUN_ID.fullmatch(name)}
-        for run_id, label in self.labels().items():
+        """Every run by id, sorted, with a version that changes when its record, predictions or label do: none is
+        opened."""
+        return self.listed()[0]
+
+    def listed(self) -> tuple[dict[str, str], list[Problem]]:
+        """`versions`, and what is wrong with the file of the labels."""
+        labels, problems = self.readable_labels()
+        found = {name: version for name, version in sorted(self.backend.folders().items()) if RUN_ID.fullmatch(name)}
+        for run_id, label in labels.items():
             if run_id in found:
                 found[run_id] += f"-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
-        return found
+        return found, problems
 
     def labels(self) -> dict[str, str]:
         """What runs are called by id, where a suite said so after they had finished, see `maintenance.relabel`.
@@ -247,12 +246,17 @@ class Store:
             return _LABELS.validate_json(self.backend.read(LABELS))
         except FileNotFoundError:
             return {}
-        except StoreError:
-            raise
-        except (OSError, ValidationError) as error:
+        except Exception as error:
             raise StoreError(
                 f"{LABELS} in {self.url!r} is damaged: {first_line(error)}; delete it: a suite writes its labels anew"
             ) from None
+
+    def readable_labels(self) -> tuple[dict[str, str], list[Problem]]:
+        """`labels`; none, and what is wrong, if their file can't be read: runs then have the names of their records."""
+        try:
+            return self.labels(), []
+        except StoreError as error:
+            return {}, [Problem(LABELS, str(error).removeprefix(f"{LABELS} "))]
 
     def ids(self) -> list[str]:
         """The names of all run folders, sorted; their records aren't checked."""
@@ -260,21 +264,25 @@ class Store:
 
     def status(self, run_id: str) -> str | None:
         """`done`, `failed` or `interrupted`; None if the run doesn't exist or its record is broken."""
-        loaded = self.load(_checked(run_id))
+        loaded = self.load(checked_id(run_id))
         return None if isinstance(loaded, Problem) else loaded.status
 
     def finished(self, run_id: str) -> Record | None:
         """The run's record if it is done, else None."""
-        loaded = self.load(_checked(run_id))
+        loaded = self.load(checked_id(run_id))
         return loaded if isinstance(loaded, Record) and loaded.status == "done" else None
 
-    def load(self, run_id: str) -> Record | Problem:
-        """The record of a run's folder, or what is wrong with it."""
+    def load(self, run_id: str, sealed: bool = True) -> Record | Problem:
+        """The record of a run's folder, or what is wrong with it, whatever that is.
+
+        Without `sealed`, its text may be another than the one that its checksum is of.
+        """
         try:
-            record = parse_record(self.backend.read(f"{run_id}/{RECORD}").decode("utf-8"))
+            text = self.backend.read(f"{run_id}/{RECORD}")
+            record = read_record(text) if sealed else parse_record(text.decode("utf-8"))
         except FileNotFoundError:
             return Problem(run_id, f"{RECORD} is missing; delete the folder")
-        except (OSError, UnicodeDecodeError) as error:
+        except Exception as error:
             return Problem(run_id, f"{RECORD} can't be read: {first_line(error)}")
         if isinstance(record, str):
             return Problem(run_id, record)
@@ -309,7 +317,7 @@ class Store:
 
     def read(self, run_id: str) -> Record:
         """The record of a run. Raises `StoreError` if there is none or it is broken."""
-        loaded = self.load(_checked(run_id))
+        loaded = self.load(checked_id(run_id))
         if isinstance(loaded, Problem):
             raise StoreError(f"run {loaded}") if self.backend.exists(run_id) else self._unknown(run_id)
         return loaded
@@ -343,34 +351,38 @@ class Store:
         frame: pd.DataFrame = self.table(run_id, "history").to_pandas()
         return frame
 
-    def table(self, run_id: str, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A run's `predictions` or `history` as Arrow. Raises `StoreError` if the file is missing or damaged."""
-        _checked(run_id)
-        schema = TABLES[name] if columns is None else pa.schema([TABLES[name].field(c) for c in columns])
+    def table(
+        self, run_id: str, name: str, columns: Sequence[str] | None = None, record: Record | None = None
+    ) -> pa.Table:
+        """A run's `predictions` or `history` as Arrow; `record` is the run's, if it is known.
+
+        Raises `NoTableError` for a run that was written without it, `StoreError` if it or the record is missing or
+        damaged: a file must have the sha256 that its run's record states.
+        """
+        record = record or self.read(run_id)
+        file = f"{name}.parquet"
+        listed = record.seal.files if record.seal else {}
         try:
-            parquet = pq.ParquetFile(pa.BufferReader(self.backend.read(self.backend.file(run_id, f"{name}.parquet"))))
-            found = parquet.read(columns=[n for n in schema.names if n in parquet.schema_arrow.names])
-            if "text" in schema.names and "text" not in found.column_names:  # written before answers could be imported
-                found = found.append_column("text", pa.nulls(len(found), pa.string()))
-            return found.select(schema.names).cast(schema)
+            data = self.backend.read(self.backend.file(run_id, file))
+            if record.seal and hashlib.sha256(data).hexdigest() != listed.get(file):
+                raise ValueError(checksums.OTHER_BYTES)
+            return from_parquet(data, TABLES[name], columns)
         except FileNotFoundError:
-            if not self.backend.exists(run_id):
-                raise self._unknown(run_id) from None
-            raise StoreError(f"run {run_id} has no {name} (status: {self.status(run_id) or 'unknown'})") from None
-        except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowTypeError, KeyError, OSError) as error:
-            raise StoreError(
-                f"run {run_id}: {name}.parquet is damaged: {first_line(error)}; delete the run and run it again"
-            ) from None
+            if file in listed:
+                raise StoreError(f"run {run_id}: {file} is missing; {_AGAIN}") from None
+            raise NoTableError(f"run {run_id} has no {name} (status: {record.status})") from None
+        except Exception as error:  # whatever is wrong with a file, it is wrong with this run alone
+            raise StoreError(f"run {run_id}: {file} is damaged: {first_line(error)}; {_AGAIN}") from None
 
     def received(self, run_id: str) -> Received | None:
         """When and from which file a run was submitted; None for one that was made here. Raises `StoreError`."""
         try:
             return Received.model_validate_json(
-                self.backend.read(self.backend.file(_checked(run_id), checksums.RECEIVED))
+                self.backend.read(self.backend.file(checked_id(run_id), checksums.RECEIVED))
             )
         except FileNotFoundError:
             return None
-        except (ValidationError, OSError) as error:
+        except Exception as error:
             raise StoreError(
                 f"run {run_id}: {checksums.RECEIVED} is damaged: {first_line(error)}; delete the run"
             ) from None
@@ -383,12 +395,4 @@ class Store:
 
 
 _DAMAGED = "record.json is damaged: "
-
-
-def _checked(run_id: str) -> str:
-    """The id, checked. Raises `StoreError` for one that could be a path."""
-    if not _RUN_ID.fullmatch(run_id):
-        raise StoreError(
-            f"run id {run_id!r}: expected at most 128 letters, digits, '.', '_' and '-', the first a letter or digit"
-        )
-    return run_id
+_AGAIN = "delete the run and run it again"

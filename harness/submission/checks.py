@@ -35,6 +35,8 @@ class Report:
 
     run_id: str
     findings: tuple[CheckResult, ...]
+    not_checked: tuple[str, ...] = ()
+    """What the record states and no check covers."""
 
     @property
     def state(self) -> State:
@@ -48,7 +50,13 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return {"run_id": self.run_id, "state": self.state, "findings": [asdict(f) for f in self.findings]}
+        found = [asdict(finding) for finding in self.findings]
+        return {
+            "run_id": self.run_id,
+            "state": self.state,
+            "findings": found,
+            "not_checked": list(self.not_checked),
+        }
 
 
 @dataclass

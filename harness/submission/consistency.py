@@ -91,8 +91,11 @@ def in_record(r: Record, known: Setup) -> Iterator[str]:
         expected = controls.control_id(r.method, r.benchmark, r.data)
         if r.run_id != expected:
             yield f"its id is {r.run_id}, that of this control on these data is {expected}"
+    if r.provenance.imported and controls.is_control_name(r.method):
+        yield f"its answers were imported, and its name {r.method!r} is that of a control"
     if planned(r):
         yield from _repeated(r, known)
+        yield from _said_twice(r)
 
 
 def _repeated(r: Record, known: Setup) -> Iterator[str]:
@@ -120,12 +123,51 @@ def _repeated(r: Record, known: Setup) -> Iterator[str]:
             yield f"stage {stage.name}: {stage.examples} examples in {stage.steps} steps of {known.train.batch_size}"
 
 
+def _said_twice(r: Record) -> Iterator[str]:
+    """Ladder, training data and workers, which the record has besides its config."""
+    ladder, rungs = r.config.get("ladder"), r.identity.get("ladder")
+    if isinstance(ladder, list) and all(isinstance(rung, Mapping) for rung in ladder):
+        names = [str(rung.get("name")) for rung in ladder]
+        if r.ladder != "+".join(names):
+            yield f"its ladder is {r.ladder!r}, in the config {'+'.join(names)!r}"
+        if isinstance(rungs, Mapping) and not rungs.keys() <= set(names):
+            yield f"its identity has the rungs {', '.join(rungs)}, its config's ladder {', '.join(names)}"
+    elif isinstance(ladder, str) and not ladder.endswith(".toml") and r.ladder != ladder:
+        yield f"its ladder is {r.ladder!r}, in the config {ladder!r}"
+    if isinstance(rungs, Mapping):
+        made = {f"{stage.name}.{name}" for stage in r.stages for name in stage.roles}
+        used = {role.weights for stage in r.stages for role in stage.roles.values()} - made
+        if r.status == "done" and rungs.keys() != used | {r.student}:
+            yield f"its identity has the rungs {', '.join(rungs)}, its stages use {', '.join(used | {r.student})}"
+    other = r.config.get("train_on") if r.stages else None
+    there = r.trained_on.benchmark if r.trained_on else None
+    if r.config and r.status == "done" and other != there:
+        yield f"it was trained on {there or 'its own benchmark'}, by its config on {other or 'its own benchmark'}"
+    cluster = r.config.get("cluster")
+    workers = cluster.get("workers") if isinstance(cluster, Mapping) else None
+    if isinstance(workers, int) and r.status == "done" and r.provenance.workers > max(workers, 1):
+        yield f"it had {r.provenance.workers} workers, by its config {workers}"
+    least = (r.parameters or 0) // (2 * max(r.provenance.workers, 1))  # four bits each
+    if r.status == "done" and r.stages and r.cost.peak_memory_bytes is not None and r.cost.peak_memory_bytes < least:
+        yield f"peak_memory_bytes is {r.cost.peak_memory_bytes}, less than its student's {r.parameters} parameters take"
+
+
+def not_checked(r: Record) -> Iterator[str]:
+    """What a record states that can't be computed from its files, its data and its code."""
+    if r.provenance.imported:
+        yield "that a model gave the answers"
+    elif planned(r):
+        yield "that this training gives these answers (`hkdbench reproduce` shows it)"
+        yield "losses and learning rates in the history"
+        yield "whether a step asks a model in one view of an example or in two"
+        yield "peak memory"
+        yield "how often it was resumed"
+    yield "seconds, dates, machine and versions of packages"
+
+
 def in_cost(r: Record, predictions: pd.DataFrame | None) -> Iterator[str]:
     """The costs of the roles sum to the total, and no part exceeds the whole."""
     cost = r.cost
-    numbers = [value for part in (cost, *cost.roles.values()) for value in vars(part).values()]
-    if not all(math.isfinite(value) and value >= 0 for value in numbers if isinstance(value, int | float)):
-        yield "a cost is negative or not a number"
     total = sum(role.flops for role in cost.roles.values())
     if not math.isclose(cost.train_flops, total, rel_tol=TOLERANCE):
         yield f"train_flops is {cost.train_flops}, the roles sum to {total}"

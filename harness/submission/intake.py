@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from harness.api import Split
 from harness.data.dataset import MAX_OPTIONS
 from harness.errors import DataError, first_line, near
+from harness.evaluation.controls import is_control_name
 from harness.record import Record, parse_record
 from harness.stats.metrics import NO_ANSWER
 from harness.store.schemas import TABLES
@@ -77,6 +78,8 @@ def check_record(file: Path, path: Path, run_id: str) -> Record:
     ):
         if not _NAME.fullmatch(value := getattr(record, field)):
             refuse(file, f"{field} is {value[:100]!r}; expected letters, digits, '.', '_', '+' and '-'")
+    if record.provenance.imported and is_control_name(record.method):
+        refuse(file, f"its answers were imported, and its name {record.method!r} is that of a control")
     _check_sizes(file, record)
     return record
 

@@ -113,6 +113,9 @@ def _config(run: ExaminedRun, data_dir: Path | None) -> CheckResult:
         return CheckResult("config", "changed", f"it can't be planned: {first_line(error)}")
     if run.plan.run_id != r.run_id:
         differs = [key for key, value in run.plan.identity.items() if _plain(value) != r.identity.get(key)]
+        built_in = config.ladder in ladders.names()
+        if differs == ["ladder"] and built_in and r.provenance.package == provenance.package():
+            return CheckResult("config", "changed", f"the ladder {config.ladder!r} has other weights than the run's")
         if differs == ["ladder"]:
             return CheckResult("config", "unverified", "the ladder's weights aren't those of the run")
         if r.provenance.package != provenance.package():  # the defaults of its settings may differ
@@ -126,6 +129,14 @@ def _config(run: ExaminedRun, data_dir: Path | None) -> CheckResult:
         "task": run.plan.benchmark.task,
     }
     wrong = [f"{k} is {getattr(r, k)!r}, planned again {value!r}" for k, value in now.items() if getattr(r, k) != value]
+    if run.plan.training is not run.plan.dataset and r.trained_on is not None:
+        seen, learned = r.trained_on.data, run.plan.training
+        for k, recorded_, planned_ in (
+            ("sizes", seen.sizes, learned.sizes),
+            ("options", seen.options, list(learned.options) if learned.options else None),
+        ):
+            if recorded_ != planned_:
+                wrong.append(f"{k} of trained_on are {recorded_!r}, planned again {planned_!r}")
     if r.status == "done" and (recorded := _stages_of(r)) != (planned := _stages_planned(run.plan)):
         wrong.append(f"its stages are {recorded}, planned again {planned}")
     return result_of("config", wrong, "planned again it gives the same run")
@@ -206,7 +217,14 @@ def identity_checks(run: ExaminedRun) -> Iterator[CheckResult]:
         "seed": r.seed,
         "train": r.config.get("train"),
         "evaluate": r.config.get("evaluate"),
+        "skip_missing": r.config.get("skip_missing", False),
+        "control": r.config.get("control"),
     }
+    if r.status == "done":
+        other = r.trained_on
+        recorded["train_on"] = (
+            [other.benchmark, other.settings, other.data.revision, other.data.fingerprint] if other else None
+        )
     wrong = [] if name == r.run_id else [f"the identity's hash gives {name}"]
     for key, value in recorded.items():
         if key in identity and identity[key] != value:

@@ -1,9 +1,10 @@
 """Whether a run's record agrees with its predictions, its data and its code.
 
 Every figure is recomputed from the stored predictions; hashes, ids, golds and sums are compared with their sources.
-Each check has the result `ok`, `changed` (record, files and data contradict one another), or `unverified` with
-the reason: data or plugin not available, different code, no checksums. Nothing here
-trains, loads torch or executes what a record names: plugins are only those that the user loaded.
+Each check has the result `ok`, `changed` (record, files and data contradict one another, or can't be read), or
+`unverified` with the reason: data or plugin not available, different code, no checksums. A report also lists what no
+check covers. Nothing here trains, loads a model or executes what a record names: plugins are only those that the user
+loaded.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import pyarrow as pa
 
 from harness import registry
 from harness.data import dataset as dataset_module
+from harness.data import leakage
 from harness.errors import ConfigError, DataError, StoreError, UserError, first_line
 from harness.record import Record
-from harness.store import Store, checksums
+from harness.store import Problem, Store, checksums
+from harness.store.schemas import TABLES
 from harness.submission import consistency
+from harness.submission.bill import bill_checks
 from harness.submission.checks import CheckResult, ExaminedRun, Report, first_few, result_of
 from harness.submission.replan import code_checks, identity_checks, not_loaded
 from harness.versions import SCORING
@@ -36,12 +40,22 @@ def verify(store: Store, run_id: str, data_dir: Path | None = None) -> Report:
     Raises `StoreError` if there is no such run.
     """
     try:
-        record = store.read(run_id)
-        trusted = store.received(run_id) is None
-    except StoreError as error:
-        if not store.backend.exists(run_id):
+        return _verify(store, run_id, data_dir)
+    except Exception as error:
+        if isinstance(error, StoreError) and not store.backend.exists(run_id):
             raise
-        return Report(run_id, (CheckResult("record", "changed", first_line(error)),))
+        # Whatever a run's files hold, a check that they break has found something.
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        return Report(run_id, (CheckResult("record", "changed", f"can't be checked: {kind}{first_line(error)}"),))
+
+
+def _verify(store: Store, run_id: str, data_dir: Path | None) -> Report:
+    record = store.load(run_id, sealed=False)
+    if isinstance(record, Problem):
+        if not store.backend.exists(run_id):
+            store.read(run_id)  # raises, with near names
+        return Report(run_id, (CheckResult("record", "changed", record.message),))
+    trusted = store.received(run_id) is None
     setup = consistency.setup(record.config or _config_from_sibling(store, record))
     run = ExaminedRun(record, setup, trusted)
     found = [result_of("record", consistency.in_record(record, setup), "agrees with itself")]
@@ -49,7 +63,8 @@ def verify(store: Store, run_id: str, data_dir: Path | None = None) -> Report:
     found += _checksums(record, broken, checksums.missing_student(record, store.backend))
     found += _tables(run, store, broken)
     found += [*_data(run, data_dir), *code_checks(run, data_dir), *identity_checks(run)]
-    return Report(run_id, (*found, *_predictions(run), *_training(run)))
+    found += [*_predictions(run), *_training(run)]
+    return Report(run_id, tuple(found), tuple(consistency.not_checked(record)))
 
 
 def verify_all(store: Store, data_dir: Path | None = None) -> Iterator[Report]:
@@ -86,11 +101,11 @@ def _checksums(record: Record, broken: Mapping[str, str], absent: Sequence[str])
 def _tables(run: ExaminedRun, store: Store, broken: Mapping[str, str]) -> Iterator[CheckResult]:
     """Read predictions and history. Files that differ from their checksums are already reported, and not read."""
     files, run_id = store.backend.files(run.record.run_id), run.record.run_id
-    for name, read in (("predictions", store.predictions), ("history", store.history)):
+    for name in TABLES:
         file = f"{name}.parquet"
         if file in files and file not in broken:
             try:
-                setattr(run, name, read(run_id))
+                setattr(run, name, store.table(run_id, name, record=run.record).to_pandas())
             except (StoreError, pa.ArrowException, ValueError, MemoryError) as error:
                 yield CheckResult(name, "changed", f"{file} can't be read: {first_line(error)}")
         elif (
@@ -140,6 +155,8 @@ def _data(run: ExaminedRun, data_dir: Path | None) -> Iterator[CheckResult]:
     ]
     if seen.fingerprint == dataset.fingerprint:
         run.dataset = dataset
+        if seen.leaks is not None and seen.leaks != (leaks := leakage.exact(dataset)):
+            wrong.append(f"leaks are {seen.leaks!s:.200}, in the benchmark {leaks!s:.200}")
     yield result_of("data", wrong, f"{sum(dataset.sizes.values())} examples, fingerprint {seen.fingerprint[:12]}")
 
 
@@ -192,3 +209,4 @@ def _training(run: ExaminedRun) -> Iterator[CheckResult]:
             wrong = consistency.in_history(run.history, r, run.setup)
             yield result_of("history", wrong, f"{len(run.history)} values in {len(r.stages)} stages")
         yield result_of("cost", consistency.in_cost(r, run.predictions), f"{len(r.cost.roles)} roles sum up")
+        yield from bill_checks(run)

@@ -113,9 +113,68 @@ def test_list(cli: Cli, what: str, some: set[str]) -> None:
 
 
 def test_list_of_an_empty_store(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
     assert cli("list", "runs", "--store", tmp_path / "none") == Said(0, "no runs yet\n", "")
     assert cli("list", "runs", "--store", tmp_path / "none", "--json").json == []
-    assert not (tmp_path / "none").exists()  # looking makes nothing
+    assert not list((tmp_path / "none").iterdir())  # looking makes nothing
+
+
+READING: tuple[tuple[str, ...], ...] = (
+    ("verify", "--all"),
+    ("verify", "finetune-S-0"),
+    ("rank",),
+    ("rank", "--format", "csv"),
+    ("list", "runs"),
+    ("compare", "a", "b"),
+    ("show", "finetune-S-0"),
+    ("pack", "finetune-S-0"),
+    ("leaks", "finetune-S-0"),
+    ("store", "ls"),
+    ("store", "compact"),
+    ("store", "gc"),
+    ("store", "export", "out.csv"),
+    ("store", "pack", "out.tar.xz"),
+    ("ablate", "hkd4vlm", "--page", "page.md"),
+    ("cache", "ls"),
+)
+
+
+@pytest.mark.parametrize("verb", READING, ids=" ".join)
+def test_a_store_that_does_not_exist_is_no_empty_one(
+    cli: Cli, tmp_path: Path, verb: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results" / "scenes" / "finetune-S-0").mkdir(parents=True)
+    (tmp_path / "results" / "scenes" / "finetune-S-0" / "record.json").touch()
+    (tmp_path / "results" / "notes").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    for mistyped in ("results/scnees", "result/scenes", "results"):
+        said = cli(*verb, "--store", mistyped)
+        assert (said.code, said.out, said.err.count("\n")) == (2, "", 1), said
+        assert said.err.startswith("error: no store at ")
+        assert f"did you mean {str(tmp_path / 'results' / 'scenes')!r}?" in said.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_address_without_an_answer(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HKDBENCH_CACHE", str(tmp_path))
+    said = cli("verify", "--all", "--store", "memory://nobody/here")
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    said = cli("rank", "--store", "nothing://here")
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    monkeypatch.setenv("FSSPEC_S3_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    said = cli("rank", "--store", "s3://bucket/store")
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert "can't be read" in said.err
+
+
+def test_no_runs_are_not_verified_runs(cli: Cli, tmp_path: Path) -> None:
+    said = cli("verify", "--all", "--store", tmp_path)
+    assert (said.code, said.out) == (2, "")
+    assert "has no runs" in said.err
 
 
 @pytest.mark.parametrize(
@@ -151,6 +210,7 @@ def test_a_finished_run_of_an_edited_built_in_is_said(cli: Cli, toy_run: list[st
     path = tmp_path / run_id / "record.json"
     record = json.loads(path.read_text())
     record["provenance"]["sources"]["method finetune"] = "0" * 64
+    record["seal"] = None
     path.write_text(json.dumps(record))
     assert cli("run", *toy_run, "--store", tmp_path, "--json").err.splitlines() == [
         "1 of 1 runs are in the store already",
@@ -387,7 +447,7 @@ def test_a_store_that_is_a_file(cli: Cli, toy_run: list[str], tmp_path: Path) ->
     ("args", "says"),
     [
         (["describe", "finetun"], "unknown name 'finetun': did you mean 'finetune'"),
-        (["show", "nothing"], "no run 'nothing'"),
+        (["show", "nothing"], "no store at"),
     ],
 )
 def test_questions_that_have_no_answer(

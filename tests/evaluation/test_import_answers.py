@@ -73,6 +73,8 @@ def test_imports_are_checked_against_the_benchmark(cli: Cli, pope: Path, tmp_pat
         (changed(more="yes"), "m", "1 unknown id ('more')"),
         (ALL_YES, "../m", "name '../m': expected at most 40 letters"),
         (ALL_YES, "finetune", "is the name of a method"),
+        (ALL_YES, "majority", "name 'majority' is that of a control"),
+        (ALL_YES, "control-x", "name 'control-x' is that of a control"),
     ):
         said = cli("import-predictions", save(pope / "p.csv", answers), *common, "--name", name)
         assert said.code == 2

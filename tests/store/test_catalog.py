@@ -80,7 +80,7 @@ def test_broken_records_are_named_and_the_others_ranked(filled: Store, opened: l
     assert compact(filled).broken == 2
     opened.clear()
     assert ranking(filled) == before
-    assert opened == []
+    assert set(opened) == {"empty/record.json", "finetune-S-0/record.json"}  # they may be readable the next time
 
 
 def test_a_damaged_or_foreign_catalogue_is_left_aside(filled: Store) -> None:

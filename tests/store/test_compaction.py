@@ -44,7 +44,7 @@ def test_answers_that_cannot_be_paired_have_no_figures(store: Store) -> None:
     first, second = table(store)
     notes = {row.method: row.note for row in (first, second)}
     assert notes["a"].startswith("no figures: runs on different examples (8 and 7) can't be paired")
-    assert notes["twice"] == "no figures: example 'e1' is predicted twice: expected one prediction per example"
+    assert notes["twice"] == "seed 0 is left out: example 'e1' is predicted twice: expected one prediction per example"
     compact(store)
     assert table(store) == [first, second]
 

@@ -192,6 +192,9 @@ def test_controls_are_the_same_when_their_answers_are(store: Store, tmp_path: Pa
 
 def test_an_empty_store_is_no_source(store: Store, tmp_path: Path, cli: Cli) -> None:
     said = cli("store", "merge", tmp_path / "typo", "--store", store.url)
+    assert (said.code, "no store at" in said.err) == (2, True)
+    (tmp_path / "typo").mkdir()
+    said = cli("store", "merge", tmp_path / "typo", "--store", store.url)
     assert (said.code, "has no runs" in said.err) == (2, True)
 
 
@@ -226,9 +229,11 @@ def test_labels_travel_with_merged_and_packed_runs(tmp_path: Path) -> None:
     assert labels(Store(tmp_path / "results.tar.xz")) == ["second"]
 
 
-def test_damaged_labels_are_one_line(store: Store, cli: Cli) -> None:
+def test_damaged_labels_are_named_and_the_runs_have_their_own_names(store: Store, cli: Cli) -> None:
+    before = cli("rank", "--store", store.url, "--json").json["rows"]
     (store.root / ".labels.json").write_text('{"a": 1}')
     with pytest.raises(StoreError, match="damaged"):
-        store.versions()
-    said = cli("rank", "--store", store.url)
-    assert (said.code, said.err.count("\n")) == (2, 1)
+        store.labels()
+    said = cli("rank", "--store", store.url, "--json")
+    assert (said.code, said.json["rows"]) == (0, before)
+    assert ".labels.json: in " in str(said.json)

@@ -246,7 +246,7 @@ def test_damage_is_one_line(packed: Store, cli: Cli) -> None:
         assert complaint in said.err
         assert "get it again" in said.err
     path.unlink()
-    assert "no packed store" in cli("rank", "--store", path).err
+    assert "no store at" in cli("rank", "--store", path).err
     assert not path.exists()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ from harness.errors import StoreError
 from harness.store import Store
 from harness.store import store as store_module
 from harness.submission import submit
+from harness.submission.bundle import MANIFEST
 from harness.submission.verify import verify
 from helpers.bundles import Files, document, forged, tree
-from helpers.common import Cli
+from helpers.common import SHARED, Cli, present
 
 # ----------------------------------------------------------------------------------- there and back
 
@@ -115,10 +118,7 @@ def test_what_is_not_packed(cli: Cli, small_store: Path, run_id: str, tmp_path: 
     (store.root / run_id / "record.json").write_text(text.replace('"value": 0', '"value": 1', 1))
     said = cli("pack", run_id, "--store", store.root, "-o", tmp_path / "x.zip")
     assert said.code == 2
-    assert (
-        "can't be packed: seal: record.json: its text doesn't have the sha256 that it states (and 1 more)" in said.err
-    )
-    assert tree(tmp_path) & {"x.zip"} == set()
+    assert "record.json is damaged: its text doesn't have the sha256 that it states" in said.err
 
 
 def test_a_place_that_cannot_be_written(cli: Cli, small_store: Path, run_id: str, tmp_path: Path) -> None:
@@ -181,3 +181,57 @@ def test_a_received_record_opens_nothing_of_this_machine(
     arrived = submit.add(Store(tmp_path / "store"), forged(tmp_path / "x.zip", files, run_id))
     assert any("the run came from elsewhere" in finding.detail for finding in arrived.report.of("unverified"))
     assert not (tmp_path / "ran").exists()
+
+
+# ------------------------------------------------------------------------------------- what can't be true
+
+CASES = SHARED / "cases" / "submissions"
+"""Runs of release 0.1 whose record was edited and sealed again."""
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("D_flops", "cost.roles.tune.student.flops"),
+        ("D_peak_memory", "cost.peak_memory_bytes"),
+        ("D_resumed", "provenance.workers"),
+        ("D_leaks", "data.leaks.train/test.text"),
+    ],
+)
+def test_absurd_numbers_are_refused_by_their_field(refused: Callable[[Path, str], None], name: str, field: str) -> None:
+    refused(present(CASES / f"{name}.zip"), f"record.json is damaged: {field}: Input should be less than")
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-6, 1e9])
+def test_a_bill_of_nothing_is_refused_whatever_code_trained(
+    refused: Callable[[Path, str], None], tmp_path: Path, share: float
+) -> None:
+    with zipfile.ZipFile(present(CASES / "D_peak_memory.zip")) as opened:
+        files = {name: opened.read(name) for name in opened.namelist() if name != MANIFEST}
+
+    def change(table: dict[str, Any]) -> None:
+        cost = table["cost"]
+        cost["peak_memory_bytes"] = 10**9
+        cost["train_flops"] = cost["roles"]["tune.student"]["flops"] = share * cost["train_flops"]
+
+    document(files, change)
+    refused(forged(tmp_path / "x.zip", files, json.loads(files["record.json"])["run_id"]), "bill: tune.student was")
+
+
+def test_what_no_check_covers_is_said(cli: Cli, packed: Path, tmp_path: Path) -> None:
+    said = cli("add", packed, "--store", tmp_path / "store", "--json").json["report"]["not_checked"]
+    assert {"peak memory", "how often it was resumed", "seconds, dates, machine and versions of packages"} <= set(said)
+    assert (
+        "not checked: that this training gives these answers" in cli("add", packed, "--store", tmp_path / "store").out
+    )
+
+
+@pytest.mark.parametrize("name", ["majority", "random", "always_yes", "control-x", "finetune/text_only"])
+def test_imported_answers_do_not_pass_for_a_control(
+    files: Files, refused: Callable[[Path, str], None], run_id: str, tmp_path: Path, name: str
+) -> None:
+    def change(table: dict[str, Any]) -> None:
+        table["method"], table["provenance"]["imported"] = name, "answers.json sha256:0"
+
+    document(files, change)
+    refused(forged(tmp_path / "x.zip", files, run_id), "expected letters" if "/" in name else "that of a control")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from harness.errors import StoreError, first_line
-from harness.store.backend import LABELS, RECORD, SWEEPS, cache_folder
+from harness.store.backend import LABELS, RECORD, SWEEPS, cache_folder, near_paths, no_store
 
 SUFFIX = ".tar.xz"
 MOST_BYTES = 2 * 2**30
@@ -43,7 +43,7 @@ def members(path: Path) -> dict[str, bytes]:
     try:
         packed = path.read_bytes()
     except FileNotFoundError:
-        raise StoreError(f"no packed store {str(path)!r}: `hkdbench store pack` makes one of a folder") from None
+        raise StoreError(no_store(str(path), near_paths(path))) from None
     except OSError as error:
         _refuse(path, error.strerror or str(error))
     try:
@@ -112,6 +112,10 @@ class PackedBackend:
         listing = "".join(f"{run_id} {version}\n" for run_id, version in sorted(self._versions.items()))
         self.scratch = cache_folder() / f"packed-{hashlib.sha256(listing.encode()).hexdigest()[:16]}"
         self._read_at = stamp
+
+    def missing(self) -> str:
+        """Nothing: a file that isn't there can't be opened."""
+        return ""
 
     def check_writable(self) -> None:
         self._refuse_to_write()

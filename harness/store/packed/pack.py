@@ -13,9 +13,10 @@ from pathlib import Path
 from uuid import uuid4
 
 from harness.errors import ConfigError, StoreError
+from harness.store.backend import Problem
 from harness.store.local import flush
 from harness.store.packed.archive import MOST_BYTES, SUFFIX, is_kept, members
-from harness.store.store import Problem, Store
+from harness.store.store import Store
 
 PRESET = 6
 """Of xz: 9 takes twice the time for 1 % less."""
