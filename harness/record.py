@@ -319,7 +319,7 @@ def _unusable(record: Record) -> Iterator[str]:
         for name, found in figures.items():
             for value in (found.value, found.low, found.high):
                 if value is not None and not abs(value) <= LARGEST:
-                    yield f"record.json is damaged: metrics.{split}.{name} is {value}, expected a finite number"
+                    yield f"record.json is damaged: metrics.{split}.{name} is {value}: expected a finite number"
 
 
 def _lifted(text: str, version: int) -> str:

@@ -276,7 +276,7 @@ def test_ablate_dry_run(cli: Cli, file: Path, tmp_path: Path) -> None:
         (["nothing"], "unknown method 'nothing'"),
         (["finetune", "--seeds", "a"], "expected integers separated by commas"),
         (["finetune", "--benchmark", "toyy"], "unknown benchmark 'toyy'"),
-        (["finetune", "--page", "page.md", "--store", "nowhere"], "no ablation 'finetune_ablation'"),
+        (["finetune", "--page", "page.md", "--store", "nowhere"], "no store at"),
     ],
 )
 def test_ablate_of_bad_input(cli: Cli, args: list[str], told: str) -> None:

@@ -148,22 +148,36 @@ class Expected:
         self.reports = {run_id: set(verify(Store(root), run_id).of("changed")) for run_id in Store(root).ids()}
         """What is wrong with these runs anyway: nobody trained them."""
 
-    def without(self, *names: str) -> dict[tuple[str, str], str]:
-        key = frozenset(names)
+    def without(self, *names: str, answers: bool = False) -> dict[tuple[str, str], str]:
+        """`answers`: only their predictions are gone. What their records say of the seeds' spread still counts."""
+        key = frozenset([*names, *(["answers"] if answers else [])])
         if key not in self.known:
             copy = self.scratch / str(len(self.known))
-            shutil.copytree(self.root, copy, ignore=lambda _, found: [n for n in found if n in {*names, CATALOGUE}])
+
+            def gone(folder: str, _: list[str]) -> set[str]:
+                if answers:
+                    return {"predictions.parquet"} if Path(folder).name in names else {CATALOGUE}
+                return {*names, CATALOGUE}
+
+            shutil.copytree(self.root, copy, ignore=gone)
             self.known[key], named = rows_of(copy)
-            assert not named
+            assert named == (set(names) if answers else set())
+            if answers:
+                assert figures(self.known[key]) == figures(self.without(*names))
             shutil.rmtree(copy)
         return self.known[key]
 
 
-def check(expected: Expected, damaged: Sequence[str], ranked: bool) -> None:
-    """`ranked`: the ranking is computed from what was damaged, so it names the runs."""
+def figures(rows: dict[tuple[str, str], str]) -> dict[tuple[str, str], dict[str, float]]:
+    """The rows' figures without their intervals."""
+    return {key: {name: x["value"] for name, x in json.loads(row)["values"].items()} for key, row in rows.items()}
+
+
+def check(expected: Expected, damaged: Sequence[str], name: str, ranked: bool) -> None:
+    """`ranked`: the ranking is computed from the file that was damaged, so it names the runs."""
     rows, named = rows_of(expected.root)
     gone = damaged if ranked else ()
-    wanted = expected.without(*gone)
+    wanted = expected.without(*gone, answers=ranked and name == "predictions.parquet")
     assert named == set(gone)
     own = {(run_id.split("-")[2], run_id.split("-")[0]) for run_id in gone}
     assert rows.keys() == wanted.keys()
@@ -192,7 +206,7 @@ def damage_many(forty: Path, tmp_path: Path, compacted: bool, count: int) -> Non
         if kind == "damage":
             with spoilt(path):
                 rng.choice(DAMAGES)(path, rng)
-                check(expected, [run_id], name in RANKED)
+                check(expected, [run_id], name, name in RANKED)
         elif kind == "swap":
             other = rng.choice([one for one in runs if one != run_id])
             with spoilt(path, root / other / name):
@@ -200,10 +214,10 @@ def damage_many(forty: Path, tmp_path: Path, compacted: bool, count: int) -> Non
                 path.write_bytes(theirs)
                 (root / other / name).write_bytes(mine)
                 if mine != theirs:
-                    check(expected, [run_id, other], name in RANKED)
+                    check(expected, [run_id, other], name, name in RANKED)
         elif kind == "forbid":  # what is in the catalogue isn't opened
             with forbidden(path):
-                check(expected, [run_id], name in RANKED and not compacted)
+                check(expected, [run_id], name, name in RANKED and not compacted)
         elif kind == "labels":
             with spoilt(root / LABELS):
                 (root / LABELS).write_bytes(rng.choice([b"", b"{", b'{"a": 1}', b"\xff"]))

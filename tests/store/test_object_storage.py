@@ -37,6 +37,7 @@ def s3() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patched:
         for name, value in settings.items():
             patched.setenv(name, value)
+        pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()  # of other tests, without this server
         boto3.client("s3").create_bucket(Bucket="results")
         yield "s3://results"
     server.stop()
