@@ -10,6 +10,7 @@ The same records give the same page. Whatever it says of an interval is decided 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
@@ -20,7 +21,7 @@ from harness.errors import DataError, StoreError, UserError
 from harness.leaderboard import inference, leaderboard, seed_results
 from harness.leaderboard.schema import Row
 from harness.record import Interval, Record
-from harness.report.format import percent
+from harness.report.format import percent, points
 from harness.report.text import to_markdown
 from harness.stats.bootstrap import RESAMPLES
 from harness.stats.inference import Difference
@@ -42,9 +43,10 @@ All methods see the same training examples in the same order, and the student le
 The weights that are scored are those that did best on the validation split. The generated benchmarks are drawn from a
 seed of their own (3): no setting, lesson or weight was chosen with a look at these pictures. The settings come from
 trials on other pictures (`suites/tuning.toml`, records in `results/tuning`): six for each method that trains a student,
-of which the best mean of both validation accuracies was taken. `hkd4vlm` had one choice more: three of its
-augmentations are off, from an earlier trial. On NLVR, and for M, the same settings are used. A method's training cost
-includes its teachers.
+of which the best mean of both validation accuracies was taken. These runs are of version 0.1.0 and its smaller ladder:
+the suites now in `suites/` are those of the present one, which hasn't been measured yet. `hkd4vlm` had one
+choice more: three of its augmentations are off, from an earlier trial. On NLVR, and for M, the same settings are used.
+A method's training cost includes its teachers.
 
 On scenes_factuality no method lifts S above its direct tuning. It isn't for want of a teacher (L is far above S), nor
 of examples: with four times the budget, on other pictures and two seeds, S comes to 54 to 56 % of 300 validation
@@ -59,9 +61,8 @@ options) and is asked in the same way does as well, S as M. docs/ablation.md tak
 
 READING = f"""\
 A minus B in percentage points, paired by seed and example: the mean over the seeds. Intervals (95 %) and p
-(two-sided) come from {RESAMPLES:,} bootstrap resamples over images, and from the spread between seeds with Student's t
-(`harness/stats/bootstrap.py`); the smallest p that they can show is 0.0002. Nothing is corrected for the number of
-comparisons. Settings that all rows of a method share are left out."""
+(two-sided) come from {RESAMPLES:,} bootstrap resamples over images, and from the variance between seeds, for which the
+other rows help, with Student's t (docs/ranking.md). p is raw: nothing is corrected for the number of comparisons."""
 
 
 # ------------------------------------------------------------------------------------------- the page
@@ -84,7 +85,7 @@ def _of_store(root: Path) -> Iterator[str]:
             yield to_markdown(rows).strip()
         if protocol := _protocol_table(tables.get("test", []), records):
             yield protocol
-        if compared := list(comparisons(store, tables)):
+        if compared := list(comparisons(store, tables, records)):
             yield "### Paired differences"
             yield READING
             yield _table(
@@ -170,29 +171,43 @@ class Comparison:
     differences: Mapping[tuple[Split, str], Difference]
 
 
-def comparisons(store: Store, tables: Mapping[Split, Sequence[Row]]) -> Iterator[Comparison]:
-    """Each row minus the direct tuning of its student, and minus that of each larger rung, at the same budget."""
+def comparisons(
+    store: Store, tables: Mapping[Split, Sequence[Row]], records: Mapping[str, Record]
+) -> Iterator[Comparison]:
+    """Each row minus the direct tuning of its student, and minus that of each larger rung.
+
+    Rows are paired that saw the same data and were trained alike (the `train` settings of their runs, but for their
+    learning rates).
+    """
     found: dict[tuple[str, str], dict[tuple[Split, str], Difference]] = {}
     for split, rows in tables.items():
-        direct = direct_tuning(rows)
-        for a, b in product(rows, direct):
-            alike = a.kind == "run" and a.data_key == b.data_key and a.budget in (0, b.budget)
+        for a, b in product(rows, direct_tuning(rows, records)):
+            alike = a.data_key == b.data_key and _trained(a, records) == _trained(b, records)
             larger = (b.parameters or 0) > (a.parameters or 0)
-            if alike and a.seeds and a is not b and (a.student == b.student or larger):
+            if a.kind == "run" and a.seeds and a is not b and alike and (a.student == b.student or larger):
                 differences = found.setdefault((_called(a), _called(b)), {})
                 differences |= {(split, m): difference(store, a, b, split, m) for m in METRICS}
     yield from (Comparison(a, b, differences) for (a, b), differences in found.items())
 
 
-def direct_tuning(rows: Sequence[Row]) -> list[Row]:
-    """The rows of `finetune` with the fewest forwards per answer, the best one of each rung and budget."""
-    best: dict[tuple[str, int | None], Row] = {}
+def direct_tuning(rows: Sequence[Row], records: Mapping[str, Record]) -> list[Row]:
+    """The rows of `finetune` with the fewest forwards per answer, the best one of each rung and way of training."""
+    best: dict[tuple[str, str], Row] = {}
     for row in rows:
         if row.method == "finetune" and row.seeds:
-            one = best.setdefault((row.student, row.budget), row)
+            key = row.student, _trained(row, records)
+            one = best.setdefault(key, row)
             if (row.forwards_per_answer or 1) < (one.forwards_per_answer or 1):
-                best[row.student, row.budget] = row
+                best[key] = row
     return list(best.values())
+
+
+def _trained(row: Row, records: Mapping[str, Record]) -> str:
+    """How a row's runs were trained, learning rates apart: each method may have its own."""
+    train = records[row.run_ids[0]].config.get("train", {})
+    return json.dumps(
+        {name: value for name, value in train.items() if name not in ("lr", "lr_by_rung")}, sort_keys=True
+    )
 
 
 def difference(store: Store, a: Row, b: Row, split: Split, metric: str) -> Difference:
@@ -259,17 +274,16 @@ def _listed(words: Sequence[str]) -> str:
 def ladder_table(root: Path) -> str:
     """The directly tuned rungs on each benchmark, compared with the majority and the next smaller rung, in Markdown."""
     store = Store(root)
-    _finished(store, root)
-    rows = leaderboard.table(store)
+    records, rows = _finished(store, root), leaderboard.table(store)
     lines = []
     for benchmark in sorted({row.benchmark for row in rows}):
         here = [row for row in rows if row.benchmark == benchmark]
-        rungs = sorted(direct_tuning(here), key=lambda row: row.parameters or 0)
+        rungs = sorted(direct_tuning(here, records), key=lambda row: row.parameters or 0)
         majority = next((row for row in here if row.method == "majority"), None)
         for below, row in zip([None, *rungs], rungs, strict=False):
             parameters = f"{row.parameters:,}" if row.parameters else "-"
             above = [
-                "-" if other is None else _with_bounds(difference(store, row, other, "test", "accuracy"))
+                "-" if other is None else points(difference(store, row, other, "test", "accuracy"))
                 for other in (majority, below)
             ]
             lines.append(
@@ -277,11 +291,6 @@ def ladder_table(root: Path) -> str:
             )
     heads = ["benchmark", "rung", "parameters", "seeds", "test accuracy", "above majority", "above the next smaller"]
     return _table(heads, lines) + "\n"
-
-
-def _with_bounds(found: Difference) -> str:
-    bounds = "" if found.low is None or found.high is None else f" [{_points(found.low)}, {_points(found.high)}]"
-    return f"{_points(found.value)}{bounds}"
 
 
 def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

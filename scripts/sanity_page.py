@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.config import parse, read_toml
-from harness.errors import StoreError, UserError
+from harness.errors import ConfigError, StoreError, UserError
 from harness.leaderboard import inference, seed_results
 from harness.leaderboard.seed_results import SeedResults
 from harness.planning import plan
@@ -87,10 +87,13 @@ class Outcome:
 
 
 def run_ids(suite: SuiteConfig) -> dict[tuple[str, str], dict[int, str]]:
-    """By label and benchmark: the suite's runs, by seed."""
+    """By label and benchmark: the suite's runs, by seed. Raises `ConfigError` for two lines with one label."""
     found: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     for config in suite.run_configs():
-        found[config.label or config.method, config.benchmark][config.seed] = plan.make(config).run_id
+        label = config.label or config.method
+        if config.seed in (runs := found[label, config.benchmark]):
+            raise ConfigError(f"suite {suite.name!r}: two lines are called {label!r}: give each its own label")
+        runs[config.seed] = plan.make(config).run_id
     return dict(found)
 
 

@@ -12,6 +12,8 @@ from harness.cli.options import JsonOption, StoreOption, app, existing, print_js
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from harness.store import Store
+
 store_app = typer.Typer(
     help="Manage a store: list, compact, clean up, merge, export, pack into one file.", no_args_is_help=True
 )
@@ -38,7 +40,7 @@ def ls_(
     as_json: JsonOption = False,
 ) -> None:
     """List the runs, one line each."""
-    found = _runs(store, status, benchmark, method, tag, where)
+    found = _runs(existing(store), status, benchmark, method, tag, where)
     if as_json:
         print_json(found.to_pylist())
         return
@@ -144,11 +146,12 @@ def export_(
 
     for out in filter(None, (file, predictions)):
         maintenance.check_ending(out)
-    found = _runs(store, status, benchmark, method, tag, where)
+    opened = existing(store)
+    found = _runs(opened, status, benchmark, method, tag, where)
     maintenance.export_runs(found, file)
     said = {"runs": found.num_rows, "predictions": 0}
     if predictions is not None:
-        said["predictions"] = maintenance.export_predictions(existing(store), found["run_id"].to_pylist(), predictions)
+        said["predictions"] = maintenance.export_predictions(opened, found["run_id"].to_pylist(), predictions)
     if as_json:
         print_json(said)
     else:
@@ -195,7 +198,7 @@ def unpack_(
 
 
 def _runs(
-    store: str | None, status: str | None, benchmark: str | None, method: str | None, tag: str | None, where: str | None
+    store: Store, status: str | None, benchmark: str | None, method: str | None, tag: str | None, where: str | None
 ) -> pa.Table:
     from harness.errors import ConfigError, near
     from harness.store import maintenance
@@ -204,4 +207,4 @@ def _runs(
     if status not in (None, *known):
         raise ConfigError(f"--status {status!r}: {near(str(status), known)}")
     equal = {"status": status, "benchmark": benchmark, "method": method, "tag": tag}
-    return maintenance.runs(existing(store), equal, where)
+    return maintenance.runs(store, equal, where)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from harness.leaderboard.schema import Delta
 from harness.record import Interval
+
+if TYPE_CHECKING:
+    from harness.stats.inference import Difference
 
 
 def sentence(note: str) -> str:
@@ -34,14 +38,19 @@ def plain(value: Interval | None, digits: int = 2) -> str:
     return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
 
 
+def points(found: Delta | Difference) -> str:
+    """A difference of fractions in percentage points, with its interval if there is one."""
+    text = f"{100 * found.value:+.1f}"
+    if found.low is None or found.high is None:
+        return text
+    return f"{text} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
 def difference(delta: Delta | None, baseline: bool) -> str:
     """A difference in points, with its interval; a star if its raw p is below 0.05, two if Holm's p is, too."""
     if delta is None:
         return "baseline" if baseline else "-"
-    text = f"{100 * delta.value:+.1f}"
-    if delta.low is not None and delta.high is not None:
-        text += f" [{100 * delta.low:+.1f}, {100 * delta.high:+.1f}]"
-    return text + "*" * sum(p is not None and p < 0.05 for p in (delta.p, delta.p_holm))
+    return points(delta) + "*" * sum(p is not None and p < 0.05 for p in (delta.p, delta.p_holm))
 
 
 def short(number: float | None) -> str:

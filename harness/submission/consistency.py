@@ -157,7 +157,7 @@ def not_checked(r: Record) -> Iterator[str]:
     if r.provenance.imported:
         yield "that a model gave the answers"
     elif planned(r):
-        yield "that this training gives these answers (`hkdbench reproduce` shows it)"
+        yield "that this training gives these answers"
         yield "losses and learning rates in the history"
         yield "whether a step asks a model in one view of an example or in two"
         yield "peak memory"

@@ -110,7 +110,7 @@ def test_the_page_says_where_its_figures_come_from(results_page: ModuleType, sto
 
 
 def test_only_runs_of_one_budget_are_paired(results_page: ModuleType, store: Store) -> None:
-    add(store, "hkd4vlm", [], 0, run_id="longer", config={"method": "hkd4vlm", "train": {"examples": 128}}, budget=8192)
+    add(store, "hkd4vlm", [], 0, run_id="longer", config={"method": "hkd4vlm", "train": {"examples": 128}})
     page = results_page.page([Path("results/toy")])
     pairs = [line for line in page.splitlines() if "| finetune (S) | test | accuracy |" in line]
     assert [line.split(" | ")[0] for line in pairs if "hkd4vlm" in line] == ["| hkd4vlm train.examples=64 (S)"]
@@ -119,7 +119,8 @@ def test_only_runs_of_one_budget_are_paired(results_page: ModuleType, store: Sto
 def test_every_row_is_paired_with_direct_tuning(results_page: ModuleType, store: Store) -> None:
     for seed in (0, 1):
         add(store, "hkd4vlm", range(5), seed, run_id=f"less-{seed}", settings={"msi": False})
-        thrice: dict[str, Any] = {"method": "finetune", "seed": seed, "evaluate": {"shifts": "cyclic"}}
+        thrice: dict[str, Any] = {"method": "finetune", "seed": seed, "train": {"examples": 64}}
+        thrice["evaluate"] = {"shifts": "cyclic"}
         add(store, "finetune", range(3), seed, run_id=f"thrice-{seed}", config=thrice, cost=Cost(test_forwards=24))
     page = results_page.page([Path("results/toy")])
     lines = [line.split(" | ") for line in page.splitlines() if re.search(r"\| test \| accuracy \|", line)]

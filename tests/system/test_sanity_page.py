@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from harness.config import parse, read_toml
+from harness.errors import ConfigError
 from harness.leaderboard.seed_results import SeedResults
 from harness.suite import SuiteConfig
 from helpers.common import ROOT
@@ -43,6 +44,14 @@ def test_the_suite_has_the_rows_of_every_check(sanity_page: ModuleType, suite: S
     assert len(set(labels)) == len(labels)
     for check in sanity_page.CHECKS:
         assert {*check.pair, *(check.minus or ())} <= set(labels), check.key
+
+
+def test_two_lines_with_one_label_are_refused(sanity_page: ModuleType, suite: SuiteConfig) -> None:
+    twice = suite.model_copy(
+        update={"runs": (suite.runs[0], suite.runs[1].model_copy(update={"label": "direct tuning"}))}
+    )
+    with pytest.raises(ConfigError, match="two lines are called 'direct tuning'"):
+        sanity_page.run_ids(twice)
 
 
 def test_signs_of_differences(sanity_page: ModuleType, suite: SuiteConfig) -> None:
