@@ -16,7 +16,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import streamlit as st
-from PIL import Image, ImageDraw
 
 from dashboard.widgets.escape import plain
 from harness.errors import StoreError, UserError
@@ -140,14 +139,6 @@ def verify_run(run_id: str, data_dir: Path | None) -> Report:
 
 
 @st.cache_resource(show_spinner=False)
-def icon() -> Image.Image:
-    """The icon of the browser tab: three bars. It is drawn here because Streamlit would download its own."""
-    drawn = Image.new("RGBA", (32, 32))
-    for left, top, colour in ((3, 16, "#56B4E9"), (12, 4, "#0072B2"), (21, 22, "#E69F00")):
-        ImageDraw.Draw(drawn).rectangle((left, top, left + 7, 29), fill=colour)
-    return drawn
-
-
 # --------------------------------------------------------------------------------------- errors and empty states
 
 
