@@ -63,6 +63,10 @@ class LoraSettings(Settings):
     """How the learner's own weights are stored. nf4: QLoRA (arXiv 2305.14314)."""
 
 
+BY_RUNG = ("lr", "precision", "lora")
+"""The training settings that a rung may have a value of its own for: `lr_by_rung` and so on."""
+
+
 class TrainConfig(Settings):
     """How every method is trained: the same for all methods that are compared."""
 
@@ -123,6 +127,10 @@ class TrainConfig(Settings):
     def shares(self) -> bool:
         """Whether questions about one image share its forward pass in training."""
         return self.share_prefix and self.questions_per_image > 1
+
+    def lr_of(self, rung: str) -> float:
+        """The peak learning rate of a rung."""
+        return self.lr_by_rung.get(rung, self.lr)
 
     def precision_of(self, rung: str) -> str:
         """The precision that a rung computes in."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.config import RunConfig
+    from harness.leaderboard.schema import Row
     from harness.record import Record
     from harness.store import Store
 
@@ -140,22 +141,25 @@ def _suite_configs(
 def _run_suite(configs: list[RunConfig], name: str, root: str | None, as_json: bool) -> None:
     from harness.execution.console import RunConsole
     from harness.execution.launch import launch
+    from harness.report import text
     from harness.store import Store
 
     store = Store(root)
     with RunConsole() as console:
         records = launch(configs, store, name, console.on_event)
-    failed = failures(records)
+    failed, tables = failures(records), _tables(store, records)
     if as_json:
-        print_json(
-            {"runs": [{"run_id": r.run_id, "status": r.status} for r in records], "rank": _rank_json(store, records)}
-        )
+        ranks = {benchmark: json.loads(text.to_json(rows)) for benchmark, rows in tables.items()}
+        print_json({"runs": [{"run_id": r.run_id, "status": r.status} for r in records], "rank": ranks})
     else:
-        _print_rank(store, sorted({record.benchmark for record in records}))
+        for rows in tables.values():
+            print(text.to_text(rows))
         for line in failed:
             say(line)
         here = f" --store {root}" if root else ""
-        print(f"\nhkdbench rank{here}          this table again (--format csv|json|markdown|latex|html)")
+        splits = {_ranked_split(records, benchmark) for benchmark in tables}
+        split = f" --split {splits.pop()}" if splits == {"validation"} else ""
+        print(f"\nhkdbench rank{here}{split}          this table again (--format csv|json|markdown|latex|html)")
         print(f"hkdbench show RUN{here}      one run: settings, stages, cost, figures by category")
         print(f"hkdbench list runs{here}     all runs")
     raise typer.Exit(1 if failed else 0)
@@ -173,19 +177,16 @@ def _dry_run(configs: list[RunConfig], as_json: bool) -> None:
     print(f"{len(rows)} runs, {sum(row['train_flops'] for row in rows) / 1e12:.2f} TFLOP of training (estimated)")
 
 
-def _print_rank(store: Store, benchmarks: Sequence[str]) -> None:
+def _tables(store: Store, records: Sequence[Record]) -> dict[str, list[Row]]:
+    """The rows of each benchmark, on the test split if a run was scored on it."""
     from harness.leaderboard import leaderboard
-    from harness.report import text
-
-    for benchmark in benchmarks:
-        print(text.to_text(leaderboard.table(store, benchmark=benchmark)))
-
-
-def _rank_json(store: Store, records: Sequence[Record]) -> Any:
-    from harness.leaderboard import leaderboard
-    from harness.report import text
 
     return {
-        b: json.loads(text.to_json(leaderboard.table(store, benchmark=b)))
-        for b in sorted({r.benchmark for r in records})
+        benchmark: leaderboard.table(store, benchmark=benchmark, split=_ranked_split(records, benchmark))
+        for benchmark in sorted({record.benchmark for record in records})
     }
+
+
+def _ranked_split(records: Sequence[Record], benchmark: str) -> str:
+    scored = {split for record in records if record.benchmark == benchmark for split in record.metrics}
+    return next((split for split in ("test", "validation", "ood", "train") if split in scored), "test")

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness import provenance, registry
 from harness.api import Augmentation, Benchmark, Example, Method, Split, Stage
-from harness.config import RunConfig, RungConfig
+from harness.config import BY_RUNG, RunConfig, RungConfig
 from harness.data import dataset as data
 from harness.data import image_controls, order
 from harness.data.dataset import _canonical, _dataset, load_data, settings_of
@@ -183,10 +183,10 @@ def make(config: RunConfig) -> Plan:
         raise ConfigError(
             f"unknown student {config.student!r} on ladder {ladder.name!r}: {near(config.student, rungs)}"
         )
-    for setting in ("lr_by_rung", "precision_by_rung", "lora_by_rung"):
-        for rung in getattr(config.train, setting):
+    for setting in BY_RUNG:
+        for rung in getattr(config.train, f"{setting}_by_rung"):
             if rung not in rungs:
-                raise ConfigError(f"train.{setting}: unknown rung {rung!r}: {near(rung, rungs)}")
+                raise ConfigError(f"train.{setting}_by_rung: unknown rung {rung!r}: {near(rung, rungs)}")
     if config.train.batch_size < config.cluster.workers:
         raise ConfigError(
             f"train.batch_size = {config.train.batch_size} is less than cluster.workers = {config.cluster.workers}; "

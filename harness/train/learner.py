@@ -107,7 +107,7 @@ class Learner(ChangingRole):
             self.parameters |= {f"adapter/{n}": p for n, p in adapter.named_parameters()}
             role.adapter = ranks.wrap(adapter)
         train = plan.config.train
-        self.peak_lr = train.lr_by_rung.get(role.rung, train.lr)
+        self.peak_lr = train.lr_of(role.rung)
         # Norms and biases don't decay, as usual. Sharded tensors and others can't be updated together.
         kinds: dict[tuple[bool, bool], list[Tensor]] = {}
         for parameter in self.parameters.values():

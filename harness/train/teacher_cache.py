@@ -26,12 +26,13 @@ from torch import Tensor
 
 from harness import provenance
 from harness.api import Example, Need, Stage
+from harness.config import BY_RUNG
 from harness.data import order
 from harness.models import loading, shared_prefix
 from harness.models.distributed import ProcessGroup, locked
 from harness.models.scorer import MASKED_LOGIT
 from harness.planning.plan import Plan, for_stage
-from harness.planning.stages import PlannedStage, handed_on
+from harness.planning.stages import PlannedStage, handed_on, rung_of
 from harness.record import RoleCost, StageRecord
 from harness.store.tensor_cache import Cache, CachedTensors, Kind, key_of
 from harness.train.checkpoint import part_of, under
@@ -229,7 +230,7 @@ def stage_key(
             **plan.code,
             "tuning": [planned.steps, planned.position, stage.seed],
             "roles": roles,
-            "train": config.train.model_dump(mode="json"),
+            **_settings(plan, planned),
             "batch": config.evaluate.batch_size,
             "seed": config.seed,
             "world": ranks.world,
@@ -237,6 +238,23 @@ def stage_key(
             "examples": [content(example) for example in seen],
         }
     )
+
+
+def _settings(plan: Plan, planned: PlannedStage) -> dict[str, object]:
+    """The training settings that the result of a stage depends on: those by rung for its own rungs only. The budget and
+    the number of labels are in its steps and examples."""
+    train = plan.config.train
+    by_role = {}
+    for name in planned.stage.roles:
+        rung = rung_of(plan.stages, planned.stage, name)
+        lora = train.lora_of(rung)
+        by_role[_shared_name(planned.stage, name)] = {
+            "lr": train.lr_of(rung),
+            "precision": train.precision_of(rung),
+            "lora": lora and lora.model_dump(mode="json"),
+        }
+    elsewhere = {"examples", "labels", *(f"{setting}{by}" for setting in BY_RUNG for by in ("", "_by_rung"))}
+    return {"settings": by_role, "train": train.model_dump(mode="json", exclude=elsewhere)}
 
 
 def stage(cache: Cache, key: str, ranks: ProcessGroup) -> CachedTensors | None:

@@ -309,6 +309,16 @@ def test_a_suite_goes_on_past_a_broken_method(cli: Cli, toy_suite: str, tmp_path
     assert "hkdbench show RUN" in second.out
 
 
+def test_a_suite_that_scores_no_test_split_is_ranked_on_validation(cli: Cli, toy_suite: str, tmp_path: Path) -> None:
+    file, splits = tmp_path / "suite.toml", "evaluate.splits=['validation']"
+    file.write_text(f'name = "small"\nseeds = [0]\n{toy_suite}[[runs]]\nmethod = "zero_shot"\n')
+    said = cli("suite", file, "--store", tmp_path / "store", "--workers", 0, "--set", splits)
+    assert said.code == 0, said.err
+    assert "zero_shot" in said.out
+    assert f"hkdbench rank --store {tmp_path / 'store'} --split validation" in said.out
+    assert cli("rank", "--store", tmp_path / "store", "--split", "validation").code == 0
+
+
 # --------------------------------------------------------------------------------------- bad input
 
 

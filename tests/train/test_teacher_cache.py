@@ -95,8 +95,18 @@ def test_what_a_stage_depends_on_is_part_of_its_key(make: ToyPlan) -> None:
     assert key(make(teacher_share=2.0)) != first
     assert key(make(seed=1)) != first
     changed = make()
-    batch = changed.config.train.model_copy(update={"batch_size": 16})
-    assert key(replace(changed, config=changed.config.model_copy(update={"train": batch}))) != first
+
+    def with_train(**settings: object) -> str | None:
+        train = changed.config.train.model_copy(update=settings)
+        return key(replace(changed, config=changed.config.model_copy(update={"train": train})))
+
+    assert with_train(batch_size=16) != first
+    assert with_train(lr=0.01) != first
+    teachers = changed.config.train.lr_of("L")
+    assert with_train(lr=0.01, lr_by_rung={"L": teachers, "M": 0.02}) == first  # the student's learning rate
+    assert with_train(lr_by_rung={"L": teachers * 2}) != first
+    assert with_train(precision_by_rung={"S": "bf16"}) == first
+    assert with_train(precision_by_rung={"L": "bf16"}) != first
     last = changed.stages[1]
     assert teacher_cache.stage_key(changed, last, {}, SingleProcess()) is None  # the student learns
 
