@@ -232,7 +232,7 @@ def verdict(difference: Difference) -> str:
 
 
 def in_words(compared: Comparison) -> str:
-    """One sentence: on which figures A is above B, below it, or not significantly different, as the intervals have it."""
+    """One sentence: on which figures A is above B, below it, or not significantly different, by the intervals."""
     parts = []
     by_verdict = sorted(compared.differences.items(), key=lambda item: ORDER.index(verdict(item[1])))
     for said, group in groupby(by_verdict, key=lambda item: verdict(item[1])):
