@@ -1,6 +1,6 @@
 """How much memory do a validation's best copy and a checkpoint take where a model is sharded over two ranks?
 
-    python -m benches.sharded_checkpoint [--layers 24] [--repeats 3]
+    python -m benches.sharded_checkpoint [--layers 24] [--repeats 3] [--ways sharded dcp]
 
 Four ways, in turn, in fresh processes:
 
@@ -117,9 +117,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     asked = parser.parse_args()
     size = asked.layers * WIDTH * WIDTH * 4
-    taken: dict[str, list[list[dict[str, float]]]] = {way: [] for way in WAYS}
+    taken: dict[str, list[list[dict[str, float]]]] = {way: [] for way in asked.ways}
     for _ in range(asked.repeats):
         for way, found in taken.items():
             with tempfile.TemporaryDirectory() as folder:
@@ -133,7 +134,8 @@ def main() -> None:
             "growth_models": [round(m / size, 2) for m in medians],
             "seconds": round(statistics.median(max(rank["seconds"] for rank in one) for one in found), 2),
         }
-    keep(RESULTS / "sharded_checkpoint.json", f"{asked.layers} layers", result)
+    only = "" if len(taken) == len(WAYS) else f", {' and '.join(taken)}"
+    keep(RESULTS / "sharded_checkpoint.json", f"{asked.layers} layers{only}", result)
     print({way: result[way] for way in taken})
 
 
