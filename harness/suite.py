@@ -35,6 +35,8 @@ class SuiteRun(Settings):
     settings: dict[str, Any] = Field(default_factory=dict)
     train: dict[str, Any] = Field(default_factory=dict)
     """The training settings in which this line differs from the suite, like its own tuned `lr`; not budget or order."""
+    train_by_benchmark: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """The same for single benchmarks, if a line is tuned for each one."""
     evaluate: dict[str, Any] = Field(default_factory=dict)
     """The evaluation settings in which this line differs from the suite, like `shifts`."""
     benchmarks: tuple[str, ...] = ()
@@ -89,16 +91,18 @@ class SuiteConfig(ManyRuns):
                 f"benchmarks ({', '.join(self.benchmarks)})"
             )
         for run in self.runs:
-            for name, why in SAME_IN_A_SUITE.items():
-                if name in run.train:
+            for own in (run.train, *run.train_by_benchmark.values()):
+                for name, why in SAME_IN_A_SUITE.items():
+                    if name in own:
+                        raise ConfigError(
+                            f"runs: {run.method}: train.{name} = {own[name]!r}: {why}; set it in the suite's [train]"
+                        )
+            for setting in ("benchmarks", "train_by_benchmark"):
+                if strange := set(getattr(run, setting)) - set(self.benchmarks):
                     raise ConfigError(
-                        f"runs: {run.method}: train.{name} = {run.train[name]!r}: {why}; set it in the suite's [train]"
+                        f"runs: {run.method}: {setting} names {sorted(strange)[0]!r}, which is not among the suite's "
+                        f"benchmarks ({', '.join(self.benchmarks)})"
                     )
-            if strange := set(run.benchmarks) - set(self.benchmarks):
-                raise ConfigError(
-                    f"runs: {run.method}: benchmarks names {sorted(strange)[0]!r}, which is not among the suite's "
-                    f"benchmarks ({', '.join(self.benchmarks)})"
-                )
         return [
             RunConfig(
                 **self.shared(benchmark)
@@ -108,7 +112,7 @@ class SuiteConfig(ManyRuns):
                     "benchmark_settings": self.benchmark_settings.get(benchmark, {}) | run.benchmark_settings,
                     "student": run.student,
                     "seed": seed,
-                    "train": parse(TrainConfig, self.train.model_dump() | run.train, f"runs: {run.method}: train"),
+                    "train": self._train(run, benchmark),
                     "evaluate": parse(
                         EvaluateConfig, self.evaluate.model_dump() | run.evaluate, f"runs: {run.method}: evaluate"
                     ),
@@ -122,3 +126,7 @@ class SuiteConfig(ManyRuns):
             for run in self.runs
             if benchmark in (run.benchmarks or self.benchmarks) and seed in (run.seeds or self.seeds)
         ]
+
+    def _train(self, run: SuiteRun, benchmark: str) -> TrainConfig:
+        own = run.train | run.train_by_benchmark.get(benchmark, {})
+        return parse(TrainConfig, self.train.model_dump() | own, f"runs: {run.method}: train")

@@ -177,7 +177,7 @@ def _row(
         budget=(used or group.members)[0].budget,
         **(_spent(used, filters.split) if one.kind == "run" else {}),
     )
-    return row, replace(of_runs, across=_across(one))
+    return row, replace(of_runs, across=_across(group))
 
 
 def _spent(used: Sequence[RunSummary], split: str) -> dict[str, float | None]:
@@ -199,8 +199,12 @@ def _spent(used: Sequence[RunSummary], split: str) -> dict[str, float | None]:
     }
 
 
-def _across(run: RunSummary) -> str:
-    """The identity of a row, without the benchmark's own part of the configuration."""
+def _across(group: Group) -> str:
+    """What a row is across benchmarks: its label, as it may be tuned for each one; or else its identity without the
+    benchmark's own part of the configuration."""
+    run = group.members[0]
+    if group.name:
+        return json.dumps([run.kind, run.method, run.student, run.budget, group.name])
     compared = {key: value for key, value in json.loads(run.identity).items() if key not in OF_BENCHMARK}
     return json.dumps([run.kind, run.method, run.student, compared], sort_keys=True)
 

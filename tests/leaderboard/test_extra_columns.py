@@ -309,6 +309,29 @@ def test_aggregates_over_benchmarks(store: Store) -> None:
     assert ranking(store).overall == ()
 
 
+def test_a_label_stands_for_one_row_over_benchmarks_that_it_is_tuned_for_each(store: Store) -> None:
+    def overall(**config: Any) -> dict[str, Overall]:
+        for number, benchmark in enumerate(({}, SECOND)):
+            for seed in range(2):
+                tuned = config | {"train": {"lr": 10.0 ** -(3 + number)}}
+                add(
+                    store,
+                    "mutual",
+                    4 + number,
+                    seed,
+                    run_id=f"m{len(config)}{number}-{seed}",
+                    config=tuned,
+                    **benchmark,
+                )
+        rows = ranking(store, Filters(aggregate=("mean",))).overall
+        return {",".join(row.run_ids): row for row in rows if row.method == "mutual"}
+
+    apart = overall()
+    assert {row.missing for row in apart.values()} == {("toy2",), ("toy",)}
+    named = overall(label="tuned")["m10-0,m10-1"]
+    assert (named.missing, value(named, "mean")) == ((), pytest.approx(4.5 / 8))
+
+
 def value(row: Overall, figure: str) -> float:
     found = getattr(row, figure)
     assert found.low <= found.value <= found.high
