@@ -64,7 +64,7 @@ def load_vlm(rung: RungConfig, dtype: torch.dtype = torch.float32) -> nn.Module:
             "would be random; expected a complete checkpoint of the class that config.json names: copy it again"
         )
     vlm: nn.Module = model
-    window_attention.together(vlm)
+    window_attention.batch_windows(vlm)
     _name_vision(vlm)
     return vlm
 

@@ -242,7 +242,7 @@ def test_ood_shows_pairs_that_no_other_split_shows() -> None:
 
 
 def words_of(example: Example) -> dict[str, float]:
-    """Words and pairs of words of claim, context and each option, told apart by where they stand."""
+    """Words and pairs of words of claim, context and each option, distinguished by where they stand."""
     features: dict[str, float] = {}
     places = {"claim": example.claim, "context": example.context}
     places |= {f"option {k}": option for k, option in enumerate(example.options)}
