@@ -81,7 +81,7 @@ def aggregated(
             Aggregate(
                 mean=interval(
                     float(np.average(value_bk[:, k], weights=weights_b)),
-                    None if one_bn is None else np.average(one_bn, axis=0, weights=weights_b),
+                    None if one_bn is None else np.average(one_bn, axis=0, weights=weights_b).clip(0, 1),
                 ),
                 mean_rank=interval(float(rank), None if rank_kn is None else rank_kn[k]),
                 iqm=_iqm([cells[k].point_s for cells in cells_bk], one_bn),
@@ -105,4 +105,4 @@ def _iqm(points: Sequence[Floats], drawn_bn: Floats | None) -> Interval:
     if drawn_bn is None:
         return interval(value, None)
     moved = [point_s[:, None] + (drawn_n - point_s.mean()) for point_s, drawn_n in zip(points, drawn_bn, strict=True)]
-    return interval(value, np.asarray(trim_mean(np.concatenate(moved), 0.25, axis=0)))
+    return interval(value, np.asarray(trim_mean(np.concatenate(moved), 0.25, axis=0)).clip(0, 1))
