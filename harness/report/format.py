@@ -53,6 +53,13 @@ def difference(delta: Delta | None, baseline: bool) -> str:
     return points(delta) + "*" * sum(p is not None and p < 0.05 for p in (delta.p, delta.p_holm))
 
 
+def p_value(p: float | None) -> str:
+    """A p to two significant digits, `< 0.0001` where it is smaller."""
+    if p is None:
+        return "-"
+    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
 def short(number: float | None) -> str:
     """Three significant digits, without an exponent from 1 to a million."""
     if number is None:

@@ -210,7 +210,7 @@ def test_the_interval_over_seeds_is_a_t_interval() -> None:
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_equal_rows_are_told_apart_in_five_per_cent(seeds: int) -> None:
-    """Whatever the share of the seeds in the variance, in a table of two rows, which has no other rows to learn from."""
+    """In a table of two rows, without others to learn from, whatever the share of the seeds in the variance."""
     rng, draws, groups = np.random.default_rng(seeds), 40_000, 200
     for share in (0.1, 0.5, 0.9, 0.97, 1.0):
         off_n = rng.normal(size=draws)
