@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import streamlit as st
@@ -23,7 +23,7 @@ from harness.store.index import RunSummary
 from harness.store.manifest import DataKey
 
 PER_PAGE = 100
-FORMATS = {
+FORMATS: dict[str, tuple[Callable[[Sequence[Row], Sequence[str]], str], str, str]] = {
     "CSV": (lambda rows, chosen: to_csv(rows), "csv", "text/csv"),
     "Markdown": (lambda rows, chosen: to_markdown(rows, chosen=chosen), "md", "text/markdown"),
     "LaTeX": (lambda rows, chosen: to_latex(rows, chosen=chosen), "tex", "application/x-tex"),

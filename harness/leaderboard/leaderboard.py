@@ -105,7 +105,7 @@ def _answer(store: Store, filters: Filters, cache: LeaderboardCache) -> Ranking:
     broken += [run for one in made for run in one.broken]
     together: list[Overall] = []
     if filters.aggregate:
-        from harness.leaderboard.overall import over_all  # it loads scipy.stats
+        from harness.leaderboard.overall import over_all
 
         shown = {row.run_ids for one in made for row in one.rows}
         found_over_all = over_all(list(zip(whole, results, strict=True)), filters.aggregate, dict(filters.weights))

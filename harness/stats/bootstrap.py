@@ -177,10 +177,22 @@ def over_seeds(point_s: Floats, drawn_ns: Floats, groups: int = 0, seed: int = 0
     known_ns = drawn_ns[~np.isnan(drawn_ns).any(axis=1)]
     if not len(known_ns):
         return np.empty(0)
-    (off_n,), (df,) = _unstretched(point_s[None], known_ns.T[None], groups, seed, prior)
-    if df < np.inf:
-        off_n[np.argsort(off_n)] *= _stretch(len(off_n), float(df))
-    return np.asarray(point_s.mean() + off_n)
+    return np.asarray(rows_over_seeds(point_s[None], known_ns.T[None], groups, [seed], prior)[0])
+
+
+def rows_over_seeds(
+    points_rs: Floats, drawn_rsn: Floats, groups: int, seeds: Sequence[int], prior: Prior | None = None
+) -> Floats:
+    """`over_seeds` of R rows at once, all with as many seeds: (R, S), (R, S, n), no undefined resamples -> (R, n).
+
+    `seeds` (R,) are the random seeds of the rows.
+    """
+    normal_rn = np.stack([_normal(drawn_rsn.shape[2], seed) for seed in seeds])
+    off_rn, df_r = _unstretched(points_rs, drawn_rsn, groups, normal_rn, prior)
+    for off_n, df in zip(off_rn, df_r, strict=True):
+        if df < np.inf:
+            off_n[np.argsort(off_n)] *= _stretch(len(off_n), float(df))
+    return np.asarray(points_rs.mean(axis=1)[:, None] + off_rn)
 
 
 def _stretch(count: int, df: float) -> Floats:
@@ -208,7 +220,7 @@ def intervals_over_seeds(
     points_rs: Floats, drawn_rsn: Floats, groups: int = 0, seed: int = 0, prior: Prior | None = None
 ) -> list[Interval]:
     """`interval_over_seeds` of R rows at once, all with as many seeds: (R, S), (R, S, n), no undefined resamples."""
-    off_rn, df_r = _unstretched(points_rs, drawn_rsn, groups, seed, prior)
+    off_rn, df_r = _unstretched(points_rs, drawn_rsn, groups, _normal(drawn_rsn.shape[2], seed), prior)
     value_r = points_rs.mean(axis=1)
     bounds_2r = np.percentile(off_rn, [2.5, 97.5], axis=1) * (t_quantile(0.975, df_r) / ndtri(0.975)) + value_r
     return [
@@ -218,9 +230,12 @@ def intervals_over_seeds(
 
 
 def _unstretched(
-    points_rs: Floats, drawn_rsn: Floats, groups: int, seed: int, prior: Prior | None
+    points_rs: Floats, drawn_rsn: Floats, groups: int, normal_n: Floats, prior: Prior | None
 ) -> tuple[Floats, Floats]:
-    """Deviations from the mean (R, n), not yet mapped to Student's t, and its degrees of freedom (R,)."""
+    """Deviations from the mean (R, n), not yet mapped to Student's t, and its degrees of freedom (R,).
+
+    `normal_n` are normal quantiles in random order, (n,) or (R, n).
+    """
     seeds, count = drawn_rsn.shape[1:]
     mean_rn = drawn_rsn.mean(axis=1)
     var_r = mean_rn.var(axis=1, ddof=1) if count > 1 else np.zeros(len(mean_rn))
@@ -230,7 +245,7 @@ def _unstretched(
     shape_r = np.sqrt(np.divide(images_r, var_r, out=np.zeros_like(var_r), where=var_r > 0))
     off_rn = shape_r[:, None] * (mean_rn - points_rs.mean(axis=1)[:, None])
     if (between_r > 0).any():
-        off_rn += np.sqrt(between_r)[:, None] * _normal(count, seed)
+        off_rn += np.sqrt(between_r)[:, None] * normal_n
     return off_rn, df_r
 
 

@@ -173,6 +173,6 @@ def test_the_baseline_is_said(varied_store: Store, cli: Cli) -> None:
 
 def test_budgets_are_never_mixed_unseen(varied_store: Store) -> None:
     text = to_text(table(varied_store, "toy"))
-    assert "budget" in next(line for line in text.splitlines() if line.startswith(" # "))
+    assert "budget" in next(line for line in text.splitlines() if line.lstrip().startswith("#"))
     assert "rows of 2 budgets (training examples), which can't be compared on equal terms: 100, 4,096" in text
     assert "budget" not in to_text(table(varied_store, "toy2"))

@@ -15,7 +15,7 @@ from harness.errors import ConfigError
 from harness.leaderboard.leaderboard import ranking, table
 from harness.leaderboard.schema import Delta, DirectTuning, Filters, Row
 from harness.record import Cost, Interval
-from harness.report.format import p_value
+from harness.report.format import p_value, percent, short
 from harness.report.html import to_html
 from harness.report.latex import to_latex
 from harness.report.tables import headline
@@ -178,3 +178,17 @@ def test_forwards_count_on_other_splits_too(store: Store) -> None:
     for method, forwards in (("finetune", 8), ("offline_kd", 32)):
         add(store, method, splits=("test", "ood"), cost=Cost(test_forwards=forwards))
     assert "forward passes of the student per answer (1 or 4)" in to_text(table(store, split="ood"))
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0.1584, "0.158"), (9876.5, "9,876"), (12_345, "12.3k"), (123_456, "123k"), (2e6, "2e+06")]
+)
+def test_a_cost_in_words_has_at_most_four_digits(number: float, text: str) -> None:
+    assert short(number) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0.631, "0.6310"), (1.23456, "1.235"), (123.456, "123.5"), (1234.5, "1234")]
+)
+def test_a_figure_in_its_own_unit_has_four_digits(number: float, text: str) -> None:
+    assert percent(Interval(value=number), own_unit=True) == text
