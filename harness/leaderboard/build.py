@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from harness.errors import DataError
 from harness.evaluation import controls
-from harness.leaderboard import extra_columns, inference
+from harness.leaderboard import extra_columns, inference, query
 from harness.leaderboard.extra_columns import ResultsByRow
 from harness.leaderboard.names import Group
 from harness.leaderboard.query import Stated
@@ -35,13 +35,15 @@ def make_table(
     filters: Filters,
     figures: Stated,
     spreads: Spreads,
-    beside: Sequence[Group] = (),
-) -> tuple[Table, ResultsByRow]:
-    """The table of these groups, best first, and the results that its rows are computed from.
+) -> tuple[Table, list[Row], ResultsByRow]:
+    """The table of these groups, best first, as the filters show it; all its rows; and the results behind them.
 
-    `figures` are needed for a metric that is only in the records. The groups in `beside` aren't in the table, but may
-    be the teachers of its rows.
+    `figures` are needed for a metric that is only in the records.
     """
+    shown = [group for group in groups if query.asked_for(group, filters)]
+    beside: list[Group] = []
+    if filters.among_shown:
+        groups, beside = shown, query.tuned(groups, shown)
     answers = _answers(view, data_key, [*groups, *beside], filters, figures)
     damaged = view.unreadable | {run_id: one.problem for run_id, one in answers.items() if one.problem}
     sizes = view.sizes(data_key)
@@ -51,8 +53,12 @@ def make_table(
     rows, others = everyone[: len(groups)], everyone[len(groups) :]
     rows = inference.ranked_with_intervals(rows, [results[row.run_ids] for row in rows], filters.baseline)
     rows = extra_columns.with_pareto(_flagged(rows))
+    everyone = rows = extra_columns.with_direct(rows, others, results)
+    wanted = set(map(id, shown))
+    kept = {row.run_ids for group, (row, _) in zip(groups, pairs, strict=False) if id(group) in wanted}
+    rows = [row for row in rows if row.run_ids in kept]
     if "distil" in filters.columns:
-        rows = extra_columns.with_distil(rows, others, results, view.examples(data_key), filters)
+        rows = extra_columns.with_distil(rows, [*everyone, *others], results, view.examples(data_key), filters)
     if "power" in filters.columns:
         rows = extra_columns.with_power(rows, results)
     budgets = {row.budget for row in rows if row.kind == "run" and row.budget}
@@ -70,7 +76,7 @@ def make_table(
             if run.run_id in damaged
         ),
     )
-    return table, results
+    return table, everyone, results
 
 
 def of_metric(results: ResultsByRow, metric: str) -> ResultsByRow:

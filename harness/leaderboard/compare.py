@@ -161,6 +161,7 @@ def _sides(who: str, run: Record | None, rows: Sequence[Row], store: Store, brok
     labelled = [row for row in rows if row.name and is_named(who, row.student, (row.label,))]
     fitting = [row for row in rows if row.method == method and student in ("", row.student)]
     fitting = labelled or [row for row in fitting if set(settings) <= _words(row.spelled)]
+    fitting = fitting or [row for row in rows if is_named(who, row.student, (row.label,))]
     if not fitting:
         known = {_name(row) for row in rows} | {row.method for row in rows}
         raise ConfigError(f"no run or row {who!r} in the store; {near(who, known)}")

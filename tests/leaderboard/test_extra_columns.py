@@ -120,7 +120,8 @@ def test_unequal_forwards_are_shown(store: Store) -> None:
     cost = price(2, 1).model_copy(update={"test_forwards": 3 * 8})
     add(store, "shifted", 5, cost=cost)
     add(store, "shifted", status="failed", run_id="failed-0", settings={"alpha": 3})
-    head, *lines = to_text(ranking(store, Filters(benchmark="toy")).rows).splitlines()[2:]
+    text = to_text(ranking(store, Filters(benchmark="toy")).rows).splitlines()
+    head, *lines = text[next(k for k, line in enumerate(text) if line.lstrip().startswith("#")) :]
     column = head.index("forwards")
     forwards = {line.split()[3]: line[column : column + 8].strip() for line in lines if " S " in line}
     assert (forwards["shifted"], forwards["finetune"]) == ("3", "1")
