@@ -25,6 +25,8 @@ SAME_IN_A_SUITE = {
     "questions_per_image": "all runs of a suite see the examples in one order",
 }
 """Training settings that a line can't change, and why."""
+FLOPS_OF = "flops_of:"
+"""Begins the tag of runs whose line has `flops_of`; their row's note in a table comes from it."""
 
 
 class SuiteRun(Settings):
@@ -48,6 +50,12 @@ class SuiteRun(Settings):
     label: Label | None = None
     """What tables call these runs, like "KD on the pool". To rename finished runs, change it and run the suite."""
     control: Literal["text_only", "shuffled_image"] | None = None
+    flops_of: str | None = None
+    """The label of another line (its method, if it has none). This line then learns not from the suite's number of
+    examples, but from as many as make its training cost the FLOPs of that line's, teachers included: a baseline at
+    equal total compute. See `harness.planning.equal_flops`."""
+    examples: dict[str, int] = Field(default_factory=dict)
+    """By benchmark: the budget that follows from `flops_of`. It is computed, not set."""
 
 
 class ManyRuns(Settings):
@@ -94,11 +102,21 @@ class SuiteConfig(ManyRuns):
                     raise ConfigError(
                         f"runs: {run.method}: train.{name} = {run.train[name]!r}: {why}; set it in the suite's [train]"
                     )
+            if run.examples and not run.flops_of:
+                raise ConfigError(
+                    f"runs: {run.method}: examples = {run.examples}: a line's own budget is computed from flops_of = "
+                    "'LABEL', so that it is one at equal FLOPs; set that, or the suite's train.examples"
+                )
             if strange := set(run.benchmarks) - set(self.benchmarks):
                 raise ConfigError(
                     f"runs: {run.method}: benchmarks names {sorted(strange)[0]!r}, which is not among the suite's "
                     f"benchmarks ({', '.join(self.benchmarks)})"
                 )
+        if unpriced := [run for run in self.runs if run.flops_of and not run.examples]:
+            raise ConfigError(
+                f"runs: {unpriced[0].method}: flops_of = {unpriced[0].flops_of!r} has no number of examples yet: "
+                "expected a suite that harness.planning.equal_flops has priced"
+            )
         return [
             RunConfig(
                 **self.shared(benchmark)
@@ -108,11 +126,21 @@ class SuiteConfig(ManyRuns):
                     "benchmark_settings": self.benchmark_settings.get(benchmark, {}) | run.benchmark_settings,
                     "student": run.student,
                     "seed": seed,
-                    "train": parse(TrainConfig, self.train.model_dump() | run.train, f"runs: {run.method}: train"),
+                    "train": parse(
+                        TrainConfig,
+                        self.train.model_dump()
+                        | run.train
+                        | ({"examples": run.examples[benchmark]} if run.flops_of else {}),
+                        f"runs: {run.method}: train",
+                    ),
                     "evaluate": parse(
                         EvaluateConfig, self.evaluate.model_dump() | run.evaluate, f"runs: {run.method}: evaluate"
                     ),
-                    "tags": (*run.tags, f"suite:{self.name}"),
+                    "tags": (
+                        *run.tags,
+                        *((f"{FLOPS_OF}{run.flops_of}",) if run.flops_of else ()),
+                        f"suite:{self.name}",
+                    ),
                     "label": run.label,
                     "control": run.control,
                 }

@@ -101,6 +101,7 @@ def _suite(
     from harness.config import parse, read_toml
     from harness.experiments import ablation
     from harness.leaderboard.ablation import check_name
+    from harness.planning import equal_flops
     from harness.suite import SuiteConfig
 
     numbers = _numbers(seeds) if seeds is not None else None
@@ -117,7 +118,7 @@ def _suite(
     table = with_options(table, workers=workers, data_dir=data_dir, plugins=plugin, set_=set_)
     suite = parse(SuiteConfig, table, str(file) if file else "the command line")
     check_name(suite.name)
-    return suite
+    return equal_flops.priced(suite)
 
 
 def _numbers(seeds: str) -> list[int]:

@@ -65,6 +65,7 @@ def of(plan: Plan) -> dict[str, Any]:
         "method": plan.config.method,
         "benchmark": plan.config.benchmark,
         "student": plan.config.student,
+        "budget": plan.budget,
         "parameters": plan.student_parameters,
         "data": plan.dataset.sizes,
         "skipped": plan.dataset.skipped,

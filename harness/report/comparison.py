@@ -46,6 +46,9 @@ def to_text(found: Comparison) -> str:
     console.print(f"A - B: {_difference(d)}")
     if d.borrowed:
         console.print("one seed: how much seeds differ is taken from all rows on these data")
+    if found.a.budget and found.b.budget and found.a.budget != found.b.budget:
+        learned = f"A {found.a.budget:,}, B {found.b.budget:,}"
+        console.print(f"training examples: {learned}; they can't be compared on equal terms")
     if forwards_apart((found.a.forwards, found.b.forwards)):
         passes = f"A {short(found.a.forwards)}, B {short(found.b.forwards)}"
         console.print(f"forward passes per answer: {passes}; they can't be compared on equal terms")
