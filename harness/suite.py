@@ -53,7 +53,7 @@ class SuiteRun(Settings):
     flops_of: str | None = None
     """The label of another line (its method, if it has none). This line then learns not from the suite's number of
     examples, but from as many as make its training cost the FLOPs of that line's, teachers included: a baseline at
-    equal total compute. See `harness.planning.equal_flops`."""
+    equal total compute. See `harness.experiments.equal_flops`."""
     examples: dict[str, int] = Field(default_factory=dict)
     """By benchmark: the budget that follows from `flops_of`. It is computed, not set."""
 
@@ -115,7 +115,7 @@ class SuiteConfig(ManyRuns):
         if unpriced := [run for run in self.runs if run.flops_of and not run.examples]:
             raise ConfigError(
                 f"runs: {unpriced[0].method}: flops_of = {unpriced[0].flops_of!r} has no number of examples yet: "
-                "expected a suite that harness.planning.equal_flops has priced"
+                "expected a suite that harness.experiments.equal_flops has priced"
             )
         return [
             RunConfig(

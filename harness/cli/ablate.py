@@ -99,9 +99,8 @@ def _suite(
 ) -> SuiteConfig:
     from harness import registry
     from harness.config import parse, read_toml
-    from harness.experiments import ablation
+    from harness.experiments import ablation, equal_flops
     from harness.leaderboard.ablation import check_name
-    from harness.planning import equal_flops
     from harness.suite import SuiteConfig
 
     numbers = _numbers(seeds) if seeds is not None else None

@@ -128,7 +128,7 @@ def _suite_configs(
     set_: list[str] | None,
 ) -> tuple[list[RunConfig], str]:
     from harness.config import parse, read_toml
-    from harness.planning import equal_flops
+    from harness.experiments import equal_flops
     from harness.suite import SuiteConfig
 
     table = with_options(

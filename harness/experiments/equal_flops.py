@@ -1,17 +1,22 @@
 """The budget of a suite's line with `flops_of`: as many examples as its training takes for the FLOPs of another line.
 
 A distilled student learns from as many examples as a directly tuned one, but its teachers cost compute too. This gives
-the baseline that spends the same in total. Both lines are priced like `hkdbench plan` does, before training: each role
-once for each example, and without what a cache saves.
+the baseline that spends the same in total. Both lines are priced before training, like `hkdbench plan` does, but from
+examples as training shows them: each role once for each example, without what a cache saves or a second view adds.
 """
 
 from __future__ import annotations
 
+from harness.api import Example, Stage
 from harness.config import RunConfig
 from harness.errors import ConfigError, near
 from harness.planning import cost, plan
 from harness.planning.stages import steps_of_budget
 from harness.suite import SuiteConfig, SuiteRun
+from harness.train.views import shown
+
+EXAMPLES = 64
+"""How many examples of each stage a price is computed from."""
 
 
 def priced(suite: SuiteConfig) -> SuiteConfig:
@@ -69,4 +74,13 @@ def _config(suite: SuiteConfig, run: SuiteRun, benchmark: str) -> RunConfig:
 
 def _price(config: RunConfig) -> float:
     """FLOPs of its training, teachers included."""
-    return float(cost.of(plan.make(config))["train_flops"])
+
+    planned = plan.make(config)
+
+    def sample(stage: Stage) -> list[Example]:
+        alone = not config.train.shares  # else the questions of a forward pass share their images
+        at = planned.batch_at(stage, 0, EXAMPLES) if alone else cost.first_step(planned, stage)
+        trained = plan.for_stage(planned, stage)
+        return [shown(trained, position, example).example for position, example in at]
+
+    return float(cost.of(planned, sample)["train_flops"])

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from harness.config import RunConfig, parse
+from harness.config import ClusterConfig, RunConfig, parse
 from harness.errors import ConfigError
+from harness.execution import run
+from harness.experiments.equal_flops import priced
 from harness.leaderboard.leaderboard import table
+from harness.models.distributed import SingleProcess
 from harness.planning import cost, plan
-from harness.planning.equal_flops import priced
 from harness.report.tables import footnotes
 from harness.report.text import to_text
 from harness.store import Store
@@ -51,6 +53,14 @@ def test_a_baseline_has_the_flops_of_the_line_that_it_names(suite: Any) -> None:
     assert abs(flops(tuned) - flops(taught)) <= a_step / 2 * (1 + 1e-9)
     assert {c.train.examples for c in made.run_configs() if c.label == "as many FLOPs"} == {tuned.train.examples}
     assert (tuned.tags, taught.tags) == (("flops_of:KD", "suite:equal"), ("suite:equal",))
+
+
+def test_what_is_billed_is_equal_too(suite: Any, store: Store) -> None:
+    made = priced(suite({"method": "hkd4vlm", "label": "H"}, TUNED | {"flops_of": "H"}, seeds=[0]))
+    configs = [config.model_copy(update={"cluster": ClusterConfig(workers=0)}) for config in made.run_configs()]
+    taught, tuned = (run.execute(plan.make(config), SingleProcess(), store) for config in configs)
+    assert tuned.budget == configs[1].train.examples > taught.budget == 96  # type: ignore[operator]
+    assert tuned.cost.train_flops == pytest.approx(taught.cost.train_flops, rel=0.05)
 
 
 def test_a_line_without_a_label_has_its_methods_name(suite: Any) -> None:
