@@ -93,8 +93,8 @@ class Example:
         return self.gold
 
     def withheld(self) -> Example:
-        """The same question without anything that may tell its answer: gold, category, and the data of protocols."""
-        return replace(self, gold=None, category="", extra=None)
+        """The same question without what may tell its answer: gold, category, source, and the data of protocols."""
+        return replace(self, gold=None, category="", source="", extra=None)
 
 
 @dataclass(frozen=True, slots=True)

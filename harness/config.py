@@ -71,7 +71,8 @@ class TrainConfig(Settings):
     """How every method is trained: the same for all methods that are compared."""
 
     examples: int = Field(4096, ge=1)
-    """The student budget: examples (with repeats) that the student learns from, over all its stages."""
+    """The student budget: examples (with repeats) that the student learns from, over all its stages. It is rounded up
+    to whole steps of `batch_size`, for all methods alike."""
     batch_size: int = Field(32, ge=1)
     """Examples per optimizer step, over all workers."""
     micro_batch_size: int = Field(0, ge=0)

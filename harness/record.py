@@ -246,7 +246,8 @@ class Record(_Model):
     """The rung that is evaluated."""
     parameters: Count | None = None
     budget: Count | None = None
-    """Examples (with repeats) that the student learned from: 0 untrained, None unknown. (Since schema 2.)"""
+    """Examples (with repeats) that the student learned from: 0 untrained, None unknown. (Since schema 2;
+    older records have what was asked for, which needn't be whole steps.)"""
     seed: Count
     tags: list[str] = []
     config: dict[str, Any] = {}

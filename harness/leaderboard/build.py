@@ -22,6 +22,7 @@ from harness.stats.replicates import STORED_METRICS
 from harness.store.catalog import ExampleCounts, View
 from harness.store.index import RunSummary
 from harness.store.manifest import DataKey
+from harness.suite import FLOPS_OF
 
 OF_BENCHMARK = ("benchmark_settings", "skip_missing")
 """Parts of a run's configuration that belong to its benchmark; they don't separate rows across benchmarks."""
@@ -151,6 +152,11 @@ def _row(
     except DataError as error:
         said.append(f"no figures: {error}")
     one = group.members[0]
+    said += [
+        f"learned from {one.budget:,} examples: as many as its training takes for the FLOPs of {like}, as planned"
+        for like in dict.fromkeys(tag.removeprefix(FLOPS_OF) for tag in one.tags if tag.startswith(FLOPS_OF))
+        if one.budget
+    ]
     size = sizes.get(answers[used[0].run_id].examples) if used else None
     examples, of_groups = (size.examples, size.groups) if size else (0, 0)
     row = Row(

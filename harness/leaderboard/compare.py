@@ -47,6 +47,8 @@ class Side:
     """Forward passes per answer on test."""
     left_out: tuple[str, ...] = ()
     """Of a row: the runs of the store that can't be read, which may be further seeds of it."""
+    budget: int | None = None
+    """Examples that the student learned from: 0 untrained, None unknown."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ def _side(name: str, record: Record, runs: Mapping[int, str], left_out: tuple[st
     assert record.data is not None
     options = tuple(record.data.options) if record.data.options else None
     data = record.data.revision, record.data.fingerprint
-    return Side(name, record.benchmark, data, runs, options, _forwards(record), left_out)
+    return Side(name, record.benchmark, data, runs, options, _forwards(record), left_out, record.budget)
 
 
 def _forwards(record: Record) -> float | None:

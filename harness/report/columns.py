@@ -102,7 +102,7 @@ def ranking_columns(rows: Sequence[Row], every_interval: bool = False) -> list[C
         *(_figure(name, name, bounds=few) for name in others),
         ColumnSpec("seeds", "seeds", lambda row: str(len(row.seeds)), lambda row: len(row.seeds),
                    "Number of seeds that the figures are the mean of", shown=always),
-        _of_run("budget", "budget", "budget", _integer, "Examples that the student learned from", _unequal_budgets),
+        BUDGET,
         *COSTS,
         ColumnSpec("ladder", "ladder", lambda row: row.ladder, lambda row: row.ladder,
                    "The ladder that the student belongs to", "left"),
@@ -204,6 +204,9 @@ IDENTITY: list[ColumnSpec[Row]] = [
 ]  # fmt: skip
 """The first columns of every table of rows."""
 
+BUDGET = _of_run(
+    "budget", "budget", "budget", _integer, "Examples that the student learned from, in whole steps", _unequal_budgets
+)
 COSTS: list[ColumnSpec[Row]] = [
     _of_run("TFLOPs", "TFLOPs", "train_tflops", short, "Training TFLOPs of a run, teachers included", always),
     _of_run("student TFLOPs", "student TFLOPs", "student_tflops", short, "The student's share of the training TFLOPs"),

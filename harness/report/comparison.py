@@ -23,12 +23,20 @@ from harness.stats.inference import Difference
 
 
 def to_json(found: Comparison) -> str:
-    """One JSON document with all fields."""
+    """One JSON document with all fields; the budgets of the sides only if they differ."""
 
     def plain(value: Any) -> Any:
         return value.model_dump() if isinstance(value, Interval) else str(value)
 
-    return json.dumps(asdict(found), indent=1, default=plain)
+    document = asdict(found)
+    if not _unequal_budgets(found):
+        for side in ("a", "b"):
+            del document[side]["budget"]
+    return json.dumps(document, indent=1, default=plain)
+
+
+def _unequal_budgets(found: Comparison) -> bool:
+    return bool(found.a.budget and found.b.budget and found.a.budget != found.b.budget)
 
 
 def to_text(found: Comparison) -> str:
@@ -46,6 +54,9 @@ def to_text(found: Comparison) -> str:
     console.print(f"A - B: {_difference(d)}")
     if d.borrowed:
         console.print("one seed: how much seeds differ is taken from all rows on these data")
+    if _unequal_budgets(found):
+        learned = f"A {found.a.budget:,}, B {found.b.budget:,}"
+        console.print(f"training examples: {learned}; they can't be compared on equal terms")
     if forwards_apart((found.a.forwards, found.b.forwards)):
         passes = f"A {short(found.a.forwards)}, B {short(found.b.forwards)}"
         console.print(f"forward passes per answer: {passes}; they can't be compared on equal terms")

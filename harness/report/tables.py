@@ -14,6 +14,7 @@ import pandas as pd
 from harness.leaderboard.schema import TUNED, Delta, Overall, Row
 from harness.record import Interval
 from harness.report.columns import (
+    BUDGET,
     COSTS,
     DISTILLATION,
     FRONT,
@@ -125,7 +126,7 @@ def _asked(part: Sequence[Row], asked: Collection[str]) -> list[TableSpec[Row]]:
         )
         training = [column if column.name == "cached" else with_front(column) for column in by_name(COSTS, *TRAINING)]
         answer = [with_front(column) for column in by_name(COSTS, *ANSWER)]
-        found += [TableSpec("cost of training", [*IDENTITY, *training], runs, [seconds, front])]
+        found += [TableSpec("cost of training", [*IDENTITY, BUDGET, *training], runs, [seconds, front])]
         found += [TableSpec("cost of an answer", [*IDENTITY, *answer], runs, [front])]
     if "distil" in asked:
         found.append(_distillation([row for row in runs if row.distil]))
