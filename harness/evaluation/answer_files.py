@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 
 from harness.api import Benchmark, Example, Split
 from harness.errors import ConfigError, DataError, first_line, near
+from harness.evaluation.choices import read_choice
 from harness.stats.metrics import NO_ANSWER
 
 LONGEST = 1 << 20
@@ -244,42 +244,6 @@ def load_splits(benchmark: Benchmark) -> dict[Split, list[Example]]:
 
 
 # ------------------------------------------------------------------------------------ texts as options
-
-_LETTER = re.compile(
-    r"(?:[^\n]{0,200}\b(?i:answer|option|choice)(?i:\s+is)?\s*:?)?[\s\"'*(\[]*([A-Z])[\])*\"'\s]*(?:[.:,)\n].*|\.?\s*)",
-    re.DOTALL,
-)
-
-
-def read_choice(text: str, options: Sequence[str]) -> int:
-    """The option that a free text names, or -1 if that is not clear.
-
-    In this order: the text is an option, ignoring case and punctuation; it is, begins with, or concludes with
-    ("the answer is B") an option's letter; exactly one option occurs in it as complete words, without a "not"
-    before it. The longest options are looked for first: "No hallucination" doesn't contain the option "No".
-    """
-    if text in options:
-        return tuple(options).index(text)
-    names, said = [_words(option) for option in options], _words(text)
-    usable = [k for k, name in enumerate(names) if name and names.count(name) == 1]
-    for k in usable:
-        if said == names[k]:
-            return k
-    letter = _LETTER.fullmatch(said.upper() if len(said) == 1 else text)
-    if letter and ord(letter[1]) - ord("A") < len(options):
-        return ord(letter[1]) - ord("A")
-    rest, found = f" {said} ", []
-    for k in sorted(usable, key=lambda k: -len(names[k])):
-        if f" not {names[k]} " in rest:
-            return NO_ANSWER
-        if f" {names[k]} " in rest:
-            found.append(k)
-            rest = rest.replace(f" {names[k]} ", "  ")
-    return found[0] if len(found) == 1 else NO_ANSWER
-
-
-def _words(text: str) -> str:
-    return " ".join(re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.casefold()))
 
 
 def chosen_and_text(answers: Iterable[tuple[Split, Example, str | None]]) -> list[tuple[Example, int, str]]:

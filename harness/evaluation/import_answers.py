@@ -20,6 +20,7 @@ from harness.data import dataset as data
 from harness.errors import ConfigError, near
 from harness.evaluation import answer_files
 from harness.evaluation.answer_files import chosen_and_text, load_splits, match, refuse_missing
+from harness.evaluation.choices import READING
 from harness.evaluation.controls import is_control_name, write_controls
 from harness.evaluation.scoring import answer, data_record, figures_of
 from harness.record import Provenance, Record
@@ -120,7 +121,7 @@ def import_run(
     matched = answer_files.MatchedAnswers([a for a in matched.answers if (a[0], a[1].id) in kept])
     refuse_missing(matched, given, "a run answers every example of its splits")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    identity = [benchmark.revision, dataset.fingerprint, matched.splits, digest, seed]
+    identity = [benchmark.revision, dataset.fingerprint, matched.splits, digest, seed, READING]
     run_id = f"{TAG}-{name.replace('+', '-')}-{benchmark.name}-s{seed}-{_short(identity)}"
     if (record := store.finished(run_id)) is not None:
         return record
