@@ -161,9 +161,8 @@ class _Item:
 
 def _read(data_dir: Path, part: Part) -> list[_Item]:
     path = data_dir / part / f"{part}.json"
-    for needed in (path, path.parent / "images"):
-        if not needed.exists():
-            raise DataError(f"{needed}: does not exist: get nlvr/{part} of {NLVR.homepage} (the file and its images)")
+    if not path.exists():
+        raise DataError(f"{path}: does not exist: get nlvr/{part} of {NLVR.homepage} (the file and its images)")
     seen: dict[str, str] = {}
     found = []
     for where, row in items(path, layout="jsonl"):

@@ -14,10 +14,10 @@ They differ in how a text is parsed (see benchmarks/shared/yes_no.py) and in how
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from benchmarks.shared.annotations import Row, choice, data_folder, image_in, integer, items, new_id, text
 from benchmarks.shared.hf_datasets import image_of, rows_of, source_of
@@ -88,9 +88,26 @@ class Polling(Benchmark):
         return next((place for place in places if place.is_file()), places[0])
 
     def names(self, example: Example) -> Sequence[str]:
-        """The id; and the question's number alone, if only one variant is loaded."""
+        """The id; its image with the question; and the question's number alone, if only one variant is loaded."""
         number = example.id.partition("/")[2]
-        return (example.id,) if self.variant == "all" else (example.id, number)
+        both = (example.id, _image_and_question(example.group, example.question))
+        return both if self.variant == "all" else (*both, number)
+
+    def answered_by(self, row: Mapping[str, Any]) -> Sequence[str]:
+        """lmms-eval's rows have a category and a number in it, VLMEvalKit's an image and a question."""
+        variant, number = row.get("category"), str(row.get("question_id", ""))
+        if variant in VARIANTS and number.isdigit():
+            return (f"{variant}/{number}",)
+        image = next((row[k] for k in ("image_source", "image_path", "image") if isinstance(row.get(k), str)), "")
+        question = row.get("question")
+        if not isinstance(question, str) or not 0 < len(image) < 200 or "id" in row or "question_id" in row:
+            return ()
+        return (_image_and_question(image, question),)
+
+    def not_asked(self) -> Iterable[str]:
+        """The other variants' questions, by number."""
+        others = [variant for variant in VARIANTS if variant not in self.variants]
+        return (f"{variant}/{number}" for variant in others for number in range(1, 3001))
 
     def protocols(self) -> Mapping[str, Scorer]:
         return {"official": official, "lmms_eval": lmms_eval, "vlmevalkit": vlmevalkit, "strict": strict}
@@ -156,6 +173,10 @@ class RePOPE(Polling):
     )
     prefix: ClassVar[str] = "coco_repope"
     folders: ClassVar[tuple[str, ...]] = (".", "annotations")
+
+
+def _image_and_question(image: str, question: str) -> str:
+    return f"{image.rpartition('/')[2].removesuffix('.jpg')}: {question.partition('?')[0].strip().lower()}"
 
 
 # ------------------------------------------------------------------------------------------- protocols

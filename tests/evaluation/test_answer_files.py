@@ -211,7 +211,7 @@ def test_other_mistakes_are_one_line(cli: Cli, pope: Path, toy: str) -> None:
         ([path, "--protocol", "offical"], "unknown protocol 'offical'; did you mean 'official'?"),
         ([path], "no protocol given (--protocol); known: lmms_eval, official, strict, vlmevalkit"),
         ([pope / "none.csv", "--protocol", "official"], "none.csv: no such file"),
-        ([pope / "p.xlsx", "--protocol", "official"], "unknown file type"),
+        ([pope / "p.docx", "--protocol", "official"], "unknown file type"),
         ([path, "--protocol", "official", "--split", "train"], "has no split 'train'"),
         ([path, "--protocol", "official", "--set", "train.lr=1"], "no model is run here"),
         ([path, "--protocol", "official", "--set", "benchmark_settings.variant=x"], "setting variant = 'x'"),

@@ -258,7 +258,7 @@ HALOQUEST = StandIn(
         {
             "": str(number),
             "image_name": f"{number}.png",
-            "url": f"https://example.org/{number}.png",
+            "url": "https://example.org/",  # it names no image: nor may image_name be empty
             "image type": "real",
             "hallucination type": kind,
             "question": f"What colour is the hat of person {number}?",
