@@ -108,7 +108,7 @@ class Polling(Benchmark):
         return (example.id,) if self.variant == "all" else (example.id, number)
 
     def answered_by(self, row: Mapping[str, Any]) -> Sequence[str]:
-        """lmms-eval's rows have a category and a number in it, VLMEvalKit's an image and a question, of all variants."""
+        """lmms-eval's rows have a category and a number in it, VLMEvalKit's an image and a question."""
         variant, number = row.get("category"), str(row.get("question_id", ""))
         if variant in VARIANTS and number.isdigit():
             return (f"{variant}/{number}",)

@@ -438,6 +438,7 @@ POPE_GQA = replace(
     make=lambda folder: POPE(folder, variant="random", images="gqa"),
     file="output/seem/gqa/gqa_pope_seem_random.json",
     layout="array",
+    pictures=[picture.replace("val2014", "gqa") for picture in POPE_.pictures],
 )
 POPE_V2 = StandIn(
     make=POPEv2,
