@@ -352,15 +352,16 @@ def _shared(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
         return
     files = {e.image for examples in splits.values() for e in examples if isinstance(e.image, Path)}
     unseen = sum(not path.is_file() for path in files)
-    found = leakage.exact(Dataset(benchmark, dict(splits)))
+    found = leakage.exact(Dataset(benchmark, {split: list(examples) for split, examples in splits.items()}))
     for pair, counts in found.items():
         first, second = pair.split("/")
+        size = sum(len(examples) for split, examples in splits.items() if split == second)
         if counts.get("image") or counts.get("both"):
             text = f"{counts.get('image', 0)} examples of {second} have an image of {first}"
             text += f", {counts.get('both', 0)} of them with the same text" if counts.get("both") else ""
             yield _fail("leaks", f"{text}; split by what examples share (`hkdbench leaks` shows them)")
         elif counts.get("text"):
-            text = f"{counts['text']} of {len(splits[second])} examples of {second} have a text of {first}"
+            text = f"{counts['text']} of {size} examples of {second} have a text of {first}"
             yield _warn("leaks", f"{text}: harmless for templates, a leak for captions (`hkdbench leaks` shows them)")
     if unseen:
         yield _warn("leaks", f"{unseen} of {len(files)} images were not compared: they are missing")

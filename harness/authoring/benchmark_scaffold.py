@@ -169,7 +169,7 @@ def _loader(name: str, source: Source, found: Proposal) -> str:
         constants.append('"""What the labels mean, in their order: the options that a model chooses from."""')
     single = "" in source.files
     if not single and not parquet:
-        constants.append(f"FILES = { ({s: f.as_posix() for s, f in source.files.items()})!r}")
+        constants.append("FILES = " + json.dumps({s: f.as_posix() for s, f in source.files.items()}))
     if "split" in columns:
         said = sorted({str(row[columns["split"]]).lower() for row in source.rows[""]})
         constants.append("SPLITS = " + json.dumps({s: SPLITS[s] for s in said}))

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness import registry
+from harness import settings as user_settings
 from harness.api import Benchmark, Method
 from harness.errors import ConfigError, UserError, near
 from harness.evaluation import controls
+from harness.evaluation.scoring import LETTER, ORIGINALS
 from harness.models import ladders
 from harness.report.run import interval
 from harness.store import Store
@@ -116,7 +118,7 @@ def _benchmark(name: str, settings: Mapping[str, Any], data_dir: Path | None) ->
         made = (
             registry.make_benchmark(name, settings, data_dir)
             if data_dir
-            else registry.build(cls, f"benchmark {name!r}", settings, {})
+            else user_settings.build(cls, f"benchmark {name!r}", settings, {})
         )
     found: dict[str, Any] = {
         "kind": "benchmark",
@@ -199,6 +201,8 @@ def to_text(found: dict[str, Any]) -> str:
     lines += [f"  control: {line}" for line in found.get("controls", [])]
     if found.get("text"):
         lines += ["", found["text"]]
+    if asked := [f"{name}{LETTER}" for name in found.get("protocol_texts", {}) if name in ORIGINALS]:
+        lines += ["", f"In runs, where models are asked for a letter, their figures are called {', '.join(asked)}."]
     for name, text in found.get("protocol_texts", {}).items():
         lines += ["", f"protocol {name}:", *(f"  {line}".rstrip() for line in text.splitlines())]
     if found.get("settings"):
