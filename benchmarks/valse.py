@@ -67,7 +67,7 @@ class VALSE(Benchmark):
                 where = f"{path}: item {shown(key)}"
                 right, wrong = (" ".join(text(row, name, where).split()) for name in ("caption", "foil"))
                 name, dataset = text(row, "image_file", where), text(row, "dataset", where)
-                own = image_in(images, f"{dataset}/{name}", where)
+                beside, own = image_in(images, name, where), image_in(images, f"{dataset}/{name}", where)
                 if integer(table(row, "mturk", where), "caption", f"{where}: mturk", high=3) < VALID_VOTES:
                     continue
                 if right == wrong:
@@ -76,7 +76,7 @@ class VALSE(Benchmark):
                 yield Example(
                     id=f"{part}/{key}",
                     group=f"{dataset}/{name}",
-                    image=own if own.parent.is_dir() else image_in(images, name, where),
+                    image=own if own.parent.is_dir() else beside,
                     question="Which caption is true of the image?",
                     claim="",
                     options=(wrong, right) if gold else (right, wrong),

@@ -361,7 +361,7 @@ def _shared(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
             text += f", {counts.get('both', 0)} of them with the same text" if counts.get("both") else ""
             yield _fail("leaks", f"{text}; split by what examples share (`hkdbench leaks` shows them)")
         elif counts.get("text"):
-            text = f"{counts['text']} of {size} examples of {second} have a text of {first}"
+            text = f"{counts['text']} examples of {second} have a text of {first} (of {size})"
             yield _warn("leaks", f"{text}: harmless for templates, a leak for captions (`hkdbench leaks` shows them)")
     if unseen:
         yield _warn("leaks", f"{unseen} of {len(files)} images were not compared: they are missing")

@@ -46,7 +46,7 @@ def test_leaks_are_told_without_images_and_with_settings(cli: Cli, small: Path) 
     said = cli("check-benchmark", "vsr", *published, "--json")
     leaks = [f for f in said.json if f["check"] == "leaks"]
     assert [f["level"] for f in leaks] == ["warn"] * 4
-    assert "1 of 2 examples of test have a text of train" in leaks[1]["text"]
+    assert "1 examples of test have a text of train (of 2)" in leaks[1]["text"]
     assert "6 of 6 images were not compared: they are missing" in leaks[-1]["text"]
     alone = [f for f in cli("check-benchmark", "vsr", "--data-dir", small, "--json").json if f["check"] == "leaks"]
     assert [(f["level"], f["text"]) for f in alone] == [("warn", "4 of 4 images were not compared: they are missing")]

@@ -532,12 +532,12 @@ MHAL_DETECT = StandIn(
     file="val_raw.json",
     layout="array",
     rows=[_described(number) for number in range(3)],
-    pictures=[f"val2014/COCO_val2014_{number:012d}.jpg" for number in range(40)],
+    pictures=[f"val2014/COCO_val2014_{number:012d}.jpg" for number in (0, 1, 2, 3, 4, 41)],
     texts=[("question",), ("response",)],
     choices=[("annotations", 0, "label")],
     images=[("image",)],
     unique=False,
-    others={"train_raw.json": [_described(number) for number in range(2, 40)]},
+    others={"train_raw.json": [_described(number) for number in (2, 3, 4, 41)]},
 )
 
 STAND_INS = (
