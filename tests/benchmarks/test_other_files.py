@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.mhal_detect import MHalDetect, segments
+from benchmarks.coco.mhal_detect import MHalDetect, segments
+from benchmarks.coco.pope_v2 import POPEv2, pairs
+from benchmarks.coco.valse import VALSE, pairwise
 from benchmarks.pope import POPE
-from benchmarks.pope_v2 import POPEv2, pairs
-from benchmarks.valse import VALSE, pairwise
 from harness.api import DataError
 from helpers.standins import MHAL_DETECT, POPE_GQA, POPE_V2, VALSE_, answers
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.vsr import VSR, by_relation
+from benchmarks.coco.vsr import VSR, by_relation
 from helpers.common import Cli
 from helpers.standins import VSR_, answers
 

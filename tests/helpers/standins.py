@@ -17,20 +17,20 @@ from PIL import Image
 from benchmarks.amber import AMBER
 from benchmarks.challenge.factuality import ChallengeFactuality
 from benchmarks.challenge.hallucination import ChallengeHallucination
+from benchmarks.coco.mhal_detect import MHalDetect
+from benchmarks.coco.pope_v2 import POPEv2
+from benchmarks.coco.valse import VALSE
+from benchmarks.coco.vsr import VSR
 from benchmarks.hallusionbench import HallusionBench
 from benchmarks.haloquest import HaloQuest
 from benchmarks.mfc_bench import MFCBench
-from benchmarks.mhal_detect import MHalDetect
 from benchmarks.mhalubench import MHaluBench
 from benchmarks.mmfakebench import CLASSES, MMFakeBench
 from benchmarks.naturalbench import NaturalBench
 from benchmarks.nlvr import NLVR
 from benchmarks.pope import POPE, RePOPE
-from benchmarks.pope_v2 import POPEv2
 from benchmarks.sugar_crepe import SugarCrepe
-from benchmarks.valse import VALSE
 from benchmarks.verite import VERITE
-from benchmarks.vsr import VSR
 from harness.api import Answer, Benchmark, Example
 
 Row = dict[str, Any]
