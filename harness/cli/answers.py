@@ -19,6 +19,7 @@ from harness.cli.options import (
     benchmark_settings,
     load_plugins,
     print_json,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def import_predictions_(
     record = import_answers.import_run(
         file, made, settings, name, Store(store), split, seed, tuple(tag or ()), skip_missing
     )
+    if record.data is not None and record.data.leaks is None:
+        say("no image was found in --data-dir: the row is ranked apart from runs that had the images")
     print(record.model_dump_json(indent=2) if as_json else record_text(record))
 
 

@@ -254,6 +254,7 @@ def test_answers_are_scored_and_imported_without_images(cli: Cli, pope: Path, tm
     (pope / "images").rmdir()
     without = cli(*imported, tmp_path / "b")
     assert without.code == 0, without.err
+    assert "no image was found in --data-dir: the row is ranked apart" in without.err
     assert without.json["metrics"] == with_images["metrics"]
     assert (with_images["data"]["leaks"], without.json["data"]["leaks"]) == ({}, None)  # not looked for
     assert without.json["data"]["fingerprint"] != with_images["data"]["fingerprint"]
