@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from harness.benchmark import Answer, Benchmark, Example, Figures, ImageSource, Scorer, Split
+from harness.benchmark import (
+    Answer,
+    Benchmark,
+    Example,
+    Figures,
+    ImageSource,
+    Scorer,
+    Split,
+    csv_rows,
+    read_text,
+)
 from harness.errors import ConfigError, DataError, near
 
 if TYPE_CHECKING:
@@ -42,7 +52,9 @@ __all__ = [
     "Stage",
     "Step",
     "View",
+    "csv_rows",
     "near",
+    "read_text",
 ]
 
 Source = Literal["labels", "pool", "all"]

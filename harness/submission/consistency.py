@@ -305,6 +305,7 @@ def figures(frame: pd.DataFrame, r: Record, resamples: int, dataset: Dataset | N
             wrong.append(f"{split}: no figures can be computed: {error}")
             continue
         recorded = r.metrics.get(split, {})
+        now = scoring.named_as(recorded, now)
         for name in dict.fromkeys((*now, *recorded)):
             where = f"{split} {name}"
             if name not in now and (":" in name or name == "chance") and dataset is None:
