@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from harness.benchmark import Answer, Benchmark, Example, Figures, ImageSource, Scorer, Split
+from harness.benchmark import LATER, Answer, Benchmark, Example, Figures, ImageSource, Scorer, Split
 from harness.errors import ConfigError, DataError, near
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
+    "LATER",
     "Answer",
     "Augmentation",
     "Benchmark",

@@ -32,12 +32,32 @@ def list_(
 
 
 @app.command("describe")
-def describe_(name: str, plugin: PluginOption = None, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Describe a method, benchmark or ladder: settings, sizes, licence, source, flagged controls."""
+def describe_(
+    name: str,
+    prompt: Annotated[
+        bool,
+        typer.Option(
+            "--prompt",
+            help="NAME is a model (a folder or a hub id) or a ladder: show a prompt, the token that is scored, the "
+            "options' tokens, and how many tokens images are.",
+        ),
+    ] = False,
+    plugin: PluginOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Describe a method, benchmark or ladder: settings, sizes, licence, source, flagged controls; or a model."""
     from harness.report import describe
     from harness.store import Store
 
     load_plugins(plugin)
+    if prompt:
+        shown = describe.prompts(name)
+        if as_json:
+            print_json(shown)
+        else:
+            print("\n\n".join(map(describe.prompt_text, shown)))
+        return
     found = describe.describe(name, Store(store))
     if as_json:
         print_json(found)
