@@ -52,14 +52,20 @@ def describe_(
 
     load_plugins(plugin)
     if prompt:
-        shown = describe.prompts(name)
-        if as_json:
-            print_json(shown)
-        else:
-            print("\n\n".join(map(describe.prompt_text, shown)))
+        _prompt(name, as_json)
         return
     found = describe.describe(name, Store(store))
     if as_json:
         print_json(found)
     else:
         print(describe.to_text(found))
+
+
+def _prompt(name: str, as_json: bool) -> None:
+    from harness.planning import prompt  # it loads torch
+
+    shown = prompt.of(name)
+    if as_json:
+        print_json(shown)
+    else:
+        print("\n\n".join(map(prompt.to_text, shown)))

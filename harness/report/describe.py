@@ -5,17 +5,12 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
-import re
 import textwrap
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 from harness import registry
 from harness.api import Benchmark, Method
-from harness.config import RungConfig
 from harness.errors import ConfigError, UserError, near
 from harness.evaluation import controls
 from harness.models import ladders
@@ -194,67 +189,6 @@ def to_text(found: dict[str, Any]) -> str:
             lines.append(f"  {s['name']} = {s['default']!r}   ({s['type']})")
             lines += textwrap.wrap(s["text"], 100, initial_indent="      ", subsequent_indent="      ")
     return "\n".join(lines)
-
-
-SIZES = ((64, 64), (640, 480), (1600, 1200))
-"""Width and height of the images whose tokens `prompts` counts."""
-
-
-def prompts(name: str) -> list[dict[str, Any]]:
-    """How a model is asked, or each of a ladder: a prompt, its last tokens, the options' tokens, and images' tokens.
-
-    `name` is a model's folder or hub id, a ladder, or a ladder's file. Raises `ModelError` or `ConfigError`.
-    """
-    if name in ladders.names() or name.endswith(".toml"):
-        return [_prompt(rung) for rung in ladders.find(name).rungs]
-    return [_prompt(RungConfig(name=re.sub(r"[^A-Za-z0-9._-]", "_", Path(name).name) or "model", model=name))]
-
-
-def _prompt(rung: RungConfig) -> dict[str, Any]:
-    from PIL import Image
-
-    from harness.models import encoding, loading  # they load torch
-    from harness.models.prompts import PROBE
-
-    encoder, image_token = encoding.load_encoder(rung), loading.image_token(loading.load_config(rung))
-
-    def spoken(ids: Sequence[int]) -> list[dict[str, Any]]:
-        return [{"id": number, "text": encoder.processor.tokenizer.decode([number])} for number in ids]
-
-    asked = [replace(PROBE, image=lambda size=size: Image.new("RGB", size, "grey")) for size in SIZES]
-    rows = [encoder.unpadded(example)["input_ids"][0].tolist() for example in asked]
-    counts = {f"{w}x{h}": row.count(image_token) for (w, h), row in zip(SIZES, rows, strict=True)}
-    return {
-        "kind": "prompt",
-        "name": rung.name,
-        "model": rung.model,
-        "processor": type(encoder.processor).__name__,
-        "prompt": encoder.text(PROBE),
-        "last_tokens": spoken(rows[0][-5:]),
-        "options": {
-            letter: [spoken(tokens) for tokens in spelled]
-            for letter, spelled in zip("ABCD", encoder.letters, strict=False)
-        },
-        "image_tokens": counts,
-        "notes": [note] if (note := encoder.tiling(max(counts.values()))) else [],
-    }
-
-
-def prompt_text(found: dict[str, Any]) -> str:
-    """One of `prompts`' results as text."""
-
-    def words(tokens: Sequence[dict[str, Any]]) -> str:
-        return " ".join(f"{token['text']!r} ({token['id']})" for token in tokens)
-
-    lines = [f"model {found['name']} ({found['model']}), {found['processor']}", "  prompt:"]
-    lines += [f"    {line}" for line in found["prompt"].split("\n")]
-    lines += [f"  its last tokens: {words(found['last_tokens'])}", "  scored: the token that follows them"]
-    for letter, spelled in found["options"].items():
-        lines.append(f"  option {letter}: {' or '.join(map(words, spelled)) or 'no tokens'}")
-    lines.append(
-        "  image tokens: " + ", ".join(f"{count:,} at {size}" for size, count in found["image_tokens"].items())
-    )
-    return "\n".join([*lines, *(f"  note: {note}" for note in found["notes"])])
 
 
 def _first_line(cls: type[Any]) -> str:
