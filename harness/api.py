@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from harness.benchmark import (
+    LATER,
     Answer,
     Benchmark,
     Example,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
+    "LATER",
     "Answer",
     "Augmentation",
     "Benchmark",

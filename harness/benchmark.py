@@ -123,6 +123,11 @@ Scorer = Callable[[Sequence[Answer]], Figures]
 """A scoring protocol. Its docstring says where its original is, what it does, and when it has no figure."""
 
 
+LATER = "later"
+"""Marks a field that came to a benchmark when runs existed: `field(default=..., metadata={LATER: True})`. At its
+default it isn't part of a run's identity."""
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A task with its data. Subclass it as a frozen dataclass: the fields are the benchmark's settings.

@@ -235,6 +235,21 @@ class TrackConfig(Settings):
     """A project of Weights & Biases. `wandb login` or its environment variables set the account."""
 
 
+class TemplateConfig(Settings):
+    """What a rung changes about its chat template: variables of the template, like `enable_thinking = false`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, bool | int | str]
+
+    file: str | None = None
+    """A Jinja file in place of the model's own template. Relative to the ladder's file."""
+
+    @property
+    def variables(self) -> dict[str, bool | int | str]:
+        """The template's variables, by name."""
+        return dict(self.__pydantic_extra__)
+
+
 class RungConfig(Settings):
     """A model of a ladder."""
 
@@ -244,6 +259,8 @@ class RungConfig(Settings):
     revision: str | None = None
     attention: str | None = None
     """The attention implementation, by its name in transformers; None: the default of transformers."""
+    template: TemplateConfig | None = Field(None, exclude_if=lambda value: value is None)
+    """Variables for the chat template, or another template. None: the model's own, as it is."""
 
 
 class RunConfig(Settings):
