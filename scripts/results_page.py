@@ -21,7 +21,7 @@ from harness.errors import DataError, StoreError, UserError
 from harness.leaderboard import inference, leaderboard, seed_results
 from harness.leaderboard.schema import Row
 from harness.record import Interval, Record
-from harness.report.format import percent, points
+from harness.report.format import p_value, percent, points
 from harness.report.text import to_markdown
 from harness.stats.bootstrap import RESAMPLES
 from harness.stats.inference import Difference
@@ -254,9 +254,9 @@ def _excluding(items: Sequence[tuple[tuple[Split, str], Difference]]) -> int:
 def _cells(compared: Comparison) -> Iterator[list[str]]:
     for (split, metric), d in compared.differences.items():
         bounds = "-" if d.low is None or d.high is None else f"[{_points(d.low)}, {_points(d.high)}]"
-        p = "-" if d.p is None else f"{d.p:.2g}"
         inside = "inside" if verdict(d) == UNDECIDED else "outside"
-        yield [compared.a, compared.b, split, METRICS[metric], _points(d.value), bounds, p, str(len(d.seeds)), inside]
+        figures = [_points(d.value), bounds, p_value(d.p), str(len(d.seeds)), inside]
+        yield [compared.a, compared.b, split, METRICS[metric], *figures]
 
 
 def _called(row: Row) -> str:

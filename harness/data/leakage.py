@@ -253,20 +253,26 @@ def _exact(held: _ById, other: _ById | None) -> dict[str, dict[str, int]]:
 
 
 def _bytes_keys(examples: Sequence[Example], owner_n: NDArray[Any]) -> list[Hashable | None]:
-    """A key per image. Only files whose size occurs in two splits are read, the others can't be equal (None)."""
+    """A key per image. Only files whose size occurs in two splits are read, the others can't be equal (None).
+
+    A file that doesn't exist has None, too.
+    """
     paths = {e.image for e in examples if isinstance(e.image, Path)}
     sizes = {path: _size(path) for path in paths}
-    owners: dict[int, set[int]] = defaultdict(set)
+    owners: dict[int | None, set[int]] = defaultdict(set)
     for e, owner in zip(examples, owner_n.tolist(), strict=True):
         if isinstance(e.image, Path):
             owners[sizes[e.image]].add(owner)
-    digests = {p: hashlib.blake2b(p.read_bytes()).digest() for p, size in sizes.items() if len(owners[size]) > 1}
+    alike = [path for path, size in sizes.items() if size is not None and len(owners[size]) > 1]
+    digests = {path: hashlib.blake2b(path.read_bytes()).digest() for path in alike}
     return [digests.get(e.image) if isinstance(e.image, Path) else _source(e) for e in examples]
 
 
-def _size(path: Path) -> int:
+def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise DataError(f"image {path} can't be read: {error.strerror or error}") from None
 
@@ -287,7 +293,11 @@ def to_text(found: Sequence[Shared]) -> str:
             f"  {kind:10} {', '.join(f'{b} = {a}' for a, b in shared.shown[kind])}{', ...' if count > SHOWN else ''}"
             for kind, count in hit.items()
         ]
+    if not found:
+        return "one split: there is nothing to compare; name a second benchmark, or settings with more splits"
     clean = sum(not any(shared.counts.values()) for shared in found)
-    kinds = ", ".join(found[0].counts) if found else "nothing"
-    lines.append(f"{clean} of {len(found)} pairs of splits share nothing (looked for: {kinds}).")
+    looked = f"looked for: {', '.join(found[0].counts)}"
+    if left := [kind for kind in KINDS if kind not in found[0].counts]:
+        looked += f"; not for: {', '.join(left)}"
+    lines.append(f"{clean} of {len(found)} pairs of splits share nothing ({looked}).")
     return "\n".join(lines)
