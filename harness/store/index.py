@@ -224,7 +224,7 @@ def _line(loaded: Record | Problem, version: str, names: Mapping[str, str]) -> d
         ladder=r.ladder,
         student=r.student,
         parameters=r.parameters,
-        budget=r.budget,
+        budget=_budget(r),
         seed=r.seed,
         tags=list(r.tags),
         splits=list(r.metrics),
@@ -248,6 +248,15 @@ def _line(loaded: Record | Problem, version: str, names: Mapping[str, str]) -> d
         for name, f in of_split.items()
     ]
     return summary._asdict() | {"metrics": metrics, "record": r.model_dump_json()}
+
+
+def _budget(r: Record) -> int | None:
+    """The record's budget; of an older record, which has what was asked for, the whole steps that were trained."""
+    train = r.config.get("train")
+    asked, size = (train.get("examples"), train.get("batch_size")) if isinstance(train, Mapping) else (None, None)
+    if not (r.stages and isinstance(asked, int) and isinstance(size, int) and size > 0 and r.budget == asked):
+        return r.budget
+    return -(-asked // size) * size
 
 
 def _printable(name: Any) -> str:

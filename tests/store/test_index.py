@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.leaderboard.leaderboard import table
-from harness.record import Interval
+from harness.record import Interval, StageRecord
 from harness.store import Store
 from harness.store.compaction import compact
 from helpers.runs import add
@@ -25,3 +25,13 @@ def test_figures_that_only_records_state(store: Store) -> None:
     compact(store)
     (row,) = table(store, metric="official:f1")
     assert row.values["official:f1"] == Interval(value=0.625)
+
+
+def test_an_older_budget_is_read_in_whole_steps(store: Store) -> None:
+    """5,000 examples in steps of 32 were 157 steps; a newer record says so, and both are in one budget."""
+    train = {"examples": 5000, "batch_size": 32}
+    stage = StageRecord(name="tune", share=1, steps=157, examples=5024, roles={})
+    for method, stated in (("older", 5000), ("newer", 5024)):
+        add(store, method, budget=stated, train=train, stages=[stage])
+    add(store, "untrained", budget=0, train=train)
+    assert {row.method: row.budget for row in table(store)} == {"older": 5024, "newer": 5024, "untrained": 0}
