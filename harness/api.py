@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from harness.benchmark import (
+    LATER,
     Answer,
     Benchmark,
     Example,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
+    "LATER",
     "Answer",
     "Augmentation",
     "Benchmark",
@@ -298,13 +300,17 @@ class Method:
         return "none"
 
     def views(self, example: Example) -> Sequence[Example]:
-        """The variants of the example that the student answers at test time, which has no gold. Default: itself."""
+        """The variants of the example that the student answers at test time. Default: itself.
+
+        It has no gold, category, source and extra. Asked again, it must return the same: nothing may be learned here.
+        """
         return (example,)
 
     def fuse(self, example: Example, scores_vk: np.ndarray) -> np.ndarray:
         """One score per option (K,) from the V views' log-probabilities (V, K), in each view's own option order.
 
-        The option with the largest score is the answer. Default: the scores of the first view.
+        The option with the largest score is the answer. It must depend on the views' scores, and for equal ones be the
+        same whenever it is asked; a run that breaks this is refused. Default: the scores of the first view.
         """
         scores: np.ndarray = scores_vk[0]
         return scores

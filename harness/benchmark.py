@@ -95,8 +95,8 @@ class Example:
         return self.gold
 
     def withheld(self) -> Example:
-        """The same question without anything that may tell its answer: gold, category, and the data of protocols."""
-        return replace(self, gold=None, category="", extra=None)
+        """The same question without what may tell its answer: gold, category, source, and the data of protocols."""
+        return replace(self, gold=None, category="", source="", extra=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,11 @@ Figures = Mapping[str, float | None]
 """The figures of a protocol, by name. None: undefined for these answers, as in the original code."""
 Scorer = Callable[[Sequence[Answer]], Figures]
 """A scoring protocol. Its docstring says where its original is, what it does, and when it has no figure."""
+
+
+LATER = "later"
+"""Marks a field that came to a benchmark when runs existed: `field(default=..., metadata={LATER: True})`. At its
+default it isn't part of a run's identity."""
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def pretrain_(
     seed: int = 0,
     steps: Annotated[int | None, typer.Option(help="Default: those of the shipped recipe.")] = None,
 ) -> None:
-    """Rebuild the tiny ladder's weights from scratch (about an hour for all three on 2 cores)."""
+    """Pretrain a rung of the tiny ladder from random weights: half an hour (S) to two hours (L) on one core."""
     from harness.models import pretrain, tiny
 
     if rung not in tiny.RUNGS:

@@ -44,13 +44,21 @@ def list_(
 @app.command("describe")
 def describe_(
     name: str,
+    prompt: Annotated[
+        bool,
+        typer.Option(
+            "--prompt",
+            help="NAME is a model (a folder or a hub id) or a ladder: show a prompt, the token that is scored, the "
+            "options' tokens, and how many tokens images are.",
+        ),
+    ] = False,
     plugin: PluginOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Describe a method, benchmark or ladder: settings, sizes, licence, source, flagged controls.
+    """Describe a method, benchmark or ladder: settings, sizes, licence, source, flagged controls; or a model.
 
     The sizes of a benchmark are counted in --data-dir, with the settings of --set benchmark_settings.KEY=VALUE.
     """
@@ -58,8 +66,21 @@ def describe_(
     from harness.store import Store
 
     load_plugins(plugin)
+    if prompt:
+        _prompt(name, as_json)
+        return
     found = describe.describe(name, Store(store), benchmark_settings([name], set_)[name], data_dir)
     if as_json:
         print_json(found)
     else:
         print(describe.to_text(found))
+
+
+def _prompt(name: str, as_json: bool) -> None:
+    from harness.planning import prompt  # it loads torch
+
+    shown = prompt.of(name)
+    if as_json:
+        print_json(shown)
+    else:
+        print("\n\n".join(map(prompt.to_text, shown)))

@@ -7,13 +7,13 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from harness import registry
-from harness.api import Benchmark, DataError, Example, Split
+from harness.api import LATER, Benchmark, DataError, Example, Split
 from harness.data import dataset as data
 
 T = TypeVar("T")
@@ -132,8 +132,13 @@ def _file_of(example: Example) -> Path | None:
 
 
 def settings_of(benchmark: Benchmark) -> dict[str, Any]:
-    """All settings of a benchmark, defaults included; the folder of its files isn't one."""
-    return {name: value for name, value in asdict(benchmark).items() if name != "data_dir"}
+    """All settings of a benchmark, defaults included; the folder of its files isn't one.
+
+    A setting that came later (`harness.benchmark.LATER`) isn't among them at its default: runs that knew nothing of it
+    keep their identity.
+    """
+    later = {f.name for f in fields(benchmark) if f.metadata.get(LATER) and getattr(benchmark, f.name) == f.default}
+    return {name: value for name, value in asdict(benchmark).items() if name not in later | {"data_dir"}}
 
 
 def load_data(

@@ -69,7 +69,7 @@ def plan_fields(plan: Plan) -> dict[str, Any]:
         "ladder": plan.ladder,
         "student": c.student,
         "parameters": plan.student_parameters,
-        "budget": c.train.examples if plan.stages else 0,
+        "budget": plan.budget,
         "seed": c.seed,
         "tags": list(c.tags),
         "config": RunConfig.model_dump(c, mode="json", exclude={"data_dir", "train_on_data_dir"}),
