@@ -15,6 +15,7 @@ from harness.cli.options import (
     JsonOption,
     PluginOption,
     SetOption,
+    SkipMissingOption,
     StoreOption,
     app,
     benchmark_settings,
@@ -47,6 +48,7 @@ def leaks_(
     exact: Annotated[bool, typer.Option("--exact", help="Ignore near duplicates.")] = False,
     texts: Annotated[bool, typer.Option("--texts", help="Ignore images: only annotation files are needed.")] = False,
     set_: SetOption = None,
+    skip_missing: SkipMissingOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Images and texts that the splits of these benchmarks share: exact and near duplicates, with examples."""
@@ -62,7 +64,11 @@ def leaks_(
     settings = {name: settings[name] | chosen for name, chosen in benchmark_settings(list(settings), set_).items()}
     folders = _folders(list(settings), data_dir)
     made = [registry.make_benchmark(name, chosen, folders.get(name)) for name, chosen in settings.items()]
-    sides = leakage.texts_of(made) if texts else leakage.sides(map(dataset.load, made))
+    loaded = [] if texts else [dataset.load(one, skip_missing=skip_missing) for one in made]
+    sides = leakage.texts_of(made) if texts else leakage.sides(loaded)
+    for one in loaded:
+        for split, count in one.skipped.items():
+            say(f"not looked at: {count} examples of {one.benchmark.name}/{split}, whose images are missing")
     found = leakage.find(sides, not exact, not texts, lambda what: say(f"looking at {what}"))
     if as_json:
         print_json([shared.model_dump() for shared in found])

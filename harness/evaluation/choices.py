@@ -51,9 +51,10 @@ _REASON = re.compile(
 """What may follow a letter without a sign between them: "B because ...". "A cup" begins with an article."""
 
 _IS = r"(?:is|are|was|would\s+be|must\s+be|should\s+be|has\s+to\s+be)"
-_ENDS = rf"(?:\s+{_IS}(?!\w)[\s*_]*[:=]?|[\s*_\"']*(?:[:=]|->|→|⇒|=>))"
+_SURELY = r"(?:\s+(?:clearly|definitely|probably|(?:most\s+)?likely|obviously|simply|therefore|thus|indeed)(?!\w))?"
+_ENDS = rf"(?:\s+{_IS}(?!\w){_SURELY}[\s*_]*[:=]?|[\s*_\"']*(?:[:=]|->|→|⇒|=>))"
 _CUES = re.compile(
-    rf"(?i)(?<![^\W_])(?:(?:answer|option|choice|response|verdict|conclusion|solution|selection|prediction)\b(?:[\s*_]+"
+    rf"(?i)(?<![^\W_])(?:(?:answer|option|choice|response|verdict|conclusion|solution|selection|prediction|(?:correct|right|best)\s+one)\b(?:[\s*_]+"
     rf"(?:to|for|of|here|in)\b[^\n.:?!]{{0,60}}?)?{_ENDS}|(?:answer|conclusion)[\s*_:]*\n"
     rf"|\b(?:i|we|i'd|i’d|i'll|i’ll)\s+(?:would\s+|will\s+|therefore\s+|thus\s+|must\s+|should\s+)?"
     rf"(?:choose|pick|select|go\s+with|answer(?:\s+with)?|conclude(?:\s+that)?(?:\s+it\s+is)?)\b\s*:?"
@@ -62,6 +63,7 @@ _CUES = re.compile(
 _WEAK_CUES = re.compile(
     r"(?i)(?<![^\W_])(?:therefore|thus|hence|so|consequently|overall|actually|finally|in\s+conclusion|no,?\s+wait|wait)\b[,:]?"
     r"(?:\s+(?:it(?:['’]s|\s+is|\s+must\s+be)|that(?:['’]s|\s+is)|this\s+is|i(?:['’]ll|\s+will)?\s+say))?"
+    r"|(?<![^\W_])it(?:['’]s|\s+is|\s+must\s+be)\b"
 )
 """Words that lead to a conclusion only if a letter follows: "so B", but not "so the cup is green"."""
 _TAGGED = re.compile(
@@ -127,7 +129,8 @@ def _marked(said: str, kind: str, match: re.Match[str], names: Sequence[str]) ->
         return _short(_MACRO.sub(" ", next(part for part in match.groups() if part is not None)).strip(), names)
     content = _until_line_end(said, match.end())
     if kind == "weak":
-        return _letter(content, names, only_alone=True)
+        unreal = _UNREAL.search(said[max(0, match.start() - 200) : match.start()])
+        return None if unreal else _letter(content, names, only_alone=True)
     if _TAGGED.match(content.lstrip(" *_$:")) or re.match(rf"(?i)[\s*_]*{_NOT}\b", content):
         return None
     if _UNREAL.search(said[max(0, match.start() - 200) : match.start()]):

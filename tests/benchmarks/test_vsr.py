@@ -57,6 +57,15 @@ def test_leaks_are_told_without_images_and_with_settings(cli: Cli, small: Path) 
     assert "3 of 3 pairs of splits share nothing" in text
 
 
+def test_leaks_name_what_is_skipped(cli: Cli, tmp_path: Path) -> None:
+    folder = VSR_.write(tmp_path)
+    (folder / "data" / "images" / "000000000001.jpg").unlink()
+    assert cli("leaks", "--benchmark", "vsr", "--data-dir", folder).code == 2
+    said = cli("leaks", "--benchmark", "vsr", "--data-dir", folder, "--skip-missing")
+    assert said.code == 0, said.err
+    assert "not looked at: 1 examples of vsr/test, whose images are missing" in said.err
+
+
 def test_describe_counts_what_is_set(cli: Cli, small: Path) -> None:
     one = cli("describe", "vsr", "--data-dir", small, "--json").json
     other = cli("describe", "vsr", "--data-dir", small, "--set", "benchmark_settings.overlap=published", "--json").json

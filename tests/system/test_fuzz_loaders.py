@@ -6,6 +6,7 @@ import copy
 import os
 import random
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -211,6 +212,46 @@ def test_the_whole_data_set_loads(stand_in: StandIn, tmp_path: Path) -> None:
     assert all(e.load_image().mode == "RGB" for e in examples)
 
 
+@pytest.mark.parametrize("stand_in", [s for s in STAND_INS if s.layout != "parquet"], ids=lambda s: s.name)
+def test_a_byte_order_mark_and_other_line_ends_change_nothing(stand_in: StandIn, tmp_path: Path) -> None:
+    benchmark = stand_in.make(stand_in.write(tmp_path))
+    whole = [(split, list(benchmark.load(split))) for split in benchmark.splits]
+    path = tmp_path / stand_in.file
+    plain = path.read_bytes()
+    unix = plain.replace(b"\r\n", b"\n")
+    for content in (b"\xef\xbb\xbf" + plain, unix, b"\xef\xbb\xbf" + unix.replace(b"\n", b"\r\n")):
+        path.write_bytes(content)
+        assert [(split, list(benchmark.load(split))) for split in benchmark.splits] == whole
+
+
+@given(
+    st.lists(
+        st.text(st.characters(codec="cp1252", exclude_categories=["Cc"]), min_size=1, max_size=20),
+        min_size=1,
+        max_size=5,
+    ),
+    st.sampled_from([",", ";", "\t"]),
+    st.sampled_from(["utf-8", "utf-8-sig", "cp1252"]),
+)
+def test_tables_in_any_customary_form(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], mark: str, encoding: str
+) -> None:
+    """Comma, semicolon or tab; UTF-8 or Windows-1252, unless that can't be told from damage: then it is refused."""
+    path = tmp_path_factory.mktemp("table") / ("rows.tsv" if mark == "\t" else "rows.csv")
+    quoted = [mark.join('"' + cell.replace('"', '""') + '"' for cell in (str(n), text)) for n, text in enumerate(texts)]
+    path.write_bytes("\r\n".join([f"id{mark}text", *quoted]).encode(encoding))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = attempt(lambda: read_rows(path))
+    if isinstance(found, str):
+        assert encoding == "cp1252"
+        assert "not UTF-8 text" in found
+    else:
+        # Few letters of Windows-1252 may happen to be UTF-8.
+        as_utf8 = attempt_decoding("\r\n".join(quoted).encode(encoding))
+        assert [row["text"] for row in found] == texts or (encoding == "cp1252" and as_utf8)
+
+
 @pytest.mark.parametrize("stand_in", STAND_INS, ids=lambda s: s.name)
 def test_every_damage_names_file_and_item(stand_in: StandIn, tmp_path: Path) -> None:
     rng = random.Random(stand_in.name)
@@ -283,6 +324,15 @@ def test_missing_images_are_counted_or_skipped(stand_in: StandIn, tmp_path: Path
 def test_names_that_lead_elsewhere(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^x\.json: item 3: image is .*expected the name of a file inside"):
         image_in(tmp_path, name, "x.json: item 3")
+
+
+def attempt_decoding(raw: bytes) -> bool:
+    """Whether the bytes are UTF-8."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def attempt(read: Callable[[], T]) -> T | str:
