@@ -13,7 +13,7 @@ TRAINING = 3
 It is part of every run's identity and of the keys of the teacher cache. 1: releases 0.1.
 """
 
-SCORING = 4
+SCORING = 5
 """What is computed from predictions: figures, intervals, tables, and the answers and flags of controls.
 
 It is part of the keys of rankings that are cached beside a catalogue. 1: releases 0.1.
