@@ -121,7 +121,8 @@ class Data(_Model):
 
     revision: str
     fingerprint: str
-    """sha256 over ids, texts and golds of all splits that were read (and over image bytes, where read)."""
+    """sha256 over ids, texts, golds and image bytes of all splits. In older records the names and sizes of image files
+    are in it instead of their bytes, see `harness.data.dataset.Dataset`."""
     sizes: dict[str, Count]
     options: list[str] | None = None
     """The options, if every example has the same ones."""

@@ -7,7 +7,6 @@ reads.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -126,11 +125,6 @@ class Backend(Protocol):
     def remove(self, name: str) -> None:
         """Delete a file or folder, if it is there."""
         ...
-
-
-def cache_folder() -> Path:
-    """The user's own folder for what stores keep on this machine that have no local folder to write to."""
-    return Path(os.environ.get("HKDBENCH_CACHE") or "~/.cache/hkdbench").expanduser().absolute()
 
 
 def no_store(url: str, near: Iterable[str]) -> str:

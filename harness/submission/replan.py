@@ -111,8 +111,9 @@ def _config(run: ExaminedRun, data_dir: Path | None) -> CheckResult:
         return CheckResult("config", "unverified", f"its training data aren't available: {first_line(error)}")
     except UserError as error:
         return CheckResult("config", "changed", f"it can't be planned: {first_line(error)}")
-    if run.plan.run_id != r.run_id:
-        differs = [key for key, value in run.plan.identity.items() if _plain(value) != r.identity.get(key)]
+    identity = identity_as_in(r, run.plan)
+    if planning.run_name(identity) != r.run_id:
+        differs = [key for key, value in identity.items() if _plain(value) != r.identity.get(key)]
         built_in = config.ladder in ladders.names()
         if differs == ["ladder"] and built_in and r.provenance.package == provenance.package():
             return CheckResult("config", "changed", f"the ladder {config.ladder!r} has other weights than the run's")
@@ -140,6 +141,17 @@ def _config(run: ExaminedRun, data_dir: Path | None) -> CheckResult:
     if r.status == "done" and (recorded := _stages_of(r)) != (planned := _stages_planned(run.plan)):
         wrong.append(f"its stages are {recorded}, planned again {planned}")
     return result_of("config", wrong, "planned again it gives the same run")
+
+
+def identity_as_in(record: Record, plan: Plan) -> dict[str, Any]:
+    """The plan's identity, with the older fingerprints of its data where the record has those."""
+    identity = dict(plan.identity)
+    if record.data and plan.published.recognises(record.data.fingerprint) == "names":
+        identity["data"] = [identity["data"][0], record.data.fingerprint]
+    learned = record.trained_on.data.fingerprint if record.trained_on else ""
+    if identity["train_on"] and plan.learned.recognises(learned) == "names":
+        identity["train_on"] = [*identity["train_on"][:3], learned]
+    return identity
 
 
 def _plain(value: Any) -> Any:

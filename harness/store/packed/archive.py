@@ -16,8 +16,9 @@ import tarfile
 from pathlib import Path
 from typing import IO, NoReturn
 
+from harness.config import cache_folder
 from harness.errors import StoreError, first_line
-from harness.store.backend import LABELS, RECORD, SWEEPS, cache_folder, near_paths, no_store
+from harness.store.backend import LABELS, RECORD, SWEEPS, near_paths, no_store
 
 SUFFIX = ".tar.xz"
 MOST_BYTES = 2 * 2**30
