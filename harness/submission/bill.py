@@ -20,6 +20,7 @@ from harness.planning.plan import Plan, for_stage
 from harness.planning.stages import PlannedStage, rung_of
 from harness.record import Record, RoleCost, StageRecord
 from harness.submission.checks import CheckResult, ExaminedRun, result_of
+from harness.submission.replan import is_plan_of
 
 if TYPE_CHECKING:
     from harness.models.encoding import Encoder
@@ -41,7 +42,7 @@ def bill_checks(run: ExaminedRun) -> Iterator[CheckResult]:
     r, plan = run.record, run.plan
     cached = run.setup.train is None or run.setup.train.cache != "off"
     wrong = [text for stage in r.stages for text in _out_of_bounds(r, stage, cached)]
-    if wrong or plan is None or plan.run_id != r.run_id:
+    if wrong or plan is None or not is_plan_of(r, plan):
         yield result_of("bill", wrong, f"forwards of {len(r.cost.roles)} roles fit the stages")
         if not wrong:
             yield CheckResult("bill", "unverified", "FLOPs follow from the plan, which can't be made here")

@@ -143,6 +143,11 @@ def _config(run: ExaminedRun, data_dir: Path | None) -> CheckResult:
     return result_of("config", wrong, "planned again it gives the same run")
 
 
+def is_plan_of(record: Record, plan: Plan) -> bool:
+    """Whether the plan is that of the run."""
+    return planning.run_name(identity_as_in(record, plan)) == record.run_id
+
+
 def identity_as_in(record: Record, plan: Plan) -> dict[str, Any]:
     """The plan's identity, with the older fingerprints of its data where the record has those."""
     identity = dict(plan.identity)
@@ -205,7 +210,7 @@ def identity_checks(run: ExaminedRun) -> Iterator[CheckResult]:
     if not consistency.planned(r):
         return
     if not identity:
-        if run.plan is not None and run.plan.run_id == r.run_id:
+        if run.plan is not None and is_plan_of(r, run.plan):
             yield CheckResult("run id", "ok", "planned again it is the same")
         else:
             yield CheckResult("run id", "unverified", "the record doesn't say what it is the hash of")
