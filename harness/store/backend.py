@@ -27,9 +27,11 @@ LABELS = ".labels.json"
 """What finished runs are called now, where that isn't what their records say, see `Store.labels`."""
 SWEEPS = ".sweeps"
 """The folder of what sweeps were asked and found, see `harness.experiments.selection`."""
+REPRODUCED = ".reproduced"
+"""The folder of what was found when runs were trained again, see `harness.store.checksums`."""
 
 
-TEXTS = (LABELS, "*.json", "*.md", f"{SWEEPS}/*.json")
+TEXTS = (LABELS, "*.json", "*.md", f"{SWEEPS}/*.json", f"{REPRODUCED}/*.json")
 """Patterns of the texts beside the runs."""
 
 

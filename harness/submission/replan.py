@@ -101,7 +101,7 @@ def _config(run: ExaminedRun, data_dir: Path | None) -> CheckResult:
         config = parse(RunConfig, {**r.config, "plugins": (), **folders}, "the recorded config")
     except ConfigError as error:
         return CheckResult("config", "changed", first_line(error))
-    if reason := _no_ladder(config, run.trusted):
+    if reason := no_ladder(config, run.trusted):
         return CheckResult("config", "unverified", reason)
     try:
         run.plan = planning.make(config)
@@ -113,7 +113,7 @@ def _config(run: ExaminedRun, data_dir: Path | None) -> CheckResult:
         return CheckResult("config", "changed", f"it can't be planned: {first_line(error)}")
     identity = identity_as_in(r, run.plan)
     if planning.run_name(identity) != r.run_id:
-        differs = [key for key, value in identity.items() if _plain(value) != r.identity.get(key)]
+        differs = [key for key, value in identity.items() if plain(value) != r.identity.get(key)]
         built_in = config.ladder in ladders.names()
         if differs == ["ladder"] and built_in and r.provenance.package == provenance.package():
             return CheckResult("config", "changed", f"the ladder {config.ladder!r} has other weights than the run's")
@@ -124,7 +124,7 @@ def _config(run: ExaminedRun, data_dir: Path | None) -> CheckResult:
         what = f"by {', '.join(differs)}" if r.identity else "it, or the ladder's weights, changed"
         return CheckResult("config", "changed", f"planned again it gives another run, {run.plan.run_id}: {what}")
     now = {
-        "settings": _plain(run.plan.settings),
+        "settings": plain(run.plan.settings),
         "ladder": run.plan.ladder,
         "parameters": run.plan.student_parameters,
         "task": run.plan.benchmark.task,
@@ -159,14 +159,14 @@ def identity_as_in(record: Record, plan: Plan) -> dict[str, Any]:
     return identity
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """As in JSON: tuples are lists."""
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _no_ladder(config: RunConfig, trusted: bool) -> str:
+def no_ladder(config: RunConfig, trusted: bool) -> str:
     """Why the ladder's models can't be read; empty if they can."""
     if config.ladder in ladders.names():
         return ""

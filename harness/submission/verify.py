@@ -63,7 +63,7 @@ def _verify(store: Store, run_id: str, data_dir: Path | None) -> Report:
     found += _checksums(record, broken, checksums.missing_student(record, store.backend))
     found += _tables(run, store, broken)
     found += [*_data(run, data_dir), *code_checks(run, data_dir), *identity_checks(run)]
-    found += [*_predictions(run), *_training(run)]
+    found += [*_predictions(run), *_training(run), *_attested(run.record, store)]
     return Report(run_id, tuple(found), tuple(consistency.not_checked(record)))
 
 
@@ -197,6 +197,21 @@ def _predictions(run: ExaminedRun) -> Iterator[CheckResult]:
     if found.unknown:
         yield CheckResult("figures", "unverified", f"{first_few(found.unknown)}: that takes the run's data")
     yield result_of("figures", wrong, f"{found.right} recomputed")
+
+
+def _attested(record: Record, store: Store) -> Iterator[CheckResult]:
+    """The results of training the run again, if there are any. The last one counts."""
+    found, wrong = checksums.reproductions(record, store.backend)
+    if not found and not wrong:
+        return
+    last = found[-1] if found else None
+    when = f"trained again at {last.provenance.finished}" if last else ""
+    if last and not last.reproduced and last.differences:
+        yield CheckResult("reproduced", "unverified", f"{when}, elsewhere, it gave other answers")
+        return
+    if last and not last.reproduced:
+        wrong.append(f"{when}, with the same code on the same machine, it gave other answers")
+    yield result_of("reproduced", wrong, f"{when}: {last.verdict}" if last else "")
 
 
 def _control(record: Record, wrong: list[str]) -> CheckResult:
