@@ -70,6 +70,7 @@ def reproduce(
             record = store.read(run_id)
             planned[run_id] = record, planning.make(_config(store, record, data_dir, plugins, workers))
             _check_data(*planned[run_id])
+            _answers(store, record)  # those that can't be read aren't worth a training
         except UserError as error:
             planned.pop(run_id, None)
             problems[run_id] = first_line(error)
@@ -267,7 +268,7 @@ def _differences(record: Record, plan: Plan, again: Record) -> Iterator[str]:
         if record.identity and key != "training" and plain(value) != record.identity.get(key)
     ]
     if other:
-        yield f"configuration: this code plans another {', '.join(other)}"
+        yield f"plan: not the recorded {', '.join(other)}"
     for what, a, b in (("packages", then.versions, now.versions), ("machine", then.machine, now.machine)):
         pairs = [f"{k} {a.get(k, 'unknown')}, now {b.get(k, 'none')}" for k in {**a, **b} if a.get(k) != b.get(k)]
         if pairs:
