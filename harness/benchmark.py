@@ -21,7 +21,12 @@ Split = Literal["train", "validation", "test", "ood", "pool"]
 ImageSource = Path | bytes | Callable[[], Image.Image]
 """A file, encoded bytes, or a picklable callable that draws the image when it is called.
 
-A callable that reads a file should have an attribute `path`; the harness then checks beforehand that it exists."""
+The harness identifies data by the bytes of their images. A callable that makes its image from a file has an attribute
+`path`, and the harness checks beforehand that the file exists. One whose encoded image is a part of other files, like
+a cell of a table, has `content() -> bytes`, the image as a file of its own would hold it, and, so that it isn't read
+each time, `stored() -> (files, place)`: the files that hold it (`Sequence[Path]`), and its place in them (`str`).
+A drawn image has none of these: it follows from the benchmark's code, revision and settings. If a setting changes
+the pictures alone, neither ids nor texts, give it a `content` that returns what it is drawn from."""
 
 
 @dataclass(frozen=True, slots=True)

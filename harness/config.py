@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -41,6 +42,11 @@ Label = Annotated[str, Field(max_length=80, pattern=r"^(\S( ?\S)*)?$")]
 
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
 """A folder as an absolute path, because a run's workers have another working directory."""
+
+
+def cache_folder() -> Path:
+    """The user's own folder for what is kept on this machine outside of a store: caches that may be deleted."""
+    return Path(os.environ.get("HKDBENCH_CACHE") or "~/.cache/hkdbench").expanduser().absolute()
 
 
 class Settings(BaseModel):

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from dashboard.data.catalog import trained
-from harness.record import Interval, Record
+from harness.record import Interval, Record, Reproduction
 from harness.report.columns import has_own_unit, lower_is_better, unit
+from harness.report.run import VERDICTS
 from harness.stats import calibration
 from harness.stats.metrics import NO_ANSWER
 from harness.store.index import flat
@@ -110,6 +111,25 @@ def provenance(record: Record) -> list[tuple[str, str]]:
         else "none: the record is too old",
     }
     return [(name, value) for name, value in found.items() if value]
+
+
+def reproductions(found: Sequence[Reproduction]) -> pd.DataFrame:
+    """One row for each split of each time that a run was trained again."""
+    rows = [
+        {
+            "trained again": one.provenance.finished,
+            "result": VERDICTS[one.verdict],
+            "split": split,
+            "equal answers, %": 100 * of_split.equal,
+            "accuracy recorded, %": 100 * of_split.recorded,
+            "again, %": 100 * of_split.again,
+            "two seeds differ by up to, points": None if of_split.limit is None else 100 * of_split.limit,
+            "what was different": "; ".join(one.differences),
+        }
+        for one in found
+        for split, of_split in one.splits.items()
+    ]
+    return pd.DataFrame(rows)
 
 
 def leaks(record: Record) -> list[str]:

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from harness import registry
 from harness.api import LATER, Benchmark, DataError, Example, Split
 from harness.data import dataset as data
+from harness.data import image_content
 
 T = TypeVar("T")
 
@@ -30,18 +31,51 @@ class Dataset:
     splits: dict[Split, list[Example]]
     skipped: dict[Split, int] = field(default_factory=dict)
     """How many examples of a split were left out because their image is missing; splits with 0 are left out."""
+    needs_images: bool = True
+    """Whether images must be there. If not, a missing one counts as none."""
+
+    @cached_property
+    def image_contents(self) -> dict[Split, list[str | None]]:
+        """For each example the sha256 of its image, see `image_content`. None: it is drawn when it is asked for."""
+        examples = [e for of_split in self.splits.values() for e in of_split]
+        every = iter(image_content.contents(examples, self.needs_images))
+        return {split: [next(every) for _ in of_split] for split, of_split in self.splits.items()}
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over every example's id, texts, options and gold, and the size of image files."""
+        """sha256 over every example's id, texts, options, gold, and image content. Raises `DataError`.
+
+        It doesn't depend on where images lie: files and cells of a Parquet file with the same bytes are the same. A
+        drawn image isn't in it: ids and texts are drawn together with it.
+        """
+        return self._digest(self.image_contents)
+
+    @cached_property
+    def fingerprint_by_names(self) -> str:
+        """The fingerprint that older records have: with the names and sizes of image files instead of their content."""
+        names = {
+            split: [[e.image.name, _size(e.image)] if isinstance(e.image, Path) else None for e in examples]
+            for split, examples in self.splits.items()
+        }
+        return self._digest(names)
+
+    def _digest(self, images: Mapping[Split, Sequence[Any]]) -> str:
         digest = hashlib.sha256()
         for split, examples in self.splits.items():
             digest.update(split.encode())
-            for e in examples:
-                image = [e.image.name, _size(e.image)] if isinstance(e.image, Path) else None
+            for e, image in zip(examples, images[split], strict=True):
                 row = [e.id, e.group, e.question, e.claim, e.context, e.options, e.gold, e.category, image]
                 digest.update(json.dumps(row).encode())
         return digest.hexdigest()
+
+    def recognises(self, fingerprint: str) -> Literal["content", "names", ""]:
+        """Whether a record's fingerprint is of these data: of their content, of an older record by file names, or not.
+
+        Data without image files have the same fingerprint both ways: `content`.
+        """
+        if fingerprint == self.fingerprint:
+            return "content"
+        return "names" if fingerprint == self.fingerprint_by_names else ""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -72,6 +106,7 @@ def load(
         benchmark,
         {split: examples for split, (examples, _) in found.items()},
         {split: missing for split, (_, missing) in found.items() if missing},
+        need_images,
     )
 
 

@@ -160,7 +160,7 @@ def _questions(
     method = registry.make_method(config.method, config.settings)
     benchmark = registry.make_benchmark(config.benchmark, config.benchmark_settings, data_dir)
     dataset = data.load(benchmark, skip_missing=config.skip_missing)
-    if record.data is None or dataset.fingerprint != record.data.fingerprint:
+    if record.data is None or not dataset.recognises(record.data.fingerprint):
         raise DataError(f"the data of {config.benchmark!r} are not those of run {record.run_id}: check --data-dir")
     if split not in dataset.splits:
         raise ConfigError(f"{config.benchmark!r} has no split {split!r}; {near(split, dataset.splits)}")
