@@ -17,6 +17,7 @@ import numpy as np
 
 from harness.benchmark import Answer, Benchmark, Example, Figures, ImageSource, Scorer, Split
 from harness.errors import ConfigError, DataError, near
+from harness.images.reading import read as read_image
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,6 +44,7 @@ __all__ = [
     "Step",
     "View",
     "near",
+    "read_image",
 ]
 
 Source = Literal["labels", "pool", "all"]

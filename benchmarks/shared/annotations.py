@@ -14,7 +14,6 @@ import json
 import os
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -50,8 +49,8 @@ def data_folder(benchmark: Benchmark, split: Split) -> Path:
 def image_in(folder: Path, name: str, where: str) -> Path:
     """The path of `name` (with slashes) in `folder`; the file need not exist.
 
-    Raises `DataError` for a name that is empty, absolute, too long, contains `..`, a backslash or a control
-    character, or goes through a link that leads out of the folder.
+    Raises `DataError` for a name that is empty, absolute, too long, or contains `..`, a backslash or a control
+    character. Links inside the folder are the user's own (a Hugging Face cache, DVC) and are followed anywhere.
     """
     parts = name.split("/")
     if (
@@ -63,20 +62,21 @@ def image_in(folder: Path, name: str, where: str) -> Path:
         or ":" in parts[0][:2]
     ):
         raise DataError(f"{where}: image is {shown(name)}, expected the name of a file inside {folder}")
-    path = folder / PurePosixPath(name)
-    real_folder = _real(folder)
-    real = _real(path.parent) / path.name
-    if path.is_symlink():
-        real = path.resolve()
-    if not real.is_relative_to(real_folder):
-        raise DataError(f"{where}: image {shown(name)} is a link that leads out of {folder}; put the file itself there")
-    return path
+    return folder / PurePosixPath(name)
 
 
-@lru_cache(maxsize=1024)
-def _real(folder: Path) -> Path:
-    """Links resolved, once per folder: a benchmark has thousands of images in few folders."""
-    return Path(os.path.realpath(folder))
+def files_in(folder: Path, suffix: str) -> list[Path]:
+    """The files below `folder` with this suffix, in order; linked folders are entered, each once."""
+    found, entered = [], set()
+    for top, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(top)
+        if real in entered:  # a link to a folder above, or a second link to one
+            folders.clear()
+            continue
+        entered.add(real)
+        folders.sort()
+        found += [Path(top, name) for name in names if name.endswith(suffix)]
+    return sorted(found)
 
 
 # ----------------------------------------------------------------------------------------------- files

@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.shared.annotations import Row, image_in
+from benchmarks.shared.annotations import Row, files_in, image_in
 from harness.api import Benchmark, ConfigError, DataError
 
 
@@ -46,13 +46,17 @@ class ColumnImage:
     column: str
 
     def __call__(self) -> Image.Image:
+        return Image.open(io.BytesIO(self.encoded()))
+
+    def encoded(self) -> bytes:
+        """The image as it is stored: the cell's bytes, or those of the file that it names."""
         cell = _open(self.source).select_columns([self.column])[self.row][self.column]
-        if cell is None or cell.get("bytes") is None:
-            path = cell and cell.get("path")
-            if not path or not Path(self.source.repo).is_dir():
-                raise ValueError(f"{self.source}, row {self.row}: column {self.column!r} contains no image")
-            return Image.open(image_in(Path(self.source.repo), path, f"{self.source}, row {self.row}"))
-        return Image.open(io.BytesIO(cell["bytes"]))
+        if cell is not None and cell.get("bytes") is not None:
+            return bytes(cell["bytes"])
+        path = cell and cell.get("path")
+        if not path or not Path(self.source.repo).is_dir():
+            raise ValueError(f"{self.source}, row {self.row}: column {self.column!r} contains no image")
+        return image_in(Path(self.source.repo), path, f"{self.source}, row {self.row}").read_bytes()
 
 
 def source_of(benchmark: Benchmark, repo: str, revision: str, split: str, config: str = "") -> Source | None:
@@ -63,7 +67,7 @@ def source_of(benchmark: Benchmark, repo: str, revision: str, split: str, config
     if benchmark.data_dir is not None:
         if repo:
             raise ConfigError(f"{benchmark.name}: give --data-dir or benchmark_settings.repo, not both")
-        inside = any(benchmark.data_dir.glob("**/*.parquet"))
+        inside = bool(files_in(benchmark.data_dir, ".parquet"))
         return Source(str(benchmark.data_dir), "", config, split) if inside else None
     if not repo:
         raise ConfigError(
@@ -162,12 +166,12 @@ def _files(source: Source) -> list[str]:
     The folder's own README, which could point to other files, is ignored.
     """
     folder = Path(source.repo)
-    inside = [p for p in folder.glob("**/*.parquet") if re.match(rf"{re.escape(source.split)}(-|\.)", p.name)]
+    inside = [p for p in files_in(folder, ".parquet") if re.match(rf"{re.escape(source.split)}(-|\.)", p.name)]
     if source.config:
         inside = [p for p in inside if source.config in p.relative_to(folder).parts[:-1]]
     if not inside:
         raise DataError(f"{source}: no such file: expected data/{source.split}-00000-of-00001.parquet or the like")
-    return [str(p) for p in sorted(inside)]
+    return [str(p) for p in inside]
 
 
 def _is_image(feature: Any) -> bool:

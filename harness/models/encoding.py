@@ -13,6 +13,7 @@ import os
 import string
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -24,7 +25,7 @@ from torch import Tensor
 from harness.api import Example
 from harness.config import RungConfig
 from harness.errors import ModelError, first_line
-from harness.models import ladders
+from harness.models import control_tokens, ladders
 
 Batch = dict[str, Tensor]
 
@@ -50,6 +51,7 @@ class Encoder:
     def __init__(self, processor: Any, name: str) -> None:
         self.processor, self.name = processor, name
         _give_template(processor, name)
+        self.control = control_tokens.ControlTokens(processor)
         self.letters = [spellings(processor.tokenizer, letter) for letter in string.ascii_uppercase]
         if not self.one_token_each:
             processor.tokenizer.padding_side = "left"  # the answer must directly follow the question
@@ -87,8 +89,8 @@ class Encoder:
         return logits_bv[:, : self.vocabulary] if numbers is None else logits_bv[:, numbers.to(logits_bv.device)]
 
     def text(self, example: Example) -> str:
-        """The full prompt of an example, formatted by the chat template."""
-        content = [{"type": "image"}, {"type": "text", "text": example.prompt()}]
+        """The full prompt of an example, formatted by the chat template; control tokens in its texts are hidden."""
+        content = [{"type": "image"}, {"type": "text", "text": self.control.hidden(example.prompt())}]
         text: str = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
@@ -104,6 +106,9 @@ class Encoder:
         with self._one_at_a_time:
             texts = [self.text(example) for example in examples]
             ids: list[list[int]] = self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            for row, text in enumerate(texts):
+                if control_tokens.is_hidden(text):
+                    ids[row] = self.control.ids(text)
         return ids
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
@@ -121,15 +126,14 @@ class Encoder:
         # Some templates, like Gemma's, write the begin-of-sequence token themselves: one is enough.
         bos = self.processor.tokenizer.bos_token
         special = {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}
-        inputs = self.processor(
-            text=texts,
-            images=[[example.load_image()] for example in examples],
-            padding=True,
-            pad_to_multiple_of=PAD_TO,
-            return_tensors="pt",
-            **special,
-        )
+        images = [[example.load_image()] for example in examples]
+        settings = {"padding": True, "pad_to_multiple_of": PAD_TO, "return_tensors": "pt", **special}
+        hidden = any(map(control_tokens.is_hidden, texts))
+        with control_tokens.recorded(self.processor) if hidden else nullcontext([]) as calls:
+            inputs = self.processor(text=texts, images=images, **settings)
         batch = {key: value for key, value in inputs.items() if isinstance(value, Tensor) and key != _LABELS}
+        if hidden:
+            batch = control_tokens.restore(self.control, batch, calls, examples, PAD_TO)
         batch["options"] = torch.arange(int(sizes.max())) < sizes[:, None]
         return batch
 
