@@ -82,7 +82,9 @@ def _checked(benchmark: Benchmark, split: Split, skip_missing: bool) -> tuple[li
         raise DataError(f"{where}: its loader failed: {type(error).__name__}: {error}") from error
     if not examples and split != "pool":
         raise DataError(f"{where}: no examples; a listed split must have at least one")
-    for e in examples:
+    for number, e in enumerate(examples):
+        if not isinstance(e, Example):
+            raise DataError(f"{where}, example number {number}: a {type(e).__name__}, expected an Example")
         if e.gold is None and split == "pool" and benchmark.pool_has_golds:
             raise DataError(
                 f"{where}, example {e.id!r}: no gold; a pool without golds must say so (pool_has_golds = False)"

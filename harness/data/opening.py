@@ -30,6 +30,8 @@ LARGE = 20_000_000
 _REPORTS = 200
 """How many times progress is reported at most."""
 
+_sizes: dict[Hashable, tuple[int, int]] = {}
+"""The sizes of the images that this process knows, by `key_of`: the runs of a suite share them."""
 _on_opened: ContextVar[OnOpened] = ContextVar("on_opened", default=lambda done, count: None)
 
 
@@ -71,6 +73,8 @@ def open_all(examples: Iterable[Example]) -> dict[Hashable, Opened]:
             distinct, pool.map(lambda e: _open(e, cache, one_at_a_time), distinct.values()), strict=True
         ):
             found[key] = opened
+            if not opened.problem:
+                _sizes[key] = opened.width, opened.height
             if len(found) % every == 0 or len(found) == len(distinct):
                 on_opened(len(found), len(distinct))
     finally:
@@ -144,7 +148,8 @@ def key_of(example: Example) -> Hashable | None:
 def extremes(examples: Iterable[Example]) -> list[Example]:
     """Up to four examples whose images a processor may not take: the widest, tallest, largest and smallest.
 
-    Only the beginnings of files and bytes are read; an image that a callable makes of a file isn't looked at.
+    Only the beginnings of files and bytes are read, if `open_all` hasn't read them in this process; an image that a
+    callable makes of a file isn't looked at then.
     """
     sizes: dict[tuple[int, int], Example] = {}
     seen: set[Hashable] = set()
@@ -153,8 +158,9 @@ def extremes(examples: Iterable[Example]) -> list[Example]:
         if key is None or key in seen:
             continue
         seen.add(key)
-        size = _header(e)
+        size = _sizes.get(key) or _header(e)
         if size is not None:
+            _sizes[key] = size
             sizes.setdefault(size, e)
     if not sizes:
         return []

@@ -123,7 +123,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     elif low >= 0 and high <= 65535:
         grey = np.floor(pixels / 256.0)  # the high byte, as Pillow reads colours of 16 bits
     else:
-        grey = np.rint((pixels - low) * (255 / max(high - low, 1e-300)))
+        grey = np.rint((pixels - low) * (255 / ((high - low) or 1.0)))
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):  # the grey level that stands for nothing
         grey = np.where(pixels == transparent, 255, grey)

@@ -26,6 +26,10 @@ _FIRST = 0x100000
 """The first character that stands for a control token: of a plane that is nobody's."""
 
 
+Calls = list[tuple[list[str], dict[str, Any]]]
+"""What a processor gave its tokenizer: texts with all their image tokens, and settings."""
+
+
 class ControlTokens:
     """The control tokens of one processor: which there are, and how a text that contains them is encoded."""
 
@@ -73,9 +77,13 @@ def is_hidden(prompt: str) -> bool:
 
 
 @contextmanager
-def recorded(processor: Any) -> Iterator[list[tuple[list[str], dict[str, Any]]]]:
-    """Record the texts that the processor gives its tokenizer within the context: those with all image tokens."""
-    tokenizer, calls = processor.tokenizer, []
+def recorded(processor: Any, wanted: bool) -> Iterator[Calls]:
+    """Record the texts that the processor gives its tokenizer within the context, if that is `wanted`."""
+    calls: Calls = []
+    if not wanted:
+        yield calls
+        return
+    tokenizer = processor.tokenizer
 
     class Recorder:
         def __call__(self, text: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -95,7 +103,7 @@ def recorded(processor: Any) -> Iterator[list[tuple[list[str], dict[str, Any]]]]
 def restore(
     control: ControlTokens,
     batch: dict[str, Tensor],
-    calls: Sequence[tuple[list[str], dict[str, Any]]],
+    calls: Calls,
     examples: Sequence[Example],
     multiple: int,
 ) -> dict[str, Tensor]:

@@ -13,7 +13,6 @@ import os
 import string
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -129,7 +128,7 @@ class Encoder:
         images = [[example.load_image()] for example in examples]
         settings = {"padding": True, "pad_to_multiple_of": PAD_TO, "return_tensors": "pt", **special}
         hidden = any(map(control_tokens.is_hidden, texts))
-        with control_tokens.recorded(self.processor) if hidden else nullcontext([]) as calls:
+        with control_tokens.recorded(self.processor, hidden) as calls:
             inputs = self.processor(text=texts, images=images, **settings)
         batch = {key: value for key, value in inputs.items() if isinstance(value, Tensor) and key != _LABELS}
         if hidden:

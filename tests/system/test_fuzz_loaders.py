@@ -248,14 +248,25 @@ def test_a_file_that_is_missing_or_no_file(stand_in: StandIn, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("stand_in", [s for s in STAND_INS if s.images], ids=lambda s: s.name)
-def test_a_link_out_of_the_folder_is_not_followed(stand_in: StandIn, tmp_path: Path) -> None:
-    inside, secret = tmp_path / "data", tmp_path / "secret.png"
-    stand_in.write(inside)
-    secret.write_bytes(b"secret")
-    for picture in stand_in.pictures:
-        (inside / picture).unlink()
-        (inside / picture).symlink_to(secret)
-    assert "leads out of" in refused(stand_in.make(inside), inside)
+def test_folders_of_links_are_read(stand_in: StandIn, tmp_path: Path) -> None:
+    """As a Hugging Face cache has them (links to blobs), DVC (links to its cache), or a user (a linked folder)."""
+    real = stand_in.write(tmp_path / "real")
+    whole = dataset.load(stand_in.make(real))
+    for layout in ("files", "folders"):
+        linked = tmp_path / layout
+        linked.mkdir()
+        for path in sorted(real.rglob("*")) if layout == "files" else sorted(real.iterdir()):
+            there = linked / path.relative_to(real)
+            if layout == "files" and path.is_dir():
+                there.mkdir()
+            else:
+                there.symlink_to(path)
+        hf_datasets._open.cache_clear()
+        found = dataset.load(stand_in.make(linked))
+        assert found.sizes == whole.sizes
+        for split, examples in found.splits.items():
+            for e, other in zip(examples[:3], whole.splits[split], strict=False):
+                assert (e.id, e.load_image().tobytes()) == (other.id, other.load_image().tobytes())
 
 
 @pytest.mark.parametrize("stand_in", [s for s in STAND_INS if s.images], ids=lambda s: s.name)
