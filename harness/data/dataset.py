@@ -8,13 +8,13 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from harness import registry
-from harness.api import Benchmark, DataError, Example, Split
+from harness.api import Benchmark, DataError, Example, ImageSource, Split
 from harness.data import dataset as data
 from harness.data import opening
 from harness.data.example_checks import faults
@@ -123,8 +123,18 @@ def _found(examples: list[Example]) -> tuple[list[Example], set[str]]:
         return examples, set()
     other = {path: found for path in absent if (found := _named_otherwise(path)) is not None}
     if other:
-        examples = [replace(e, image=other[e.image]) if e.image in other else e for e in examples]
-    return examples, {id_ for id_, path in files.items() if path in absent and path not in other}
+        examples = [replace(e, image=_moved(e.image, other)) if files.get(e.id) in other else e for e in examples]
+    return examples, {e.id for e in examples if e.image_file in absent}
+
+
+def _moved(image: ImageSource, other: Mapping[Path, Path]) -> ImageSource:
+    """The image with the path that its file has; a callable only if it is a dataclass with a field `path`."""
+    if isinstance(image, Path):
+        return other[image]
+    if is_dataclass(image) and any(f.name == "path" for f in fields(image)):
+        moved: ImageSource = replace(image, path=other[image.path])  # type: ignore[attr-defined, call-arg, type-var]
+        return moved
+    return image
 
 
 def _named_otherwise(path: Path) -> Path | None:

@@ -227,6 +227,22 @@ def test_a_name_with_accents_is_one_in_both_forms(there: Any, tmp_path: Path) ->
         dataset.load(Rows(tmp_path / "data"))
 
 
+def test_a_callable_that_reads_a_file_gets_the_name_that_the_file_has(tmp_path: Path) -> None:
+    rows.write(tmp_path / "data")
+    path = tmp_path / "data" / "images" / "é.png"
+    Image.new("RGB", (40, 40)).save(tmp_path / "data" / "images" / unicodedata.normalize("NFD", path.name))
+
+    class Halves(Rows):
+        """Rows with half of each image, and one of another name."""
+
+        def load(self, split: Any) -> Any:
+            for k, e in enumerate(super().load(split)):
+                yield replace(e, image=Half(path if k == 0 else e.image))  # type: ignore[arg-type]
+
+    found = dataset.load(Halves(tmp_path / "data"))
+    assert found.splits["test"][0].load_image().size == (20, 40)
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
