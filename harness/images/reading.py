@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 READER = 2
 """Raised when some file gives other pixels than before. 1: orientation, transparency and 16 bits were ignored."""
@@ -84,6 +84,8 @@ def reason(error: Exception) -> str:
         return "does not exist"
     if isinstance(error, TooLarge):
         return f"has {error}"
+    if isinstance(error, UnidentifiedImageError):  # its text has an address in memory
+        return "can't be read: not an image of a known format"
     plain = isinstance(error, OSError | SyntaxError | ValueError) and str(error)
     return f"can't be read: {error if plain else repr(error)}"
 
