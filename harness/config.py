@@ -21,6 +21,7 @@ from pydantic import (
 
 from harness.api import Augmentation, Role, Shifts
 from harness.errors import ConfigError, near
+from harness.images.reading import MAX_PIXELS
 
 T = TypeVar("T", bound="Settings")
 
@@ -278,7 +279,9 @@ class RunConfig(Settings):
     benchmark_settings: dict[str, Any] = {}
     data_dir: Folder | None = None
     skip_missing: bool = False
-    """Continue without the examples whose image file is missing. The record says how many they are."""
+    """Continue without the examples whose image file is missing or damaged. The record says how many they are."""
+    max_image_pixels: int = Field(MAX_PIXELS, ge=1)
+    """Refuse images of more pixels (width x height), before training. It is not part of the run's identity."""
     train_on: str | None = None
     """Another benchmark, whose train and validation splits the run learns from. It is still scored on `benchmark`."""
     train_on_settings: dict[str, Any] = {}

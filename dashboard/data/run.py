@@ -101,7 +101,9 @@ def provenance(record: Record) -> list[tuple[str, str]]:
         "data revision": data.revision if data else "",
         "data fingerprint": f"sha256 {data.fingerprint[:16]}…" if data else "",
         "data sizes": ", ".join(f"{k} {v:,}" for k, v in data.sizes.items()) if data else "",
-        "examples skipped, image missing": ", ".join(f"{k} {v}" for k, v in data.skipped.items()) if data else "",
+        "examples skipped, image missing or damaged": ", ".join(f"{k} {v}" for k, v in data.skipped.items())
+        if data
+        else "",
         "trained on": f"{record.trained_on.benchmark}, revision {record.trained_on.data.revision}"
         if record.trained_on
         else "",

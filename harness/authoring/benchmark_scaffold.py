@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness import registry
 from harness.api import Benchmark, ConfigError, DataError, Example, Split
-from harness.authoring.mapping import SPLITS, Proposal, Source, find_files, propose
+from harness.authoring.mapping import SPLITS, DataFiles, Proposal, find_files, propose
 
 HEAD = '''\
 """{title}: say here what is asked, and who made it.
@@ -97,7 +97,7 @@ def test_the_first_example() -> None:
 '''
 
 
-def write(name: str, path: Path, folder: Path, taken: Collection[str]) -> tuple[list[Path], Source, Proposal]:
+def write(name: str, path: Path, folder: Path, taken: Collection[str]) -> tuple[list[Path], DataFiles, Proposal]:
     """Write the files of a new benchmark that reads `path` to `folder`. Nothing is overwritten.
 
     Raises `ConfigError` for a name that can't be, `DataError` for rows from which no example can be made.
@@ -127,7 +127,7 @@ def write(name: str, path: Path, folder: Path, taken: Collection[str]) -> tuple[
     return files, source, found
 
 
-def _with_images(source: Source) -> Source:
+def _with_images(source: DataFiles) -> DataFiles:
     """The source with the folder in which the first image is."""
     rows = [row for some in source.rows.values() for row in some]
     name = rows[0].get(propose(source).columns["image"])
@@ -145,7 +145,7 @@ def _class(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("_"))
 
 
-def _splits(source: Source, found: Proposal) -> list[Split]:
+def _splits(source: DataFiles, found: Proposal) -> list[Split]:
     if "" not in source.files:
         named = set(source.files)
     elif "split" in found.columns:
@@ -156,7 +156,7 @@ def _splits(source: Source, found: Proposal) -> list[Split]:
     return [split for split in order if split in named]
 
 
-def _loader(name: str, source: Source, found: Proposal) -> str:
+def _loader(name: str, source: DataFiles, found: Proposal) -> str:
     """The text of the benchmark's file."""
     columns, parquet = found.columns, next(iter(source.files.values())).suffix == ".parquet"
     splits = _splits(source, found)
@@ -273,7 +273,7 @@ def _gold_lines(found: Proposal) -> list[str]:
     ]
 
 
-def _test(name: str, file: Path, source: Source) -> str:
+def _test(name: str, file: Path, source: DataFiles) -> str:
     """The text of the test; the first example is read by the new loader itself."""
     registry.load_plugin(str(file))
     made = registry.make_benchmark(name, {}, source.folder)

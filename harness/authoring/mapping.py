@@ -55,7 +55,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataFiles:
     """The annotation files, by split ("": all splits in one), relative to the data folder, and all of their rows."""
 
     folder: Path
@@ -68,10 +68,10 @@ class Source:
 # ----------------------------------------------------------------------------------------- reading
 
 
-def find_files(path: Path) -> Source:
+def find_files(path: Path) -> DataFiles:
     """The annotation file at `path`, or those of a folder: one, or one for each split. Raises `DataError`."""
     if path.is_file():
-        return Source(path.parent, {"": Path(path.name)}, {"": _rows(path)}, "")
+        return DataFiles(path.parent, {"": Path(path.name)}, {"": _rows(path)}, "")
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder; expected rows as CSV, JSON, JSON lines or Parquet")
     inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
@@ -82,9 +82,9 @@ def find_files(path: Path) -> Source:
             by_split.setdefault(split, []).append(p)
     if by_split and all(p.suffix == ".parquet" or len(some) == 1 for some in by_split.values() for p in some):
         rows = {split: [row for p in some for row in _rows(p)] for split, some in by_split.items()}
-        return Source(path, {split: some[0].relative_to(path) for split, some in by_split.items()}, rows)
+        return DataFiles(path, {split: some[0].relative_to(path) for split, some in by_split.items()}, rows)
     if len(inside) == 1:
-        return Source(path, {"": inside[0].relative_to(path)}, {"": _rows(inside[0])})
+        return DataFiles(path, {"": inside[0].relative_to(path)}, {"": _rows(inside[0])})
     found = ", ".join(str(p.relative_to(path)) for p in inside[:5]) or "none"
     raise DataError(
         f"{path}: expected one annotation file, or one for each split (train, validation, test), found {found}; "
@@ -131,7 +131,7 @@ def _parquet(path: Path) -> list[Row]:
 # --------------------------------------------------------------------------------------- proposing
 
 
-def propose(source: Source) -> Proposal:
+def propose(source: DataFiles) -> Proposal:
     """The mapping that fits the rows. Raises `DataError` if there is no image or no answer in them."""
     rows = [row for some in source.rows.values() for row in some]
     names = list(dict.fromkeys(str(name) for row in rows for name in row))

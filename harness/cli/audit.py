@@ -30,7 +30,7 @@ from harness.events import Event, OnEvent
 if TYPE_CHECKING:
     from harness.record import Record
     from harness.store import Store
-    from harness.submission.reproduce import Outcome
+    from harness.submission.reproduce import Reproduced
 
 DataOf = Annotated[
     list[str] | None,
@@ -196,7 +196,7 @@ def audit_(
 
 def _trained_again(
     store: Store, run_ids: list[str], data_dir: Path | None, plugin: list[str] | None, workers: int | None
-) -> list[Outcome]:
+) -> list[Reproduced]:
     from harness.execution.console import RunConsole
     from harness.submission import reproduce
 
@@ -207,7 +207,7 @@ def _trained_again(
         return reproduce.reproduce(store, run_ids, console.on_event, folder, plugins, workers)
 
 
-def _as_json(outcome: Outcome) -> dict[str, Any]:
+def _as_json(outcome: Reproduced) -> dict[str, Any]:
     found = outcome.result.model_dump(mode="json") if outcome.result else {}
     reproduced = bool(outcome.result and outcome.result.reproduced)
     return {

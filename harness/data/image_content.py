@@ -4,7 +4,7 @@ A file is read once. Its hash is kept in the user's cache (`HKDBENCH_CACHE` or `
 `images/<hash of its folder>.json`, with a stamp: inode, size, and the times of its last change (mtime and ctime; nobody
 can set the latter). A file with another stamp is read again, and so is one that changed just before it was read: within
 a tick of the clock it may have changed again. The cache may be deleted at any time, and where it can't be written
-nothing is kept.
+nothing is kept. What is known about a content (`harness.data.opening`) lies beside, in `images/facts.sqlite`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
+from typing import Self
 from uuid import uuid4
 
-from harness.api import DataError, Example
+from harness.api import DataError, Example, ImageSource
 from harness.config import cache_folder
 
 SETTLED_NS = 2 * 10**9
@@ -40,25 +42,80 @@ class _Source:
     folder: str
     name: str
     files: tuple[Path, ...]
-    read: Callable[[], bytes]
+    read: Callable[[], bytes] = field(compare=False)
+
+
+class ContentHashes:
+    """The hashes of images, for several threads; a context, at whose end new hashes are kept."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._stamps: dict[tuple[Path, ...], tuple[str, bool]] = {}
+        self._kept: dict[str, Kept] = {}
+        self._new: dict[str, Kept] = defaultdict(dict)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for folder, hashes in self._new.items():
+            _keep(folder, hashes)
+
+    def of(self, image: ImageSource) -> str | None:
+        """The sha256 of an encoded image, as a file has it. None: it is drawn when it is asked for.
+
+        An image that is made from a file has that file's hash, after the name of the function that makes it. Raises
+        what reading it raises.
+        """
+        source = _stored(image)
+        return _content(image, None if source is None else self.of_stored(source))
+
+    def of_stored(self, source: _Source) -> str:
+        """The sha256 of what lies in files: kept, or read now."""
+        stamped = self._stamps.get(source.files)
+        if stamped is None:
+            stamped = self._stamps[source.files] = _stamp(source.files)
+        stamp, settled = stamped
+        with self._lock:
+            if source.folder not in self._kept:
+                self._kept[source.folder] = _load(source.folder)
+        known = self._kept[source.folder].get(source.name)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        digest = hashlib.sha256(source.read()).hexdigest()
+        if settled:
+            with self._lock:
+                self._new[source.folder][source.name] = stamp, digest
+        return digest
 
 
 def contents(examples: Sequence[Example], needed: bool = True) -> list[str | None]:
-    """For each example the sha256 of its encoded image, as a file has it. None: it is drawn when it is asked for.
+    """For each example the hash of its image, see `ContentHashes.of`.
 
-    An image that is made from a file has that file's hash, after the name of the function that makes it. Raises
-    `DataError` with the first example whose image can't be read. A file that isn't `needed` may be missing: None.
+    Raises `DataError` with the first example whose image can't be read. A file that isn't `needed` may be missing: its
+    image has no hash.
     """
-    sources: dict[int, _Source] = {}
+    sources: list[_Source | None] = []
+    distinct: dict[_Source, Example] = {}
     for e in examples:
         try:
-            source = _stored(e)
+            source = _stored(e.image)
         except (OSError, ValueError) as error:
             raise _unreadable(e, error) from None
-        if source is not None and (needed or all(file.exists() for file in source.files)):
-            sources[id(e.image)] = source
-    hashes = _hashes(sources, {id(e.image): e for e in reversed(examples)})
-    return [_content(e, hashes.get(id(e.image))) for e in examples]
+        if source is not None and not needed and not all(file.exists() for file in source.files):
+            source = None
+        if source is not None:
+            distinct.setdefault(source, e)
+        sources.append(source)
+    found: dict[_Source, str] = {}
+    with ContentHashes() as hashes, ThreadPoolExecutor(READERS) as pool:
+        results = pool.map(hashes.of_stored, distinct)
+        for source, e in distinct.items():
+            try:
+                found[source] = next(results)
+            except (OSError, ValueError) as error:
+                raise _unreadable(e, error, os.path.join(source.folder, source.name)) from None
+    return [_content(e.image, found.get(of) if of else None) for e, of in zip(examples, sources, strict=True)]
 
 
 def _unreadable(example: Example, error: Exception, where: str = "") -> DataError:
@@ -66,21 +123,19 @@ def _unreadable(example: Example, error: Exception, where: str = "") -> DataErro
     return DataError(f"example {example.id!r}: image {where}{' ' if where else ''}can't be read: {reason}")
 
 
-def _content(example: Example, of_file: str | None) -> str | None:
-    image = example.image
+def _content(image: ImageSource, of_file: str | None) -> str | None:
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
     if of_file is not None:
         made = not isinstance(image, Path) and not hasattr(image, "content")
         return f"{type(image).__qualname__} {of_file}" if made else of_file
-    if hasattr(image, "content"):  # neither drawn nor in a file
+    if hasattr(image, "content") and not hasattr(image, "stored"):  # drawn from what it says
         return hashlib.sha256(image.content()).hexdigest()
     return None
 
 
-def _stored(example: Example) -> _Source | None:
-    """Where an example's image lies; None for bytes and for one that is drawn. See `harness.api.ImageSource`."""
-    image = example.image
+def _stored(image: ImageSource) -> _Source | None:
+    """Where an image lies; None for bytes and for one that is drawn. See `harness.api.ImageSource`."""
     if isinstance(image, bytes):
         return None
     if not isinstance(image, Path) and hasattr(image, "content") and hasattr(image, "stored"):
@@ -91,41 +146,6 @@ def _stored(example: Example) -> _Source | None:
         return None
     folder, name = os.path.split(os.path.abspath(path))
     return _Source(folder, name, (path,), path.read_bytes)
-
-
-def _hashes(sources: Mapping[int, _Source], examples: Mapping[int, Example]) -> dict[int, str]:
-    """The sha256 of each source: kept, or read now and kept if there is a cache."""
-    stamps: dict[tuple[Path, ...], tuple[str, bool]] = {}
-    kept: dict[str, Kept] = {}
-    new: dict[str, Kept] = defaultdict(dict)
-    found: dict[int, str] = {}
-    unread: dict[tuple[str, str], list[int]] = defaultdict(list)
-    try:
-        for key, source in sources.items():
-            if source.files not in stamps:
-                stamps[source.files] = _stamp(source.files)
-            if source.folder not in kept:
-                kept[source.folder] = _load(source.folder)
-            known = kept[source.folder].get(source.name)
-            if known is not None and known[0] == stamps[source.files][0]:
-                found[key] = known[1]
-            else:
-                unread[source.folder, source.name].append(key)
-        with ThreadPoolExecutor(READERS) as pool:
-            keys = [same[0] for same in unread.values()]
-            read = pool.map(lambda key: hashlib.sha256(sources[key].read()).hexdigest(), keys)
-            for same in unread.values():
-                key = same[0]
-                digest = next(read)
-                found |= dict.fromkeys(same, digest)
-                stamp, settled = stamps[sources[key].files]
-                if settled:
-                    new[sources[key].folder][sources[key].name] = stamp, digest
-    except (OSError, ValueError) as error:
-        raise _unreadable(examples[key], error, os.path.join(sources[key].folder, sources[key].name)) from None
-    for folder, hashes in new.items():
-        _keep(folder, hashes)
-    return found
 
 
 def _stamp(files: Iterable[Path]) -> tuple[str, bool]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.leaderboard import inference
 from harness.leaderboard.inference import matches
-from harness.leaderboard.schema import COSTS, TUNED, Delta, DirectTuning, Distilled, Filters, Power, Row
+from harness.leaderboard.schema import COSTS, TUNED, Delta, Distilled, Filters, Power, Row, TunedDirectly
 from harness.leaderboard.seed_results import SeedResults
 from harness.record import Interval
 from harness.stats import distillation, power
@@ -56,7 +56,7 @@ def with_direct(rows: Sequence[Row], beside: Sequence[Row], results: ResultsByRo
     corrected = {k: p for one in of_student.values() for k, p in zip(one, holm(list(one.values())), strict=True)}
     result = list(rows)
     for k, (base, difference) in found.items():
-        direct = DirectTuning(
+        direct = TunedDirectly(
             label=base.label,
             figure=base.figure or 0.0,
             train_tflops=base.train_tflops,

@@ -75,7 +75,7 @@ class Distilled(_LeaderboardModel):
     """Only the teacher is wrong."""
 
 
-class DirectTuning(_LeaderboardModel):
+class TunedDirectly(_LeaderboardModel):
     """The same student tuned directly, and how much better a row is."""
 
     label: str
@@ -140,7 +140,7 @@ class Row(_LeaderboardModel):
     """Whether it is the baseline of the other rows' `delta`."""
     delta: Delta | None = None
     """Only if a baseline was given, and it can be paired with this row."""
-    direct: DirectTuning | None = None
+    direct: TunedDirectly | None = None
     """Direct tuning of the same student, see `harness.leaderboard.extra_columns`; None: it is one, or there is none."""
     rank_low: int | None = None
     rank_high: int | None = None

@@ -91,7 +91,8 @@ def _origin(record: Record) -> list[str]:
     if record.data:
         lines.append(f"  data revision {record.data.revision}, fingerprint {record.data.fingerprint[:12]}")
         if record.data.skipped:
-            lines.append("  left out, image missing: " + ", ".join(f"{s} {n}" for s, n in record.data.skipped.items()))
+            left_out = ", ".join(f"{split} {count}" for split, count in record.data.skipped.items())
+            lines.append(f"  left out, image missing or damaged: {left_out}")
         lines += _leaks(record.data.leaks)
     if other := record.trained_on:
         lines.append(

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.leaderboard.schema import SHOWN, Delta, DirectTuning, Distilled, Overall, Power, Row
+from harness.leaderboard.schema import SHOWN, Delta, Distilled, Overall, Power, Row, TunedDirectly
 from harness.record import Interval
 from harness.report.columns import ColumnSpec
 from harness.report.format import one_line
@@ -182,7 +182,7 @@ def _cells(row: Row | None, metrics: Iterable[str]) -> dict[str, Any]:
         "delta_p": delta.p if delta else None,
         "delta_p_holm": delta.p_holm if delta else None,
     }
-    line |= _fields(DirectTuning, row.direct if row else None, "direct_")
+    line |= _fields(TunedDirectly, row.direct if row else None, "direct_")
     line |= _fields(Distilled, row.distil if row else None, "distil_")
     return line | _fields(Power, row.power if row else None, "power_")
 
@@ -194,7 +194,7 @@ def _fields(model: type[BaseModel], value: BaseModel | None, prefix: str = "") -
         found = getattr(value, name, None)
         if field.annotation == Interval | None:
             line |= _interval(prefix + name, found)
-        elif model is DirectTuning and name == "difference":
+        elif model is TunedDirectly and name == "difference":
             line |= _interval(prefix + name, found) | {f"{prefix}p": getattr(found, "p", None)}
         elif name not in ("values", "metric", "delta", "direct", "distil", "power"):
             line[prefix + name] = " ".join(map(str, found)) if isinstance(found, tuple) else found

@@ -38,7 +38,7 @@ _ANSWERS = ("split", "id", "gold", "chosen", "scores", "text")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Reproduced:
     """What became of a run: the comparison, or why there is none."""
 
     run_id: str
@@ -55,7 +55,7 @@ def reproduce(
     data_dir: Path | None = None,
     plugins: Sequence[str] = (),
     workers: int | None = None,
-) -> list[Outcome]:
+) -> list[Reproduced]:
     """Train these runs again and write what was found beside them, in their order. None stops the others.
 
     `data_dir` has the published files, if the benchmarks read some. Code that records name isn't loaded: `plugins` are
@@ -83,18 +83,18 @@ def reproduce(
     outcomes = []
     for run_id in run_ids:
         if run_id not in planned:
-            outcomes.append(Outcome(run_id, problem=problems[run_id]))
+            outcomes.append(Reproduced(run_id, problem=problems[run_id]))
             continue
         record, p = planned[run_id]
         try:
             found = _compared(store, record, p, aside, again[p.run_id])
         except UserError as error:
-            outcomes.append(Outcome(run_id, problem=first_line(error)))
+            outcomes.append(Reproduced(run_id, problem=first_line(error)))
             continue
         name, text = checksums.attested(found)
         if not store.packed:
             store.write_text(name, text)
-        outcomes.append(Outcome(run_id, found, file="" if store.packed else name))
+        outcomes.append(Reproduced(run_id, found, file="" if store.packed else name))
     _remove(store, aside)
     return outcomes
 

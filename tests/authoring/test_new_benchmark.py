@@ -22,7 +22,7 @@ from PIL import Image
 from harness import registry
 from harness.api import DataError, Example
 from harness.authoring.benchmark_checks import assert_sound
-from harness.authoring.mapping import Source, propose
+from harness.authoring.mapping import DataFiles, propose
 from helpers.common import Cli
 
 Row = dict[str, Any]
@@ -145,7 +145,7 @@ def test_how_the_answer_is_given_is_recognised(form: str, size: int, as_text: bo
         rows.append(
             {"image": f"{n}.jpg", "question": "?", "choices": options, "answer": str(gold) if as_text else gold}
         )
-    assert propose(Source(Path("x"), {"": Path("x.json")}, {"": rows})).gold_form == form
+    assert propose(DataFiles(Path("x"), {"": Path("x.json")}, {"": rows})).gold_form == form
 
 
 @pytest.mark.parametrize(
@@ -186,4 +186,4 @@ def test_a_file_that_is_no_table(tmp_path: Path, cli: Cli) -> None:
     assert (said.code, said.err.count("\n")) == (2, 1)
     assert "can't be read" in said.err
     with pytest.raises(DataError, match="no column for the image"):
-        propose(Source(tmp_path, {"": Path("x.json")}, {"": [{"image": "no picture", "label": "yes"}]}))
+        propose(DataFiles(tmp_path, {"": Path("x.json")}, {"": [{"image": "no picture", "label": "yes"}]}))

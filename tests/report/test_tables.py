@@ -13,7 +13,7 @@ import pytest
 
 from harness.errors import ConfigError
 from harness.leaderboard.leaderboard import ranking, table
-from harness.leaderboard.schema import Delta, DirectTuning, Filters, Row
+from harness.leaderboard.schema import Delta, Filters, Row, TunedDirectly
 from harness.record import Cost, Interval
 from harness.report.format import p_value, percent, short
 from harness.report.html import to_html
@@ -55,9 +55,9 @@ def a_row(method: str, value: float, student: str = "S", metric: str = "accuracy
     return Row(**base | fields)
 
 
-def over_direct(value: float, p: float | None, **fields: Any) -> DirectTuning:
+def over_direct(value: float, p: float | None, **fields: Any) -> TunedDirectly:
     delta = Delta(value=value, low=value - 0.05, high=value + 0.05, p=p, p_holm=p)
-    return DirectTuning(**{"label": "finetune", "figure": 0.5, "train_tflops": 0.5, "forwards_per_answer": 1.0,
+    return TunedDirectly(**{"label": "finetune", "figure": 0.5, "train_tflops": 0.5, "forwards_per_answer": 1.0,
                            "difference": delta} | fields)  # fmt: skip
 
 
