@@ -132,7 +132,7 @@ def _moved(image: ImageSource, other: Mapping[Path, Path]) -> ImageSource:
     if isinstance(image, Path):
         return other[image]
     if is_dataclass(image) and any(f.name == "path" for f in fields(image)):
-        moved: ImageSource = replace(image, path=other[image.path])  # type: ignore[attr-defined, call-arg, type-var]
+        moved: ImageSource = replace(image, path=other[image.path])
         return moved
     return image
 
