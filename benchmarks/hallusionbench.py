@@ -46,7 +46,7 @@ class HallusionBench(Benchmark):
     splits: ClassVar[tuple[Split, ...]] = ("test",)
     published: ClassVar[Mapping[str, int]] = {"test": 1129}
     positive: ClassVar[str] = "Yes"
-    revision: ClassVar[str] = "hallusionbench@744007c-1"
+    revision: ClassVar[str] = "hallusionbench@744007c-2"
     licence: ClassVar[str] = "BSD-3-Clause"
     citation: ClassVar[str] = (
         "Tianrui Guan et al. HallusionBench: An Advanced Diagnostic Suite for Entangled Language Hallucination and "
@@ -62,7 +62,7 @@ class HallusionBench(Benchmark):
     unanswered: ClassVar[Mapping[str, Literal["left out", "wrong"]]] = {"strict": "wrong"}
 
     def load(self, split: Split) -> Sequence[Example]:
-        """The questions in the published order."""
+        """The questions by their numbers: files and Parquet, which has them in two splits, differ in their order."""
         examples: list[Example] = []
         seen: dict[str, str] = {}
         for where, row in self._rows(split):
@@ -86,7 +86,7 @@ class HallusionBench(Benchmark):
                     source=f"hallusionbench/{category}",
                 )
             )
-        return examples
+        return sorted(examples, key=lambda e: e.id)
 
     def _rows(self, split: Split) -> Iterator[tuple[str, Row]]:
         """From the published file; if it doesn't exist, from Parquet with the columns of lmms-lab/HallusionBench."""

@@ -34,7 +34,7 @@ from PIL import Image
 from pydantic import Field
 
 from benchmarks.shared.annotations import Row, choice, data_folder, image_in, items, new_id, shown, text
-from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Figures, Scorer, Split
+from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Figures, Scorer, Split, read_image
 
 ORDERS = 6
 """Images per item: its three boxes in every order."""
@@ -299,8 +299,7 @@ class SquareImage:
     path: Path
 
     def __call__(self) -> Image.Image:
-        with Image.open(self.path) as file:
-            strip = file.convert("RGB")
+        strip = read_image(self.path)
         if strip.size != (400, 100):
             raise ValueError(f"{strip.width} x {strip.height} pixels, expected 400 x 100")
         square = Image.new("RGB", (208, 208), (128, 128, 128))

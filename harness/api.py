@@ -28,6 +28,7 @@ from harness.benchmark import (
     read_text,
 )
 from harness.errors import ConfigError, DataError, near
+from harness.images.reading import read as read_image
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,6 +57,7 @@ __all__ = [
     "View",
     "csv_rows",
     "near",
+    "read_image",
     "read_text",
 ]
 

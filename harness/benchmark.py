@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import numbers
 import re
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, replace
@@ -12,16 +14,23 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, ClassVar, Literal
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from harness.errors import DataError
+from harness.images import reading
 
 Split = Literal["train", "validation", "test", "ood", "pool"]
 """`pool` has examples to learn from without a gold: see `train.labels`."""
 ImageSource = Path | bytes | Callable[[], Image.Image]
 """A file, encoded bytes, or a picklable callable that draws the image when it is called.
 
-A callable that reads a file should have an attribute `path`; the harness then checks beforehand that it exists."""
+The harness identifies data by the bytes of their images, and opens all encoded images of a run before it starts.
+A callable that makes its image from a file has an attribute `path`: the harness then also checks beforehand that the
+file exists. One whose encoded image is a part of other files, like a cell of a table, has `content() -> bytes`, the
+image as a file of its own would hold it, and `stored() -> (files, place)`: the files that hold it (`Sequence[Path]`),
+so that it isn't read each time, and its place in them (`str`).
+A drawn image has none of these: it follows from the benchmark's code, revision and settings, and isn't opened. If a
+setting changes the pictures alone, neither ids nor texts, give it a `content` that returns what it is drawn from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,8 @@ class Example:
     unit of clustered statistics. `claim` is the caption or claim to be judged, `context` a text that
     comes with it (empty: none). `gold` is an index into `options`, or None where it is withheld: in the pool, and in
     what a method is asked at test time. `extra` holds data that only the benchmark's own protocols read.
+
+    Ids and groups, categories and sources that a file gives as numbers become text, a gold that is numpy's an int.
     """
 
     id: str
@@ -54,6 +65,13 @@ class Example:
         if judged is not None:
             warnings.warn("Example(judged=...) is now Example(claim_label=...)", DeprecationWarning, stacklevel=3)
             object.__setattr__(self, "claim_label", judged)
+        for name in ("id", "group", "category", "source"):
+            if type(getattr(self, name)) is not str:
+                object.__setattr__(self, name, _text(getattr(self, name)))
+        if isinstance(self.group, str) and not self.group.isascii():  # the names of one image are one group
+            object.__setattr__(self, "group", unicodedata.normalize("NFC", self.group))
+        if type(self.gold) is not int and isinstance(self.gold, numbers.Integral) and not isinstance(self.gold, bool):
+            object.__setattr__(self, "gold", int(self.gold))
 
     def prompt(self) -> str:
         """The text that every model gets with the image: question, context, claim, options."""
@@ -66,21 +84,25 @@ class Example:
         return "\n".join([*lines, "Answer with the letter."])
 
     def load_image(self) -> Image.Image:
-        """The image as RGB. Raises `DataError` with the example's id if it is missing or broken."""
+        """The image as RGB, see `harness.images.reading`. Raises `DataError` with the example's id if it is missing,
+        broken or too large."""
         try:
-            if isinstance(self.image, Path):
-                with Image.open(self.image) as file:
-                    return file.convert("RGB")
-            if isinstance(self.image, bytes):
-                return Image.open(io.BytesIO(self.image)).convert("RGB")
-            return self.image().convert("RGB")
-        except FileNotFoundError:
-            raise DataError(f"example {self.id!r}: image {self._where()} does not exist") from None
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"example {self.id!r}: image {self._where()} can't be read: {error}") from None
+            return reading.read(self.image)
+        except DataError:
+            raise
+        except Exception as error:  # a damaged file can fail in a dozen ways, a benchmark's own callable in any
+            raise DataError(f"example {self.id!r}: image {self.image_name} {reading.reason(error)}") from None
 
-    def _where(self) -> str:
-        return str(self.image) if isinstance(self.image, Path) else "in memory"
+    @property
+    def image_file(self) -> Path | None:
+        """The file that the image is read from; None: it is in memory, or drawn."""
+        path = self.image if isinstance(self.image, Path) else getattr(self.image, "path", None)
+        return path if isinstance(path, Path) else None
+
+    @property
+    def image_name(self) -> str:
+        """The image's file for an error message."""
+        return str(self.image_file or "in memory")
 
     def reordered(self, order: Sequence[int]) -> Example:
         """The same question with option `order[k]` at letter k."""
@@ -97,6 +119,18 @@ class Example:
     def withheld(self) -> Example:
         """The same question without what may tell its answer: gold, category, source, and the data of protocols."""
         return replace(self, gold=None, category="", source="", extra=None)
+
+
+def _text(value: Any) -> Any:
+    """A file's name or number as text: 7, 7.0 and numpy's 7 are "7". Nothing, NaN and the like stay as they are."""
+    if isinstance(value, str):
+        return str(value)  # numpy has a type of its own
+    if isinstance(value, numbers.Integral):
+        return str(bool(value) if isinstance(value, bool) else int(value))
+    if isinstance(value, numbers.Real) and value == value:
+        number = float(value)
+        return str(int(number)) if number.is_integer() else str(number)
+    return value
 
 
 @dataclass(frozen=True, slots=True)

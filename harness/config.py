@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from pydantic import (
 
 from harness.api import Augmentation, Role, Shifts
 from harness.errors import ConfigError, near
+from harness.images.reading import MAX_PIXELS
 
 T = TypeVar("T", bound="Settings")
 
@@ -41,6 +43,11 @@ Label = Annotated[str, Field(max_length=80, pattern=r"^(\S( ?\S)*)?$")]
 
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
 """A folder as an absolute path, because a run's workers have another working directory."""
+
+
+def cache_folder() -> Path:
+    """The user's own folder for what is kept on this machine outside of a store: caches that may be deleted."""
+    return Path(os.environ.get("HKDBENCH_CACHE") or "~/.cache/hkdbench").expanduser().absolute()
 
 
 class Settings(BaseModel):
@@ -272,7 +279,9 @@ class RunConfig(Settings):
     benchmark_settings: dict[str, Any] = {}
     data_dir: Folder | None = None
     skip_missing: bool = False
-    """Continue without the examples whose image file is missing. The record says how many they are."""
+    """Continue without the examples whose image file is missing or damaged. The record says how many they are."""
+    max_image_pixels: int = Field(MAX_PIXELS, ge=1)
+    """Refuse images of more pixels (width x height), before training. It is not part of the run's identity."""
     train_on: str | None = None
     """Another benchmark, whose train and validation splits the run learns from. It is still scored on `benchmark`."""
     train_on_settings: dict[str, Any] = {}

@@ -9,8 +9,8 @@ from typing import TypedDict
 class Event(TypedDict, total=False):
     """One report. The train loop sets stage, step and steps; the launcher of several runs adds the run's id.
 
-    A run's first event has the stage `load`, its last one a `status`. A `note` or `to_run` concerns all runs of a
-    launch and has no `run_id`.
+    A run's first event has the stage `load`, its last one a `status`. A `note`, `to_run` or `images` concerns all
+    runs of a launch and has no `run_id`.
     """
 
     run_id: str
@@ -29,6 +29,8 @@ class Event(TypedDict, total=False):
     """Why it failed, if its worker could not write a record."""
     note: str
     """A line for the user."""
+    images: tuple[int, int]
+    """How many images were opened before the runs, and how many there are."""
     to_run: int
     """How many runs the launch is about to start."""
 

@@ -121,7 +121,8 @@ class Data(_Model):
 
     revision: str
     fingerprint: str
-    """sha256 over ids, texts and golds of all splits that were read (and over image bytes, where read)."""
+    """sha256 over ids, texts, golds and image bytes of all splits. In older records the names and sizes of image files
+    are in it instead of their bytes, see `harness.data.dataset.Dataset`."""
     sizes: dict[str, Count]
     options: list[str] | None = None
     """The options, if every example has the same ones."""
@@ -229,6 +230,47 @@ class Received(_Model):
     """The name of the submitted file."""
     sha256: str
     """The sha256 of the submitted file."""
+
+
+class SplitAgreement(_Model):
+    """The recorded answers to a split and those of the run that was trained again."""
+
+    examples: Count
+    equal: Annotated[float, Field(ge=0, le=1)]
+    """Fraction of the examples with the same answer."""
+    recorded: Number
+    again: Number
+    """Accuracies."""
+    limit: Amount | None = None
+    """Two trainings with different seeds differ by no more than this in 95 of 100 cases, all splits together. None: the
+    store has no two seeds of a row on these data."""
+
+    @property
+    def difference(self) -> float:
+        return self.again - self.recorded
+
+
+class Reproduction(_Model):
+    """An attested result: a run was trained again from its record. See `harness.submission.reproduce`."""
+
+    schema_version: Literal[1] = 1
+    run_id: str
+    record: str
+    """sha256 of the record that was reproduced, see `harness.store.checksums.record_sum`."""
+    verdict: Literal["equal", "agrees", "differs"]
+    """equal: the answers have the same bits. agrees: equal bits can't be expected (`differences`), and the accuracies
+    differ by no more than those of two seeds. differs: neither."""
+    splits: dict[str, SplitAgreement]
+    differences: list[str] = []
+    """What was different from the recorded run, so that other bits are no contradiction: code, packages, machine."""
+    notes: list[str] = []
+    """What was different and changes no number, like the commit."""
+    provenance: Provenance
+    """Of the run that was trained again."""
+
+    @property
+    def reproduced(self) -> bool:
+        return self.verdict != "differs"
 
 
 class Record(_Model):

@@ -19,6 +19,7 @@ from harness.config import (
     parse,
 )
 from harness.errors import ConfigError
+from harness.images.reading import MAX_PIXELS
 
 SAME_IN_A_SUITE = {
     "examples": "the student budget is the same for all runs of a suite",
@@ -67,6 +68,7 @@ class ManyRuns(Settings):
     benchmark_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     data_dir: Folder | None = None
     skip_missing: bool = False
+    max_image_pixels: int = Field(MAX_PIXELS, ge=1)
     train_on: str | None = None
     train_on_settings: dict[str, Any] = Field(default_factory=dict)
     train_on_data_dir: Folder | None = None

@@ -82,6 +82,14 @@ def toy_ladder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "ladder.toml")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's cache isn't touched, also not by commands that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HKDBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plugins that other tests have loaded are not there, and what this one loads is gone after it."""

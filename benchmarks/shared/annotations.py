@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -48,7 +49,7 @@ def image_in(folder: Path, name: str, where: str) -> Path:
     """The path of `name` (with slashes) in `folder`; the file need not exist, and may be a link of the user's own.
 
     Raises `DataError` for a name that is empty, absolute, too long, or contains `..`, a backslash or a control
-    character: a name in a file leads nowhere but into the folder.
+    character: a name in a file leads nowhere but into the folder. Links are followed anywhere.
     """
     parts = name.split("/")
     if (
@@ -61,6 +62,20 @@ def image_in(folder: Path, name: str, where: str) -> Path:
     ):
         raise DataError(f"{where}: image is {shown(name)}, expected the name of a file inside {folder}")
     return folder / PurePosixPath(name)
+
+
+def files_in(folder: Path, suffix: str) -> list[Path]:
+    """The files below `folder` with this suffix, in order; linked folders are entered, each once."""
+    found, entered = [], set()
+    for top, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(top)
+        if real in entered:  # a link to a folder above, or a second link to one
+            folders.clear()
+            continue
+        entered.add(real)
+        folders.sort()
+        found += [Path(top, name) for name in names if name.endswith(suffix)]
+    return sorted(found)
 
 
 # ----------------------------------------------------------------------------------------------- files

@@ -10,17 +10,16 @@ folder (`downloaded`).
 from __future__ import annotations
 
 import io
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from benchmarks.shared.annotations import Row, image_in
+from benchmarks.shared.annotations import Row, files_in, image_in
 from harness.api import Benchmark, ConfigError, DataError
 
 
@@ -47,13 +46,26 @@ class ColumnImage:
     column: str
 
     def __call__(self) -> Image.Image:
-        cell = _open(self.source).select_columns([self.column])[self.row][self.column]
-        if cell is None or cell.get("bytes") is None:
-            path = cell and cell.get("path")
-            if not path or not Path(self.source.repo).is_dir():
-                raise ValueError(f"{self.source}, row {self.row}: column {self.column!r} contains no image")
-            return Image.open(image_in(Path(self.source.repo), path, f"{self.source}, row {self.row}"))
-        return Image.open(io.BytesIO(cell["bytes"]))
+        return Image.open(io.BytesIO(self.content()))
+
+    def content(self) -> bytes:
+        """The encoded image: the cell's bytes, or those of the file in the source's folder that it names."""
+        if self.row in _open(self.source).elsewhere(self.column):
+            return self._file().read_bytes()
+        found: bytes = _open(self.source).rows.select_columns([self.column])[self.row][self.column]["bytes"]
+        return found
+
+    def stored(self) -> tuple[Sequence[Path], str]:
+        """The files that hold it, and its place in them."""
+        if self.row in _open(self.source).elsewhere(self.column):
+            return (self._file(),), ""
+        return _open(self.source).files, f"column {self.column}, row {self.row}"
+
+    def _file(self) -> Path:
+        path = _open(self.source).elsewhere(self.column)[self.row]
+        if not path or not Path(self.source.repo).is_dir():
+            raise ValueError(f"{self.source}, row {self.row}: column {self.column!r} contains no image")
+        return image_in(Path(self.source.repo), path, f"{self.source}, row {self.row}")
 
 
 def source_of(benchmark: Benchmark, repo: str, revision: str, split: str, config: str = "") -> Source | None:
@@ -64,7 +76,8 @@ def source_of(benchmark: Benchmark, repo: str, revision: str, split: str, config
     if benchmark.data_dir is not None:
         if repo:
             raise ConfigError(f"{benchmark.name}: give --data-dir or benchmark_settings.repo, not both")
-        return Source(str(benchmark.data_dir), "", config, split) if _parquet_files(benchmark.data_dir) else None
+        inside = bool(files_in(benchmark.data_dir, ".parquet"))
+        return Source(str(benchmark.data_dir), "", config, split) if inside else None
     if not repo:
         raise ConfigError(
             f"{benchmark.name} reads published files: give their folder with --data-dir, or a Hugging Face "
@@ -111,7 +124,7 @@ def _reason(error: Exception) -> str:
 
 def rows_of(source: Source) -> Iterator[tuple[str, Row]]:
     """The rows of a source, each with its location for errors; images as `ColumnImage`."""
-    dataset = _open(source)
+    dataset = _open(source).rows
     images = [name for name, feature in dataset.features.items() if _is_image(feature)]
     plain = dataset.select_columns([name for name in dataset.column_names if name not in images])
     rows: list[Row] = plain.to_list() if plain.column_names else [{} for _ in range(len(dataset))]
@@ -129,8 +142,38 @@ def image_of(row: Row, key: str, where: str) -> ColumnImage:
     return value
 
 
+@dataclass(frozen=True)
+class _OpenSource:
+    """The opened table of a source: a `datasets.Dataset`."""
+
+    source: Source
+    rows: Any
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold its rows: a folder's Parquet files, or the cached copy of a repository's."""
+        if not self.source.revision:
+            return tuple(map(Path, _files(self.source)))
+        return tuple(Path(file["filename"]) for file in self.rows.cache_files)
+
+    def elsewhere(self, column: str) -> Mapping[int, str | None]:
+        """The rows whose cell has no bytes, with the path that it names instead, if it does. No image is read."""
+        known: dict[str, Mapping[int, str | None]] = self._elsewhere
+        if column not in known:
+            import pyarrow.compute as pc
+
+            cells = self.rows.data.column(column)
+            names, empty = pc.struct_field(cells, "path"), pc.is_null(pc.struct_field(cells, "bytes"))
+            known[column] = {row: names[row].as_py() for row in pc.indices_nonzero(empty).to_pylist()}
+        return known[column]
+
+    @cached_property
+    def _elsewhere(self) -> dict[str, Mapping[int, str | None]]:
+        return {}
+
+
 @lru_cache(maxsize=8)
-def _open(source: Source) -> Any:
+def _open(source: Source) -> _OpenSource:
     """The memory-mapped table, image cells not decoded. Raises `DataError` in one line for any error of `datasets`."""
     import datasets
 
@@ -153,7 +196,7 @@ def _open(source: Source) -> Any:
     finally:
         if not bars:
             datasets.enable_progress_bars()
-    return found
+    return _OpenSource(source, found)
 
 
 def _files(source: Source) -> list[str]:
@@ -162,25 +205,12 @@ def _files(source: Source) -> list[str]:
     The folder's own README, which could point to other files, is ignored.
     """
     folder = Path(source.repo)
-    inside = [p for p in _parquet_files(folder) if re.match(rf"{re.escape(source.split)}(-|\.)", p.name)]
+    inside = [p for p in files_in(folder, ".parquet") if re.match(rf"{re.escape(source.split)}(-|\.)", p.name)]
     if source.config:
         inside = [p for p in inside if source.config in p.relative_to(folder).parts[:-1]]
     if not inside:
         raise DataError(f"{source}: no such file: expected data/{source.split}-00000-of-00001.parquet or the like")
-    return [str(p) for p in sorted(inside)]
-
-
-def _parquet_files(folder: Path) -> list[Path]:
-    """All of a folder, also in folders that are links, which `glob` leaves out."""
-    found, seen = [], set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:  # links in a circle
-            folders.clear()
-            continue
-        seen.add(real)
-        found += [Path(place, name) for name in names if name.endswith(".parquet")]
-    return found
+    return [str(p) for p in inside]
 
 
 def _is_image(feature: Any) -> bool:

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from dashboard.data.catalog import trained
-from harness.record import Interval, Record
+from harness.record import Interval, Record, Reproduction
 from harness.report.columns import has_own_unit, lower_is_better, unit
+from harness.report.run import VERDICTS
 from harness.stats import calibration
 from harness.stats.metrics import NO_ANSWER
 from harness.store.index import flat
@@ -100,7 +101,9 @@ def provenance(record: Record) -> list[tuple[str, str]]:
         "data revision": data.revision if data else "",
         "data fingerprint": f"sha256 {data.fingerprint[:16]}…" if data else "",
         "data sizes": ", ".join(f"{k} {v:,}" for k, v in data.sizes.items()) if data else "",
-        "examples skipped, image missing": ", ".join(f"{k} {v}" for k, v in data.skipped.items()) if data else "",
+        "examples skipped, image missing or damaged": ", ".join(f"{k} {v}" for k, v in data.skipped.items())
+        if data
+        else "",
         "trained on": f"{record.trained_on.benchmark}, revision {record.trained_on.data.revision}"
         if record.trained_on
         else "",
@@ -110,6 +113,25 @@ def provenance(record: Record) -> list[tuple[str, str]]:
         else "none: the record is too old",
     }
     return [(name, value) for name, value in found.items() if value]
+
+
+def reproductions(found: Sequence[Reproduction]) -> pd.DataFrame:
+    """One row for each split of each time that a run was trained again."""
+    rows = [
+        {
+            "trained again": one.provenance.finished,
+            "result": VERDICTS[one.verdict],
+            "split": split,
+            "equal answers, %": 100 * of_split.equal,
+            "accuracy recorded, %": 100 * of_split.recorded,
+            "again, %": 100 * of_split.again,
+            "two seeds differ by up to, points": None if of_split.limit is None else 100 * of_split.limit,
+            "what was different": "; ".join(one.differences),
+        }
+        for one in found
+        for split, of_split in one.splits.items()
+    ]
+    return pd.DataFrame(rows)
 
 
 def leaks(record: Record) -> list[str]:

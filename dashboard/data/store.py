@@ -21,8 +21,8 @@ from dashboard.widgets.escape import plain
 from harness.errors import StoreError, UserError
 from harness.leaderboard import leaderboard
 from harness.leaderboard.schema import Filters, Ranking
-from harness.record import Record
-from harness.store import Problem, Store, catalog, index
+from harness.record import Record, Reproduction
+from harness.store import Problem, Store, catalog, checksums, index
 from harness.store.index import RunSummary
 from harness.store.manifest import DataKey, listing_key
 
@@ -106,6 +106,12 @@ def record(run_id: str) -> Record | Problem:
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _record(run_id: str, stamp: str) -> Record | Problem:
     return store().load(run_id)
+
+
+def reproductions(record: Record) -> tuple[list[Reproduction], list[str]]:
+    """What came of training the run again, the last time first, and what is wrong with results that can't be used."""
+    found, wrong = checksums.reproductions(record, store().backend)
+    return found[::-1], wrong
 
 
 def history(run_id: str) -> pd.DataFrame:

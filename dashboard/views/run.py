@@ -16,6 +16,7 @@ from dashboard.widgets.escape import plain
 from harness.errors import StoreError
 from harness.record import Record
 from harness.report.format import count, short
+from harness.report.run import command, configuration
 from harness.store import Problem
 
 STATUS = {
@@ -340,6 +341,7 @@ def _cost(record: Record) -> None:
 
 def _provenance(record: Record) -> None:
     _verify(record)
+    _again(record)
     st.subheader("Provenance of the results", anchor=False)
     frame = pd.DataFrame(run.provenance(record), columns=["property", "value"])
     dataframes.show_frame(frame, "provenance", "Provenance of the results")
@@ -348,6 +350,28 @@ def _provenance(record: Record) -> None:
     if record.error and record.error.traceback:
         with st.expander("Traceback"):
             st.code(record.error.traceback, language=None)
+
+
+def _again(record: Record) -> None:
+    """The command and the configuration that make the run again, and what came of doing so."""
+    line = command(record)
+    if not line:
+        return
+    st.subheader("Run it again", anchor=False)
+    st.code(line, language="bash", wrap_lines=True)
+    st.caption("Add --data-dir if the benchmark reads published files. To train it again and compare the answers:")
+    st.code(f"hkdbench reproduce {record.run_id}", language="bash", wrap_lines=True)
+    st.download_button(
+        "Download the configuration", configuration(record), f"{record.run_id}.toml", "application/toml",
+        icon=":material/download:", key=f"configuration-{record.run_id}",
+    )  # fmt: skip
+    found, wrong = store.reproductions(record)
+    if found:
+        forms = dict.fromkeys(run.reproductions(found).columns[3:7], "{:.1f}")
+        dataframes.show_frame(run.reproductions(found), "reproduced", "Results of training it again", forms)
+        st.caption("A result is as trustworthy as the one who trained it again and wrote it into this store.")
+    for text in wrong:
+        st.warning(plain(text), icon=":material/warning:")
 
 
 def _verify(record: Record) -> None:

@@ -24,7 +24,8 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.api import Benchmark, DataError, Example, Figures, Scorer, Split
 from harness.data import leakage
-from harness.data.dataset import MAX_OPTIONS, Dataset
+from harness.data.dataset import Dataset
+from harness.data.example_checks import faults
 from harness.errors import first_line
 from harness.evaluation import controls
 from harness.evaluation.scoring import answer
@@ -180,29 +181,16 @@ def _schema(split: Split, examples: Sequence[Example], golds: bool) -> list[Find
     wrong: defaultdict[str, list[str]] = defaultdict(list)
     for number, e in enumerate(examples):
         if not isinstance(e, Example):
-            wrong[f"is a {type(e).__name__}, expected an Example"].append(f"number {number}")
+            wrong[f"a {type(e).__name__}, expected an Example"].append(f"number {number}")
             continue
+        for fault in faults(e, golds):
+            wrong[fault].append(repr(e.id))
         for key in ("id", "group", "category", "source"):
-            value = getattr(e, key)
-            if not isinstance(value, str) or not value.strip():
-                wrong[f"has {key} {value!r}, expected a non-empty string"].append(repr(e.id))
-        if not all(isinstance(getattr(e, key), str) for key in ("question", "claim", "context", "claim_label")):
-            wrong["has a question, claim, context or claim_label that isn't text"].append(repr(e.id))
-        elif not (e.question + e.claim).strip():
-            wrong["has neither question nor claim"].append(repr(e.id))
-        if not isinstance(e.options, tuple) or not all(isinstance(o, str) and o.strip() for o in e.options):
-            wrong[f"has options {e.options!r}, expected a tuple of strings"].append(repr(e.id))
-        elif not 2 <= len(e.options) <= MAX_OPTIONS or len(set(e.options)) < len(e.options):
-            wrong[f"has options {e.options!r}, expected 2 to {MAX_OPTIONS}, each once"].append(repr(e.id))
-        elif not golds and e.gold is not None:
-            wrong[f"has gold {e.gold!r}, though pool_has_golds is False: expected None"].append(repr(e.id))
-        elif golds and (type(e.gold) is not int or not 0 <= e.gold < len(e.options)):
-            wrong[f"has gold {e.gold!r}, expected 0 to {len(e.options) - 1}"].append(repr(e.id))
-        if not isinstance(e.image, Path | bytes) and not callable(e.image):
-            wrong[f"has an image of type {type(e.image).__name__}, expected a Path, bytes or callable"].append(
-                repr(e.id)
-            )
-    found = [_fail("schema", f"{split}: example {ids[0]} {what}{_more(ids)}") for what, ids in wrong.items()]
+            if isinstance(value := getattr(e, key), str) and not value.strip():
+                wrong[f"{key} is empty"].append(repr(e.id))
+        if not f"{e.question}{e.claim}".strip():
+            wrong["it has neither question nor claim"].append(repr(e.id))
+    found = [_fail("schema", f"{split}: example {ids[0]}: {what}{_more(ids)}") for what, ids in wrong.items()]
     twice = [id_ for id_, count in Counter(e.id for e in examples if isinstance(e, Example)).items() if count > 1]
     if twice:
         found.append(_fail("ids", f"{split}: id {twice[0]!r} occurs twice{_more(twice)}; ids are unique in a split"))
@@ -352,7 +340,9 @@ def _shared(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
         return
     files = {e.image for examples in splits.values() for e in examples if isinstance(e.image, Path)}
     unseen = sum(not path.is_file() for path in files)
-    found = leakage.exact(Dataset(benchmark, {split: list(examples) for split, examples in splits.items()}))
+    found = leakage.exact(
+        Dataset(benchmark, {split: list(examples) for split, examples in splits.items()}, needs_images=False)
+    )
     for pair, counts in found.items():
         first, second = pair.split("/")
         size = sum(len(examples) for split, examples in splits.items() if split == second)

@@ -1,4 +1,4 @@
-"""Verbs that examine benchmarks and students: `leaks`, `check-benchmark`, `robustness`."""
+"""Verbs that examine benchmarks, students and runs: `leaks`, `check-benchmark`, `robustness`, `reproduce`, `audit`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from harness.cli.options import (
     SetOption,
     SkipMissingOption,
     StoreOption,
+    WorkersOption,
     app,
     benchmark_settings,
     existing,
@@ -29,6 +30,8 @@ from harness.events import Event, OnEvent
 
 if TYPE_CHECKING:
     from harness.record import Record
+    from harness.store import Store
+    from harness.submission.reproduce import Reproduced
 
 DataOf = Annotated[
     list[str] | None,
@@ -141,6 +144,84 @@ def robustness_(
     with redirect_stdout(sys.stderr):  # libraries print while they load a model
         record = robustness.of_run(existing(store), run, split, limit, data_dir, _steps())
     print(record.model_dump_json(indent=2) if as_json else to_text(record))
+
+
+@app.command("reproduce")
+def reproduce_(
+    run: Annotated[str, typer.Argument(help="A finished run; may be shortened.")],
+    store: StoreOption = None,
+    data_dir: DataOption = None,
+    plugin: PluginOption = None,
+    workers: WorkersOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train RUN again from its record, and compare the answers. Exit code 1: it isn't reproduced."""
+    from harness.report.run import reproduction_text
+
+    opened = existing(store)
+    (outcome,) = _trained_again(opened, [opened.match(run)], data_dir, plugin, workers)
+    if outcome.result is None:
+        raise ConfigError(outcome.problem)
+    if as_json:
+        print_json(_as_json(outcome))
+    else:
+        print(reproduction_text(outcome.result))
+        print(f"  written to {outcome.file}" if outcome.file else "  not written: a packed store can only be read")
+    raise typer.Exit(0 if outcome.result.reproduced else 1)
+
+
+@app.command("audit")
+def audit_(
+    sample: Annotated[int, typer.Option("--sample", min=1, help="How many runs, drawn at random.")],
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the draw. [default: another one each time]")] = None,
+    store: StoreOption = None,
+    data_dir: DataOption = None,
+    plugin: PluginOption = None,
+    workers: WorkersOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a random sample of runs again, and compare the answers. Exit code 1: one of them isn't reproduced."""
+    import secrets
+
+    from harness.report.run import audit_text
+    from harness.submission import reproduce
+
+    opened = existing(store)
+    drawn = secrets.randbelow(10**6) if seed is None else seed
+    run_ids = reproduce.sample(opened, sample, drawn)
+    if not run_ids:
+        raise ConfigError(f"store {opened.url!r} has no finished run with a student: nothing to train again")
+    found = _trained_again(opened, run_ids, data_dir, plugin, workers)
+    if as_json:
+        print_json({"seed": drawn, "runs": [_as_json(one) for one in found]})
+    else:
+        print(audit_text([(one.run_id, one.result, one.problem) for one in found]))
+        print(f"the sample is that of --seed {drawn}")
+    raise typer.Exit(0 if all(one.result and one.result.reproduced for one in found) else 1)
+
+
+def _trained_again(
+    store: Store, run_ids: list[str], data_dir: Path | None, plugin: list[str] | None, workers: int | None
+) -> list[Reproduced]:
+    from harness.execution.console import RunConsole
+    from harness.submission import reproduce
+
+    load_plugins(plugin)
+    plugins = [str(Path(spec).resolve()) if spec.endswith(".py") else spec for spec in plugin or ()]
+    folder = data_dir.expanduser().resolve() if data_dir else None
+    with RunConsole() as console:
+        return reproduce.reproduce(store, run_ids, console.on_event, folder, plugins, workers)
+
+
+def _as_json(outcome: Reproduced) -> dict[str, Any]:
+    found = outcome.result.model_dump(mode="json") if outcome.result else {}
+    reproduced = bool(outcome.result and outcome.result.reproduced)
+    return {
+        "run_id": outcome.run_id,
+        "reproduced": reproduced,
+        "problem": outcome.problem,
+        "file": outcome.file,
+    } | found
 
 
 def _steps() -> OnEvent:

@@ -102,13 +102,23 @@ def _listed(names: str | None) -> tuple[str, ...]:
 @app.command("show")
 def show_(run: str, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Show one run: settings, stages, cost, provenance, figures by category. RUN may be shortened."""
-    from harness.report.run import record_text
+    from harness.report.run import VERDICTS, command, record_text
+    from harness.store import checksums
 
     opened = existing(store)
     record = opened.find(run)
     print(record.model_dump_json(indent=2) if as_json else record_text(record))
     if not as_json and (received := opened.received(record.run_id)):
         print(f"  received {received.time} in {received.file} (sha256 {received.sha256[:12]})")
+    if as_json:
+        return
+    found, wrong = checksums.reproductions(record, opened.backend)
+    for one in found:
+        print(f"  trained again {one.provenance.finished}: {VERDICTS[one.verdict]}")
+    for text in wrong:
+        print(f"  {text}")
+    if line := command(record):
+        print(f"  again: {line}")
 
 
 @app.command("compare")

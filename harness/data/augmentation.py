@@ -11,12 +11,12 @@ import random
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
 
 from harness.api import Augmentation, Example, ImageSource
+from harness.images.reading import read
 
 PARAPHRASES = (
     "{question}",
@@ -67,7 +67,7 @@ class Grey:
 
     def __call__(self) -> Image.Image:
         """Mid-grey RGB, of the source's size."""
-        return Image.new("RGB", _read(self.source).size, (128, 128, 128))
+        return Image.new("RGB", read(self.source).size, (128, 128, 128))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Distorted:
 
     def __call__(self) -> Image.Image:
         """The distorted image as RGB, of the same size."""
-        image = _read(self.source)
+        image = read(self.source)
         if self.shrink:
             image = _shrunk(image, self.shrink, self.at)
         if self.blur:
@@ -105,14 +105,6 @@ class Distorted:
             image.save(buffer, "JPEG", quality=self.jpeg, subsampling=0)  # small objects keep their colour
             image = Image.open(buffer).convert("RGB")
         return image
-
-
-def _read(source: ImageSource) -> Image.Image:
-    if isinstance(source, Path):
-        with Image.open(source) as file:
-            return file.convert("RGB")
-    image = Image.open(io.BytesIO(source)) if isinstance(source, bytes) else source()
-    return image.convert("RGB")
 
 
 def _shrunk(image: Image.Image, share: float, at: tuple[float, float]) -> Image.Image:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from harness import registry
-from harness.api import LATER, Benchmark, DataError, Example, Split
+from harness.api import LATER, Benchmark, DataError, Example, ImageSource, Split
 from harness.data import dataset as data
+from harness.data import image_content, opening
+from harness.data.example_checks import faults
 
 T = TypeVar("T")
-
-MAX_OPTIONS = 26
-"""Options are lettered A to Z."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,53 @@ class Dataset:
     benchmark: Benchmark
     splits: dict[Split, list[Example]]
     skipped: dict[Split, int] = field(default_factory=dict)
-    """How many examples of a split were left out because their image is missing; splits with 0 are left out."""
+    """How many examples of a split were left out because their image is missing or damaged; splits with 0 are left
+    out."""
+    needs_images: bool = True
+    """Whether images must be there. If not, a missing one counts as none."""
+
+    @cached_property
+    def image_contents(self) -> dict[Split, list[str | None]]:
+        """For each example the sha256 of its image, see `image_content`. None: it is drawn when it is asked for."""
+        examples = [e for of_split in self.splits.values() for e in of_split]
+        every = iter(image_content.contents(examples, self.needs_images))
+        return {split: [next(every) for _ in of_split] for split, of_split in self.splits.items()}
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over every example's id, texts, options and gold, and the size of image files."""
+        """sha256 over every example's id, texts, options, gold, and image content. Raises `DataError`.
+
+        It doesn't depend on where images lie: files and cells of a Parquet file with the same bytes are the same. A
+        drawn image isn't in it: ids and texts are drawn together with it.
+        """
+        return self._digest(self.image_contents)
+
+    @cached_property
+    def fingerprint_by_names(self) -> str:
+        """The fingerprint that older records have: with the names and sizes of image files instead of their content."""
+        names = {
+            split: [[_composed(e.image.name), _size(e.image)] if isinstance(e.image, Path) else None for e in examples]
+            for split, examples in self.splits.items()
+        }
+        return self._digest(names)
+
+    def _digest(self, images: Mapping[Split, Sequence[Any]]) -> str:
         digest = hashlib.sha256()
         for split, examples in self.splits.items():
             digest.update(split.encode())
-            for e in examples:
-                image = [e.image.name, _size(e.image)] if isinstance(e.image, Path) else None
+            for e, image in zip(examples, images[split], strict=True):
                 row = [e.id, e.group, e.question, e.claim, e.context, e.options, e.gold, e.category, image]
                 digest.update(json.dumps(row).encode())
         return digest.hexdigest()
+
+    def recognises(self, fingerprint: str) -> Literal["content", "names", ""]:
+        """Whether a record's fingerprint is of these data: of their content, of an older record by file names, or not.
+
+        Data without image files have the same fingerprint both ways: `content`.
+        """
+        if fingerprint == self.fingerprint:
+            return "content"
+        return "names" if fingerprint == self.fingerprint_by_names else ""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -62,8 +96,8 @@ def load(
 ) -> Dataset:
     """The splits of the benchmark (None: all). Raises `DataError` on the first example that can't be used.
 
-    `skip_missing` leaves out the examples whose image file is missing, and counts them. Without `need_images` they are
-    not looked for.
+    `skip_missing` leaves out the examples whose image file is missing or damaged, and counts them: for that, all images
+    are opened, see `harness.data.opening`. Without `need_images` they are neither looked for nor opened.
     """
     found = {split: _checked(benchmark, split, skip_missing, need_images) for split in splits or benchmark.splits}
     if "pool" in found and not found["pool"][0]:  # a generated pool is as large as asked
@@ -72,6 +106,7 @@ def load(
         benchmark,
         {split: examples for split, (examples, _) in found.items()},
         {split: missing for split, (_, missing) in found.items() if missing},
+        need_images,
     )
 
 
@@ -86,39 +121,50 @@ def _checked(benchmark: Benchmark, split: Split, skip_missing: bool, need_images
         raise DataError(f"{where}: its loader failed: {type(error).__name__}: {error}") from error
     if not examples and split != "pool":
         raise DataError(f"{where}: no examples; a listed split must have at least one")
-    for e in examples:
-        if not 2 <= len(e.options) <= MAX_OPTIONS:
-            raise DataError(f"{where}, example {e.id!r}: {len(e.options)} options; expected 2 to {MAX_OPTIONS}")
-        if e.gold is None and split == "pool":
-            if benchmark.pool_has_golds:
-                raise DataError(
-                    f"{where}, example {e.id!r}: no gold; a pool without golds must say so (pool_has_golds = False)"
-                )
-            continue
-        if not isinstance(e.gold, int) or not 0 <= e.gold < len(e.options):
+    for number, e in enumerate(examples):
+        if not isinstance(e, Example):
+            raise DataError(f"{where}, example number {number}: a {type(e).__name__}, expected an Example")
+        if e.gold is None and split == "pool" and benchmark.pool_has_golds:
             raise DataError(
-                f"{where}, example {e.id!r}: gold {e.gold!r} is not among its {len(e.options)} options "
-                f"(0 to {len(e.options) - 1})"
+                f"{where}, example {e.id!r}: no gold; a pool without golds must say so (pool_has_golds = False)"
             )
+        for fault in faults(e, golds=e.gold is not None or split != "pool"):
+            raise DataError(f"{where}, example {e.id!r}: {fault}")
     id_, count = Counter(e.id for e in examples).most_common(1)[0] if examples else ("", 0)
     if count > 1:
         raise DataError(f"{where}: {count} examples have the id {id_!r}; ids must be unique in a split")
-    missing = _without_image(examples) if need_images else set()
+    examples, missing = _found(examples) if need_images else (examples, set())
     if missing and (not skip_missing or len(missing) == len(examples)):
         first = next(e for e in examples if e.id in missing)
         advice = "check --data-dir" + ("" if skip_missing else ", or leave them out with --skip-missing")
         raise DataError(
-            f"{where}: the images of {len(missing)} of {len(examples)} examples are missing, first {_file_of(first)} "
+            f"{where}: the images of {len(missing)} of {len(examples)} examples are missing, first {first.image_file} "
             f"of example {first.id!r}; {advice}"
         )
-    return [e for e in examples if e.id not in missing], len(missing)
+    opened = [e for e in examples if e.id not in missing] if skip_missing and need_images else []
+    damaged = opening.damaged(opened)
+    if damaged and len(missing) + len(damaged) == len(examples):
+        first = next(e for e in examples if e.id in damaged)
+        raise DataError(
+            f"{where}: no image can be used: {len(missing)} are missing, {len(damaged)} are damaged, first "
+            f"{first.image_name} of example {first.id!r}: it {damaged[first.id]}; check --data-dir"
+        )
+    return [e for e in examples if e.id not in missing and e.id not in damaged], len(missing) + len(damaged)
 
 
-def _without_image(examples: Sequence[Example]) -> set[str]:
-    """The ids of the examples whose image file doesn't exist. A file of several examples is looked for once."""
-    files = {e.id: path for e in examples if (path := _file_of(e)) is not None}
+def _found(examples: list[Example]) -> tuple[list[Example], set[str]]:
+    """The examples, and the ids of those whose image file doesn't exist. A file of several is looked for once.
+
+    A name with accents may be written in two ways (NFC, NFD): if the file has the other one, the example gets that.
+    """
+    files = {e.id: path for e in examples if (path := e.image_file) is not None}
     absent = {path for path in set(files.values()) if not os.path.isfile(path)}
-    return {id_ for id_, path in files.items() if path in absent} if absent else set()
+    if not absent:
+        return examples, set()
+    other = {path: found for path in absent if (found := _named_otherwise(path)) is not None}
+    if other:
+        examples = [replace(e, image=_moved(e.image, other)) if files.get(e.id) in other else e for e in examples]
+    return examples, {e.id for e in examples if e.image_file in absent}
 
 
 def _size(path: Path) -> int | None:
@@ -126,9 +172,32 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
-def _file_of(example: Example) -> Path | None:
-    path = example.image if isinstance(example.image, Path) else getattr(example.image, "path", None)
-    return path if isinstance(path, Path) else None
+def _moved(image: ImageSource, other: Mapping[Path, Path]) -> ImageSource:
+    """The image with the path that its file has; a callable only if it is a dataclass with a field `path`."""
+    if isinstance(image, Path):
+        return other[image]
+    if is_dataclass(image) and any(f.name == "path" for f in fields(image)):
+        moved: ImageSource = replace(image, path=other[image.path])
+        return moved
+    return image
+
+
+def _named_otherwise(path: Path) -> Path | None:
+    """The same file with its name, or that of a folder, in the other form of Unicode; None if there is none."""
+    if str(path).isascii():
+        return None
+    found = Path(path.anchor)
+    for part in path.relative_to(path.anchor).parts:
+        forms = (part, _composed(part), unicodedata.normalize("NFD", part))
+        there = next((form for form in forms if os.path.lexists(found / form)), None)
+        if there is None:
+            return None
+        found /= there
+    return found if found.is_file() else None
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def settings_of(benchmark: Benchmark) -> dict[str, Any]:

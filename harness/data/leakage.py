@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from harness.api import Benchmark, DataError, Example
+from harness.api import Benchmark, Example
 from harness.data.dataset import Dataset
 from harness.data.near_duplicates import Fingerprint, dhash, near_images, near_texts, thumbnail
 
@@ -199,15 +199,20 @@ def _source(example: Example) -> Hashable | None:
     return image
 
 
+def _drawn(example: Example) -> Hashable | None:
+    """A key of an image that is no file; None for a file that isn't there."""
+    return None if isinstance(example.image, Path) else _source(example)
+
+
 # ---------------------------------------------------------------------------- exact duplicates
 
 
 def exact(dataset: Dataset) -> dict[str, dict[str, int]]:
     """The exact duplicates between a benchmark's own splits, found without decoding images, for a run's record.
 
-    By pair of splits, `train/test`, and kind; pairs and kinds without any are left out. Files are compared by
-    their bytes (only those of equal size), drawn images by the function that draws them. So the same picture in two
-    formats isn't found; `find` finds it.
+    By pair of splits, `train/test`, and kind; pairs and kinds without any are left out. Images are compared by
+    their encoded bytes, drawn images by the function that draws them. So the same picture in two formats isn't found;
+    `find` finds it.
     """
     return _exact(_ById(dataset), None)
 
@@ -238,7 +243,8 @@ def _exact(held: _ById, other: _ById | None) -> dict[str, dict[str, int]]:
     everything = [e for _, examples in sides for e in examples]
     owner_n = np.repeat(np.arange(len(names)), [len(examples) for _, examples in sides])
     texts = [text for _, examples in sides for text in texts_in(examples)]
-    images = _bytes_keys(everything, owner_n)
+    known = [key for of in (held.dataset, *([other.dataset] if other else ())) for key in _image_keys(of)]
+    images = [_drawn(e) if key is None else key for e, key in zip(everything, known, strict=True)]
     both = [None if i is None else (t, i, e.question) for t, i, e in zip(texts, images, everything, strict=True)]
     result: dict[str, dict[str, int]] = {}
     for kind, values in (("text", texts), ("image", images), ("both", both)):
@@ -252,29 +258,9 @@ def _exact(held: _ById, other: _ById | None) -> dict[str, dict[str, int]]:
     return result
 
 
-def _bytes_keys(examples: Sequence[Example], owner_n: NDArray[Any]) -> list[Hashable | None]:
-    """A key per image. Only files whose size occurs in two splits are read, the others can't be equal (None).
-
-    A file that doesn't exist has None, too.
-    """
-    paths = {e.image for e in examples if isinstance(e.image, Path)}
-    sizes = {path: _size(path) for path in paths}
-    owners: dict[int | None, set[int]] = defaultdict(set)
-    for e, owner in zip(examples, owner_n.tolist(), strict=True):
-        if isinstance(e.image, Path):
-            owners[sizes[e.image]].add(owner)
-    alike = [path for path, size in sizes.items() if size is not None and len(owners[size]) > 1]
-    digests = {path: hashlib.blake2b(path.read_bytes()).digest() for path in alike}
-    return [digests.get(e.image) if isinstance(e.image, Path) else _source(e) for e in examples]
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise DataError(f"image {path} can't be read: {error.strerror or error}") from None
+def _image_keys(dataset: Dataset) -> Iterator[str | None]:
+    for of_split in dataset.image_contents.values():
+        yield from of_split
 
 
 # ------------------------------------------------------------------------------------ text

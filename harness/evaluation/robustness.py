@@ -32,6 +32,7 @@ from harness.data import dataset as data
 from harness.errors import ConfigError, DataError, StoreError, near
 from harness.evaluation.shifts import Asking
 from harness.events import OnEvent
+from harness.images import reading
 from harness.models.distributed import SingleProcess, silent
 from harness.record import Cost, Interval, Provenance, Record
 from harness.stats import agreement, calibration, inference
@@ -159,8 +160,9 @@ def _questions(
         registry.load_plugin(plugin)
     method = registry.make_method(config.method, config.settings)
     benchmark = registry.make_benchmark(config.benchmark, config.benchmark_settings, data_dir)
+    reading.allow(config.max_image_pixels)
     dataset = data.load(benchmark, skip_missing=config.skip_missing)
-    if record.data is None or dataset.fingerprint != record.data.fingerprint:
+    if record.data is None or not dataset.recognises(record.data.fingerprint):
         raise DataError(f"the data of {config.benchmark!r} are not those of run {record.run_id}: check --data-dir")
     if split not in dataset.splits:
         raise ConfigError(f"{config.benchmark!r} has no split {split!r}; {near(split, dataset.splits)}")

@@ -33,6 +33,8 @@ class RunConsole:
         self._started: dict[str, float] = {}
         self._said: dict[str, float] = {}
         self._total: Any = None
+        self._images: Any = None
+        self._images_said = 0.0
         self._ended = self._count = 0
 
     def __enter__(self) -> Self:
@@ -49,6 +51,8 @@ class RunConsole:
     def on_event(self, event: Event) -> None:
         if "note" in event:
             self._say(event["note"])
+        elif "images" in event:
+            self._open(*event["images"])
         elif "to_run" in event:
             self._count = event["to_run"]
             self._say(f"{self._count} to run")
@@ -57,6 +61,18 @@ class RunConsole:
             self._end(event["run_id"], event["status"])
         else:
             self._show(event)
+
+    def _open(self, done: int, count: int) -> None:
+        """Show how many images are opened."""
+        if self._images is None:
+            self._images, self._images_said = self._bars.add_task("images", total=count), time.monotonic()
+        self._bars.update(self._images, completed=done, total=count)
+        if not self._console.is_terminal and time.monotonic() - self._images_said >= LINE_SECONDS:
+            self._images_said = time.monotonic()
+            self._say(f"opened {done:,} of {count:,} images")
+        if done == count:
+            self._bars.remove_task(self._images)
+            self._images = None
 
     def _show(self, event: Event) -> None:
         """Show the progress of a run."""

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from harness import provenance
+from harness.api import Example
 from harness.config import RunConfig, TrackConfig
+from harness.data import opening
 from harness.events import Event, OnEvent, of_run
 from harness.execution import records
 from harness.execution.trackers import tracker
@@ -24,10 +26,13 @@ def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEv
     every event of the runs. After Ctrl-C, the runs in progress get a record `interrupted`, and `KeyboardInterrupt` is
     raised again.
     """
-    plans = {p.run_id: p for p in map(plan.make, configs)}
+    with opening.reporting(lambda done, count: on_event({"images": (done, count)})):
+        plans = {p.run_id: p for p in map(plan.make, configs)}
+        done = {run_id: record for run_id in plans if (record := store.finished(run_id)) is not None}
+        todo = [p for run_id, p in plans.items() if run_id not in done]
+        for note in _open_images(todo):
+            on_event({"note": note})
     store.check_writable()  # after the checks: a refused run creates no empty store
-    done = {run_id: record for run_id in plans if (record := store.finished(run_id)) is not None}
-    todo = [p for run_id, p in plans.items() if run_id not in done]
     _relabel(plans, done, store)
     for one in {(p.config.benchmark, p.dataset.fingerprint): p for p in plans.values()}.values():
         records.ensure_controls(one, store)
@@ -85,6 +90,18 @@ def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEv
         on_interrupt()
         raise
     return [store.read(run_id) for run_id in plans]
+
+
+def _open_images(plans: Sequence[Plan]) -> list[str]:
+    """Open all images that the runs read, once; returns notes about them. Raises `DataError`."""
+    splits: dict[int, tuple[str, Sequence[Example]]] = {}
+    for p in plans:
+        learned = (*plan.LEARNT_FROM, "pool") if p.stages else ()
+        for data, names in ((p.dataset, p.config.evaluate.splits), (p.training, learned)):
+            for split in data.splits.keys() & set(names):
+                where = f"benchmark {data.benchmark.name!r}, split {split!r}"
+                splits[id(data.splits[split])] = where, data.splits[split]
+    return opening.check(list(splits.values()), min((p.config.max_image_pixels for p in plans), default=1))
 
 
 def _relabel(plans: Mapping[str, Plan], done: Mapping[str, Record], store: Store) -> None:

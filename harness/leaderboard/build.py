@@ -16,9 +16,10 @@ from harness.leaderboard.query import Stated
 from harness.leaderboard.schema import SHOWN, BrokenRun, Filters, Row, Table
 from harness.leaderboard.seed_results import RunAnswers, SeedResults, of_row, read_answers
 from harness.leaderboard.seed_spread import Spreads
-from harness.record import Interval
+from harness.record import Interval, Record, Reproduction
 from harness.stats.bootstrap import METRICS
 from harness.stats.replicates import STORED_METRICS
+from harness.store import checksums
 from harness.store.catalog import ExampleCounts, View
 from harness.store.index import RunSummary
 from harness.store.manifest import DataKey
@@ -52,6 +53,7 @@ def make_table(
     results = {row.run_ids: of_row for row, of_row in pairs}
     everyone = _with_figures([row for row, _ in pairs], [of_row for _, of_row in pairs])
     rows, others = everyone[: len(groups)], everyone[len(groups) :]
+    rows = _attested(view, rows)
     rows = inference.ranked_with_intervals(rows, [results[row.run_ids] for row in rows], filters.baseline)
     rows = extra_columns.with_pareto(_flagged(rows))
     everyone = rows = extra_columns.with_direct(rows, others, results)
@@ -97,6 +99,29 @@ def _flagged(rows: Sequence[Row]) -> list[Row]:
         if row.kind == "control" and row.chance is not None and "accuracy" in row.values:
             said = controls.flag(row.method, row.values["accuracy"], row.chance, max(constant, default=None))
         result.append(row.model_copy(update={"note": ", ".join(filter(None, (row.note, said)))}) if said else row)
+    return result
+
+
+def _attested(view: View, rows: Sequence[Row]) -> list[Row]:
+    """The rows with what is known of their runs that were trained again."""
+    names = checksums.attested_names(view.store.backend)
+    result = []
+    for row in rows:
+        last: dict[str, Reproduction] = {}
+        said = [row.note] if row.note else []
+        for run_id in row.run_ids if names else ():
+            record = view.store.load(run_id) if run_id in names else None
+            if isinstance(record, Record):
+                found, wrong = checksums.reproductions(record, view.store.backend, names[run_id])
+                said += wrong
+                if found:
+                    last[run_id] = found[-1]
+        changed = {
+            "reproduced": tuple(run_id for run_id, one in last.items() if one.reproduced),
+            "refuted": tuple(run_id for run_id, one in last.items() if not one.reproduced),
+            "note": ", ".join(said),
+        }
+        result.append(row.model_copy(update=changed))
     return result
 
 

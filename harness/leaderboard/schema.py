@@ -171,6 +171,10 @@ class Row(_LeaderboardModel):
     """The settings, not by default, that all runs of the table have in common."""
     shared_by_method: tuple[str, ...] = ()
     """The settings that all rows of its method have in common, if there are several."""
+    reproduced: tuple[str, ...] = ()
+    """Those of `run_ids` that were trained again with the same result (the last time), see `hkdbench reproduce`."""
+    refuted: tuple[str, ...] = ()
+    """Those that were trained again with another result."""
     distil: Distilled | None = None
     """Only if it was requested, and there is a teacher."""
     power: Power | None = None

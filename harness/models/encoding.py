@@ -23,8 +23,9 @@ from torch import Tensor
 from harness.api import Example
 from harness.config import RungConfig, TemplateConfig
 from harness.errors import ModelError, first_line
-from harness.models import ladders, prompts
-from harness.models.prompts import Spelling
+from harness.models import ladders
+from harness.models.text import control_tokens, prompts
+from harness.models.text.prompts import Spelling
 
 Batch = dict[str, Tensor]
 
@@ -47,6 +48,7 @@ class Encoder:
         """`template`, `text`: what the rung changes about the chat template, and its file's text."""
         self.processor, self.name = processor, name
         prompts.give_template(processor, name, template, text)
+        self.control = control_tokens.ControlTokens(processor)
         prompt = self.text(prompts.PROBE)
         self.letters = [prompts.spellings(processor.tokenizer, letter, prompt) for letter in string.ascii_uppercase]
         if not self.one_token_each:
@@ -85,8 +87,8 @@ class Encoder:
         return logits_bv[:, : self.vocabulary] if numbers is None else logits_bv[:, numbers.to(logits_bv.device)]
 
     def text(self, example: Example) -> str:
-        """The full prompt of an example, formatted by the chat template."""
-        return prompts.rendered(self.processor, example)
+        """The full prompt of an example, formatted by the chat template; control tokens in its texts are hidden."""
+        return prompts.rendered(self.processor, self.control.hidden(example.prompt()))
 
     @cached_property
     def one_token_each(self) -> bool:
@@ -98,6 +100,9 @@ class Encoder:
         with self._one_at_a_time:
             texts = [self.text(example) for example in examples]
             ids: list[list[int]] = self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            for row, text in enumerate(texts):
+                if control_tokens.is_hidden(text):
+                    ids[row] = self.control.ids(text)
         return ids
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
@@ -120,15 +125,14 @@ class Encoder:
         # Some templates, like Gemma's, write the begin-of-sequence token themselves: one is enough.
         bos = self.processor.tokenizer.bos_token
         special = {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}
-        inputs = self.processor(
-            text=texts,
-            images=[[example.load_image()] for example in examples],
-            padding=True,
-            pad_to_multiple_of=pad_to,
-            return_tensors="pt",
-            **special,
-        )
+        images = [[example.load_image()] for example in examples]
+        settings = {"padding": True, "pad_to_multiple_of": pad_to, "return_tensors": "pt", **special}
+        hidden = any(map(control_tokens.is_hidden, texts))
+        with control_tokens.recorded(self.processor, hidden) as calls:
+            inputs = self.processor(text=texts, images=images, **settings)
         batch = {key: value for key, value in inputs.items() if isinstance(value, Tensor) and key != _LABELS}
+        if hidden:
+            batch = control_tokens.restore(self.control, batch, calls, examples, pad_to or 1)
         batch["options"] = torch.arange(int(sizes.max())) < sizes[:, None]
         return batch
 

@@ -19,7 +19,7 @@ from harness.api import Need
 from harness.errors import ModelError
 from harness.models.encoding import Batch
 from harness.models.loading import image_token, looks_across
-from harness.models.prompts import Spelling
+from harness.models.text.prompts import Spelling
 
 MASKED_LOGIT = -1e4
 """The logit of an option that an example doesn't have: probability 0, finite log."""

@@ -20,6 +20,7 @@ from harness.data.dataset import _canonical, _dataset, load_data, settings_of
 from harness.data.labels import TrainingExamples, divide
 from harness.errors import ConfigError, near
 from harness.evaluation.shifts import Asking
+from harness.images import reading
 from harness.models import ladders
 from harness.planning.stages import PlannedStage, plan_stages, rung_of, steps_of_budget
 from harness.planning.tuning import DirectTuning, trainer_of
@@ -207,6 +208,7 @@ def make(config: RunConfig) -> Plan:
             from harness.planning.compatibility import check_vocabularies  # it loads models
 
             check_vocabularies(method, stages, planned.stage, rungs)
+    reading.allow(config.max_image_pixels)
     dataset = load_data(config.benchmark, config.benchmark_settings, config.data_dir, config.skip_missing)
     learned = _training(config, method, dataset) if stages else dataset
     shown = _shown(dataset, config)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from harness.config import RungConfig
 from harness.models import encoding, ladders, loading
-from harness.models.prompts import PROBE
+from harness.models.text.prompts import PROBE
 
 SIZES = ((64, 64), (640, 480), (1600, 1200))
 """Width and height of the images whose tokens `of` counts."""

@@ -102,6 +102,9 @@ def ranking_columns(rows: Sequence[Row], every_interval: bool = False) -> list[C
         *(_figure(name, name, bounds=few) for name in others),
         ColumnSpec("seeds", "seeds", lambda row: str(len(row.seeds)), lambda row: len(row.seeds),
                    "Number of seeds that the figures are the mean of", shown=always),
+        ColumnSpec("reproduced", "reproduced", _reproduced, lambda row: len(row.reproduced) or None,
+                   "How many of its runs were trained again with the same result (hkdbench reproduce)",
+                   shown=lambda rows: any(row.reproduced or row.refuted for row in rows)),
         BUDGET,
         *COSTS,
         ColumnSpec("ladder", "ladder", lambda row: row.ladder, lambda row: row.ladder,
@@ -165,6 +168,13 @@ def _ranks(row: Row) -> str:
     if row.rank_low is None:
         return ""
     return str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low}-{row.rank_high}"
+
+
+def _reproduced(row: Row) -> str:
+    if not row.reproduced and not row.refuted:
+        return ""
+    not_so = f", {len(row.refuted)} NOT" if row.refuted else ""
+    return f"{len(row.reproduced)}/{len(row.run_ids)}{not_so}"
 
 
 def _tier(row: Row) -> str:

@@ -16,7 +16,8 @@ def to_text(priced: dict[str, Any]) -> str:
         "  data: " + ", ".join(f"{split} {size}" for split, size in priced["data"].items()),
     ]
     if priced["skipped"]:
-        lines.append("  left out, image missing: " + ", ".join(f"{s} {n}" for s, n in priced["skipped"].items()))
+        left_out = ", ".join(f"{split} {count}" for split, count in priced["skipped"].items())
+        lines.append(f"  left out, image missing or damaged: {left_out}")
     if other := priced["trained_on"]:
         sizes = ", ".join(f"{split} {size}" for split, size in other["data"].items())
         lines.append(f"  trains on {other['benchmark']}: {sizes}")

@@ -1,11 +1,17 @@
-"""A run's record as text."""
+"""A run's record as text: what it found, the command that runs it, and what came of training it again."""
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any
 
-from harness.record import Interval, Mix, Record, RoleRecord
+from harness.config import RunConfig
+from harness.record import Interval, Mix, Record, Reproduction, RoleRecord
 
 
 def mix_text(mix: Mix) -> str:
@@ -85,7 +91,8 @@ def _origin(record: Record) -> list[str]:
     if record.data:
         lines.append(f"  data revision {record.data.revision}, fingerprint {record.data.fingerprint[:12]}")
         if record.data.skipped:
-            lines.append("  left out, image missing: " + ", ".join(f"{s} {n}" for s, n in record.data.skipped.items()))
+            left_out = ", ".join(f"{split} {count}" for split, count in record.data.skipped.items())
+            lines.append(f"  left out, image missing or damaged: {left_out}")
         lines += _leaks(record.data.leaks)
     if other := record.trained_on:
         lines.append(
@@ -103,6 +110,141 @@ def _leaks(found: Mapping[str, Mapping[str, int]] | None, first: str = "", secon
         counts = ", ".join(f"{count} {kind}" for kind, count in shared.items())
         lines.append(f"  {where}: examples of the second with a duplicate in the first: {counts}")
     return lines
+
+
+# ------------------------------------------------------------------------------- how to run it again
+
+_NOT_THE_RUN = ("data_dir", "train_on_data_dir", "track", "tags", "label")
+"""Parts of a configuration that no number depends on, and that are of the machine or the store."""
+_FLAGS = ("method", "benchmark", "ladder", "student", "seed")
+
+
+def configuration(record: Record) -> str:
+    """The run's configuration as a TOML file for `hkdbench run FILE`; empty if it wasn't trained from one."""
+    config = _own(record)
+    lines = [f"{name} = {_toml(v)}" for name, v in config.items() if v is not None and not isinstance(v, Mapping)]
+    for name, table in config.items():
+        if isinstance(table, Mapping) and table:
+            lines += ["", f"[{name}]", *(f"{_key(k)} = {_toml(v)}" for k, v in table.items() if v is not None)]
+    return "\n".join(lines) + "\n" if config else ""
+
+
+def command(record: Record) -> str:
+    """The command that makes the run again, without the folder of published files; empty if it has none."""
+    config = _own(record)
+    if not config:
+        return ""
+    usual = RunConfig(method=config["method"], benchmark=config["benchmark"]).model_dump(mode="json")
+    words = ["hkdbench", "run"]
+    for name in _FLAGS:
+        if isinstance(config.get(name), str | int):
+            words += [f"--{name}", str(config[name])]
+    for plugin in config.get("plugins", ()):
+        words += ["--plugin", plugin]
+    rest = {k: v for k, v in config.items() if k != "plugins" and not (k in _FLAGS and isinstance(v, str | int))}
+    for name, value in _changed(rest, usual):
+        words += ["--set", f"{name}={_plain(value)}"]
+    return shlex.join(words)
+
+
+def _own(record: Record) -> dict[str, Any]:
+    """The recorded configuration, without what isn't the run's; {} for a record without a student or a full one."""
+    config = record.config
+    if not record.student or record.kind == "robustness" or not {"method", "benchmark"} <= config.keys():
+        return {}
+    return {name: value for name, value in config.items() if name not in _NOT_THE_RUN}
+
+
+def _changed(table: Mapping[str, Any], usual: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings that aren't the usual ones, with dotted names; a table with a dot in a name as a whole."""
+    for name, value in table.items():
+        default = usual.get(name) if isinstance(usual, Mapping) else None
+        if value is None or value == default:
+            continue
+        if isinstance(value, Mapping) and value and all("." not in key for key in value):
+            yield from _changed(value, default, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _plain(value: Any) -> str:
+    """A value for `--set`: a word without quotes."""
+    word = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w-]*", value) and value not in ("true", "false")
+    return str(value) if word and value not in ("inf", "nan") else _toml(value)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items() if v is not None) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+
+
+# ---------------------------------------------------------------------------------- trained again
+
+VERDICTS = {"equal": "reproduced, bit for bit", "agrees": "reproduced, within the seeds", "differs": "NOT reproduced"}
+
+
+def reproduction_text(found: Reproduction) -> str:
+    """What came of training a run again, as text."""
+    p = found.provenance
+    at = f" at commit {p.git_commit[:12]}" if p.git_commit else ""
+    lines = [f"{found.run_id}: {VERDICTS[found.verdict]}", f"  trained again by {p.package}{at}, {p.finished}"]
+    lines += [f"  different: {text}" for text in found.differences]
+    lines += [f"  also different, but changes no number: {text}" for text in found.notes]
+    for split, one in found.splits.items():
+        known = (
+            "how much seeds differ is unknown here" if one.limit is None else f"two seeds: up to {_points(one.limit)}"
+        )
+        lines.append(
+            f"  {split}: {100 * one.equal:.1f} % of {one.examples:,} answers are equal; accuracy "
+            f"{100 * one.recorded:.1f} % recorded, {100 * one.again:.1f} % again "
+            f"({100 * one.difference:+.1f} points; {known})"
+        )
+    return "\n".join([*lines, f"  {_why(found)}"])
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f} points"
+
+
+def _why(found: Reproduction) -> str:
+    if found.verdict == "equal":
+        return "Every answer and score has the recorded bits."
+    if found.verdict == "agrees":
+        return "Equal bits can't be expected, and the difference is no larger than that of two seeds."
+    if found.differences:
+        return "The difference is larger than that of two seeds, or nobody knows how large that is."
+    return "The same code on the same machine gives other answers: the recorded ones aren't from this training."
+
+
+def audit_text(found: Sequence[tuple[str, Reproduction | None, str]]) -> str:
+    """The results of an audit as a table: run, result, equal answers, accuracy recorded and again, in per cent."""
+    width = max(len(run_id) for run_id, _, _ in found)
+    lines = [f"{'run':{width}}  {'result':29}  {'split':10}  equal  recorded  again  difference  two seeds"]
+    for run_id, one, problem in found:
+        if one is None:
+            lines.append(f"{run_id:{width}}  can't be checked: {problem}")
+            continue
+        split, worst = min(one.splits.items(), key=lambda item: (item[0] != "test", item[0]))
+        limit = "unknown" if worst.limit is None else f"{100 * worst.limit:.1f}"
+        lines.append(
+            f"{run_id:{width}}  {VERDICTS[one.verdict]:29}  {split:10}  {100 * worst.equal:5.1f}  "
+            f"{100 * worst.recorded:8.1f}  {100 * worst.again:5.1f}  {100 * worst.difference:+10.1f}  {limit:>9}"
+        )
+        lines += [f"{'':{width}}  {text}" for text in one.differences]
+    compared = [one for _, one, _ in found if one is not None]
+    good = sum(one.reproduced for one in compared)
+    lines.append(f"{good} of {len(found)} runs reproduced")
+    if len(compared) > 1:
+        first = [one.splits.get("test") or next(iter(one.splits.values())) for one in compared]
+        lines[-1] += f"; on average {100 * fmean(s.difference for s in first):+.2f} points again minus recorded"
+    return "\n".join(lines)
 
 
 def interval(value: Interval) -> str:

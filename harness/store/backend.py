@@ -7,7 +7,6 @@ reads.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,9 +27,11 @@ LABELS = ".labels.json"
 """What finished runs are called now, where that isn't what their records say, see `Store.labels`."""
 SWEEPS = ".sweeps"
 """The folder of what sweeps were asked and found, see `harness.experiments.selection`."""
+REPRODUCED = ".reproduced"
+"""The folder of what was found when runs were trained again, see `harness.store.checksums`."""
 
 
-TEXTS = (LABELS, "*.json", "*.md", f"{SWEEPS}/*.json")
+TEXTS = (LABELS, "*.json", "*.md", f"{SWEEPS}/*.json", f"{REPRODUCED}/*.json")
 """Patterns of the texts beside the runs."""
 
 
@@ -126,11 +127,6 @@ class Backend(Protocol):
     def remove(self, name: str) -> None:
         """Delete a file or folder, if it is there."""
         ...
-
-
-def cache_folder() -> Path:
-    """The user's own folder for what stores keep on this machine that have no local folder to write to."""
-    return Path(os.environ.get("HKDBENCH_CACHE") or "~/.cache/hkdbench").expanduser().absolute()
 
 
 def no_store(url: str, near: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import ConfigError, StoreError, first_line
-from harness.store import index, manifest
+from harness.store import checksums, index, manifest
 from harness.store.backend import CATALOGUE, LABELS, RECORD, Problem
 from harness.store.catalog import View
 from harness.store.local import LocalBackend
@@ -215,9 +215,19 @@ def merge(store: Store, other: Store, keep_ours: bool = False, dry_run: bool = F
         store.check_writable()
         for run_id in result.copied:
             store.copy(run_id, other)
+        _copy_attested(store, other, [*result.copied, *result.same])
         if labels := {run_id: label for run_id, label in other.labels().items() if run_id in result.copied}:
             relabel(store, labels)
     return result
+
+
+def _copy_attested(store: Store, other: Store, run_ids: Sequence[str]) -> None:
+    """What was found when these runs were trained again: each file's name has its sum, so none is replaced."""
+    ours, theirs = (checksums.attested_names(one.backend) for one in (store, other))
+    for run_id in run_ids:
+        for name in theirs.get(run_id, []):
+            if name not in ours.get(run_id, []):
+                store.write_text(name, other.backend.read(name).decode("utf-8", "replace"))
 
 
 def _same(store: Store, other: Store, run_id: str) -> bool:

@@ -30,8 +30,9 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
+from harness.config import cache_folder
 from harness.errors import StoreError, first_line
-from harness.store.backend import PREDICTIONS, RECORD, TEXTS, already_done, cache_folder, is_done, no_store
+from harness.store.backend import PREDICTIONS, RECORD, TEXTS, already_done, is_done, no_store
 
 LAST = "state.json"
 """The file of a checkpoint that is uploaded last: a checkpoint with it is complete."""

@@ -5,6 +5,7 @@
     <root>/<run_id>/history.parquet       one row per logged value
     <root>/<run_id>/student/              the trained student, if it was to be saved
     <root>/<run_id>/received.json         only of a run that was sent by somebody (`harness.submission.submit`)
+    <root>/.reproduced/                   what was found when runs were trained again (`harness.store.checksums`)
     <root>/.work/<run_id>/                checkpoints and progress of an unfinished run
     <root>/.work/.locks/<run_id>.lock     locked by the process that executes the run
     <root>/.catalogue/                    the compacted catalogue of all runs, see `harness.store.catalog`
@@ -224,17 +225,17 @@ class Store:
     # ------------------------------------------------------------------------------------- reading
 
     def versions(self) -> dict[str, str]:
-        """Every run by id, sorted, with a version that changes when its record, predictions or label do: none is
-        opened."""
+        """Every run by id, sorted, with a version that changes when its record, predictions, label or attested results
+        do: none is opened."""
         return self.listed()[0]
 
     def listed(self) -> tuple[dict[str, str], list[Problem]]:
         """`versions`, and what is wrong with the file of the labels."""
         labels, problems = self.readable_labels()
         found = {name: version for name, version in sorted(self.backend.folders().items()) if RUN_ID.fullmatch(name)}
-        for run_id, label in labels.items():
+        for run_id, more in [*labels.items(), *checksums.attested_names(self.backend).items()]:
             if run_id in found:
-                found[run_id] += f"-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+                found[run_id] += f"-{hashlib.sha256(str(more).encode()).hexdigest()[:8]}"
         return found, problems
 
     def labels(self) -> dict[str, str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from harness.planning.plan import Plan
 from harness.record import Record, RoleCost, StageRecord
 from harness.submission.checks import CheckResult, ExaminedRun, result_of
+from harness.submission.replan import is_plan_of
 
 Flops = Callable[[Record, Plan], Iterable[tuple[str, bool]]]
 """Gives the FLOPs that aren't the plan's, in words, and whether that is sure; see `harness.submission.flops`."""
@@ -27,7 +28,7 @@ def bill_checks(run: ExaminedRun, flops: Flops | None) -> Iterator[CheckResult]:
     r, plan = run.record, run.plan
     cached = run.setup.train is None or run.setup.train.cache != "off"
     wrong = [text for stage in r.stages for text in _out_of_bounds(r, stage, cached)]
-    if wrong or plan is None or plan.run_id != r.run_id:
+    if wrong or plan is None or not is_plan_of(r, plan):
         yield result_of("bill", wrong, f"forwards of {len(r.cost.roles)} roles fit the stages")
         if not wrong:
             yield CheckResult("bill", "unverified", "FLOPs follow from the plan, which can't be made here")

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness.api import Split
-from harness.data.dataset import MAX_OPTIONS
+from harness.data.example_checks import MAX_OPTIONS
 from harness.errors import DataError, first_line, near
 from harness.evaluation.controls import is_control_name
 from harness.record import Record, parse_record

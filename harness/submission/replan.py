@@ -101,7 +101,7 @@ def _config(run: ExaminedRun, data_dir: Path | None) -> CheckResult:
         config = parse(RunConfig, {**r.config, "plugins": (), **folders}, "the recorded config")
     except ConfigError as error:
         return CheckResult("config", "changed", first_line(error))
-    if reason := _no_ladder(config, run.trusted):
+    if reason := no_ladder(config, run.trusted):
         return CheckResult("config", "unverified", reason)
     try:
         run.plan = planning.make(config)
@@ -111,8 +111,9 @@ def _config(run: ExaminedRun, data_dir: Path | None) -> CheckResult:
         return CheckResult("config", "unverified", f"its training data aren't available: {first_line(error)}")
     except UserError as error:
         return CheckResult("config", "changed", f"it can't be planned: {first_line(error)}")
-    if run.plan.run_id != r.run_id:
-        differs = [key for key, value in run.plan.identity.items() if _plain(value) != r.identity.get(key)]
+    identity = identity_as_in(r, run.plan)
+    if planning.run_name(identity) != r.run_id:
+        differs = [key for key, value in identity.items() if plain(value) != r.identity.get(key)]
         built_in = config.ladder in ladders.names()
         if differs == ["ladder"] and built_in and r.provenance.package == provenance.package():
             return CheckResult("config", "changed", f"the ladder {config.ladder!r} has other weights than the run's")
@@ -123,7 +124,7 @@ def _config(run: ExaminedRun, data_dir: Path | None) -> CheckResult:
         what = f"by {', '.join(differs)}" if r.identity else "it, or the ladder's weights, changed"
         return CheckResult("config", "changed", f"planned again it gives another run, {run.plan.run_id}: {what}")
     now = {
-        "settings": _plain(run.plan.settings),
+        "settings": plain(run.plan.settings),
         "ladder": run.plan.ladder,
         "parameters": run.plan.student_parameters,
         "task": run.plan.benchmark.task,
@@ -142,14 +143,30 @@ def _config(run: ExaminedRun, data_dir: Path | None) -> CheckResult:
     return result_of("config", wrong, "planned again it gives the same run")
 
 
-def _plain(value: Any) -> Any:
+def is_plan_of(record: Record, plan: Plan) -> bool:
+    """Whether the plan is that of the run."""
+    return planning.run_name(identity_as_in(record, plan)) == record.run_id
+
+
+def identity_as_in(record: Record, plan: Plan) -> dict[str, Any]:
+    """The plan's identity, with the older fingerprints of its data where the record has those."""
+    identity = dict(plan.identity)
+    if record.data and plan.published.recognises(record.data.fingerprint) == "names":
+        identity["data"] = [identity["data"][0], record.data.fingerprint]
+    learned = record.trained_on.data.fingerprint if record.trained_on else ""
+    if identity["train_on"] and plan.learned.recognises(learned) == "names":
+        identity["train_on"] = [*identity["train_on"][:3], learned]
+    return identity
+
+
+def plain(value: Any) -> Any:
     """As in JSON: tuples are lists."""
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _no_ladder(config: RunConfig, trusted: bool) -> str:
+def no_ladder(config: RunConfig, trusted: bool) -> str:
     """Why the ladder's models can't be read; empty if they can."""
     if config.ladder in ladders.names():
         return ""
@@ -193,7 +210,7 @@ def identity_checks(run: ExaminedRun) -> Iterator[CheckResult]:
     if not consistency.planned(r):
         return
     if not identity:
-        if run.plan is not None and run.plan.run_id == r.run_id:
+        if run.plan is not None and is_plan_of(r, run.plan):
             yield CheckResult("run id", "ok", "planned again it is the same")
         else:
             yield CheckResult("run id", "unverified", "the record doesn't say what it is the hash of")

@@ -64,7 +64,7 @@ def _verify(store: Store, run_id: str, data_dir: Path | None, flops: Flops | Non
     found += _checksums(record, broken, checksums.missing_student(record, store.backend))
     found += _tables(run, store, broken)
     found += [*_data(run, data_dir), *code_checks(run, data_dir), *identity_checks(run)]
-    found += [*_predictions(run), *_training(run, flops)]
+    found += [*_predictions(run), *_training(run, flops), *_attested(run.record, store)]
     return Report(run_id, tuple(found), tuple(consistency.not_checked(record)))
 
 
@@ -145,20 +145,24 @@ def _data(run: ExaminedRun, data_dir: Path | None) -> Iterator[CheckResult]:
     except UserError as error:
         yield CheckResult("data", "unverified", first_line(error))
         return
+    known = dataset.recognises(seen.fingerprint)
     wrong = [
         f"{what} is {recorded!r}, in the benchmark {now!r}"
         for what, recorded, now in (
-            ("fingerprint", seen.fingerprint, dataset.fingerprint),
+            *(() if known else (("fingerprint", seen.fingerprint, dataset.fingerprint),)),
             ("sizes", seen.sizes, dataset.sizes),
             ("options", seen.options, list(dataset.options) if dataset.options else None),
         )
         if recorded != now
     ]
-    if seen.fingerprint == dataset.fingerprint:
+    if known:
         run.dataset = dataset
-        if seen.leaks is not None and seen.leaks != (leaks := leakage.exact(dataset)):
+        if known == "content" and seen.leaks is not None and seen.leaks != (leaks := leakage.exact(dataset)):
             wrong.append(f"leaks are {seen.leaks!s:.200}, in the benchmark {leaks!s:.200}")
     yield result_of("data", wrong, f"{sum(dataset.sizes.values())} examples, fingerprint {seen.fingerprint[:12]}")
+    if known == "names":
+        older = "the record's fingerprint is an older one, of the names and sizes of image files, not of their content"
+        yield CheckResult("images", "unverified", older)
 
 
 # ------------------------------------------------------------------------------- predictions, training
@@ -194,6 +198,21 @@ def _predictions(run: ExaminedRun) -> Iterator[CheckResult]:
     if found.unknown:
         yield CheckResult("figures", "unverified", f"{first_few(found.unknown)}: that takes the run's data")
     yield result_of("figures", wrong, f"{found.right} recomputed")
+
+
+def _attested(record: Record, store: Store) -> Iterator[CheckResult]:
+    """The results of training the run again, if there are any. The last one counts."""
+    found, wrong = checksums.reproductions(record, store.backend)
+    if not found and not wrong:
+        return
+    last = found[-1] if found else None
+    when = f"trained again at {last.provenance.finished}" if last else ""
+    if last and not last.reproduced and last.differences:
+        yield CheckResult("reproduced", "unverified", f"{when}, elsewhere, it gave other answers")
+        return
+    if last and not last.reproduced:
+        wrong.append(f"{when}, with the same code on the same machine, it gave other answers")
+    yield result_of("reproduced", wrong, f"{when}: {last.verdict}" if last else "")
 
 
 def _control(record: Record, wrong: list[str]) -> CheckResult:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from harness.api import Example, Need
-from harness.errors import ModelError, UserError, first_line
-from harness.models import encoding, loading, prompts, quantization, scorer
+from harness.errors import DataError, ModelError, UserError, first_line
+from harness.models import encoding, loading, quantization, scorer
 from harness.models.shared_prefix import PrefixSharingScorer
+from harness.models.text import prompts
 from harness.planning import memory
 from harness.planning.plan import Plan
 from harness.record import RungCheck
@@ -126,6 +127,25 @@ class Rung:
             for key in more
             if key in batch
         }
+
+    @torch.no_grad()
+    def check_images(self, examples: Sequence[Example]) -> None:
+        """Answer each example alone: their images have the most unusual shapes. Raises `DataError` with the example."""
+        for example in examples:
+            try:
+                batch = {key: value.to(self.device) for key, value in self.encoder([example]).items()}
+                self._image_tokens(batch, [example])
+                self._length(batch["input_ids"][0].tolist(), batch["attention_mask"][0].tolist(), example)
+                self._forward(batch)
+            except DataError:
+                raise
+            except Exception as error:  # a processor may fail in any way
+                width, height = example.load_image().size
+                raise DataError(
+                    f"{self.where} can't use the image of example {example.id!r}, {example.image_name} of {width} x "
+                    f"{height} px: {first_line(error).removeprefix(f'{self.where}: ')}; crop or scale it, or leave the "
+                    "example out"
+                ) from error
 
     @torch.no_grad()
     def answers(self, examples: Sequence[Example], needs: frozenset[Need]) -> scorer.Outputs:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.api import Example, Need, Source, View
-from harness.data import order
+from harness.data import opening, order
 from harness.errors import ConfigError, StepLocation
 from harness.models import encoding, loading
 from harness.models.distributed import ProcessGroup
@@ -51,6 +51,8 @@ class _Sample:
     longest: Example
     image_groups: Sequence[Example]
     """Questions of which several share an image; empty: sharing is off."""
+    unusual: Sequence[Example]
+    """Those with the widest, tallest, largest and smallest image."""
 
 
 def check(plan: Plan, encoders: Mapping[str, encoding.Encoder], ranks: ProcessGroup) -> Preflight:
@@ -79,6 +81,7 @@ def check(plan: Plan, encoders: Mapping[str, encoding.Encoder], ranks: ProcessGr
             tried = Rung(name, plan, encoder, ranks.device)
             rungs[name] = tried.check(sample.longest, sample.first)
             warnings += [note] if (note := encoder.tiling(rungs[name].image_tokens[1])) else []
+            tried.check_images(sample.unusual)
             if sample.image_groups:
                 alone = tried.why_alone(sample.image_groups)
                 rungs[name] = rungs[name].model_copy(update={"shares_image": not alone})
@@ -105,9 +108,11 @@ def check(plan: Plan, encoders: Mapping[str, encoding.Encoder], ranks: ProcessGr
 def _sample(plan: Plan) -> _Sample:
     """The first examples of training (or of scoring, if nothing is trained), and the longest one."""
     scored = [example for split in plan.dataset.splits.values() for example in split]
+    learned = plan.training_examples.of("all") if plan.stages else []
+    unusual = opening.extremes([*scored, *learned])
     longest = max(scored, key=lambda e: len(e.question) + len(e.context) + len(e.claim) + sum(map(len, e.options)))
     if not plan.stages:
-        return _Sample([], scored[:EXAMPLES], None, longest, [])
+        return _Sample([], scored[:EXAMPLES], None, longest, [], unusual)
     c = plan.config.train
     size = min(EXAMPLES, c.batch_size, c.micro_batch_size or c.batch_size)
     train = plan.training_examples.labelled
@@ -119,7 +124,7 @@ def _sample(plan: Plan) -> _Sample:
     other = second_view(plan, positions, first)
     several = [group for group in order.by_image(train) if len(group) > 1] if c.shares and size > 1 else []
     image_groups = [train[i] for group in several[:2] for i in group[: max(size // 2, 2)]][:size]
-    return _Sample(positions, first, other, longest, image_groups)
+    return _Sample(positions, first, other, longest, image_groups, unusual)
 
 
 def _needs(plan: Plan, rung: str) -> frozenset[Need]:

@@ -28,6 +28,7 @@ from harness import provenance
 from harness.api import Example, Need, Stage
 from harness.config import BY_RUNG
 from harness.data import order
+from harness.images.reading import READER
 from harness.models import loading, shared_prefix
 from harness.models.distributed import ProcessGroup, locked
 from harness.models.scorer import MASKED_LOGIT
@@ -331,9 +332,9 @@ def content(example: Example) -> str:
             _contents.clear()
         digest = hashlib.sha256(json.dumps([example.prompt(), example.options]).encode())
         if isinstance(example.image, bytes):
-            digest.update(example.image)
+            digest.update(b"%d" % READER + example.image)
         elif isinstance(example.image, Path) and example.image.is_file():
-            digest.update(example.image.read_bytes())
+            digest.update(b"%d" % READER + example.image.read_bytes())
         else:
             image = example.load_image()
             digest.update(f"{image.size}".encode() + image.tobytes())

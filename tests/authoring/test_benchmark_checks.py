@@ -88,21 +88,21 @@ def test_a_sound_benchmark_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"id": ""}, "schema: test: example '' has id '', expected a non-empty string"),
-        ({"id": 3}, "schema: test: example 3 has id 3, expected a non-empty string"),
+        ({"id": ""}, "schema: test: example '': id is empty"),
+        ({"id": 1}, "ids: test: id '1' occurs twice; ids are unique in a split"),
         ({"id": "1"}, "ids: test: id '1' occurs twice; ids are unique in a split"),
-        ({"group": None}, "schema: test: example '2' has group None"),
-        ({"claim": None}, "schema: test: example '2' has a question, claim, context or claim_label that isn't text"),
-        ({"claim": "", "question": " "}, "schema: test: example '2' has neither question nor claim"),
+        ({"group": None}, "schema: test: example '2': group is null, expected text"),
+        ({"claim": None}, "schema: test: example '2': claim is null, expected text"),
+        ({"claim": "", "question": " "}, "schema: test: example '2': it has neither question nor claim"),
         (
             {"options": ["yes", "no"]},
-            "schema: test: example '2' has options ['yes', 'no'], expected a tuple of strings",
+            "schema: test: example '2': options ['yes', 'no'], expected a tuple of texts",
         ),
-        ({"options": ("yes", "yes")}, "expected 2 to 26, each once"),
-        ({"options": ("yes",)}, "expected 2 to 26, each once"),
-        ({"image": "a.png"}, "schema: test: example '2' has an image of type str, expected a Path, bytes or callable"),
-        ({"gold": 2}, "schema: test: example '2' has gold 2, expected 0 to 1"),
-        ({"gold": True}, "schema: test: example '2' has gold True, expected 0 to 1"),
+        ({"options": ("yes", "yes ")}, "example '2': options 1 and 2 are both 'yes'; expected each once"),
+        ({"options": ("yes",)}, "example '2': 1 options; expected 2 to 26"),
+        ({"image": "a.png"}, "schema: test: example '2': image is of type str, expected a Path, bytes or callable"),
+        ({"gold": 2}, "schema: test: example '2': gold 2 is not among its 2 options (0 to 1)"),
+        ({"gold": True}, "schema: test: example '2': gold True (bool) is not among its 2 options (0 to 1)"),
         ({"group": "train3"}, "groups: group 'train3' is in train and test: put each group in one split only"),
         (
             {"image": Path("nowhere.png")},
@@ -177,7 +177,7 @@ class Faulty(Sound):
         ("refuses", "fail", "load: train: toy.json line 3: no id"),
         ("empty", "fail", "load: test: no examples; leave the split out"),
         ("shuffles", "fail", "load: train: a second load() gives different examples or another order; seed it"),
-        ("dicts", "fail", "schema: train: example number 0 is a dict, expected an Example"),
+        ("dicts", "fail", "schema: train: example number 0: a dict, expected an Example"),
         ("unbalanced", "warn", "balance: test: no gold at position 1"),
         (
             "unbalanced",
@@ -246,8 +246,8 @@ def test_a_pool_has_golds_or_says_that_it_has_none() -> None:
     assert_sound(Pooled())
     assert_sound(Pooled(size=0))
     assert_sound(Unlabelled(gold=False))
-    assert "pool: example 'p0' has gold None" in texts(Pooled(gold=False), "fail")
-    assert "has gold 0, though pool_has_golds is False: expected None" in texts(Unlabelled(), "fail")
+    assert "pool: example 'p0': gold None is not among its 2 options" in texts(Pooled(gold=False), "fail")
+    assert "gold 0, though pool_has_golds is False: expected None" in texts(Unlabelled(), "fail")
     with pytest.raises(DataError, match="no gold; a pool without golds must say so"):
         load(Pooled(gold=False))
     assert "pool" not in load(Pooled(size=0)).splits

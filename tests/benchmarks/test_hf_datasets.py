@@ -246,3 +246,20 @@ def test_an_unreachable_repository_is_one_line(monkeypatch: pytest.MonkeyPatch) 
         DataError, match=r"^owner/name@00000000, split train: can't be loaded \(ConnectionError: .*Hub\)$"
     ):
         list(NaturalBench(repo="owner/name", repo_revision="0" * 40).load("test"))
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_a_cache_of_links_is_read(by_path: bool, tmp_path: Path) -> None:
+    """Hugging Face's cache: the files of a snapshot are links to blobs, whose names say nothing."""
+    real, snapshot, blobs = tmp_path / "real", tmp_path / "snapshots" / COMMIT, tmp_path / "blobs"
+    whole = [(e.id, e.gold, e.load_image().tobytes()) for e in pope(real, by_path).load("test")]
+    blobs.mkdir()
+    for number, path in enumerate(sorted(p for p in real.rglob("*") if p.is_file())):
+        link = snapshot / path.relative_to(real)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path.rename(blobs / f"{number:064x}"))
+    assert [(e.id, e.gold, e.load_image().tobytes()) for e in POPE(snapshot).load("test")] == whole
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "data").symlink_to(snapshot / "data")  # a folder that is a link
+    assert [(e.id, e.gold) for e in POPE(linked).load("test")] == [row[:2] for row in whole]

@@ -286,6 +286,8 @@ def test_a_missing_folder_and_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_missing_images_are_counted_or_skipped(small: Path) -> None:
+    for path in small.rglob("*.png"):
+        Image.new("RGB", (400, 100)).save(path)
     for k in (2, 4):
         (small / "dev" / "images" / "5" / f"dev-3-0-{k}.png").unlink()
     with pytest.raises(DataError, match=r"images of 2 of 6 examples are missing, first .*dev-3-0-2\.png of example"):

@@ -65,6 +65,8 @@ def test_help_loads_neither_torch_nor_ray(root: Path) -> None:
         "leaks",
         "check-benchmark",
         "robustness",
+        "reproduce",
+        "audit",
     ):
         assert f"  {verb} " in done.stdout
 
@@ -74,7 +76,8 @@ def test_version(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["list", "describe", "plan", "run", "suite", "rank", "show", "leaks", "check-benchmark", "robustness"]
+    "verb",
+    ["list", "describe", "plan", "run", "suite", "rank", "show", "leaks", "check-benchmark", "robustness", "reproduce"],
 )
 def test_every_verb_has_help(cli: Cli, verb: str) -> None:
     said = cli(verb, "--help")

@@ -13,9 +13,13 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dashboard.data import run as run_data
+from dashboard.data.leaderboard import board_columns, default_columns
 from dashboard.navigation import PAGES
-from harness.record import Failure
-from harness.store import Store
+from harness.config import RunConfig
+from harness.leaderboard import leaderboard
+from harness.record import Failure, Reproduction, SplitAgreement
+from harness.store import Store, checksums
 from helpers import runs
 from helpers.browsing import scenes_run
 
@@ -168,3 +172,33 @@ def test_folders_of_files_are_checked_before_it_starts(cli: Callable[..., Any], 
         said = cli("dashboard", "--store", tmp_path, "--data-dir", given)
         assert said.code == 2
         assert f"--data-dir {given!r}: expected BENCHMARK=FOLDER" in said.err
+
+
+def test_a_run_says_how_it_is_made_again_and_what_came_of_that(opened: Open, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    config = RunConfig(method="finetune", benchmark="toy", seed=3).model_dump(mode="json")
+    runs.add(store, "finetune", 6, seed=3, run_id="a", config=config)
+    text = told(opened("run", run="a", section="Provenance"))
+    assert "hkdbench run --method finetune --benchmark toy --ladder tiny --student S --seed 3" in text
+    assert "hkdbench reproduce a" in text
+    assert "as trustworthy" not in text
+    found = Reproduction(
+        run_id="a",
+        record=checksums.record_sum(store.read("a"), store.backend),
+        verdict="agrees",
+        splits={"test": SplitAgreement(examples=8, equal=0.875, recorded=0.75, again=0.625, limit=0.2)},
+        differences=["workers: 1, now 2"],
+        provenance=runs.provenance(),
+    )
+    name, written = checksums.attested(found)
+    store.write_text(name, written)
+    assert "as trustworthy as the one who trained it again" in told(opened("run", run="a", section="Provenance"))
+    row = run_data.reproductions([found]).iloc[0]
+    assert (row["result"], row["equal answers, %"]) == ("reproduced, within the seeds", 87.5)
+    board = next(table for table in leaderboard.tables(store))
+    columns = board_columns(board)
+    assert "reproduced" in default_columns(columns, board.rows)
+    assert columns["reproduced"].spec.text(board.rows[0]) == "1/1"
+    store.write_text(name, written.replace("0.875", "1.0"))
+    assert "the result of reproducing it is damaged" in told(opened("run", run="a", section="Provenance"))
+    assert "reproduced" not in default_columns(columns, leaderboard.tables(store)[0].rows)

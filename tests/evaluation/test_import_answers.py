@@ -91,6 +91,8 @@ def test_imports_are_checked_against_the_benchmark(cli: Cli, pope: Path, tmp_pat
 
 
 def test_examples_without_an_image_can_be_left_out(cli: Cli, pope: Path, tmp_path: Path) -> None:
+    for image in (pope / "images").iterdir():
+        Image.new("RGB", (4, 4)).save(image)
     (pope / "images" / "i2.jpg").unlink()
     path = save(pope / "p.csv", ALL_YES)
     args = ["import-predictions", path, "--benchmark", "pope", "--data-dir", pope, "--store", tmp_path / "s"]

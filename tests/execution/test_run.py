@@ -111,7 +111,7 @@ def test_skip_missing_goes_on_and_is_recorded(cli: Cli, toy_run: list[str], tmp_
     assert (record["data"]["sizes"]["test"], record["config"]["skip_missing"]) == (23, True)
     priced = cli("plan", *toy_run, *fault, "--skip-missing", "--json").json
     assert priced["skipped"] == {"test": 1}
-    assert "left out, image missing: test 1" in cli("plan", *toy_run, *fault, "--skip-missing").out
+    assert "left out, image missing or damaged: test 1" in cli("plan", *toy_run, *fault, "--skip-missing").out
 
 
 def test_a_test_split_alone_is_enough_for_what_does_not_learn(cli: Cli, toy_run: list[str], tmp_path: Path) -> None:

@@ -44,6 +44,14 @@ class Plain:
 
 
 @dataclass(frozen=True)
+class Undrawn:
+    """An image whose drawing fails."""
+
+    def __call__(self) -> Image.Image:
+        raise OSError("not a picture")
+
+
+@dataclass(frozen=True)
 class Toy(Benchmark):
     """What colour is the picture?"""
 
@@ -86,7 +94,7 @@ class Toy(Benchmark):
     def _image(self, colour: str, damaged: bool) -> ImageSource:
         if damaged and self.fault == "missing":
             return Path("nowhere/t1.png")
-        return b"not a picture" if damaged and self.fault == "corrupt" else Plain(colour)
+        return Undrawn() if damaged and self.fault == "corrupt" else Plain(colour)
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,7 @@ class Exam(Toy):
 
 @dataclass(frozen=True)
 class Torn(Toy):
-    """A picture of the test split can't be read."""
+    """A picture of the test split can't be drawn, which is found only when it is asked for."""
 
     name = "torn"
     fault: str = "corrupt"

@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerFast
 
 from harness.config import RungConfig, TemplateConfig
 from harness.errors import ModelError
-from harness.models import encoding, ladders, prompts
+from harness.models import encoding, ladders
 from harness.models.scorer import OptionScorer
+from harness.models.text import prompts
 from helpers import families
 from helpers.common import Cli, rung
 

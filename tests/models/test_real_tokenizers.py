@@ -16,7 +16,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from harness.models import prompts
+from harness.models.text import prompts
 from helpers import families
 from helpers.newer_families import NEWER
 from helpers.photos import photographed

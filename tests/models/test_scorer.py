@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from harness.config import RungConfig
 from harness.errors import ModelError
-from harness.models import encoding, ladders, loading, prompts
+from harness.models import encoding, ladders, loading
 from harness.models.scorer import MASKED_LOGIT, OptionScorer, token_counts
+from harness.models.text import prompts
 from helpers import families
 from helpers.common import rung
 

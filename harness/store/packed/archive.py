@@ -16,8 +16,9 @@ import tarfile
 from pathlib import Path
 from typing import IO, NoReturn
 
+from harness.config import cache_folder
 from harness.errors import StoreError, first_line
-from harness.store.backend import LABELS, RECORD, SWEEPS, cache_folder, near_paths, no_store
+from harness.store.backend import LABELS, RECORD, REPRODUCED, SWEEPS, near_paths, no_store
 
 SUFFIX = ".tar.xz"
 MOST_BYTES = 2 * 2**30
@@ -30,7 +31,10 @@ _RUN_FILE = re.compile(
     rf"{_WORD}/(record\.json|received\.json|predictions\.parquet|history\.parquet"
     rf"|student/{_WORD}\.(json|safetensors|jinja|txt))"
 )
-_TEXT = re.compile(rf"{re.escape(LABELS)}|{_WORD}\.(json|md)|{re.escape(SWEEPS)}/{_WORD}\.json")
+_TEXT = re.compile(
+    rf"{re.escape(LABELS)}|{_WORD}\.(json|md)|{re.escape(SWEEPS)}/{_WORD}\.json"
+    rf"|{re.escape(REPRODUCED)}/{_WORD}\.[0-9a-f]{{16}}\.json"
+)
 
 
 def is_kept(name: str) -> bool:
@@ -164,8 +168,8 @@ class PackedBackend:
         """Nothing to do: there are no checkpoints."""
 
     def files_with_age(self, folder: str) -> dict[str, float]:
-        """Nothing: there is neither a catalogue nor work in progress."""
-        return {}
+        """The files of a folder, without an age; there is neither a catalogue nor work in progress."""
+        return {name: 0.0 for name in self._files if folder and name.startswith(f"{folder}/")}
 
     def remove(self, name: str) -> None:
         self._refuse_to_write()

@@ -60,9 +60,9 @@ def give_template(processor: Any, name: str, own: TemplateConfig | None, text: s
         ) from None
 
 
-def rendered(processor: Any, example: Example, template: str | None = None) -> str:
-    """The full prompt of an example, formatted by the processor's chat template, or by another one."""
-    content = [{"type": "image"}, {"type": "text", "text": example.prompt()}]
+def rendered(processor: Any, question: str, template: str | None = None) -> str:
+    """The full prompt of an example's text, formatted by the processor's chat template, or by another one."""
+    content = [{"type": "image"}, {"type": "text", "text": question}]
     text: str = processor.apply_chat_template(
         [{"role": "user", "content": content}],
         add_generation_prompt=True,
@@ -89,10 +89,10 @@ def _refuse_thinking(processor: Any, name: str, *, decided: bool) -> None:
 
     `decided`: the ladder's file says something about the template, so a switch that has been left alone is meant so.
     """
-    template, text = processor.chat_template, rendered(processor, PROBE)
+    template, text = processor.chat_template, rendered(processor, PROBE.prompt())
     thinks = THINKING.search(text)
     off = {
-        switch: rendered(processor, PROBE, _with(template, {switch: False}, name))
+        switch: rendered(processor, PROBE.prompt(), _with(template, {switch: False}, name))
         for switch in SWITCHES
         if re.search(rf"\b{switch}\b", template)
     }
