@@ -257,7 +257,7 @@ def power(trials: int) -> Iterator[tuple[str, dict[str, Any]]]:
 def ranks(trials: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Six methods on four levels: how often all rank intervals hold all ranks that the truth allows a row.
 
-    Beside it how often the interval of a single row does, and how often the best is told apart from the worst.
+    Also: how often the interval of a single row does, and how often best and worst are significantly different.
     """
     true = [0.78, 0.74, 0.74, 0.70, 0.70, 0.62]
     allowed = [(1, 1), (2, 3), (2, 3), (4, 5), (4, 5), (6, 6)]

@@ -11,7 +11,7 @@ questions is No, so their precision says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -62,8 +62,7 @@ class AMBER(Benchmark):
 
     def load(self, split: Split) -> Sequence[Example]:
         """The questions of the dimension in the order of the queries."""
-        folder = data_folder(self, split)
-        base = folder if (folder / "annotations.json").is_file() or not (folder / "data").is_dir() else folder / "data"
+        base = _base(data_folder(self, split))
         truths = _truths(base / "annotations.json")
         images = next((place for place in (base / "image", base / "images") if place.is_dir()), base)
         examples: list[Example] = []
@@ -91,8 +90,17 @@ class AMBER(Benchmark):
             )
         return examples
 
+    def not_asked(self) -> Iterable[str]:
+        """The images to describe, and the questions of other dimensions: the authors' files answer all."""
+        asked = {example.id for example in self.load("test")}
+        return (id_ for id_ in _truths(_base(data_folder(self, "test")) / "annotations.json") if id_ not in asked)
+
     def protocols(self) -> Mapping[str, Scorer]:
         return {"official": official, "vlmevalkit": vlmevalkit, "strict": strict}
+
+
+def _base(folder: Path) -> Path:
+    return folder if (folder / "annotations.json").is_file() or not (folder / "data").is_dir() else folder / "data"
 
 
 def _truths(path: Path) -> dict[str, tuple[str, str]]:

@@ -16,8 +16,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from PIL import Image
 
@@ -107,13 +107,23 @@ class HallusionBench(Benchmark):
         return image_in(inner if inner.is_dir() else self.data_dir, name, where)
 
     def protocols(self) -> Mapping[str, Scorer]:
-        return {
-            "official": official,
-            "lmms_eval": lmms_eval,
-            "lmms_eval_intern": lmms_eval_intern,
-            "vlmevalkit": vlmevalkit,
-            "strict": strict,
-        }
+        scorers = (official, lmms_eval, lmms_eval_intern, vlmevalkit, strict)
+        return {scorer.__name__: scorer for scorer in scorers}
+
+    def names(self, example: Example) -> Sequence[str]:
+        """The id; and the id without visual_input, which VLMEvalKit's files don't have."""
+        return example.id, re.sub(r"_\d+_", "_*_", example.id, count=1)
+
+    def answered_by(self, row: Mapping[str, Any]) -> Sequence[str]:
+        """The authors' result file has the columns of the published file, VLMEvalKit's most of them."""
+        category, sub = str(row.get("category")), str(row.get("subcategory") or row.get("l2-category"))
+        numbers = [str(row.get(key, "*")) for key in ("visual_input", "set_id", "figure_id", "question_id")]
+        known = category in CATEGORIES and "*" not in numbers[1:]
+        return ("_".join([category, sub.removeprefix(f"{category}_"), *numbers]),) if known else ()
+
+    def not_asked(self) -> Iterable[str]:
+        """The questions without an image, if they are left out."""
+        return (e.id for e in replace(self, rows="all").load("test") if self.rows == "image" and e.image is no_image)
 
     def asked(self, protocol: str, example: Example) -> bool:
         """Only the published script and `strict` use the questions without an image."""
@@ -169,16 +179,13 @@ def judged(answers: Sequence[Answer], code_of: Callable[[Answer], int]) -> list[
     at_first: dict[tuple[str, ...], Answer] = {}
     for answer in answers:
         category, subcategory, visual, set_, figure, question = answer.id.split("_")
-        row = Judged(
-            category, subcategory, int(visual), set_, int(figure), question, answer.gold == 0, code_of(answer), False
-        )
+        gold, code = answer.gold == 0, code_of(answer)
+        row = Judged(category, subcategory, int(visual), set_, int(figure), question, gold, code, False)
         if row.figure == 0:
             at_first[row.by_question] = answer
         rows.append(row)
-    return [
-        row._replace(same=_same(answer, at_first.get(row.by_question)))
-        for row, answer in zip(rows, answers, strict=True)
-    ]
+    both = zip(rows, answers, strict=True)
+    return [row._replace(same=_same(answer, at_first.get(row.by_question))) for row, answer in both]
 
 
 def verdict(answer: Answer) -> int:
@@ -286,8 +293,7 @@ def official(answers: Sequence[Answer]) -> Figures:
     `pct_diff` is the fraction of "yes" among the answers minus that among the golds, where any wrong answer counts
     as the opposite of the gold; `fp_ratio` the fraction of wrong answers whose gold is no (both not rounded).
     LH, VI and Mixed (language hallucination, visual illusion) are fractions of the wrong answers. Without a wrong
-    answer
-    the original stops with a ZeroDivisionError after its leaderboard: bias and diagnosis are then undefined.
+    answer the original stops with a ZeroDivisionError after its leaderboard: bias and diagnosis are then undefined.
     """
     rows = judged(answers, verdict)
     n = counts(rows)

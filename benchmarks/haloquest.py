@@ -12,8 +12,10 @@ reference denies or declines (it has a word like no, not, none, unclear), for a 
 of them do. These are 588 of the 608 rows of the published evaluation file; the others are in no figure.
 
 Published layout under `data_dir`: `haloquest-eval.csv`, `haloquest-train.csv` (for `train`), and `images` with
-the files named by `image_name` (the files have links; some Midjourney links are dead: `--skip-missing`). The tests
-read the real evaluation file; images and training file were not available.
+the files named by `image_name` (the files have links; some Midjourney links are dead: `--skip-missing`). 18 of the
+7,140 training rows have no image_name: it is the last part of their url. The tests read the real evaluation file, and
+the loader was run on the real training file (5,005 examples for training, 560 for validation). The images were not
+available.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
+from urllib.parse import unquote_plus, urlsplit
 
-from benchmarks.shared.annotations import choice, data_folder, draw, image_in, integer, items, new_id, text
+from benchmarks.shared.annotations import Row, choice, data_folder, draw, image_in, integer, items, new_id, text
 from harness.api import Benchmark, Example, Split
 
 KINDS = ("false premises", "insufficient context", "visual challenge")
@@ -68,10 +71,10 @@ class HaloQuest(Benchmark):
         folder = data_folder(self, split)
         tested = folder / "haloquest-eval.csv"
         path = tested if split == "test" else folder / "haloquest-train.csv"
-        held = set() if split == "test" else {text(row, "image_name", where) for where, row in items(tested)}
+        held = set() if split == "test" else {_image_name(row, where) for where, row in items(tested)}
         seen: dict[str, str] = {}
         for where, row in items(path):
-            name = text(row, "image_name", where)
+            name = _image_name(row, where)
             kind = choice(row, "hallucination type", where, KINDS)
             references = [part for part in text(row, "groundtruth responses", where).split(";") if part.strip()]
             id_ = new_id(seen, str(integer(row, "", where)), where)
@@ -96,3 +99,9 @@ class HaloQuest(Benchmark):
                 category=kind,
                 source=self.name,
             )
+
+
+def _image_name(row: Row, where: str) -> str:
+    """The name of the row's image; where it is empty, the last part of its url."""
+    name = text(row, "image_name", where, blank=True)
+    return name if name.strip() else unquote_plus(urlsplit(text(row, "url", where)).path).rpartition("/")[2]

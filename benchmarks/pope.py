@@ -3,8 +3,11 @@
 Published layout under `data_dir`: `coco_pope_random.json`, `coco_pope_popular.json` and
 `coco_pope_adversarial.json`, there or in `output/coco/` (RePOPE: `coco_repope_*.json`, there or in
 `annotations/`), one JSON object per line: question_id, image, text, label. The images are 500 of COCO's
-val2014, in `val2014/`, in `images/` or beside the files. The variants differ in the absent objects that are asked
-for: random ones, frequent ones, or ones that often occur together with the present ones.
+val2014, in `val2014/`, in `images/` or beside the files. The authors' questions about images of GQA and A-OKVQA
+(setting `images`; objects found by SEEM) are arrays, `gqa_pope_seem_*.json` and `aokvqa_pope_seem_*.json`, there or in
+`output/seem/gqa/` and `output/seem/aokvqa/`; GQA's images in `gqa/`, in `images/` or beside the files. The variants
+differ in the absent objects that are asked for: random ones, frequent ones, or ones that often occur together with
+the present ones.
 
 An id is `{variant}/{question_id}`; a file of predictions for a single variant may leave the variant out.
 
@@ -14,10 +17,11 @@ They differ in how a text is parsed (see benchmarks/shared/yes_no.py) and in how
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from benchmarks.shared.annotations import Row, choice, data_folder, image_in, integer, items, new_id, text
 from benchmarks.shared.hf_datasets import image_of, rows_of, source_of
@@ -36,6 +40,15 @@ from harness.api import Answer, Benchmark, Example, Figures, ImageSource, Scorer
 VARIANTS = ("random", "popular", "adversarial")
 
 
+class Files(NamedTuple):
+    """Annotation files `{prefix}_{variant}.json`, in the data folder or in `folder`, and the folder of their images."""
+
+    prefix: str
+    folder: str
+    layout: Literal["jsonl", "json"]
+    images: str
+
+
 @dataclass(frozen=True)
 class Polling(Benchmark):
     """What POPE and RePOPE share: yes/no questions about single objects."""
@@ -47,10 +60,11 @@ class Polling(Benchmark):
     positive: ClassVar[str] = "Yes"
     needs_data_dir: ClassVar[bool] = True
     unanswered: ClassVar[Mapping[str, Literal["left out", "wrong"]]] = {"strict": "wrong"}
-    prefix: ClassVar[str]
-    """The prefix of the annotation files' names."""
-    folders: ClassVar[tuple[str, ...]]
-    """Where in `data_dir` they may be."""
+
+    @property
+    def files(self) -> Files:
+        """Which files are read."""
+        raise NotImplementedError
 
     def load(self, split: Split) -> Sequence[Example]:
         """The questions of the variant (of all, in the order of `VARIANTS`) as published."""
@@ -73,9 +87,10 @@ class Polling(Benchmark):
     def rows(self, split: Split) -> Iterator[tuple[str, str, Row, ImageSource]]:
         """The location of each published row, its variant, the row and its image."""
         folder = data_folder(self, split)
-        images = next((place for place in (folder / "val2014", folder / "images") if place.is_dir()), folder)
+        places = (folder / self.files.images, folder / "images")
+        images = next((place for place in places if place.is_dir()), folder)
         for variant in self.variants:
-            for where, row in items(self.file(folder, variant), layout="jsonl"):
+            for where, row in items(self.file(folder, variant), layout=self.files.layout):
                 yield where, variant, row, image_in(images, text(row, "image", where), where)
 
     @property
@@ -84,13 +99,29 @@ class Polling(Benchmark):
 
     def file(self, folder: Path, variant: str) -> Path:
         """The annotation file of a variant, which may not exist."""
-        places = [folder / inner / f"{self.prefix}_{variant}.json" for inner in self.folders]
+        places = [folder / inner / f"{self.files.prefix}_{variant}.json" for inner in (".", self.files.folder)]
         return next((place for place in places if place.is_file()), places[0])
 
     def names(self, example: Example) -> Sequence[str]:
         """The id; and the question's number alone, if only one variant is loaded."""
         number = example.id.partition("/")[2]
         return (example.id,) if self.variant == "all" else (example.id, number)
+
+    def answered_by(self, row: Mapping[str, Any]) -> Sequence[str]:
+        """lmms-eval's rows have a category and a number in it, VLMEvalKit's an image and a question."""
+        variant, number = row.get("category"), str(row.get("question_id", ""))
+        if variant in VARIANTS and number.isdigit():
+            return (f"{variant}/{number}",)
+        image = next((row[k] for k in ("image_source", "image_path", "image") if isinstance(row.get(k), str)), "")
+        question = row.get("question")
+        if not isinstance(question, str) or not 0 < len(image) < 200 or "id" in row or "question_id" in row:
+            return ()
+        return _by_question(self).get(_image_and_question(image, question), ("no such image and question",))
+
+    def not_asked(self) -> Iterable[str]:
+        """The other variants' questions, by number."""
+        others = [variant for variant in VARIANTS if variant not in self.variants]
+        return (f"{variant}/{number}" for variant in others for number in range(1, 3001))
 
     def protocols(self) -> Mapping[str, Scorer]:
         return {"official": official, "lmms_eval": lmms_eval, "vlmevalkit": vlmevalkit, "strict": strict}
@@ -100,6 +131,8 @@ class Polling(Benchmark):
 class POPE(Polling):
     """Polling for objects: yes/no questions about single objects; `group` is the image, category the variant."""
 
+    images: Literal["coco", "gqa", "aokvqa"] = "coco"
+    """Whose images the questions are about: COCO's, as in most figures of the literature, GQA's, or A-OKVQA's."""
     repo: str = ""
     """A Hugging Face repository to read instead of `data_dir`, like lmms-lab/POPE."""
     repo_revision: str = ""
@@ -119,12 +152,19 @@ class POPE(Polling):
         "in a folder val2014 beside them. Or all of it as Parquet: the Hugging Face dataset lmms-lab/POPE, commit "
         "4db1276663dfa5eb8ad16a52d24c31a09e470896, as data_dir or as settings repo and repo_revision"
     )
-    prefix: ClassVar[str] = "coco_pope"
-    folders: ClassVar[tuple[str, ...]] = (".", "output/coco")
+
+    @property
+    def files(self) -> Files:
+        if self.images == "coco":
+            return Files("coco_pope", "output/coco", "jsonl", "val2014")
+        images = "gqa" if self.images == "gqa" else "val2014"
+        return Files(f"{self.images}_pope_seem", f"output/seem/{self.images}", "json", images)
 
     def rows(self, split: Split) -> Iterator[tuple[str, str, Row, ImageSource]]:
         """From the published files; if they don't exist, from Parquet with the columns of lmms-lab/POPE."""
-        if self.data_dir is not None and self.file(self.data_dir, self.variants[0]).is_file():
+        if self.images != "coco" or (
+            self.data_dir is not None and self.file(self.data_dir, self.variants[0]).is_file()
+        ):
             source = None
         else:
             source = source_of(self, self.repo, self.repo_revision, split)
@@ -154,8 +194,23 @@ class RePOPE(Polling):
         "annotations/coco_repope_*.json of the repository; the images from COCO's val2014.zip "
         "(https://cocodataset.org), in a folder val2014 beside them"
     )
-    prefix: ClassVar[str] = "coco_repope"
-    folders: ClassVar[tuple[str, ...]] = (".", "annotations")
+
+    @property
+    def files(self) -> Files:
+        return Files("coco_repope", "annotations", "jsonl", "val2014")
+
+
+@lru_cache(maxsize=2)
+def _by_question(benchmark: Polling) -> Mapping[str, Sequence[str]]:
+    """The ids of the examples with an image and a question."""
+    found: dict[str, list[str]] = {}
+    for e in benchmark.load("test"):
+        found.setdefault(_image_and_question(e.group, e.question), []).append(e.id)
+    return found
+
+
+def _image_and_question(image: str, question: str) -> str:
+    return f"{image.rpartition('/')[2].removesuffix('.jpg')}: {question.partition('?')[0].strip().lower()}"
 
 
 # ------------------------------------------------------------------------------------------- protocols

@@ -15,13 +15,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from harness.benchmark import Answer, Benchmark, Example, Figures, ImageSource, Scorer, Split
+from harness.benchmark import (
+    LATER,
+    Answer,
+    Benchmark,
+    Example,
+    Figures,
+    ImageSource,
+    Scorer,
+    Split,
+    csv_rows,
+    read_text,
+)
 from harness.errors import ConfigError, DataError, near
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
+    "LATER",
     "Answer",
     "Augmentation",
     "Benchmark",
@@ -42,7 +54,9 @@ __all__ = [
     "Stage",
     "Step",
     "View",
+    "csv_rows",
     "near",
+    "read_text",
 ]
 
 Source = Literal["labels", "pool", "all"]
@@ -286,13 +300,17 @@ class Method:
         return "none"
 
     def views(self, example: Example) -> Sequence[Example]:
-        """The variants of the example that the student answers at test time, which has no gold. Default: itself."""
+        """The variants of the example that the student answers at test time. Default: itself.
+
+        It has no gold, category, source and extra. Asked again, it must return the same: nothing may be learned here.
+        """
         return (example,)
 
     def fuse(self, example: Example, scores_vk: np.ndarray) -> np.ndarray:
         """One score per option (K,) from the V views' log-probabilities (V, K), in each view's own option order.
 
-        The option with the largest score is the answer. Default: the scores of the first view.
+        The option with the largest score is the answer. It must depend on the views' scores, and for equal ones be the
+        same whenever it is asked; a run that breaks this is refused. Default: the scores of the first view.
         """
         scores: np.ndarray = scores_vk[0]
         return scores

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
@@ -98,8 +100,8 @@ class Example:
         return self.gold
 
     def withheld(self) -> Example:
-        """The same question without anything that may tell its answer: gold, category, and the data of protocols."""
-        return replace(self, gold=None, category="", extra=None)
+        """The same question without what may tell its answer: gold, category, source, and the data of protocols."""
+        return replace(self, gold=None, category="", source="", extra=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,11 @@ Figures = Mapping[str, float | None]
 """The figures of a protocol, by name. None: undefined for these answers, as in the original code."""
 Scorer = Callable[[Sequence[Answer]], Figures]
 """A scoring protocol. Its docstring says where its original is, what it does, and when it has no figure."""
+
+
+LATER = "later"
+"""Marks a field that came to a benchmark when runs existed: `field(default=..., metadata={LATER: True})`. At its
+default it isn't part of a run's identity."""
 
 
 @dataclass(frozen=True)
@@ -170,3 +177,60 @@ class Benchmark:
     def names(self, example: Example) -> Sequence[str]:
         """The names that a file of predictions may use for the example. One name may stand for several examples."""
         return (example.id,)
+
+    def answered_by(self, row: Mapping[str, Any]) -> Sequence[str]:
+        """The names that a row of the authors' own answer file stands for; default: none, its id is the name.
+
+        `row` has the columns of the file. A row answers the examples that have one of these names.
+        """
+        return ()
+
+    def not_asked(self) -> Iterable[str]:
+        """Names of published items that the benchmark doesn't ask: answers to them are passed over. Default: none."""
+        return ()
+
+
+# ------------------------------------------------------------------------------------------ text files
+
+
+def read_text(path: Path) -> str:
+    """The text of a file: UTF-8, with or without a byte order mark, or else Windows-1252, with a warning.
+
+    Other bytes raise `DataError`, with the line: damaged UTF-8, UTF-16, and what can hardly be Windows-1252 (Cyrillic,
+    Chinese, ...). Raises `OSError` if the file can't be read.
+    """
+    raw = path.read_bytes()
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path}: not UTF-8 text but UTF-16; save it as UTF-8")
+    try:
+        return raw.decode().lstrip("\ufeff")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        fault = f"{path}: line {line}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+    if _UTF8.search(raw) or _NOT_1252.search(raw):
+        raise DataError(fault)
+    warnings.warn(f"{path}: not UTF-8 from line {line} on; read as Windows-1252", stacklevel=2)
+    return raw.decode("cp1252")
+
+
+_UTF8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+"""A character of UTF-8: a file that has some was written as UTF-8, and is damaged."""
+_NOT_1252 = re.compile(rb"[\x00\x81\x8d\x8f\x90\x9d\xfe\xff]|[\x80-\xff]{3}")
+"""Bytes that Windows-1252 doesn't have or texts don't use; three such letters in a row are another alphabet."""
+
+
+def csv_rows(text: str, delimiter: str = "") -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV text, each with the number of its last line; fields may have any length.
+
+    Without `delimiter` it is the one of comma, semicolon and tab that the first line has most often. Raises `csv.Error`
+    with the line.
+    """
+    csv.field_size_limit(2**31 - 1)  # of the whole process; the default is 131,072 characters
+    first = text.partition("\n")[0]
+    marks = sorted(",;\t", key=lambda mark: -first.count(mark))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter or marks[0], strict=True)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise csv.Error(f"line {reader.line_num}: {error}") from None

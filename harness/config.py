@@ -77,7 +77,8 @@ class TrainConfig(Settings):
     """How every method is trained: the same for all methods that are compared."""
 
     examples: int = Field(4096, ge=1)
-    """The student budget: examples (with repeats) that the student learns from, over all its stages."""
+    """The student budget: examples (with repeats) that the student learns from, over all its stages. It is rounded up
+    to whole steps of `batch_size`, for all methods alike."""
     batch_size: int = Field(32, ge=1)
     """Examples per optimizer step, over all workers."""
     micro_batch_size: int = Field(0, ge=0)
@@ -240,6 +241,21 @@ class TrackConfig(Settings):
     """A project of Weights & Biases. `wandb login` or its environment variables set the account."""
 
 
+class TemplateConfig(Settings):
+    """What a rung changes about its chat template: variables of the template, like `enable_thinking = false`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, bool | int | str]
+
+    file: str | None = None
+    """A Jinja file in place of the model's own template. Relative to the ladder's file."""
+
+    @property
+    def variables(self) -> dict[str, bool | int | str]:
+        """The template's variables, by name."""
+        return dict(self.__pydantic_extra__)
+
+
 class RungConfig(Settings):
     """A model of a ladder."""
 
@@ -249,6 +265,8 @@ class RungConfig(Settings):
     revision: str | None = None
     attention: str | None = None
     """The attention implementation, by its name in transformers; None: the default of transformers."""
+    template: TemplateConfig | None = Field(None, exclude_if=lambda value: value is None)
+    """Variables for the chat template, or another template. None: the model's own, as it is."""
 
 
 class RunConfig(Settings):

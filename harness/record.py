@@ -182,6 +182,9 @@ class RungCheck(_Model):
     """The model's context length (None: its configuration doesn't say)."""
     repeat: Number
     """KL between the answers to one question in two batches of different length: 0 up to rounding."""
+    reference: Number | None = None
+    """Largest difference of an option's log-probability from that of the model asked in the plain way, question by
+    question without padding: 0 up to rounding. None: an older record."""
     shares_image: bool = False
     """Whether questions about one image share its forward pass in training (`train.questions_per_image`)."""
 
@@ -288,7 +291,8 @@ class Record(_Model):
     """The rung that is evaluated."""
     parameters: Count | None = None
     budget: Count | None = None
-    """Examples (with repeats) that the student learned from: 0 untrained, None unknown. (Since schema 2.)"""
+    """Examples (with repeats) that the student learned from: 0 untrained, None unknown. (Since schema 2;
+    older records have what was asked for, which needn't be whole steps.)"""
     seed: Count
     tags: list[str] = []
     config: dict[str, Any] = {}

@@ -25,6 +25,8 @@ SAME_IN_A_SUITE = {
     "questions_per_image": "all runs of a suite see the examples in one order",
 }
 """Training settings that a line can't change, and why."""
+FLOPS_OF = "flops_of:"
+"""Begins the tag of runs whose line has `flops_of`; their row's note in a table comes from it."""
 
 
 class SuiteRun(Settings):
@@ -35,6 +37,8 @@ class SuiteRun(Settings):
     settings: dict[str, Any] = Field(default_factory=dict)
     train: dict[str, Any] = Field(default_factory=dict)
     """The training settings in which this line differs from the suite, like its own tuned `lr`; not budget or order."""
+    train_by_benchmark: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """The same for single benchmarks, if a line is tuned for each one."""
     evaluate: dict[str, Any] = Field(default_factory=dict)
     """The evaluation settings in which this line differs from the suite, like `shifts`."""
     benchmarks: tuple[str, ...] = ()
@@ -48,6 +52,12 @@ class SuiteRun(Settings):
     label: Label | None = None
     """What tables call these runs, like "KD on the pool". To rename finished runs, change it and run the suite."""
     control: Literal["text_only", "shuffled_image"] | None = None
+    flops_of: str | None = None
+    """The label of another line (its method, if it has none). This line then learns not from the suite's number of
+    examples, but from as many as make its training cost the FLOPs of that line's, teachers included: a baseline at
+    equal total compute. See `harness.experiments.equal_flops`."""
+    examples: dict[str, int] = Field(default_factory=dict)
+    """By benchmark: the budget that follows from `flops_of`. It is computed, not set."""
 
 
 class ManyRuns(Settings):
@@ -89,16 +99,28 @@ class SuiteConfig(ManyRuns):
                 f"benchmarks ({', '.join(self.benchmarks)})"
             )
         for run in self.runs:
-            for name, why in SAME_IN_A_SUITE.items():
-                if name in run.train:
+            for own in (run.train, *run.train_by_benchmark.values()):
+                for name, why in SAME_IN_A_SUITE.items():
+                    if name in own:
+                        raise ConfigError(
+                            f"runs: {run.method}: train.{name} = {own[name]!r}: {why}; set it in the suite's [train]"
+                        )
+            for setting in ("benchmarks", "train_by_benchmark"):
+                if strange := set(getattr(run, setting)) - set(self.benchmarks):
                     raise ConfigError(
-                        f"runs: {run.method}: train.{name} = {run.train[name]!r}: {why}; set it in the suite's [train]"
+                        f"runs: {run.method}: {setting} names {sorted(strange)[0]!r}, which is not among the suite's "
+                        f"benchmarks ({', '.join(self.benchmarks)})"
                     )
-            if strange := set(run.benchmarks) - set(self.benchmarks):
+            if run.examples and not run.flops_of:
                 raise ConfigError(
-                    f"runs: {run.method}: benchmarks names {sorted(strange)[0]!r}, which is not among the suite's "
-                    f"benchmarks ({', '.join(self.benchmarks)})"
+                    f"runs: {run.method}: examples = {run.examples}: a line's own budget is computed from flops_of = "
+                    "'LABEL', so that it is one at equal FLOPs; set that, or the suite's train.examples"
                 )
+        if unpriced := [run for run in self.runs if run.flops_of and not run.examples]:
+            raise ConfigError(
+                f"runs: {unpriced[0].method}: flops_of = {unpriced[0].flops_of!r} has no number of examples yet: "
+                "expected a suite that harness.experiments.equal_flops has priced"
+            )
         return [
             RunConfig(
                 **self.shared(benchmark)
@@ -108,11 +130,15 @@ class SuiteConfig(ManyRuns):
                     "benchmark_settings": self.benchmark_settings.get(benchmark, {}) | run.benchmark_settings,
                     "student": run.student,
                     "seed": seed,
-                    "train": parse(TrainConfig, self.train.model_dump() | run.train, f"runs: {run.method}: train"),
+                    "train": self._train(run, benchmark),
                     "evaluate": parse(
                         EvaluateConfig, self.evaluate.model_dump() | run.evaluate, f"runs: {run.method}: evaluate"
                     ),
-                    "tags": (*run.tags, f"suite:{self.name}"),
+                    "tags": (
+                        *run.tags,
+                        *((f"{FLOPS_OF}{run.flops_of}",) if run.flops_of else ()),
+                        f"suite:{self.name}",
+                    ),
                     "label": run.label,
                     "control": run.control,
                 }
@@ -122,3 +148,9 @@ class SuiteConfig(ManyRuns):
             for run in self.runs
             if benchmark in (run.benchmarks or self.benchmarks) and seed in (run.seeds or self.seeds)
         ]
+
+    def _train(self, run: SuiteRun, benchmark: str) -> TrainConfig:
+        own = run.train | run.train_by_benchmark.get(benchmark, {})
+        if run.flops_of:
+            own = own | {"examples": run.examples[benchmark]}
+        return parse(TrainConfig, self.train.model_dump() | own, f"runs: {run.method}: train")

@@ -99,7 +99,7 @@ def index(found: list[dict[str, Any]]) -> str:
         sizes = ", ".join(f"{split} {size:,}" for split, size in (one.get("sizes") or {}).items())
         cells = (f"[{one['name']}]({one['name']}.md)", one["task"], sizes or ", ".join(one["splits"]), one["licence"])
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "What words alone give away, and how firm answers are: [controls and robustness](../controls.md)."]
+    lines += ["", "What the texts alone reveal, and how robust answers are: [controls and robustness](../controls.md)."]
     return "\n".join(lines) + "\n"
 
 

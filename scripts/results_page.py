@@ -21,7 +21,7 @@ from harness.errors import DataError, StoreError, UserError
 from harness.leaderboard import inference, leaderboard, seed_results
 from harness.leaderboard.schema import Row
 from harness.record import Interval, Record
-from harness.report.format import percent, points
+from harness.report.format import p_value, percent, points
 from harness.report.text import to_markdown
 from harness.stats.bootstrap import RESAMPLES
 from harness.stats.inference import Difference
@@ -219,17 +219,20 @@ def difference(store: Store, a: Row, b: Row, split: Split, metric: str) -> Diffe
     return found
 
 
+UNDECIDED = "not significantly different from"
+
+
 def verdict(difference: Difference) -> str:
-    """`above` or `below` where the interval excludes 0, else `not told apart from`."""
+    """`above` or `below` where the interval excludes 0, else `UNDECIDED`."""
     if difference.low is not None and difference.low > 0:
         return "above"
     if difference.high is not None and difference.high < 0:
         return "below"
-    return "not told apart from"
+    return UNDECIDED
 
 
 def in_words(compared: Comparison) -> str:
-    """One sentence: on which figures A is above B, below it, or not told apart, as the intervals have it."""
+    """One sentence: on which figures A is above B, below it, or not significantly different, by the intervals."""
     parts = []
     by_verdict = sorted(compared.differences.items(), key=lambda item: ORDER.index(verdict(item[1])))
     for said, group in groupby(by_verdict, key=lambda item: verdict(item[1])):
@@ -241,19 +244,19 @@ def in_words(compared: Comparison) -> str:
     return f"**{compared.a}** is {'; '.join(parts)}: {end}."
 
 
-ORDER = ("above", "below", "not told apart from")
+ORDER = ("above", "below", UNDECIDED)
 
 
 def _excluding(items: Sequence[tuple[tuple[Split, str], Difference]]) -> int:
-    return sum(verdict(d) != "not told apart from" for _, d in items)
+    return sum(verdict(d) != UNDECIDED for _, d in items)
 
 
 def _cells(compared: Comparison) -> Iterator[list[str]]:
     for (split, metric), d in compared.differences.items():
         bounds = "-" if d.low is None or d.high is None else f"[{_points(d.low)}, {_points(d.high)}]"
-        p = "-" if d.p is None else f"{d.p:.2g}"
-        inside = "inside" if verdict(d) == "not told apart from" else "outside"
-        yield [compared.a, compared.b, split, METRICS[metric], _points(d.value), bounds, p, str(len(d.seeds)), inside]
+        inside = "inside" if verdict(d) == UNDECIDED else "outside"
+        figures = [_points(d.value), bounds, p_value(d.p), str(len(d.seeds)), inside]
+        yield [compared.a, compared.b, split, METRICS[metric], *figures]
 
 
 def _called(row: Row) -> str:

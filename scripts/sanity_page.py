@@ -48,8 +48,8 @@ DIRECT, POOL, LABELS = "direct tuning", "KD on the pool", "KD on the labels"
 CHECKS = (
     Check("a", "KD on the pool beats direct tuning on the labels", (POOL, DIRECT), "above 0", "arXiv 2106.05237"),
     Check("b", "KD on the labels alone beats direct tuning", (LABELS, DIRECT), "above 0", "arXiv 1503.02531"),
-    Check("c1", "The gain of KD is larger with 30 % wrong labels than with none", (f"{LABELS}, noise 30 %",
-          f"{DIRECT}, noise 30 %"), "above 0", "arXiv 1703.02391", (f"{LABELS}, noise 0 %", f"{DIRECT}, noise 0 %")),
+    Check("c1", "The gain of KD is larger with 30 % wrong labels than with none", (LABELS, DIRECT), "above 0",
+          "arXiv 1703.02391", (f"{LABELS}, noise 0 %", f"{DIRECT}, noise 0 %")),
     Check("c2", "The gain of KD is larger with 500 labels than with 8,000", (f"{POOL}, 500 labels",
           f"{DIRECT}, 500 labels"), "above 0", "arXiv 2006.10029",
           (f"{POOL}, 8,000 labels", f"{DIRECT}, 8,000 labels")),

@@ -1,4 +1,4 @@
-"""The generated scenes: pictures of 64 x 64 px with coloured objects on a 4 x 4 grid.
+"""The generated scenes: pictures of 64 x 64 px, or larger, with coloured objects on a 4 x 4 grid.
 
 Everything is derived from a seed: `stream(seed, split, index)` gives each example its own random stream, so any
 example can be generated alone, and the same seed gives the same bytes. A `Scene` draws itself when called. A fact
@@ -12,7 +12,7 @@ import hashlib
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal, NamedTuple, TypeVar
 
@@ -92,21 +92,27 @@ class Thing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture's content. Calling it draws the picture: 64 x 64 px, RGB."""
+    """A picture's content. Calling it draws the picture: `side` x `side` px, RGB.
+
+    Places and sizes are in px of a picture of 64 x 64, and drawn to scale.
+    """
 
     things: tuple[Thing, ...]
     ground: int = 0
+    side: int = field(default=SIDE, repr=False)
 
     def __call__(self) -> Image.Image:
-        image = Image.new("RGB", (SIDE, SIDE), _GROUNDS[self.ground])
+        image = Image.new("RGB", (self.side, self.side), _GROUNDS[self.ground])
         for thing in self.things:
             width = PIXELS[thing.size]
-            corner = (
-                thing.column * CELL + (CELL - width) // 2 + thing.dx,
-                thing.row * CELL + (CELL - width) // 2 + thing.dy,
-            )
-            image.paste(_RGB[COLOURS[thing.colour]], corner, _sprite(thing.kind, width))
+            x = thing.column * CELL + (CELL - width) // 2 + thing.dx
+            y = thing.row * CELL + (CELL - width) // 2 + thing.dy
+            sprite = _sprite(thing.kind, self._scaled(width))
+            image.paste(_RGB[COLOURS[thing.colour]], (self._scaled(x), self._scaled(y)), sprite)
         return image
+
+    def _scaled(self, pixels: int) -> int:
+        return round(pixels * self.side / SIDE)
 
 
 def stream(*key: str | int) -> random.Random:
@@ -156,8 +162,8 @@ def place(rng: random.Random, kind: int, colour: int, size: int, cell: int) -> T
 
 @cache
 def _sprite(kind: int, width: int) -> Image.Image:
-    """The antialiased mask of a kind, width x width px, mode L; drawn 16 times as large, then reduced."""
-    scale = 16 * width
+    """The antialiased mask of a kind, width x width px, mode L; drawn 16 times as large (4 if large), then reduced."""
+    scale = (16 if width <= 2 * max(PIXELS) else 4) * width
     mask = Image.new("L", (scale, scale), 0)
     draw = ImageDraw.Draw(mask)
 

@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
-import os
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from harness.api import Benchmark, ConfigError, DataError, Split
+from harness.api import Benchmark, ConfigError, DataError, Split, csv_rows, read_text
 
 Row = dict[str, Any]
 Layout = Literal["json", "jsonl", "csv", "tsv", "parquet"]
 
 MAX_BYTES = 1 << 30
 """A larger annotation file is refused: it must be something else."""
-MAX_TEXT = 1 << 17
-"""The maximum number of characters in a field (csv's own limit)."""
+MAX_TEXT = 1 << 20
+"""The maximum number of characters in a field."""
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 78
@@ -48,10 +45,10 @@ def data_folder(benchmark: Benchmark, split: Split) -> Path:
 
 
 def image_in(folder: Path, name: str, where: str) -> Path:
-    """The path of `name` (with slashes) in `folder`; the file need not exist.
+    """The path of `name` (with slashes) in `folder`; the file need not exist, and may be a link of the user's own.
 
-    Raises `DataError` for a name that is empty, absolute, too long, contains `..`, a backslash or a control
-    character, or goes through a link that leads out of the folder.
+    Raises `DataError` for a name that is empty, absolute, too long, or contains `..`, a backslash or a control
+    character: a name in a file leads nowhere but into the folder.
     """
     parts = name.split("/")
     if (
@@ -63,20 +60,7 @@ def image_in(folder: Path, name: str, where: str) -> Path:
         or ":" in parts[0][:2]
     ):
         raise DataError(f"{where}: image is {shown(name)}, expected the name of a file inside {folder}")
-    path = folder / PurePosixPath(name)
-    real_folder = _real(folder)
-    real = _real(path.parent) / path.name
-    if path.is_symlink():
-        real = path.resolve()
-    if not real.is_relative_to(real_folder):
-        raise DataError(f"{where}: image {shown(name)} is a link that leads out of {folder}; put the file itself there")
-    return path
-
-
-@lru_cache(maxsize=1024)
-def _real(folder: Path) -> Path:
-    """Links resolved, once per folder: a benchmark has thousands of images in few folders."""
-    return Path(os.path.realpath(folder))
+    return folder / PurePosixPath(name)
 
 
 # ----------------------------------------------------------------------------------------------- files
@@ -92,14 +76,15 @@ def read_rows(path: Path, key: str = "", layout: Layout | None = None) -> list[R
     """The rows of a file in its order, one dict each; the format follows from the suffix unless `layout` is given.
 
     json: an array of objects, or the array under `key` in an object. jsonl: one object per line, empty
-    lines skipped. csv, tsv: a header, then text values. parquet: all columns except those of bytes (images).
-    Text is UTF-8. Raises `DataError` for a file that is missing, empty, damaged or has another structure.
+    lines skipped. csv (commas or semicolons), tsv: a header, then text values. parquet: all columns except those of
+    bytes (images). Text is UTF-8 or Windows-1252. Raises `DataError` for a file that is missing, empty, damaged or has
+    another structure.
     """
     kind = layout or path.suffix.lower().removeprefix(".")
     if kind == "parquet":
         rows = _parquet(path)
     elif kind in ("csv", "tsv"):
-        rows = _csv(path, _read(path), "," if kind == "csv" else "\t")
+        rows = _csv(path, _read(path), "" if kind == "csv" else "\t")
     elif kind == "jsonl":
         rows = [
             _object(_json(line, f"{path}: line {number}"), f"{path}: line {number}")
@@ -137,10 +122,7 @@ def _read(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path}: {path.stat().st_size:,} bytes, expected an annotation file of at most 1 GiB")
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}: line {line}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+        return read_text(path)
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror}") from None
 
@@ -169,20 +151,20 @@ def _object(value: Any, where: str) -> Row:
 
 
 def _csv(path: Path, text: str, delimiter: str) -> list[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[Row] = []
+    header: list[str] | None = None
     try:
-        header = next(reader, [])
-        if len(set(header)) < len(header):
-            raise DataError(f"{path}: line 1: two columns have the same name: {shown(header)}")
-        for values in reader:
-            if not values:
-                continue
-            if len(values) != len(header):
-                raise DataError(f"{path}: line {reader.line_num}: {len(values)} fields, expected {len(header)}")
-            rows.append(dict(zip(header, values, strict=True)))
+        for number, values in csv_rows(text, delimiter):
+            if header is None:
+                header = values
+                if len(set(header)) < len(header):
+                    raise DataError(f"{path}: line 1: two columns have the same name: {shown(header)}")
+            elif values:
+                if len(values) != len(header):
+                    raise DataError(f"{path}: line {number}: {len(values)} fields, expected {len(header)}")
+                rows.append(dict(zip(header, values, strict=True)))
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: {error}") from None
+        raise DataError(f"{path}: {error}") from None
     return rows
 
 

@@ -10,6 +10,7 @@ folder (`downloaded`).
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,8 +77,7 @@ def source_of(benchmark: Benchmark, repo: str, revision: str, split: str, config
     if benchmark.data_dir is not None:
         if repo:
             raise ConfigError(f"{benchmark.name}: give --data-dir or benchmark_settings.repo, not both")
-        inside = any(benchmark.data_dir.glob("**/*.parquet"))
-        return Source(str(benchmark.data_dir), "", config, split) if inside else None
+        return Source(str(benchmark.data_dir), "", config, split) if _parquet_files(benchmark.data_dir) else None
     if not repo:
         raise ConfigError(
             f"{benchmark.name} reads published files: give their folder with --data-dir, or a Hugging Face "
@@ -205,12 +205,25 @@ def _files(source: Source) -> list[str]:
     The folder's own README, which could point to other files, is ignored.
     """
     folder = Path(source.repo)
-    inside = [p for p in folder.glob("**/*.parquet") if re.match(rf"{re.escape(source.split)}(-|\.)", p.name)]
+    inside = [p for p in _parquet_files(folder) if re.match(rf"{re.escape(source.split)}(-|\.)", p.name)]
     if source.config:
         inside = [p for p in inside if source.config in p.relative_to(folder).parts[:-1]]
     if not inside:
         raise DataError(f"{source}: no such file: expected data/{source.split}-00000-of-00001.parquet or the like")
     return [str(p) for p in sorted(inside)]
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    """All of a folder, also in folders that are links, which `glob` leaves out."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # links in a circle
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(place, name) for name in names if name.endswith(".parquet")]
+    return found
 
 
 def _is_image(feature: Any) -> bool:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 from dashboard.table import Column, Link, TableCell, TableRow
 from harness.leaderboard.schema import Row, Table
-from harness.record import Interval
-from harness.report.columns import ColumnSpec, has_own_unit, lower_is_better, ranking_columns, unit
-from harness.report.format import difference, percent
+from harness.report.columns import ColumnSpec, ranking_columns
+from harness.report.format import difference, p_value
 from harness.report.tables import named as named
 
 ALWAYS = ("rank", "method", "student", "score")
@@ -32,8 +31,7 @@ class BoardColumn:
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Selects the rows to show. Ranks and tiers stay those of the full table. Controls and the pinned row don't depend
-    on methods, students and budgets."""
+    """Selects the rows to show. Controls and the pinned row don't depend on methods, students and budgets."""
 
     methods: tuple[str, ...] = ()
     students: tuple[str, ...] = ()
@@ -80,40 +78,9 @@ def short_name(row: Row) -> str:
     return named(row) if len(named(row)) <= 28 else f"{row.label[:24].strip()}… ({row.student})"
 
 
-def headline(table: Table) -> str:
-    """Which row leads, and whether its lead is significant. In plain text."""
-    runs = [row for row in table.rows if row.rank is not None]
-    if not runs:
-        return "No finished run is ranked here yet."
-    best = runs[0]
-
-    def in_words(found: Interval) -> str:
-        text = f"{percent(found, own_unit=has_own_unit(table.metric))} {unit(table.metric)}".rstrip()
-        return f"{table.metric} {text}" if has_own_unit(table.metric) else text
-
-    text = f"{named(best)} leads with {in_words(best.values[table.metric])}"
-    text += " (lower is better)" if lower_is_better(table.metric) else ""
-    first = [row for row in runs if 1 in row.tier]
-    if len(runs) == 1:
-        text += "; it is the only row."
-    elif not first:
-        text += "; rank intervals and tiers are not computed for a table this large."
-    elif len(first) == 1:
-        beaten = "the other row" if len(runs) == 2 else f"all {len(runs) - 1} other rows"
-        text += f": significantly better than {beaten}."
-    else:
-        others = ", ".join(named(row) for row in first[1:4])
-        others += f" and {len(first) - 4} more" if len(first) > 4 else ""
-        text += f", but not significantly better than {others} ({len(first) - 1} of {len(runs) - 1} other rows)."
-    floor = majority_score(table)
-    if floor is not None:
-        text += f" Always giving the most frequent answer scores {in_words(Interval(value=floor))}."
-    return text
-
-
-def majority_score(table: Table) -> float | None:
-    """The score of the majority control, which always gives the most frequent answer; None if the table has none."""
-    values = [row.figure for row in table.rows if row.kind == "control" and row.method == "majority"]
+def majority_score(rows: Sequence[Row]) -> float | None:
+    """The score of the majority control, which always gives the most frequent answer; None without one."""
+    values = [row.figure for row in rows if row.kind == "control" and row.method == "majority"]
     return next((value for value in values if value is not None), None)
 
 
@@ -132,12 +99,12 @@ def domain(rows: Sequence[Row], metric: str, floor: float | None = None) -> tupl
     return (min([*ends, *([floor] if floor is not None else [])]), max(ends)) if ends else None
 
 
-def board_columns(table: Table) -> dict[str, BoardColumn]:
-    """The columns that a table can have, by name, in order. Scales cover the full table, so filters don't move them."""
-    floor = majority_score(table)
-    ends = [end for row in table.rows if (d := row.delta) for end in (d.value, d.low, d.high) if end is not None]
+def board_columns(table: Table, shown: Sequence[Row]) -> dict[str, BoardColumn]:
+    """The columns that a table can have, by name, in order. Scales cover the rows that are shown."""
+    floor = majority_score(shown)
+    ends = [end for row in shown if (d := row.delta) for end in (d.value, d.low, d.high) if end is not None]
     reach = max(map(abs, ends), default=0.0)
-    axes = {"score": (domain(table.rows, table.metric, floor), floor)}
+    axes = {"score": (domain(shown, table.metric), floor)}
     axes |= {"difference": ((-reach, reach), 0.0)} if reach else {}
     own: dict[str, Callable[[Row], TableCell]] = {
         "method": _method,
@@ -238,7 +205,7 @@ def _difference(row: Row, table: Table) -> TableCell:
         params = {"a": row.run_ids[0], "b": base.run_ids[0]}
         link = (Link(head, "compare", params, title=f"Compare {named(row)} with {named(base)}"),)
     named_p = (("raw p", row.delta.p), ("Holm p", row.delta.p_holm))
-    p = ", ".join(f"{name} {p:.2g}" for name, p in named_p if p is not None)
+    p = ", ".join(f"{name} {p_value(p)}" for name, p in named_p if p is not None)
     return TableCell(
         head, small=interval, value=row.delta.value, low=row.delta.low, high=row.delta.high, links=link, title=p
     )

@@ -144,7 +144,6 @@ def verify_run(run_id: str, data_dir: Path | None) -> Report:
     return verify.verify(store(), run_id, data_dir)
 
 
-@st.cache_resource(show_spinner=False)
 # --------------------------------------------------------------------------------------- errors and empty states
 
 

@@ -16,6 +16,7 @@ from dashboard.widgets import charts, dataframes, url_state
 from dashboard.widgets.escape import plain
 from harness.leaderboard import ablation as ablate
 from harness.report.ablation import READING
+from harness.report.format import p_value
 
 PARTS = {"ablation": "ablations", "rival": "other methods", "control": "controls"}
 
@@ -72,7 +73,7 @@ def _forest(frame: pd.DataFrame, figure: str) -> None:
                 "significant. Grey diamonds: not significant."
             )
             captioned = True
-        rows["p_text"] = ["" if pd.isna(p) else f"p {p:.2g}" for p in rows["holm"]]
+        rows["p_text"] = ["" if pd.isna(p) else f"p {p_value(p)}" for p in rows["holm"]]
         st.subheader(title.capitalize(), anchor=False)
         order = rows["line"].tolist()
         left, right = st.columns([5, 2], gap="small")
@@ -105,7 +106,7 @@ def _differences(rows: pd.DataFrame, figure: str, order: list[str]) -> Any:
     tips: list[Any] = [
         "line:N",
         *(alt.Tooltip(f"{c}:Q", format="+.2f") for c in ("value", "low", "high")),
-        "holm:Q",
+        alt.Tooltip("p_text:N", title="Holm"),
         "changed:N",
     ]
     base = alt.Chart(rows).encode(y=alt.Y("line:N", title=None, sort=order), tooltip=tips)
@@ -149,7 +150,7 @@ def _table(frame: pd.DataFrame, figure: str, ablation: ablate.Ablation) -> None:
     heads = ["variant", "changed settings", f"{figure}, %", "difference, points", "raw p", "Holm p",
              "training TFLOP (change)", "forward passes per answer (change)", "seeds"]  # fmt: skip
     shown = pd.DataFrame(rows, columns=heads)
-    dataframes.show_frame(shown, "lines", "All results of the ablation", {"raw p": "{:.2g}", "Holm p": "{:.2g}"})
+    dataframes.show_frame(shown, "lines", "All results of the ablation", {"raw p": p_value, "Holm p": p_value})
     st.download_button(
         "Download as CSV", frame.to_csv(index=False), f"{ablation.name}.csv", "text/csv", icon=":material/download:"
     )

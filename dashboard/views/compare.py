@@ -15,7 +15,7 @@ from harness.leaderboard import compare
 from harness.leaderboard.compare import Comparison, Disagreement, Side
 from harness.leaderboard.schema import Filters, Row
 from harness.record import Interval, Record
-from harness.report.format import percent
+from harness.report.format import p_value, percent
 from harness.stats.bootstrap import METRICS
 from harness.stats.inference import Difference
 from harness.stats.metrics import NO_ANSWER
@@ -141,7 +141,7 @@ def _overall_difference(found: Comparison, a: Row, b: Row) -> None:
         details += " One seed: how much seeds differ is taken from all rows on these data."
     if found.mcnemar:
         m = found.mcnemar
-        details += f" McNemar's exact test: only A is right on {m.only_a}, only B on {m.only_b}, p {m.p:.2g}."
+        details += f" McNemar's exact test: only A is right on {m.only_a}, only B on {m.only_b}, p {p_value(m.p)}."
     st.caption(plain(details))
 
 
@@ -167,8 +167,8 @@ def _by_category(found: Comparison) -> None:
             TableCell(name, small=f"({found.metric})" if k == 0 else "(accuracy)"),
             TableCell(f"{count:,}"),
             TableCell(head, small=interval, value=d.value, low=d.low, high=d.high),
-            TableCell("–" if d.p is None else f"{d.p:.2g}"),
-            TableCell("" if k == 0 else "–" if holm is None else f"{holm:.2g}"),
+            TableCell("–" if d.p is None else p_value(d.p)),
+            TableCell("" if k == 0 else "–" if holm is None else p_value(holm)),
             TableCell(verdict),
         )
         lines.append(TableRow(cells, marked=k == 0))
@@ -277,4 +277,4 @@ def _points(d: Difference) -> str:
 
 
 def _p(p: float | None) -> str:
-    return "" if p is None else f", raw p {p:.2g}"
+    return "" if p is None else f", raw p {p_value(p)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import streamlit as st
@@ -16,16 +16,18 @@ from harness.leaderboard.inference import matches
 from harness.leaderboard.schema import Filters, Ranking, Row, Table
 from harness.report import tables
 from harness.report.format import sentence
+from harness.report.html import to_html
 from harness.report.latex import to_latex
 from harness.report.text import to_csv, to_markdown
 from harness.store.index import RunSummary
 from harness.store.manifest import DataKey
 
 PER_PAGE = 100
-FORMATS = {
-    "CSV": (to_csv, "csv", "text/csv"),
-    "Markdown": (to_markdown, "md", "text/markdown"),
-    "LaTeX": (to_latex, "tex", "application/x-tex"),
+FORMATS: dict[str, tuple[Callable[[Sequence[Row], Sequence[str]], str], str, str]] = {
+    "CSV": (lambda rows, chosen: to_csv(rows), "csv", "text/csv"),
+    "Markdown": (lambda rows, chosen: to_markdown(rows, chosen=chosen), "md", "text/markdown"),
+    "LaTeX": (lambda rows, chosen: to_latex(rows, chosen=chosen), "tex", "application/x-tex"),
+    "HTML": (lambda rows, chosen: to_html(rows, chosen=chosen), "html", "text/html"),
 }
 
 
@@ -50,7 +52,7 @@ def show() -> None:
         columns_at = st.popover("Columns", icon=":material/view_column:")
         download_at = st.popover("Download", icon=":material/download:")
     with more:
-        filters, shown = _filters(mine, key)
+        filters, shown, among_shown = _filters(mine, key)
     with second:
         metric = url_state.select(
             "Metric", url_state.metrics_of(store.metric_names(key, filters.split), filters.protocol), "metric"
@@ -64,15 +66,22 @@ def show() -> None:
         store.show_broken()
     else:
         filters = filters.model_copy(update={"benchmark": key[0]})
-        _one(filters, key, shown, columns_at, download_at)
+        _one(filters, key, shown, among_shown, columns_at, download_at)
         store.show_broken(filters)
 
 
-def _one(filters: Filters, key: DataKey, shown: RowFilter, columns_at: object, download_at: object) -> None:
+def _one(
+    filters: Filters, key: DataKey, shown: RowFilter, among_shown: bool, columns_at: object, download_at: object
+) -> None:
     """The table of one benchmark's data."""
     pinned = st.query_params.get("baseline")
     ranking, missing = _with_baseline(filters, pinned)
     found = url_state.table_of(ranking, key)
+    everyone = 0 if found is None else len(found.rows)
+    if found is not None and among_shown and not all(map(shown.matches, found.rows)):
+        names = tuple(f"{row.label}@{row.student}" for row in found.rows if row.kind == "run" and shown.matches(row))
+        alone = filters.model_copy(update={"rows": names or ("",), "among_shown": True})
+        found = url_state.table_of(_with_baseline(alone, pinned)[0], key)
     if found is None:
         st.info("No run matches these filters. Remove some of them.", icon=":material/filter_list_off:")
         return
@@ -80,23 +89,24 @@ def _one(filters: Filters, key: DataKey, shown: RowFilter, columns_at: object, d
         st.warning(
             plain(f"There is no row {pinned!r} here to compare with. Pin another row."), icon=":material/push_pin:"
         )
-    st.markdown(plain(leaderboard.headline(found)))
-    known = leaderboard.board_columns(found)
+    visible = [row for row in found.rows if shown.matches(row)]
+    st.markdown("  \n".join(plain(said) for said in tables.headline(visible)))
+    known = leaderboard.board_columns(found, visible)
     with columns_at:  # type: ignore[attr-defined]
         usual = leaderboard.default_columns(known, found.rows)
         picked = url_state.multiselect("Columns shown", leaderboard.optional_columns(known), "columns", usual)
     wanted = {*ALWAYS, *picked, *(("difference",) if pinned and not missing else ())}
     columns = [column for name, column in known.items() if name in wanted]
     sort, descending = _sorting(known)
-    rows = leaderboard.ordered([row for row in found.rows if shown.matches(row)], known.get(sort), descending)
+    rows = leaderboard.ordered(visible, known.get(sort), descending)
     with download_at:  # type: ignore[attr-defined]
-        _downloads(rows, f"{found.benchmark}-{found.metric}")
+        _downloads(rows, f"{found.benchmark}-{found.metric}", [column.spec.name for column in columns])
     if not rows:
         st.info("No row matches these filters. Remove some of them.", icon=":material/filter_list_off:")
         return
     page = _paged(len(rows))
     _drawn(found, rows[page * PER_PAGE : (page + 1) * PER_PAGE], columns, sort, descending)
-    _notes(found, rows)
+    _notes(rows, everyone, among_shown)
 
 
 def _with_baseline(filters: Filters, pinned: str | None) -> tuple[Ranking, bool]:
@@ -128,13 +138,13 @@ def _drawn(found: Table, rows: Sequence[Row], columns: Sequence[BoardColumn], so
 # ----------------------------------------------------------------------------------- filters, sorting, pins
 
 
-def _filters(runs: Sequence[RunSummary], key: DataKey | None) -> tuple[Filters, RowFilter]:
-    """Choose what is ranked (split, protocol, tag, task), and which rows are shown."""
+def _filters(runs: Sequence[RunSummary], key: DataKey | None) -> tuple[Filters, RowFilter, bool]:
+    """Choose what is ranked (split, protocol, tag, task), which rows are shown, and whether only these are ranked."""
     trained = [run for run in runs if run.kind == "run"]
     forwards = sorted({run.forwards for run in trained if run.forwards is not None})
     st.caption(
-        "Method, student, budget, forward passes and controls only hide rows: ranks and tiers don't change. Split, "
-        "protocol, task and tag select the runs that are ranked."
+        "Method, student, budget, forward passes and the search hide rows. Split, protocol, task and tag select the "
+        "runs that are ranked."
     )
     shown = RowFilter(
         methods=url_state.multiselect("Method", sorted({run.method for run in trained}), "method"),
@@ -147,6 +157,7 @@ def _filters(runs: Sequence[RunSummary], key: DataKey | None) -> tuple[Filters, 
         ),
         controls=url_state.toggle("Show controls", "controls", True),
     )
+    among_shown = key is not None and url_state.toggle("Rank only the rows that are shown", "among", False)
     split = url_state.select_split(runs)
     protocols = sorted({name.partition(":")[0] for name in store.metric_names(key, split) if ":" in name})
     protocol = url_state.select_optional("Protocol", protocols, "protocol", "the harness's own metrics")
@@ -154,7 +165,7 @@ def _filters(runs: Sequence[RunSummary], key: DataKey | None) -> tuple[Filters, 
     task = None
     if key is None:
         task = url_state.select_optional("Task", sorted({run.task for run in runs if run.task}), "task", "any")
-    return Filters(split=split, protocol=protocol, tag=tag, task=task), shown
+    return Filters(split=split, protocol=protocol, tag=tag, task=task), shown, among_shown
 
 
 def _students(runs: Sequence[RunSummary]) -> list[str]:
@@ -201,14 +212,14 @@ def _paged(count: int) -> int:
 # -------------------------------------------------------------------------------------- downloads, notes
 
 
-def _downloads(rows: Sequence[Row], name: str) -> None:
-    """The buttons to download the rows that are shown, in their order."""
-    st.caption(f"The {len(rows):,} rows of the table, in the same order.")
+def _downloads(rows: Sequence[Row], name: str, chosen: Sequence[str]) -> None:
+    """The buttons to download the rows that are shown, in their order, and the columns; CSV has all fields."""
+    st.caption(f"The {len(rows):,} rows of the table, in the same order, with its columns; CSV has all fields.")
     safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in name)
     for label, (made, ending, mime) in FORMATS.items():
         st.download_button(
             label,
-            data=lambda made=made: made(rows).encode(),
+            data=lambda made=made: made(rows, chosen).encode(),
             file_name=f"{safe}.{ending}",
             mime=mime,
             on_click="ignore",
@@ -217,14 +228,14 @@ def _downloads(rows: Sequence[Row], name: str) -> None:
         )
 
 
-def _notes(found: Table, rows: Sequence[Row]) -> None:
-    heading = tables.heading(found.rows)
-    hidden = len(found.rows) - len(rows)
-    notes = [f"{heading}.", tables.legend(found.rows)]
-    notes += [sentence(note) for note in tables.in_common(found.rows)]
-    if hidden:
-        notes.insert(0, f"{len(rows):,} of {len(found.rows):,} rows are shown; filters hide {hidden:,}.")
-    notes += [sentence(note) for note in tables.footnotes(found.rows) if not _of_row(note, rows)]
+def _notes(rows: Sequence[Row], everyone: int, among_shown: bool) -> None:
+    notes = [f"{tables.heading(rows)}.", tables.legend(rows)]
+    notes += [sentence(note) for note in tables.in_common(rows)]
+    if everyone > len(rows):
+        among = "the rows that are shown" if among_shown else "all rows"
+        said = f"{len(rows):,} of {everyone:,} rows are shown; ranks, tiers and Holm p are among {among}."
+        notes.insert(0, said)
+    notes += [sentence(note) for note in tables.footnotes(rows) if not _of_row(note, rows)]
     st.caption("  \n".join(plain(line) for line in notes))
 
 

@@ -99,7 +99,7 @@ def _without(cost: str) -> None:
 
 
 def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
-    scale, floor = (1 if has_own_unit(found.metric) else 100), leaderboard.majority_score(found)
+    scale, floor = (1 if has_own_unit(found.metric) else 100), leaderboard.majority_score(found.rows)
     frame = pd.DataFrame(
         {
             "row": leaderboard.named(p.row),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -10,16 +10,18 @@ import pandas as pd
 from dashboard.table import Column, Link, TableCell, TableRow, table
 
 MISSING = "–"
+NumberFormat = str | Callable[[float], str]
+"""The format of a column's numbers: such as `{:.1f}`, or a function."""
 
 
 def show_frame(
     frame: pd.DataFrame,
     key: str,
     caption: str,
-    formats: Mapping[str, str] | None = None,
+    formats: Mapping[str, NumberFormat] | None = None,
     links: Mapping[str, tuple[str, str, Mapping[str, str]]] | None = None,
 ) -> None:
-    """Draws the frame. `formats`: by column, the format of its numbers, such as `{:.1f}`; integers get commas.
+    """Draws the frame. `formats`: by column, the format of its numbers; without one, integers get commas.
 
     `links`: by column, the page that its texts link to, the URL parameter that holds the text, other parameters.
     Columns that are empty in all rows are left out, except in an empty table.
@@ -40,7 +42,7 @@ def _numbers(values: pd.Series) -> bool:
 
 
 def _cell(
-    name: str, value: Any, formats: Mapping[str, str], links: Mapping[str, tuple[str, str, Mapping[str, str]]]
+    name: str, value: Any, formats: Mapping[str, NumberFormat], links: Mapping[str, tuple[str, str, Mapping[str, str]]]
 ) -> TableCell:
     text = format_value(value, formats.get(name))
     if name in links:
@@ -49,12 +51,14 @@ def _cell(
     return TableCell(text)
 
 
-def format_value(value: Any, form: str | None = None) -> str:
+def format_value(value: Any, form: NumberFormat | None = None) -> str:
     """The text of a value: `–` for a missing one, numbers in the format `form`."""
     if value is None or (isinstance(value, float) and pd.isna(value)) or value is pd.NA:
         return MISSING
     if isinstance(value, bool):
         return "true" if value else "false"
+    if callable(form):
+        return form(value)
     if isinstance(value, int):
         return (form or "{:,}").format(value)
     if isinstance(value, float):

@@ -16,8 +16,7 @@ from dashboard.widgets.escape import plain
 from harness.leaderboard.overall import table_names
 from harness.leaderboard.schema import AGGREGATES, Filters, Overall, Ranking
 from harness.record import Interval
-from harness.report import format
-from harness.report.columns import has_own_unit, with_unit
+from harness.report.columns import ColumnSpec, by_name, has_own_unit, overall_columns, with_unit
 from harness.report.format import percent
 
 MOST_WEIGHT = 100.0
@@ -49,6 +48,7 @@ def show(filters: Filters, shown: RowFilter, columns_at: Any, download_at: Any) 
     fitting = {(row.full_label, row.student) for row in alike.rows if shown.matches(row)}
     found = [one for one in _weighted(alike, filters, weights) if (one.label, one.student) in fitting]
     ends = [e for one in found if one.mean for e in (one.mean.low, one.mean.high, one.mean.value) if e is not None]
+    unweighted = _unweighted(alike.overall)
     columns = [
         Column("rank", "#"),
         Column("method", "method", "left"),
@@ -60,22 +60,18 @@ def show(filters: Filters, shown: RowFilter, columns_at: Any, download_at: Any) 
             domain=(min(ends), max(ends)) if ends else None,
         ),
         *(Column(name, name, help=f"Weight {weights[name]:g}") for name in names),
-        Column(
-            "mean rank",
-            "mean rank",
-            help="Mean of the ranks on all benchmarks with a weight above 0, equally weighted; 1 is best",
-        ),
-        Column(
-            "iqm",
-            "IQM",
-            help="Interquartile mean of the scores over benchmarks and seeds, equally weighted",
+        *(
+            Column(
+                spec.head, spec.head, help=f"{spec.help}. Benchmarks of weight 0 are left out; the others count alike"
+            )
+            for spec in unweighted
         ),
     ]
     lines, place = [], 0
     for one in found:
         ranked = one.kind == "run" and one.mean is not None
         place += ranked
-        cells = (TableCell(str(place) if ranked else ""), *_cells(one, names), *_alike(one))
+        cells = (TableCell(str(place) if ranked else ""), *_cells(one, names), *_unweighted_cells(one, unweighted))
         lines.append(TableRow(cells, quiet=one.kind == "control"))
     with download_at:
         st.caption(f"The {len(found):,} rows of this table.")
@@ -129,8 +125,11 @@ def _cells(one: Overall, names: Sequence[str]) -> list[TableCell]:
     return [*cells, *(TableCell(percent(figure, own_unit=own) if figure else "–") for figure in figures)]
 
 
-def _alike(one: Overall) -> list[TableCell]:
-    """The two aggregates without weights: mean rank and interquartile mean."""
-    if one.mean_rank is None or one.iqm is None:
-        return [TableCell("–"), TableCell("–")]
-    return [TableCell(format.plain(one.mean_rank)), TableCell(percent(one.iqm, own_unit=has_own_unit(one.metric)))]
+def _unweighted(rows: Sequence[Overall]) -> list[ColumnSpec[Overall]]:
+    """The two aggregates that have no weights: mean rank and interquartile mean."""
+    return by_name(overall_columns(rows), "rank", "iqm")
+
+
+def _unweighted_cells(one: Overall, columns: Sequence[ColumnSpec[Overall]]) -> list[TableCell]:
+    known = one.mean_rank is not None and one.iqm is not None
+    return [TableCell(column.text(one) if known else "–") for column in columns]

@@ -99,7 +99,7 @@ def _suite(
 ) -> SuiteConfig:
     from harness import registry
     from harness.config import parse, read_toml
-    from harness.experiments import ablation
+    from harness.experiments import ablation, equal_flops
     from harness.leaderboard.ablation import check_name
     from harness.suite import SuiteConfig
 
@@ -117,7 +117,7 @@ def _suite(
     table = with_options(table, workers=workers, data_dir=data_dir, plugins=plugin, set_=set_)
     suite = parse(SuiteConfig, table, str(file) if file else "the command line")
     check_name(suite.name)
-    return suite
+    return equal_flops.priced(suite)
 
 
 def _numbers(seeds: str) -> list[int]:

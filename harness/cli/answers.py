@@ -16,10 +16,11 @@ from harness.cli.options import (
     SkipMissingOption,
     StoreOption,
     app,
+    benchmark_settings,
     load_plugins,
     print_json,
+    say,
 )
-from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from harness.api import Benchmark
@@ -30,7 +31,10 @@ def score_(
     benchmark: Annotated[str, typer.Option("--benchmark", help="`hkdbench list benchmarks` names them.")],
     predictions: Annotated[
         Path,
-        typer.Option("--predictions", help="CSV, TSV, JSON Lines or Parquet with id and answer; JSON {id: answer}."),
+        typer.Option(
+            "--predictions",
+            help="CSV, TSV, JSON Lines, Parquet, Excel with id and answer; JSON {id: answer}; or the authors' file.",
+        ),
     ],
     protocol: Annotated[
         str | None, typer.Option("--protocol", help="`hkdbench describe BENCHMARK` explains each.")
@@ -79,6 +83,8 @@ def import_predictions_(
     record = import_answers.import_run(
         file, made, settings, name, Store(store), split, seed, tuple(tag or ()), skip_missing
     )
+    if record.data is not None and record.data.leaks is None:
+        say("no image was found in --data-dir: the row is ranked apart from runs that had the images")
     print(record.model_dump_json(indent=2) if as_json else record_text(record))
 
 
@@ -87,13 +93,7 @@ def _benchmark(
 ) -> tuple[Benchmark, dict[str, Any]]:
     """The benchmark with its settings, which are set as for a run: `--set benchmark_settings.variant=random`."""
     from harness import registry
-    from harness.config import overlay
 
     load_plugins(plugin)
-    table = overlay({"benchmark_settings": {}}, set_ or [])
-    if others := set(table) - {"benchmark_settings"}:
-        raise ConfigError(f"--set {min(others)}: no model is run here; expected --set benchmark_settings.KEY=VALUE")
-    settings = table["benchmark_settings"]
-    if not isinstance(settings, dict):
-        raise ConfigError(f"--set benchmark_settings={settings}: expected --set benchmark_settings.KEY=VALUE")
+    settings = benchmark_settings([name], set_)[name]
     return registry.make_benchmark(name, settings, data_dir), settings

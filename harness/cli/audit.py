@@ -14,9 +14,11 @@ from harness.cli.options import (
     DataOption,
     JsonOption,
     PluginOption,
+    SetOption,
     StoreOption,
     WorkersOption,
     app,
+    benchmark_settings,
     existing,
     load_plugins,
     print_json,
@@ -47,6 +49,7 @@ def leaks_(
     plugin: PluginOption = None,
     exact: Annotated[bool, typer.Option("--exact", help="Ignore near duplicates.")] = False,
     texts: Annotated[bool, typer.Option("--texts", help="Ignore images: only annotation files are needed.")] = False,
+    set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Images and texts that the splits of these benchmarks share: exact and near duplicates, with examples."""
@@ -59,6 +62,7 @@ def leaks_(
         settings = _touched(existing(store).find(run)) | settings
     if not settings:
         raise ConfigError("no benchmark given: name a run, or one or more with --benchmark")
+    settings = {name: settings[name] | chosen for name, chosen in benchmark_settings(list(settings), set_).items()}
     folders = _folders(list(settings), data_dir)
     made = [registry.make_benchmark(name, chosen, folders.get(name)) for name, chosen in settings.items()]
     sides = leakage.texts_of(made) if texts else leakage.sides(map(dataset.load, made))
@@ -98,6 +102,7 @@ def check_benchmark_(
     data_dir: DataOption = None,
     plugin: PluginOption = None,
     store: StoreOption = None,
+    set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a benchmark: schema, ids, golds, balance, leaks, images, speed. Exit code 1 if something must change."""
@@ -106,7 +111,8 @@ def check_benchmark_(
     from harness.store import Store
 
     load_plugins(plugin)
-    findings = benchmark_checks.check(registry.make_benchmark(name, {}, data_dir), Store(store))
+    made = registry.make_benchmark(name, benchmark_settings([name], set_)[name], data_dir)
+    findings = benchmark_checks.check(made, Store(store))
     if as_json:
         print_json([finding.model_dump() for finding in findings])
     else:

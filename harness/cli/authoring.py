@@ -1,4 +1,4 @@
-"""Verbs for authors of methods and models: `new-method`, `check-method`, `method-pages`, `pretrain`."""
+"""Verbs for authors: `new-method`, `new-benchmark`, `check-method`, `method-pages`, `pretrain`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,30 @@ def new_method(
     print(f"hkdbench check-method {name} --plugin {files[0]}          does it satisfy the contract?")
     print(f"python -m pytest {files[1]}          the same, and your own numbers")
     print(f"hkdbench run --method {name} --plugin {files[0]} --benchmark scenes_factuality")
+
+
+@app.command("new-benchmark")
+def new_benchmark(
+    name: Annotated[str, typer.Argument(help="Its name: lower-case letters, digits and _.")],
+    data: Annotated[
+        Path, typer.Option("--from", help="CSV, JSON, JSON lines or Parquet; or a folder with a file for each split.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the two files.")] = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Write a benchmark that reads your rows, and its test: what the columns mean is proposed, for you to check."""
+    from harness import registry
+    from harness.authoring import benchmark_scaffold
+
+    written, source, found = benchmark_scaffold.write(name, data, out, registry.benchmarks())
+    files = [str(path) for path in written]
+    if as_json:
+        print_json({"files": files, "data_dir": str(source.folder), "columns": dict(found.columns)})
+        return
+    print("\n".join(benchmark_scaffold.mapping_lines(found)))
+    print(f"wrote {files[0]} and {files[1]}: check what each column means there")
+    print(f"hkdbench check-benchmark {name} --plugin {files[0]} --data-dir {source.folder}")
+    print(f"hkdbench run --method zero_shot --benchmark {name} --plugin {files[0]} --data-dir {source.folder}")
 
 
 @app.command("check-method")
@@ -87,7 +111,7 @@ def pretrain_(
     seed: int = 0,
     steps: Annotated[int | None, typer.Option(help="Default: those of the shipped recipe.")] = None,
 ) -> None:
-    """Rebuild the tiny ladder's weights from scratch (about an hour for all three on 2 cores)."""
+    """Pretrain a rung of the tiny ladder from random weights: half an hour (S) to two hours (L) on one core."""
     from harness.models import pretrain, tiny
 
     if rung not in tiny.RUNGS:

@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.options import JsonOption, PluginOption, StoreOption, app, load_plugins, print_json
+from harness.cli.options import (
+    DataOption,
+    JsonOption,
+    PluginOption,
+    SetOption,
+    StoreOption,
+    app,
+    benchmark_settings,
+    load_plugins,
+    print_json,
+)
 
 
 @app.command("list")
@@ -32,14 +42,45 @@ def list_(
 
 
 @app.command("describe")
-def describe_(name: str, plugin: PluginOption = None, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Describe a method, benchmark or ladder: settings, sizes, licence, source, flagged controls."""
+def describe_(
+    name: str,
+    prompt: Annotated[
+        bool,
+        typer.Option(
+            "--prompt",
+            help="NAME is a model (a folder or a hub id) or a ladder: show a prompt, the token that is scored, the "
+            "options' tokens, and how many tokens images are.",
+        ),
+    ] = False,
+    plugin: PluginOption = None,
+    store: StoreOption = None,
+    data_dir: DataOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Describe a method, benchmark or ladder: settings, sizes, licence, source, flagged controls; or a model.
+
+    The sizes of a benchmark are counted in --data-dir, with the settings of --set benchmark_settings.KEY=VALUE.
+    """
     from harness.report import describe
     from harness.store import Store
 
     load_plugins(plugin)
-    found = describe.describe(name, Store(store))
+    if prompt:
+        _prompt(name, as_json)
+        return
+    found = describe.describe(name, Store(store), benchmark_settings([name], set_)[name], data_dir)
     if as_json:
         print_json(found)
     else:
         print(describe.to_text(found))
+
+
+def _prompt(name: str, as_json: bool) -> None:
+    from harness.planning import prompt  # it loads torch
+
+    shown = prompt.of(name)
+    if as_json:
+        print_json(shown)
+    else:
+        print("\n\n".join(map(prompt.to_text, shown)))

@@ -32,6 +32,9 @@ def rank_(
         str | None,
         typer.Option(help="The row that the others are compared with: its label or METHOD [SETTINGS], or ...@STUDENT."),
     ] = None,
+    among_shown: Annotated[
+        bool, typer.Option("--among-shown", help="Rank only the rows that the filters show, not all of the table.")
+    ] = False,
     split: Split = "test",
     columns: Annotated[
         str | None,
@@ -64,6 +67,7 @@ def rank_(
         tag=tag,
         budget=budget,
         forwards=None if forwards is None else round(forwards, 2),
+        among_shown=among_shown,
         metric=metric,
         protocol=protocol,
         baseline=baseline,
@@ -73,19 +77,22 @@ def rank_(
         aggregate=_listed(aggregate),
     )
     found = leaderboard.ranking(existing(store), filters)
-    broken = [f"broken: {problem}" for problem in found.broken]
+    notes = [f"broken: {problem}" for problem in found.broken]
+    if filters.hides:
+        among = "the rows shown" if among_shown else "all rows of a table (--among-shown: the rows shown)"
+        notes.insert(0, f"filters hide rows: ranks, tiers and Holm p are among {among}")
     if as_json or format_ == "json":
-        print(to_json(found.rows, broken, found.overall))
+        print(to_json(found.rows, notes, found.overall))
     elif format_ == "csv":
         print(overall_csv(found.overall) if filters.aggregate else to_csv(found.rows), end="")
-        for line in broken:
+        for line in notes:
             say(line)
     elif format_ == "table":
         width = shutil.get_terminal_size((WIDTH, 0)).columns
-        print(to_text(found.rows, broken, filters.columns, found.overall, width), end="")
+        print(to_text(found.rows, notes, filters.columns, found.overall, width), end="")
     else:
         write = {"markdown": to_markdown, "latex": to_latex, "html": to_html}[format_]
-        print(write(found.rows, broken, filters.columns, found.overall), end="")
+        print(write(found.rows, notes, filters.columns, found.overall), end="")
 
 
 def _listed(names: str | None) -> tuple[str, ...]:

@@ -81,6 +81,29 @@ def load_plugins(specs: Sequence[str] | None) -> None:
             say(f"warning: can't load plugin {problem.name}: {problem.error}")
 
 
+def benchmark_settings(names: Sequence[str], set_: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """The settings of each benchmark from `--set benchmark_settings.KEY=VALUE`.
+
+    With several benchmarks, or for clarity, `--set benchmark_settings.NAME.KEY=VALUE`. Raises `ConfigError`.
+    """
+    from harness.config import overlay
+
+    table = overlay({"benchmark_settings": {}}, set_ or [])
+    if others := set(table) - {"benchmark_settings"}:
+        raise ConfigError(f"--set {min(others)}: no model is run here; expected --set benchmark_settings.KEY=VALUE")
+    settings = table["benchmark_settings"]
+    if not isinstance(settings, dict):
+        raise ConfigError(f"--set benchmark_settings={settings}: expected --set benchmark_settings.KEY=VALUE")
+    named = {name: value for name, value in settings.items() if name in names and isinstance(value, dict)}
+    own = {key: value for key, value in settings.items() if key not in named}
+    if own and len(names) != 1:
+        raise ConfigError(
+            f"--set benchmark_settings.{min(own)}: of several benchmarks; expected --set benchmark_settings.NAME.KEY="
+            f"VALUE with a NAME among {', '.join(names)}"
+        )
+    return {name: named.get(name, {}) | own for name in names}
+
+
 def with_options(
     table: dict[str, Any],
     *,

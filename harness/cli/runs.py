@@ -128,6 +128,7 @@ def _suite_configs(
     set_: list[str] | None,
 ) -> tuple[list[RunConfig], str]:
     from harness.config import parse, read_toml
+    from harness.experiments import equal_flops
     from harness.suite import SuiteConfig
 
     table = with_options(
@@ -135,7 +136,7 @@ def _suite_configs(
     )
     suite = parse(SuiteConfig, table, str(file))
     load_plugins(suite.plugins)
-    return suite.run_configs(), suite.name
+    return equal_flops.priced(suite).run_configs(), suite.name
 
 
 def _run_suite(configs: list[RunConfig], name: str, root: str | None, as_json: bool) -> None:
@@ -173,7 +174,7 @@ def _dry_run(configs: list[RunConfig], as_json: bool) -> None:
         print_json(rows)
         return
     for row in rows:
-        print(f"{row['run_id']:70}  {row['train_flops'] / 1e12:8.2f} TFLOP")
+        print(f"{row['run_id']:70}  {row['budget']:>10,} examples  {row['train_flops'] / 1e12:8.2f} TFLOP")
     print(f"{len(rows)} runs, {sum(row['train_flops'] for row in rows) / 1e12:.2f} TFLOP of training (estimated)")
 
 

@@ -37,6 +37,7 @@ def verify_(
 ) -> None:
     """Recompute every figure of RUN, and check hashes, ids, golds and sums. Exit code 1: something changed."""
     from harness.submission import verify
+    from harness.submission.flops import plan_flops
 
     if (run is None) != all_:
         raise ConfigError("verify takes a RUN, or --all for every run of the store")
@@ -44,13 +45,13 @@ def verify_(
     opened = existing(store)
     folder = data_dir.expanduser().resolve() if data_dir else None
     if run is None:
-        reports = list(verify.verify_all(opened, folder))
+        reports = list(verify.verify_all(opened, folder, plan_flops))
         if not reports:
             raise StoreError(
                 f"store {opened.url!r} has no runs to verify: choose another with --store or HKDBENCH_STORE"
             )
     else:
-        reports = [verify.verify(opened, opened.match(run), folder)]
+        reports = [verify.verify(opened, opened.match(run), folder, plan_flops)]
     if as_json:
         print_json({"runs": [report.to_json() for report in reports], "states": _count(reports)})
     elif run is None:

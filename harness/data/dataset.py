@@ -7,13 +7,13 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from harness import registry
-from harness.api import Benchmark, DataError, Example, Split
+from harness.api import LATER, Benchmark, DataError, Example, Split
 from harness.data import dataset as data
 from harness.data import image_content
 
@@ -51,7 +51,7 @@ class Dataset:
     def fingerprint_by_names(self) -> str:
         """The fingerprint that older records have: with the names and sizes of image files instead of their content."""
         names = {
-            split: [[e.image.name, e.image.stat().st_size] if isinstance(e.image, Path) else None for e in examples]
+            split: [[e.image.name, _size(e.image)] if isinstance(e.image, Path) else None for e in examples]
             for split, examples in self.splits.items()
         }
         return self._digest(names)
@@ -85,12 +85,18 @@ class Dataset:
         return seen.pop() if len(seen) == 1 else None
 
 
-def load(benchmark: Benchmark, splits: Sequence[Split] | None = None, skip_missing: bool = False) -> Dataset:
+def load(
+    benchmark: Benchmark,
+    splits: Sequence[Split] | None = None,
+    skip_missing: bool = False,
+    need_images: bool = True,
+) -> Dataset:
     """The splits of the benchmark (None: all). Raises `DataError` on the first example that can't be used.
 
-    `skip_missing` leaves out the examples whose image file is missing, and counts them.
+    `skip_missing` leaves out the examples whose image file is missing, and counts them. Without `need_images` they are
+    not looked for.
     """
-    found = {split: _checked(benchmark, split, skip_missing) for split in splits or benchmark.splits}
+    found = {split: _checked(benchmark, split, skip_missing, need_images) for split in splits or benchmark.splits}
     if "pool" in found and not found["pool"][0]:  # a generated pool is as large as asked
         del found["pool"]
     return Dataset(
@@ -100,7 +106,7 @@ def load(benchmark: Benchmark, splits: Sequence[Split] | None = None, skip_missi
     )
 
 
-def _checked(benchmark: Benchmark, split: Split, skip_missing: bool) -> tuple[list[Example], int]:
+def _checked(benchmark: Benchmark, split: Split, skip_missing: bool, need_images: bool) -> tuple[list[Example], int]:
     """The usable examples of a split, and how many were left out."""
     where = f"benchmark {benchmark.name!r}, split {split!r}"
     try:
@@ -128,7 +134,7 @@ def _checked(benchmark: Benchmark, split: Split, skip_missing: bool) -> tuple[li
     id_, count = Counter(e.id for e in examples).most_common(1)[0] if examples else ("", 0)
     if count > 1:
         raise DataError(f"{where}: {count} examples have the id {id_!r}; ids must be unique in a split")
-    missing = _without_image(examples)
+    missing = _without_image(examples) if need_images else set()
     if missing and (not skip_missing or len(missing) == len(examples)):
         first = next(e for e in examples if e.id in missing)
         advice = "check --data-dir" + ("" if skip_missing else ", or leave them out with --skip-missing")
@@ -146,14 +152,24 @@ def _without_image(examples: Sequence[Example]) -> set[str]:
     return {id_ for id_, path in files.items() if path in absent} if absent else set()
 
 
+def _size(path: Path) -> int | None:
+    """None for a file that doesn't exist, where images aren't needed."""
+    return path.stat().st_size if path.is_file() else None
+
+
 def _file_of(example: Example) -> Path | None:
     path = example.image if isinstance(example.image, Path) else getattr(example.image, "path", None)
     return path if isinstance(path, Path) else None
 
 
 def settings_of(benchmark: Benchmark) -> dict[str, Any]:
-    """All settings of a benchmark, defaults included; the folder of its files isn't one."""
-    return {name: value for name, value in asdict(benchmark).items() if name != "data_dir"}
+    """All settings of a benchmark, defaults included; the folder of its files isn't one.
+
+    A setting that came later (`harness.benchmark.LATER`) isn't among them at its default: runs that knew nothing of it
+    keep their identity.
+    """
+    later = {f.name for f in fields(benchmark) if f.metadata.get(LATER) and getattr(benchmark, f.name) == f.default}
+    return {name: value for name, value in asdict(benchmark).items() if name not in later | {"data_dir"}}
 
 
 def load_data(

@@ -24,6 +24,8 @@ from uuid import uuid4
 from harness.api import DataError, Example
 from harness.config import cache_folder
 
+ABSENT = "no file "
+"""Before the name of a file that doesn't exist: answers may be imported without the images."""
 SETTLED_NS = 2 * 10**9
 """A file that changed this shortly before it was read isn't kept: some file systems count time in steps of 2 s."""
 READERS = 8
@@ -104,6 +106,9 @@ def _hashes(sources: Mapping[int, _Source], examples: Mapping[int, Example]) -> 
         for key, source in sources.items():
             if source.files not in stamps:
                 stamps[source.files] = _stamp(source.files)
+            if not stamps[source.files][0]:
+                found[key] = f"{ABSENT}{source.name}"
+                continue
             if source.folder not in kept:
                 kept[source.folder] = _load(source.folder)
             known = kept[source.folder].get(source.name)
@@ -129,10 +134,16 @@ def _hashes(sources: Mapping[int, _Source], examples: Mapping[int, Example]) -> 
 
 
 def _stamp(files: Iterable[Path]) -> tuple[str, bool]:
-    """What changes with the files, and whether their last change is long enough ago for that to be certain."""
+    """What changes with the files, and whether their last change is long enough ago for that to be certain.
+
+    Empty if one doesn't exist.
+    """
     parts, last = [], 0
     for file in files:
-        stat = file.stat()
+        try:
+            stat = file.stat()
+        except FileNotFoundError:
+            return "", False
         parts.append(f"{stat.st_ino:x}-{stat.st_size:x}-{stat.st_mtime_ns:x}-{stat.st_ctime_ns:x}")
         last = max(last, stat.st_mtime_ns, stat.st_ctime_ns)
     return " ".join(parts), time.time_ns() - last > SETTLED_NS

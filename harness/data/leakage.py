@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from harness.api import Benchmark, Example
+from harness.data import image_content
 from harness.data.dataset import Dataset
 from harness.data.near_duplicates import Fingerprint, dhash, near_images, near_texts, thumbnail
 
@@ -253,8 +254,10 @@ def _exact(held: _ById, other: _ById | None) -> dict[str, dict[str, int]]:
 
 
 def _image_keys(dataset: Dataset) -> Iterator[str | None]:
-    for of_split in dataset.image_contents.values():
-        yield from of_split
+    """None for a drawn image. A file that doesn't exist has a key that no other image has."""
+    for split, of_split in dataset.image_contents.items():
+        for e, key in zip(dataset.splits[split], of_split, strict=True):
+            yield f"{split} {e.id}" if key and image_content.ABSENT in key else key
 
 
 # ------------------------------------------------------------------------------------ text
@@ -273,7 +276,11 @@ def to_text(found: Sequence[Shared]) -> str:
             f"  {kind:10} {', '.join(f'{b} = {a}' for a, b in shared.shown[kind])}{', ...' if count > SHOWN else ''}"
             for kind, count in hit.items()
         ]
+    if not found:
+        return "one split: there is nothing to compare; name a second benchmark, or settings with more splits"
     clean = sum(not any(shared.counts.values()) for shared in found)
-    kinds = ", ".join(found[0].counts) if found else "nothing"
-    lines.append(f"{clean} of {len(found)} pairs of splits share nothing (looked for: {kinds}).")
+    looked = f"looked for: {', '.join(found[0].counts)}"
+    if left := [kind for kind in KINDS if kind not in found[0].counts]:
+        looked += f"; not for: {', '.join(left)}"
+    lines.append(f"{clean} of {len(found)} pairs of splits share nothing ({looked}).")
     return "\n".join(lines)

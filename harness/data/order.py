@@ -15,27 +15,28 @@ def batch_at(
     seed: int,
     position: int,
     size: int,
-    together: int = 1,
+    group_size: int = 1,
     pictured: Sequence[Example] | None = None,
 ) -> list[tuple[int, Example]]:
     """The `size` examples from `position` on, each with its position.
 
     The order consists of reshuffled epochs and depends only on the seed and the position: every method
     sees the same examples in the same order, a resumed run continues where it was, and the workers divide one
-    global batch. Up to `together` questions about one image are adjacent; `pictured` are the
+    global batch. Up to `group_size` questions about one image are adjacent; `pictured` are the
     same examples with their own images, if a control has removed these.
     """
     positions = range(position, position + size)
     orders = {
-        epoch: _order(pictured or examples, seed, epoch, together) for epoch in {p // len(examples) for p in positions}
+        epoch: _order(pictured or examples, seed, epoch, group_size)
+        for epoch in {p // len(examples) for p in positions}
     }
     return [(p, examples[orders[p // len(examples)][p % len(examples)]]) for p in positions]
 
 
-def share_of(batch: Sequence[T], rank: int, world: int, together: int = 1) -> Sequence[T]:
+def share_of(batch: Sequence[T], rank: int, world: int, group_size: int = 1) -> Sequence[T]:
     """A rank's share of a global batch: each `world`-th example, or a contiguous part if images' questions are
     adjacent."""
-    if together == 1:
+    if group_size == 1:
         return batch[rank::world]
     return batch[len(batch) * rank // world : len(batch) * (rank + 1) // world]
 
@@ -43,32 +44,32 @@ def share_of(batch: Sequence[T], rank: int, world: int, together: int = 1) -> Se
 _orders: dict[tuple[int, int, int, int], tuple[Sequence[Example], list[int]]] = {}
 
 
-def _order(examples: Sequence[Example], seed: int, epoch: int, together: int) -> list[int]:
-    key = (id(examples), seed, epoch, together)
+def _order(examples: Sequence[Example], seed: int, epoch: int, group_size: int) -> list[int]:
+    key = (id(examples), seed, epoch, group_size)
     known = _orders.get(key)
     if known is None or known[0] is not examples:
         if len(_orders) > 16:
             _orders.clear()
         rng = random.Random(f"order/{seed}/{epoch}")
-        known = _orders[key] = examples, _shuffled(examples, together, rng)
+        known = _orders[key] = examples, _shuffled(examples, group_size, rng)
     return known[1]
 
 
-def _shuffled(examples: Sequence[Example], together: int, rng: random.Random) -> list[int]:
-    """Every example's index once; up to `together` of one image are adjacent, in other combinations in each epoch."""
-    if together == 1:
+def _shuffled(examples: Sequence[Example], group_size: int, rng: random.Random) -> list[int]:
+    """Every example's index once; up to `group_size` of one image are adjacent, in other combinations in each epoch."""
+    if group_size == 1:
         return rng.sample(range(len(examples)), len(examples))
-    families = (rng.sample(family, len(family)) for family in by_image(examples))
-    chunks = [family[at : at + together] for family in families for at in range(0, len(family), together)]
+    image_groups = (rng.sample(group, len(group)) for group in by_image(examples))
+    chunks = [group[at : at + group_size] for group in image_groups for at in range(0, len(group), group_size)]
     return [i for chunk in rng.sample(chunks, len(chunks)) for i in chunk]
 
 
 def by_image(examples: Sequence[Example]) -> list[list[int]]:
     """The examples' indices by image, in the order in which the images first occur."""
-    families: dict[Hashable, list[int]] = {}
+    image_groups: dict[Hashable, list[int]] = {}
     for i, example in enumerate(examples):
-        families.setdefault(_image(example), []).append(i)
-    return list(families.values())
+        image_groups.setdefault(_image(example), []).append(i)
+    return list(image_groups.values())
 
 
 def _image(example: Example) -> Hashable:

@@ -1,17 +1,20 @@
 """Answers produced elsewhere: read from a file, matched with a benchmark's examples, parsed as options.
 
-A file is CSV or TSV with the columns id and answer; JSON Lines of objects with both; Parquet with both; or
+A file is CSV or TSV with the columns id and answer; JSON Lines of objects with both; Parquet or Excel with both; or
 JSON: an array of such objects, or an object {id: answer}, either directly or under `predictions`. In an object, a
 nested table is a part of the ids (`{"random": {"1": "yes"}}` answers `random/1`), `{"constant": answer}` gives
 the same answer to everything, a table with an `answer` is the answer, and of a list the last element is used.
-This module imports neither torch nor ray.
+
+Authors' own files are taken as they are: VLMEvalKit's `prediction`, HallusionBench's `model_prediction`, AMBER's
+`response`, LLaVA's `question_id` and `text`, sample files of lmms-eval (`doc` and `filtered_resps`), NLVR's CSV without
+a header, and POPE's lines of `question` and `answer`, which are paired by their order. `Benchmark.answered_by` gives
+the names of rows without an id. This module imports neither torch nor ray.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +24,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.api import Benchmark, Example, Split
+from harness.api import Benchmark, Example, Split, csv_rows, read_text
+from harness.data.leakage import normal
 from harness.errors import ConfigError, DataError, first_line, near
+from harness.evaluation.choices import read_choice
+from harness.evaluation.excel import excel_rows
 from harness.stats.metrics import NO_ANSWER
 
 LONGEST = 1 << 20
 """The maximum number of characters of an answer."""
+IDS = ("id", "question_id", "index")
+"""Columns that name the example. `index` is VLMEvalKit's, beside `prediction`."""
+ANSWERS = ("prediction", "model_prediction", "filtered_resps", "resps", "response", "answer", "text")
+"""Columns that may hold the answer; the first of them that a row has does. Where there is a `prediction`, `answer` is
+the gold; where there is an `answer`, `text` is the question."""
+QUESTIONS = ("question", "prompt", "query")
+"""Columns that repeat the question: it must be the example's."""
+ORDERED = {"answer", "response", "prediction", "label", "image", *QUESTIONS}
+"""The only columns of a file without ids whose rows may be paired with the examples by their order."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +50,10 @@ class AnswerFile:
 
     path: Path
     given: Sequence[tuple[str, str]] = ()
+    """Name and text; an empty name where the row has none."""
     constant: str | None = None
+    rows: Sequence[Mapping[str, Any]] = ()
+    """The rows that `given` was read from, if they have more columns than that."""
 
 
 # --------------------------------------------------------------------------------------------- reading
@@ -44,7 +62,7 @@ class AnswerFile:
 def read(path: Path) -> AnswerFile:
     """The answers in a file. Raises `DataError` that names the file, and the line or item with the error."""
     kind = path.suffix.lower()
-    readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet, ".json": _json}
+    readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet, ".xlsx": _excel, ".json": _json}
     if kind not in readers:
         raise DataError(f"{path}: unknown file type; expected a name that ends in {', '.join(readers)}")
     if not path.is_file():
@@ -53,11 +71,11 @@ def read(path: Path) -> AnswerFile:
         found = readers[kind](path)
     except DataError:
         raise
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     except RecursionError:
         raise DataError(f"{path}: nested too deeply to be read") from None
-    except (OSError, csv.Error, ValueError, pa.ArrowException) as error:
+    except csv.Error as error:
+        raise DataError(f"{path}: {error}") from None
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{path}: can't be read: {first_line(error)}") from None
     if not found.given and found.constant is None:
         raise DataError(f"{path}: contains no answers")
@@ -65,46 +83,80 @@ def read(path: Path) -> AnswerFile:
 
 
 def _csv(path: Path) -> AnswerFile:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
-        names = reader.fieldnames or []
-        _check_columns(path, names)
-        given = []
-        for row in reader:
-            where = f"{path}: line {reader.line_num}"
-            if None in row or None in row.values():  # more fields, or fewer
-                raise DataError(f"{where}: expected {len(names)} fields, as in the first line")
-            given.append(_pair(row, where))
-        return AnswerFile(path, given)
+    rows = csv_rows(read_text(path), "\t" if path.suffix.lower() == ".tsv" else "")
+    return _table(path, ((f"{path}: line {number}", row) for number, row in rows if row))
 
 
-def _jsonl(path: Path) -> AnswerFile:
-    given = []
-    with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                where = f"{path}: line {number}"
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise DataError(f"{where}: not JSON ({error})") from None
-                given.append(_pair(row, where))
-    return AnswerFile(path, given)
+def _excel(path: Path) -> AnswerFile:
+    return _table(path, ((f"{path}: row {number}", row) for number, row in excel_rows(path)))
+
+
+def _table(path: Path, rows: Iterable[tuple[str, Sequence[str]]]) -> AnswerFile:
+    """A table of texts. Without a header (NLVR's predictions) the first column is the name, the second the answer."""
+    given: list[tuple[str, str]] = []
+    kept: list[Mapping[str, Any]] = []
+    names: Sequence[str] = []
+    for where, row in rows:
+        if not names:
+            names = row
+            if len(names) in (2, 3) and not {*IDS, *ANSWERS} & set(names):
+                names = ("id", "answer", "more")[: len(names)]
+            else:
+                _check_columns(path, names)
+                continue
+        if len(row) != len(names):
+            raise DataError(f"{where}: expected {len(names)} fields, as in the first line")
+        kept.append(dict(zip(names, row, strict=True)))
+        given.append(_pair(kept[-1], where))
+    return AnswerFile(path, given, rows=kept)
+
+
+def _jsonl(path: Path, text: str | None = None) -> AnswerFile:
+    kept = []
+    for number, line in enumerate((read_text(path) if text is None else text).split("\n"), 1):
+        if line.strip():
+            where = f"{path}: line {number}"
+            try:
+                kept.append((json.loads(line), where))
+            except ValueError as error:
+                raise DataError(f"{where}: not JSON ({error})") from None
+    return _objects(path, kept)
+
+
+def _objects(path: Path, rows: Iterable[tuple[Any, str]]) -> AnswerFile:
+    flat = [(_with_document(row), where) for row, where in rows]
+    return AnswerFile(path, [_pair(row, where) for row, where in flat], rows=[row for row, _ in flat])
+
+
+def _with_document(row: Any) -> Any:
+    """A row of lmms-eval with the columns of its `doc`: the benchmark's own row, whose `answer` is the gold."""
+    if isinstance(row, dict) and isinstance(row.get("doc"), dict) and {"resps", "filtered_resps"} & set(row):
+        return {**{key: value for key, value in row["doc"].items() if key not in ANSWERS}, **row}
+    return row
 
 
 def _parquet(path: Path) -> AnswerFile:
     with pq.ParquetFile(path) as file:
-        _check_columns(path, file.schema_arrow.names)
-        rows = file.read(columns=["id", "answer"]).to_pylist()
-    return AnswerFile(path, [_pair(row, f"{path}: row {number}") for number, row in enumerate(rows, 1)])
+        kept = [field.name for field in file.schema_arrow if not pa.types.is_nested(field.type)]
+        kept = [name for name in kept if not pa.types.is_binary(file.schema_arrow.field(name).type)]
+        _check_columns(path, kept)
+        rows = file.read(columns=kept).to_pylist()
+    return _objects(path, [(row, f"{path}: row {number}") for number, row in enumerate(rows, 1)])
 
 
 def _json(path: Path) -> AnswerFile:
-    found = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=lambda pairs: _once(pairs, path))
-    if isinstance(found, dict) and isinstance(found.get("predictions"), dict | list):
-        found = found["predictions"]
+    text = read_text(path)
+    try:
+        found = json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, path))
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and "\n" in text:  # POPE's answers are lines in a .json file
+            return _jsonl(path, text)
+        raise
+    if isinstance(found, dict):
+        inner = next((found[k] for k in ("predictions", "logs") if isinstance(found.get(k), dict | list)), found)
+        found = inner
     if isinstance(found, list):
-        return AnswerFile(path, [_pair(row, f"{path}: item {number}") for number, row in enumerate(found, 1)])
+        return _objects(path, [(row, f"{path}: item {number}") for number, row in enumerate(found, 1)])
     if not isinstance(found, dict):
         raise DataError(f"{path}: a JSON {type(found).__name__}, expected an object {{id: answer}} or an array")
     if "constant" in found:
@@ -121,26 +173,42 @@ def _once(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
 
 def _flat(table: Mapping[str, Any], path: Path, prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in table.items():
-        if isinstance(value, dict) and "answer" not in value:
+        column = _answer_column(value) if isinstance(value, dict) else None
+        if isinstance(value, dict) and column is None:
             yield from _flat(value, path, f"{prefix}{key}/")
         else:
-            answer = value["answer"] if isinstance(value, dict) else value
+            answer = value[column] if column else value
             yield prefix + key, _text(answer, f"{path}: answer to {prefix + key!r}")
 
 
+def _answer_column(row: Mapping[str, Any]) -> str | None:
+    return next((key for key in ANSWERS if key in row and not (key == "text" and "label" in row)), None)
+
+
 def _check_columns(path: Path, names: Sequence[str]) -> None:
-    for needed in ("id", "answer"):
-        if needed not in names:
-            raise DataError(f"{path}: no column {needed!r}; expected id and answer, found {', '.join(names) or 'none'}")
+    """An answer, and an id; unless the rows have an order or other columns that say what they answer."""
+    missing = [] if _answer_column(dict.fromkeys(names)) else ["answer"]
+    missing += ["id"] if len(names) < 2 and not set(names) & {*IDS, *ORDERED} else []
+    if missing:
+        raise DataError(f"{path}: no column {missing[0]!r}; expected id and answer, found {', '.join(names) or 'none'}")
 
 
 def _pair(row: Any, where: str) -> tuple[str, str]:
-    if not isinstance(row, dict) or "id" not in row or "answer" not in row:
+    """The name that a row has, empty if none, and its answer."""
+    column = _answer_column(row) if isinstance(row, dict) else None
+    if column is None:
         raise DataError(f"{where}: expected an object with id and answer")
-    id_ = row["id"]
+    answer = row[column]
+    while column in ("resps", "filtered_resps") and isinstance(answer, list) and answer:
+        answer = answer[0]
+    text = _text(answer, where)
+    key = next((k for k in IDS if k in row and (k != "index" or column == "prediction")), None)
+    if key is None:
+        return "", text
+    id_ = row[key]
     if not isinstance(id_, str | int) or isinstance(id_, bool) or id_ == "":
-        raise DataError(f"{where}: id is {id_!r}, expected a string or an integer")
-    return str(id_), _text(row["answer"], where)
+        raise DataError(f"{where}: {key} is {id_!r}, expected a string or an integer")
+    return str(id_), text
 
 
 def _text(answer: Any, where: str) -> str:
@@ -201,17 +269,23 @@ def match(
                     by_name[name].append((one, example.id))
     texts: dict[tuple[Split, str], str] = {}
     unknown, twice, several = [], [], []
-    for name, text in predictions.given:
-        keys = by_name.get(name, [])
-        if not keys:
-            unknown.append(name)
-        elif len({one for one, _ in keys}) > 1:
-            several.append(name)
-        elif any(key in texts for key in keys):
-            twice.append(name)
-        else:
-            texts.update(dict.fromkeys(keys, text))
     where = f"{predictions.path}: benchmark {benchmark.name!r}"
+    passed_over = frozenset(benchmark.not_asked())
+    by_id = {(one, e.id): e for one, members in examples.items() for e in members}
+    for names, text, row in _named(benchmark, examples, predictions, split, where):
+        found = [name for name in names if name in by_name]
+        keys = list(dict.fromkeys(key for name in found for key in by_name[name]))
+        if not keys and not passed_over.isdisjoint(names):
+            continue
+        if not keys:
+            unknown.append(names[0])
+        elif len({one for one, _ in keys}) > 1:
+            several.append(names[0])
+        elif any(key in texts for key in keys):
+            twice.append(names[0])
+        else:
+            _check_question(row, by_id[keys[0]], where)
+            texts.update(dict.fromkeys(keys, text))
     if unknown or twice:
         faults = [_listed("unknown", unknown), _listed("duplicate", twice)]
         known = next(iter(by_name), "")
@@ -220,6 +294,49 @@ def match(
         raise DataError(f"{where}: {_listed('ambiguous', several)}: several splits have them; choose one with --split")
     answered = {one for one, _ in texts}
     return MatchedAnswers([(s, e, texts.get((s, e.id))) for s, es in examples.items() if s in answered for e in es])
+
+
+def _named(
+    benchmark: Benchmark,
+    examples: Mapping[Split, Sequence[Example]],
+    predictions: AnswerFile,
+    split: Split | None,
+    where: str,
+) -> Iterator[tuple[Sequence[str], str, Mapping[str, Any]]]:
+    """Each answer with the names that it may have, and its row. Rows without any are named by their order."""
+    rows = predictions.rows or [{}] * len(predictions.given)
+    named = [
+        (tuple(benchmark.answered_by(row)) or ((name,) if name else ()), text, row)
+        for (name, text), row in zip(predictions.given, rows, strict=True)
+    ]
+    nameless = [row for names, _, row in named if not names]
+    if not nameless:
+        yield from named
+        return
+    if len(nameless) < len(named):
+        raise DataError(f"{where}: {len(nameless)} of {len(named)} answers have no id; expected one for each")
+    if others := sorted({str(key) for row in nameless for key in row} - ORDERED):
+        raise DataError(f"{where}: no column 'id'; expected id and answer, found {', '.join(others[:8])}")
+    fits = [s for s, members in examples.items() if split in (None, s) and len(members) == len(named)]
+    if len(fits) != 1:
+        sizes = ", ".join(f"{s} {len(members)}" for s, members in examples.items() if split in (None, s))
+        raise DataError(
+            f"{where}: {len(named)} answers without ids are paired with the examples by their order, but there are "
+            f"{sizes}; choose what they answer with --split, or with a setting like --set benchmark_settings.KEY=VALUE"
+        )
+    for example, (_, text, row) in zip(examples[fits[0]], named, strict=True):
+        yield (example.id,), text, row
+
+
+def _check_question(row: Mapping[str, Any], example: Example, where: str) -> None:
+    """Raise `DataError` if the row repeats another question than the example's."""
+    asked = next((row[key] for key in QUESTIONS if isinstance(row.get(key), str) and row[key].strip()), None)
+    ours = normal(example.claim or example.question)
+    if asked is not None and ours and (theirs := normal(asked)) and ours not in theirs and theirs not in ours:
+        raise DataError(
+            f"{where}: the answer to {example.id!r} is to the question {asked[:80]!r}, but the example's is "
+            f"{(example.claim or example.question)[:80]!r}: expected answers to these questions"
+        )
 
 
 def _listed(what: str, ids: Sequence[str]) -> str:
@@ -244,42 +361,6 @@ def load_splits(benchmark: Benchmark) -> dict[Split, list[Example]]:
 
 
 # ------------------------------------------------------------------------------------ texts as options
-
-_LETTER = re.compile(
-    r"(?:[^\n]{0,200}\b(?i:answer|option|choice)(?i:\s+is)?\s*:?)?[\s\"'*(\[]*([A-Z])[\])*\"'\s]*(?:[.:,)\n].*|\.?\s*)",
-    re.DOTALL,
-)
-
-
-def read_choice(text: str, options: Sequence[str]) -> int:
-    """The option that a free text names, or -1 if that is not clear.
-
-    In this order: the text is an option, ignoring case and punctuation; it is, begins with, or concludes with
-    ("the answer is B") an option's letter; exactly one option occurs in it as complete words, without a "not"
-    before it. The longest options are looked for first: "No hallucination" doesn't contain the option "No".
-    """
-    if text in options:
-        return tuple(options).index(text)
-    names, said = [_words(option) for option in options], _words(text)
-    usable = [k for k, name in enumerate(names) if name and names.count(name) == 1]
-    for k in usable:
-        if said == names[k]:
-            return k
-    letter = _LETTER.fullmatch(said.upper() if len(said) == 1 else text)
-    if letter and ord(letter[1]) - ord("A") < len(options):
-        return ord(letter[1]) - ord("A")
-    rest, found = f" {said} ", []
-    for k in sorted(usable, key=lambda k: -len(names[k])):
-        if f" not {names[k]} " in rest:
-            return NO_ANSWER
-        if f" {names[k]} " in rest:
-            found.append(k)
-            rest = rest.replace(f" {names[k]} ", "  ")
-    return found[0] if len(found) == 1 else NO_ANSWER
-
-
-def _words(text: str) -> str:
-    return " ".join(re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.casefold()))
 
 
 def chosen_and_text(answers: Iterable[tuple[Split, Example, str | None]]) -> list[tuple[Example, int, str]]:

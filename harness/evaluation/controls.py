@@ -22,7 +22,7 @@ from harness.config import EvaluateConfig
 from harness.data.dataset import Dataset, settings_of
 from harness.data.image_controls import Control
 from harness.errors import DataError
-from harness.evaluation.scoring import figures_of
+from harness.evaluation.scoring import by_letter, figures_of
 from harness.record import Data, Interval, Provenance, Record
 from harness.stats import inference
 from harness.stats.metrics import Floats
@@ -148,7 +148,9 @@ def write_controls(store: Store, dataset: Dataset, data: Data, evaluate: Evaluat
         splits=splits,
         data=data,
         provenance=made_by,
-        figures=lambda frame: figures_of(dataset, frame, evaluate.resamples),
+        figures=lambda frame: {
+            split: some | by_letter(some) for split, some in figures_of(dataset, frame, evaluate.resamples).items()
+        },
     ):
         config = {
             "benchmark": benchmark.name,

@@ -9,17 +9,18 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness import provenance, registry
-from harness.api import Benchmark, Split
+from harness.api import Benchmark, Example, Split
 from harness.config import EvaluateConfig
 from harness.data import dataset as data
 from harness.errors import ConfigError, near
 from harness.evaluation import answer_files
 from harness.evaluation.answer_files import chosen_and_text, load_splits, match, refuse_missing
+from harness.evaluation.choices import READING
 from harness.evaluation.controls import is_control_name, write_controls
 from harness.evaluation.scoring import answer, data_record, figures_of
 from harness.record import Provenance, Record
@@ -102,7 +103,8 @@ def import_run(
     Every example of `split`, or of the splits that the file has answers for, needs an answer. One that can't be read
     as an option is stored as text: it is wrong for the harness's metrics, and a protocol applies its own parser
     to it. With `skip_missing`, examples whose image is missing are left out, as in a run with that setting:
-    rows can only be ranked together on the same data. The same answers give the same run again. The
+    rows can only be ranked together on the same data. If no image is there, the answers are scored all the same; such
+    a row is ranked with others that were made without images. The same answers give the same run again. The
     benchmark's model-free controls are written too unless the store has them.
     Raises `ConfigError`, `DataError` or `StoreError`.
     """
@@ -114,13 +116,15 @@ def import_run(
         raise ConfigError(f"name {name!r} is that of a control; choose one that says where the answers come from")
     started = provenance.now()
     given = answer_files.read(path)
-    dataset = data.load(benchmark, skip_missing=skip_missing)
-    matched = match(benchmark, load_splits(benchmark) if dataset.skipped else dataset.splits, given, split)
+    everything = load_splits(benchmark)
+    imageless = not skip_missing and _no_image(everything)
+    dataset = data.load(benchmark, skip_missing=skip_missing, need_images=not imageless)
+    matched = match(benchmark, everything, given, split)
     kept = {(one, e.id) for one, examples in dataset.splits.items() for e in examples}
     matched = answer_files.MatchedAnswers([a for a in matched.answers if (a[0], a[1].id) in kept])
     refuse_missing(matched, given, "a run answers every example of its splits")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    identity = [benchmark.revision, dataset.fingerprint, matched.splits, digest, seed]
+    identity = [benchmark.revision, dataset.fingerprint, matched.splits, digest, seed, READING]
     run_id = f"{TAG}-{name.replace('+', '-')}-{benchmark.name}-s{seed}-{_short(identity)}"
     if (record := store.finished(run_id)) is not None:
         return record
@@ -129,7 +133,7 @@ def import_run(
         PredictionRow(split, e.id, e.group, e.category, e.known_gold, chosen, [], 0.0, text)
         for (split, _, _), (e, chosen, text) in zip(matched.answers, chosen_and_text(matched.answers), strict=True)
     )
-    data_, evaluate = data_record(dataset, dataset), EvaluateConfig()
+    data_, evaluate = data_record(dataset, None if imageless else dataset), EvaluateConfig()
     made_by = Provenance(
         **provenance.static(),
         sources=provenance.sources({f"benchmark {benchmark.name}": type(benchmark)}),
@@ -157,6 +161,12 @@ def import_run(
     )
     store.write(record, frame)
     return store.read(run_id)  # with its checksums
+
+
+def _no_image(splits: Mapping[Split, Sequence[Example]]) -> bool:
+    """Whether the benchmark's images are files, and none of them is there."""
+    files = {e.image for examples in splits.values() for e in examples if isinstance(e.image, Path)}
+    return bool(files) and not any(path.is_file() for path in files)
 
 
 def _short(identity: object) -> str:

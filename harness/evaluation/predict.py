@@ -12,7 +12,9 @@ from torch import Tensor
 
 from harness.api import Example
 from harness.data.order import by_image
+from harness.evaluation import student_answers
 from harness.evaluation.shifts import Asking
+from harness.evaluation.student_answers import Answered
 from harness.models.distributed import ProcessGroup
 from harness.models.encoding import Batch, Encoder
 from harness.models.scorer import OptionScorer
@@ -56,13 +58,14 @@ def evaluate(
     batches = batches_of(examples, batch_size, io.rank, io.world)
     rows: dict[int, dict[str, Any]] = {}
     forwards = 0
+    first: list[Answered] = []
     for indices in batches:
         clock = time.perf_counter()
-        fused, spent = _answers(asker, asking, [examples[i] for i in indices], batch_size)
-        forwards += spent
+        answered = _answers(asker, asking, [examples[i] for i in indices], batch_size)
+        forwards += sum(len(one.views) for one in answered)
         seconds = (time.perf_counter() - clock) / len(indices)
-        for index, scores in zip(indices, fused, strict=True):
-            example = examples[index]
+        first += answered[: student_answers.EXAMPLES - len(first)]
+        for index, (example, _, _, scores) in zip(indices, answered, strict=True):
             rows[index] = {
                 "split": split,
                 "id": example.id,
@@ -74,6 +77,7 @@ def evaluate(
                 "seconds": seconds,
             }
         io.report({"stage": f"score {split}", "step": len(rows), "steps": sum(map(len, batches))})
+    student_answers.check(asking, first, split)
     merged: dict[int, dict[str, Any]] = {}
     total, notes = 0, []
     for part, count, note in io.gather((rows, forwards, asker.note)):
@@ -118,19 +122,19 @@ def _filled(groups: Sequence[Sequence[int]], order: Iterable[int], size: int) ->
 
 def _answers(
     asker: PrefixSharingScorer, asking: Asking, examples: Sequence[Example], batch_size: int
-) -> tuple[list[np.ndarray], int]:
-    """The fused scores (K,) of each example, and the number of scored views."""
+) -> list[Answered]:
+    """Each example with its scored views and their fused scores (K,)."""
     views = [asking.views(example) for example in examples]
     logs = [log_k.numpy() for log_k in asker([view for of_one in views for view in of_one], batch_size)]
-    fused, at = [], 0
+    found, at = [], 0
     for example, of_one in zip(examples, views, strict=True):
         scores_vk = np.stack(logs[at : at + len(of_one)])
         at += len(of_one)
-        scores = np.asarray(asking.fuse(example, scores_vk))
+        scores = np.asarray(asking.fuse(example, scores_vk.copy()))
         if scores.shape != (len(example.options),) or not np.isfinite(scores).all():
             raise ValueError(
                 f"method {asking.method.name!r}: fuse() returned {scores.shape} for example {example.id!r}; expected "
                 f"one finite score for each of its {len(example.options)} options"
             )
-        fused.append(scores)
-    return fused, len(logs)
+        found.append(Answered(example, of_one, scores_vk, scores))
+    return found

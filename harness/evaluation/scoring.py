@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from statistics import fmean
 
 import pandas as pd
@@ -13,6 +14,10 @@ from harness.record import Data, Interval
 from harness.stats import calibration
 from harness.stats.inference import summarise
 from harness.stats.metrics import NO_ANSWER
+
+ORIGINALS = frozenset(("official", "lmms_eval", "lmms_eval_intern", "vlmevalkit"))
+"""Protocols of a benchmark's authors, or of others that ask its questions in the authors' words."""
+LETTER = "_letter"
 
 
 def figures_of(dataset: Dataset, frame: pd.DataFrame, resamples: int) -> dict[str, dict[str, Interval]]:
@@ -41,6 +46,28 @@ def figures_of(dataset: Dataset, frame: pd.DataFrame, resamples: int) -> dict[st
                     figures[f"{protocol}:{name}"] = Interval(value=value)
         result[split] = figures
     return result
+
+
+def by_letter(figures: Mapping[str, Interval]) -> dict[str, Interval]:
+    """The figures of a model that was asked for a letter: those of authors' protocols say so in their names.
+
+    `official:f1` becomes `official_letter:f1`: the scoring is the authors' own, but the prompt and the answer aren't.
+    """
+    return {f"{p}{LETTER}:{name}" if p in ORIGINALS else key: v for key, p, name, v in _parts(figures)}
+
+
+def named_as(recorded: Iterable[str], figures: Mapping[str, Interval]) -> dict[str, Interval]:
+    """The figures under the names that a record has for them: a control has both."""
+    protocols = {name.partition(":")[0] for name in recorded}
+    lettered = any(name.removesuffix(LETTER) in ORIGINALS for name in protocols if name.endswith(LETTER))
+    plain = not lettered or not protocols.isdisjoint(ORIGINALS)
+    return (dict(figures) if plain else {}) | (by_letter(figures) if lettered else {})
+
+
+def _parts(figures: Mapping[str, Interval]) -> Iterator[tuple[str, str, str, Interval]]:
+    for key, value in figures.items():
+        protocol, _, name = key.partition(":")
+        yield key, protocol, name, value
 
 
 def answer(example: Example, chosen: int, text: str | None) -> Answer:

@@ -13,7 +13,7 @@ from harness.data import leakage
 from harness.data.dataset import settings_of
 from harness.errors import TrainingError, UserError
 from harness.evaluation.controls import write_controls
-from harness.evaluation.scoring import data_record, figures_of
+from harness.evaluation.scoring import by_letter, data_record, figures_of
 from harness.planning.plan import Plan
 from harness.record import Data, Failure, Interval, Provenance, Record, TrainedOn
 from harness.store import Store
@@ -51,8 +51,9 @@ def interrupted(plan: Plan, started: str, workers: int, why: str | None = None) 
 
 
 def metrics(plan: Plan, frame: pd.DataFrame) -> dict[str, dict[str, Interval]]:
-    """The figures of each split of a run, see `figures_of`."""
-    return figures_of(plan.dataset, frame, plan.config.evaluate.resamples)
+    """The figures of each split of a run, see `figures_of`; models are asked for a letter."""
+    figures = figures_of(plan.dataset, frame, plan.config.evaluate.resamples)
+    return {split: by_letter(some) for split, some in figures.items()}
 
 
 def plan_fields(plan: Plan) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def plan_fields(plan: Plan) -> dict[str, Any]:
         "ladder": plan.ladder,
         "student": c.student,
         "parameters": plan.student_parameters,
-        "budget": c.train.examples if plan.stages else 0,
+        "budget": plan.budget,
         "seed": c.seed,
         "tags": list(c.tags),
         "config": RunConfig.model_dump(c, mode="json", exclude={"data_dir", "train_on_data_dir"}),

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from harness.errors import DataError
 from harness.evaluation import controls
-from harness.leaderboard import extra_columns, inference
+from harness.leaderboard import extra_columns, inference, query
 from harness.leaderboard.extra_columns import ResultsByRow
 from harness.leaderboard.names import Group
 from harness.leaderboard.query import Stated
@@ -23,6 +23,7 @@ from harness.store import checksums
 from harness.store.catalog import ExampleCounts, View
 from harness.store.index import RunSummary
 from harness.store.manifest import DataKey
+from harness.suite import FLOPS_OF
 
 OF_BENCHMARK = ("benchmark_settings", "skip_missing")
 """Parts of a run's configuration that belong to its benchmark; they don't separate rows across benchmarks."""
@@ -36,13 +37,15 @@ def make_table(
     filters: Filters,
     figures: Stated,
     spreads: Spreads,
-    beside: Sequence[Group] = (),
-) -> tuple[Table, ResultsByRow]:
-    """The table of these groups, best first, and the results that its rows are computed from.
+) -> tuple[Table, list[Row], ResultsByRow]:
+    """The table of these groups, best first, as the filters show it; all its rows; and the results behind them.
 
-    `figures` are needed for a metric that is only in the records. The groups in `beside` aren't in the table, but may
-    be the teachers of its rows.
+    `figures` are needed for a metric that is only in the records.
     """
+    shown = [group for group in groups if query.asked_for(group, filters)]
+    beside: list[Group] = []
+    if filters.among_shown:
+        groups, beside = shown, query.tuned(groups, shown)
     answers = _answers(view, data_key, [*groups, *beside], filters, figures)
     damaged = view.unreadable | {run_id: one.problem for run_id, one in answers.items() if one.problem}
     sizes = view.sizes(data_key)
@@ -53,8 +56,12 @@ def make_table(
     rows = _attested(view, rows)
     rows = inference.ranked_with_intervals(rows, [results[row.run_ids] for row in rows], filters.baseline)
     rows = extra_columns.with_pareto(_flagged(rows))
+    everyone = rows = extra_columns.with_direct(rows, others, results)
+    wanted = set(map(id, shown))
+    kept = {row.run_ids for group, (row, _) in zip(groups, pairs, strict=False) if id(group) in wanted}
+    rows = [row for row in rows if row.run_ids in kept]
     if "distil" in filters.columns:
-        rows = extra_columns.with_distil(rows, others, results, view.examples(data_key), filters)
+        rows = extra_columns.with_distil(rows, [*everyone, *others], results, view.examples(data_key), filters)
     if "power" in filters.columns:
         rows = extra_columns.with_power(rows, results)
     budgets = {row.budget for row in rows if row.kind == "run" and row.budget}
@@ -72,7 +79,7 @@ def make_table(
             if run.run_id in damaged
         ),
     )
-    return table, results
+    return table, everyone, results
 
 
 def of_metric(results: ResultsByRow, metric: str) -> ResultsByRow:
@@ -170,6 +177,11 @@ def _row(
     except DataError as error:
         said.append(f"no figures: {error}")
     one = group.members[0]
+    said += [
+        f"learned from {one.budget:,} examples: as many as its training takes for the FLOPs of {like}, as planned"
+        for like in dict.fromkeys(tag.removeprefix(FLOPS_OF) for tag in one.tags if tag.startswith(FLOPS_OF))
+        if one.budget
+    ]
     size = sizes.get(answers[used[0].run_id].examples) if used else None
     examples, of_groups = (size.examples, size.groups) if size else (0, 0)
     row = Row(
@@ -202,7 +214,7 @@ def _row(
         budget=(used or group.members)[0].budget,
         **(_spent(used, filters.split) if one.kind == "run" else {}),
     )
-    return row, replace(of_runs, across=_across(one))
+    return row, replace(of_runs, across=_across(group))
 
 
 def _spent(used: Sequence[RunSummary], split: str) -> dict[str, float | None]:
@@ -224,8 +236,12 @@ def _spent(used: Sequence[RunSummary], split: str) -> dict[str, float | None]:
     }
 
 
-def _across(run: RunSummary) -> str:
-    """The identity of a row, without the benchmark's own part of the configuration."""
+def _across(group: Group) -> str:
+    """What a row is across benchmarks: its label, as it may be tuned for each one; or else its identity without the
+    benchmark's own part of the configuration."""
+    run = group.members[0]
+    if group.name:
+        return json.dumps([run.kind, run.method, run.student, run.budget, group.name])
     compared = {key: value for key, value in json.loads(run.identity).items() if key not in OF_BENCHMARK}
     return json.dumps([run.kind, run.method, run.student, compared], sort_keys=True)
 

@@ -47,6 +47,8 @@ class Side:
     """Forward passes per answer on test."""
     left_out: tuple[str, ...] = ()
     """Of a row: the runs of the store that can't be read, which may be further seeds of it."""
+    budget: int | None = None
+    """Examples that the student learned from: 0 untrained, None unknown."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ def _sides(who: str, run: Record | None, rows: Sequence[Row], store: Store, brok
     labelled = [row for row in rows if row.name and is_named(who, row.student, (row.label,))]
     fitting = [row for row in rows if row.method == method and student in ("", row.student)]
     fitting = labelled or [row for row in fitting if set(settings) <= _words(row.spelled)]
+    fitting = fitting or [row for row in rows if is_named(who, row.student, (row.label,))]
     if not fitting:
         known = {_name(row) for row in rows} | {row.method for row in rows}
         raise ConfigError(f"no run or row {who!r} in the store; {near(who, known)}")
@@ -190,7 +193,7 @@ def _side(name: str, record: Record, runs: Mapping[int, str], left_out: tuple[st
     assert record.data is not None
     options = tuple(record.data.options) if record.data.options else None
     data = record.data.revision, record.data.fingerprint
-    return Side(name, record.benchmark, data, runs, options, _forwards(record), left_out)
+    return Side(name, record.benchmark, data, runs, options, _forwards(record), left_out, record.budget)
 
 
 def _forwards(record: Record) -> float | None:

@@ -1,12 +1,13 @@
-"""Optional columns of a ranking: cost, distillation, and statistical power.
+"""Further columns of a ranking: the difference to direct tuning, cost, distillation, and statistical power.
 
-`distil` compares a row with a teacher and a directly tuned student. Unless `--teacher` and `--baseline` name rows,
-these are rows of `finetune` on the same ladder, with the same budget if possible: the teacher is the largest rung
-above the row's own, the student the row's own rung; of several settings the best one.
+Every row is compared with the same student tuned directly; `distil` compares it with a teacher, too. Unless `--teacher`
+and `--baseline` name rows, these are rows of `finetune` on the same ladder, with the same budget if possible: the
+teacher is the largest rung above the row's own, the student the row's own rung; of several settings the best one.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -14,11 +15,11 @@ import numpy as np
 
 from harness.leaderboard import inference
 from harness.leaderboard.inference import matches
-from harness.leaderboard.query import TUNED
-from harness.leaderboard.schema import COSTS, Distilled, Filters, Power, Row
+from harness.leaderboard.schema import COSTS, TUNED, Delta, DirectTuning, Distilled, Filters, Power, Row
 from harness.leaderboard.seed_results import SeedResults
 from harness.record import Interval
 from harness.stats import distillation, power
+from harness.stats.inference import holm
 from harness.stats.metrics import LOWER_IS_BETTER
 from harness.stats.replicates import Examples
 
@@ -36,18 +37,48 @@ def with_pareto(rows: Sequence[Row]) -> list[Row]:
     return [row.model_copy(update={"pareto": next(found)}) if row.kind == "run" else row for row in rows]
 
 
+# ------------------------------------------------------------------------------------------- direct tuning
+
+
+def with_direct(rows: Sequence[Row], beside: Sequence[Row], results: ResultsByRow) -> list[Row]:
+    """The runs of a table with their difference to the same student tuned directly (in the table or in `beside`)."""
+    everyone = inference.best_first([*rows, *beside])
+    found: dict[int, tuple[Row, Delta | None]] = {}
+    for k, row in enumerate(rows):
+        base = _baseline(row, everyone, None) if row.kind == "run" and row.method != TUNED else None
+        if base is not None and row.figure is not None:
+            sides = [results.get(one.run_ids, SeedResults()) for one in (row, base)]
+            found[k] = base, inference.delta(sides[0], sides[1], row.metric)
+    of_student: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for k, (_, difference) in found.items():
+        if difference is not None and difference.p is not None:
+            of_student[rows[k].ladder, rows[k].student][k] = difference.p
+    corrected = {k: p for one in of_student.values() for k, p in zip(one, holm(list(one.values())), strict=True)}
+    result = list(rows)
+    for k, (base, difference) in found.items():
+        direct = DirectTuning(
+            label=base.label,
+            figure=base.figure or 0.0,
+            train_tflops=base.train_tflops,
+            forwards_per_answer=base.forwards_per_answer,
+            difference=difference and difference.model_copy(update={"p_holm": corrected.get(k)}),
+        )
+        result[k] = rows[k].model_copy(update={"direct": direct})
+    return result
+
+
 # ------------------------------------------------------------------------------------------- distillation
 
 
 def with_distil(
     rows: Sequence[Row],
-    beside: Sequence[Row],
+    everyone: Sequence[Row],
     results: ResultsByRow,
     examples: Mapping[str, Examples],
     filters: Filters,
 ) -> list[Row]:
-    """The runs of a table with their distillation figures, if there is a teacher (in the table or in `beside`)."""
-    everyone = inference.best_first([*rows, *beside])
+    """The runs among `rows` with their distillation figures, if there is a teacher in `everyone`, rows included."""
+    everyone = inference.best_first(everyone)
     result = []
     for row in rows:
         teacher, baseline = _teacher(row, everyone, filters.teacher), _baseline(row, everyone, filters.baseline)

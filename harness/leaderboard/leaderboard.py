@@ -84,6 +84,7 @@ def _answer(store: Store, filters: Filters, cache: LeaderboardCache) -> Ranking:
         of_data[run.data_key].append((run.run_id, run.stamp))
     query.check_rows([group for groups in grouped.values() for group in groups], filters)
     made: list[Table] = []
+    whole: list[Table] = []
     results: list[ResultsByRow] = []
     for data_key, everyone in sorted(grouped.items()):
         groups = [group for group in everyone if query.asked_for(group, filters)]
@@ -92,10 +93,11 @@ def _answer(store: Store, filters: Filters, cache: LeaderboardCache) -> Ranking:
         stamps = {(run.run_id, run.stamp) for group in everyone for run in group.members}.union(of_data[data_key])
         one = cache.table(data_key, stamps) if not filters.aggregate else None
         if one is None:
-            beside = query.tuned(everyone, groups) if "distil" in filters.columns else []
-            one, of_rows = build.make_table(view, data_key, groups, filters, figures, spreads, beside)
+            ranked = [group for group in everyone if filters.task in (None, group.members[0].task)]
+            one, all_rows, of_rows = build.make_table(view, data_key, ranked, filters, figures, spreads)
             cache.put_table(data_key, stamps, one)
             if filters.aggregate:
+                whole.append(one.model_copy(update={"rows": tuple(all_rows)}))
                 results.append(build.of_metric(of_rows, one.metric))
         made.append(one)
     broken = [BrokenRun(run_id=problem.run_id, message=problem.message) for problem in cache.problems]
@@ -103,7 +105,9 @@ def _answer(store: Store, filters: Filters, cache: LeaderboardCache) -> Ranking:
     broken += [run for one in made for run in one.broken]
     together: list[Overall] = []
     if filters.aggregate:
-        from harness.leaderboard.overall import over_all  # it loads scipy.stats
+        from harness.leaderboard.overall import over_all
 
-        together = over_all(list(zip(made, results, strict=True)), filters.aggregate, dict(filters.weights))
+        shown = {row.run_ids for one in made for row in one.rows}
+        found_over_all = over_all(list(zip(whole, results, strict=True)), filters.aggregate, dict(filters.weights))
+        together = [one for one in found_over_all if one.run_ids in shown]
     return Ranking(tables=tuple(made), broken=tuple(broken), overall=tuple(together))

@@ -73,7 +73,7 @@ def named(groups: Sequence[Group]) -> list[Group]:
     trained = [row for row in rows if row.group.members[0].kind != "control"]
     keys = list(dict.fromkeys(key for row in trained for key in (BUDGET, *row.other)))
     same = [key for key in keys if _alike(row.whole.get(key) for row in trained)]
-    shared = tuple(assigned(key, trained[0].whole[key]) for key in same if key in trained[0].whole)
+    shared = tuple(_brief(key, trained[0].whole[key]) for key in same if key in trained[0].whole)
     differing = set(keys) - set(same) - {BUDGET}
     of_method: dict[str, list[_Settings]] = defaultdict(list)
     for row in rows:
@@ -85,16 +85,15 @@ def named(groups: Sequence[Group]) -> list[Group]:
         values = {key: next(row.given[key] for row in several if key in row.given) for key in common}
         for row in several:
             control = row.group.members[0].kind == "control"
-            parts = [assigned(key, value) for key, value in row.given.items()]
-            others = [] if control else [assigned(k, v) for k, v in row.other.items() if k in differing]
-            shown = [part for part, key in zip(parts, row.given, strict=True) if key not in common]
+            others = {} if control else {k: v for k, v in row.other.items() if k in differing}
+            shown = {**{key: value for key, value in row.given.items() if key not in common}, **others}
             method = row.group.members[0].method
             found[id(row.group)] = replace(
                 row.group,
-                label=row.group.name or " ".join([method, *shown, *others]),
-                spelled=" ".join([method, *parts, *others]),
+                label=row.group.name or " ".join([method, *(_brief(k, v) for k, v in shown.items())]),
+                spelled=" ".join([method, *(assigned(k, v) for k, v in {**row.given, **others}.items())]),
                 shared=() if control else shared,
-                shared_by_method=tuple(assigned(key, value) for key, value in values.items()),
+                shared_by_method=tuple(_brief(key, value) for key, value in values.items()),
             )
     return _told_apart([replace(row, group=found[id(row.group)]) for row in rows])
 
@@ -138,6 +137,11 @@ def _settings(one: Group) -> _Settings:
     rest = {k: v for k, v in whole.items() if not k.startswith("settings.") and k not in OWN_COLUMN}
     other = {k: v for k, v in rest.items() if v != _usual(k)}
     return _Settings(one, whole, json.loads(run.given), other)
+
+
+def _brief(key: str, value: Any) -> str:
+    """A setting, its number with at most four digits."""
+    return assigned(key, float(f"{value:.4g}") if isinstance(value, float) else value)
 
 
 def _alike(values: Iterable[Any]) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from harness.errors import ConfigError, near
 from harness.leaderboard import names
 from harness.leaderboard.names import Group
-from harness.leaderboard.schema import AGGREGATES, COLUMNS, Filters
+from harness.leaderboard.schema import AGGREGATES, COLUMNS, TUNED, Filters
 from harness.record import Interval
 from harness.stats.metrics import NOT_RANKED
 from harness.store.index import RunSummary
@@ -16,10 +16,6 @@ from harness.store.manifest import DataKey
 
 Stated = dict[str, dict[str, Interval]]
 """The recorded figures of the ranked split, by run and metric."""
-
-
-TUNED = "finetune"
-"""The method whose rows are teachers and directly tuned students, see `harness.leaderboard.extra_columns`."""
 
 
 def grouped(runs: Sequence[RunSummary]) -> dict[DataKey, list[Group]]:
@@ -105,6 +101,8 @@ def asked_for(group: Group, filters: Filters) -> bool:
         return False
     if one.kind == "control" or any(group.named(name) for name in (filters.baseline, filters.teacher) if name):
         return True
+    if filters.rows and not any(map(group.named, filters.rows)):
+        return False
     if filters.method not in (None, one.method) or filters.budget not in (None, one.budget):
         return False
     if filters.forwards is not None and filters.forwards not in {run.forwards for run in group.members}:
@@ -113,10 +111,9 @@ def asked_for(group: Group, filters: Filters) -> bool:
 
 
 def tuned(everyone: Sequence[Group], asked: Sequence[Group]) -> list[Group]:
-    """The directly tuned rows that the filters exclude: the selected rows are compared with them."""
+    """The directly tuned rows that the filters hide: the selected rows are compared with them."""
     return [group for group in everyone if group.members[0].method == TUNED and group not in asked]
 
 
 def restricts(filters: Filters) -> bool:
-    asked = (filters.task, filters.method, filters.size, filters.tag, filters.budget, filters.forwards)
-    return any(value is not None for value in asked)
+    return filters.hides or filters.task is not None or filters.tag is not None

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from harness.errors import ConfigError
 from harness.record import Interval
 
+TUNED = "finetune"
+"""Direct tuning: the method of the rows that the others are compared with, and of their teachers."""
 SHOWN = ("accuracy", "macro_f1")
 """The metrics in every table, besides the one that it is sorted by."""
 
@@ -73,6 +75,17 @@ class Distilled(_LeaderboardModel):
     """Only the teacher is wrong."""
 
 
+class DirectTuning(_LeaderboardModel):
+    """The same student tuned directly, and how much better a row is."""
+
+    label: str
+    figure: float
+    train_tflops: float | None
+    forwards_per_answer: float | None
+    difference: Delta | None = None
+    """The row minus it; None: they can't be paired. Holm's correction is over the rows of the student."""
+
+
 class Power(_LeaderboardModel):
     """How small a difference from another row these data can detect, and what would detect the observed one.
 
@@ -127,6 +140,8 @@ class Row(_LeaderboardModel):
     """Whether it is the baseline of the other rows' `delta`."""
     delta: Delta | None = None
     """Only if a baseline was given, and it can be paired with this row."""
+    direct: DirectTuning | None = None
+    """Direct tuning of the same student, see `harness.leaderboard.extra_columns`; None: it is one, or there is none."""
     rank_low: int | None = None
     rank_high: int | None = None
     """The range of ranks compatible with the data."""
@@ -243,7 +258,11 @@ class Ranking(_LeaderboardModel):
 
 
 class Filters(_LeaderboardModel):
-    """What is ranked. Controls and the baseline are always included, whatever the filters for the other rows."""
+    """What is ranked and what is shown.
+
+    `benchmark`, `task` and `tag` say what is ranked; `method`, `size`, `budget`, `forwards` and `rows` hide rows of it.
+    Controls and the baseline are always shown.
+    """
 
     benchmark: str | None = None
     task: str | None = None
@@ -256,6 +275,10 @@ class Filters(_LeaderboardModel):
     """Examples that the student learned from."""
     forwards: float | None = None
     """Forward passes per answer on test, to two decimals."""
+    rows: tuple[str, ...] = ()
+    """Labels of rows, each with `@STUDENT`; empty: all."""
+    among_shown: bool = False
+    """Ranks, tiers and Holm's correction are among the rows that are shown; else among all of the table."""
     metric: str = "accuracy"
     protocol: str | None = None
     """`metric` is a figure of this protocol: `official` and `f1` is `official:f1`."""
@@ -271,6 +294,13 @@ class Filters(_LeaderboardModel):
     weights: tuple[tuple[str, float], ...] = ()
     """The tables' weights in the mean over benchmarks, by name (see `overall.table_names`); default 1, 0 excludes a
     table."""
+
+    @property
+    def hides(self) -> bool:
+        """Whether it hides rows of a table."""
+        return bool(self.rows) or any(
+            value is not None for value in (self.method, self.size, self.budget, self.forwards)
+        )
 
     @property
     def figure(self) -> str:

@@ -1,13 +1,12 @@
-"""Examples as model inputs: chat template, image processor, tokenizer, padding; and how a tokenizer spells options.
+"""Examples as model inputs: chat template, image processor, tokenizer, padding.
 
-The processor comes from the checkpoint's folder, as transformers makes it, but without its video part, which needs
-torchvision.
+The processor comes from the checkpoint's folder, as transformers makes it, but without its parts for video and audio:
+those for video need torchvision.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import string
@@ -22,23 +21,18 @@ import torch
 from torch import Tensor
 
 from harness.api import Example
-from harness.config import RungConfig
+from harness.config import RungConfig, TemplateConfig
 from harness.errors import ModelError, first_line
-from harness.models import ladders
+from harness.models import ladders, prompts
+from harness.models.prompts import Spelling
 
 Batch = dict[str, Tensor]
 
 PAD_TO = 16
 """Batches are padded to a multiple of this many tokens: on a CPU, kernels use extra memory for each new length."""
 
-Spelling = tuple[int, ...]
-"""The tokens that spell an option letter, in order."""
-
-PLAIN = (
-    "{% for message in messages %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
-)
-"""The prompt format of PaliGemma's training: its checkpoints aren't chat models and have no template."""
+OTHER_MEDIA = ("video", "feature_extractor", "audio")
+"""Parts of processors that aren't loaded: they need further packages, and examples have images only."""
 
 _LABELS = "labels"
 """Inputs that PaliGemma's processor makes. A model that gets them computes a loss over the whole sequence."""
@@ -47,10 +41,14 @@ _LABELS = "labels"
 class Encoder:
     """Turns examples into model inputs: chat template, image processor, tokenizer, padding."""
 
-    def __init__(self, processor: Any, name: str) -> None:
+    def __init__(
+        self, processor: Any, name: str, template: TemplateConfig | None = None, text: str | None = None
+    ) -> None:
+        """`template`, `text`: what the rung changes about the chat template, and its file's text."""
         self.processor, self.name = processor, name
-        _give_template(processor, name)
-        self.letters = [spellings(processor.tokenizer, letter) for letter in string.ascii_uppercase]
+        prompts.give_template(processor, name, template, text)
+        prompt = self.text(prompts.PROBE)
+        self.letters = [prompts.spellings(processor.tokenizer, letter, prompt) for letter in string.ascii_uppercase]
         if not self.one_token_each:
             processor.tokenizer.padding_side = "left"  # the answer must directly follow the question
         self._checked = 0
@@ -88,11 +86,7 @@ class Encoder:
 
     def text(self, example: Example) -> str:
         """The full prompt of an example, formatted by the chat template."""
-        content = [{"type": "image"}, {"type": "text", "text": example.prompt()}]
-        text: str = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
-        return text
+        return prompts.rendered(self.processor, example)
 
     @cached_property
     def one_token_each(self) -> bool:
@@ -112,9 +106,14 @@ class Encoder:
         Raises `ModelError` if the tokenizer can't spell a letter in use, or spells two of them in the same way.
         """
         with self._one_at_a_time:
-            return self._encoded(examples)
+            return self._encoded(examples, PAD_TO)
 
-    def _encoded(self, examples: Sequence[Example]) -> Batch:
+    def unpadded(self, example: Example) -> Batch:
+        """The inputs of one example, as the processor makes them of it alone."""
+        with self._one_at_a_time:
+            return self._encoded([example], None)
+
+    def _encoded(self, examples: Sequence[Example], pad_to: int | None) -> Batch:
         sizes = torch.tensor([len(example.options) for example in examples])
         self.check_letters(int(sizes.max()))
         texts = [self.text(example) for example in examples]
@@ -125,13 +124,25 @@ class Encoder:
             text=texts,
             images=[[example.load_image()] for example in examples],
             padding=True,
-            pad_to_multiple_of=PAD_TO,
+            pad_to_multiple_of=pad_to,
             return_tensors="pt",
             **special,
         )
         batch = {key: value for key, value in inputs.items() if isinstance(value, Tensor) and key != _LABELS}
         batch["options"] = torch.arange(int(sizes.max())) < sizes[:, None]
         return batch
+
+    def tiling(self, tokens: int) -> str:
+        """What to know about an image that became so many tokens; empty: nothing."""
+        own = getattr(self.processor.image_processor, "crop_to_patches", None)
+        each = getattr(self.processor, "image_seq_length", None)
+        if own is not False or each is None or tokens <= each:
+            return ""
+        return (
+            f"model {self.name!r}: preprocessor_config.json says crop_to_patches = false, but its processor cuts "
+            f"images into tiles all the same: {tokens:,} image tokens, where one tile has {each}; for one tile an "
+            "image set max_patches = 1 in preprocessor_config.json"
+        )
 
     def check_letters(self, count: int) -> None:
         """Raise `ModelError` unless the first `count` letters can be spelled, each in a different way."""
@@ -153,25 +164,6 @@ class Encoder:
                     )
                 whose[tokens] = letter
         self._checked = count
-
-
-def spellings(tokenizer: Any, letter: str) -> list[Spelling]:
-    """How the tokenizer spells the letter, with and without a leading space; empty if it can't.
-
-    Single tokens if there are any: their probability needs only one forward pass. Otherwise sequences of tokens.
-    """
-    found = {tuple(tokenizer.encode(text, add_special_tokens=False)) for text in (letter, f" {letter}")}
-    known = sorted(tokens for tokens in found if tokens and tokenizer.unk_token_id not in tokens)
-    return [tokens for tokens in known if len(tokens) == 1] or known
-
-
-def _give_template(processor: Any, name: str) -> None:
-    """Use the processor's chat template, or its tokenizer's. Raises `ModelError` if there is none."""
-    if getattr(processor, "chat_template", None) is None:
-        own = getattr(processor.tokenizer, "chat_template", None)
-        processor.chat_template = PLAIN if own is None and "PaliGemma" in type(processor).__name__ else own
-    if processor.chat_template is None:
-        raise ModelError(f"model {name!r}: its processor has no chat template; add chat_template.jinja to the folder")
 
 
 # ------------------------------------------------------------------------------------------- loading
@@ -197,8 +189,9 @@ def load_encoder(rung: RungConfig) -> Encoder:
     try:
         processor = _processor_class(folder).from_pretrained(folder, trust_remote_code=False)
     except ImportError as error:
+        missing = first_line(error).partition(". Check out")[0]
         raise ModelError(
-            f"{where}: no usable processor: {first_line(error)}; install the packages that it needs, torchvision with "
+            f"{where}: no usable processor: {missing}; install the packages that it needs, torchvision with "
             "`pip install hkdbench[gpu]`"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -211,7 +204,7 @@ def load_encoder(rung: RungConfig) -> Encoder:
             f"{where}: no processor for images and text; the folder must hold preprocessor_config.json (or "
             "processor_config.json) beside the tokenizer"
         )
-    return Encoder(processor, rung.name)
+    return Encoder(processor, rung.name, rung.template, ladders.template_text(rung))
 
 
 def load_encoders(rungs: Mapping[str, RungConfig]) -> dict[str, Encoder]:
@@ -230,10 +223,10 @@ def _processor_class(folder: Path) -> Any:
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
     stated = [
-        _read(folder / f"{file}.json").get("processor_class")
+        ladders.read_json(folder / f"{file}.json").get("processor_class")
         for file in ("processor_config", "preprocessor_config", "tokenizer_config")
     ]
-    usual = PROCESSOR_MAPPING_NAMES.get(_read(folder / "config.json").get("model_type", ""))
+    usual = PROCESSOR_MAPPING_NAMES.get(ladders.read_json(folder / "config.json").get("model_type", ""))
     name = next((name for name in (*stated, usual) if name), "")
     if name == "SmolVLMProcessor":
         # The same for images. SmolVLM's own class also handles videos, for which it needs another package.
@@ -241,15 +234,35 @@ def _processor_class(folder: Path) -> Any:
     found = getattr(transformers, name, None)
     if found is None:
         return transformers.AutoProcessor
-    kept = [part for part in found.get_attributes() if "video" not in part]
-    if len(kept) == len(found.get_attributes()):
-        return found
-    return type(name, (found,), {"get_attributes": classmethod(lambda cls: list(kept))})
+    parts = list(found.get_attributes())
+    kept = [part for part in parts if not any(other in part for other in OTHER_MEDIA)]
+    return found if kept == parts else _with_parts(found, parts, kept)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """A JSON file as a table; empty if there is none."""
-    if not file.is_file():
-        return {}
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return found if isinstance(found, dict) else {}
+def _with_parts(found: Any, parts: list[str], kept: list[str]) -> Any:
+    """The processor class with these of its parts; None stands in its constructor for the others."""
+    from transformers import ProcessorMixin
+
+    class Kept(ProcessorMixin):  # type: ignore[misc]
+        """What every processor class calls to set its parts."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            given = dict(zip(parts, args, strict=False)) | kwargs
+            super().__init__(**{name: part for name, part in given.items() if name in kept or name not in parts})
+
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return list(kept)
+
+        @classmethod
+        def _get_arguments_from_pretrained(cls, *args: Any, **kwargs: Any) -> list[Any]:
+            made = dict(zip(kept, super()._get_arguments_from_pretrained(*args, **kwargs), strict=True))
+            return [made.get(part) for part in parts]
+
+        @property
+        def video_processor(self) -> Any:
+            """MiniCPM-V reads settings of its video part that its image part has too."""
+            return self.image_processor
+
+    # Between the class and ProcessorMixin: what it hands on to its base comes here.
+    return type(found.__name__, (found, Kept), {})

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -56,8 +57,26 @@ def find(ladder: str | tuple[RungConfig, ...]) -> LadderConfig:
 
 
 def _relative_to(rung: RungConfig, file: Path) -> RungConfig:
-    folder = file.parent / rung.model
-    return rung.model_copy(update={"model": str(folder.resolve())}) if folder.is_dir() else rung
+    folder, template = file.parent / rung.model, rung.template
+    changed: dict[str, object] = {}
+    if folder.is_dir():
+        changed["model"] = str(folder.resolve())
+    if template and template.file:
+        changed["template"] = template.model_copy(update={"file": str((file.parent / template.file).resolve())})
+    return rung.model_copy(update=changed)
+
+
+def template_text(rung: RungConfig) -> str | None:
+    """The text of the template file that the rung names; None if it names none. Raises `ModelError`."""
+    if rung.template is None or rung.template.file is None:
+        return None
+    try:
+        return Path(rung.template.file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(
+            f"model {rung.name!r}: template.file = {rung.template.file!r} can't be read: {first_line(error)}; expected "
+            "a Jinja chat template"
+        ) from None
 
 
 # ------------------------------------------------------------------------------------------- rungs
@@ -80,8 +99,9 @@ class ModelInfo:
 def inspect(rung: RungConfig) -> ModelInfo:
     """Sizes and a digest of the weights, from the headers of the folder's safetensors files.
 
-    The digest covers the configuration and the weights: all bytes of files up to 256 MiB; of larger files the size and
-    64 pieces of 1 MiB, evenly spaced. A hub id is resolved to the local snapshot first. Raises `ModelError`.
+    The digest covers the configuration, what the rung changes about the template, and the weights: all bytes of files
+    up to 256 MiB; of larger files the size and 64 pieces of 1 MiB, evenly spaced. A hub id is resolved to the local
+    snapshot first. Raises `ModelError`.
     """
     folder = snapshot(rung)
     files = sorted(folder.glob("*.safetensors"))
@@ -105,6 +125,8 @@ def inspect(rung: RungConfig) -> ModelInfo:
     ):
         if (folder / name).is_file():
             digest.update((folder / name).read_bytes())
+    if rung.template is not None:
+        digest.update(json.dumps([rung.template.variables, template_text(rung)], sort_keys=True).encode())
     total = vision = embedding = 0
     for file in files:
         size = file.stat().st_size
@@ -135,12 +157,18 @@ def inspect(rung: RungConfig) -> ModelInfo:
     return ModelInfo(total, vision, embedding, digest.hexdigest())
 
 
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON file as a table; empty if there is none, or if it holds something else."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _tied(folder: Path) -> bool:
     """Whether the output layer shares the embedding's weights. A file that has both then has them twice."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+    config = read_json(folder / "config.json")
     return bool(config.get("tie_word_embeddings", config.get("text_config", {}).get("tie_word_embeddings", False)))
 
 

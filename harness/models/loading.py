@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,11 @@ def image_token(config: Any) -> int:
     return next((number for number in found if number is not None), -1)
 
 
+def looks_across(config: Any) -> bool:
+    """Whether the language model sees images through cross-attention (Mllama): no token of the prompt is one then."""
+    return bool(getattr(config.get_text_config(), "cross_attention_layers", None))
+
+
 def hidden_size(config: Any) -> int:
     """The size of the hidden states of a transformers configuration's language model."""
     size: int = config.get_text_config().hidden_size
@@ -41,6 +47,8 @@ def load_vlm(rung: RungConfig, dtype: torch.dtype = torch.float32) -> nn.Module:
     from transformers import AutoModelForImageTextToText
 
     where = f"model {rung.name!r} ({rung.model})"
+    if reason := _outside(ladders.snapshot(rung)):
+        raise ModelError(f"{where}: not a vision-language model that transformers can load: {reason}")
     try:
         model, loaded = AutoModelForImageTextToText.from_pretrained(
             ladders.snapshot(rung),
@@ -64,9 +72,28 @@ def load_vlm(rung: RungConfig, dtype: torch.dtype = torch.float32) -> nn.Module:
             "would be random; expected a complete checkpoint of the class that config.json names: copy it again"
         )
     vlm: nn.Module = model
-    window_attention.together(vlm)
+    window_attention.batch_windows(vlm)
     _name_vision(vlm)
     return vlm
+
+
+def _outside(folder: Path) -> str:
+    """Why transformers has no class for the folder's model; empty if it has one, or if the folder doesn't say."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as CLASSES
+
+    config = ladders.read_json(folder / "config.json")
+    kind = config.get("model_type")
+    if kind is None or kind in CLASSES:
+        return ""
+    if "auto_map" in config:
+        return (
+            f"{kind!r} needs the code in its repository (auto_map in config.json), which isn't run here; expected a "
+            "model type that transformers has itself: look for a version of it with -hf in its name"
+        )
+    return (
+        f"its type {kind!r} isn't one that transformers' AutoModelForImageTextToText has (models that also speak, like "
+        "Qwen-Omni, or that only know text aren't); expected one like qwen3_vl, internvl, gemma3 or smolvlm"
+    )
 
 
 def _name_vision(vlm: nn.Module) -> None:

@@ -68,11 +68,11 @@ def load_adapters(vlm: nn.Module, weights: dict[str, Tensor]) -> None:
 
 def merged(vlm: nn.Module) -> dict[str, Tensor]:
     """The weights, on the CPU, of the equivalent model without adapters."""
-    return {name: tensor.to("cpu", copy=True) for name, tensor in whole(vlm)}
+    return {name: tensor.to("cpu", copy=True) for name, tensor in iter_merged(vlm)}
 
 
 @torch.no_grad()
-def whole(vlm: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def iter_merged(vlm: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The weights of the equivalent model without adapters, one at a time, where the model is."""
     adapted: dict[str, Any] = {
         f"{name}.weight": module for name, module in vlm.named_modules() if hasattr(module, "get_delta_weight")

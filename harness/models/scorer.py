@@ -1,7 +1,8 @@
 """Vision-language models as scorers of options: any folder that `AutoModelForImageTextToText` and
 `AutoProcessor` load. One forward pass gives the logits of the option letters at the answer position.
 
-The output layer is applied only there: the logits of whole sequences are never computed.
+The output layer is applied only there: the logits of whole sequences are never computed. Its input is cut to that
+position, because several classes ignore the argument `logits_to_keep` that others have for this.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 
 from harness.api import Need
 from harness.errors import ModelError
-from harness.models.encoding import Batch, Spelling
-from harness.models.loading import image_token
+from harness.models.encoding import Batch
+from harness.models.loading import image_token, looks_across
+from harness.models.prompts import Spelling
 
 MASKED_LOGIT = -1e4
 """The logit of an option that an example doesn't have: probability 0, finite log."""
@@ -53,7 +55,6 @@ class OptionScorer(nn.Module):
         tree = _tree(self.spelled[: options_bk.shape[1]])
         # The last attended token of each row: its own last one with right padding, the common last with left padding.
         last_b = own_bt.shape[1] - 1 - own_bt.flip(1).argmax(1)
-        kept, row_b = last_b.unique(return_inverse=True)
         narrow_precision = torch.autocast(own_bt.device.type, torch.bfloat16, enabled=self.precision == "bf16")
         outputs: Outputs = {}
         prefix_index_b: Tensor | None = None
@@ -66,11 +67,11 @@ class OptionScorer(nn.Module):
         wanted = [need for need in needs if need not in outputs]
         with (
             _layer_states(self.vlm, last_b if "layers" in wanted else None) as states,
-            _caught(self.vlm, wanted, row_b if len(kept) > 1 else None) as caught,
+            _caught(self.vlm, wanted, last_b) as caught,
             narrow_precision,
         ):
-            given = self.vlm(**inputs, logits_to_keep=kept)
-        logits_bv = given.logits[:, 0].float()
+            given = self.vlm(**inputs)
+        logits_bv = _of_one_position(self.vlm, given.logits, own_bt).float()
         if tree is None:
             logits_bk = self._letters(logits_bv, options_bk)
         else:
@@ -91,11 +92,12 @@ class OptionScorer(nn.Module):
     def _prefixed(self, batch: Batch, needs: Collection[Need]) -> tuple[dict[str, Any], Outputs]:
         """The model inputs of a packed batch after the pass of its prefixes; and the outputs needed from that pass."""
         prefix, prefix_index_b = prefix_inputs(batch), batch[PREFIX_INDEX]
-        with _caught(self.vlm, [need for need in needs if need == "vision"], None) as caught:
-            cache = self.vlm(**prefix, logits_to_keep=1, use_cache=True).past_key_values
+        last_b = torch.full_like(prefix["attention_mask"][:, 0], -1)
+        with _caught(self.vlm, [need for need in needs if need == "vision"], last_b) as caught:
+            cache = self.vlm(**prefix, use_cache=True).past_key_values
         if cache is None:
             raise ModelError(f"{type(self.vlm).__name__} returns no key-value cache of the prompt")
-        cache.batch_select_indices(prefix_index_b)
+        _select_rows(cache, prefix_index_b)
         mask = torch.cat([prefix["attention_mask"][prefix_index_b], batch["attention_mask"]], 1)
         seen: Outputs = {}
         if "vision" in needs:
@@ -118,7 +120,7 @@ class OptionScorer(nn.Module):
             )
         rows, width = len(tree.branches), max(map(len, tree.branches))
         ids_rl = torch.tensor([[*b, *[b[-1]] * (width - len(b))] for b in tree.branches], device=mask_bt.device)
-        cache.batch_repeat_interleave(rows)
+        _select_rows(cache, torch.arange(len(mask_bt), device=mask_bt.device).repeat_interleave(rows))
         ids = ids_rl.repeat(len(mask_bt), 1)
         mask = torch.cat([mask_bt.repeat_interleave(rows, 0), mask_bt.new_ones(ids.shape)], 1)
         whose_b = torch.arange(len(mask_bt), device=mask_bt.device) if prefix_index_b is None else prefix_index_b
@@ -134,6 +136,14 @@ class OptionScorer(nn.Module):
             places = (mask.cumsum(1) - 1)[:, -ids.shape[1] :] + deltas_b1[whose_b]
             known["position_ids"] = places.expand(3, -1, -1)
         return known
+
+
+def _select_rows(cache: Any, index_b: Tensor) -> None:
+    """Row b of every layer's state becomes its row `index_b[b]`."""
+    for layer in cache.layers:
+        # A layer of linear attention (Qwen3.5, LFM2) has states of its own; what it inherits leaves them as they are.
+        linear = hasattr(layer, "conv_states")
+        (layer.reorder_cache if linear else layer.batch_select_indices)(index_b)
 
 
 @dataclass(frozen=True)
@@ -167,20 +177,31 @@ def _tree(spelled: Sequence[Sequence[Spelling]]) -> _Tree | None:
     return _Tree(spelled, branches) if branches else None
 
 
+def _of_one_position(vlm: nn.Module, logits_bpv: Tensor, mask_bt: Tensor) -> Tensor:
+    """The logits (B, V) of the only position that passed through the output layer. Raises `ModelError`."""
+    if logits_bpv.shape[:2] != (len(mask_bt), 1):
+        raise ModelError(
+            f"{type(vlm).__name__} gives logits of shape {tuple(logits_bpv.shape)} for {len(mask_bt)} questions; "
+            f"expected ({len(mask_bt)}, 1, vocabulary), those of the answer position: its output layer isn't the one "
+            "that get_output_embeddings names, so it can't be scored here: choose another model class"
+        )
+    return logits_bpv[:, 0]
+
+
 @contextmanager
-def _caught(vlm: nn.Module, needs: Collection[Need], kept_b: Tensor | None) -> Iterator[dict[str, Tensor]]:
+def _caught(vlm: nn.Module, needs: Collection[Need], last_b: Tensor) -> Iterator[dict[str, Tensor]]:
     """Capture inner values: `hidden` (B, 1, d), the output layer's input; `embeddings`, the decoder's input.
 
     Both are read at places that every class of transformers has, so no layer's states need to be stored. Of the
-    positions (B, P, d) at the output layer, only `kept_b` of each row passes through it; None: all rows have the same
-    one, and P is 1. Raises `ModelError` for a model without such parts.
+    positions (B, T, d) that come to the output layer, only `last_b` of each row passes through it. Raises `ModelError`
+    for a model without such parts.
     """
     caught: dict[str, Tensor] = {}
     hooks = []
 
     def narrow(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        hidden_bpd = args[0]
-        return (hidden_bpd[torch.arange(len(hidden_bpd), device=hidden_bpd.device), kept_b][:, None], *args[1:])
+        hidden_btd = args[0]
+        return (hidden_btd[torch.arange(len(hidden_btd), device=hidden_btd.device), last_b][:, None], *args[1:])
 
     def keep_hidden(module: nn.Module, args: tuple[Any, ...]) -> None:
         caught["hidden"] = args[0]
@@ -188,15 +209,15 @@ def _caught(vlm: nn.Module, needs: Collection[Need], kept_b: Tensor | None) -> I
     def keep_embeddings(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         caught["embeddings"] = kwargs["inputs_embeds"]
 
-    hidden = "hidden" in needs or "layers" in needs
-    if hidden or kept_b is not None:
-        head = vlm.get_output_embeddings()  # type: ignore[operator]
-        if head is None:
-            raise ModelError(f"{type(vlm).__name__} has no output layer (get_output_embeddings): no hidden states")
-        if kept_b is not None:
-            hooks.append(head.register_forward_pre_hook(narrow))
-        if hidden:
-            hooks.append(head.register_forward_pre_hook(keep_hidden))
+    head = vlm.get_output_embeddings()  # type: ignore[operator]
+    if head is None:
+        raise ModelError(
+            f"{type(vlm).__name__} has no output layer (get_output_embeddings), whose input at the answer position is "
+            "needed; expected a model that continues the question: choose another model class"
+        )
+    hooks.append(head.register_forward_pre_hook(narrow))
+    if "hidden" in needs or "layers" in needs:
+        hooks.append(head.register_forward_pre_hook(keep_hidden))
     if "vision" in needs:
         decoder = vlm.get_decoder()  # type: ignore[operator]
         hooks.append(decoder.register_forward_pre_hook(keep_embeddings, with_kwargs=True))
@@ -245,6 +266,11 @@ def _at(state: Tensor, last_b: Tensor) -> Tensor:
 
 def _visual_tokens(vlm: nn.Module, embeddings_btd: Tensor, ids_bt: Tensor) -> Tensor:
     """The embeddings (B, N, d) at the image tokens' positions: the projector's output for the picture."""
+    if looks_across(vlm.config):
+        raise ModelError(
+            f"{type(vlm).__name__}: its language model looks at images across, so no tokens of the prompt are visual; "
+            "expected a model with image tokens for a method that compares them: choose another method or model"
+        )
     seen_bt = ids_bt == image_token(vlm.config)
     counts = seen_bt.sum(1).tolist()
     if min(counts) == 0 or len(set(counts)) > 1:

@@ -19,7 +19,7 @@ NAME = "flash_of_one_length"
 """transformers passes all windows at once if the name of an implementation contains "flash"."""
 
 
-def together(vlm: nn.Module) -> None:
+def batch_windows(vlm: nn.Module) -> None:
     """Make the model's vision tower batch its windows, if it is one of these and would use torch's attention."""
     from transformers import AttentionInterface
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.api import Example, Stage
 from harness.data import order
 from harness.models import ladders, loading, scorer, shared_prefix
-from harness.models.encoding import load_encoders
+from harness.models.encoding import Encoder, load_encoders
 from harness.planning import compatibility, memory
 from harness.planning.plan import Plan
 from harness.planning.stages import rung_of
 
 
-def of(plan: Plan) -> dict[str, Any]:
+def of(plan: Plan, sample_of: Callable[[Stage], Sequence[Example]] | None = None) -> dict[str, Any]:
     """What the plan will do and cost, estimated from the first examples without training.
+
+    `sample_of` gives examples of a stage as its steps show them, for closer FLOPs than from unchanged examples.
 
     FLOPs: 2 per parameter and token forward, twice that backward (once, if adapters learn). Memory: see
     `harness.planning.memory`; `memory_bytes` excludes activations, `peak_bytes` includes them. If questions about an
@@ -22,16 +25,18 @@ def of(plan: Plan) -> dict[str, Any]:
     """
     by_rung = load_encoders({name: plan.rungs[name] for name in plan.infos})
     share = bool(plan.stages) and plan.config.train.shares and not plan.config.train.gradient_checkpointing
-    sample = _first_step(plan, plan.stages[0].stage) if share else next(iter(plan.training.splits.values()))[:8]
-    tokens, padded = {}, {}
+    plain = next(iter(plan.training.splits.values()))[:8]
+    sample = [example for _, example in first_step(plan, plan.stages[0].stage)] if share else plain
+    padded = {}
     for name, encoder in by_rung.items():
-        config, batch = loading.load_config(plan.rungs[name]), encoder(sample[:8])
-        each = scorer.token_counts(config, batch)[1] / len(sample[:8])
-        padded[name] = (float(batch["input_ids"].shape[1]), each)
-        text, patches = scorer.token_counts(config, shared_prefix.encoded(encoder, sample, share) if share else batch)
-        tokens[name] = (text / len(sample), patches / len(sample))
+        batch = encoder(sample[:8])
+        patches = scorer.token_counts(loading.load_config(plan.rungs[name]), batch)[1]
+        padded[name] = (float(batch["input_ids"].shape[1]), patches / len(sample[:8]))
+    tokens = _tokens(plan, by_rung, sample, share)
     stages: list[dict[str, Any]] = []
     for planned in plan.stages:
+        if sample_of is not None:
+            tokens = _tokens(plan, by_rung, sample_of(planned.stage), share)
         examples = planned.steps * plan.config.train.batch_size
         roles = {}
         for name, role in planned.stage.roles.items():
@@ -65,6 +70,7 @@ def of(plan: Plan) -> dict[str, Any]:
         "method": plan.config.method,
         "benchmark": plan.config.benchmark,
         "student": plan.config.student,
+        "budget": plan.budget,
         "parameters": plan.student_parameters,
         "data": plan.dataset.sizes,
         "skipped": plan.dataset.skipped,
@@ -79,11 +85,23 @@ def of(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _first_step(plan: Plan, stage: Stage) -> list[Example]:
-    """The examples of one worker's first forward pass, before any method changes them."""
+def first_step(plan: Plan, stage: Stage) -> Sequence[tuple[int, Example]]:
+    """The examples of one worker's first forward pass, before any method changes them, with their positions."""
     train, workers = plan.config.train, max(plan.config.cluster.workers, 1)
     mine = order.share_of(plan.batch_at(stage, 0, train.batch_size), 0, workers, train.questions_per_image)
-    return [example for _, example in mine[: train.micro_batch_size or len(mine)]]
+    return mine[: train.micro_batch_size or len(mine)]
+
+
+def _tokens(
+    plan: Plan, by_rung: Mapping[str, Encoder], sample: Sequence[Example], share: bool
+) -> dict[str, tuple[float, float]]:
+    """Text tokens and image patches of an example, by rung: the mean over the sample."""
+    found = {}
+    for name, encoder in by_rung.items():
+        batch = shared_prefix.encoded(encoder, sample, share)
+        text, patches = scorer.token_counts(loading.load_config(plan.rungs[name]), batch)
+        found[name] = (text / len(sample), patches / len(sample))
+    return found
 
 
 def _adapts(plan: Plan, rung: str) -> bool:

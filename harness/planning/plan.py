@@ -21,7 +21,7 @@ from harness.data.labels import TrainingExamples, divide
 from harness.errors import ConfigError, near
 from harness.evaluation.shifts import Asking
 from harness.models import ladders
-from harness.planning.stages import PlannedStage, plan_stages, rung_of
+from harness.planning.stages import PlannedStage, plan_stages, rung_of, steps_of_budget
 from harness.planning.tuning import DirectTuning, trainer_of
 from harness.versions import TRAINING
 
@@ -99,6 +99,11 @@ class Plan:
     @property
     def student_parameters(self) -> int:
         return self.infos[self.config.student].parameters
+
+    @property
+    def budget(self) -> int:
+        """The examples (with repeats) that the student learns from, in whole steps; 0 untrained."""
+        return steps_of_budget(self.config.train) * self.config.train.batch_size if self.stages else 0
 
     @cached_property
     def augmentations(self) -> tuple[Augmentation, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from harness.api import From, Method, Source, Stage
-from harness.config import RunConfig
+from harness.config import RunConfig, TrainConfig
 from harness.errors import ConfigError, near
 from harness.planning.tuning import trainer_of
 
@@ -21,6 +21,11 @@ class PlannedStage:
     position: int
 
 
+def steps_of_budget(train: TrainConfig) -> int:
+    """The student budget in whole steps, which all methods' students learn for."""
+    return -(-train.examples // train.batch_size)
+
+
 def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[PlannedStage]:
     """The method's stages with their lengths, checked. Raises `ConfigError` naming the method and stage.
 
@@ -30,10 +35,15 @@ def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[Pla
     stages = list(method.stages(rungs, config.student))
     _check_stages(method, rungs, stages, config)
     learnt_in = _lineage(method, stages)
-    size = config.train.batch_size
-    budget = -(-config.train.examples // size)
+    size, budget = config.train.batch_size, steps_of_budget(config.train)
+    left = len(learnt_in)
+    if left > budget:
+        raise ConfigError(
+            f"method {method.name!r}: train.examples = {config.train.examples} is {budget} steps of train.batch_size = "
+            f"{size}, and the student learns in {left} stages of at least one step; raise examples or lower batch_size"
+        )
     planned: list[PlannedStage] = []
-    spent = 0.0
+    spent, first = 0.0, 0
     for stage in stages:
         if stage.name in learnt_in:
             if stage.seed:
@@ -41,9 +51,11 @@ def plan_stages(method: Method, rungs: list[str], config: RunConfig) -> list[Pla
                     f"method {method.name!r}, stage {stage.name!r}: seed = {stage.seed}; expected 0, because the "
                     "student learns in it, and all methods' students see the examples in one order"
                 )
-            first, last = round(spent * budget), round((spent + stage.share) * budget)
-            planned.append(PlannedStage(stage, max(last - first, 1), first * size))
-            spent += stage.share
+            spent, left = spent + stage.share, left - 1
+            # Rounded sums of shares, not shares, so that no remainder is lost; one step is left for each later stage.
+            last = min(max(round(spent * budget), first + 1), budget - left) if left else budget
+            planned.append(PlannedStage(stage, last - first, first * size))
+            first = last
         else:
             examples = max(round(stage.share * config.train.examples), 1)
             planned.append(PlannedStage(stage, -(-examples // size), 0))

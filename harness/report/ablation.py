@@ -13,7 +13,7 @@ from rich.table import Table
 from harness import registry
 from harness.leaderboard.ablation import Ablation, AblationFigure, AblationResult
 from harness.record import Interval, Record
-from harness.report.format import forwards_apart, sentence
+from harness.report.format import forwards_apart, p_value, sentence
 from harness.stats.bootstrap import RESAMPLES
 from harness.store import Store
 
@@ -181,7 +181,7 @@ def _bounds(interval: Interval | None) -> str:
 
 
 def _p(p: float | None) -> str:
-    return "" if p is None else f"{p:.2g}"
+    return "" if p is None else p_value(p)
 
 
 def _changed(value: float | None, change: float | None) -> str:

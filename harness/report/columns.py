@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from harness.leaderboard.schema import SHOWN, Delta, Distilled, Overall, Power, Row
 from harness.record import Interval
-from harness.report.format import count, difference, forwards_apart, more, percent, plain, short
+from harness.report.format import count, difference, forwards_apart, more, p_value, percent, plain, short
 from harness.stats.metrics import LOWER_IS_BETTER, OWN_UNITS
 
 FRONT = "†"
@@ -93,15 +93,19 @@ def ranking_columns(rows: Sequence[Row], every_interval: bool = False) -> list[C
             lambda row: row.delta.value if row.delta else None,
             "From the baseline, paired by seed and example, with its 95 % interval; * where raw p is below 0.05, "
             "** where Holm p is, too",
-            shown=lambda rows: any(row.delta for row in rows), interval=lambda row: row.delta,
+            shown=_any_delta, interval=lambda row: row.delta,
         ),
+        ColumnSpec("raw p", "raw p", lambda row: p_value(row.delta.p) if row.delta else "",
+                   lambda row: row.delta.p if row.delta else None, "Of this difference alone", shown=_any_delta),
+        ColumnSpec("Holm p", "Holm p", _holm_p, lambda row: row.delta.p_holm if row.delta else None,
+                   "Corrected for the differences of all ranked runs", shown=_any_delta),
         *(_figure(name, name, bounds=few) for name in others),
         ColumnSpec("seeds", "seeds", lambda row: str(len(row.seeds)), lambda row: len(row.seeds),
                    "Number of seeds that the figures are the mean of", shown=always),
         ColumnSpec("reproduced", "reproduced", _reproduced, lambda row: len(row.reproduced) or None,
                    "How many of its runs were trained again with the same result (hkdbench reproduce)",
                    shown=lambda rows: any(row.reproduced or row.refuted for row in rows)),
-        _of_run("budget", "budget", "budget", _integer, "Examples that the student learned from", _unequal_budgets),
+        BUDGET,
         *COSTS,
         ColumnSpec("ladder", "ladder", lambda row: row.ladder, lambda row: row.ladder,
                    "The ladder that the student belongs to", "left"),
@@ -177,6 +181,14 @@ def _tier(row: Row) -> str:
     return "-".join(map(str, row.tier))
 
 
+def _any_delta(rows: Sequence[Row]) -> bool:
+    return any(row.delta for row in rows)
+
+
+def _holm_p(row: Row) -> str:
+    return p_value(row.delta.p_holm) if row.delta and row.kind == "run" else ""
+
+
 def _any_ranks(rows: Sequence[Row]) -> bool:
     return any(row.rank_low for row in rows)
 
@@ -202,6 +214,9 @@ IDENTITY: list[ColumnSpec[Row]] = [
 ]  # fmt: skip
 """The first columns of every table of rows."""
 
+BUDGET = _of_run(
+    "budget", "budget", "budget", _integer, "Examples that the student learned from, in whole steps", _unequal_budgets
+)
 COSTS: list[ColumnSpec[Row]] = [
     _of_run("TFLOPs", "TFLOPs", "train_tflops", short, "Training TFLOPs of a run, teachers included", always),
     _of_run("student TFLOPs", "student TFLOPs", "student_tflops", short, "The student's share of the training TFLOPs"),

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from harness.leaderboard.compare import Comparison, Disagreement
 from harness.record import Interval
-from harness.report.format import forwards_apart, one_line, percent, short
+from harness.report.format import forwards_apart, one_line, p_value, percent, points, short
 from harness.report.text import WIDTH
 from harness.stats import power
 from harness.stats.bootstrap import RESAMPLES
@@ -23,12 +23,20 @@ from harness.stats.inference import Difference
 
 
 def to_json(found: Comparison) -> str:
-    """One JSON document with all fields."""
+    """One JSON document with all fields; the budgets of the sides only if they differ."""
 
     def plain(value: Any) -> Any:
         return value.model_dump() if isinstance(value, Interval) else str(value)
 
-    return json.dumps(asdict(found), indent=1, default=plain)
+    document = asdict(found)
+    if not _unequal_budgets(found):
+        for side in ("a", "b"):
+            del document[side]["budget"]
+    return json.dumps(document, indent=1, default=plain)
+
+
+def _unequal_budgets(found: Comparison) -> bool:
+    return bool(found.a.budget and found.b.budget and found.a.budget != found.b.budget)
 
 
 def to_text(found: Comparison) -> str:
@@ -46,6 +54,9 @@ def to_text(found: Comparison) -> str:
     console.print(f"A - B: {_difference(d)}")
     if d.borrowed:
         console.print("one seed: how much seeds differ is taken from all rows on these data")
+    if _unequal_budgets(found):
+        learned = f"A {found.a.budget:,}, B {found.b.budget:,}"
+        console.print(f"training examples: {learned}; they can't be compared on equal terms")
     if forwards_apart((found.a.forwards, found.b.forwards)):
         passes = f"A {short(found.a.forwards)}, B {short(found.b.forwards)}"
         console.print(f"forward passes per answer: {passes}; they can't be compared on equal terms")
@@ -53,7 +64,7 @@ def to_text(found: Comparison) -> str:
         console.print(_enough(found.power, d.groups, len(d.seeds)))
     if found.mcnemar:
         m = found.mcnemar
-        console.print(f"McNemar, exact: only A right {m.only_a}, only B right {m.only_b}, p {m.p:.2g}")
+        console.print(f"McNemar, exact: only A right {m.only_a}, only B right {m.only_b}, p {p_value(m.p)}")
     e = found.errors
     shares = (found.agreement, e.inherited, e.copied, e.introduced, e.fixed)
     agreement, inherited, copied, introduced, fixed = (percent(share, bounds=False) for share in shares)
@@ -66,8 +77,8 @@ def to_text(found: Comparison) -> str:
     for name in ("category", "examples", "A - B in accuracy", "raw p", "Holm p"):
         grid.add_column(name, justify="left" if name == "category" else "right", overflow="fold")
     for c in found.categories:
-        holm = "-" if c.p_holm is None else f"{c.p_holm:.2g}"
-        grid.add_row(*map(Text, (c.name, str(c.examples), *_difference(c.difference).split(", raw p "), holm)))
+        cells = (c.name, str(c.examples), *_difference(c.difference).split(", raw p "), p_value(c.p_holm))
+        grid.add_row(*map(Text, cells))
     console.print(grid)
     if found.parted:
         shown = f"{len(found.parted)} of {found.parted_in_all}" if found.parted_in_all > len(found.parted) else "All"
@@ -86,9 +97,7 @@ def to_text(found: Comparison) -> str:
 
 
 def _difference(d: Difference) -> str:
-    if d.low is None or d.high is None or d.p is None:
-        return f"{100 * d.value:+.1f}, raw p -"
-    return f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}], raw p {d.p:.2g}"
+    return f"{points(d)}, raw p {p_value(d.p)}"
 
 
 def _enough(report: power.PowerReport, images: int, seeds: int) -> str:

@@ -6,13 +6,17 @@ import ast
 import dataclasses
 import inspect
 import textwrap
+from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal
 
 from harness import registry
+from harness import settings as user_settings
 from harness.api import Benchmark, Method
 from harness.errors import ConfigError, UserError, near
 from harness.evaluation import controls
+from harness.evaluation.scoring import LETTER, ORIGINALS
 from harness.models import ladders
 from harness.report.run import interval
 from harness.store import Store
@@ -59,7 +63,7 @@ def _broken() -> list[dict[str, Any]]:
 
 
 UNSTATED: dict[str, str] = {
-    "sizes": "not known: check-benchmark counts the examples in --data-dir",
+    "sizes": "not known: --data-dir counts the examples there",
     "obtain": "nothing to get: it is generated",
     "positive": "none: all answers count equally",
     "protocols": "none by its authors, only the harness's own figures",
@@ -67,15 +71,23 @@ UNSTATED: dict[str, str] = {
 """The texts for properties that a benchmark doesn't define."""
 
 
-def describe(name: str, store: Store | None = None) -> dict[str, Any]:
+def describe(
+    name: str,
+    store: Store | None = None,
+    settings: Mapping[str, Any] | None = None,
+    data_dir: Path | None = None,
+) -> dict[str, Any]:
     """A method, benchmark or ladder by name; for a benchmark also the flags of the controls in `store`.
 
-    Raises `ConfigError` for an unknown one.
+    `settings` and `data_dir` are a benchmark's: its splits and sizes are then those that it has with them. Raises
+    `ConfigError` for an unknown name, or for settings of something else.
     """
+    if name not in registry.benchmarks() and (settings or data_dir):
+        raise ConfigError(f"{name!r} is no benchmark: --data-dir and --set benchmark_settings.KEY=VALUE are for one")
     if name in registry.methods():
         return _method(registry.methods()[name].load(), name)
     if name in registry.benchmarks():
-        found = _benchmark(registry.benchmarks()[name].load())
+        found = _benchmark(name, settings or {}, data_dir)
         return found | ({"controls": controls.flags(store, name)} if store else {})
     if name in ladders.names():
         rungs = [{**rung.model_dump(), **_rung(rung)} for rung in ladders.find(name).rungs]
@@ -99,12 +111,20 @@ def _method(cls: type[Method], name: str) -> dict[str, Any]:
     }
 
 
-def _benchmark(cls: type[Benchmark]) -> dict[str, Any]:
+def _benchmark(name: str, settings: Mapping[str, Any], data_dir: Path | None) -> dict[str, Any]:
+    cls: type[Benchmark] = registry.benchmarks()[name].load()
+    made: Benchmark | None = None
+    with suppress(TypeError, *(() if settings or data_dir else (UserError,))):  # a setting without a default
+        made = (
+            registry.make_benchmark(name, settings, data_dir)
+            if data_dir
+            else user_settings.build(cls, f"benchmark {name!r}", settings, {})
+        )
     found: dict[str, Any] = {
         "kind": "benchmark",
         "name": cls.name,
         "task": cls.task,
-        "splits": list(cls.splits),
+        "splits": list((made or cls).splits),
         "revision": cls.revision,
         "licence": cls.licence,
         "citation": cls.citation,
@@ -115,12 +135,12 @@ def _benchmark(cls: type[Benchmark]) -> dict[str, Any]:
         "text": inspect.getdoc(inspect.getmodule(cls)) or "",
         "settings": _settings(cls, ("data_dir",)),
     }
-    if cls.needs_data_dir:
-        found["sizes"] = dict(cls.published)
-    else:
-        found["sizes"] = {split: sum(1 for _ in cls().load(split)) for split in cls.splits}
-    with suppress(TypeError, UserError):  # a setting without a default
-        protocols = cls().protocols()
+    if made and (data_dir or not cls.needs_data_dir):
+        found["sizes"] = {split: sum(1 for _ in made.load(split)) for split in made.splits}
+    else:  # as published, which says nothing about other settings
+        found["sizes"] = {} if settings else dict(cls.published)
+    if made:
+        protocols = made.protocols()
         found["protocols"] = list(protocols)
         found["protocol_texts"] = {name: inspect.getdoc(scorer) or "" for name, scorer in protocols.items()}
     return found
@@ -181,6 +201,8 @@ def to_text(found: dict[str, Any]) -> str:
     lines += [f"  control: {line}" for line in found.get("controls", [])]
     if found.get("text"):
         lines += ["", found["text"]]
+    if asked := [f"{name}{LETTER}" for name in found.get("protocol_texts", {}) if name in ORIGINALS]:
+        lines += ["", f"In runs, where models are asked for a letter, their figures are called {', '.join(asked)}."]
     for name, text in found.get("protocol_texts", {}).items():
         lines += ["", f"protocol {name}:", *(f"  {line}".rstrip() for line in text.splitlines())]
     if found.get("settings"):

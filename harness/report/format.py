@@ -22,7 +22,7 @@ def percent(value: Interval | None, bounds: bool = True, own_unit: bool = False)
     if value is None:
         return "-"
     if own_unit:
-        return f"{value.value:.4f}"
+        return four_digits(value.value)
     text = f"{100 * value.value:.1f}"
     if value.low is None or value.high is None or not bounds:
         return text
@@ -53,11 +53,25 @@ def difference(delta: Delta | None, baseline: bool) -> str:
     return points(delta) + "*" * sum(p is not None and p < 0.05 for p in (delta.p, delta.p_holm))
 
 
+def p_value(p: float | None) -> str:
+    """A p to two significant digits, `< 0.0001` where it is smaller."""
+    if p is None:
+        return "-"
+    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
 def short(number: float | None) -> str:
-    """Three significant digits, without an exponent from 1 to a million."""
+    """Three significant digits, four from 1,000 to 10,000, and thousands as `k` from there to a million."""
     if number is None:
         return "-"
+    if 1e4 <= number < 999_500:
+        return f"{number / 1000:.3g}k"
     return f"{number:,.0f}" if 100 <= number < 1e6 else f"{number:.3g}"
+
+
+def four_digits(number: float) -> str:
+    """Four significant digits, trailing zeros included; from 10,000 on a whole number."""
+    return f"{number:,.0f}" if 1e4 <= abs(number) < 1e9 else f"{number:#.4g}".rstrip(".")
 
 
 def forwards_apart(numbers: Iterable[float | None]) -> str:

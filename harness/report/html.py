@@ -37,7 +37,11 @@ _SHOWN = 60
 
 
 def to_html(
-    rows: Sequence[Row], notes: Sequence[str] = (), columns: Collection[str] = (), overall: Sequence[Overall] = ()
+    rows: Sequence[Row],
+    notes: Sequence[str] = (),
+    columns: Collection[str] = (),
+    overall: Sequence[Overall] = (),
+    chosen: Collection[str] = (),
 ) -> str:
     """The tables and their plots as one page."""
     out = [
@@ -49,8 +53,9 @@ def to_html(
         "<h1>Ranking</h1>",
         f"<p>{escape(legend(rows) if rows else 'No runs.')}</p>",
     ]
-    for section in sections(rows, columns, overall):
-        out += [f"<h2>{escape(section.heading)}</h2>", plot(section.rows)]
+    for section in sections(rows, columns, overall, chosen):
+        out += [f"<h2>{escape(section.heading)}</h2>", *(f"<p>{escape(said)}</p>" for said in section.headline)]
+        out += [plot(section.rows)]
         for table in section.tables:
             out += [f"<h3>{escape(table.title)}</h3>"] if table.title else []
             out += [_listed(table.above)]

@@ -11,6 +11,8 @@ from harness.report.columns import FRONT
 from harness.report.format import one_line, sentence
 from harness.report.tables import TableSpec, legend, sections
 
+LONG, NAME_WIDTH = 32, "4.5cm"
+"""Names of more characters are set in a column of this width."""
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -40,11 +42,16 @@ def escape(text: str) -> str:
 
 
 def to_latex(
-    rows: Sequence[Row], notes: Sequence[str] = (), columns: Collection[str] = (), overall: Sequence[Overall] = ()
+    rows: Sequence[Row],
+    notes: Sequence[str] = (),
+    columns: Collection[str] = (),
+    overall: Sequence[Overall] = (),
+    chosen: Collection[str] = (),
 ) -> str:
-    """The tables in LaTeX; the document needs `\\usepackage{booktabs}` and `\\usepackage[T1]{fontenc}`."""
-    out = [r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}"]
-    for section in sections(rows, columns, overall):
+    """The tables in LaTeX, each at most as wide as the text; the document needs the packages of the first line."""
+    out = [r"% needs \usepackage{array,booktabs,graphicx} and \usepackage[T1]{fontenc}"]
+    for section in sections(rows, columns, overall, chosen):
+        out += [f"% {one_line(said)}" for said in section.headline]
         for table in section.tables:
             if table.columns:
                 explained = f". {legend(section.rows)}" if section.rows else "."
@@ -55,11 +62,17 @@ def to_latex(
     return "\n".join(out) + "\n"
 
 
+def _side(align: str, longest: int) -> str:
+    """A column: long names are broken into lines."""
+    return rf">{{\raggedright\arraybackslash}}p{{{NAME_WIDTH}}}" if align == "left" and longest > LONG else align[0]
+
+
 def _table(table: TableSpec[Any], caption: str) -> list[str]:
     caption += "".join(f" {sentence(note)}" for note in table.above)
-    styled = table.frame().style.hide(axis="index").format(lambda cell: escape(str(cell)))
+    frame = table.frame()
+    styled = frame.style.hide(axis="index").format(lambda cell: escape(str(cell)))
     styled.format_index(lambda name: escape(table.head(str(name))), axis="columns")
-    sides = "".join(column.align[0] for column in table.columns)
+    sides = "".join(_side(column.align, max(map(len, frame[column.name]), default=0)) for column in table.columns)
     tabular = str(styled.to_latex(column_format=sides, hrules=True)).splitlines()
     first = tabular.index(r"\midrule") + 1
     for at, kinds in reversed(list(enumerate(pairwise(table.kinds()), first + 1))):
@@ -69,7 +82,9 @@ def _table(table: TableSpec[Any], caption: str) -> list[str]:
         r"\begin{table}",
         r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
         rf"\caption{{{escape(caption)}}}",
+        r"\sbox0{%",
         *tabular,
+        r"}\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
         *(rf"\par\smallskip {escape(note)}." for note in table.notes),
         r"\end{table}",
         "",

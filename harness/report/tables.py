@@ -11,8 +11,10 @@ from typing import Any, Generic, TypeVar
 
 import pandas as pd
 
-from harness.leaderboard.schema import Overall, Row
+from harness.leaderboard.schema import TUNED, Delta, Overall, Row
+from harness.record import Interval
 from harness.report.columns import (
+    BUDGET,
     COSTS,
     DISTILLATION,
     FRONT,
@@ -28,7 +30,7 @@ from harness.report.columns import (
     unit,
     with_front,
 )
-from harness.report.format import forwards_apart
+from harness.report.format import forwards_apart, p_value, percent, points, short
 
 LEGEND = (
     "Figures are means over seeds, in per cent, with 95 % bootstrap intervals over seeds and images. "
@@ -38,6 +40,11 @@ TRAINING = (
     "student TFLOPs", "teacher TFLOPs", "TFLOPs", "student time", "teacher time", "train time", "cached",
 )  # fmt: skip
 ANSWER = ("parameters", "forwards", "ms", "memory")
+
+MOST_STUDENTS = 3
+"""The headline speaks of so many students."""
+SURE = 0.05
+"""A difference is called significant in words where its Holm p is below this."""
 
 T = TypeVar("T")
 
@@ -75,19 +82,27 @@ class Section:
     heading: str
     rows: Sequence[Row]
     tables: Sequence[TableSpec[Any]]
+    headline: Sequence[str] = ()
+    """What its rows say in words."""
 
 
-def sections(rows: Sequence[Row], asked: Collection[str] = (), overall: Sequence[Overall] = ()) -> list[Section]:
-    """All tables of a ranking. `asked`: the optional tables, from `schema.COLUMNS`."""
+def sections(
+    rows: Sequence[Row],
+    asked: Collection[str] = (),
+    overall: Sequence[Overall] = (),
+    chosen: Collection[str] = (),
+) -> list[Section]:
+    """All tables of a ranking. `asked`: the optional tables, from `schema.COLUMNS`; `chosen`: the columns of the
+    ranking itself, by name (empty: those by default)."""
     parts = [list(part) for _, part in groupby(rows, key=lambda row: row.data_key)]
     versions = Counter((part[0].benchmark, part[0].split) for part in parts)
     found = []
     for part in parts:
         number = versions[part[0].benchmark, part[0].split]
         version = f"the store has runs on {number} versions of these data: each version has its own table"
-        columns = [column for column in ranking_columns(part) if column.shown(part)]
+        columns = [c for c in ranking_columns(part) if (c.name in chosen if chosen else c.shown(part))]
         ranked = TableSpec("", columns, part, footnotes(part) + ([version] if number > 1 else []), in_common(part))
-        found.append(Section(heading(part), part, [ranked, *_asked(part, asked)]))
+        found.append(Section(heading(part), part, [ranked, *_asked(part, asked)], headline(part)))
     if overall:
         names = dict.fromkeys(name for row in overall for name in (*row.benchmarks, *row.missing))
         notes = [
@@ -111,7 +126,7 @@ def _asked(part: Sequence[Row], asked: Collection[str]) -> list[TableSpec[Row]]:
         )
         training = [column if column.name == "cached" else with_front(column) for column in by_name(COSTS, *TRAINING)]
         answer = [with_front(column) for column in by_name(COSTS, *ANSWER)]
-        found += [TableSpec("cost of training", [*IDENTITY, *training], runs, [seconds, front])]
+        found += [TableSpec("cost of training", [*IDENTITY, BUDGET, *training], runs, [seconds, front])]
         found += [TableSpec("cost of an answer", [*IDENTITY, *answer], runs, [front])]
     if "distil" in asked:
         found.append(_distillation([row for row in runs if row.distil]))
@@ -149,6 +164,98 @@ def _power(part: Sequence[Row], powered: Sequence[Row]) -> TableSpec[Row]:
         f"with {groups:,} images as here a difference of {100 * least:.1f} points is detectable (median of these rows)",
     ]
     return TableSpec("power", columns, powered, notes)
+
+
+# --------------------------------------------------------------------------------------- the headline
+
+
+def headline(rows: Sequence[Row]) -> list[str]:
+    """What the rows that are shown say in words: which method is best for a student, by how much, at which cost.
+
+    The directly tuned larger model is what they are seen against.
+    """
+    sign = 1 if rows and lower_is_better(rows[0].metric) else -1
+    runs = [row for row in rows if row.kind == "run" and row.figure is not None]
+    runs.sort(key=lambda row: (sign * (row.figure or 0.0), row.label))
+    if not runs:
+        return ["No finished run is ranked here yet."]
+    said = [_of_student(mine) for mine in _by_student(runs)[:MOST_STUDENTS]]
+    if not said:
+        tuned = {row.student: row for row in reversed(runs)}.values()
+        ascending = sorted(tuned, key=lambda row: row.parameters or 0)
+        listed = ", ".join(f"{row.student} {_score(row, bounds=False)}" for row in ascending)
+        said = [f"Only direct tuning is shown: {listed}."]
+    elif (larger := _reference(runs)) is not None:
+        said.append(f"For reference, {larger.student} tuned directly: {_score(larger)}.")
+    floors = [row for row in rows if row.kind == "control" and row.method == "majority" and row.figure is not None]
+    return said + [f"Always giving the most frequent answer: {_score(floor)}." for floor in floors[:1]]
+
+
+def _by_student(runs: Sequence[Row]) -> list[list[Row]]:
+    """The runs of each student that has more than direct tuning, smallest students first."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in runs:
+        found.setdefault((row.ladder, row.student), []).append(row)
+    distilled = [mine for mine in found.values() if any(row.method != TUNED for row in mine)]
+    return sorted(distilled, key=lambda mine: (mine[0].parameters or 0, mine[0].student))
+
+
+def _reference(runs: Sequence[Row]) -> Row | None:
+    """The largest directly tuned model, if it is larger than one of the students that are compared."""
+    students = [mine[0].parameters or 0 for mine in _by_student(runs)]
+    tuned = [row for row in runs if row.method == TUNED and (row.parameters or 0) > min(students)]
+    return max(tuned, key=lambda row: row.parameters or 0, default=None)
+
+
+def _of_student(mine: Sequence[Row]) -> str:
+    """Of a student's rows, best first: the best one, its difference to direct tuning, and the costs of both."""
+    best = mine[0]
+    if best.method == TUNED:
+        other = next(row for row in mine if row.method != TUNED)
+        text = f"Best for student {best.student}: direct tuning ({best.label}), {_score(best)}; "
+        difference = other.direct.difference if other.direct else None
+        text += f"the best other row, {other.label}, is at {_score(other, bounds=False)}{_compared(difference)}"
+        beside, tflops, forwards = other.label, other.train_tflops, other.forwards_per_answer
+    elif (direct := best.direct) is not None:
+        text = f"Best for student {best.student}: {best.label}, {_score(best)}{_compared(direct.difference)}"
+        if direct.difference is None:
+            text += f"; direct tuning is at {_in_unit(best.metric, Interval(value=direct.figure))}"
+        beside, tflops, forwards = "direct tuning", direct.train_tflops, direct.forwards_per_answer
+    else:
+        text = f"Best for student {best.student}: {best.label}, {_score(best)}; no direct tuning to compare with"
+        beside, tflops, forwards = "", None, None
+    text += f". Training: {short(best.train_tflops)} TFLOPs" + _beside(beside, tflops)
+    text += f"; forward passes per answer: {short(best.forwards_per_answer)}" + _beside(beside, forwards) + "."
+    alike = [row.label for row in mine[1:] if set(row.tier) & set(best.tier)]
+    if alike:
+        more = f" and {len(alike) - 2} more" if len(alike) > 2 else ""
+        text += f" Not significantly different from it (Holm p over all pairs): {', '.join(alike[:2])}{more}."
+    return text
+
+
+def _beside(name: str, cost: float | None) -> str:
+    return "" if cost is None else f" ({name}: {short(cost)})"
+
+
+def _score(row: Row, bounds: bool = True) -> str:
+    return _in_unit(row.metric, row.values[row.metric], bounds)
+
+
+def _in_unit(metric: str, value: Interval, bounds: bool = True) -> str:
+    """A figure with its unit, and its name and direction where they aren't plain."""
+    own = has_own_unit(metric)
+    text = f"{percent(value, bounds, own)} {unit(metric)}".rstrip()
+    return f"{metric} {text}{', lower is better' if lower_is_better(metric) else ''}" if own else text
+
+
+def _compared(found: Delta | None) -> str:
+    """A difference to direct tuning, in words."""
+    if found is None:
+        return ""
+    if found.p_holm is None:
+        return f": {points(found)} points compared with direct tuning"
+    verdict = "significant" if found.p_holm < SURE else "not significant"
+    return f": {points(found)} points compared with direct tuning ({verdict}, Holm p {p_value(found.p_holm)})"
 
 
 # ------------------------------------------------------------------------------------------ texts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Collection, Iterable, Sequence
 from textwrap import wrap
 from typing import Any
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.leaderboard.schema import SHOWN, Delta, Distilled, Overall, Power, Row
+from harness.leaderboard.schema import SHOWN, Delta, DirectTuning, Distilled, Overall, Power, Row
 from harness.record import Interval
 from harness.report.columns import ColumnSpec
 from harness.report.format import one_line
@@ -25,12 +26,12 @@ from harness.report.tables import TableSpec, legend, sections
 WIDTH = 110
 """The width of text that isn't written to a terminal."""
 _GAP = 2
-_IF_WIDE = ("train time", "parameters", "TFLOPs", "forwards", "seeds", "tier")
+_IF_WIDE = ("train time", "parameters", "TFLOPs", "raw p", "Holm p", "forwards", "seeds", "tier")
 """Columns that a ranking only has if there is room; the first ones are dropped first."""
 _LEVELS = [
     (0, False, False, 24),
     *((gone, True, False, 24) for gone in range(4)),
-    *((gone, True, True, 16) for gone in range(3, len(_IF_WIDE) + 1)),
+    *((gone, True, True, 16) for gone in range(1, len(_IF_WIDE) + 1)),
     (len(_IF_WIDE), True, True, 8),
 ]
 """The levels that are tried until a table fits: how many of `_IF_WIDE` are dropped, whether heads are wrapped, whether
@@ -52,6 +53,8 @@ def to_text(
     out: list[str] = []
     for section in sections(rows, columns, overall):
         out += [*_wrapped(section.heading, width), ""]
+        out += [line for said in section.headline for line in _wrapped(said, width)]
+        out += [""] if section.headline else []
         for table in section.tables:
             out += [table.title, ""] if table.title else []
             out += [line for note in table.above for line in _wrapped(note, width)]
@@ -111,14 +114,20 @@ def _width(column: ColumnSpec[Any], cells: Sequence[str], heads: bool, name: int
 
 
 def to_markdown(
-    rows: Sequence[Row], notes: Sequence[str] = (), columns: Collection[str] = (), overall: Sequence[Overall] = ()
+    rows: Sequence[Row],
+    notes: Sequence[str] = (),
+    columns: Collection[str] = (),
+    overall: Sequence[Overall] = (),
+    chosen: Collection[str] = (),
 ) -> str:
-    """The tables in Markdown."""
+    """The tables in Markdown; `chosen`: see `tables.sections`."""
     out: list[str] = []
-    for section in sections(rows, columns, overall):
+    for section in sections(rows, columns, overall, chosen):
         for table in section.tables:
             heading = f"{section.heading}: {table.title}" if table.title else section.heading
             out += [f"**{_escaped(heading)}**", ""]
+            if table is section.tables[0] and section.headline:
+                out += [*(f"- {_escaped(said)}" for said in section.headline), ""]
             out += [*(f"- {_escaped(note)}" for note in table.above), *([""] if table.above else []), *_pipes(table)]
             out += [f"- {_escaped(note)}" for note in table.notes]
             out += [""] if table.notes else []
@@ -138,8 +147,8 @@ def _pipes(table: TableSpec[Any]) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    """A text on one line in which no tag and no link begins."""
-    return one_line(text).replace("<", "\\<").replace("](", "]\\(")
+    """A text on one line in which no tag, no link and no code begins."""
+    return re.sub(r"[\\`<]|(?<=\])\(", r"\\\g<0>", one_line(text))
 
 
 # ---------------------------------------------------------------------------------------------- JSON, CSV
@@ -173,6 +182,7 @@ def _cells(row: Row | None, metrics: Iterable[str]) -> dict[str, Any]:
         "delta_p": delta.p if delta else None,
         "delta_p_holm": delta.p_holm if delta else None,
     }
+    line |= _fields(DirectTuning, row.direct if row else None, "direct_")
     line |= _fields(Distilled, row.distil if row else None, "distil_")
     return line | _fields(Power, row.power if row else None, "power_")
 
@@ -184,7 +194,9 @@ def _fields(model: type[BaseModel], value: BaseModel | None, prefix: str = "") -
         found = getattr(value, name, None)
         if field.annotation == Interval | None:
             line |= _interval(prefix + name, found)
-        elif name not in ("values", "metric", "delta", "distil", "power"):
+        elif model is DirectTuning and name == "difference":
+            line |= _interval(prefix + name, found) | {f"{prefix}p": getattr(found, "p", None)}
+        elif name not in ("values", "metric", "delta", "direct", "distil", "power"):
             line[prefix + name] = " ".join(map(str, found)) if isinstance(found, tuple) else found
     return line
 

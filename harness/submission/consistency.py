@@ -115,9 +115,12 @@ def _repeated(r: Record, known: Setup) -> Iterator[str]:
             yield f"setting {name} is {r.settings.get(name)!r}, in the config {value!r}"
     if r.stages and "student" in (roles := r.stages[-1].roles) and roles["student"].parameters != r.parameters:
         yield f"it has {r.parameters} parameters, its student {roles['student'].parameters}"
-    budget = known.train.examples if known.train is not None and r.stages else 0 if r.status == "done" else r.budget
-    if r.config and r.budget is not None and r.budget != budget:
-        yield f"its budget is {r.budget}, by its config and stages {budget}"
+    budgets = [0 if r.status == "done" else r.budget]
+    if known.train is not None and r.stages:  # in whole steps; earlier records have what was asked for
+        asked, size = known.train.examples, known.train.batch_size
+        budgets = [-(-asked // size) * size, asked]
+    if r.config and r.budget is not None and r.budget not in budgets:
+        yield f"its budget is {r.budget}, by its config and stages {budgets[0]}"
     for stage in r.stages:
         if known.train is not None and stage.examples != stage.steps * known.train.batch_size:
             yield f"stage {stage.name}: {stage.examples} examples in {stage.steps} steps of {known.train.batch_size}"
@@ -302,6 +305,7 @@ def figures(frame: pd.DataFrame, r: Record, resamples: int, dataset: Dataset | N
             wrong.append(f"{split}: no figures can be computed: {error}")
             continue
         recorded = r.metrics.get(split, {})
+        now = scoring.named_as(recorded, now)
         for name in dict.fromkeys((*now, *recorded)):
             where = f"{split} {name}"
             if name not in now and (":" in name or name == "chance") and dataset is None:

@@ -21,6 +21,7 @@ from harness.store.schemas import TABLES
 from harness.submission import bundle, intake
 from harness.submission.bundle import BundleManifest
 from harness.submission.checks import Report
+from harness.submission.flops import plan_flops
 from harness.submission.verify import verify
 
 
@@ -42,7 +43,7 @@ def pack(store: Store, run_id: str, out: Path, with_student: bool = False) -> Bu
     record = store.read(run_id)
     if problem := intake.unfit(record):
         raise StoreError(f"run {run_id} can't be packed: {problem}")
-    _refuse_changed(verify(store, run_id), StoreError, f"run {run_id} can't be packed")
+    _refuse_changed(verify(store, run_id, flops=plan_flops), StoreError, f"run {run_id} can't be packed")
     present = {n: there for n, there in store.backend.files(run_id).items() if with_student or "/" not in n}
     present.pop(checksums.RECEIVED, None)
     if with_student and not any(name.startswith("student/") for name in present):
@@ -92,7 +93,7 @@ def add(store: Store, file: Path, data_dir: Path | None = None) -> Arrival:
             name = "".join(c if c.isprintable() else "?" for c in file.name)
             arrived = Received(time=provenance.now(), file=name, sha256=checksums.digest(source))
         (run / checksums.RECEIVED).write_text(arrived.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        report = verify(staged, run_id, data_dir)
+        report = verify(staged, run_id, data_dir, plan_flops)
         _refuse_changed(report, DataError, f"{file.name} is refused")
         if not here:
             store.check_writable()

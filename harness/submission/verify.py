@@ -24,7 +24,7 @@ from harness.record import Record
 from harness.store import Problem, Store, checksums
 from harness.store.schemas import TABLES
 from harness.submission import consistency
-from harness.submission.bill import bill_checks
+from harness.submission.bill import Flops, bill_checks
 from harness.submission.checks import CheckResult, ExaminedRun, Report, first_few, result_of
 from harness.submission.replan import code_checks, identity_checks, not_loaded
 from harness.versions import SCORING
@@ -34,13 +34,14 @@ MOST_RECEIVED = 1_000_000
 """The largest number of examples that are made to check a run from elsewhere."""
 
 
-def verify(store: Store, run_id: str, data_dir: Path | None = None) -> Report:
+def verify(store: Store, run_id: str, data_dir: Path | None = None, flops: Flops | None = None) -> Report:
     """Check a run of the store; `data_dir` has the published files, if the benchmark reads some.
 
+    `flops` computes exact FLOPs: `harness.submission.flops.plan_flops`, which loads torch. None: they aren't checked.
     Raises `StoreError` if there is no such run.
     """
     try:
-        return _verify(store, run_id, data_dir)
+        return _verify(store, run_id, data_dir, flops)
     except Exception as error:
         if isinstance(error, StoreError) and not store.backend.exists(run_id):
             raise
@@ -49,7 +50,7 @@ def verify(store: Store, run_id: str, data_dir: Path | None = None) -> Report:
         return Report(run_id, (CheckResult("record", "changed", f"can't be checked: {kind}{first_line(error)}"),))
 
 
-def _verify(store: Store, run_id: str, data_dir: Path | None) -> Report:
+def _verify(store: Store, run_id: str, data_dir: Path | None, flops: Flops | None) -> Report:
     record = store.load(run_id, sealed=False)
     if isinstance(record, Problem):
         if not store.backend.exists(run_id):
@@ -63,13 +64,13 @@ def _verify(store: Store, run_id: str, data_dir: Path | None) -> Report:
     found += _checksums(record, broken, checksums.missing_student(record, store.backend))
     found += _tables(run, store, broken)
     found += [*_data(run, data_dir), *code_checks(run, data_dir), *identity_checks(run)]
-    found += [*_predictions(run), *_training(run), *_attested(run.record, store)]
+    found += [*_predictions(run), *_training(run, flops), *_attested(run.record, store)]
     return Report(run_id, tuple(found), tuple(consistency.not_checked(record)))
 
 
-def verify_all(store: Store, data_dir: Path | None = None) -> Iterator[Report]:
+def verify_all(store: Store, data_dir: Path | None = None, flops: Flops | None = None) -> Iterator[Report]:
     """Every run of the store, by id."""
-    return (verify(store, run_id, data_dir) for run_id in store.ids())
+    return (verify(store, run_id, data_dir, flops) for run_id in store.ids())
 
 
 def _config_from_sibling(store: Store, record: Record) -> Mapping[str, Any]:
@@ -220,7 +221,7 @@ def _control(record: Record, wrong: list[str]) -> CheckResult:
     return result_of("control", wrong, "its answers follow from the data")
 
 
-def _training(run: ExaminedRun) -> Iterator[CheckResult]:
+def _training(run: ExaminedRun, flops: Flops | None) -> Iterator[CheckResult]:
     """History and cost."""
     r = run.record
     if r.status == "done" and consistency.planned(r):
@@ -228,4 +229,4 @@ def _training(run: ExaminedRun) -> Iterator[CheckResult]:
             wrong = consistency.in_history(run.history, r, run.setup)
             yield result_of("history", wrong, f"{len(run.history)} values in {len(r.stages)} stages")
         yield result_of("cost", consistency.in_cost(r, run.predictions), f"{len(r.cost.roles)} roles sum up")
-        yield from bill_checks(run)
+        yield from bill_checks(run, flops)

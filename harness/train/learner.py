@@ -89,9 +89,11 @@ class Average(ChangingRole):
         """Follow the learner by one step. Sharded weights are averaged shard by shard."""
         own, other = self.role.scorer, self.learner.role.scorer
         for module in (*own.modules(), *other.modules()):
-            if isinstance(module, FSDPModule):  # the last pass may have left whole weights in place of the shards
+            if isinstance(module, FSDPModule):  # the last pass may have left full weights in place of the shards
                 module.reshard()
-        for name, tensor in other.vlm.named_parameters() if self.learner.role.lora is None else lora.whole(other.vlm):
+        for name, tensor in (
+            other.vlm.named_parameters() if self.learner.role.lora is None else lora.iter_merged(other.vlm)
+        ):
             if name in self.parameters:  # a tied tensor is there once
                 _local(self.parameters[name]).lerp_(_local(tensor), 1 - self.decay)
 

@@ -160,6 +160,7 @@ def _train(run: _Run, plan: Plan, state: RunState, index: int, middle: Checkpoin
         state.method_state = {name: tensor.to(ranks.device) for name, tensor in state.method_state.items()}
     else:
         first, state.method_state = 0, initial(plan.method, stage.name, ranks.device)
+    frozen = {name: role.weight_versions() for name, role in roles.items() if not role.changes}
     validations = {math.ceil(planned.steps * k / train.validations) for k in range(1, train.validations + 1)}
     log_every = max(planned.steps // POINTS_A_STAGE, 1)
     data = batches.of_stage(plan, planned, ranks, roles, sharing, first)
@@ -197,6 +198,11 @@ def _train(run: _Run, plan: Plan, state: RunState, index: int, middle: Checkpoin
             sums, summed = {}, 0
         if done in validations:
             state.seconds["train"] += time.perf_counter() - clock
+            if learned := [name for name, versions in frozen.items() if roles[name].weight_versions() != versions]:
+                raise location.error(
+                    f"the weights of {', '.join(learned)} changed, and the stage says that it is frozen; make it "
+                    "trainable, so that it is billed, or leave its weights alone"
+                )
             _validate(run, state, stage.name, done, planned.steps, changing, sharing)
             if done < planned.steps:
                 run_state.save(state, run.work, ranks, index, done, roles, changing, run.on_checkpoint)

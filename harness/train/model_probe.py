@@ -1,7 +1,8 @@
-"""Tries one rung on a few examples: do its model and processor belong together, and are its answers stable?
+"""Tries one rung on a few examples: do its model and processor belong together, and are its answers right and stable?
 
 The model must accept its processor's output: one image token per image feature, only known tokens, a prompt that ends
-where the answer begins and fits the context length. It must answer a question equally in two batches.
+where the answer begins and fits the context length. It must answer a question equally in two batches, and as the class
+does when it is asked in the plain way: one question without padding, all logits, read behind the last token.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from harness.api import Example, Need
 from harness.errors import ModelError, UserError, first_line
-from harness.models import encoding, loading, quantization, scorer
+from harness.models import encoding, loading, prompts, quantization, scorer
 from harness.models.shared_prefix import PrefixSharingScorer
 from harness.planning import memory
 from harness.planning.plan import Plan
@@ -23,6 +24,16 @@ from harness.record import RungCheck
 LARGEST_REPEAT = {"fp32": 1e-3, "bf16": 5e-2}
 """The largest KL between two answers to one question that can be due to rounding."""
 
+LARGEST_ERROR = 1e-4
+"""The largest difference between an option's log-probability and the plain one that can be due to rounding in float32.
+Narrower numbers are compared by `LARGEST_REPEAT`."""
+
+COMPARED = 2
+"""How many of the first examples are compared with a plain forward pass, besides the longest."""
+
+WRITTEN = {"paligemma": 1}
+"""The value of `token_type_ids` for what the model itself writes, by model type; elsewhere 0."""
+
 
 class Rung:
     """A rung's model with its processor, to be tried. Every check raises `ModelError` with the rung and folder."""
@@ -30,8 +41,10 @@ class Rung:
     def __init__(self, name: str, plan: Plan, encoder: encoding.Encoder, device: torch.device) -> None:
         precision = plan.config.train.precision_of(name)
         self.where = f"model {name!r} ({plan.rungs[name].model})"
+        storage = memory.storage(plan, name)
         self.encoder, self.device, self.largest_repeat = encoder, device, LARGEST_REPEAT[precision]
-        self.vlm: Any = quantization.load(plan.rungs[name], memory.storage(plan, name), precision)
+        self.exact = precision == storage == "fp32"
+        self.vlm: Any = quantization.load(plan.rungs[name], storage, precision)
         self.scorer = scorer.OptionScorer(self.vlm, encoder.letters, precision).eval()
         if plan.config.cluster.offload_frozen and not any(role.changes for role in memory.roles_of(plan, name)):
             quantization.offload(self.scorer, device)
@@ -61,7 +74,58 @@ class Rung:
             longest=max(lengths),
             positions=self.positions,
             repeat=repeat,
+            reference=self._reference([longest, *first[:COMPARED]], [options[0][0], *options[1][:COMPARED]]),
         )
+
+    def _reference(self, asked: Sequence[Example], found: Sequence[Tensor]) -> float:
+        """The largest difference of an option's log-probability from the plain one. Raises `ModelError`."""
+        largest = 0.0
+        for example, logits_k in zip(asked, found, strict=True):
+            scored_k, plain_k = logits_k[: len(example.options)].log_softmax(-1), self._plain(example)
+            largest = max(largest, float((scored_k - plain_k).abs().max().nan_to_num(nan=1e4)))
+            kl = float((plain_k.exp() * (plain_k - scored_k)).sum())
+            if largest > LARGEST_ERROR if self.exact else not abs(kl) <= self.largest_repeat:
+                raise ModelError(
+                    f"{self.where}: on example {example.id!r} its option scores differ by {largest:.2g} from those of "
+                    f"{type(self.vlm).__name__} asked in the plain way (all logits, behind the last token of the "
+                    f"prompt); expected at most {LARGEST_ERROR:g} in float32: it isn't scored rightly here, so choose "
+                    "another model class, and report this one"
+                )
+        return largest
+
+    def _plain(self, example: Example) -> Tensor:
+        """The options' log-probabilities (K,), from whole forward passes on the question alone, without padding.
+
+        What the model is to write before the last token of an option stands behind the question as a whole.
+        """
+        batch = {key: value.to(self.device) for key, value in self.encoder.unpadded(example).items()}
+        end, options = batch["input_ids"].shape[1] - 1, batch.pop("options").shape[1]
+        logs: dict[prompts.Spelling, Tensor] = {}
+        for written in {tokens[:-1] for spelled in self.encoder.letters[:options] for tokens in spelled}:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.scorer.precision == "bf16"):
+                logits_tv = self.vlm(**self._followed(batch, written), use_cache=False).logits[0, end:]
+            logs[written] = logits_tv.float().log_softmax(-1)
+        plain = [
+            torch.stack([
+                torch.stack([logs[tokens[:-1]][at, token] for at, token in enumerate(tokens)]).sum()
+                for tokens in spelled
+            ]).logsumexp(0)
+            for spelled in self.encoder.letters[:options]
+        ]  # fmt: skip
+        return torch.stack(plain).log_softmax(-1)
+
+    def _followed(self, batch: encoding.Batch, written: prompts.Spelling) -> encoding.Batch:
+        """The inputs with more tokens behind the prompt."""
+        if not written:
+            return batch
+        values = dict.fromkeys(("token_type_ids", "mm_token_type_ids"), WRITTEN.get(self.vlm.config.model_type, 0))
+        values |= {"attention_mask": 1}
+        more = {key: [value] * len(written) for key, value in values.items()} | {"input_ids": list(written)}
+        return batch | {
+            key: torch.cat([batch[key], torch.tensor([more[key]], device=self.device)], 1)
+            for key in more
+            if key in batch
+        }
 
     @torch.no_grad()
     def answers(self, examples: Sequence[Example], needs: frozenset[Need]) -> scorer.Outputs:
@@ -173,7 +237,7 @@ class Rung:
 
     def _check_features(self, batch: encoding.Batch, embeddings_btd: Tensor | None) -> None:
         """At the image tokens' positions the language model must receive the picture's features."""
-        if embeddings_btd is None:
+        if embeddings_btd is None or loading.looks_across(self.vlm.config):
             return
         token = loading.image_token(self.vlm.config)
         seen_bt = batch["input_ids"] == token

@@ -78,6 +78,7 @@ def check(plan: Plan, encoders: Mapping[str, encoding.Encoder], ranks: ProcessGr
             _check_options(encoder, plan, sample, warnings)
             tried = Rung(name, plan, encoder, ranks.device)
             rungs[name] = tried.check(sample.longest, sample.first)
+            warnings += [note] if (note := encoder.tiling(rungs[name].image_tokens[1])) else []
             if sample.image_groups:
                 alone = tried.why_alone(sample.image_groups)
                 rungs[name] = rungs[name].model_copy(update={"shares_image": not alone})

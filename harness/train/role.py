@@ -52,7 +52,8 @@ class RoleModel:
         """Whether its weights are sharded over the ranks: every rank must then make the same forward passes."""
         if self.sharded:
             ranks.shard(self.scorer.train(trainable).requires_grad_(trainable))
-        if cluster.offload_frozen and not self.changes and not self.sharded:
+        self.offloaded = cluster.offload_frozen and not self.changes and not self.sharded
+        if self.offloaded:
             quantization.offload(self.scorer, ranks.device)
         else:
             self.scorer.to(ranks.device)
@@ -134,6 +135,15 @@ class RoleModel:
         """Count examples that needed no forward pass: their answers were cached, `shared` of them by another run."""
         c = self.cost
         self.cost = c.model_copy(update={"recalled": c.recalled + examples, "shared": c.shared + shared})
+
+    def weight_versions(self) -> list[tuple[int, int]]:
+        """What differs after a change of its weights: torch counts a tensor's in-place changes.
+
+        Empty if they aren't the same tensors all the time: sharded over the ranks, or moved layer by layer.
+        """
+        if self.sharded or self.offloaded:
+            return []
+        return [(id(parameter), parameter._version) for parameter in self.scorer.parameters()]
 
     def frozen_weights(self) -> State:
         """The weights of a role that doesn't learn."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from harness.api import Augmentation, Example, Method
 from harness.data.augmentation import augment
 from harness.data.options import Order, shuffled
-from harness.errors import StepLocation
+from harness.errors import ConfigError, StepLocation
 from harness.planning.plan import Plan
 
 SECOND: tuple[Augmentation, ...] = ("paraphrase", "resize", "degrade")
@@ -39,6 +39,11 @@ def shown(plan: Plan, position: int, example: Example) -> Shown:
     """The training example at a position, after the method's `augment`, the harness's augmentations and the shuffle."""
     seed = plan.config.seed
     plain = plan.method.augment(example, random.Random(f"augment/{seed}/{position}"))
+    if example.gold is None and plain.gold is not None:
+        raise ConfigError(
+            f"method {plan.method.name!r}: augment() gave example {example.id!r} the gold {plain.gold}, which is "
+            "withheld; expected None: use a model's answer in loss() instead"
+        )
     if plan.augmentations:
         plain = augment(plain, random.Random(f"augmentations/{seed}/{position}"), plan.augmentations)
     order: Order = tuple(range(len(plain.options)))

@@ -69,6 +69,6 @@ def test_the_page_of_controls_is_up_to_date(root: Path, monkeypatch: pytest.Monk
     assert text == (root / "docs" / "controls.md").read_text(encoding="utf-8"), (
         "run python -m scripts.controls_page results/controls"
     )
-    assert text.count("No flag: no control's interval lies above chance.") == 2
+    assert text.count("No flag: no control's interval is above chance.") == 2
     assert text.count("finetune/text_only") == text.count("finetune/shuffled_image") == 2
     assert text.count("order_consistency") == 2

@@ -7,7 +7,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from benchmarks.haloquest import HaloQuest
+from harness.api import DataError
 from helpers.standins import (
     HALOQUEST,
     encoded,
@@ -45,3 +48,20 @@ def test_haloquests_training_file(tmp_path: Path) -> None:
     groups = {split: {e.group for e in benchmark.load(split)} for split in benchmark.splits}
     assert len(groups["train"] | groups["validation"]) == 55  # 0.png to 4.png are in the evaluation file
     assert groups["train"].isdisjoint(groups["validation"] | groups["test"])
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_a_row_without_an_image_name_is_named_by_its_url(empty: str, tmp_path: Path) -> None:
+    """As 18 rows of the published training file: the same picture has its name in other rows."""
+    urls = ["https://x.org/5114/ab-1.png", "https://x.org/a%20b+(1).png", "https://x.org/0.png"]
+    rows = [HALOQUEST.rows[1] | {"": str(n), "image_name": empty, "url": url} for n, url in enumerate(urls)]
+    folder = HALOQUEST.write(tmp_path)
+    (folder / "haloquest-train.csv").write_bytes(encoded("csv", rows))
+    benchmark = HaloQuest(folder, train=True)
+    found = [e for split in ("train", "validation") for e in benchmark.load(split)]
+    assert {(e.group, e.image) for e in found} == {  # 0.png is in the evaluation file
+        (name, folder / "images" / name) for name in ("ab-1.png", "a b (1).png")
+    }
+    (folder / "haloquest-train.csv").write_bytes(encoded("csv", [rows[0] | {"url": "https://x.org/"}]))
+    with pytest.raises(DataError, match=r"train\.csv: item 1: image is ''"):
+        list(benchmark.load("train"))

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import amber, hallusionbench, mmfakebench, pope
 from benchmarks.shared import yes_no as answers
 from harness.api import Answer, Benchmark, DataError, Example
-from harness.evaluation.answer_files import read_choice
+from harness.evaluation.choices import read_choice
 from harness.evaluation.scoring import answer
 
 Read = Callable[[str], dict[str, Any]]

@@ -6,11 +6,13 @@ import hashlib
 import itertools
 import pickle
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import RidgeClassifier
 
@@ -35,7 +37,7 @@ from benchmarks.scenes.factuality import VERDICTS, ScenesFactuality
 from benchmarks.scenes.hallucination import NONE, ScenesHallucination
 from benchmarks.scenes.world import Scene, Thing
 from harness.api import ConfigError, Example, Split
-from harness.data.dataset import load
+from harness.data.dataset import load, settings_of
 
 BENCHMARKS = (ScenesHallucination, ScenesFactuality)
 RED, BLUE = world.COLOURS.index("red"), world.COLOURS.index("blue")
@@ -76,6 +78,35 @@ def test_a_thing_is_drawn_in_its_cell_and_nowhere_else() -> None:
     # The ring is hollow: its centre shows the ground, its left rim is red.
     assert not painted[8, 8]
     assert tuple(picture[8, 2]) == (214, 32, 36)
+
+
+def test_a_larger_picture_is_the_same_picture() -> None:
+    """Four times as large: each block of 4 x 4 px is on the whole what one px was."""
+    large = replace(SCENE, side=256)()
+    assert large.size == (256, 256)
+    shrunk = np.asarray(large.resize((64, 64), Image.Resampling.BOX)).astype(int)
+    assert np.abs(shrunk - np.asarray(SCENE()).astype(int)).mean() < 1.5
+
+
+@pytest.mark.parametrize("side", [64, 100, 448, 1024])
+def test_pictures_have_the_side_that_is_set(side: int) -> None:
+    """Questions and golds are those of 64 px."""
+    (usual,), (sized,) = (first(ScenesFactuality(side=size), "test", 1) for size in (64, side))
+    assert sized.load_image().size == (side, side)
+    assert (sized.prompt(), sized.gold) == (usual.prompt(), usual.gold)
+
+
+def test_the_usual_side_is_no_part_of_the_identity() -> None:
+    """Runs that are older than the setting keep their ids."""
+    assert "side" not in settings_of(ScenesFactuality())
+    assert settings_of(ScenesFactuality(side=128))["side"] == 128
+    assert settings_of(ScenesFactuality(test=5))["test"] == 5
+
+
+@pytest.mark.parametrize("side", [0, 63, 1025])
+def test_sides_have_limits(side: int) -> None:
+    with pytest.raises(ConfigError, match=f"side={side}: expected a picture's side in px, 64 to 1024"):
+        ScenesFactuality(side=side)
 
 
 def test_every_sprite_looks_different() -> None:
@@ -242,7 +273,7 @@ def test_ood_shows_pairs_that_no_other_split_shows() -> None:
 
 
 def words_of(example: Example) -> dict[str, float]:
-    """Words and pairs of words of claim, context and each option, told apart by where they stand."""
+    """Words and pairs of words of claim, context and each option, distinguished by where they stand."""
     features: dict[str, float] = {}
     places = {"claim": example.claim, "context": example.context}
     places |= {f"option {k}": option for k, option in enumerate(example.options)}

@@ -33,9 +33,14 @@ def test_what_the_url_asks_for_and_is_not_there(tmp_path: Path, opened: Open) ->
     store = Store(tmp_path)
     add(store, "a", 8)
     add(store, "b", 4)
-    assert "a (S) leads with 100.0" in said(opened("leaderboard", benchmark="none like it", metric="x", page="-1"))
+    page = opened("leaderboard", benchmark="none like it", metric="x", page="-1")
+    assert "Best for student S: a, 100.0" in said(page)
     assert "No row matches these filters" in said(opened("leaderboard", q="zzz"))
-    assert "1 of 2 rows are shown; filters hide 1." in said(opened("leaderboard", q="a"))
+    text = said(opened("leaderboard", q="b"))
+    assert "1 of 2 rows are shown; ranks, tiers and Holm p are among all rows." in text
+    assert "Best for student S: b, 50.0" in text
+    text = said(opened("leaderboard", q="b", among="true"))
+    assert "1 of 2 rows are shown; ranks, tiers and Holm p are among the rows that are shown." in text
     assert "There is no row 'c@S' here to compare with" in said(opened("leaderboard", baseline="c@S"))
     assert "A, a (S): 100.0 %. B, b (S): 50.0 %" in said(opened("compare", a="../../etc/passwd", b="<script>"))
 
@@ -56,10 +61,10 @@ def test_labels_common_settings_and_forwards_are_shown_and_filtered(tmp_path: Pa
     configured(store, "a", "offline_kd", 8, given={"alpha": 3.0}, train=train, label="KD on the pool")
     configured(store, "b", "finetune", 4, forwards=32, train=train)
     text = said(opened("leaderboard"))
-    assert "KD on the pool (S) leads with 100.0" in text
+    assert "Best for student S: KD on the pool, 100.0" in text
     assert "All runs: train.examples=4096 train.lr=0.01; other settings are the defaults." in text
     assert "forward passes of the student per answer (1 or 4)" in text
-    assert "1 of 2 rows are shown; filters hide 1." in said(opened("leaderboard", forwards="4.0"))
+    assert "1 of 2 rows are shown; ranks" in said(opened("leaderboard", forwards="4.0"))
     assert "There is no row" not in said(opened("leaderboard", baseline="offline_kd alpha=3.0@S"))
 
 

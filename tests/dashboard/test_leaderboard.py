@@ -27,7 +27,9 @@ def methods(visitor: Visitor) -> list[str]:
 def test_rows_have_scores_with_intervals_drawn_and_lead_to_their_runs(visitor: Visitor) -> None:
     page = visitor.open("/?benchmark=scenes_hallucination")
     assert page.locator("tbody tr").count() >= 8
-    assert re.search(r"leads with \d\d\.\d \[\d\d\.\d, \d\d\.\d\] %", visitor.text())
+    assert re.search(
+        r"Best for student S: .*, \d\d\.\d \[\d\d\.\d, \d\d\.\d\] %: .*compared with direct tuning", visitor.text()
+    )
     assert page.locator("tbody tr svg.interval .range").count() >= 3 * 8
     assert page.locator("tr.quiet", has_text="majority").count() == 1
     visitor.shot("leaderboard_rows")

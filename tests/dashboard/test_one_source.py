@@ -22,6 +22,7 @@ from harness.leaderboard.ablation import Ablation, AblationLine
 from harness.leaderboard.compare import compare, sides
 from harness.leaderboard.leaderboard import ranking
 from harness.leaderboard.schema import Filters
+from harness.report.format import p_value
 from harness.store import Store
 from harness.store.compaction import compact
 from helpers.common import Cli
@@ -98,7 +99,10 @@ def test_all_pairs_through_every_door(
     told, borrowed = 0, 0
     for base in plain:
         called = base if base == "majority" else f"{base}@S"
-        rows = {row.method: row.delta for row in ranking(store, Filters(baseline=called)).rows}
+        table = ranking(store, Filters(baseline=called)).tables[0]
+        rows = {row.method: row.delta for row in table.rows}
+        drawn_as = board.board_columns(table, table.rows)["difference"].cell
+        cells = {row.method: drawn_as(row) for row in table.rows}
         lines = [
             AblationLine(label=m, part="rival", method=m, student="S", settings={}, runs={"toy": runs[m]})
             for m in sorted(runs, key=lambda m: m != base)
@@ -117,9 +121,18 @@ def test_all_pairs_through_every_door(
             assert found.borrowed == (len(delta.seeds) == 1)
             pair = seed_results.of_runs(store, [runs[name], runs[base]], "test")
             assert numbers(inference.difference(*pair, "accuracy")) == wanted
+            assert inference.intervals(pair, "accuracy")[0] == plain[name].values["accuracy"]  # as a sweep has it
+            cell = cells[name]
+            assert (cell.value, cell.low, cell.high) == wanted[:3]
+            assert f"raw p {p_value(delta.p)}" in cell.title
+            if base == "finetune" and name != "majority":
+                assert (direct := plain[name].direct) is not None
+                assert direct.difference is not None
+                assert numbers(direct.difference) == wanted
             if "majority" not in (name, base):  # filters change nothing; the baseline is always shown
-                filtered = ranking(store, Filters(baseline=called, method=name)).rows
-                assert numbers(next(row.delta for row in filtered if row.method == name)) == wanted
+                for among in (False, True):
+                    filtered = ranking(store, Filters(baseline=called, method=name, among_shown=among)).rows
+                    assert numbers(next(row.delta for row in filtered if row.method == name)) == wanted
             figure = figures[name]
             assert figure is not None
             assert figure.difference is not None
@@ -133,7 +146,7 @@ def test_all_pairs_through_every_door(
     page = drawn(monkeypatch, compare_page)
     opened("compare", a=plain[name].run_ids[0], b=plain["finetune"].run_ids[0], store=store.url)
     found = compare(store, *sides(store, name, "finetune")).difference
-    assert (page[0].cells[2].low, page[0].cells[3].text) == (found.low, f"{found.p:.2g}")
+    assert (page[0].cells[2].low, page[0].cells[3].text) == (found.low, p_value(found.p))
 
 
 def test_a_category_has_one_difference(store: Store) -> None:
@@ -175,13 +188,13 @@ def test_the_dashboard_has_the_differences_of_the_ranking(
     for method in ("offline_kd", "majority"):
         delta = rows[method].delta
         assert delta is not None
-        cell = board.board_columns(found)["difference"].cell(rows[method])
+        cell = board.board_columns(found, found.rows)["difference"].cell(rows[method])
         assert (cell.value, cell.low, cell.high) == (delta.value, delta.low, delta.high)
         lines = drawn(monkeypatch, compare_page)
         opened("compare", a=rows[method].run_ids[0], b=rows["finetune"].run_ids[0])
         whole = lines[0].cells[2]  # all examples, above the categories
         assert (whole.value, whole.low, whole.high) == (delta.value, delta.low, delta.high)
-        assert lines[0].cells[3].text == f"{delta.p:.2g}"
+        assert lines[0].cells[3].text == p_value(delta.p)
 
 
 def test_the_weighted_mean_of_the_dashboard_is_the_rankings(

@@ -51,7 +51,7 @@ def test_labels_are_nested_drawn_by_group_and_from_the_seed() -> None:
 
 def test_nothing_that_tells_the_answer_is_left_in_the_pool() -> None:
     found = divide(splits(pool=5), 4, seed=0)
-    assert {(e.gold, e.category, e.extra) for e in found.pool} == {(None, "", None)}
+    assert {(e.gold, e.category, e.source, e.extra) for e in found.pool} == {(None, "", "", None)}
     assert {e.extra for e in found.labelled} == {None}  # it would tell which labels are wrong
     with pytest.raises(DataError, match="has no gold"):
         found.pool[0].known_gold  # noqa: B018

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from harness.store import Store
-from helpers.answer_files import ALL_YES, changed, save
+from helpers.answer_files import ALL_YES, changed, save, write_pope
 from helpers.common import Cli
 
 
@@ -107,3 +108,23 @@ def test_tables_without_texts_are_read(root: Path) -> None:
     frame = store.predictions(store.ids()[0])
     assert frame["text"].isna().all()
     assert len(frame) > 0
+
+
+def test_figures_of_models_that_were_asked_for_a_letter_say_so(cli: Cli, tmp_path: Path) -> None:
+    """`official` is for recorded answers; controls have both names, and `verify` recomputes each."""
+    store = tmp_path / "s"
+    args = ["--benchmark", "pope", "--data-dir", write_pope(tmp_path), "--store", store]
+    for n in (1, 2):
+        Image.new("RGB", (32, 32), (90 * n, 0, 0)).save(tmp_path / "images" / f"i{n}.jpg")
+    run = cli("run", "--method", "zero_shot", *args, "--workers", "0", "--json")
+    assert run.code == 0, run.err
+    names = set(run.json["metrics"]["test"])
+    assert {"official_letter:random/accuracy", "vlmevalkit_letter:Overall/acc", "strict:pooled/f1"} <= names
+    assert not {n for n in names if n.startswith(("official:", "lmms_eval:", "vlmevalkit:"))}
+    imported = cli("import-predictions", save(tmp_path / "p.csv", ALL_YES), *args, "--name", "m", "--json").json
+    assert "official:random/accuracy" in imported["metrics"]["test"]
+    control = next(Store(store).read(id_) for id_ in Store(store).ids() if "always_yes" in id_)
+    assert {"official:random/accuracy", "official_letter:random/accuracy"} <= set(control.metrics["test"])
+    said = cli("verify", "--all", "--store", store, "--data-dir", tmp_path)
+    assert said.code == 0, said.out
+    assert "no such figure" not in said.out

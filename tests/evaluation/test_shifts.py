@@ -151,7 +151,7 @@ def test_without_shifts_the_biased_scorer_does_depend_on_it() -> None:
 def test_what_is_asked_has_no_gold() -> None:
     for view in Asking(Finetune(), EvaluateConfig(shifts="all")).views(example((NO, "red", "blue", "green"), gold=2)):
         assert view.options[0] == NO
-        assert (view.gold, view.category, view.extra) == (None, "", None)
+        assert (view.gold, view.category, view.source, view.extra) == (None, "", "", None)
 
 
 @dataclass(frozen=True)

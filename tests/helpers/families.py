@@ -105,9 +105,8 @@ def words(signs: Signs, more: str = "") -> Tokenizer:
 def pieces(signs: Signs, more: str = "") -> Tokenizer:
     """Byte pairs in which a word's first token is the space before it: a letter is two tokens, ▁ and itself."""
     core = Tokenizer(cores.BPE(unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Metaspace(), pre_tokenizers.Split("▁", "isolated"), pre_tokenizers.Punctuation()]
-    )
+    words = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(), pre_tokenizers.Split("▁", "isolated")]
+    core.pre_tokenizer = pre_tokenizers.Sequence([*words, pre_tokenizers.Punctuation()])
     core.decoder = decoders.Metaspace()
     trainer = BpeTrainer(
         vocab_size=120,
@@ -284,7 +283,10 @@ def _gemma3(size: Size, token: Callable[[str], int]) -> Made:
     return config, images, lambda _: {"image_seq_length": 4}
 
 
-FAMILIES: dict[str, tuple[Callable[[Size, Callable[[str], int]], Made], Signs, str]] = {
+Family = tuple[Callable[[Size, Callable[[str], int]], Made], Signs, str]
+"""What makes the configuration, the special tokens, the processor's class."""
+
+FAMILIES: dict[str, Family] = {
     "qwen2_vl": (_qwen2_vl, _QWEN, "Qwen2VLProcessor"),
     "qwen2_5_vl": (_qwen2_5_vl, _QWEN, "Qwen2_5_VLProcessor"),
     "qwen3_vl": (_qwen3_vl, _QWEN, "Qwen3VLProcessor"),
@@ -295,11 +297,10 @@ FAMILIES: dict[str, tuple[Callable[[Size, Callable[[str], int]], Made], Signs, s
     "paligemma": (_paligemma, _PALIGEMMA, "PaliGemmaProcessor"),
     "gemma3": (_gemma3, _GEMMA, "Gemma3Processor"),
 }
-"""By name: the configuration, the special tokens, the processor's class."""
 
 
 def build(
-    family: str,
+    family: str | Family,
     folder: Path,
     seed: int = 0,
     *,
@@ -317,7 +318,7 @@ def build(
     the weights are drawn.
     """
     quiet()
-    make, signs, processor = FAMILIES[family]
+    make, signs, processor = FAMILIES[family] if isinstance(family, str) else family
     tokenizer = _tokenizer(vocabulary(signs, more), signs)
     config, images, extra = make(Size(width, layers, rows or len(tokenizer)), tokenizer.convert_tokens_to_ids)
     torch.manual_seed(seed)

@@ -17,6 +17,10 @@ from PIL import Image
 from benchmarks.amber import AMBER
 from benchmarks.challenge.factuality import ChallengeFactuality
 from benchmarks.challenge.hallucination import ChallengeHallucination
+from benchmarks.coco.mhal_detect import MHalDetect
+from benchmarks.coco.pope_v2 import POPEv2
+from benchmarks.coco.valse import VALSE
+from benchmarks.coco.vsr import VSR
 from benchmarks.hallusionbench import HallusionBench
 from benchmarks.haloquest import HaloQuest
 from benchmarks.mfc_bench import MFCBench
@@ -258,7 +262,7 @@ HALOQUEST = StandIn(
         {
             "": str(number),
             "image_name": f"{number}.png",
-            "url": f"https://example.org/{number}.png",
+            "url": "https://example.org/",  # it names no image: nor may image_name be empty
             "image type": "real",
             "hallucination type": kind,
             "question": f"What colour is the hat of person {number}?",
@@ -429,6 +433,113 @@ MMFAKEBENCH = StandIn(
     unique=False,  # an item is its place in the file
 )
 
+POPE_GQA = replace(
+    POPE_,
+    make=lambda folder: POPE(folder, variant="random", images="gqa"),
+    file="output/seem/gqa/gqa_pope_seem_random.json",
+    layout="array",
+    pictures=[picture.replace("val2014", "gqa") for picture in POPE_.pictures],
+)
+POPE_V2 = StandIn(
+    make=POPEv2,
+    file="dataset/annotations.json",
+    layout="array",
+    rows=[
+        {
+            "image_id": number,
+            "image_name": f"{place}/{number:012d}.jpg",
+            "target_object": "remote",
+            "query": "Is there a remote in the image?",
+            "label": label,
+        }
+        for number in (7, 9)
+        for place, label in (("/images", "No"), ("/coco/train2017", "Yes"))
+    ],
+    pictures=[f"dataset/{place}/{n:012d}.jpg" for place in ("images", "coco/train2017") for n in (7, 9)],
+    texts=[("query",)],
+    choices=[("label",)],
+    images=[("image_name",)],
+    rebased=True,
+)
+
+
+def _relation(number: int) -> Row:
+    return {
+        "image": f"{number:012d}.jpg",
+        "image_link": f"http://example.org/{number:012d}.jpg",
+        "caption": f"The cat number {number} is behind the laptop.",
+        "label": number % 2,
+        "relation": "behind",
+        "annotator_id": 31,
+        "vote_true_validator_id": "[2, 6]",
+        "vote_false_validator_id": "[]",
+    }
+
+
+VSR_ = StandIn(
+    make=VSR,
+    file="data/splits/random/test.jsonl",
+    layout="lines",
+    rows=[_relation(number) for number in range(4)],
+    pictures=[f"data/images/{number:012d}.jpg" for number in range(9)],
+    texts=[("caption",), ("relation",)],
+    choices=[("label",)],
+    images=[("image",)],
+    others={
+        "data/splits/random/train.jsonl": [_relation(number) for number in (4, 5, 6, 0)],  # 0 is a test image
+        "data/splits/random/dev.jsonl": [_relation(number) for number in (7, 8)],
+    },
+)
+VALSE_ = StandIn(
+    make=lambda folder: VALSE(folder, parts=("existence",)),
+    file="data/existence.json",
+    layout="table",
+    rows=[
+        {
+            "dataset": "visual7w",
+            "image_file": f"v7w_{number}.jpg",
+            "linguistic_phenomena": "existence",
+            "caption": f"There are {number} people in the picture.",
+            "mturk": {"foil": 0, "caption": 3 - (number == 4) * 2, "other": 0},  # the last is not valid
+            "foil": f"There are no {number} people in the picture.",
+        }
+        for number in range(5)
+    ],
+    pictures=[f"images/visual7w/v7w_{number}.jpg" for number in range(5)],
+    texts=[("caption",), ("foil",)],
+    images=[("image_file",)],
+    unique=False,
+)
+
+
+def _described(number: int) -> Row:
+    said = f"There are {number} cats. They sleep on a red sofa. It looks calm."
+    ends = [said.index(".") + 1, said.index("sofa.") + 5, len(said)]
+    labels = ("ACCURATE", "INACCURATE", "ANALYSIS")
+    return {
+        "question": "Describe the image.",
+        "response": said,
+        "image": f"COCO_val2014_{number:012d}.jpg",
+        "annotations": [
+            {"start": start, "end": end, "text": said[start:end], "label": label}
+            for start, end, label in zip([0, *ends], ends, labels, strict=False)
+        ],
+    }
+
+
+MHAL_DETECT = StandIn(
+    make=MHalDetect,
+    file="val_raw.json",
+    layout="array",
+    rows=[_described(number) for number in range(3)],
+    pictures=[f"val2014/COCO_val2014_{number:012d}.jpg" for number in (0, 1, 2, 3, 4, 41)],
+    texts=[("question",), ("response",)],
+    choices=[("annotations", 0, "label")],
+    images=[("image",)],
+    unique=False,
+    others={"train_raw.json": [_described(number) for number in (2, 3, 4, 41)]},
+)
+
 STAND_INS = (
     POPE_,
     REPOPE_,
@@ -445,4 +556,9 @@ STAND_INS = (
     HALOQUEST,
     NATURALBENCH,
     MFC_BENCH,
+    POPE_GQA,
+    POPE_V2,
+    VSR_,
+    VALSE_,
+    MHAL_DETECT,
 )

@@ -120,7 +120,8 @@ def test_unequal_forwards_are_shown(store: Store) -> None:
     cost = price(2, 1).model_copy(update={"test_forwards": 3 * 8})
     add(store, "shifted", 5, cost=cost)
     add(store, "shifted", status="failed", run_id="failed-0", settings={"alpha": 3})
-    head, *lines = to_text(ranking(store, Filters(benchmark="toy")).rows).splitlines()[2:]
+    text = to_text(ranking(store, Filters(benchmark="toy")).rows).splitlines()
+    head, *lines = text[next(k for k, line in enumerate(text) if line.lstrip().startswith("#")) :]
     column = head.index("forwards")
     forwards = {line.split()[3]: line[column : column + 8].strip() for line in lines if " S " in line}
     assert (forwards["shifted"], forwards["finetune"]) == ("3", "1")
@@ -307,6 +308,29 @@ def test_aggregates_over_benchmarks(store: Store) -> None:
             assert [mine.value, mine.low, mine.high] == pytest.approx([theirs.value, theirs.low, theirs.high], abs=0.05)
     assert ranking(store, Filters(benchmark="toy", aggregate=("mean",))).overall == ()  # one benchmark: nothing to say
     assert ranking(store).overall == ()
+
+
+def test_a_label_stands_for_one_row_over_benchmarks_that_it_is_tuned_for_each(store: Store) -> None:
+    def overall(**config: Any) -> dict[str, Overall]:
+        for number, benchmark in enumerate(({}, SECOND)):
+            for seed in range(2):
+                tuned = config | {"train": {"lr": 10.0 ** -(3 + number)}}
+                add(
+                    store,
+                    "mutual",
+                    4 + number,
+                    seed,
+                    run_id=f"m{len(config)}{number}-{seed}",
+                    config=tuned,
+                    **benchmark,
+                )
+        rows = ranking(store, Filters(aggregate=("mean",))).overall
+        return {",".join(row.run_ids): row for row in rows if row.method == "mutual"}
+
+    apart = overall()
+    assert {row.missing for row in apart.values()} == {("toy2",), ("toy",)}
+    named = overall(label="tuned")["m10-0,m10-1"]
+    assert (named.missing, value(named, "mean")) == ((), pytest.approx(4.5 / 8))
 
 
 def value(row: Overall, figure: str) -> float:

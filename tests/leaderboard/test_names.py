@@ -1,4 +1,4 @@
-"""What rows are called, which settings they have in common, and which are told apart."""
+"""What rows are called, which settings they have in common, and how rows of one name are distinguished."""
 
 from __future__ import annotations
 

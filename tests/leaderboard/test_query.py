@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard.data.leaderboard import headline
 from dashboard.widgets import url_state
 from harness.errors import ConfigError
 from harness.leaderboard import inference
@@ -19,6 +18,7 @@ from harness.leaderboard.seed_spread import SeedSpread
 from harness.record import Interval
 from harness.report.html import to_html
 from harness.report.latex import to_latex
+from harness.report.tables import headline
 from harness.report.text import to_json, to_markdown, to_text
 from harness.store import Store
 from harness.store.compaction import compact
@@ -82,7 +82,7 @@ def test_nats_are_no_per_cent(varied_store: Store) -> None:
     for method, value in (("one", 0.631), ("two", 0.4)):
         add(varied_store, method, metrics={"test": {"nll": Interval(value=value), "chance": Interval(value=0.5)}})
     found = tables(varied_store, Filters(metric="nll"))[0]
-    assert headline(found).startswith("two (S) leads with nll 0.4000 nats (lower is better)")
+    assert headline(found.rows)[0].startswith("Best for student S: two, nll 0.4000 nats, lower is better")
     for written in (to_text(found.rows), to_markdown(found.rows), to_latex(found.rows), to_html(found.rows)):
         words = " ".join(written.split())
         assert "nll (nats)" in words
@@ -120,6 +120,24 @@ def test_a_figure_that_is_no_number_is_damage(varied_store: Store, figure: str, 
 # -------------------------------------------------------------------------------------------------- baseline
 
 
+def test_filters_hide_rows_and_rank_among_the_shown_on_request(varied_store: Store, cli: Cli) -> None:
+    (whole,) = tables(varied_store, Filters(benchmark="toy"))
+    (hidden,) = tables(varied_store, Filters(benchmark="toy", method="finetune", baseline="finetune@S"))
+    assert [row.rank for row in whole.rows] == [1, 2, 3, None]
+    assert [row.rank for row in hidden.rows] == [2, 3, None]
+    assert [row.rank_high for row in hidden.rows] == [row.rank_high for row in whole.rows[1:]]
+    asked = Filters(benchmark="toy", rows=("finetune@L", "finetune@S"), among_shown=True)
+    (among,) = tables(varied_store, asked)
+    assert [(row.student, row.rank) for row in among.rows] == [("L", 1), ("S", 2), ("", None)]
+    assert among.rows[0].rank_high == 2
+    (best,) = tables(varied_store, Filters(benchmark="toy", method="hkd4vlm", among_shown=True))
+    assert best.rows[0].direct == whole.rows[0].direct  # the tuned row need not be shown
+    assert best.rows[0].direct is not None
+    at = ("rank", "--store", varied_store.url, "--benchmark", "toy", "--method", "finetune")
+    assert "filters hide rows: ranks, tiers and Holm p are among all rows of a table" in cli(*at).out
+    assert "Holm p are among the rows shown" in cli(*at, "--among-shown").out
+
+
 def test_differences_to_a_baseline_are_paired(varied_store: Store) -> None:
     found = tables(varied_store, Filters(baseline="finetune@S", method="hkd4vlm"))[0]
     rows = {f"{row.method}@{row.student}": row for row in found.rows}
@@ -155,6 +173,6 @@ def test_the_baseline_is_said(varied_store: Store, cli: Cli) -> None:
 
 def test_budgets_are_never_mixed_unseen(varied_store: Store) -> None:
     text = to_text(table(varied_store, "toy"))
-    assert "budget" in text.splitlines()[2]
+    assert "budget" in next(line for line in text.splitlines() if line.lstrip().startswith("#"))
     assert "rows of 2 budgets (training examples), which can't be compared on equal terms: 100, 4,096" in text
     assert "budget" not in to_text(table(varied_store, "toy2"))

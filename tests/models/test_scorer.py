@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from harness.config import RungConfig
 from harness.errors import ModelError
-from harness.models import encoding, ladders, loading
+from harness.models import encoding, ladders, loading, prompts
 from harness.models.scorer import MASKED_LOGIT, OptionScorer, token_counts
 from helpers import families
 from helpers.common import rung
@@ -77,9 +77,8 @@ class Says(torch.nn.Module):
     def get_output_embeddings(self) -> torch.nn.Module:
         return self.head
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: torch.Tensor,
-                use_cache: bool) -> Any:  # fmt: skip
-        return SimpleNamespace(logits=self.head(self.table[logits_to_keep].expand(len(input_ids), -1, -1)))
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, use_cache: bool) -> Any:
+        return SimpleNamespace(logits=self.head(self.table.expand(len(input_ids), -1, -1)))
 
 
 def test_spellings_of_a_letter_are_summed() -> None:
@@ -102,6 +101,20 @@ def test_each_row_is_read_at_its_own_end() -> None:
     assert scorer(batch)["options"].flatten().tolist() == [0, 20, 10]
 
 
+class Elsewhere(Says):
+    """A model that doesn't use the output layer that it names."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, use_cache: bool) -> Any:
+        return SimpleNamespace(logits=self.table.expand(len(input_ids), -1, -1))
+
+
+def test_logits_of_more_than_one_position_are_refused() -> None:
+    mask = torch.ones(2, 3, dtype=torch.long)
+    batch = {"input_ids": mask, "attention_mask": mask, "options": torch.ones(2, 1, dtype=torch.bool)}
+    with pytest.raises(ModelError, match=r"Elsewhere gives logits of shape \(2, 3, 1\) for 2 questions"):
+        OptionScorer(Elsewhere([[0.0], [10.0], [20.0]]), [[(0,)]])(batch)
+
+
 class Words:
     """A tokenizer that knows some letters: ` A` is a token of its own, ` B` and ` C` are two, `D` isn't known."""
 
@@ -116,7 +129,7 @@ class Words:
     ("letter", "tokens"), [("A", [(1,), (2,)]), ("B", [(3,)]), ("C", [(4, 5, 6), (5, 6)]), ("D", [])]
 )
 def test_a_letter_is_any_single_token_that_spells_it_or_else_several(letter: str, tokens: list[Any]) -> None:
-    assert encoding.spellings(Words(), letter) == tokens
+    assert prompts.spellings(Words(), letter) == tokens
 
 
 def test_letters_that_cannot_be_told_apart_are_refused(folder: Path) -> None:

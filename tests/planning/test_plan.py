@@ -53,6 +53,16 @@ def test_a_line_of_a_suite_has_its_own_data_and_evaluation() -> None:
     runs = [{"method": "finetune", "benchmarks": ["tox"]}]
     with pytest.raises(ConfigError, match="benchmarks names 'tox', which is not among the suite's benchmarks"):
         parse(SuiteConfig, table | {"runs": runs}, "t").run_configs()
+    runs = [{"method": "finetune", "train": {"lr": 0.1}, "train_by_benchmark": {"exam": {"lr": 0.2}}}]
+    configs = parse(SuiteConfig, table | {"runs": runs}, "t").run_configs()
+    assert [(c.benchmark, c.train.lr) for c in configs] == [("toy", 0.1), ("exam", 0.2)]
+    for own, says in (
+        ({"exma": {"lr": 0.2}}, "train_by_benchmark names 'exma', which is not among the suite's benchmarks"),
+        ({"exam": {"examples": 9}}, "train.examples = 9: the student budget is the same for all runs of a suite"),
+        ({"exam": {"rl": 0.2}}, "runs: finetune: train: unknown setting 'rl': did you mean 'lr'"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            parse(SuiteConfig, table | {"runs": [runs[0] | {"train_by_benchmark": own}]}, "t").run_configs()
     runs = [{"method": "finetune", "evaluate": {"shift": "all"}}]
     with pytest.raises(ConfigError, match="runs: finetune: evaluate: unknown setting 'shift': did you mean 'shifts'"):
         parse(SuiteConfig, table | {"runs": runs}, "t").run_configs()

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
-from html import unescape
+import json
+import re
+from html import escape, unescape
 from typing import Any
 
 import pytest
 
 from harness.errors import ConfigError
 from harness.leaderboard.leaderboard import ranking, table
-from harness.leaderboard.schema import Filters
-from harness.record import Cost
+from harness.leaderboard.schema import Delta, DirectTuning, Filters, Row
+from harness.record import Cost, Interval
+from harness.report.format import p_value, percent, short
 from harness.report.html import to_html
 from harness.report.latex import to_latex
-from harness.report.text import to_markdown, to_text
+from harness.report.tables import headline
+from harness.report.text import to_json, to_markdown, to_text
 from harness.store import Store
 from helpers.common import Cli
 from helpers.runs import add
@@ -41,6 +45,74 @@ def test_every_format_shows_the_label(store: Store) -> None:
         assert "alpha" not in made(rows)
 
 
+def a_row(method: str, value: float, student: str = "S", metric: str = "accuracy", **fields: Any) -> Row:
+    base: dict[str, Any] = {
+        "benchmark": "toy", "revision": "1", "fingerprint": "f", "split": "test", "kind": "run", "method": method,
+        "label": method, "ladder": "tiny", "student": student, "seeds": (0,), "examples": 4, "groups": 4,
+        "metric": metric, "values": {metric: Interval(value=value)}, "train_tflops": 1.0, "train_seconds": 1.0,
+        "forwards_per_answer": 1.0, "parameters": {"S": 100, "L": 400}.get(student), "run_ids": (f"{method}-0",),
+    }  # fmt: skip
+    return Row(**base | fields)
+
+
+def over_direct(value: float, p: float | None, **fields: Any) -> DirectTuning:
+    delta = Delta(value=value, low=value - 0.05, high=value + 0.05, p=p, p_holm=p)
+    return DirectTuning(**{"label": "finetune", "figure": 0.5, "train_tflops": 0.5, "forwards_per_answer": 1.0,
+                           "difference": delta} | fields)  # fmt: skip
+
+
+def test_the_headline_answers_the_projects_question() -> None:
+    larger, direct = a_row("finetune", 0.8, "L"), a_row("finetune", 0.5)
+    kd = a_row("kd", 0.6, direct=over_direct(0.1, 8.6e-80), train_tflops=1234.5, forwards_per_answer=3.0)
+    majority = a_row("majority", 0.25, "", kind="control")
+    assert headline([larger, kd, direct, majority]) == [
+        "Best for student S: kd, 60.0 %: +10.0 [+5.0, +15.0] points compared with direct tuning (significant, Holm p "
+        "< 0.0001). Training: 1,234 TFLOPs (direct tuning: 0.5); forward passes per answer: 3 (direct tuning: 1).",
+        "For reference, L tuned directly: 80.0 %.",
+        "Always giving the most frequent answer: 25.0 %.",
+    ]
+    # Filters change it: without its rivals the best of the rest is named.
+    worse = a_row("worse", 0.45, direct=over_direct(-0.05, 0.31), tier=(2,))
+    (said,) = headline([worse])
+    assert "worse, 45.0 %: -5.0 [-10.0, +0.0] points compared with direct tuning (not significant, Holm p 0.31)" in said
+    (said,) = headline([direct, worse])
+    assert said.startswith(
+        "Best for student S: direct tuning (finetune), 50.0 %; the best other row, worse, is at 45.0 %"
+    )
+    assert headline([larger, direct]) == ["Only direct tuning is shown: S 50.0 %, L 80.0 %."]
+    assert headline([majority])[0] == "No finished run is ranked here yet."
+    (said,) = headline([a_row("kd", 0.6)])
+    assert "no direct tuning to compare with" in said
+    tied = [kd.model_copy(update={"tier": (1,), "label": f"k{n}"}) for n in range(4)]
+    assert headline(tied)[0].endswith("Not significantly different from it (Holm p over all pairs): k1, k2 and 1 more.")
+
+
+def test_the_headline_of_an_error_has_its_unit_and_direction() -> None:
+    rows = [a_row("kd", 0.6, metric="nll", direct=over_direct(0, None, difference=None)), a_row("b", 0.7, metric="nll")]
+    assert headline(rows)[0].startswith(
+        "Best for student S: kd, nll 0.6000 nats, lower is better; direct tuning is at nll 0.5000 nats"
+    )
+
+
+@pytest.mark.parametrize(("p", "text"), [(8.6e-80, "< 0.0001"), (0.00012, "0.00012"), (0.0468, "0.047"), (1, "1")])
+def test_a_p_in_words(p: float, text: str) -> None:
+    rows = [a_row("a", 0.6, delta=Delta(value=0.1, low=0.05, high=0.2, p=p, p_holm=p)), a_row("b", 0.5, baseline=True)]
+    assert p_value(p) == text
+    for made, shown in ((to_text, text), (to_markdown, text.replace("<", r"\<")), (to_html, escape(text)),
+                        (to_latex, text.replace("<", r"\textless{}"))):  # fmt: skip
+        assert shown in made(rows)
+        assert "e-80" not in made(rows)
+    assert json.loads(to_json(rows))["rows"][0]["delta"]["p"] == p
+
+
+def test_exports_hold_the_chosen_columns() -> None:
+    rows = [a_row("a", 0.6, budget=64), a_row("b", 0.5, budget=64)]
+    chosen = ["rank", "method", "score", "budget"]
+    assert "| # | method | accuracy (%) | budget |" in to_markdown(rows, chosen=chosen)
+    assert r"\# & method & accuracy (\%) & budget \\" in to_latex(rows, chosen=chosen)
+    assert re.findall(r"<th[^>]*>(.*?)</th>", to_html(rows, chosen=chosen)) == ["#", "method", "accuracy (%)", "budget"]
+
+
 def test_csv_and_json_say_both(store: Store, cli: Cli) -> None:
     run(store, "a", given={"alpha": 3.0}, label="KD on the pool")
     (line,) = csv.DictReader(io.StringIO(cli("rank", "--store", store.url, "--format", "csv").out))
@@ -63,7 +135,7 @@ def test_what_all_runs_share_is_said_once_above(store: Store) -> None:
     assert line == (
         "all runs: train.examples=4096 train.lr=0.001 train.precision=bf16; other settings are the defaults"
     )
-    assert to_text(rows).index("all runs: ") < to_text(rows).index("offline_kd")
+    assert to_text(rows).index("all runs: ") < to_text(rows).rindex("offline_kd")
     assert "- all runs: train.examples=4096" in to_markdown(rows)
     assert "<li>all runs: train.examples=4096" in to_html(rows)
     assert "All runs: train.examples=4096" in to_latex(rows)
@@ -106,3 +178,17 @@ def test_forwards_count_on_other_splits_too(store: Store) -> None:
     for method, forwards in (("finetune", 8), ("offline_kd", 32)):
         add(store, method, splits=("test", "ood"), cost=Cost(test_forwards=forwards))
     assert "forward passes of the student per answer (1 or 4)" in to_text(table(store, split="ood"))
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0.1584, "0.158"), (9876.5, "9,876"), (12_345, "12.3k"), (123_456, "123k"), (2e6, "2e+06")]
+)
+def test_a_cost_in_words_has_at_most_four_digits(number: float, text: str) -> None:
+    assert short(number) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0.631, "0.6310"), (1.23456, "1.235"), (123.456, "123.5"), (1234.5, "1234")]
+)
+def test_a_figure_in_its_own_unit_has_four_digits(number: float, text: str) -> None:
+    assert percent(Interval(value=number), own_unit=True) == text

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from bencheval.evaluator import BenchmarkEvaluator
-from scipy.stats import trim_mean
+from scipy.stats import rankdata, trim_mean
 
 from harness.leaderboard.inference import intervals
-from harness.stats.aggregate import Aggregate, aggregated, benchmark_figures
+from harness.stats.aggregate import Aggregate, _middle, _ranks, aggregated, benchmark_figures
 from helpers.runs import results_of, row
 
 TABLES = {
@@ -84,3 +84,11 @@ def test_weights_are_of_the_mean_alone() -> None:
     only = aggregates(tables, [1, 0, 0])["a"].mean
     assert only.value == first.value
     assert [only.low, only.high] == pytest.approx([first.low, first.high], abs=0.002)
+
+
+def test_ranks_and_the_middle_are_those_of_scipy() -> None:
+    value_kn = np.random.default_rng(0).integers(0, 5, (7, 40)) / 5  # many ties
+    assert _ranks(value_kn) == pytest.approx(rankdata(-value_kn, axis=0))
+    assert _ranks(value_kn[:, 0]) == pytest.approx(rankdata(-value_kn[:, 0]))
+    for count in (1, 2, 3, 4, 7):
+        assert _middle(value_kn.T[:, :count]) == pytest.approx(trim_mean(value_kn.T[:, :count], 0.25, axis=1))

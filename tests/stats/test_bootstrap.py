@@ -186,7 +186,7 @@ def test_the_spread_over_seeds_by_hand() -> None:
     found = spread([0.5, 0.6, 0.7], [[0.4, 0.5, 0.6], [0.6, 0.7, 0.8]])
     images, seeds = 0.022, 0.01 / 3
     assert (found.images, found.seeds, found.total) == pytest.approx((images, seeds, images + seeds))
-    assert found.df == pytest.approx(1 / ((seeds / found.total) ** 0.75 / 2 + images / found.total / 10))
+    assert found.df == pytest.approx(1 / ((seeds / found.total) ** (2 / 3) / 2 + images / found.total / 10))
     # Two seeds that move against each other share nothing: the variance between them is all, with one df.
     against = spread([0.5, 0.7], [[0.4, 0.8], [0.6, 0.6]])
     assert (against.images, against.seeds, against.df) == pytest.approx((0, 0.01, 1))
@@ -200,12 +200,32 @@ def test_the_interval_over_seeds_is_a_t_interval() -> None:
     shared_n = rng.normal(0, 0.02, 20_000)  # all seeds move together
     drawn_n = bootstrap.over_seeds(point_s, point_s + shared_n[:, None], 10**9)
     total = 0.02**2 + point_s.var(ddof=1) / 3
-    half = t.ppf(0.975, 2 / (point_s.var(ddof=1) / 3 / total) ** 0.75) * np.sqrt(total)
+    half = t.ppf(0.975, 2 / (point_s.var(ddof=1) / 3 / total) ** (2 / 3)) * np.sqrt(total)
     assert np.percentile(drawn_n, [2.5, 97.5]) == pytest.approx([0.53 - half, 0.53 + half], abs=0.03 * half)
     # Without any spread over images it is the t-interval of the seeds' figures alone, as scipy has it.
     alone_n = bootstrap.over_seeds(point_s, np.tile(point_s, (20_000, 1)), 10)
     bounds = ttest_1samp(point_s, 0).confidence_interval()
     assert np.percentile(alone_n, [2.5, 97.5]) == pytest.approx([bounds.low, bounds.high], abs=1e-3)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_equal_rows_are_told_apart_in_five_per_cent(seeds: int) -> None:
+    """In a table of two rows, without others to learn from, whatever the share of the seeds in the variance."""
+    rng, draws, groups = np.random.default_rng(seeds), 40_000, 200
+    for share in (0.1, 0.5, 0.9, 0.97, 1.0):
+        off_n = rng.normal(size=draws)
+        between_n = share * rng.chisquare(seeds - 1, draws) / (seeds - 1)
+        images_n = (1 - share) * rng.chisquare(groups - 1, draws) / (groups - 1)
+        df_n = bootstrap._degrees_of_freedom(images_n, between_n, groups, seeds - 1)
+        apart = 2 * t.sf(np.abs(off_n) / np.sqrt(images_n + between_n), df_n) < 0.05
+        assert apart.mean() < 0.05 + 3 * 0.0011  # three standard errors of 40,000 draws
+
+
+@pytest.mark.parametrize("df", [1, 2.5, 30, 1e9])
+def test_the_stretch_is_the_ratio_of_quantiles(df: float) -> None:
+    place_n = (np.arange(2000) + 0.5) / 2000
+    exact_n = norm.ppf(place_n) if df >= 1e9 else t.ppf(place_n, df)
+    assert bootstrap._stretch(2000, df) * norm.ppf(place_n) == pytest.approx(exact_n, rel=2e-4)
 
 
 def test_one_group_has_no_interval() -> None:

@@ -25,7 +25,7 @@ def test_one_seed_is_the_power_of_a_paired_t_test() -> None:
 def test_seeds_and_images_by_hand() -> None:
     noise = Noise(images=0.1, answers=0.2, seeds=0.0001, measured_groups=500, measured_seeds=3)
     images, between = 0.1 / 500, (0.0001 + 0.2 / 500) / 3
-    df = 1 / ((between / (images + between)) ** 0.75 / 2 + images / (images + between) / 499)
+    df = 1 / ((between / (images + between)) ** (2 / 3) / 2 + images / (images + between) / 499)
     expected = (t.ppf(0.975, df) + t.ppf(0.8, df)) * (images + between) ** 0.5
     assert power.detectable(noise) == pytest.approx(expected)
     assert power.detectable(noise, groups=5000) < power.detectable(noise, seeds=30) < power.detectable(noise)

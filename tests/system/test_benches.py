@@ -86,7 +86,7 @@ def test_the_page_holds_the_differences(results_page: ModuleType, store: Store) 
         "+12.5", f"[{100 * d.low:+.1f}, {100 * d.high:+.1f}]", f"{d.p:.2g}", "2", "inside",
     ]  # fmt: skip
     assert "**hkd4vlm (S)** is above finetune (S) in test accuracy (+75.0) and test macro-F1" in page
-    assert "**hkd4vlm (S)** is not told apart from finetune (L) in test accuracy (+12.5)" in page
+    assert "**hkd4vlm (S)** is not significantly different from finetune (L) in test accuracy (+12.5)" in page
     assert page == results_page.page([Path("results/toy")])
 
 
@@ -141,9 +141,9 @@ def test_every_row_is_paired_with_direct_tuning(results_page: ModuleType, store:
     [
         (0.01, 0.03, "above"),
         (-0.03, -0.01, "below"),
-        (-0.01, 0.03, "not told apart from"),
-        (0.0, 0.03, "not told apart from"),
-        (None, None, "not told apart from"),
+        (-0.01, 0.03, "not significantly different from"),
+        (0.0, 0.03, "not significantly different from"),
+        (None, None, "not significantly different from"),
     ],
 )
 def test_a_verdict_is_the_intervals(results_page: ModuleType, low: float, high: float, said: str) -> None:
@@ -162,7 +162,7 @@ def test_words_of_mixed_verdicts(results_page: ModuleType) -> None:
     )
     assert results_page.in_words(compared) == (
         "**a (S)** is above b (S) in test accuracy (+2.0); below b (S) in ood accuracy (-2.0); "
-        "not told apart from b (S) in test macro-F1 (+1.0): 2 of 3 intervals exclude 0."
+        "not significantly different from b (S) in test macro-F1 (+1.0): 2 of 3 intervals exclude 0."
     )
 
 

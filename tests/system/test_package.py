@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -99,19 +101,37 @@ def test_the_demo_runs_what_it_promises(root: Path) -> None:
     assert set(demo["benchmarks"]) == {"scenes_hallucination", "scenes_factuality"}
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_the_four_packages_and_the_weights(root: Path, project: dict[str, Any], tmp_path: Path) -> None:
-    source = tmp_path / "source"
+@pytest.fixture(scope="module")
+def packages(project: dict[str, Any]) -> list[str]:
+    """The folders of the packages that are shipped."""
+    return [name.replace(".", "/") for name in project["tool"]["setuptools"]["packages"]]
+
+
+@pytest.fixture(scope="module")
+def wheel(root: Path, packages: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
     source.mkdir()
-    packages = [name.replace(".", "/") for name in project["tool"]["setuptools"]["packages"]]
-    tops = {package.split("/")[0] for package in packages}
-    for top in tops:
+    for top in {package.split("/")[0] for package in packages}:
         shutil.copytree(root / top, source / top, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(root / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "--wheel-dir", str(tmp_path), str(source)], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([*command, "--wheel-dir", str(folder), str(source)], check=True)
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+def test_every_package_is_listed(root: Path, packages: list[str]) -> None:
+    """One that isn't would be missing from the wheel."""
+    tops = {package.split("/")[0] for package in packages}
+    found = {str(path.parent.relative_to(root)) for top in tops for path in (root / top).rglob("__init__.py")}
+    assert found <= set(packages)
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_packages_and_the_weights(root: Path, packages: list[str], wheel: Path) -> None:
+    tops = {package.split("/")[0] for package in packages}
     shipped = set(zipfile.ZipFile(wheel).namelist())
     expected = {str(p.relative_to(root)) for package in packages for p in (root / package).glob("*.py")}
     weights = root / "harness" / "weights"
@@ -119,3 +139,24 @@ def test_the_wheel_holds_the_four_packages_and_the_weights(root: Path, project: 
     expected |= {"dashboard/table.js", "dashboard/table.css"}
     assert expected <= shipped
     assert {name.split("/")[0] for name in shipped} == {*tops, wheel.name.split("-py3")[0] + ".dist-info"}
+
+
+@pytest.mark.slow
+def test_a_method_runs_from_the_wheel_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    """Its files alone, unpacked before all else on the path, in a folder that has nothing else."""
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    env = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    small = [f"benchmark_settings.{split}=16" for split in ("train", "validation", "test", "ood")]
+    settings = [arg for one in (*small, "train.examples=16", "train.batch_size=8") for arg in ("--set", one)]
+    run = ["-m", "harness", "run", "--method", "offline_kd", "--benchmark", "scenes_factuality", "--workers", "0"]
+    (tmp_path / "empty").mkdir()
+
+    def python(*args: str) -> str:
+        said = subprocess.run([sys.executable, *args], cwd=tmp_path / "empty", env=env, capture_output=True, text=True)
+        assert said.returncode == 0, said.stderr
+        return said.stdout
+
+    assert python("-c", "import harness; print(harness.__file__)").startswith(str(tmp_path / "site"))
+    record = json.loads(python(*run, *settings, "--json"))
+    assert (record["status"], record["provenance"]["git_commit"]) == ("done", None)
+    assert "offline_kd" in python("-m", "harness", "rank")

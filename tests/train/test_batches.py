@@ -162,17 +162,17 @@ def test_a_control_sees_the_order_of_its_run() -> None:
     """Its images are all grey: those that it doesn't see say which questions stand together."""
     examples = asked(4, 3, 2)
     blind = without_image(examples)
-    seen = [e.id for _, e in order.batch_at(blind, 5, 0, 9, 2, pictured=examples)]
+    seen = [e.id for _, e in order.batch_at(blind, 5, 0, 9, 2, with_images=examples)]
     assert seen == [e.id for e in ordered(examples, 2)]
 
 
 def test_ranks_cut_a_batch_into_stretches() -> None:
     """So that an image's questions stay on one; without, they take turns as they did."""
     batch = list(range(7))
-    assert [list(order.share_of(batch, rank, 2, together=3)) for rank in range(2)] == [[0, 1, 2], [3, 4, 5, 6]]
+    assert [list(order.share_of(batch, rank, 2, group_size=3)) for rank in range(2)] == [[0, 1, 2], [3, 4, 5, 6]]
     assert [list(order.share_of(batch, rank, 3)) for rank in range(3)] == [[0, 3, 6], [1, 4], [2, 5]]
     for world in range(1, 8):
-        parts = [order.share_of(batch, rank, world, together=2) for rank in range(world)]
+        parts = [order.share_of(batch, rank, world, group_size=2) for rank in range(world)]
         assert [i for part in parts for i in part] == batch
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from harness.api import From, Role, Stage
+from harness.api import From, Method, Role, Stage
 from harness.errors import ConfigError, StepLocation
-from harness.execution import run
+from harness.execution import records, run
 from harness.models.distributed import SingleProcess
 from harness.models.encoding import load_encoders
 from harness.planning.stages import plan_stages
@@ -151,6 +153,47 @@ class Hidden(Finetune):
 def test_the_budget_follows_the_weights(toy_config: ToyConfig) -> None:
     with pytest.raises(ConfigError, match="shares that sum to 2"):
         plan_stages(Hidden(), ["L", "M", "S"], toy_config())
+
+
+def learning(*shares: float) -> Method:
+    """A method whose student learns in stages of these shares."""
+
+    class Chain(Finetune):
+        def stages(self, ladder: Any, student: str) -> Any:
+            return [
+                Stage(f"{k}", {"student": Role(From(f"{k - 1}", "student") if k else student, True)}, share)
+                for k, share in enumerate(shares)
+            ]
+
+    return Chain()
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=6), st.integers(1, 50), st.integers(0, 7))
+def test_no_rounding_gives_more_examples(toy_config: ToyConfig, parts: list[float], full: int, more: int) -> None:
+    """Whatever the stages: whole steps, at least one each, one after the other, and together those of one stage."""
+    config = toy_config(train={"examples": 8 * full - more, "batch_size": 8})
+    (whole,) = plan_stages(learning(1.0), ["S"], config)
+    assert whole.steps == full
+    method = learning(*(part / sum(parts) for part in parts))
+    if len(parts) > full:
+        with pytest.raises(ConfigError, match=f"is {full} steps .* learns in {len(parts)} stages of at least one step"):
+            plan_stages(method, ["S"], config)
+        return
+    planned = plan_stages(method, ["S"], config)
+    starts = [sum(p.steps for p in planned[:k]) for k in range(len(planned) + 1)]
+    assert min(p.steps for p in planned) >= 1
+    assert [p.position for p in planned] == [8 * start for start in starts[:-1]]
+    assert starts[-1] == full
+
+
+def test_large_batches_leave_no_remainder(toy_plan: ToyPlan) -> None:
+    """4 steps of 1,024, of which PPOD has 0.3: 1 and 3, as many as one stage has. 4,000 examples are 4 steps too."""
+    for asked in (4096, 4000):
+        train = {"examples": asked, "batch_size": 1024}
+        coupled = toy_plan("hkd4vlm", settings={"ppod_share": 0.3}, train=train)
+        assert [(p.steps, p.position) for p in coupled.stages] == [(1, 0), (3, 1024)]
+        for planned in (coupled, toy_plan("finetune", train=train), toy_plan("offline_kd", train=train)):
+            assert records.plan_fields(planned)["budget"] == 4096
 
 
 @pytest.mark.parametrize("share", [0.5, 0.3, 0.37])

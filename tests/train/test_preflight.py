@@ -104,7 +104,7 @@ def test_it_costs_little_and_draws_nothing(toy_config: ToyConfig, toy_ladder: st
     hook = register_module_forward_hook(count)
     found = check(made, encoders)
     hook.remove()
-    assert passes == 4 * 3  # of each rung; the stages and their roles, six here, take none of their own
+    assert passes == (4 + 3) * 3  # of each rung: scored, and in the plain way; the stages' roles, six here, take none
     assert torch.equal(torch.get_rng_state(), state)
     assert set(found.rungs) == {"L", "M", "S"}
     assert found.rungs["S"].image_tokens == (16, 16)

@@ -29,9 +29,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def faults(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def fault_watch(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(root))
-    return importlib.import_module("benches.faults")
+    return importlib.import_module("benches.fault_watch")
 
 
 @pytest.fixture
@@ -56,20 +56,20 @@ def test_killed_at_random_points(root: Path, tmp_path: Path) -> None:
     assert figures["met"]
 
 
-def test_the_campaign_would_notice(faults: ModuleType, small_store: Path, tmp_path: Path) -> None:
+def test_the_campaign_would_notice(fault_watch: ModuleType, small_store: Path, tmp_path: Path) -> None:
     """What it counts: a lost record, a broken one, a run begun again, other answers."""
     shutil.copytree(small_store, tmp_path / "a")
-    watch = faults.Watch(Store(tmp_path / "a"))
+    watch = fault_watch.Watch(Store(tmp_path / "a"))
     watch.look()
     (run,) = (r for r in watch.store.records() if r.kind == "run")
-    assert watch.damage == faults.Damage()
-    assert faults.same(watch.store, Store(small_store), run.run_id)
+    assert watch.damage == fault_watch.Damage()
+    assert fault_watch.same(watch.store, Store(small_store), run.run_id)
     watch.begun.append(run.run_id)
     watch.look()
     assert watch.damage.repeated == 1
     weights = tmp_path / "a" / run.run_id / "student" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
-    assert not faults.same(watch.store, Store(small_store), run.run_id)
+    assert not fault_watch.same(watch.store, Store(small_store), run.run_id)
     (tmp_path / "a" / run.run_id / "record.json").write_text("{")
     watch.look()
     assert (watch.damage.broken, watch.damage.lost) == (1, 1)

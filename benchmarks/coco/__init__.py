@@ -1,0 +1,1 @@
+"""Further benchmarks whose images are COCO's, or COCO's for the most part; one file each."""
