@@ -35,6 +35,8 @@ from scripts.golden_benchmarks import Fixed, Words
 SCENES = ("scenes_hallucination", "scenes_factuality")
 SIZES = {"train": 24, "validation": 8, "test": 12, "ood": 4}
 RESAMPLES = 200
+_NO_FIGURES = {"reproduced", "refuted"}
+"""What a row says of its runs apart from figures, and that no cached ranking lacks: it is empty there."""
 
 # ------------------------------------------------------------------------------------------------ training
 
@@ -199,7 +201,7 @@ def _figures(store: Store) -> Any:
 
 def _ranking(store: Store, **filters: Any) -> Any:
     found = ranking(store, Filters(columns=("cost", "distil", "power"), baseline="finetune@S", **filters))
-    return found.model_dump(mode="json")
+    return found.model_dump(mode="json", exclude={"tables": {"__all__": {"rows": {"__all__": _NO_FIGURES}}}})
 
 
 def _comparison(store: Store) -> Any:

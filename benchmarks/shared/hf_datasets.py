@@ -52,7 +52,7 @@ class ColumnImage:
         """The encoded image: the cell's bytes, or those of the file in the source's folder that it names."""
         if self.row in _open(self.source).elsewhere(self.column):
             return self._file().read_bytes()
-        found: bytes = _open(self.source).rows.select_columns([self.column])[self.row][self.column]["bytes"]
+        found: bytes = _open(self.source).rows.data.column(self.column)[self.row]["bytes"].as_py()
         return found
 
     def stored(self) -> tuple[Sequence[Path], str]:

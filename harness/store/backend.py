@@ -83,6 +83,11 @@ class Backend(Protocol):
         """The names of the texts beside the runs, sorted, see `TEXTS`."""
         ...
 
+    def attested(self) -> list[str]:
+        """The names of the files in `REPRODUCED`; those of a bucket as of the last call of `folders`, without asking
+        it again."""
+        ...
+
     def exists(self, name: str) -> bool:
         """Whether there is a file or folder of this name."""
         ...

@@ -100,7 +100,7 @@ def attested(found: Reproduction) -> tuple[str, str]:
 def attested_names(backend: Backend) -> dict[str, list[str]]:
     """The names of the files with attested results, by run; none is opened."""
     found: dict[str, list[str]] = {}
-    for name in sorted(backend.files_with_age(REPRODUCED)):
+    for name in sorted(backend.attested()):
         if of_run := _ATTESTED.fullmatch(name):
             found.setdefault(of_run[1], []).append(name)
     return found

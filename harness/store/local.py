@@ -17,7 +17,17 @@ from typing import IO, TYPE_CHECKING
 from uuid import uuid4
 
 from harness.errors import StoreError
-from harness.store.backend import CATALOGUE, PREDICTIONS, RECORD, TEXTS, already_done, is_done, near_paths, no_store
+from harness.store.backend import (
+    CATALOGUE,
+    PREDICTIONS,
+    RECORD,
+    REPRODUCED,
+    TEXTS,
+    already_done,
+    is_done,
+    near_paths,
+    no_store,
+)
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -122,6 +132,12 @@ class LocalBackend:
     def texts(self) -> list[str]:
         found = {path for pattern in TEXTS for path in self.root.glob(pattern)}
         return sorted(path.relative_to(self.root).as_posix() for path in found if path.is_file())
+
+    def attested(self) -> list[str]:
+        try:
+            return [f"{REPRODUCED}/{name}" for name in os.listdir(self.root / REPRODUCED)]
+        except OSError:  # no run was trained again
+            return []
 
     def exists(self, name: str) -> bool:
         try:

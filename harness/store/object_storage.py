@@ -32,7 +32,7 @@ from uuid import uuid4
 
 from harness.config import cache_folder
 from harness.errors import StoreError, first_line
-from harness.store.backend import PREDICTIONS, RECORD, TEXTS, already_done, is_done, no_store
+from harness.store.backend import PREDICTIONS, RECORD, REPRODUCED, TEXTS, already_done, is_done, no_store
 
 LAST = "state.json"
 """The file of a checkpoint that is uploaded last: a checkpoint with it is complete."""
@@ -55,6 +55,7 @@ class ObjectStorage:
             raise StoreError(f"store {url!r} can't be opened: {first_line(error)}{install}") from None
         protocols = self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
         self._conditional = "s3" in protocols
+        self._attested: list[str] | None = None
 
     def _at(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
@@ -82,11 +83,14 @@ class ObjectStorage:
             try:
                 found = self.fs.find(self.root, detail=True)
             except FileNotFoundError:
-                return {}
+                found = {}
+        self._attested = []
         versions: dict[str, str] = {}
         answers: dict[str, str] = {}
         for path, info in sorted(found.items()):
             folder, _, rest = path[len(self.root) :].lstrip("/").partition("/")
+            if folder == REPRODUCED:
+                self._attested.append(f"{folder}/{rest}")
             changed = info.get("ETag") or info.get("LastModified") or info.get("created") or info.get("mtime")
             version = f"{changed}-{info['size']:x}".replace('"', "")
             if rest == RECORD:  # a folder without one is an upload in progress, or was killed
@@ -99,6 +103,11 @@ class ObjectStorage:
         with self._errors("can't be read"):
             found = {path for pattern in TEXTS for path in self.fs.glob(self._at(pattern))}
         return sorted(path[len(self.root) :].lstrip("/") for path in found)
+
+    def attested(self) -> list[str]:
+        if self._attested is None:
+            self.folders()
+        return self._attested or []
 
     def exists(self, name: str) -> bool:
         with self._errors("can't be read"):

@@ -196,7 +196,7 @@ def test_a_run_says_how_it_is_made_again_and_what_came_of_that(opened: Open, tmp
     row = run_data.reproductions([found]).iloc[0]
     assert (row["result"], row["equal answers, %"]) == ("reproduced, within the seeds", 87.5)
     board = next(table for table in leaderboard.tables(store))
-    columns = board_columns(board)
+    columns = board_columns(board, board.rows)
     assert "reproduced" in default_columns(columns, board.rows)
     assert columns["reproduced"].spec.text(board.rows[0]) == "1/1"
     store.write_text(name, written.replace("0.875", "1.0"))

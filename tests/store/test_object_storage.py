@@ -13,11 +13,12 @@ import pytest
 from harness.errors import StoreError
 from harness.leaderboard import ablation as ablate
 from harness.leaderboard.leaderboard import table
-from harness.store import Store, maintenance
+from harness.record import Reproduction
+from harness.store import Store, checksums, maintenance
 from harness.store.compaction import compact
 from harness.store.object_storage import ObjectStorage
 from helpers.common import Cli
-from helpers.runs import add, answers, record
+from helpers.runs import add, answers, provenance, record
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +222,24 @@ def test_an_ablation_is_kept_in_the_bucket(store: Store) -> None:
     assert ablate.load(store, "trial") == ablation
     assert store.backend.read("trial.md") == b"table\n"
     assert (store.ids(), store.leftovers(), store.problems()) == ([], [], [])
+
+
+def test_results_of_training_again_are_found_in_a_bucket(
+    s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HKDBENCH_CACHE", str(tmp_path))
+    store = Store(f"{s3}/{uuid4().hex}")
+    add(store, "finetune", 6, 0)
+    (row,) = table(store)
+    (run_id,) = row.run_ids
+    found = Reproduction(
+        run_id=run_id,
+        record=checksums.record_sum(store.read(run_id), store.backend),
+        verdict="equal",
+        splits={},
+        provenance=provenance(),
+    )
+    before = store.versions()
+    store.write_text(*checksums.attested(found))
+    assert store.versions() != before
+    assert [row.reproduced for row in table(Store(store.url))] == [(run_id,)]

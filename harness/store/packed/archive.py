@@ -137,6 +137,9 @@ class PackedBackend:
     def texts(self) -> list[str]:
         return sorted(name for name in self._files if _TEXT.fullmatch(name))
 
+    def attested(self) -> list[str]:
+        return [name for name in self._files if name.startswith(f"{REPRODUCED}/")]
+
     def exists(self, name: str) -> bool:
         return name in self._files or any(known.startswith(f"{name}/") for known in self._files)
 
@@ -168,8 +171,8 @@ class PackedBackend:
         """Nothing to do: there are no checkpoints."""
 
     def files_with_age(self, folder: str) -> dict[str, float]:
-        """The files of a folder, without an age; there is neither a catalogue nor work in progress."""
-        return {name: 0.0 for name in self._files if folder and name.startswith(f"{folder}/")}
+        """Nothing: there is neither a catalogue nor work in progress."""
+        return {}
 
     def remove(self, name: str) -> None:
         self._refuse_to_write()
