@@ -13,6 +13,7 @@ from harness.leaderboard import leaderboard
 from harness.record import Record
 from harness.store import Store
 from harness.submission.checks import Report
+from harness.submission.flops import plan_flops
 from harness.submission.verify import verify
 from helpers.common import ROOT, Cli
 from helpers.pictures import publish, swap
@@ -43,7 +44,7 @@ def run(cli: Cli, toy_ladder: str, tmp_path: Path, folder: Path) -> Callable[[],
 def checked(tmp_path: Path, folder: Path) -> Callable[[str], Report]:
     def once(run_id: str) -> Report:
         loaded.cache_clear()
-        return verify(Store(tmp_path / "runs"), run_id, folder)
+        return verify(Store(tmp_path / "runs"), run_id, folder, plan_flops)
 
     return once
 
