@@ -15,7 +15,7 @@ from PIL import Image
 
 from harness.api import DataError, Example
 from harness.config import RunConfig, parse
-from harness.data import dataset, opening
+from harness.data import dataset, image_content, opening
 from harness.execution import launch as launching
 from harness.execution.launch import launch
 from harness.images import reading
@@ -193,6 +193,35 @@ def test_every_kind_of_source_is_opened_and_drawn_ones_are_not(tmp_path: Path) -
     path.write_bytes(data[:50])
     for source in (path, data[:50], Cell(data[:50], path), Half(path)):
         assert list(opening.damaged([replace(one, image=source)])) == ["x"]
+
+
+@dataclass(frozen=True)
+class Nothing(Cell):
+    """A cell without an image."""
+
+    def content(self) -> bytes:
+        raise ValueError("the cell is empty")
+
+
+def test_a_cell_without_an_image_is_damaged(tmp_path: Path) -> None:
+    (path, *_) = rows.write(tmp_path / "data")
+    example = Example("x", "g", Nothing(b"", path), "q", "c", ("a", "b"), 0, "c", "s")
+    assert opening.damaged([example]) == {"x": "can't be read: the cell is empty"}
+
+
+def test_hashes_and_facts_are_kept_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the data's fingerprint has read, opening needn't hash again; and the other way round."""
+    monkeypatch.setattr(image_content, "SETTLED_NS", 0)
+    paths = rows.write(tmp_path / "data")
+    examples = list(Rows(tmp_path / "data").load("train"))
+    known = opening.open_all(examples)
+    assert sorted(path.suffix for path in (tmp_path / "cache" / "images").iterdir()) == [".json", ".sqlite"]
+    read: list[Path] = []
+    whole = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or whole(path))
+    assert len(set(image_content.contents(examples))) == 4
+    assert opening.open_all(examples) == known
+    assert not set(read) & set(paths)
 
 
 def test_the_most_unusual_images_are_found(tmp_path: Path) -> None:
