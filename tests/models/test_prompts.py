@@ -165,7 +165,7 @@ def test_tiles_that_the_files_deny_are_told(tmp_path: Path, cli: Cli) -> None:
     folder = families.build("internvl", tmp_path / "S")
     file = folder / "preprocessor_config.json"
     published = json.loads(file.read_text())
-    file.write_text(json.dumps(published | {"crop_to_patches": False}))
+    file.write_text(json.dumps(published | {"crop_to_patches": False, "max_patches": 12}))
     (shown,) = cli("describe", folder, "--prompt", "--json").json
     assert shown["image_tokens"]["640x480"] > 4  # of one tile
     assert "crop_to_patches = false, but its processor cuts images into tiles all the same" in shown["notes"][0]
