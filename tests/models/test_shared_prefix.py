@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.config import EvaluateConfig
 from harness.data.order import by_image
 from harness.evaluation.predict import batches_of, evaluate
+from harness.evaluation.shifts import Asking
 from harness.execution.launch import launch
 from harness.models import encoding, scorer
 from harness.models.distributed import SingleProcess
@@ -21,6 +23,7 @@ from helpers import families
 from helpers.common import ToyConfig
 from methods.zero_shot import ZeroShot
 
+ASKING = Asking(ZeroShot(), EvaluateConfig())
 SHARING = [family for family in families.FAMILIES if family != "paligemma"]
 
 
@@ -40,7 +43,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[scor
 
 def scores(model: tuple[scorer.OptionScorer, encoding.Encoder], share: bool, size: int = 64) -> tuple[Any, int, str]:
     families.Picture.drawn = 0
-    rows, forwards, note = evaluate(model, ZeroShot(), families.questions(), "test", size, SingleProcess(), share)
+    rows, forwards, note = evaluate(model, ASKING, families.questions(), "test", size, SingleProcess(), share)
     assert [row["id"] for row in rows] == [example.id for example in families.questions()]
     assert forwards == 9
     return rows, families.Picture.drawn, note

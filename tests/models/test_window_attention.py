@@ -86,7 +86,7 @@ def test_a_tower_answers_as_before(
     results = []
     for on in (True, False):
         if not on:
-            monkeypatch.setattr(window_attention, "together", lambda _: None)
+            monkeypatch.setattr(window_attention, "batch_windows", lambda _: None)
         vlm, batch = scorer(tmp_path)
         options = vlm(batch)["options"]
         options.log_softmax(-1)[:, 0].sum().backward()
