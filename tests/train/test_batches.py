@@ -162,7 +162,7 @@ def test_a_control_sees_the_order_of_its_run() -> None:
     """Its images are all grey: those that it doesn't see say which questions stand together."""
     examples = asked(4, 3, 2)
     blind = without_image(examples)
-    seen = [e.id for _, e in order.batch_at(blind, 5, 0, 9, 2, with_images=examples)]
+    seen = [e.id for _, e in order.batch_at(blind, 5, 0, 9, 2, pictured=examples)]
     assert seen == [e.id for e in ordered(examples, 2)]
 
 
