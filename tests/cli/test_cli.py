@@ -256,7 +256,9 @@ def test_a_run_and_what_can_be_asked_of_it(cli: Cli, toy_run: list[str], tmp_pat
     assert (store / run_id / "record.json").read_bytes() == written
 
     shown = cli("show", run_id[:-3], "--store", store)
-    assert shown.out == again.out
+    text, _, command = shown.out.partition("  again: hkdbench run ")
+    assert text == again.out
+    assert "--method finetune --benchmark toy" in command
     assert cli("show", run_id, "--store", store, "--json").json == said.json
 
     listed = {row["name"]: row["status"] for row in cli("list", "runs", "--store", store, "--json").json}

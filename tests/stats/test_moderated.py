@@ -109,7 +109,7 @@ def test_an_interval_with_a_prior_by_hand() -> None:
     found = inference.seeds_difference(point_s, drawn_ns, (0, 1), 11, prior=prior)
     images, seeds = 0.02 * 11 / 10, (3 * 0.0004 + 0.0002) / 4 / 2
     total = images + seeds
-    df = 1 / ((seeds / total) ** (1 - 1 / 8) / 4 + images / total / 10)
+    df = 1 / ((seeds / total) ** (1 - 2 / (3 * 4)) / 4 + images / total / 10)
     half = t.ppf(0.975, df) * total**0.5
     assert (found.low, found.high) == pytest.approx((0.11 - half, 0.11 + half))
     assert found.p == pytest.approx(2 * t.sf(0.11 / total**0.5, df))
