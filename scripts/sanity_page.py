@@ -17,6 +17,7 @@ from typing import Literal
 
 from harness.config import parse, read_toml
 from harness.errors import ConfigError, StoreError, UserError
+from harness.experiments import equal_flops
 from harness.leaderboard import inference, seed_results
 from harness.leaderboard.seed_results import SeedResults
 from harness.planning import plan
@@ -207,7 +208,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the checks instead of writing the page")
     args = parser.parse_args()
     try:
-        suite = parse(SuiteConfig, read_toml(args.suite), str(args.suite))
+        suite = equal_flops.priced(parse(SuiteConfig, read_toml(args.suite), str(args.suite)))
         results = results_of(Store(args.store), suite)
         found = outcomes(results, suite)
         if args.json:

@@ -214,7 +214,7 @@ def _row(
         budget=(used or group.members)[0].budget,
         **(_spent(used, filters.split) if one.kind == "run" else {}),
     )
-    return row, replace(of_runs, across=_across(group))
+    return row, replace(of_runs, across=_across(one), named=_named(group))
 
 
 def _spent(used: Sequence[RunSummary], split: str) -> dict[str, float | None]:
@@ -236,14 +236,16 @@ def _spent(used: Sequence[RunSummary], split: str) -> dict[str, float | None]:
     }
 
 
-def _across(group: Group) -> str:
-    """What a row is across benchmarks: its label, as it may be tuned for each one; or else its identity without the
-    benchmark's own part of the configuration."""
-    run = group.members[0]
-    if group.name:
-        return json.dumps([run.kind, run.method, run.student, run.budget, group.name])
+def _across(run: RunSummary) -> str:
+    """The identity of a row, without the benchmark's own part of the configuration."""
     compared = {key: value for key, value in json.loads(run.identity).items() if key not in OF_BENCHMARK}
     return json.dumps([run.kind, run.method, run.student, compared], sort_keys=True)
+
+
+def _named(group: Group) -> str:
+    """The identity of a row with a label, which may be tuned for each benchmark; empty for others."""
+    run = group.members[0]
+    return json.dumps([run.kind, run.method, run.ladder, run.student, run.budget, group.name]) if group.name else ""
 
 
 def _stated(used: Sequence[RunSummary], metric: str, figures: Stated) -> dict[str, Interval]:

@@ -75,11 +75,14 @@ def over_all(
 
 
 def _rows(table: Table, results: ResultsByRow) -> RowsOfTable:
+    """Rows are known by their label, where only one row of the table has it; else by their configuration."""
+    named = Counter(of_row.named for of_row in results.values())
     rows: RowsOfTable = {}
     for row in table.rows:
         if row.figure is not None:
             of_row = results[row.run_ids]
-            rows[of_row.across if of_row.across not in rows else f"{of_row.across} {row.full_label}"] = row, of_row
+            key = of_row.named if of_row.named and named[of_row.named] == 1 else of_row.across
+            rows[key if key not in rows else f"{key} {row.full_label}"] = row, of_row
     return rows
 
 

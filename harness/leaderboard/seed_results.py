@@ -41,6 +41,8 @@ class SeedResults:
     """A control without a model gives the same answers for every seed: it is paired with every seed."""
     across: str = ""
     """The key shared with rows on other data that have the same method, settings and student."""
+    named: str = ""
+    """The key shared with rows on other data that have the same label, method, student and budget; "": no label."""
     choices: NDArray[np.int16] | None = None
     """The chosen options (S, N), in the order of the example set; only if they were requested."""
     points: Mapping[str, Floats] = field(default_factory=dict)

@@ -333,6 +333,19 @@ def test_a_label_stands_for_one_row_over_benchmarks_that_it_is_tuned_for_each(st
     assert (named.missing, value(named, "mean")) == ((), pytest.approx(4.5 / 8))
 
 
+def test_two_rows_of_one_label_are_told_by_their_configuration(store: Store) -> None:
+    for lr, of_toy, of_toy2 in (
+        (0.1, 4, 6),
+        (0.2, 5, 3),
+    ):  # the better one of the first table is the worse of the second
+        for number, (right, benchmark) in enumerate(((of_toy, {}), (of_toy2, SECOND))):
+            for seed in range(2):
+                config = {"label": "tuned", "train": {"lr": lr}}
+                add(store, "mutual", right, seed, run_id=f"m{lr}{number}-{seed}", config=config, **benchmark)
+    rows = [row for row in ranking(store, Filters(aggregate=("mean",))).overall if row.method == "mutual"]
+    assert [value(row, "mean") for row in rows] == pytest.approx([5 / 8, 4 / 8])
+
+
 def value(row: Overall, figure: str) -> float:
     found = getattr(row, figure)
     assert found.low <= found.value <= found.high
