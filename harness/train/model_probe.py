@@ -86,10 +86,15 @@ class Rung:
             largest = max(largest, float((scored_k - plain_k).abs().max().nan_to_num(nan=1e4)))
             kl = float((plain_k.exp() * (plain_k - scored_k)).sum())
             if largest > LARGEST_ERROR if self.exact else not abs(kl) <= self.largest_repeat:
+                expected = (
+                    f"at most {LARGEST_ERROR:g} in float32"
+                    if self.exact
+                    else f"a KL divergence of at most {self.largest_repeat:g}, not {kl:.2g}"
+                )
                 raise ModelError(
                     f"{self.where}: on example {example.id!r} its option scores differ by {largest:.2g} from those of "
                     f"{type(self.vlm).__name__} asked in the plain way (all logits, behind the last token of the "
-                    f"prompt); expected at most {LARGEST_ERROR:g} in float32: it isn't scored rightly here, so choose "
+                    f"prompt); expected {expected}: it isn't scored rightly here, so choose "
                     "another model class, and report this one"
                 )
         return largest
