@@ -10,10 +10,9 @@ from __future__ import annotations
 from harness.api import Example, Stage
 from harness.config import RunConfig
 from harness.errors import ConfigError, near
-from harness.planning import cost, plan
+from harness.planning import plan
 from harness.planning.stages import steps_of_budget
 from harness.suite import SuiteConfig, SuiteRun
-from harness.train.views import shown
 
 EXAMPLES = 64
 """How many examples of each stage a price is computed from."""
@@ -74,6 +73,8 @@ def _config(suite: SuiteConfig, run: SuiteRun, benchmark: str) -> RunConfig:
 
 def _price(config: RunConfig) -> float:
     """FLOPs of its training, teachers included."""
+    from harness.planning import cost  # these load torch, which few suites need before they run
+    from harness.train.views import shown
 
     planned = plan.make(config)
 
