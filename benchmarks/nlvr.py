@@ -34,14 +34,25 @@ from PIL import Image
 from pydantic import Field
 
 from benchmarks.shared.annotations import Row, choice, data_folder, image_in, items, new_id, shown, text
-from harness.api import Answer, Benchmark, ConfigError, DataError, Example, Figures, Scorer, Split, read_image
+from harness.api import (
+    Answer,
+    Benchmark,
+    ConfigError,
+    DataError,
+    Example,
+    Figures,
+    ImageSource,
+    Scorer,
+    Split,
+    read_image,
+)
 
 ORDERS = 6
 """Images per item: its three boxes in every order."""
 OPTIONS = ("True", "False")
 QUESTION = "Is the claim true of the image?"
 
-Layout = Literal["strip", "square"]
+Layout = Literal["strip", "square", "boxes"]
 Part = Literal["train", "dev", "test"]
 
 
@@ -56,7 +67,7 @@ class NLVR(Benchmark):
     """Train examples per item, 1 to 6: its first orders."""
     layout: Layout = "strip"
     """square: the three boxes of the 400 x 100 strip in a 208 x 208 square, in reading order: the same boxes at twice
-    the size for a model with a small square input."""
+    the size for a model with a small square input. boxes: three images of 100 x 100, for a model that takes several."""
     official_test: bool = False
     """Use the published test set; the development set is then train and validation."""
     official_train: Literal["off", "disjoint", "all"] = "off"
@@ -202,10 +213,17 @@ def _canonical(box: Iterable[Any]) -> str:
 
 
 def _example(item: _Item, path: Path, order: int, layout: Layout) -> Example:
+    images: dict[Layout, tuple[ImageSource, ...]] = {
+        "strip": (path,),
+        "square": (SquareImage(path),),
+        "boxes": tuple(BoxImage(path, box) for box in range(3)),
+    }
+    first, *more = images[layout]
     return Example(
         id=f"{item.part}-{item.identifier}-{order}",
         group=item.number,
-        image=path if layout == "strip" else SquareImage(path),
+        image=first,
+        more_images=tuple(more),
         question=QUESTION,
         claim=" ".join(item.sentence.split()),
         options=OPTIONS,
@@ -299,10 +317,26 @@ class SquareImage:
     path: Path
 
     def __call__(self) -> Image.Image:
-        strip = read_image(self.path)
-        if strip.size != (400, 100):
-            raise ValueError(f"{strip.width} x {strip.height} pixels, expected 400 x 100")
         square = Image.new("RGB", (208, 208), (128, 128, 128))
-        for left, corner in ((0, (0, 0)), (150, (108, 0)), (300, (0, 108))):
-            square.paste(strip.crop((left, 0, left + 100, 100)), corner)
+        for box, corner in zip(_boxes(self.path), ((0, 0), (108, 0), (0, 108)), strict=True):
+            square.paste(box, corner)
         return square
+
+
+@dataclass(frozen=True, slots=True)
+class BoxImage:
+    """One of the three boxes of a strip; picklable."""
+
+    path: Path
+    box: int
+
+    def __call__(self) -> Image.Image:
+        return _boxes(self.path)[self.box]
+
+
+def _boxes(path: Path) -> list[Image.Image]:
+    """The three boxes of 100 x 100 px, from left to right."""
+    strip = read_image(path)
+    if strip.size != (400, 100):
+        raise ValueError(f"{strip.width} x {strip.height} pixels, expected 400 x 100")
+    return [strip.crop((left, 0, left + 100, 100)) for left in (0, 150, 300)]

@@ -35,12 +35,13 @@ setting changes the pictures alone, neither ids nor texts, give it a `content` t
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One question about one image, with answer options.
+    """One question about an image, or about several, with answer options.
 
     `id` is unique in its split. `group` names the image, or the set of images that belong together: the
-    unit of clustered statistics. `claim` is the caption or claim to be judged, `context` a text that
-    comes with it (empty: none). `gold` is an index into `options`, or None where it is withheld: in the pool, and in
-    what a method is asked at test time. `extra` holds data that only the benchmark's own protocols read.
+    unit of clustered statistics. `image` is the first image, `more_images` are those that follow it; a model sees them
+    in this order before the text. `claim` is the caption or claim to be judged, `context` a text that comes with it
+    (empty: none). `gold` is an index into `options`, or None where it is withheld: in the pool, and in what a method
+    is asked at test time. `extra` holds data that only the benchmark's own protocols read.
 
     Ids and groups, categories and sources that a file gives as numbers become text, a gold that is numpy's an int.
     """
@@ -58,6 +59,8 @@ class Example:
     extra: Mapping[str, Any] | None = None
     claim_label: str = "Claim"
     """The label of `claim` in the prompt."""
+    more_images: tuple[ImageSource, ...] = ()
+    """The second image and those after it."""
     judged: InitVar[str | None] = None
     """Deprecated: the former name of `claim_label`."""
 
@@ -74,7 +77,7 @@ class Example:
             object.__setattr__(self, "gold", int(self.gold))
 
     def prompt(self) -> str:
-        """The text that every model gets with the image: question, context, claim, options."""
+        """The text that every model gets behind its images: question, context, claim, options."""
         lines = [self.question]
         if self.context:
             lines.append(f"Context: {self.context}")
@@ -84,14 +87,27 @@ class Example:
         return "\n".join([*lines, "Answer with the letter."])
 
     def load_image(self) -> Image.Image:
-        """The image as RGB, see `harness.images.reading`. Raises `DataError` with the example's id if it is missing,
-        broken or too large."""
+        """The (first) image as RGB, see `harness.images.reading`.
+
+        Raises `DataError` with the example's id if it is missing, broken or too large.
+        """
         try:
             return reading.read(self.image)
         except DataError:
             raise
         except Exception as error:  # a damaged file can fail in a dozen ways, a benchmark's own callable in any
             raise DataError(f"example {self.id!r}: image {self.image_name} {reading.reason(error)}") from None
+
+    @property
+    def images(self) -> tuple[ImageSource, ...]:
+        """All of its images."""
+        return (self.image, *self.more_images)
+
+    def each_image(self) -> tuple[Example, ...]:
+        """The same question about each of its images alone, for code that only looks at images."""
+        if not self.more_images:
+            return (self,)
+        return tuple(replace(self, image=image, more_images=()) for image in self.images)
 
     @property
     def image_file(self) -> Path | None:

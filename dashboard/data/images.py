@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -77,15 +77,29 @@ def fits(example: Example, row: Any) -> bool:
 
 
 def picture(of: Key, split: str, id_: str) -> tuple[bytes, tuple[int, int]] | str:
-    """An example's image as WebP with its original size, or an error message."""
+    """An example's image, or several in a row, as WebP with its original size, or an error message."""
     shown: tuple[bytes, tuple[int, int]] | str = _picture(of, split, id_)
     return shown
+
+
+def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    """One image as it is; several in a row with white between them."""
+    if len(images) == 1:
+        return images[0]
+    gap = max(image.width for image in images) // 20
+    width = sum(image.width for image in images) + gap * (len(images) - 1)
+    row = Image.new("RGB", (width, max(image.height for image in images)), "white")
+    left = 0
+    for image in images:
+        row.paste(image, (left, 0))
+        left += image.width + gap
+    return row
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
 def _picture(of: Key, split: str, id_: str) -> tuple[bytes, tuple[int, int]] | str:
     try:
-        image = _examples(of, split)[id_].load_image()
+        image = _side_by_side([one.load_image() for one in _examples(of, split)[id_].each_image()])
     except DataError as error:
         return str(error)
     except Exception as error:

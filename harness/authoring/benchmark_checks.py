@@ -216,8 +216,9 @@ def _groups(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
         )
         owners: dict[object, set[str]] = defaultdict(set)
         for e in examples:
-            if isinstance(e.image, Path | bytes):
-                owners[e.image].add(e.group)
+            for image in e.images:
+                if isinstance(image, Path | bytes):
+                    owners[image].add(e.group)
         if shared := [sorted(owned) for owned in owners.values() if len(owned) > 1]:
             text = f"{split}: groups {shared[0][0]!r} and {shared[0][1]!r} have one image{_more(shared)}"
             yield _warn("groups", f"{text}: put all examples about an image in one group")
@@ -261,9 +262,10 @@ def _texts(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
 
 def _images(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
     for split, examples in splits.items():
-        missing = {e.id: e.image for e in examples if isinstance(e.image, Path) and not e.image.is_file()}
+        files = [(e.id, image) for e in examples for image in e.images if isinstance(image, Path)]
+        missing = {id_: path for id_, path in files if not path.is_file()}
         for id_, path in list(missing.items())[:1]:
-            text = f"{split}: {len(missing)} of {len(examples)} images are missing, the first {path} of example {id_!r}"
+            text = f"{split}: images of {len(missing)} of {len(examples)} examples are missing, first {path} of {id_!r}"
             yield _fail("images", f"{text}; check --data-dir")
         there = [e for e in examples if e.id not in missing]
         sample = there[:: max(1, len(there) // IMAGES)][:IMAGES]
@@ -338,7 +340,7 @@ def _shared(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
         why = f"{', '.join(left_out)} couldn't be read" if left_out else "there is one split"
         yield _warn("leaks", f"not looked for: {why}; `hkdbench leaks` compares with other benchmarks")
         return
-    files = {e.image for examples in splits.values() for e in examples if isinstance(e.image, Path)}
+    files = {one for examples in splits.values() for e in examples for one in e.images if isinstance(one, Path)}
     unseen = sum(not path.is_file() for path in files)
     found = leakage.exact(
         Dataset(benchmark, {split: list(examples) for split, examples in splits.items()}, needs_images=False)

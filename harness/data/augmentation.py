@@ -38,6 +38,8 @@ def augment(example: Example, rng: random.Random, names: Collection[Augmentation
     - `degrade`: three of four images get mild JPEG loss, blur or noise.
     - `truncate_context`: up to half of the context's sentences are dropped from its end (which may remove what the gold
       depends on).
+
+    All images of an example get the same changes.
     """
     if "paraphrase" in names:
         example = replace(example, question=rng.choice(PARAPHRASES).format(question=example.question))
@@ -56,7 +58,10 @@ def augment(example: Example, rng: random.Random, names: Collection[Augmentation
                 image = replace(image, blur=rng.uniform(0.001, 0.005))  # 0.06 to 0.32 of 64 pixels
             case "noise":
                 image = replace(image, noise=rng.randint(1, 6), seed=rng.getrandbits(32))
-    return example if image is clean else replace(example, image=image)
+    if image is clean:
+        return example
+    more = tuple(replace(image, source=source) for source in example.more_images)
+    return replace(example, image=image, more_images=more)
 
 
 @dataclass(frozen=True, slots=True)

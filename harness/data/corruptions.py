@@ -60,5 +60,6 @@ class Damaged:
 
 
 def damaged(example: Example, damage: Damage, level: int) -> Example:
-    """The same question about the corrupted image."""
-    return replace(example, image=Damaged(example, damage, level))
+    """The same question about the corrupted image, or images."""
+    first, *more = (Damaged(one, damage, level) for one in example.each_image())
+    return replace(example, image=first, more_images=tuple(more))

@@ -35,11 +35,11 @@ class Dataset:
     """Whether images must be there. If not, a missing one counts as none."""
 
     @cached_property
-    def image_contents(self) -> dict[Split, list[str | None]]:
-        """For each example the sha256 of its image, see `image_content`. None: it is drawn when it is asked for."""
-        examples = [e for of_split in self.splits.values() for e in of_split]
-        every = iter(image_content.contents(examples, self.needs_images))
-        return {split: [next(every) for _ in of_split] for split, of_split in self.splits.items()}
+    def image_contents(self) -> dict[Split, list[list[str | None]]]:
+        """For each example the sha256 of each image, see `image_content`. None: it is drawn when it is asked for."""
+        images = [one for of_split in self.splits.values() for e in of_split for one in e.each_image()]
+        every = iter(image_content.contents(images, self.needs_images))
+        return {split: [[next(every) for _ in e.images] for e in of_split] for split, of_split in self.splits.items()}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -48,7 +48,12 @@ class Dataset:
         It doesn't depend on where images lie: files and cells of a Parquet file with the same bytes are the same. A
         drawn image isn't in it: ids and texts are drawn together with it.
         """
-        return self._digest(self.image_contents)
+        return self._digest(
+            {
+                split: [hashes if len(hashes) > 1 else hashes[0] for hashes in of_split]
+                for split, of_split in self.image_contents.items()
+            }
+        )
 
     @cached_property
     def fingerprint_by_names(self) -> str:
@@ -157,14 +162,24 @@ def _found(examples: list[Example]) -> tuple[list[Example], set[str]]:
 
     A name with accents may be written in two ways (NFC, NFD): if the file has the other one, the example gets that.
     """
-    files = {e.id: path for e in examples if (path := e.image_file) is not None}
-    absent = {path for path in set(files.values()) if not os.path.isfile(path)}
+    files = {path for e in examples for path in _files(e)}
+    absent = {path for path in files if not os.path.isfile(path)}
     if not absent:
         return examples, set()
     other = {path: found for path in absent if (found := _named_otherwise(path)) is not None}
     if other:
-        examples = [replace(e, image=_moved(e.image, other)) if files.get(e.id) in other else e for e in examples]
-    return examples, {e.id for e in examples if e.image_file in absent}
+        examples = [_with_names(e, other) if any(path in other for path in _files(e)) else e for e in examples]
+    return examples, {e.id for e in examples if any(path in absent for path in _files(e))}
+
+
+def _files(example: Example) -> list[Path]:
+    """The files of its images."""
+    return [path for one in example.each_image() if (path := one.image_file) is not None]
+
+
+def _with_names(example: Example, other: Mapping[Path, Path]) -> Example:
+    first, *more = (_moved(one.image, other) if one.image_file in other else one.image for one in example.each_image())
+    return replace(example, image=first, more_images=tuple(more))
 
 
 def _size(path: Path) -> int | None:

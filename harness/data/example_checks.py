@@ -30,8 +30,12 @@ def faults(e: Example, golds: bool) -> Iterator[str]:
     elif type(e.gold) is not int or not 0 <= e.gold < len(e.options):
         kind = "" if e.gold is None or type(e.gold) is int else f" ({type(e.gold).__name__})"
         yield f"gold {e.gold!r}{kind} is not among its {len(e.options)} options (0 to {len(e.options) - 1})"
-    if not isinstance(e.image, Path | bytes) and not callable(e.image):
-        yield f"image is of type {type(e.image).__name__}, expected a Path, bytes or callable"
+    if not isinstance(e.more_images, tuple):
+        yield f"more_images is of type {type(e.more_images).__name__}, expected a tuple"
+        return
+    for image in e.images:
+        if not isinstance(image, Path | bytes) and not callable(image):
+            yield f"image is of type {type(image).__name__}, expected a Path, bytes or callable"
 
 
 def _options(e: Example) -> Iterator[str]:

@@ -90,7 +90,7 @@ class ContentHashes:
 
 
 def contents(examples: Sequence[Example], needed: bool = True) -> list[str | None]:
-    """For each example the hash of its image, see `ContentHashes.of`.
+    """For each example the hash of its (first) image, see `ContentHashes.of`.
 
     Raises `DataError` with the first example whose image can't be read. A file that isn't `needed` may be missing: its
     image has no hash.

@@ -37,8 +37,8 @@ def blinded(dataset: Dataset, control: Control, seed: int) -> Dataset:
 
 
 def without_image(examples: Sequence[Example]) -> list[Example]:
-    """The examples with a grey image."""
-    return [replace(e, image=grey) for e in examples]
+    """The examples with a grey image for each of theirs."""
+    return [replace(e, image=grey, more_images=(grey,) * len(e.more_images)) for e in examples]
 
 
 def other_images(examples: Sequence[Example], seed: str) -> list[Example]:
@@ -57,6 +57,12 @@ def other_images(examples: Sequence[Example], seed: str) -> list[Example]:
     result = []
     for e in examples:
         images = by_group[donor[e.group]]
-        result.append(replace(e, image=images[place[e.group] % len(images)].image))
+        first, *more = images[place[e.group] % len(images)].images
+        if len(more) != len(e.more_images):
+            raise DataError(
+                f"images can't be shuffled: example {e.id!r} has {1 + len(e.more_images)} images, and one of group "
+                f"{donor[e.group]!r} has {1 + len(more)}; expected equally many"
+            )
+        result.append(replace(e, image=first, more_images=tuple(more)))
         place[e.group] += 1
     return result

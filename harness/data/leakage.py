@@ -95,9 +95,13 @@ def find(
     keys: dict[str, Sequence[Hashable]] = {"text": texts}
     if pictures:
         progress("images")
-        images, prints = _images(everything, near)
+        singles = [one for e in everything for one in e.each_image()]
+        images, prints = _images(singles, near)
+        of_image = np.repeat(np.arange(len(everything)), [len(e.images) for e in everything])
+        for pair, a, b in _equal(images, owner_n[of_image]):
+            found[pair].add("image", int(of_image[a]), int(of_image[b]))
         asked = [normal(e.question) for e in everything]
-        keys |= {"image": images, "both": list(zip(texts, images, asked, strict=True))}
+        keys["both"] = list(zip(texts, _by_example(everything, images), asked, strict=True))
     for kind, values in keys.items():
         for pair, a, b in _equal(values, owner_n):
             found[pair].add(kind, a, b)
@@ -107,8 +111,9 @@ def find(
             found[int(owner_n[a]), int(owner_n[b])].add("near_text", a, b)
     if near and pictures:
         progress("near images")
-        for a, b in near_images(images, prints, owner_n):
-            found[int(owner_n[a]), int(owner_n[b])].add("near_image", a, b)
+        for a, b in near_images(images, prints, owner_n[of_image]):
+            first, second = int(of_image[a]), int(of_image[b])
+            found[int(owner_n[first]), int(owner_n[second])].add("near_image", first, second)
     kinds = [k for k in KINDS if (near or "near" not in k) and (pictures or k.endswith("text"))]
     return [
         Shared(
@@ -244,13 +249,19 @@ def _exact(held: _ById, other: _ById | None) -> dict[str, dict[str, int]]:
     owner_n = np.repeat(np.arange(len(names)), [len(examples) for _, examples in sides])
     texts = [text for _, examples in sides for text in texts_in(examples)]
     known = [key for of in (held.dataset, *([other.dataset] if other else ())) for key in _image_keys(of)]
-    images = [_drawn(e) if key is None else key for e, key in zip(everything, known, strict=True)]
-    both = [None if i is None else (t, i, e.question) for t, i, e in zip(texts, images, everything, strict=True)]
+    singles = [one for e in everything for one in e.each_image()]
+    images = [_drawn(e) if key is None else key for e, key in zip(singles, known, strict=True)]
+    of_image = np.repeat(np.arange(len(everything)), [len(e.images) for e in everything])
+    of_text = np.arange(len(everything))
+    both = [
+        None if None in seen else (text, seen, e.question)
+        for text, seen, e in zip(texts, _by_example(everything, images), everything, strict=True)
+    ]
     result: dict[str, dict[str, int]] = {}
-    for kind, values in (("text", texts), ("image", images), ("both", both)):
+    for kind, values, at in (("text", texts, of_text), ("image", images, of_image), ("both", both, of_text)):
         hits: dict[tuple[int, int], set[int]] = defaultdict(set)
-        for pair, _, b in _equal(values, owner_n):
-            hits[pair].add(b)
+        for pair, _, b in _equal(values, owner_n[at]):
+            hits[pair].add(int(at[b]))
         for (a, b), hit in sorted(hits.items()):
             if other and not a < len(own) <= b:
                 continue
@@ -260,7 +271,14 @@ def _exact(held: _ById, other: _ById | None) -> dict[str, dict[str, int]]:
 
 def _image_keys(dataset: Dataset) -> Iterator[str | None]:
     for of_split in dataset.image_contents.values():
-        yield from of_split
+        for of_example in of_split:
+            yield from of_example
+
+
+def _by_example(examples: Sequence[Example], of_images: Sequence[Hashable]) -> list[tuple[Hashable, ...]]:
+    """What stands for each image, by example."""
+    every = iter(of_images)
+    return [tuple(next(every) for _ in e.images) for e in examples]
 
 
 # ------------------------------------------------------------------------------------ text

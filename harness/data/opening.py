@@ -63,7 +63,7 @@ def reporting(on_opened: OnOpened) -> Iterator[None]:
 
 def open_all(examples: Iterable[Example]) -> dict[Hashable, Opened]:
     """Every image that the examples read, by `key_of`, opened if its content isn't known from before."""
-    distinct = {key: e for e in examples if (key := key_of(e)) is not None}
+    distinct = {key: e for one in examples for e in one.each_image() if (key := key_of(e)) is not None}
     if not distinct:
         return {}
     facts, on_opened = Facts(cache_folder() / "images" / "facts.sqlite"), _on_opened.get()
@@ -92,11 +92,11 @@ def damaged(examples: Sequence[Example]) -> dict[str, str]:
     An image that is too large, or on a disk that doesn't answer, isn't damaged: `check` refuses it.
     """
     opened = open_all(examples)
-    found = {}
-    for e in examples:
+    found: dict[str, str] = {}
+    for e in (image for example in examples for image in example.each_image()):
         seen = opened.get(key_of(e))
         if seen is not None and seen.damaged:
-            found[e.id] = seen.problem
+            found.setdefault(e.id, seen.problem)
     return found
 
 
@@ -109,10 +109,10 @@ def check(splits: Sequence[tuple[str, Sequence[Example]]], max_pixels: int) -> l
     several: dict[Hashable, Example] = {}
     for where, examples in splits:
         wrong: list[tuple[Example, str, bool]] = []
-        for e in examples:
+        for e in (image for example in examples for image in example.each_image()):
             key = key_of(e)
             seen = opened.get(key)
-            if seen is None:
+            if seen is None or (wrong and wrong[-1][0].id == e.id):
                 continue
             if seen.problem:
                 wrong.append((e, seen.problem, seen.damaged))
@@ -135,7 +135,7 @@ def check(splits: Sequence[tuple[str, Sequence[Example]]], max_pixels: int) -> l
 
 
 def key_of(example: Example) -> Hashable | None:
-    """What stands for the example's image here; None: it is drawn, or no image at all."""
+    """What stands for the example's (first) image here; None: it is drawn, or no image at all."""
     image = example.image
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
@@ -156,7 +156,7 @@ def extremes(examples: Iterable[Example]) -> list[Example]:
     """
     sizes: dict[tuple[int, int], Example] = {}
     seen: set[Hashable] = set()
-    for e in examples:
+    for e in (image for example in examples for image in example.each_image()):
         key = key_of(e)
         if key is None or key in seen:
             continue

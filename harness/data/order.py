@@ -74,10 +74,10 @@ def by_image(examples: Sequence[Example]) -> list[list[int]]:
 
 def _image(example: Example) -> Hashable:
     try:
-        hash(example.image)
+        hash(example.images)
     except TypeError:  # a callable with unhashable fields
-        return id(example.image)
-    return example.image
+        return tuple(map(id, example.images))
+    return example.images
 
 
 class Prefetcher(Iterator[T]):

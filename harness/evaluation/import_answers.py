@@ -165,7 +165,7 @@ def import_run(
 
 def _no_image(splits: Mapping[Split, Sequence[Example]]) -> bool:
     """Whether the benchmark's images are files, and none of them is there."""
-    files = {e.image for examples in splits.values() for e in examples if isinstance(e.image, Path)}
+    files = {one for examples in splits.values() for e in examples for one in e.images if isinstance(one, Path)}
     return bool(files) and not any(path.is_file() for path in files)
 
 

@@ -64,6 +64,7 @@ def content_free(example: Example, moved: Moved = "content") -> Example:
     return replace(
         example,
         image=Grey(example.image),
+        more_images=tuple(map(Grey, example.more_images)),
         claim="N/A" if example.claim else "",
         context="N/A" if example.context else "",
         options=(*example.options[:head], *["N/A"] * (len(example.options) - head)),

@@ -33,8 +33,18 @@ _WHITE = (255, 255, 255, 255)
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
+VIDEO = re.compile(
+    rb".{4}ftyp(?!avif|avis|heic|heix|mif1|msf1)|\x1aE\xdf\xa3|RIFF.{4}AVI |\x00\x00\x01[\xb3\xba]", re.S
+)
+"""How files of MP4 and MOV, Matroska and WebM, AVI and MPEG begin; AVIF and HEIC are pictures in MP4's container."""
+
+
 class TooLarge(ValueError):
     """An image has more pixels than are allowed."""
+
+
+class Video(ValueError):
+    """A file is a video."""
 
 
 def allow(pixels: int) -> None:
@@ -56,8 +66,26 @@ def read(source: Path | bytes | Callable[[], Image.Image]) -> Image.Image:
 @contextmanager
 def opened(source: Path | bytes) -> Iterator[Image.Image]:
     """A file or bytes as Pillow's image, whose pixels are not decoded yet. Raises like `read`."""
-    with _limited(), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+    try:
+        file = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except UnidentifiedImageError:
+        if _is_video(source):
+            raise Video(
+                "is a video: models get pictures here; save the frames that matter as images, and give an example "
+                "several of them"
+            ) from None
+        raise
+    except Image.DecompressionBombError as error:
+        raise _large(error) from None
+    with _limited(), file:
         yield file
+
+
+def _is_video(source: Path | bytes) -> bool:
+    if isinstance(source, bytes):
+        return VIDEO.match(source) is not None
+    with source.open("rb") as file:
+        return VIDEO.match(file.read(16)) is not None
 
 
 @contextmanager
@@ -66,8 +94,12 @@ def _limited() -> Iterator[None]:
     try:
         yield
     except Image.DecompressionBombError as error:
-        size = re.search(r"\d+", str(error))
-        raise TooLarge(too_large(int(size[0]) if size else 0, 2 * (Image.MAX_IMAGE_PIXELS or 0))) from None
+        raise _large(error) from None
+
+
+def _large(error: Image.DecompressionBombError) -> TooLarge:
+    size = re.search(r"\d+", str(error))
+    return TooLarge(too_large(int(size[0]) if size else 0, 2 * (Image.MAX_IMAGE_PIXELS or 0)))
 
 
 def too_large(pixels: int, most: int) -> str:
@@ -84,6 +116,8 @@ def reason(error: Exception) -> str:
         return "does not exist"
     if isinstance(error, TooLarge):
         return f"has {error}"
+    if isinstance(error, Video):
+        return str(error)
     if isinstance(error, UnidentifiedImageError):  # its text has an address in memory
         return "can't be read: not an image of a known format"
     plain = isinstance(error, OSError | SyntaxError | ValueError) and str(error)

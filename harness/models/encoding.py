@@ -88,7 +88,8 @@ class Encoder:
 
     def text(self, example: Example) -> str:
         """The full prompt of an example, formatted by the chat template; control tokens in its texts are hidden."""
-        return prompts.rendered(self.processor, self.control.hidden(example.prompt()))
+        question = self.control.hidden(example.prompt())
+        return prompts.rendered(self.processor, question, images=len(example.images))
 
     @cached_property
     def one_token_each(self) -> bool:
@@ -125,7 +126,7 @@ class Encoder:
         # Some templates, like Gemma's, write the begin-of-sequence token themselves: one is enough.
         bos = self.processor.tokenizer.bos_token
         special = {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}
-        images = [[example.load_image()] for example in examples]
+        images = [[one.load_image() for one in example.each_image()] for example in examples]
         settings = {"padding": True, "pad_to_multiple_of": pad_to, "return_tensors": "pt", **special}
         hidden = any(map(control_tokens.is_hidden, texts))
         with control_tokens.recorded(self.processor, hidden) as calls:

@@ -109,7 +109,8 @@ class _Counter:
         from harness.models.loading import load_config
 
         self.rung, self.encoder, self.info = rung, encoder, plan.infos[rung]
-        self.lengths: dict[str, int] = {}
+        self.lengths: dict[tuple[str, int], int] = {}
+        """The tokens of prompts, by their text and their number of images."""
         sample = next(example for examples in plan.training.splits.values() for example in examples)
         found = {_image_tokens(encoder, load_config(plan.rungs[rung]), sample, size) for size in SIZES}
         self.per_image = found.pop() if len(found) == 1 else None
@@ -117,12 +118,15 @@ class _Counter:
 
     def flops(self, examples: Sequence[Example]) -> list[float]:
         assert self.per_image is not None
-        prompts = [example.prompt() for example in examples]
+        prompts = [(example.prompt(), len(example.images)) for example in examples]
         new = {prompt: e for prompt, e in zip(prompts, examples, strict=True) if prompt not in self.lengths}
         found = self.encoder.prompts(list(new.values())) if new else []
         self.lengths |= {prompt: len(ids) for prompt, ids in zip(new, found, strict=True)}
         more, patches = self.per_image
-        return [ladders.forward_flops(self.info, self.lengths[prompt] + more, patches) for prompt in prompts]
+        return [
+            ladders.forward_flops(self.info, self.lengths[prompt] + prompt[1] * more, prompt[1] * patches)
+            for prompt in prompts
+        ]
 
 
 def _image_tokens(encoder: Encoder, config: Any, sample: Example, size: tuple[int, int]) -> tuple[float, float]:
@@ -130,6 +134,6 @@ def _image_tokens(encoder: Encoder, config: Any, sample: Example, size: tuple[in
 
     from harness.models.scorer import token_counts
 
-    example = replace(sample, image=lambda: Image.new("RGB", size))
+    example = replace(sample, image=lambda: Image.new("RGB", size), more_images=())
     tokens, patches = token_counts(config, encoder([example]))
     return tokens - len(encoder.prompts([example])[0]), patches

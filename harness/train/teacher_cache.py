@@ -325,19 +325,20 @@ _contents: dict[int, tuple[Example, str]] = {}
 
 
 def content(example: Example) -> str:
-    """sha256 over everything of an example that a model sees: prompt, options, image (a file's bytes, or pixels)."""
+    """sha256 over everything of an example that a model sees: prompt, options, images (a file's bytes, or pixels)."""
     known = _contents.get(id(example))
     if known is None or known[0] is not example:
         if len(_contents) > 1_000_000:
             _contents.clear()
         digest = hashlib.sha256(json.dumps([example.prompt(), example.options]).encode())
-        if isinstance(example.image, bytes):
-            digest.update(b"%d" % READER + example.image)
-        elif isinstance(example.image, Path) and example.image.is_file():
-            digest.update(b"%d" % READER + example.image.read_bytes())
-        else:
-            image = example.load_image()
-            digest.update(f"{image.size}".encode() + image.tobytes())
+        for one in example.each_image():
+            if isinstance(one.image, bytes):
+                digest.update(b"%d" % READER + one.image)
+            elif isinstance(one.image, Path) and one.image.is_file():
+                digest.update(b"%d" % READER + one.image.read_bytes())
+            else:
+                image = one.load_image()
+                digest.update(f"{image.size}".encode() + image.tobytes())
         known = _contents[id(example)] = example, digest.hexdigest()
     return known[1]
 

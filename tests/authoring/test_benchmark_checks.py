@@ -106,7 +106,7 @@ def test_a_sound_benchmark_passes(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"group": "train3"}, "groups: group 'train3' is in train and test: put each group in one split only"),
         (
             {"image": Path("nowhere.png")},
-            "images: test: 1 of 12 images are missing, the first nowhere.png of example '2'",
+            "images: test: images of 1 of 12 examples are missing, first nowhere.png of '2'",
         ),
         ({"image": b"not a picture"}, "images: test: example '2': image in memory can't be read"),
         ({"image": Colour(3)}, "leaks: 1 examples of test have an image of train; split by what examples share"),

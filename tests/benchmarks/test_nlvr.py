@@ -260,6 +260,18 @@ def test_square_layout_moves_the_boxes_only(tmp_path: Path) -> None:
     assert seen == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128), (128, 128, 128)]
 
 
+def test_boxes_are_three_images_of_one_example(small: Path) -> None:
+    path = small / "dev" / "images" / "5" / "dev-3-0-0.png"
+    strip = Image.new("RGB", (400, 100), (128, 128, 128))
+    for left, colour in ((0, "red"), (150, "lime"), (300, "blue")):
+        strip.paste(colour, (left, 0, left + 100, 100))
+    strip.save(path)
+    example = pickle.loads(pickle.dumps(next(iter(NLVR(small, layout="boxes").load("test")))))
+    seen = [one.load_image() for one in example.each_image()]
+    assert [image.size for image in seen] == [(100, 100)] * 3
+    assert [image.getpixel((99, 0)) for image in seen] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+
+
 def test_a_strip_of_another_size_names_the_example(small: Path) -> None:
     Image.new("RGB", (10, 10)).save(small / "dev" / "images" / "5" / "dev-3-0-0.png")
     example = next(iter(NLVR(small, layout="square").load("test")))

@@ -145,7 +145,7 @@ class Said(Dot):
 
 
 def test_a_drawn_picture_follows_from_its_benchmark_or_says_what_it_is() -> None:
-    assert of(Dot(8)).image_contents == {"test": [None]}
+    assert of(Dot(8)).image_contents == {"test": [[None]]}
     assert of(Dot(8)).fingerprint == of(Dot(8)).fingerprint_by_names  # as in every older record
     assert of(Said(8)).fingerprint != of(Said(9)).fingerprint
 

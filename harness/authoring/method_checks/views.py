@@ -146,7 +146,7 @@ def _fused(case: Case, example: Example, scores_vk: np.ndarray, where: str) -> n
 
 def fed(example: Example) -> Fed:
     """The inputs that a model gets from an example: prompt, options, pixels."""
-    return example.prompt(), example.options, example.load_image().tobytes()
+    return example.prompt(), example.options, b"".join(one.load_image().tobytes() for one in example.each_image())
 
 
 def _augmented(case: Case, example: Example, draw: int) -> Example:

@@ -60,9 +60,9 @@ def give_template(processor: Any, name: str, own: TemplateConfig | None, text: s
         ) from None
 
 
-def rendered(processor: Any, question: str, template: str | None = None) -> str:
+def rendered(processor: Any, question: str, template: str | None = None, images: int = 1) -> str:
     """The full prompt of an example's text, formatted by the processor's chat template, or by another one."""
-    content = [{"type": "image"}, {"type": "text", "text": question}]
+    content = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": question}]
     text: str = processor.apply_chat_template(
         [{"role": "user", "content": content}],
         add_generation_prompt=True,
