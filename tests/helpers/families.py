@@ -325,9 +325,11 @@ def build(
     with torch.random.fork_rng(), torch.device(device):
         model = hf.AutoModelForImageTextToText.from_config(config, dtype=dtype)
         with torch.no_grad():
-            for parameter in model.parameters():
+            for name, parameter in model.named_parameters():
                 if parameter.ndim > 1:  # larger than usual: else all answers are nearly alike
                     parameter.normal_(0, 0.5 * parameter[0].numel() ** -0.5)
+                elif name.endswith("_attn_gate"):  # Mllama's begins closed: the text wouldn't see the image
+                    parameter.fill_(1)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     images.save_pretrained(folder)

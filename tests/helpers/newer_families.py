@@ -42,6 +42,13 @@ _LLAMA = Signs(
     _template("<|image|>", "<s>", "user\n", "\n", "assistant\n"),
     bos="<s>",
 )
+_LFM2 = Signs(
+    {"image_token": "<image>", "image_start_token": "<|image_start|>", "image_end_token": "<|image_end|>",
+     "image_thumbnail": "<|img_thumbnail|>"},
+    ("<|im_start|>", "<|im_end|>"),
+    _template("<image>", "<s>", **_CHATML),
+    bos="<s>",
+)  # fmt: skip
 _GEMMA4 = Signs(
     {"image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>", "audio_token": "<|audio|>",
      "boa_token": "<|audio>", "eoa_token": "<audio|>"},
@@ -79,6 +86,17 @@ def _qwen3_5(size: Size, token: Token) -> Made:
     return config, _pixels(), lambda _: {}
 
 
+def _qwen3_5_moe(size: Size, token: Token) -> Made:
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+               "shared_expert_intermediate_size": 16}  # fmt: skip
+    config = hf.Qwen3_5MoeConfig(
+        vision_config={"depth": 1, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "patch_size": 8,
+                       "out_hidden_size": size.width, "num_position_embeddings": 64},
+        text_config=_qwen3_5_text(size) | experts, **_qwen_ids(token),
+    )  # fmt: skip
+    return config, _pixels(), lambda _: {}
+
+
 def _qwen3_vl_moe(size: Size, token: Token) -> Made:
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
     config = hf.Qwen3VLMoeConfig(
@@ -89,20 +107,51 @@ def _qwen3_vl_moe(size: Size, token: Token) -> Made:
     return config, _pixels(), lambda _: {}
 
 
-def _glm4v(size: Size, token: Token) -> Made:
-    from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
-
+def _glm_parts(size: Size, token: Token) -> dict[str, Any]:
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2], "partial_rotary_factor": 1.0}
     ids = {f"{kind}_{side}_token_id": token(f"<|{word}_of_{kind}|>")
            for kind in ("image", "video") for side, word in (("start", "begin"), ("end", "end"))}  # fmt: skip
-    config = hf.Glm4vConfig(
-        vision_config={"depth": 1, "hidden_size": 16, "num_heads": 2, "image_size": 64, "patch_size": 8,
-                       "out_hidden_size": size.width, "intermediate_size": 32},
-        text_config=_text(size, rope_parameters=rope),
-        image_token_id=token("<|image|>"), video_token_id=token("<|video|>"), **ids,
+    vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "image_size": 64, "patch_size": 8,
+              "out_hidden_size": size.width, "intermediate_size": 32}  # fmt: skip
+    ids |= {f"{kind}_token_id": token(f"<|{kind}|>") for kind in ("image", "video")}
+    return {"vision_config": vision, "text_config": _text(size, rope_parameters=rope), **ids}
+
+
+GLM_PIXELS = {"size": {"shortest_edge": 256, "longest_edge": 16384}, "patch_size": 8, "merge_size": 2}
+
+
+def _glm4v(size: Size, token: Token) -> Made:
+    from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
+
+    return hf.Glm4vConfig(**_glm_parts(size, token)), Glm4vImageProcessorPil(**GLM_PIXELS), lambda _: {}
+
+
+def _glm4v_moe(size: Size, token: Token) -> Made:
+    from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
+
+    parts = _glm_parts(size, token)
+    parts["text_config"] |= {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    return hf.Glm4vMoeConfig(**parts), Glm4vImageProcessorPil(**GLM_PIXELS), lambda _: {}
+
+
+def _glm46v(size: Size, token: Token) -> Made:
+    from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
+
+    return hf.Glm46VConfig(**_glm_parts(size, token)), Glm46VImageProcessorPil(**GLM_PIXELS), lambda _: {}
+
+
+def _lfm2_vl(size: Size, token: Token) -> Made:
+    from transformers.models.lfm2_vl.image_processing_lfm2_vl import Lfm2VlImageProcessor
+
+    kinds = ["conv" if at % 2 == 0 else "full_attention" for at in range(size.layers)]
+    config = hf.Lfm2VlConfig(
+        vision_config={"model_type": "siglip2_vision_model", **_tower(num_patches=64, patch_size=8)},
+        text_config={"model_type": "lfm2", **_text(size, layer_types=kinds)},
+        image_token_id=token("<image>"), projector_hidden_size=32,
     )  # fmt: skip
-    pixels = {"shortest_edge": 256, "longest_edge": 16384}
-    return config, Glm4vImageProcessorPil(size=pixels, patch_size=8, merge_size=2), lambda _: {}
+    images = Lfm2VlImageProcessor(encoder_patch_size=8, tile_size=64, min_image_tokens=4, max_image_tokens=16,
+                                  do_image_splitting=False, max_num_patches=64)  # fmt: skip
+    return config, images, lambda _: {}
 
 
 def _mistral3(size: Size, token: Token) -> Made:
@@ -184,10 +233,16 @@ NEWER: dict[str, Family] = {
     "gemma4": (_gemma4, _GEMMA4, "Gemma4Processor"),
     "qwen3_5": (_qwen3_5, _QWEN, "Qwen3VLProcessor"),
     "qwen3_vl_moe": (_qwen3_vl_moe, _QWEN, "Qwen3VLProcessor"),
+    "qwen3_5_moe": (_qwen3_5_moe, _QWEN, "Qwen3VLProcessor"),
     "glm4v": (_glm4v, _GLM, "Glm4vProcessor"),
+    "glm4v_moe": (_glm4v_moe, _GLM, "Glm4vProcessor"),
+    "glm46v": (_glm46v, _GLM, "Glm46VProcessor"),
+    "lfm2_vl": (_lfm2_vl, _LFM2, "Lfm2VlProcessor"),
     "mistral3": (_mistral3, _MISTRAL, "PixtralProcessor"),
     "llava": (_llava, _LLAVA, "LlavaProcessor"),
     "mllama": (_mllama, _LLAMA, "MllamaProcessor"),
     "video_llama_3": (_video_llama_3, _QWEN, "VideoLlama3Processor"),
     "minicpmv4_6": (_minicpm, _MINICPM, "MiniCPMV4_6Processor"),
 }
+NEEDS_TORCHVISION = ("mistral3", "lfm2_vl")
+"""Pixtral's processor imports it, and LFM2-VL has no other image processor."""
