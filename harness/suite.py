@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from harness.config import (
     ClusterConfig,
@@ -28,6 +29,17 @@ SAME_IN_A_SUITE = {
 """Training settings that a line can't change, and why."""
 FLOPS_OF = "flops_of:"
 """Begins the tag of runs whose line has `flops_of`; their row's note in a table comes from it."""
+
+
+Many = TypeVar("Many", bound=tuple[Any, ...])
+
+
+def once(values: Many) -> Many:
+    """The values, if each is there once. Raises `ValueError`."""
+    twice = [value for at, value in enumerate(values) if value in values[:at]]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is given twice; expected each once")
+    return values
 
 
 class SuiteRun(Settings):
@@ -60,6 +72,11 @@ class SuiteRun(Settings):
     examples: dict[str, int] = Field(default_factory=dict)
     """By benchmark: the budget that follows from `flops_of`. It is computed, not set."""
 
+    @field_validator("seeds", "benchmarks")
+    @classmethod
+    def _once(cls, values: Many) -> Many:
+        return once(values)
+
 
 class ManyRuns(Settings):
     """The settings that the runs of a suite or of a sweep have in common."""
@@ -78,6 +95,11 @@ class ManyRuns(Settings):
     cluster: ClusterConfig = ClusterConfig()
     track: TrackConfig = TrackConfig()
     plugins: tuple[str, ...] = ()
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _benchmarks_once(cls, benchmarks: tuple[str, ...]) -> tuple[str, ...]:
+        return once(benchmarks)
 
     def shared(self, benchmark: str) -> dict[str, Any]:
         """The settings of a `RunConfig` on this benchmark."""
@@ -123,7 +145,7 @@ class SuiteConfig(ManyRuns):
                 f"runs: {unpriced[0].method}: flops_of = {unpriced[0].flops_of!r} has no number of examples yet: "
                 "expected a suite that harness.experiments.equal_flops has priced"
             )
-        return [
+        found = [
             RunConfig(
                 **self.shared(benchmark)
                 | {
@@ -150,9 +172,30 @@ class SuiteConfig(ManyRuns):
             for run in self.runs
             if benchmark in (run.benchmarks or self.benchmarks) and seed in (run.seeds or self.seeds)
         ]
+        _each_once(found)
+        return found
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        return once(seeds)
 
     def _train(self, run: SuiteRun, benchmark: str) -> TrainConfig:
         own = run.train | run.train_by_benchmark.get(benchmark, {})
         if run.flops_of:
             own = own | {"examples": run.examples[benchmark]}
         return parse(TrainConfig, self.train.model_dump() | own, f"runs: {run.method}: train")
+
+
+def _each_once(configs: Sequence[RunConfig]) -> None:
+    """Raise `ConfigError` if two lines of a suite give the same run: it would be trained once and listed twice."""
+    seen: dict[str, RunConfig] = {}
+    for config in configs:
+        key = config.model_dump_json(exclude={"label", "tags", "cluster", "track"})
+        first = seen.setdefault(key, config)
+        if first is not config:
+            names = " and ".join(dict.fromkeys(repr(one.label or one.method) for one in (first, config)))
+            raise ConfigError(
+                f"runs: two lines ({names}) give the same run of {config.method} on {config.benchmark} with seed "
+                f"{config.seed}; expected each once: remove a line, or change one of them"
+            )

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from harness import registry
 from harness.api import Split
@@ -28,7 +28,7 @@ from harness.experiments.space import (
     grid_points,
     random_points,
 )
-from harness.suite import ManyRuns
+from harness.suite import ManyRuns, once
 
 BUDGET = ("train.examples", "train.validations")
 """What must be the same for all trials: the training data, and how often they are validated."""
@@ -55,6 +55,11 @@ class Confirm(Settings):
     splits: tuple[Split, ...] = ("validation", "test", "ood")
     """The splits that the winner is scored on."""
 
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        return once(seeds)
+
 
 class SweepConfig(ManyRuns):
     """Methods x benchmarks, each searched with the same number of trials."""
@@ -78,6 +83,11 @@ class SweepConfig(ManyRuns):
     """A trial is trained with each of them; its score is the mean."""
     methods: tuple[SweepMethod, ...] = Field(min_length=1)
     confirm: Confirm = Confirm()
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        return once(seeds)
 
     def searches(self) -> list[Search]:
         """One per method and benchmark."""
