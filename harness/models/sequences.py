@@ -149,7 +149,7 @@ class ReadTokens:
                 if learns
                 else of_chunk(states_nd, other)
             )
-        found_n = torch.cat(values).float()
+        found_n = torch.cat(values)
         return found_n.new_zeros(self.mask_bt.shape).masked_scatter(self.mask_bt, found_n)
 
 

@@ -74,8 +74,9 @@ def leaks(case: Case) -> None:
 
 def _leak(where: str, does: str, example: Example) -> str:
     return (
-        f"{where} {does} something else when only gold, response, category, source or extra of example {example.id!r} differ: "
-        "it may only read question, claim, context, options, image and id; otherwise the answer leaks"
+        f"{where} {does} something else when only gold, response, category, source or extra of example "
+        f"{example.id!r} differ: it may only read question, claim, context, options, image and id; otherwise the "
+        "answer leaks"
     )
 
 
