@@ -23,7 +23,7 @@ from harness.planning import plan, stages
 from harness.planning.plan import Plan, for_stage
 from harness.planning.stages import PlannedStage
 from harness.train import loop
-from harness.train.batches import MicroBatch
+from harness.train.batches import MicroBatch, response_seed
 from harness.train.learner import Learner
 from harness.train.role import RoleModel
 from harness.train.step import StepView, Terms, initial
@@ -157,7 +157,8 @@ class LiveStage:
         if state is None:
             state = initial(self.plan.method, self.stage.name, torch.device("cpu"))
         second = partial(checked_second_view, self.plan, location, positions, examples)
-        batch = MicroBatch([as_is(e) for e in examples], second, torch.device("cpu"))
+        seeds = [response_seed(self.plan, self.stage, at) for at in positions]
+        batch = MicroBatch([as_is(e) for e in examples], second, torch.device("cpu"), seeds=seeds)
         micro = StepView(location, self.stage, progress, batch, self.roles, needs, state)
         try:
             terms = micro.terms(self.plan.method.loss(micro), self.learners)
