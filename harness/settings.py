@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -68,3 +69,17 @@ def _reasons(error: Exception) -> Iterator[str]:
         if reason not in seen:
             seen.add(reason)
             yield reason
+
+
+def to_toml(value: Any) -> str:
+    """A value as TOML writes it, on one line: text, numbers, lists and tables; what is None in a table is left out."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{toml_key(k)} = {to_toml(v)}" for k, v in value.items() if v is not None) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(to_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def toml_key(name: str) -> str:
+    """A key as TOML writes it: in quotes only where it must be."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Verbs that train: `plan`, `run`, `suite`, `demo`, `profile`."""
+"""Verbs that train: `plan`, `run`, `suite`, `demo`, `profile`, `tune-speed`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from harness.cli.options import (
     say,
     with_options,
 )
+from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,13 +106,39 @@ def profile_(
 ) -> None:
     """Measure the time of a training step: data, vision, language, loss, backward, ... Stores nothing."""
     config = replace(options, workers=0).config()
-    from harness.train import profiling
+    from harness.speed import profiling
 
     found = profiling.measure(config, steps, warm, trace)
     if as_json:
         print_json(found)
     else:
         print(profiling.to_text(found))
+
+
+@run_verb("tune-speed", leave_out=("seed", "workers"))
+def tune_speed_(
+    options: RunOptions,
+    steps: Annotated[int, typer.Option(min=1, max=30, help="Measured steps per stage.")] = 5,
+    warm: Annotated[int, typer.Option(min=1, max=10, help="Warm-up steps before them.")] = 2,
+    precision: Annotated[bool, typer.Option("--precision", help="Also the precision, which changes numbers.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the settings that were found to this TOML file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the fastest settings on this machine by trial: attention, micro-batches, threads. They change no number but
+    in the last digits."""
+    config = replace(options, workers=0).config()
+    if out is not None and out.exists():
+        raise ConfigError(f"--out {out}: exists already; expected a new file")
+    from harness.speed import tuning
+
+    say(f"seconds for all steps of {tuning.about(config)}, from {steps} of each stage:")
+    tuned = tuning.tune(config, steps, warm, precision, lambda trial: say(tuning.line(trial)))
+    if out is not None:
+        out.write_text(tuning.to_toml(tuned), encoding="utf-8")
+    if as_json:
+        print_json(tuning.to_table(tuned))
+    else:
+        print(tuning.to_text(tuned))
 
 
 def _demo_suite() -> Path:

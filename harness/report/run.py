@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import textwrap
@@ -12,6 +11,7 @@ from typing import Any
 
 from harness.config import RunConfig
 from harness.record import Interval, Mix, Record, Reproduction, RoleRecord
+from harness.settings import to_toml, toml_key
 
 
 def mix_text(mix: Mix) -> str:
@@ -122,10 +122,10 @@ _FLAGS = ("method", "benchmark", "ladder", "student", "seed")
 def configuration(record: Record) -> str:
     """The run's configuration as a TOML file for `hkdbench run FILE`; empty if it wasn't trained from one."""
     config = _own(record)
-    lines = [f"{name} = {_toml(v)}" for name, v in config.items() if v is not None and not isinstance(v, Mapping)]
+    lines = [f"{name} = {to_toml(v)}" for name, v in config.items() if v is not None and not isinstance(v, Mapping)]
     for name, table in config.items():
         if isinstance(table, Mapping) and table:
-            lines += ["", f"[{name}]", *(f"{_key(k)} = {_toml(v)}" for k, v in table.items() if v is not None)]
+            lines += ["", f"[{name}]", *(f"{toml_key(k)} = {to_toml(v)}" for k, v in table.items() if v is not None)]
     return "\n".join(lines) + "\n" if config else ""
 
 
@@ -170,19 +170,7 @@ def _changed(table: Mapping[str, Any], usual: Any, prefix: str = "") -> Iterator
 def _plain(value: Any) -> str:
     """A value for `--set`: a word without quotes."""
     word = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w-]*", value) and value not in ("true", "false")
-    return str(value) if word and value not in ("inf", "nan") else _toml(value)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items() if v is not None) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+    return str(value) if word and value not in ("inf", "nan") else to_toml(value)
 
 
 # ---------------------------------------------------------------------------------- trained again

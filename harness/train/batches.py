@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 import torch
-from torch.profiler import record_function as span  # costs nothing without a profiler: see harness.train.profiling
+from torch.profiler import record_function as span  # costs nothing without a profiler: see harness.speed.profiling
 
 from harness.api import Example, View
 from harness.data import order

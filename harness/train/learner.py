@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.profiler import record_function as span  # costs nothing without a profiler: see harness.train.profiling
+from torch.profiler import record_function as span  # costs nothing without a profiler: see harness.speed.profiling
 
 from harness.models import lora
 from harness.models.distributed import ProcessGroup, ShardCopy, full_tensor, shard_like

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import record_function as span  # costs nothing without a profiler: see harness.train.profiling
+from torch.profiler import record_function as span  # costs nothing without a profiler: see harness.speed.profiling
 
 from harness.api import From, Stage
 from harness.errors import StepLocation, TrainingError, first_line

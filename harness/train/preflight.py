@@ -17,7 +17,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from harness.api import Example, Need, Source, View
+from harness.api import Example, From, Need, Source, View
 from harness.data import opening, order
 from harness.errors import ConfigError, StepLocation
 from harness.models import encoding, loading
@@ -226,6 +226,8 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
                 )
         if not silent:
             return means
+    if any(isinstance(role.weights, From) for role in stage.roles.values()):
+        return means  # a tuned copy of the student answers here as the student does: they differ once it is tuned
     raise location.error(
         f"preflight: the loss of {', '.join(sorted(silent))} is zero on the first examples, so there is nothing to "
         "learn; expected a term above 0: is the teacher the student itself, or is a weight 0?"

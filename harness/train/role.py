@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import record_function as span  # costs nothing without a profiler: see harness.train.profiling
+from torch.profiler import record_function as span  # costs nothing without a profiler: see harness.speed.profiling
 
 from harness.api import Need, Role, View
 from harness.data.options import Order

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.train.profiling import PARTS, exclusive
+from harness.speed.profiling import PARTS, exclusive
 
 
 def test_a_span_counts_without_what_is_in_it() -> None:
@@ -26,6 +26,11 @@ def test_the_parts_of_a_step(cli: Any, toy_run: list[str], tmp_path: Path) -> No
     for stage in found["stages"]:
         assert stage["steps"] == 2
         assert list(stage["parts"]) == list(PARTS)
+        assert 0 < stage["share_of_limit"] < 1
+        assert stage["flops"] == pytest.approx(stage["share_of_limit"] * found["limit_flops"])
+        assert len(stage["wastes"]) == 3
+        assert 0 < sum(waste["share"] for waste in stage["wastes"]) <= 1.01
+        assert not any("mm" in waste["what"] for waste in stage["wastes"])
         for part in ("data", "vision", "language", "loss", "backward", "optimizer"):
             assert stage["parts"][part] > 0, part
         assert sum(stage["parts"].values()) == pytest.approx(stage["seconds_a_step"], rel=0.01)

@@ -3,15 +3,17 @@
 The loop marks its parts with spans (`hkdbench:data`, ...). A part's time is that of its spans minus the nested spans.
 Time outside all spans is `other`. On a GPU these are the times at which the CPU waits or launches work; the trace
 shows the device's own times.
+
+Beside them stands what the device could reach: the FLOPs of a second in a large matrix product, against those of the
+steps; and what takes the most time without being a matrix product.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,10 +22,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from harness.config import RunConfig
-from harness.errors import ConfigError
 from harness.events import Event
 from harness.models.distributed import SingleProcess, device
-from harness.planning.plan import Plan, make
+from harness.planning import cost
+from harness.speed.steps import cut
 from harness.train import loop
 
 PREFIX = "hkdbench:"
@@ -38,8 +40,11 @@ def measure(config: RunConfig, steps: int, warm: int, folder: Path | None = None
     Each stage is shortened to `warm` + `steps` steps or a few more; the warm-up steps aren't counted. Raises
     `ConfigError` if nothing is trained.
     """
-    plan = _cut(config, steps + warm)
-    watch = _Watch(steps, warm, folder)
+    plan = cut(config, steps + warm)
+    priced = {stage["name"]: stage for stage in cost.of(plan)["stages"]}
+    flops = {name: sum(r["flops"] for r in stage["roles"].values()) / stage["steps"] for name, stage in priced.items()}
+    limit = matrix_product(config)
+    watch = _Watch(steps, warm, folder, flops, limit)
     with TemporaryDirectory() as work:
         loop.train(plan, SingleProcess(watch.report, device(config.cluster.gpus_per_worker)), Path(work))
     return {
@@ -48,26 +53,17 @@ def measure(config: RunConfig, steps: int, warm: int, folder: Path | None = None
         "student": plan.config.student,
         "batch_size": plan.config.train.batch_size,
         "steps": steps,
+        "limit_flops": limit,
         "stages": watch.found,
     }
-
-
-def _cut(config: RunConfig, steps: int) -> Plan:
-    """The plan with this number of steps in its shortest stage, and one validation."""
-    plan = make(config)
-    if not plan.stages:
-        raise ConfigError(f"method {config.method!r} trains nothing, so there is no step to profile; choose another")
-    shortest = min(planned.stage.share for planned in plan.stages)
-    examples = math.ceil(steps * config.train.batch_size / shortest)
-    settings = config.train.model_copy(update={"examples": examples, "validations": 1, "cache": "off"})
-    return make(config.model_copy(update={"train": settings}))
 
 
 class _Watch:
     """Starts and stops profiles as the loop reports its steps."""
 
-    def __init__(self, steps: int, warm: int, folder: Path | None) -> None:
-        self.steps, self.warm, self.folder = steps, warm, folder
+    def __init__(self, steps: int, warm: int, folder: Path | None, flops: Mapping[str, float], limit: float) -> None:
+        """`flops`: of a step, by stage; `limit`: those of the device in a second."""
+        self.steps, self.warm, self.folder, self.flops, self.limit = steps, warm, folder, flops, limit
         self.found: list[dict[str, Any]] = []
         self.running: profile | None = None
         self.begun = (0, 0.0)
@@ -101,11 +97,60 @@ class _Watch:
             self.folder.mkdir(parents=True, exist_ok=True)
             trace = self.folder / f"trace-{re.sub(r'[^A-Za-z0-9._-]', '_', stage)}.json"
             self.running.export_chrome_trace(str(trace))
+        reached = self.flops[stage] * count / seconds
         return {
             "seconds_a_step": seconds / count,
+            "flops": reached,
+            "share_of_limit": reached / self.limit,
+            "wastes": wastes(self.running, own, seconds),
             "parts": {part: own[part] / 1e6 / count for part in PARTS},
             "trace": str(trace) if trace else None,
         }
+
+
+def matrix_product(config: RunConfig) -> float:
+    """FLOPs in a second of a large matrix product in the run's precision on its device: the most that can be reached.
+
+    As `cost.of` counts FLOPs, without those of attention's products: long prompts can come a little above it.
+    """
+    on = device(config.cluster.gpus_per_worker)
+    size = 1024 if on.type == "cpu" else 8192
+    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    a, b = (torch.randn(size, size, device=on, dtype=dtype) for _ in range(2))
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        a @ b
+        if on.type == "cuda":
+            torch.cuda.synchronize(on)
+        return time.perf_counter() - start
+
+    seconds()
+    return 2 * size**3 / min(seconds() for _ in range(10))
+
+
+PRODUCTS = re.compile("mm$|bmm$|linear|conv|attention|einsum")
+"""Operators that are or contain matrix products: the rest of a step's time is lost to them."""
+
+
+def wastes(of: profile, parts: Mapping[str, float], seconds: float) -> list[dict[str, Any]]:
+    """The three largest shares of the time that are no matrix products: waiting, Python, and operators by name.
+
+    Operators: their own time on the device (`self`), without what they call.
+    """
+    gpu = torch.cuda.is_available()
+    found = {"waiting for data": parts["data"] / 1e6, "communication": parts["communication"] / 1e6}
+    operators = 0.0
+    for event in of.key_averages():
+        own = (event.self_device_time_total if gpu else event.self_cpu_time_total) / 1e6
+        if event.key.startswith(PREFIX) or (not gpu and not event.key.startswith(("aten::", "autograd::"))):
+            continue
+        operators += own
+        if not PRODUCTS.search(event.key):
+            found[event.key] = own
+    found["Python and the harness"] = max(seconds - operators - found["waiting for data"], 0.0)
+    largest = sorted(found.items(), key=lambda item: -item[1])[:3]
+    return [{"what": what, "share": own / seconds} for what, own in largest]
 
 
 def exclusive(spans: Iterable[Span]) -> dict[str, float]:
@@ -127,11 +172,17 @@ def to_text(found: dict[str, Any]) -> str:
     lines = [f"{found['method']} on {found['benchmark']}, student {found['student']}, batches of {found['batch_size']}"]
     for stage in found["stages"]:
         total = stage["seconds_a_step"]
-        lines.append(f"  stage {stage['stage']}: {total * 1e3:.1f} ms per step, over {stage['steps']} steps")
+        lines.append(
+            f"  stage {stage['stage']}: {total * 1e3:.1f} ms per step, over {stage['steps']} steps: "
+            f"{stage['flops'] / 1e9:,.1f} GFLOP/s, {100 * stage['share_of_limit']:.0f} % of a large matrix product's "
+            f"{found['limit_flops'] / 1e9:,.1f}"
+        )
         lines += [
             f"    {part:14} {seconds * 1e3:9.2f} ms  {100 * seconds / total:5.1f} %"
             for part, seconds in stage["parts"].items()
         ]
+        lost = ", ".join(f"{waste['what']} {100 * waste['share']:.0f} %" for waste in stage["wastes"])
+        lines.append(f"    the largest wastes: {lost}")
         if stage["trace"]:
             lines.append(f"    trace: {stage['trace']} (open it at ui.perfetto.dev)")
     return "\n".join(lines)
