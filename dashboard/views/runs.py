@@ -89,7 +89,7 @@ def _table(found: Sequence[RunSummary]) -> None:
     accuracy = store.figures("test", "accuracy")
     part = listed.frame(found[(number - 1) * A_PAGE : number * A_PAGE], accuracy)
     part["finished"] = [dataframes.format_time(t).replace(" ", "\u00a0") for t in part["finished"]]
-    part["method"] = listed.short_labels(part["method"])
+    part["method"] = listed.short_labels(part["method"].tolist())
     marked = st.query_params.get_all("curve")
     with place:
         _marked_table(part, marked)

@@ -65,7 +65,9 @@ def _curve(frame: pd.DataFrame, term: str, roles: list[str], of_stages: list[tup
     charts.draw(chart, f"{title} over the steps of training: {summary}")
 
 
-def over_each_other(frame: pd.DataFrame, term: str, marked: Mapping[str, str] | None = None) -> None:
+def over_each_other(
+    frame: pd.DataFrame, term: str, marked: Mapping[str, str] | None = None, along: str = "optimizer steps"
+) -> None:
     """One term's curves of several runs in one chart. `frame`: columns name, at, value, and `ended` with a word for
     runs that didn't finish. `marked`: colours by name; without it each run has a colour, or all are grey if there are
     too many."""
@@ -78,7 +80,7 @@ def over_each_other(frame: pd.DataFrame, term: str, marked: Mapping[str, str] | 
     scale = alt.Scale(domain=names, range=[marked.get(name, charts.GREY) for name in names])
     legend = alt.Legend(orient="bottom", columns=1, values=shown, symbolType="stroke", symbolStrokeWidth=3)
     base = alt.Chart(frame).encode(
-        x=alt.X("at:Q", title="optimizer steps", axis=alt.Axis(tickCount=6)),
+        x=alt.X("at:Q", title=along, axis=alt.Axis(tickCount=6, tickMinStep=1)),
         y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)),
         color=alt.Color("name:N", title=None, scale=scale, legend=legend if shown else None),
         detail="name:N",
