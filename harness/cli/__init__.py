@@ -35,19 +35,30 @@ def main() -> None:
         signal.signal(signal.SIGTERM, terminated)
         code = app(standalone_mode=False)
     except UserError as error:
-        say("error: " + "; ".join(str(error).splitlines()))
-        code = 2
+        code = fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except OSError as error:  # what the machine refuses: a full disk, a folder without permission
+        where = f"{error.filename}: " if error.filename else ""
+        code = fail(f"{where}{error.strerror or error}")
     except Exception as error:
         # Click's own usage errors have their own text and exit code.
         if not hasattr(error, "show") or not hasattr(error, "exit_code"):
             raise
-        error.show()
-        code = error.exit_code
+        code = fail(error.format_message(), error.exit_code) if hasattr(error, "format_message") else error.exit_code
     if code == 130:  # typer turns Ctrl-C into this exit code
         say("interrupted; the same command continues from the last checkpoint")
     sys.exit(code)
+
+
+def fail(text: str, code: int = 2) -> int:
+    """Report an error in one line on standard error; under `--json`, as an object on standard output. Gives `code`."""
+    message = "; ".join(line.strip() for line in text.splitlines() if line.strip())
+    if "--json" in sys.argv[1:]:
+        print(json.dumps({"error": {"code": code, "message": message}}))
+    else:
+        say(f"error: {message}")
+    return code
 
 
 def terminated(number: int, frame: FrameType | None) -> None:
