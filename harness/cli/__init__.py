@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import os
 import signal
 import sys
 from types import FrameType
@@ -34,12 +35,21 @@ def main() -> None:
     try:
         signal.signal(signal.SIGTERM, terminated)
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except UserError as error:
         code = fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except BrokenPipeError:  # the reader of the output has gone: `hkdbench rank | head`
+        discard_output()
+        code = 1  # as typer itself ends then
     except OSError as error:  # what the machine refuses: a full disk, a folder without permission
         where = f"{error.filename}: " if error.filename else ""
+        try:
+            sys.stdout.flush()
+        except OSError:  # it is the output itself that can't be written
+            discard_output()
+            sys.argv = [word for word in sys.argv if word != "--json"]
         code = fail(f"{where}{error.strerror or error}")
     except Exception as error:
         # Click's own usage errors have their own text and exit code.
@@ -49,6 +59,11 @@ def main() -> None:
     if code == 130:  # typer turns Ctrl-C into this exit code
         say("interrupted; the same command continues from the last checkpoint")
     sys.exit(code)
+
+
+def discard_output() -> None:
+    """Write what is left of the output, which Python does at its end, to nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(text: str, code: int = 2) -> int:
