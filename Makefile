@@ -2,8 +2,8 @@
 PYTHON ?= python3
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
-# Test files at a time: one more than cores, as some wait for a cluster or a browser.
-JOBS ?= 3
+# Test files at a time.
+JOBS ?= 2
 
 BIN := .venv/bin
 # Byte code is compiled on first import instead, as most of the installed files are never imported, and it is kept:
