@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from harness.config import (
     ClusterConfig,
@@ -31,15 +31,17 @@ FLOPS_OF = "flops_of:"
 """Begins the tag of runs whose line has `flops_of`; their row's note in a table comes from it."""
 
 
-Many = TypeVar("Many", bound=tuple[Any, ...])
-
-
-def once(values: Many) -> Many:
-    """The values, if each is there once. Raises `ValueError`."""
+def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
     twice = [value for at, value in enumerate(values) if value in values[:at]]
     if twice:
         raise ValueError(f"{twice[0]!r} is given twice; expected each once")
     return values
+
+
+Seeds = Annotated[tuple[int, ...], AfterValidator(_once)]
+"""Seeds, each once."""
+Benchmarks = Annotated[tuple[str, ...], AfterValidator(_once)]
+"""Names of benchmarks, each once."""
 
 
 class SuiteRun(Settings):
@@ -54,12 +56,12 @@ class SuiteRun(Settings):
     """The same for single benchmarks, if a line is tuned for each one."""
     evaluate: dict[str, Any] = Field(default_factory=dict)
     """The evaluation settings in which this line differs from the suite, like `shifts`."""
-    benchmarks: tuple[str, ...] = ()
+    benchmarks: Benchmarks = ()
     """The suite's benchmarks that this line is run on; empty: all of them."""
     benchmark_settings: dict[str, Any] = Field(default_factory=dict)
     """The benchmark's settings in which this line differs from the suite, like `label_noise`. Rows on other data are in
     a table of their own."""
-    seeds: tuple[int, ...] = ()
+    seeds: Seeds = ()
     """The seeds of this line, if they aren't the suite's."""
     tags: tuple[str, ...] = ()
     label: Label | None = None
@@ -72,16 +74,11 @@ class SuiteRun(Settings):
     examples: dict[str, int] = Field(default_factory=dict)
     """By benchmark: the budget that follows from `flops_of`. It is computed, not set."""
 
-    @field_validator("seeds", "benchmarks")
-    @classmethod
-    def _once(cls, values: Many) -> Many:
-        return once(values)
-
 
 class ManyRuns(Settings):
     """The settings that the runs of a suite or of a sweep have in common."""
 
-    benchmarks: tuple[str, ...] = Field(min_length=1)
+    benchmarks: Benchmarks = Field(min_length=1)
     benchmark_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     data_dir: Folder | None = None
     skip_missing: bool = False
@@ -96,11 +93,6 @@ class ManyRuns(Settings):
     track: TrackConfig = TrackConfig()
     plugins: tuple[str, ...] = ()
 
-    @field_validator("benchmarks")
-    @classmethod
-    def _benchmarks_once(cls, benchmarks: tuple[str, ...]) -> tuple[str, ...]:
-        return once(benchmarks)
-
     def shared(self, benchmark: str) -> dict[str, Any]:
         """The settings of a `RunConfig` on this benchmark."""
         own = {"benchmark": benchmark, "benchmark_settings": self.benchmark_settings.get(benchmark, {})}
@@ -112,7 +104,7 @@ class SuiteConfig(ManyRuns):
     """Methods x benchmarks x seeds, at one budget."""
 
     name: str
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: Seeds = Field(min_length=1)
     runs: tuple[SuiteRun, ...] = Field(min_length=1)
 
     def run_configs(self) -> list[RunConfig]:
@@ -174,11 +166,6 @@ class SuiteConfig(ManyRuns):
         ]
         _each_once(found)
         return found
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        return once(seeds)
 
     def _train(self, run: SuiteRun, benchmark: str) -> TrainConfig:
         own = run.train | run.train_by_benchmark.get(benchmark, {})

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from math import isqrt, log
 from typing import TYPE_CHECKING, Literal, get_args
 
-from harness.api import ConfigError, TokenScores, near
+from harness.api import ConfigError, Step, TokenScores, near
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,6 +152,11 @@ def token_mean(values_bt: Tensor, mask_bt: Tensor) -> Tensor:
 def token_cross_entropy(read: TokenScores) -> Tensor:
     """-(1/T) sum_t log p(e_t), in nats, per response (B,); 0 for one without tokens."""
     return -token_mean(read.log_p_bt, read.mask_bt)
+
+
+def reference_cross_entropy(step: Step, role: str) -> Tensor:
+    """-(1/T) sum_t log p(e_t) of the role, e the example's reference response (B,); 0 for an example without one."""
+    return token_cross_entropy(step.sequence(role, step.references(role)))
 
 
 def token_jsd(student_nv: Tensor, teacher_nv: Tensor, beta: float, temperature: float = 1.0) -> Tensor:

@@ -47,10 +47,11 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         try:
             sys.stdout.flush()
+            code = fail(f"{where}{error.strerror or error}")
         except OSError:  # it is the output itself that can't be written
             discard_output()
-            sys.argv = [word for word in sys.argv if word != "--json"]
-        code = fail(f"{where}{error.strerror or error}")
+            say(f"error: {where}{error.strerror or error}")
+            code = 2
     except Exception as error:
         # Click's own usage errors have their own text and exit code.
         if not hasattr(error, "show") or not hasattr(error, "exit_code"):

@@ -37,7 +37,7 @@ class Dataset:
     @cached_property
     def image_contents(self) -> dict[Split, list[list[str | None]]]:
         """For each example the sha256 of each image, see `image_content`. None: it is drawn when it is asked for."""
-        images = [one for of_split in self.splits.values() for e in of_split for one in e.each_image()]
+        images = [one for of_split in self.splits.values() for one in image_content.each_image(of_split)]
         every = iter(image_content.contents(images, self.needs_images))
         return {split: [[next(every) for _ in e.images] for e in of_split] for split, of_split in self.splits.items()}
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from harness import registry
 from harness.api import Split
@@ -28,7 +28,7 @@ from harness.experiments.space import (
     grid_points,
     random_points,
 )
-from harness.suite import ManyRuns, once
+from harness.suite import ManyRuns, Seeds
 
 BUDGET = ("train.examples", "train.validations")
 """What must be the same for all trials: the training data, and how often they are validated."""
@@ -50,15 +50,10 @@ class Confirm(Settings):
 
     top: int = Field(1, ge=0)
     """How many of a search's trials are trained again with `seeds` and compared on validation; 0: none."""
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    seeds: Seeds = Field((0, 1, 2), min_length=1)
     """None of them may be a seed of the trials."""
     splits: tuple[Split, ...] = ("validation", "test", "ood")
     """The splits that the winner is scored on."""
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        return once(seeds)
 
 
 class SweepConfig(ManyRuns):
@@ -79,15 +74,10 @@ class SweepConfig(ManyRuns):
     """For `asha`: one in this number continues."""
     metric: Literal["accuracy", "macro_f1", "micro_f1"] = "accuracy"
     """The validation figure that decides. During training it is always the accuracy."""
-    seeds: tuple[int, ...] = Field((100,), min_length=1)
+    seeds: Seeds = Field((100,), min_length=1)
     """A trial is trained with each of them; its score is the mean."""
     methods: tuple[SweepMethod, ...] = Field(min_length=1)
     confirm: Confirm = Confirm()
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        return once(seeds)
 
     def searches(self) -> list[Search]:
         """One per method and benchmark."""

@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-
-import torch
 
 from harness import provenance
 from harness.config import RunConfig
 from harness.errors import TrainingError, UserError, first_line
 from harness.models import ladders
+from harness.models.distributed import torch_threads
 from harness.settings import to_toml as to_toml_value
 from harness.speed import steps
 
@@ -60,7 +58,7 @@ def tune(
 
     def seconds(tried: RunConfig, setting: str, value: str) -> float | None:
         try:
-            with _threads(tried):
+            with torch_threads(tried.cluster.cpus_per_worker):
                 found = steps.seconds_of(steps.timed(tried, measured, warm))
         except (UserError, TrainingError, RuntimeError, ValueError, ImportError) as error:
             if setting == "given":
@@ -125,16 +123,6 @@ def _precision(config: RunConfig) -> Candidates:
 
 
 SETTINGS: Sequence[Callable[[RunConfig], Candidates]] = (_attention, _micro_batches, _cpus)
-
-
-@contextmanager
-def _threads(config: RunConfig) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(config.cluster.cpus_per_worker)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # ------------------------------------------------------------------------------------------------ output

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.api import From, Ladder, Need, Responses, Role, Stage, Step
 from methods.base import Taught, check_ranges, teacher_rung
-from methods.losses import token_cross_entropy, token_jsd, token_mean
+from methods.losses import reference_cross_entropy, token_jsd, token_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,13 +65,13 @@ class GKD(Taught):
         Raises `ConfigError` if no rung is larger than the student, or `teacher` isn't one of those.
         """
         rung = teacher_rung(self, self.teacher, ladder, student)
-        roles = {"student": Role(student, trainable=True)}
-        if self.response_weight:
-            roles = {"teacher": Role(From("teacher", "teacher")), **roles}
-        distil = Stage("distil", roles, share=1.0, data=self.learn_from)
+        learner = {"student": Role(student, trainable=True)}
         if not self.response_weight:
-            return (distil,)
-        return (Stage("teacher", {"teacher": Role(rung, trainable=True)}, share=self.teacher_share), distil)
+            return (Stage("distil", learner, share=1.0, data=self.learn_from),)
+        return (
+            Stage("teacher", {"teacher": Role(rung, trainable=True)}, share=self.teacher_share),
+            Stage("distil", {"teacher": Role(From("teacher", "teacher")), **learner}, share=1.0, data=self.learn_from),
+        )
 
     def needs(self, stage: str) -> frozenset[Need]:
         """Responses, and one vocabulary of teacher and student."""
@@ -82,8 +82,7 @@ class GKD(Taught):
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
         """CE + r times the mean divergence over the response's tokens, for the stage's learner."""
         if step.stage == "teacher":
-            read = step.sequence("teacher", step.references("teacher"))
-            explain = self.response_weight * token_cross_entropy(read)
+            explain = self.response_weight * reference_cross_entropy(step, "teacher")
             return {"teacher": {"ce": self.ce(step, "teacher"), "explain": explain}}
         terms = {"ce": self.ce(step, "student")}
         if self.response_weight:
@@ -102,7 +101,5 @@ class GKD(Taught):
         own_b = torch.tensor([draw < self.on_policy for draw in draws], device=step.labels_b.device)
         references = step.references("student")
         own_b |= ~references.mask_bt.any(1)
-        written = step.respond(
-            "student", temperature=self.temperature, max_tokens=self.max_tokens, only_b=own_b
-        )  # fmt: skip
+        written = step.respond("student", temperature=self.temperature, max_tokens=self.max_tokens, only_b=own_b)
         return written.where(own_b, references)

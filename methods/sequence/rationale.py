@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.api import Ladder, Need, Role, Stage, Step
 from methods.base import Taught, check_ranges
-from methods.losses import token_cross_entropy
+from methods.losses import reference_cross_entropy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +48,5 @@ class Rationale(Taught):
         """CE of the letter + r CE of the explanation; 0 for an example without one."""
         terms = {"ce": self.ce(step, "student")}
         if self.response_weight:
-            read = step.sequence("student", step.references("student"))
-            terms["explain"] = self.response_weight * token_cross_entropy(read)
+            terms["explain"] = self.response_weight * reference_cross_entropy(step, "student")
         return {"student": terms}

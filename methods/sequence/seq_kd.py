@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.api import From, Ladder, Need, Role, Stage, Step
 from methods.base import Distilling, check_ranges, teacher_rung
-from methods.losses import token_cross_entropy
+from methods.losses import reference_cross_entropy, token_cross_entropy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,8 +79,7 @@ class SeqKD(Distilling):
     def loss(self, step: Step) -> Mapping[str, Mapping[str, Tensor]]:
         """CE + r CE of the responses (+ alpha t^2 D), for the stage's learner."""
         if step.stage == "teacher":
-            read = step.sequence("teacher", step.references("teacher"))
-            explain = self.response_weight * token_cross_entropy(read)
+            explain = self.response_weight * reference_cross_entropy(step, "teacher")
             return {"teacher": {"ce": self.ce(step, "teacher"), "explain": explain}}
         written = step.respond("teacher", temperature=self.response_temperature, max_tokens=self.max_tokens)
         terms = {

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -184,14 +183,3 @@ def _nudge(scorer: torch.nn.Module, key: str) -> None:
     for parameter in scorer.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.mul_(1 + 0.05 * noise)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums in one order: equal results are equal to the bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

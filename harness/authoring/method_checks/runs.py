@@ -14,11 +14,11 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessRaisedException, start_processes
 
-from harness.authoring.method_checks.case import Broken, Case, one_thread
+from harness.authoring.method_checks.case import Broken, Case
 from harness.config import RunConfig
 from harness.evaluation.predict import evaluate
 from harness.events import Event
-from harness.models.distributed import SingleProcess, TorchGroup, silent
+from harness.models.distributed import SingleProcess, TorchGroup, silent, torch_threads
 from harness.planning import plan
 from harness.planning.tuning import trainer_of
 from harness.train import loop
@@ -34,7 +34,7 @@ class _Stop(Exception):
     pass
 
 
-@one_thread()
+@torch_threads(1)  # sums in one order: equal results are equal to the bit
 def resume(case: Case) -> None:
     """A run that is killed once in every stage, and resumed, ends with the same bits."""
     straight = case.straight
@@ -70,7 +70,7 @@ def resume(case: Case) -> None:
         raise Broken(f"a resumed run is billed for {again} forwards, an uninterrupted one for {counts}: {advice}")
 
 
-@one_thread()
+@torch_threads(1)  # sums in one order: equal results are equal to the bit
 def two_workers(case: Case) -> None:
     """Two workers of 3 and 2 examples per step give the losses and the bill of one worker with 5."""
     if any(trainer_of(case.method, p.stage).couples(p.stage.name) for p in case.plan.stages) or not case.plan.stages:
@@ -151,7 +151,7 @@ def _losses(result: loop.Trained) -> list[tuple[str, float]]:
     ]
 
 
-@one_thread()
+@torch_threads(1)  # sums in one order: equal results are equal to the bit
 def cost(case: Case) -> None:
     """The bill contains every role of every stage, and every view at test time."""
     trained = case.straight
