@@ -56,9 +56,7 @@ def execute(plan: Plan, io: ProcessGroup, store: Store) -> Record:
             if io.world > 1 and rank_lost(error):
                 raise RankLost(f"run {plan.run_id}: another rank is gone") from error
             record = records.failed(plan, error, started, io.world)
-            if store.finished(plan.run_id) is None:  # otherwise another process was faster
-                store.write(record)  # on any rank: the others may be waiting for it forever
-            return record
+            return _write(store, record)  # on any rank: the others may be waiting for it forever
         cost = _cost(trained, test_forwards, test_seconds, time.perf_counter() - clock)
         record = Record(
             **records.plan_fields(plan),
@@ -72,13 +70,30 @@ def execute(plan: Plan, io: ProcessGroup, store: Store) -> Record:
         if io.rank == 0:
             student = _save_student(trained, work) if plan.config.save_student else None
             history = history_frame(HistoryRow(**row) for row in trained.history)
-            if store.finished(plan.run_id) is None:  # otherwise another process was faster
-                store.write(record, predictions, history, student)
-                record = store.read(plan.run_id)  # with its checksums
+            record = _write(store, record, predictions, history, student)
             shutil.rmtree(work, ignore_errors=True)
             store.backend.remove(f".work/{plan.run_id}")
         io.gather(None)
     return record
+
+
+def _write(
+    store: Store,
+    record: Record,
+    predictions: pd.DataFrame | None = None,
+    history: pd.DataFrame | None = None,
+    student: Path | None = None,
+) -> Record:
+    """Write the record and return it with its checksums; if another process was faster, return the one of that."""
+    if (done := store.finished(record.run_id)) is not None:
+        return done
+    try:
+        store.write(record, predictions, history, student)
+    except StoreError:
+        if (done := store.finished(record.run_id)) is None:
+            raise
+        return done
+    return store.read(record.run_id)
 
 
 def _lock(plan: Plan, io: ProcessGroup, store: Store) -> AbstractContextManager[None]:

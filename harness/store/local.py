@@ -79,6 +79,8 @@ def acquire(path: Path, seconds: float) -> Lock | None:
 class LocalBackend:
     """The backend of a folder on this machine or on a shared disk."""
 
+    at_once = 1
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = str(root)
@@ -186,6 +188,9 @@ class LocalBackend:
                 f"store {self.url!r}: another process has held its {LOCK} for {LOCK_SECONDS:.0f} s, and moving a run "
                 "takes less than 1 s: stop that process (or delete the file, if its machine is gone) and run again"
             ) from None
+
+    def lock(self, name: str, seconds: float) -> Lock | None:
+        return acquire(self.root / name, seconds)
 
     def put(self, file: Path, name: str) -> None:
         final = self.root / name
