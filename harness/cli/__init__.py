@@ -9,9 +9,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
-import signal
 import sys
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -23,6 +21,7 @@ from harness.cli import describe, runs, ablate, sweep, leaderboard, submission, 
 from harness.cli import answers, audit, authoring, dashboard  # noqa: F401
 from harness.cli.options import app, say
 from harness.errors import UserError
+from harness.events import listen, stopped
 
 
 def main() -> None:
@@ -32,28 +31,25 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="plain")
     try:
-        signal.signal(signal.SIGTERM, terminated)
+        listen()
         code = app(standalone_mode=False)
     except UserError as error:
         say("error: " + "; ".join(str(error).splitlines()))
-        code = 2
+        code = 130 if stopped() else 2
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
+        if stopped():  # in an import, a library may make another error of it
+            code = 130
         # Click's own usage errors have their own text and exit code.
-        if not hasattr(error, "show") or not hasattr(error, "exit_code"):
+        elif not hasattr(error, "show") or not hasattr(error, "exit_code"):
             raise
-        error.show()
-        code = error.exit_code
+        else:
+            error.show()
+            code = error.exit_code
     if code == 130:  # typer turns Ctrl-C into this exit code
         say("interrupted; the same command continues from the last checkpoint")
     sys.exit(code)
-
-
-def terminated(number: int, frame: FrameType | None) -> None:
-    """Treat SIGTERM (`ray job stop`, a batch system, a container's end) as Ctrl-C: once, as both may arrive."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 _PLAIN = {"─": "-", "†": "+", "…": "...", "−": "-", "–": "-"}
