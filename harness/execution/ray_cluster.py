@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from harness.config import ClusterConfig
@@ -20,6 +21,10 @@ Resources = Mapping[str, float]
 """Amounts by Ray's names: CPU, GPU, memory, ..."""
 
 CONNECT_SECONDS = 5.0
+OPEN_FILES = 1024
+"""Files and sockets that a small cluster's processes have open; with 64, Ray doesn't start."""
+MOST_NODES = 1000
+"""Counted of a node type without a limit."""
 NOTE_SECONDS = 30.0
 """The time between two messages about waiting."""
 
@@ -30,10 +35,32 @@ def _onednn_cache() -> dict[str, str]:
     return {name: os.environ.get(name, "64")}
 
 
+def allow_files(least: int = OPEN_FILES) -> None:
+    """Raise this process's limit of open files (`ulimit -n`) as far as it may, which Ray's processes inherit.
+
+    Raises `ConfigError` if that is too few: Ray would end with an error of its own, or hang.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 2**31 if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < least:
+        soft = min(max(least, soft), most)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if most < least:
+        raise ConfigError(
+            f"this process may open only {most} files (ulimit -Hn), and Ray needs {least}: raise the limit where the "
+            "shell or the batch job is started, or run with --workers 0, without Ray"
+        )
+
+
 def connect() -> None:
     """Join the cluster of RAY_ADDRESS (set inside a Ray job), or start one on this machine. Can be called repeatedly.
 
-    Raises `ConfigError` if there is no cluster at the address.
+    Raises `ConfigError` if there is no cluster at the address, or if this process may open too few files.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -43,6 +70,7 @@ def connect() -> None:
     # "local" is explicit: otherwise Ray joins any cluster that another process of this machine has started.
     address = os.environ.get("RAY_ADDRESS") or "local"
     check_address(address)
+    allow_files()
     own = address == "local"
     if own:  # task events aren't used, but would fill the head's memory: some KiB each, a few per second
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
@@ -109,24 +137,43 @@ def capacity(nodes: Iterable[Resources], need: Resources) -> int:
     return sum(int(min(node.get(kind, 0) // amount for kind, amount in need.items() if amount)) for node in nodes)
 
 
+def living_nodes() -> list[Resources]:
+    """The resources of each node of the cluster."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def node_types() -> list[Resources]:
+    """The resources of each node that the cluster's autoscaler may have in all; empty without an autoscaler."""
+    from ray._private.state import state
+
+    config = state.get_cluster_config()  # the autoscaler's report; Ray has no public call for it
+    groups = config.node_group_configs if config is not None else ()
+    return [
+        dict(group.resources)
+        for group in groups
+        for _ in range(MOST_NODES if group.max_count < 0 else min(group.max_count, MOST_NODES))
+    ]
+
+
 def check_fits(cluster: ClusterConfig) -> int:
-    """How many worker groups, of `cluster.workers` ranks each, fit the cluster.
+    """How many worker groups, of `cluster.workers` ranks each, fit the cluster, with what its autoscaler may start.
 
     Raises `ConfigError` if not even one fits: Ray would wait forever.
     """
-    import ray
-
-    need, have = worker_resources(cluster), ray.cluster_resources()
+    need, nodes, later = worker_resources(cluster), living_nodes(), node_types()
+    now, grown = capacity(nodes, need), capacity(later, need)
+    grows = grown > now or _total(later) > _total(nodes)
+    has, nodes, fit = ("may grow to", later, grown) if grows else ("has", nodes, now)
     larger = "or join a larger cluster with RAY_ADDRESS"
     for kind, amount in need.items():
-        wanted = cluster.workers * amount
-        if wanted > have.get(kind, 0):
+        wanted, have = cluster.workers * amount, sum(node.get(kind, 0) for node in nodes)
+        if wanted > have:
             raise ConfigError(
-                f"cluster.workers = {cluster.workers} needs {wanted:g} {_counted(kind)}, but the cluster has "
-                f"{have.get(kind, 0):g}; lower --workers or {_setting_of(kind)}, {larger}"
+                f"cluster.workers = {cluster.workers} needs {wanted:g} {_counted(kind)}, but the cluster {has} "
+                f"{have:g}; lower --workers or {_setting_of(kind)}, {larger}"
             )
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fit = capacity(nodes, need)
     if fit < cluster.workers:
         each = ", ".join(f"{amount:g} {_counted(kind)}" for kind, amount in need.items())
         raise ConfigError(
@@ -136,15 +183,22 @@ def check_fits(cluster: ClusterConfig) -> int:
     return fit // cluster.workers
 
 
-def missing_capacity(cluster: ClusterConfig, workers: int) -> str:
-    """What Ray waits for if it can't place the workers: other jobs were faster, or a node is gone. Else ""."""
+def _total(nodes: Iterable[Resources]) -> float:
+    return sum(node.get("CPU", 0) + node.get("GPU", 0) for node in nodes)
+
+
+def missing_capacity(cluster: ClusterConfig, workers: int, begun: bool) -> str:
+    """What Ray waits for if it can't place the workers: nodes are being started, other jobs were faster, or a node is
+    gone. Else "". `begun`: whether a run has reported anything."""
     import ray
 
-    states = [group["state"] for group in ray.util.placement_group_table().values()]
-    if not {"PENDING", "RESCHEDULING"} & set(states):
-        return ""
+    free, have = ray.available_resources(), ray.cluster_resources()
     wants = {kind: workers * amount for kind, amount in worker_resources(cluster).items()}
-    return _waiting_for(wants, ray.available_resources(), ray.cluster_resources())
+    states = [group["state"] for group in ray.util.placement_group_table().values()]
+    short = any(free.get(kind, 0) < wanted for kind, wanted in wants.items())
+    if {"PENDING", "RESCHEDULING"} & set(states) or (short and not begun):
+        return _waiting_for(wants, free, have)
+    return ""
 
 
 def _waiting_for(wants: Resources, free: Resources, have: Resources) -> str:
@@ -194,19 +248,26 @@ def _counted(kind: str) -> str:
     return f"{kind}s" if kind in ("CPU", "GPU") else kind
 
 
-def free_worker_groups(cluster: ClusterConfig, on_event: OnEvent) -> int:
-    """How many worker groups fit the free resources. If other jobs leave none, it reports that and waits."""
+def free_worker_groups(cluster: ClusterConfig, most: int, on_event: OnEvent) -> int:
+    """How many worker groups may start: those that fit the free resources or, with an autoscaler, `most`.
+
+    If other jobs leave room for none, it reports that and waits; an autoscaler is asked by Ray Train, so that isn't
+    waited for here.
+    """
     import ray
 
     need, said = worker_resources(cluster), time.monotonic() - NOTE_SECONDS + 2  # Ray counts with a delay
+    grows = capacity(node_types(), need) >= cluster.workers
     while True:
         free, have = ray.available_resources(), ray.cluster_resources()
         groups = min(int(free.get(kind, 0) // (cluster.workers * amount)) for kind, amount in need.items() if amount)
-        if groups:
-            return groups
+        wants = {kind: cluster.workers * amount for kind, amount in need.items()}
+        short = {kind: wanted for kind, wanted in wants.items() if free.get(kind, 0) < wanted}
+        if grows and not groups:
+            on_event({"note": f"{_waiting_for(short, free, have)}; the cluster may start nodes for them"})
+        if groups or grows:
+            return most if grows else groups
         if time.monotonic() - said >= NOTE_SECONDS:
             said = time.monotonic()
-            wants = {kind: cluster.workers * amount for kind, amount in need.items()}
-            short = {kind: wanted for kind, wanted in wants.items() if free.get(kind, 0) < wanted}
             on_event({"note": _waiting_for(short, free, have)})
         time.sleep(1)

@@ -17,12 +17,13 @@ import torch
 from harness import provenance
 from harness.errors import StoreError
 from harness.evaluation.predict import evaluate
-from harness.events import Event
+from harness.events import Event, raise_if_stopped
 from harness.execution import records
 from harness.models.distributed import ProcessGroup, RankLost, locked, rank_lost
 from harness.planning.plan import Plan
 from harness.record import Cost, Record
 from harness.store import HistoryRow, PredictionRow, Store, history_frame, live, predictions_frame
+from harness.store.local import room_for
 from harness.store.tensor_cache import cache_of
 from harness.train.loop import Trained, train
 
@@ -53,6 +54,7 @@ def execute(plan: Plan, io: ProcessGroup, store: Store) -> Record:
             trained = train(plan, io, work, cache, lambda folder: _upload(store, plan.run_id, folder))
             predictions, test_forwards, test_seconds = _score(plan, trained, io)
         except Exception as error:
+            raise_if_stopped()  # a library may have made this error of Ctrl-C
             if io.world > 1 and rank_lost(error):
                 raise RankLost(f"run {plan.run_id}: another rank is gone") from error
             record = records.failed(plan, error, started, io.world)
@@ -192,6 +194,7 @@ def _cost(trained: Trained, test_forwards: int, test_seconds: float, total_secon
 
 def _save_student(trained: Trained, work: Path) -> Path:
     folder = work / "student"
-    trained.student.vlm.save_pretrained(folder)  # type: ignore[operator]
-    trained.encoder.processor.save_pretrained(folder)
+    with room_for(folder, "the student"):
+        trained.student.vlm.save_pretrained(folder)  # type: ignore[operator]
+        trained.encoder.processor.save_pretrained(folder)
     return folder

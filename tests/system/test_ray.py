@@ -5,8 +5,10 @@ Each start of a Ray Train group takes many seconds, so a few commands serve all 
 
 from __future__ import annotations
 
+import resource
 import signal
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ import pandas as pd
 import psutil
 import pytest
 
-from harness.errors import StoreError
+from harness.config import ClusterConfig
+from harness.errors import ConfigError, StoreError
 from harness.events import OnEvent
 from harness.execution import ray_cluster, ray_train
 from harness.execution.run_queue import RunQueue
 from harness.record import Record
 from harness.store import Store
+from harness.store.local import acquire
 from helpers.cluster import CLUSTER, Start, ended
 from helpers.common import Cli
 
@@ -87,6 +91,77 @@ def test_a_worker_fits_one_node() -> None:
     assert ray_cluster.capacity(nodes, {"CPU": 2}) == 3  # one CPU of the second node is left over
     assert ray_cluster.capacity(nodes, {"CPU": 1, "GPU": 1}) == 1
     assert ray_cluster.capacity(nodes, {"CPU": 1, "memory": 1}) == 0
+
+
+@pytest.mark.parametrize(
+    ("workers", "coming", "groups"),
+    [(1, [{"CPU": 2.0}] * 3, 6), (4, [{"CPU": 2.0}] * 3, 1), (1, [], 1), (7, [{"CPU": 2.0}] * 3, 0), (2, [], 0)],
+)
+def test_nodes_that_an_autoscaler_would_start_count(
+    monkeypatch: pytest.MonkeyPatch, workers: int, coming: list[dict[str, float]], groups: int
+) -> None:
+    monkeypatch.setattr(ray_cluster, "living_nodes", lambda: [{"CPU": 1.0}])
+    monkeypatch.setattr(ray_cluster, "node_types", lambda: coming)
+    cluster = ClusterConfig(workers=workers)
+    if groups:
+        assert ray_cluster.check_fits(cluster) == groups
+        return
+    has = "may grow to 6" if coming else "has 1"
+    with pytest.raises(ConfigError, match=rf"cluster.workers = {workers} needs {workers} CPUs, but the cluster {has};"):
+        ray_cluster.check_fits(cluster)
+
+
+def test_what_is_waited_for_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other jobs have all CPUs: without an autoscaler the launch waits here; with one, Ray asks it for nodes."""
+    import ray
+
+    free = {"CPU": 0.0}
+    monkeypatch.setattr(ray, "available_resources", lambda: free)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+    monkeypatch.setattr(ray_cluster, "node_types", lambda: [{"CPU": 4.0}] * 2)
+    cluster, notes = ClusterConfig(workers=2), []
+    assert ray_cluster.free_worker_groups(cluster, 3, lambda event: notes.append(event["note"])) == 3
+    assert notes == ["waiting for 2 CPUs (0 of 8 free); the cluster may start nodes for them"]
+    monkeypatch.setattr(ray_cluster, "node_types", lambda: [])
+    clock = count(0, 31)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "sleep", lambda _: free.update(CPU=5.0))
+    assert ray_cluster.free_worker_groups(cluster, 3, lambda event: notes.append(event["note"])) == 2
+    assert notes[1] == "waiting for 2 CPUs (0 of 8 free)"
+
+
+def test_a_group_is_the_least_that_a_suite_goes_on_with() -> None:
+    """Two runs of one worker aren't one fixed group: if a node is lost, the other run goes on."""
+    assert ray_train.worker_range(ClusterConfig(workers=1), 2) == (1, 2)
+    assert ray_train.worker_range(ClusterConfig(workers=2), 6) == (2, 6)
+    assert ray_train.worker_range(ClusterConfig(workers=2, min_workers=1), 6) == (1, 6)
+    assert ray_train.worker_range(ClusterConfig(workers=2), 2) == 2
+
+
+def test_a_limit_of_open_files_is_raised_or_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: set_to.append(limits))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 4096))
+    ray_cluster.allow_files(1024)
+    assert set_to == [(1024, 4096)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
+    with pytest.raises(ConfigError, match=r"may open only 64 files \(ulimit -Hn\), and Ray needs 1024: raise"):
+        ray_cluster.allow_files(1024)
+
+
+def test_folders_of_killed_drivers_are_deleted(tmp_path: Path) -> None:
+    """Not those of living ones: their lock is held."""
+    dead, living = (tmp_path / name for name in (".ray-suite-host-1", ".ray-suite-host-2"))
+    for folder in (dead, living):
+        folder.mkdir()
+    (tmp_path / ".locks").mkdir()
+    (tmp_path / ".locks" / f"{dead.name}.lock").touch()
+    held = acquire(tmp_path / ".locks" / f"{living.name}.lock", 0)
+    assert held is not None
+    own, ours = ray_train._own_folder(tmp_path, ".ray-suite-host-3")
+    assert sorted(path.name for path in tmp_path.glob(".ray-*")) == [living.name, own.name]
+    held.release()
+    ours.release()
 
 
 def test_a_node_that_is_lost_while_it_is_asked_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
