@@ -23,8 +23,6 @@ Resources = Mapping[str, float]
 CONNECT_SECONDS = 5.0
 OPEN_FILES = 1024
 """Files and sockets that a small cluster's processes have open; with 64, Ray doesn't start."""
-MOST_NODES = 1000
-"""Counted of a node type without a limit."""
 NOTE_SECONDS = 30.0
 """The time between two messages about waiting."""
 
@@ -137,43 +135,24 @@ def capacity(nodes: Iterable[Resources], need: Resources) -> int:
     return sum(int(min(node.get(kind, 0) // amount for kind, amount in need.items() if amount)) for node in nodes)
 
 
-def living_nodes() -> list[Resources]:
-    """The resources of each node of the cluster."""
-    import ray
-
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def node_types() -> list[Resources]:
-    """The resources of each node that the cluster's autoscaler may have in all; empty without an autoscaler."""
-    from ray._private.state import state
-
-    config = state.get_cluster_config()  # the autoscaler's report; Ray has no public call for it
-    groups = config.node_group_configs if config is not None else ()
-    return [
-        dict(group.resources)
-        for group in groups
-        for _ in range(MOST_NODES if group.max_count < 0 else min(group.max_count, MOST_NODES))
-    ]
-
-
 def check_fits(cluster: ClusterConfig) -> int:
-    """How many worker groups, of `cluster.workers` ranks each, fit the cluster, with what its autoscaler may start.
+    """How many worker groups, of `cluster.workers` ranks each, fit the cluster.
 
     Raises `ConfigError` if not even one fits: Ray would wait forever.
     """
-    need, nodes, later = worker_resources(cluster), living_nodes(), node_types()
-    now, grown = capacity(nodes, need), capacity(later, need)
-    grows = grown > now or _total(later) > _total(nodes)
-    has, nodes, fit = ("may grow to", later, grown) if grows else ("has", nodes, now)
+    import ray
+
+    need, have = worker_resources(cluster), ray.cluster_resources()
     larger = "or join a larger cluster with RAY_ADDRESS"
     for kind, amount in need.items():
-        wanted, have = cluster.workers * amount, sum(node.get(kind, 0) for node in nodes)
-        if wanted > have:
+        wanted = cluster.workers * amount
+        if wanted > have.get(kind, 0):
             raise ConfigError(
-                f"cluster.workers = {cluster.workers} needs {wanted:g} {_counted(kind)}, but the cluster {has} "
-                f"{have:g}; lower --workers or {_setting_of(kind)}, {larger}"
+                f"cluster.workers = {cluster.workers} needs {wanted:g} {_counted(kind)}, but the cluster has "
+                f"{have.get(kind, 0):g}; lower --workers or {_setting_of(kind)}, {larger}"
             )
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fit = capacity(nodes, need)
     if fit < cluster.workers:
         each = ", ".join(f"{amount:g} {_counted(kind)}" for kind, amount in need.items())
         raise ConfigError(
@@ -183,12 +162,8 @@ def check_fits(cluster: ClusterConfig) -> int:
     return fit // cluster.workers
 
 
-def _total(nodes: Iterable[Resources]) -> float:
-    return sum(node.get("CPU", 0) + node.get("GPU", 0) for node in nodes)
-
-
 def missing_capacity(cluster: ClusterConfig, workers: int, begun: bool) -> str:
-    """What Ray waits for if it can't place the workers: nodes are being started, other jobs were faster, or a node is
+    """What Ray waits for if it can't place the workers: other jobs were faster, or a node is
     gone. Else "". `begun`: whether a run has reported anything."""
     import ray
 
@@ -248,26 +223,19 @@ def _counted(kind: str) -> str:
     return f"{kind}s" if kind in ("CPU", "GPU") else kind
 
 
-def free_worker_groups(cluster: ClusterConfig, most: int, on_event: OnEvent) -> int:
-    """How many worker groups may start: those that fit the free resources or, with an autoscaler, `most`.
-
-    If other jobs leave room for none, it reports that and waits; an autoscaler is asked by Ray Train, so that isn't
-    waited for here.
-    """
+def free_worker_groups(cluster: ClusterConfig, on_event: OnEvent) -> int:
+    """How many worker groups fit the free resources. If other jobs leave none, it reports that and waits."""
     import ray
 
     need, said = worker_resources(cluster), time.monotonic() - NOTE_SECONDS + 2  # Ray counts with a delay
-    grows = capacity(node_types(), need) >= cluster.workers
     while True:
         free, have = ray.available_resources(), ray.cluster_resources()
         groups = min(int(free.get(kind, 0) // (cluster.workers * amount)) for kind, amount in need.items() if amount)
-        wants = {kind: cluster.workers * amount for kind, amount in need.items()}
-        short = {kind: wanted for kind, wanted in wants.items() if free.get(kind, 0) < wanted}
-        if grows and not groups:
-            on_event({"note": f"{_waiting_for(short, free, have)}; the cluster may start nodes for them"})
-        if groups or grows:
-            return most if grows else groups
+        if groups:
+            return groups
         if time.monotonic() - said >= NOTE_SECONDS:
             said = time.monotonic()
+            wants = {kind: cluster.workers * amount for kind, amount in need.items()}
+            short = {kind: wanted for kind, wanted in wants.items() if free.get(kind, 0) < wanted}
             on_event({"note": _waiting_for(short, free, have)})
         time.sleep(1)

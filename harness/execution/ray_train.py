@@ -3,7 +3,7 @@
 Starting a `TorchTrainer` takes seconds, and a small run may take less: so one trainer processes a whole suite. Its
 workers form groups of `cluster.workers` ranks. Each worker group takes the next run from a queue (a Ray actor), trains
 and scores it, and writes its record. If a worker is lost, Ray Train restarts all workers, and every worker group
-continues its run from the newest checkpoint. If a node is lost or has yet to come, fewer groups start, and more when
+continues its run from the newest checkpoint. If a node is lost, fewer groups go on, and more again when
 there are more nodes; with `cluster.min_workers`, even one group of fewer ranks. Only this module, `ray_cluster` and
 `harness.experiments.ray_tune` import ray.
 """
@@ -66,8 +66,7 @@ def execute(
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
-    most = min(check_fits(cluster), len(runs))
-    groups = min(most, free_worker_groups(cluster, most, on_event))
+    groups = min(check_fits(cluster), free_worker_groups(cluster, on_event), len(runs))
     workers = groups * cluster.workers
     waiting = [(run_id, config.model_dump(mode="json")) for run_id, config in runs]
     beside = On(ray.get_runtime_context().get_node_id(), soft=False)  # otherwise it could be lost with another node
@@ -147,8 +146,8 @@ def _own_folder(work: Path, name: str) -> tuple[Path, Lock]:
 
 
 def worker_range(cluster: ClusterConfig, workers: int) -> int | tuple[int, int]:
-    """The workers that Ray Train may start: a whole number of groups goes on without the others, if nodes are lost or
-    have yet to come; with `cluster.min_workers`, even a smaller group."""
+    """The workers that Ray Train may start: a whole number of groups goes on without the others, if nodes are
+    lost; with `cluster.min_workers`, even a smaller group."""
     least = cluster.min_workers or cluster.workers
     return (least, workers) if least < workers else workers
 

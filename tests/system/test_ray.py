@@ -8,7 +8,6 @@ from __future__ import annotations
 import resource
 import signal
 import time
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -91,43 +90,6 @@ def test_a_worker_fits_one_node() -> None:
     assert ray_cluster.capacity(nodes, {"CPU": 2}) == 3  # one CPU of the second node is left over
     assert ray_cluster.capacity(nodes, {"CPU": 1, "GPU": 1}) == 1
     assert ray_cluster.capacity(nodes, {"CPU": 1, "memory": 1}) == 0
-
-
-@pytest.mark.parametrize(
-    ("workers", "coming", "groups"),
-    [(1, [{"CPU": 2.0}] * 3, 6), (4, [{"CPU": 2.0}] * 3, 1), (1, [], 1), (7, [{"CPU": 2.0}] * 3, 0), (2, [], 0)],
-)
-def test_nodes_that_an_autoscaler_would_start_count(
-    monkeypatch: pytest.MonkeyPatch, workers: int, coming: list[dict[str, float]], groups: int
-) -> None:
-    monkeypatch.setattr(ray_cluster, "living_nodes", lambda: [{"CPU": 1.0}])
-    monkeypatch.setattr(ray_cluster, "node_types", lambda: coming)
-    cluster = ClusterConfig(workers=workers)
-    if groups:
-        assert ray_cluster.check_fits(cluster) == groups
-        return
-    has = "may grow to 6" if coming else "has 1"
-    with pytest.raises(ConfigError, match=rf"cluster.workers = {workers} needs {workers} CPUs, but the cluster {has};"):
-        ray_cluster.check_fits(cluster)
-
-
-def test_what_is_waited_for_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other jobs have all CPUs: without an autoscaler the launch waits here; with one, Ray asks it for nodes."""
-    import ray
-
-    free = {"CPU": 0.0}
-    monkeypatch.setattr(ray, "available_resources", lambda: free)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
-    monkeypatch.setattr(ray_cluster, "node_types", lambda: [{"CPU": 4.0}] * 2)
-    cluster, notes = ClusterConfig(workers=2), []
-    assert ray_cluster.free_worker_groups(cluster, 3, lambda event: notes.append(event["note"])) == 3
-    assert notes == ["waiting for 2 CPUs (0 of 8 free); the cluster may start nodes for them"]
-    monkeypatch.setattr(ray_cluster, "node_types", lambda: [])
-    clock = count(0, 31)
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(time, "sleep", lambda _: free.update(CPU=5.0))
-    assert ray_cluster.free_worker_groups(cluster, 3, lambda event: notes.append(event["note"])) == 2
-    assert notes[1] == "waiting for 2 CPUs (0 of 8 free)"
 
 
 def test_a_group_is_the_least_that_a_suite_goes_on_with() -> None:
