@@ -100,7 +100,7 @@ class TrainConfig(Settings):
     """Options in random order in each step: only content (see harness.data.options), all, or none."""
     augmentations: Literal["method"] | tuple[Augmentation, ...] = "method"
     """Augmentations of the training examples (see harness.data.augmentation). method: what the method declares."""
-    lr: float = Field(5e-4, gt=0)
+    lr: float = Field(5e-4, gt=0, allow_inf_nan=False)
     """Peak learning rate (AdamW, linear warm-up, cosine to 0 in each stage)."""
     lr_by_rung: dict[str, float] = {}
     """Peak learning rate of single rungs, if it differs from `lr`."""
@@ -336,9 +336,12 @@ def overlay(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]
         if not equals or not key.strip():
             raise ConfigError(f"--set {assignment!r}: expected key=value, like train.lr=0.001")
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
+            read = tomllib.loads(f"value = {text}")
+            value = read["value"]
         except tomllib.TOMLDecodeError:
-            value = text
+            read, value = {}, text
+        if len(read) > 1:
+            raise ConfigError(f"--set {assignment!r}: expected one assignment; give each its own --set")
         put(result, key.strip(), value, f"--set {assignment!r}")
     return result
 

@@ -107,7 +107,7 @@ def _table(found: Sequence[RunSummary]) -> None:
 
 def _marked_table(part: pd.DataFrame, marked: Sequence[str]) -> None:
     shown = [name for name in part.columns if not (part[name].isna() | part[name].eq("")).all()]
-    numbers = {*FORMATS, "seed"}
+    numbers = {*FORMATS, "seed", "finished"}
     columns = [Column(name, name, "right" if name in numbers else "text", HELP.get(name, "")) for name in shown]
     lines = []
     for row in part.to_dict("records"):

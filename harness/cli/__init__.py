@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import os
 import sys
 from typing import Annotated
 
@@ -33,11 +34,22 @@ def main() -> None:
     try:
         listen()
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except UserError as error:
-        say("error: " + "; ".join(str(error).splitlines()))
-        code = 130 if stopped() else 2
+        code = 130 if stopped() else fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except BrokenPipeError:  # the reader of the output has gone: `hkdbench rank | head`
+        discard_output()
+        code = 1  # as typer itself ends then
+    except OSError as error:  # what the machine refuses: a full disk, a folder without permission
+        where = f"{error.filename}: " if error.filename else ""
+        try:
+            sys.stdout.flush()
+        except OSError:  # it is the output itself that can't be written
+            discard_output()
+            sys.argv = [word for word in sys.argv if word != "--json"]
+        code = fail(f"{where}{error.strerror or error}")
     except Exception as error:
         if stopped():  # in an import, a library may make another error of it
             code = 130
@@ -45,11 +57,27 @@ def main() -> None:
         elif not hasattr(error, "show") or not hasattr(error, "exit_code"):
             raise
         else:
-            error.show()
-            code = error.exit_code
+            code = (
+                fail(error.format_message(), error.exit_code) if hasattr(error, "format_message") else error.exit_code
+            )
     if code == 130:  # typer turns Ctrl-C into this exit code
         say("interrupted; the same command continues from the last checkpoint")
     sys.exit(code)
+
+
+def discard_output() -> None:
+    """Write what is left of the output, which Python does at its end, to nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def fail(text: str, code: int = 2) -> int:
+    """Report an error in one line on standard error; under `--json`, as an object on standard output. Gives `code`."""
+    message = "; ".join(line.strip() for line in text.splitlines() if line.strip())
+    if "--json" in sys.argv[1:]:
+        print(json.dumps({"error": {"code": code, "message": message}}))
+    else:
+        say(f"error: {message}")
+    return code
 
 
 _PLAIN = {"─": "-", "†": "+", "…": "...", "−": "-", "–": "-"}

@@ -29,7 +29,7 @@ ATTENTION = ("eager", "sdpa")
 """Implementations that transformers has for nearly all models, without further packages."""
 
 
-class Trial(NamedTuple):
+class Measured(NamedTuple):
     """A value of a setting, and the seconds that all steps of the run take with it."""
 
     setting: str
@@ -44,19 +44,19 @@ class Tuned:
     """What was tried, in order, and the fastest configuration."""
 
     config: RunConfig
-    trials: list[Trial]
+    trials: list[Measured]
     changed: tuple[str, ...]
     """The names of the settings in which it differs from what was given."""
 
 
 def tune(
-    config: RunConfig, measured: int, warm: int, precision: bool, report: Callable[[Trial], None] = lambda _: None
+    config: RunConfig, measured: int, warm: int, precision: bool, report: Callable[[Measured], None] = lambda _: None
 ) -> Tuned:
     """Try the settings one after the other on `measured` steps of each stage.
 
     Raises what the given settings raise; values that can't be used are told as such.
     """
-    trials: list[Trial] = []
+    trials: list[Measured] = []
 
     def seconds(tried: RunConfig, setting: str, value: str) -> float | None:
         try:
@@ -65,10 +65,10 @@ def tune(
         except (UserError, TrainingError, RuntimeError, ValueError, ImportError) as error:
             if setting == "given":
                 raise
-            trials.append(Trial(setting, value, None, first_line(error)))
+            trials.append(Measured(setting, value, None, first_line(error)))
             report(trials[-1])
             return None
-        trials.append(Trial(setting, value, found))
+        trials.append(Measured(setting, value, found))
         report(trials[-1])
         return found
 
@@ -185,7 +185,7 @@ def to_table(tuned: Tuned) -> dict[str, Any]:
     }
 
 
-def line(trial: Trial) -> str:
+def line(trial: Measured) -> str:
     """A trial as one line."""
     what = trial.setting if trial.setting == "given" else f"{trial.setting.rpartition('.')[2]} = {trial.value}"
     what = trial.value if trial.setting == "ladder" else what

@@ -54,7 +54,7 @@ def test_a_run_has_figures_curves_costs_and_an_origin(visitor: Visitor) -> None:
 
 def test_verify_says_whether_the_run_still_holds(visitor: Visitor) -> None:
     page = visitor.open(f"/run?run={HKD}&section=Provenance")
-    page.get_by_text("data fingerprint").wait_for()
+    page.get_by_text("data fingerprint", exact=True).wait_for()
     page.get_by_role("button", name="Verify").click()
     page.get_by_text("nothing changed").wait_for()
     page.get_by_text(re.compile("42 recomputed")).wait_for()
@@ -64,11 +64,11 @@ def test_verify_says_whether_the_run_still_holds(visitor: Visitor) -> None:
 def test_a_run_that_is_not_there_and_a_path_are_no_runs(visitor: Visitor) -> None:
     for run in ("gone", "../../etc/passwd", "%2e%2e%2fscenes"):
         visitor.open(f"/run?run={run}")
-        visitor.page.get_by_text("Or select one of the most recent runs").wait_for()
+        visitor.page.get_by_text("The most recent runs:").wait_for()
     visitor.page.get_by_role("link", name=re.compile("-s4-")).first.click()
     visitor.page.get_by_text("test accuracy").first.wait_for()
     visitor.page.go_back()
-    visitor.page.get_by_text("Or select one of the most recent runs").wait_for()
+    visitor.page.get_by_text("The most recent runs:").wait_for()
 
 
 # ---------------------------------------------------------------------------------------- examples
