@@ -10,9 +10,7 @@ import codecs
 import io
 import json
 import os
-import signal
 import sys
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -24,6 +22,7 @@ from harness.cli import describe, runs, ablate, sweep, leaderboard, submission, 
 from harness.cli import answers, audit, authoring, dashboard  # noqa: F401
 from harness.cli.options import app, say
 from harness.errors import UserError
+from harness.events import listen, stopped
 
 
 def main() -> None:
@@ -33,11 +32,11 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="plain")
     try:
-        signal.signal(signal.SIGTERM, terminated)
+        listen()
         code = app(standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
-        code = fail(str(error))
+        code = 130 if stopped() else fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except BrokenPipeError:  # the reader of the output has gone: `hkdbench rank | head`
@@ -53,10 +52,15 @@ def main() -> None:
             say(f"error: {where}{error.strerror or error}")
             code = 2
     except Exception as error:
+        if stopped():  # in an import, a library may make another error of it
+            code = 130
         # Click's own usage errors have their own text and exit code.
-        if not hasattr(error, "show") or not hasattr(error, "exit_code"):
+        elif not hasattr(error, "show") or not hasattr(error, "exit_code"):
             raise
-        code = fail(error.format_message(), error.exit_code) if hasattr(error, "format_message") else error.exit_code
+        else:
+            code = (
+                fail(error.format_message(), error.exit_code) if hasattr(error, "format_message") else error.exit_code
+            )
     if code == 130:  # typer turns Ctrl-C into this exit code
         say("interrupted; the same command continues from the last checkpoint")
     sys.exit(code)
@@ -75,12 +79,6 @@ def fail(text: str, code: int = 2) -> int:
     else:
         say(f"error: {message}")
     return code
-
-
-def terminated(number: int, frame: FrameType | None) -> None:
-    """Treat SIGTERM (`ray job stop`, a batch system, a container's end) as Ctrl-C: once, as both may arrive."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 _PLAIN = {"─": "-", "†": "+", "…": "...", "−": "-", "–": "-"}

@@ -8,7 +8,7 @@ from harness import provenance
 from harness.api import Example
 from harness.config import RunConfig, TrackConfig
 from harness.data import opening
-from harness.events import Event, OnEvent, of_run
+from harness.events import Event, OnEvent, of_run, raise_if_stopped
 from harness.execution import records
 from harness.execution.trackers import tracker
 from harness.planning import plan
@@ -53,6 +53,7 @@ def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEv
     started = provenance.now()
 
     def on_run_event(event: Event) -> None:
+        raise_if_stopped()
         if "run_id" in event:
             begun.add(event["run_id"])
         if event.get("error") and store.finished(event["run_id"]) is None:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from harness import __version__
+from harness.config import read_toml
 from harness.store import Store
 from helpers.common import Cli, Said
 
@@ -486,6 +487,14 @@ def test_a_plugin_that_fails_ends_the_command(cli: Cli, toy: str, toy_run: list[
         said = cli(*args, "--plugin", broken)
         assert said.code == 2
         assert "broken.py: ModuleNotFoundError: No module named 'nothing_of_the_kind'" in said.err
+
+
+def test_a_files_plugins_count_from_its_folder(toy: str, tmp_path: Path) -> None:
+    """Whatever the working directory; what isn't there, and modules, stay as they are."""
+    (tmp_path / "mine.py").touch()
+    file = tmp_path / "suite.toml"
+    file.write_text(f'plugins = ["mine.py", "a.module", "absent.py", "{toy}"]\n')
+    assert read_toml(file) == {"plugins": [str(tmp_path / "mine.py"), "a.module", "absent.py", toy]}
 
 
 def test_two_plugins_of_one_name(cli: Cli, toy_run: list[str], tmp_path: Path) -> None:
