@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from statistics import fmean
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from harness.api import Answer, Example
 from harness.data import leakage
@@ -14,6 +13,9 @@ from harness.record import Data, Interval
 from harness.stats import calibration
 from harness.stats.inference import summarise
 from harness.stats.metrics import NO_ANSWER
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ORIGINALS = frozenset(("official", "lmms_eval", "lmms_eval_intern", "vlmevalkit"))
 """Protocols of a benchmark's authors, or of others that ask its questions in the authors' words."""

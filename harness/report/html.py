@@ -10,8 +10,6 @@ from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from typing import Any
 
-import pandas as pd
-
 from harness.leaderboard.schema import Overall, Row
 from harness.record import Interval
 from harness.report.columns import TRADE_OFFS, ColumnSpec, has_own_unit, with_unit
@@ -70,6 +68,8 @@ def to_html(
 
 def _table(table: TableSpec[Any], number: str) -> str:
     """The table, rendered by pandas' Styler; `number` separates its style rules from those of the other tables."""
+    import pandas as pd  # slow to load, and the other forms don't need it
+
     frame = table.frame()
     classes = pd.DataFrame(dict.fromkeys(frame.columns, table.kinds()), index=frame.index)
     right = ", ".join(f".col{k}" for k, column in enumerate(table.columns) if column.align == "right")

@@ -7,9 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import median
-from typing import Any, Generic, TypeVar
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from harness.leaderboard.schema import TUNED, Delta, Overall, Row
 from harness.record import Interval
@@ -31,6 +29,9 @@ from harness.report.columns import (
     with_front,
 )
 from harness.report.format import forwards_apart, p_value, percent, points, short
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEGEND = (
     "Figures are means over seeds, in per cent, with 95 % bootstrap intervals over seeds and images. "
@@ -63,6 +64,8 @@ class TableSpec(Generic[T]):
 
     def frame(self) -> pd.DataFrame:
         """The texts of the cells; the columns have the names of the table's columns."""
+        import pandas as pd  # slow to load, and a table in the terminal doesn't need it
+
         cells = {column.name: [column.text(row) for row in self.rows] for column in self.columns}
         return pd.DataFrame(cells, dtype=object)
 

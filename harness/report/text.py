@@ -9,7 +9,6 @@ from itertools import zip_longest
 from textwrap import wrap
 from typing import Any
 
-import pandas as pd
 from pydantic import BaseModel
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -231,5 +230,7 @@ def _interval(name: str, value: Interval | Delta | None) -> dict[str, float | No
 
 
 def _csv(header: Iterable[str], lines: Sequence[dict[str, Any]]) -> str:
+    import pandas as pd  # slow to load, and the other forms don't need it
+
     frame = pd.DataFrame(lines, columns=list(header), dtype=object)
     return str(frame.to_csv(index=False, lineterminator="\n"))

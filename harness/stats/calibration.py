@@ -16,15 +16,18 @@ Smaller is better except for auroc. Sources: Guo et al. 2017 (ECE), Geifman et a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
 from harness.errors import DataError
 from harness.record import Interval
 from harness.stats import inference
 from harness.stats.metrics import Floats, Ints
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BINS = 15
 FIGURES = ("ece", "brier", "nll", "auroc", "aurc")
