@@ -31,12 +31,13 @@ Damage = Callable[[Path, random.Random], None]
 
 
 def forty_runs(store: Store) -> None:
-    """Two benchmarks, four rows each, five seeds each; one row is called otherwise."""
+    """A benchmark with four rows, two with two rows, five seeds each; one row is called otherwise."""
     history = history_frame(HistoryRow("tune", step, step / 4, "student", "loss/ce", 1 / step) for step in range(1, 5))
     rng = random.Random(0)
-    for name, fingerprint in (("toy", "a" * 64), ("toy2", "b" * 64)):
-        data = DATA.model_copy(update={"fingerprint": fingerprint})
-        for method in ("finetune", "offline_kd", "hkd4vlm", "dml"):
+    methods = ("finetune", "offline_kd", "hkd4vlm", "dml")
+    for name, count in (("toy", 4), ("toy2", 2), ("toy3", 2)):
+        data = DATA.model_copy(update={"fingerprint": (name[3:] or "a") * 64})
+        for method in methods[:count]:
             for seed in range(5):
                 frame = answers(sorted(rng.sample(range(8), rng.randrange(3, 8))))
                 about = record(method, seed, frame, benchmark=name, data=data, run_id=f"{method}-S-{name}-s{seed}")
@@ -142,8 +143,8 @@ def without_note(row: str | None) -> dict[str, Any] | None:
 class Expected:
     """The rows of the store without some runs, computed once."""
 
-    def __init__(self, root: Path, scratch: Path) -> None:
-        self.root, self.scratch = root, scratch
+    def __init__(self, root: Path, intact: Path, scratch: Path) -> None:
+        self.root, self.intact, self.scratch = root, intact, scratch
         self.known: dict[frozenset[str], dict[tuple[str, str], str]] = {}
         self.reports = {run_id: set(verify(Store(root), run_id).of("changed")) for run_id in Store(root).ids()}
         """What is wrong with these runs anyway: nobody trained them."""
@@ -159,7 +160,7 @@ class Expected:
                     return {"predictions.parquet"} if Path(folder).name in names else {CATALOGUE}
                 return {*names, CATALOGUE}
 
-            shutil.copytree(self.root, copy, ignore=gone)
+            shutil.copytree(self.intact, copy, ignore=gone)
             self.known[key], named = rows_of(copy)
             assert named == (set(names) if answers else set())
             if answers:
@@ -173,20 +174,34 @@ def figures(rows: dict[tuple[str, str], str]) -> dict[tuple[str, str], dict[str,
     return {key: {name: x["value"] for name, x in json.loads(row)["values"].items()} for key, row in rows.items()}
 
 
-def check(expected: Expected, damaged: Sequence[str], name: str, ranked: bool) -> None:
-    """`ranked`: the ranking is computed from the file that was damaged, so it names the runs."""
+def row_of(run_id: str) -> tuple[str, str]:
+    method, _, benchmark, _ = run_id.split("-")
+    return benchmark, method
+
+
+def check(expected: Expected, *spoiled: tuple[Sequence[str], str, bool]) -> None:
+    """Each of `spoiled`: runs, which of their files, and whether the ranking is computed from it and so names them.
+
+    Several at once are of different benchmarks, whose rows don't depend on each other.
+    """
     rows, named = rows_of(expected.root)
-    gone = damaged if ranked else ()
-    wanted = expected.without(*gone, answers=ranked and name == "predictions.parquet")
-    assert named == set(gone)
-    own = {(run_id.split("-")[2], run_id.split("-")[0]) for run_id in gone}
+    wanted = dict(expected.without())
+    for damaged, name, ranked in spoiled:
+        less = expected.without(*(damaged if ranked else ()), answers=ranked and name == "predictions.parquet")
+        for run_id in damaged:
+            benchmark = row_of(run_id)[0]
+            wanted = {key: row for key, row in wanted.items() if key[0] != benchmark}
+            wanted |= {key: row for key, row in less.items() if key[0] == benchmark}
+    gone = {run_id for damaged, _, ranked in spoiled if ranked for run_id in damaged}
+    assert named == gone
+    own = {row_of(run_id) for run_id in gone}
     assert rows.keys() == wanted.keys()
     for key, row in rows.items():
         if key in own:
             assert without_note(row) == without_note(wanted[key])
         else:
             assert row == wanted[key]
-    for run_id in damaged:
+    for run_id in (run_id for damaged, _, _ in spoiled for run_id in damaged):
         assert set(verify(Store(expected.root), run_id).of("changed")) - expected.reports[run_id], run_id
 
 
@@ -195,18 +210,24 @@ def damage_many(forty: Path, tmp_path: Path, compacted: bool, count: int) -> Non
     shutil.copytree(forty, root)
     if compacted:
         compact(Store(root))
-    expected, rng = Expected(root, tmp_path), random.Random(f"{compacted}/{count}")
+    expected, rng = Expected(root, forty, tmp_path), random.Random(f"{compacted}/{count}")
     runs = Store(root).ids()
     assert len(runs) == 40
     whole = expected.without()
-    for _ in range(count):
+    of_benchmark = [[run_id for run_id in runs if row_of(run_id)[0] == name] for name in ("toy", "toy2", "toy3")]
+    done = 0
+    while done < count:
+        done += 1
         run_id, name = rng.choice(runs), rng.choice(FILES)
         path = root / run_id / name
         kind = rng.choice(["damage"] * 12 + ["swap", "forbid", "labels", "catalogue", "cache"])
         if kind == "damage":
-            with spoilt(path):
-                rng.choice(DAMAGES)(path, rng)
-                check(expected, [run_id], name, name in RANKED)
+            several = [(rng.choice(of), rng.choice(FILES)) for of in of_benchmark]
+            done += len(several) - 1
+            with spoilt(*(root / one / file for one, file in several)):
+                for one, file in several:
+                    rng.choice(DAMAGES)(root / one / file, rng)
+                check(expected, *(([one], file, file in RANKED) for one, file in several))
         elif kind == "swap":
             other = rng.choice([one for one in runs if one != run_id])
             with spoilt(path, root / other / name):
@@ -214,10 +235,10 @@ def damage_many(forty: Path, tmp_path: Path, compacted: bool, count: int) -> Non
                 path.write_bytes(theirs)
                 (root / other / name).write_bytes(mine)
                 if mine != theirs:
-                    check(expected, [run_id, other], name, name in RANKED)
+                    check(expected, ([run_id, other], name, name in RANKED))
         elif kind == "forbid":  # what is in the catalogue isn't opened
             with forbidden(path):
-                check(expected, [run_id], name, name in RANKED and not compacted)
+                check(expected, ([run_id], name, name in RANKED and not compacted))
         elif kind == "labels":
             with spoilt(root / LABELS):
                 (root / LABELS).write_bytes(rng.choice([b"", b"{", b'{"a": 1}', b"\xff"]))
