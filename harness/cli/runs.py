@@ -29,7 +29,7 @@ from harness.cli.options import (
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from harness.config import RunConfig
     from harness.leaderboard.schema import Row
@@ -186,6 +186,8 @@ def _run_suite(configs: list[RunConfig], name: str, root: str | None, as_json: b
     else:
         for rows in tables.values():
             print(text.to_text(rows))
+            for line in _seeds_needed(store, rows):
+                print(line + "\n")
         for line in failed:
             say(line)
         here = f" --store {root}" if root else ""
@@ -217,6 +219,24 @@ def _tables(store: Store, records: Sequence[Record]) -> dict[str, list[Row]]:
         benchmark: leaderboard.table(store, benchmark=benchmark, split=_ranked_split(records, benchmark))
         for benchmark in sorted({record.benchmark for record in records})
     }
+
+
+def _seeds_needed(store: Store, rows: Sequence[Row]) -> Iterator[str]:
+    """For each directly tuned student: how many more seeds its undecided differences need."""
+    from harness.leaderboard import leaderboard
+    from harness.leaderboard.schema import TUNED, Filters
+    from harness.report.tables import SURE, seeds_needed
+
+    undecided = {
+        row.student for row in rows if row.direct and (found := row.direct.difference) and (found.p_holm or 0) >= SURE
+    }
+    tuned = {row.student: row for row in reversed(rows) if row.method == TUNED and row.student in undecided}
+    for base in tuned.values():
+        asked = Filters(
+            benchmark=base.benchmark, split=base.split, baseline=f"{base.label}@{base.student}", columns=("power",)
+        )
+        if said := seeds_needed(leaderboard.ranking(store, asked).rows):
+            yield said
 
 
 def _ranked_split(records: Sequence[Record], benchmark: str) -> str:

@@ -261,6 +261,25 @@ def _compared(found: Delta | None) -> str:
     return f": {points(found)} points compared with direct tuning ({verdict}, Holm p {p_value(found.p_holm)})"
 
 
+def seeds_needed(rows: Sequence[Row]) -> str:
+    """What would show the differences of a student's rows to its direct tuning, the baseline, if they are as observed.
+
+    Of rows with `power`; empty if all of these differences are detectable already.
+    """
+    base = next(row for row in rows if row.baseline)
+    said = []
+    for row in rows:
+        if row.student == base.student and row.power is not None and row.power.more_seeds != 0:
+            ways = [
+                f"{more:,} more {what}{'s' if more > 1 else ''}"
+                for what, more in (("seed", row.power.more_seeds), ("image", row.power.more_images))
+                if more
+            ]
+            said.append(f"{row.label} ({100 * row.power.difference:+.1f}) {' or '.join(ways) or 'more of both'}")
+    begins = f"To show such differences to {base.label} ({base.student}) with 80 % power: "
+    return begins + "; ".join(said) + "." if said else ""
+
+
 # ------------------------------------------------------------------------------------------ texts
 
 

@@ -13,12 +13,12 @@ import pytest
 
 from harness.errors import ConfigError
 from harness.leaderboard.leaderboard import ranking, table
-from harness.leaderboard.schema import Delta, DirectlyTuned, Filters, Row
+from harness.leaderboard.schema import Delta, DirectlyTuned, Filters, Power, Row
 from harness.record import Cost, Interval
 from harness.report.format import p_value, percent, short
 from harness.report.html import to_html
 from harness.report.latex import to_latex
-from harness.report.tables import headline
+from harness.report.tables import headline, seeds_needed
 from harness.report.text import to_json, to_markdown, to_text
 from harness.store import Store
 from helpers.common import Cli
@@ -53,6 +53,30 @@ def a_row(method: str, value: float, student: str = "S", metric: str = "accuracy
         "forwards_per_answer": 1.0, "parameters": {"S": 100, "L": 400}.get(student), "run_ids": (f"{method}-0",),
     }  # fmt: skip
     return Row(**base | fields)
+
+
+def test_how_many_more_seeds_a_difference_needs() -> None:
+    def powered(method: str, difference: float, images: int | None, seeds: int | None, student: str = "S") -> Row:
+        power = Power(
+            against="finetune@S", difference=difference, detectable=0.05, images=None, seeds=None, more_images=images,
+            more_seeds=seeds,
+        )  # fmt: skip
+        return a_row(method, 0.5 + difference, student, power=power)
+
+    base = a_row("finetune", 0.5, baseline=True)
+    rows = [
+        powered("finetune", 0.2, None, 3, "L"),  # another student
+        powered("dml", 0.1, 0, 0),  # detectable
+        powered("offline_kd", 0.027, 1200, 1),
+        base,
+        powered("hkd4vlm", -0.01, None, 12),
+        powered("fitnets", -0.001, None, None),
+    ]
+    assert seeds_needed(rows) == (
+        "To show such differences to finetune (S) with 80 % power: offline_kd (+2.7) 1 more seed or 1,200 more images; "
+        "hkd4vlm (-1.0) 12 more seeds; fitnets (-0.1) more of both."
+    )
+    assert seeds_needed([rows[1], base]) == ""
 
 
 def over_direct(value: float, p: float | None, **fields: Any) -> DirectlyTuned:
