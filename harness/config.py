@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from harness.api import Augmentation, Role, Shifts
-from harness.errors import ConfigError, near
+from harness.errors import ConfigError, explain
 from harness.images.reading import MAX_PIXELS
 
 T = TypeVar("T", bound="Settings")
@@ -220,9 +220,17 @@ class ClusterConfig(Settings):
     """PACK: workers on few nodes; SPREAD: on many."""
     max_failures: int = Field(2, ge=0)
     """How many times a run may lose a worker before it fails."""
+    lanes: int | None = Field(None, ge=1)
+    """At most this many runs are executed at a time, of `workers` each: a suite's or a sweep's quota on a cluster that
+    others use too. None: as many as fit."""
     cache_gib: float = Field(20.0, gt=0)
     """Size limit of the cache that the runs of a store share (`train.cache`). Least recently used entries are deleted
     first."""
+    price_per_hour: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """The price of a worker for an hour: with `gpus_per_worker = 1`, of a GPU-hour."""
+    tflops_per_worker: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """The speed of a worker in training, in 10^12 FLOP/s, as `hkdbench profile` measures it: `plan` and `--dry-run`
+    estimate hours and, with `price_per_hour`, the price from it."""
 
     @model_validator(mode="after")
     def _checked(self) -> ClusterConfig:
@@ -240,6 +248,8 @@ class TrackConfig(Settings):
     """The address of an MLflow tracking server, e.g. http://host:5000. Runs go to its experiment `hkdbench`."""
     wandb: str | None = None
     """A project of Weights & Biases. `wandb login` or its environment variables set the account."""
+    logs: Folder | None = None
+    """A folder for logs: one file of JSON lines per run, one line per event. See `harness.execution.logs`."""
 
 
 class TemplateConfig(Settings):
@@ -363,38 +373,3 @@ def parse(model: type[T], table: Mapping[str, Any], source: str) -> T:
         return model.model_validate(table)
     except ValidationError as error:
         raise ConfigError(f"{source}: {explain(error, model)}") from None
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The validation error as text: setting, value, what was expected; similar names for an unknown setting."""
-    items = error.errors()
-    # An invalid item of a list also makes the list "too short": the errors of its items are enough.
-    deeper = {item["loc"][:n] for item in items for n in range(len(item["loc"]))}
-    return "; ".join(_explain_one(dict(item), model) for item in items if item["loc"] not in deeper)
-
-
-def _explain_one(item: dict[str, Any], model: type[BaseModel]) -> str:
-    path = [part for part in item["loc"] if not str(part).startswith(("tuple[", "function-"))]
-    name = ".".join(str(part) for part in path)
-    if item["type"] == "extra_forbidden":
-        known = _fields(model, [str(part) for part in path[:-1]])
-        return f"unknown setting {name!r}: {near(str(path[-1]), known)}"
-    if item["type"] == "missing":
-        return f"{name!r} is missing"
-    return f"{name} = {item['input']!r}: {item['msg'].lower().removeprefix('value error, ')}"
-
-
-def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
-    for part in path:
-        field = model.model_fields.get(part)
-        if field is None:
-            continue
-        # The model itself, or the model of a tuple's items, of a union's member, ...
-        for inner in (field.annotation, *_inside(field.annotation)):
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                model = inner
-    return list(model.model_fields)
-
-
-def _inside(hint: Any) -> list[Any]:
-    return [found for part in get_args(hint) for found in (part, *_inside(part))]

@@ -30,6 +30,12 @@ class Event(TypedDict, total=False):
     """The number of steps of the stage."""
     losses: Mapping[str, float]
     """Mean losses since the last event that had any, with keys `role.term`."""
+    seconds: float
+    """With losses: seconds of training since the last event that had any. `waited`: those of them in which rank 0
+    waited for data."""
+    waited: float
+    examples: int
+    """With losses: the examples of these steps, over all workers."""
     validation: Mapping[str, float]
     """Accuracy on validation by role."""
     status: str

@@ -90,9 +90,8 @@ class RoleCost(_Model):
     """What a role was billed in training, forward and backward. FLOPs are estimates (see harness.models)."""
 
     forwards: Count = 0
-    """Examples forwarded."""
     trained: Count = 0
-    """Examples with a backward pass."""
+    """Examples forwarded, and those with a backward pass."""
     recalled: Count = 0
     """Examples for which a frozen model's answer was cached. `shared`: by another run, which was billed for them."""
     shared: Count = 0
@@ -108,6 +107,8 @@ class Cost(_Model):
 
     roles: dict[str, RoleCost] = {}
     train_seconds: Amount = 0.0
+    data_seconds: Amount | None = Field(None, exclude_if=lambda value: value is None)
+    """Those of `train_seconds` in which the loop waited for data, on rank 0. None: an older record."""
     validation_seconds: Amount = 0.0
     test_seconds: Amount = 0.0
     total_seconds: Amount = 0.0
@@ -228,9 +229,8 @@ class Received(_Model):
 
     time: str
     file: str
-    """The name of the submitted file."""
     sha256: str
-    """The sha256 of the submitted file."""
+    """Name and sha256 of the submitted file."""
 
 
 class SplitAgreement(_Model):

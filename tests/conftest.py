@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from helpers.cluster import Start, head
+from helpers import cluster
+from helpers.cluster import Head, Start
 from helpers.common import ROOT, SHARED, Cli, Said, ToyConfig, ToyPlan, present
 
 if TYPE_CHECKING:
@@ -176,10 +177,16 @@ def toy_suite(toy: str, toy_ladder: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def head() -> Iterator[Head]:
     """A cluster of two CPUs, whatever the machine has; it is gone after the tests."""
-    with head(cpus=2) as found:
-        yield found.address
+    with cluster.head(cpus=2) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def address(head: Head) -> str:
+    """The address of its head."""
+    return head.address
 
 
 @pytest.fixture

@@ -201,14 +201,13 @@ def _run_suite(configs: list[RunConfig], name: str, root: str | None, as_json: b
 
 def _dry_run(configs: list[RunConfig], as_json: bool) -> None:
     from harness.planning import cost, plan
+    from harness.report.plan import dry_run_text
 
     rows = [cost.of(plan.make(config)) for config in configs]
     if as_json:
         print_json(rows)
         return
-    for row in rows:
-        print(f"{row['run_id']:70}  {row['budget']:>10,} examples  {row['train_flops'] / 1e12:8.2f} TFLOP")
-    print(f"{len(rows)} runs, {sum(row['train_flops'] for row in rows) / 1e12:.2f} TFLOP of training (estimated)")
+    print(dry_run_text(rows))
 
 
 def _tables(store: Store, records: Sequence[Record]) -> dict[str, list[Row]]:

@@ -9,7 +9,7 @@ from harness.api import Example
 from harness.config import RunConfig, TrackConfig
 from harness.data import opening
 from harness.events import Event, OnEvent, of_run, raise_if_stopped
-from harness.execution import records
+from harness.execution import logs, records
 from harness.execution.trackers import tracker
 from harness.planning import plan
 from harness.planning.plan import Plan
@@ -21,34 +21,41 @@ from harness.store.maintenance import relabel
 def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEvent) -> list[Record]:
     """Run the configurations that the store doesn't have yet. Returns all records, in the order of `configs`.
 
-    Every configuration is checked before the first run starts. `on_event` gets notes and the number of runs to do, then
-    every event of the runs. After Ctrl-C, the runs in progress get a record `interrupted`, and `KeyboardInterrupt` is
-    raised again.
+    Every configuration is checked before the first run starts. `on_event` (and the log, `track.logs`) gets notes and
+    the number of runs to do, then every event of the runs. After Ctrl-C, the runs in progress get a record
+    `interrupted`, and `KeyboardInterrupt` is raised again.
     """
+    track_config = configs[0].track if configs else TrackConfig()
+    log = logs.log(track_config.logs, name, store, lambda text: on_event({"note": text}))
+
+    def tell(event: Event) -> None:
+        log(event)
+        on_event(event)
+
     with opening.reporting(lambda done, count: on_event({"images": (done, count)})):
         plans = {p.run_id: p for p in map(plan.make, configs)}
         done = {run_id: record for run_id in plans if (record := store.finished(run_id)) is not None}
         todo = [p for run_id, p in plans.items() if run_id not in done]
         for note in _open_images(todo):
-            on_event({"note": note})
+            tell({"note": note})
     store.check_writable()  # after the checks: a refused run creates no empty store
     _relabel(plans, done, store)
     for one in {(p.config.benchmark, p.dataset.fingerprint): p for p in plans.values()}.values():
         records.ensure_controls(one, store)
     track = tracker(
-        configs[0].track if configs else TrackConfig(),
+        track_config,
         store,
         {run_id: p.config for run_id, p in plans.items()},
-        lambda text: on_event({"note": text}),
+        lambda text: tell({"note": text}),
     )
     if len(plans) > len(todo):
-        on_event({"note": f"{len(plans) - len(todo)} of {len(plans)} runs are in the store already"})
+        tell({"note": f"{len(plans) - len(todo)} of {len(plans)} runs are in the store already"})
     if changed := _changed(list(plans.values()), done):
-        on_event({"note": changed})
+        tell({"note": changed})
     if todo:
-        on_event({"to_run": len(todo)})
+        tell({"to_run": len(todo)})
     for warning in dict.fromkeys(warning for p in todo for warning in p.warnings):
-        on_event({"note": f"warning: {warning}"})
+        tell({"note": f"warning: {warning}"})
     begun: set[str] = set()
     started = provenance.now()
 
@@ -60,7 +67,7 @@ def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEv
             p = plans[event["run_id"]]
             store.write(records.failed(p, RuntimeError(event["error"]), started, p.config.cluster.workers))
         track(event)
-        on_event(event)
+        tell(event)
 
     def on_interrupt() -> None:
         for p in todo:
@@ -68,6 +75,7 @@ def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEv
             under_way = p.run_id in begun or store.work(p.run_id).exists()
             if under_way and store.status(p.run_id) is None:
                 store.write(records.interrupted(p, started, p.config.cluster.workers))
+                log({"run_id": p.run_id, "status": "interrupted"})
 
     try:
         if todo and (cluster := todo[0].config.cluster).workers:

@@ -4,8 +4,8 @@ Starting a `TorchTrainer` takes seconds, and a small run may take less: so one t
 workers form groups of `cluster.workers` ranks. Each worker group takes the next run from a queue (a Ray actor), trains
 and scores it, and writes its record. If a worker is lost, Ray Train restarts all workers, and every worker group
 continues its run from the newest checkpoint. If a node is lost, fewer groups go on, and more again when
-there are more nodes; with `cluster.min_workers`, even one group of fewer ranks. Only this module, `ray_cluster` and
-`harness.experiments.ray_tune` import ray.
+there are more nodes; with `cluster.min_workers`, even one group of fewer ranks. Only this module, `ray_cluster`,
+`metrics` and `harness.experiments.ray_tune` import ray.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from harness.config import ClusterConfig, RunConfig
 from harness.errors import StoreError, first_line
 from harness.events import OnEvent, of_run
+from harness.execution import metrics
 from harness.execution.ray_cluster import (
     NOTE_SECONDS,
     check_fits,
@@ -66,7 +67,7 @@ def execute(
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
-    groups = min(check_fits(cluster), free_worker_groups(cluster, on_event), len(runs))
+    groups = worker_groups(cluster, check_fits(cluster), free_worker_groups(cluster, on_event), len(runs))
     workers = groups * cluster.workers
     waiting = [(run_id, config.model_dump(mode="json")) for run_id, config in runs]
     beside = On(ray.get_runtime_context().get_node_id(), soft=False)  # otherwise it could be lost with another node
@@ -90,6 +91,7 @@ def execute(
             outcome.append(error)
 
     unfinished = dict.fromkeys(run_id for run_id, _ in runs)
+    measure = metrics.exporter(dict(runs), name)
     heard, begun = time.monotonic(), False
     asked, waits = time.strftime("%H:%M:%S"), ""
 
@@ -99,6 +101,7 @@ def execute(
             heard, begun = time.monotonic(), True
             if "status" in event:
                 unfinished.pop(event["run_id"], None)
+            measure(event)
             on_event(event)
         if time.monotonic() - heard >= NOTE_SECONDS:
             heard = time.monotonic()
@@ -118,6 +121,8 @@ def execute(
     except KeyboardInterrupt:
         queue.stop.remote()
         on_interrupt()
+        for run_id in unfinished:
+            measure({"run_id": run_id, "status": "interrupted"})
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
         ours.release()
@@ -128,7 +133,8 @@ def execute(
     ours.release()
     for run_id in unfinished:
         reason = first_line(outcome[0]) if outcome else "no worker took the run"
-        on_event({"run_id": run_id, "status": "failed", "error": f"Ray Train gave up: {reason}"})
+        for told in (measure, on_event):
+            told({"run_id": run_id, "status": "failed", "error": f"Ray Train gave up: {reason}"})
 
 
 def _own_folder(work: Path, name: str) -> tuple[Path, Lock]:
@@ -143,6 +149,11 @@ def _own_folder(work: Path, name: str) -> tuple[Path, Lock]:
     ours = acquire(locks / f"{name}.lock", 0) or Lock()  # before the folder is there
     (work / name).mkdir(parents=True, exist_ok=True)
     return work / name, ours
+
+
+def worker_groups(cluster: ClusterConfig, fit: int, free: int, runs: int) -> int:
+    """How many runs are executed at a time: as many groups as fit the cluster and are free, at most `cluster.lanes`."""
+    return min(fit, free, runs, cluster.lanes or runs)
 
 
 def worker_range(cluster: ClusterConfig, workers: int) -> int | tuple[int, int]:

@@ -183,6 +183,7 @@ def _cost(trained: Trained, test_forwards: int, test_seconds: float, total_secon
     return Cost(
         roles=trained.costs,
         train_seconds=trained.seconds.get("train", 0.0),
+        data_seconds=trained.seconds.get("data", 0.0),
         validation_seconds=trained.seconds.get("validation", 0.0),
         test_seconds=test_seconds,
         total_seconds=total_seconds,

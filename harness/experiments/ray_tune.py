@@ -43,7 +43,7 @@ def run(search: Search, store: Store, folder: Path, on_trial: OnTrial) -> list[T
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's error is reported in one line, below
     sweep, cluster = search.sweep, search.sweep.cluster
-    concurrent = check_fits(cluster)
+    concurrent = min(check_fits(cluster), cluster.lanes or sweep.trials)
     alone = cluster.workers == 1
     body = partial(trial.run, trial.Job(search, store.url, os.getcwd()))
 

@@ -155,9 +155,9 @@ def price(sweep: SweepConfig) -> list[dict[str, Any]]:
 
     `train_flops` counts every run separately. `shared_flops` is what all trials of a seed may have in common: frozen
     roles, and stages that only prepare a teacher. With `train.cache` = auto it is computed once per seed
-    (`least_flops`),
-    unless the space itself changes it.
+    (`least_flops`), unless the space itself changes it. Hours and price are those of `least_flops`.
     """
+    from harness.planning.cost import in_hours
     from harness.planning.cost import of as priced_alone
 
     rows = []
@@ -172,6 +172,7 @@ def price(sweep: SweepConfig) -> list[dict[str, Any]]:
         runs = sweep.trials * seeds + finals
         cached = sweep.train.cache == "auto"
         paid = seeds + (fresh if finals else 0)
+        least = mean_flops * runs - (shared * (runs - paid) if cached else 0.0)
         rows.append(
             {
                 "search": search.name,
@@ -184,7 +185,8 @@ def price(sweep: SweepConfig) -> list[dict[str, Any]]:
                 "space": {n: d.model_dump(exclude_defaults=True) for n, d in search.method.space.items()},
                 "train_flops": mean_flops * runs,
                 "shared_flops": shared * runs,
-                "least_flops": mean_flops * runs - (shared * (runs - paid) if cached else 0.0),
+                "least_flops": least,
+                **in_hours(sweep.cluster, least),
             }
         )
     return rows

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.errors import UserError, first_line
 from harness.events import Event, OnEvent
-from harness.execution import ray_train
+from harness.execution import logs, ray_train
 from harness.execution.trackers import tracker
 from harness.experiments.space import Point
 from harness.experiments.sweep import Search
@@ -58,7 +58,7 @@ def run(job: Job, point: Point, report: Report) -> None:
         except UserError as problem:
             error = first_line(problem)
             break
-        record = _train(planned, store, _reporter(planned, scores, report), notes.append)
+        record = _train(planned, search.name, store, _reporter(planned, scores, report), notes.append)
         runs.append(planned.run_id)
         seconds += record.cost.total_seconds
         if record.status != "done":
@@ -79,8 +79,9 @@ def run(job: Job, point: Point, report: Report) -> None:
     )
 
 
-def _train(planned: Plan, store: Store, send: OnEvent, on_note: Callable[[str], None]) -> Record:
-    """The run's record: trained here, or by its own worker group. `on_note` is called if a tracker fails."""
+def _train(planned: Plan, name: str, store: Store, send: OnEvent, on_note: Callable[[str], None]) -> Record:
+    """The run's record: trained here, or by its own worker group. `name` is the search's; `on_note` is called if a
+    tracker fails."""
     import torch
 
     from harness.execution import run as runner
@@ -90,9 +91,11 @@ def _train(planned: Plan, store: Store, send: OnEvent, on_note: Callable[[str], 
         return done
     cluster = planned.config.cluster
     track = tracker(planned.config.track, store, {planned.run_id: planned.config}, on_note)
+    log = logs.log(planned.config.track.logs, name, store, on_note)
 
     def on_event(event: Event) -> None:
-        track({"run_id": planned.run_id, **event})
+        for told in (track, log):
+            told({"run_id": planned.run_id, **event})
         send(event)
 
     if cluster.workers > 1:
@@ -101,7 +104,8 @@ def _train(planned: Plan, store: Store, send: OnEvent, on_note: Callable[[str], 
     device = torch.device("cuda" if cluster.gpus_per_worker else "cpu")
     try:
         record = runner.execute(planned, SingleProcess(on_event, device), store)
-        track({"run_id": planned.run_id, "status": record.status})
+        for told in (track, log):
+            told({"run_id": planned.run_id, "status": record.status})
         return record
     finally:
         runner.release_memory()

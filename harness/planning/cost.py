@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.api import Example, Stage
+from harness.config import ClusterConfig
 from harness.data import order
 from harness.models import ladders, loading, scorer, shared_prefix
 from harness.models.encoding import Encoder, load_encoders
@@ -65,6 +66,7 @@ def of(plan: Plan, sample_of: Callable[[Stage], Sequence[Example]] | None = None
                 "mix": found.model_dump() if (found := compatibility.mix(plan, planned, by_rung)) else None,
             }
         )
+    train_flops = float(sum(r["flops"] for s in stages for r in s["roles"].values()))
     return {
         "run_id": plan.run_id,
         "method": plan.config.method,
@@ -78,11 +80,19 @@ def of(plan: Plan, sample_of: Callable[[Stage], Sequence[Example]] | None = None
         if plan.training is not plan.dataset
         else None,
         "stages": stages,
-        "train_flops": float(sum(r["flops"] for s in stages for r in s["roles"].values())),
+        "train_flops": train_flops,
+        **in_hours(plan.config.cluster, train_flops),
         "memory_bytes": memory.most_held(plan),
         "peak_bytes": (most := max((s["peak_bytes"] for s in stages), default=plan.student_parameters * memory.FROZEN)),
         "warnings": [*plan.warnings, *memory.too_large(plan, most)],
     }
+
+
+def in_hours(cluster: ClusterConfig, train_flops: float) -> dict[str, float | None]:
+    """Estimated hours of workers for the training alone, and their price; None where a setting for it is missing."""
+    speed, each = cluster.tflops_per_worker, cluster.price_per_hour
+    hours = None if speed is None else train_flops / (speed * 1e12) / 3600
+    return {"worker_hours": hours, "price": None if hours is None or each is None else hours * each}
 
 
 def first_step(plan: Plan, stage: Stage) -> Sequence[tuple[int, Example]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.record import Mix
@@ -42,5 +43,38 @@ def to_text(priced: dict[str, Any]) -> str:
         f"{priced['peak_bytes'] / 2**20:.0f} MiB, of which weights and optimizer {priced['memory_bytes'] / 2**20:.0f} "
         "MiB (estimated)"
     )
+    lines += [f"  {text} (estimated)" for text in [price_text(priced["worker_hours"], priced["price"])] if text]
     lines += [f"  warning: {warning}" for warning in priced["warnings"]]
     return "\n".join(lines)
+
+
+def price_text(worker_hours: float | None, price: float | None) -> str:
+    """`12.50 worker-hours of training, price 31.25`; empty if the hours aren't known."""
+    if worker_hours is None:
+        return ""
+    return f"{worker_hours:.2f} worker-hours of training" + ("" if price is None else f", price {price:,.2f}")
+
+
+def dry_run_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The runs of a suite, one line each, and their sum."""
+    lines = [
+        f"{row['run_id']:70}  {row['budget']:>10,} examples  {row['train_flops'] / 1e12:8.2f} TFLOP"
+        + ("" if row["worker_hours"] is None else f"  {row['worker_hours']:8.2f} h")
+        + ("" if row["price"] is None else f"  {row['price']:10,.2f}")
+        for row in rows
+    ]
+    flops = sum(row["train_flops"] for row in rows)
+    return "\n".join([*lines, f"{len(rows)} runs, {flops / 1e12:.2f} TFLOP of training (estimated){total_price(rows)}"])
+
+
+def total_price(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The sum of the rows' hours and prices, to go behind another sum; empty if they aren't known."""
+    hours, price = (_sum([row[name] for row in rows]) for name in ("worker_hours", "price"))
+    text = price_text(hours, price)
+    return f"; {text}" if text else ""
+
+
+def _sum(numbers: Sequence[float | None]) -> float | None:
+    """The sum; None if one is unknown."""
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None

@@ -73,6 +73,8 @@ def _cost(record: Record) -> list[str]:
         f"  cost: training {c.train_flops / 1e12:.3f} TFLOP, {c.train_seconds:.1f} s; validation "
         f"{c.validation_seconds:.1f} s; test {c.test_seconds:.1f} s, {c.test_forwards} forwards; "
         f"total {c.total_seconds:.1f} s",
+        *([] if c.data_seconds is None else [f"    waited for data: {c.data_seconds:.1f} s of training"]),
+        *([] if (paid := price(record)) is None else [f"    price: {paid:,.2f}"]),
         *(
             f"    {name:20} {r.forwards:8} forwards  {r.trained:8} trained  "
             f"{r.flops / 1e12:9.3f} TFLOP  {r.seconds:7.1f} s"
@@ -81,6 +83,15 @@ def _cost(record: Record) -> list[str]:
             for name, r in c.roles.items()
         ),
     ]
+
+
+def price(record: Record) -> float | None:
+    """What a finished run cost, from its workers' time and `cluster.price_per_hour`; None: without a price."""
+    cluster = record.config.get("cluster")
+    each = cluster.get("price_per_hour") if isinstance(cluster, Mapping) else None
+    if not isinstance(each, int | float) or record.status != "done":
+        return None
+    return each * record.cost.total_seconds / 3600 * max(record.provenance.workers, 1)
 
 
 def _origin(record: Record) -> list[str]:

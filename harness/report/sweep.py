@@ -9,6 +9,7 @@ from harness.experiments.outcome import SweepResult, ranked
 from harness.experiments.space import format_point
 from harness.experiments.sweep import SweepConfig
 from harness.report.format import plain
+from harness.report.plan import total_price
 
 
 def to_text(result: SweepResult) -> str:
@@ -40,7 +41,7 @@ def price_to_text(sweep: SweepConfig, searches: Sequence[Mapping[str, Any]]) -> 
         lines.append(f"  {row['runs']} runs, {row['train_flops'] / 1e12:.2f} TFLOP{least}")
     runs, flops, least_flops = (sum(row[key] for row in searches) for key in ("runs", "train_flops", "least_flops"))
     least = f"; {least_flops / 1e12:.2f} if trials share their teachers" if cached else ""
-    lines.append(f"{runs} runs, {flops / 1e12:.2f} TFLOP of training (estimated){least}")
+    lines.append(f"{runs} runs, {flops / 1e12:.2f} TFLOP of training (estimated){least}{total_price(searches)}")
     return "\n".join(lines)
 
 

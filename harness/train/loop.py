@@ -23,6 +23,7 @@ from torch.profiler import record_function as span  # costs nothing without a pr
 
 from harness.api import From, Stage
 from harness.errors import StepLocation, TrainingError, first_line
+from harness.events import Event
 from harness.models import loading
 from harness.models.distributed import ProcessGroup
 from harness.models.encoding import Encoder, load_encoders
@@ -165,13 +166,15 @@ def _train(run: _Run, plan: Plan, state: RunState, index: int, middle: Checkpoin
     log_every = max(planned.steps // POINTS_A_STAGE, 1)
     data = batches.of_stage(plan, planned, ranks, roles, sharing, first)
     sums: LossSums = {}
-    summed = 0
-    clock = time.perf_counter()
+    summed, waited = 0, 0.0
+    clock = logged = time.perf_counter()
     for step in range(first, planned.steps):
         location = StepLocation(plan.method.name, stage.name, step)
         try:
+            asked = time.perf_counter()
             with span("hkdbench:data"):
                 parts = next(data)
+            waited += time.perf_counter() - asked
             progress = step / planned.steps
             observed = _step(plan, ranks, location, stage, progress, parts, roles, learners, state.method_state, sums)
         except RuntimeError as error:
@@ -194,8 +197,10 @@ def _train(run: _Run, plan: Plan, state: RunState, index: int, middle: Checkpoin
             state.method_state = updated(location, plan.method, state.method_state, by_batch, train.batch_size)
         done = step + 1
         if done % log_every == 0 or done in validations:
-            _log(state, ranks, stage.name, done, planned.steps, sums, summed * train.batch_size)
-            sums, summed = {}, 0
+            state.seconds["data"] += waited
+            pace: Event = {"waited": waited, "seconds": time.perf_counter() - logged}
+            _log(state, ranks, stage.name, done, planned.steps, sums, summed * train.batch_size, pace)
+            sums, summed, waited, logged = {}, 0, 0.0, time.perf_counter()
         if done in validations:
             state.seconds["train"] += time.perf_counter() - clock
             if learned := [name for name, versions in frozen.items() if roles[name].weight_versions() != versions]:
@@ -206,7 +211,7 @@ def _train(run: _Run, plan: Plan, state: RunState, index: int, middle: Checkpoin
             _validate(run, state, stage.name, done, planned.steps, changing, sharing)
             if done < planned.steps:
                 run_state.save(state, run.work, ranks, index, done, roles, changing, run.on_checkpoint)
-            clock = time.perf_counter()
+            clock = logged = time.perf_counter()
     state.method_state = {}
     run_state.finish_stage(state, run.plan, planned, roles, changing, run.encoders, ranks)
     return changing
@@ -273,9 +278,9 @@ def _step(
 
 
 def _log(
-    state: RunState, ranks: ProcessGroup, stage: str, step: int, steps: int, sums: LossSums, examples: int
+    state: RunState, ranks: ProcessGroup, stage: str, step: int, steps: int, sums: LossSums, examples: int, pace: Event
 ) -> None:
-    """Write the mean losses since the last report to the history, and report them."""
+    """Write the mean losses since the last report to the history, and report them with the pace of these steps."""
     keys = sorted(sums)
     with span("hkdbench:communication"):
         values = ranks.sum(torch.stack([sums[key] for key in keys])) / examples
@@ -283,7 +288,7 @@ def _log(
     for (role, term), value in zip(keys, values.tolist(), strict=True):
         state.note(stage, step, steps, role, f"loss/{term}", value)
         latest[f"{role}.{term}"] = value
-    ranks.report({"stage": stage, "step": step, "steps": steps, "losses": latest})
+    ranks.report({"stage": stage, "step": step, "steps": steps, "losses": latest, "examples": examples, **pace})
 
 
 def _validate(

@@ -32,6 +32,7 @@ def run(cli: Cli, toy_run: list[str], boards: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("WANDB_DIR", str(boards))
     args = ["run", *toy_run, "--store", boards / "store", "--json"]
     tracks = {"tensorboard": boards / "events", "mlflow": f"file:{boards / 'mlflow'}", "wandb": "hkd"}
+    tracks |= {"logs": boards / "logs"}
     said = cli(*args, *(part for name, where in tracks.items() for part in ("--set", f"track.{name}={where}")))
     assert said.code == 0, said.err
     assert "left out" not in said.err
@@ -93,6 +94,22 @@ def test_every_tracker_has_the_losses_and_the_figures(run: dict[str, Any], board
     ]
     assert [(row["step"], row["tune/student.ce"]) for row in rows if "tune/student.ce" in row] == expected
     assert rows[-1]["test/accuracy"] == pytest.approx(accuracy)
+
+    # The log: one line an event.
+    log = [json.loads(line) for line in (boards / "logs" / f"{run_id}.jsonl").read_text().splitlines()]
+    assert {line["run_id"] for line in log} == {run_id}
+    assert {line["level"] for line in log} == {"info"}
+    assert [line["time"] for line in log] == sorted(line["time"] for line in log)
+    assert [line["event"] for line in log[:1] + log[-1:]] == ["began", "ended"]
+    told = [line for line in log if line["event"] == "losses"]
+    assert [(line["step"], line["losses"]["student.ce"]) for line in told] == expected
+    assert sum(line["examples"] for line in told) == run["budget"]
+    assert sum(line["seconds"] for line in told) <= run["cost"]["train_seconds"]
+    assert sum(line["waited"] for line in told) == pytest.approx(run["cost"]["data_seconds"])
+    assert 0 < run["cost"]["data_seconds"] < run["cost"]["train_seconds"]
+    assert log[-1]["accuracy"]["test"] == accuracy
+    launched = [json.loads(line) for line in (boards / "logs" / "launch.jsonl").read_text().splitlines()]
+    assert [(line["event"], line["run_id"]) for line in launched] == [("to_run", None)]
 
 
 def leveldb(data: bytes) -> Iterator[bytes]:

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -36,10 +37,11 @@ def ended(process: subprocess.Popen[str]) -> Said:
 
 @dataclass(frozen=True)
 class Head:
-    """Where a cluster is reached: by drivers, and by `ray job submit` where it has a job server."""
+    """Where a cluster is reached: by drivers, by `ray job submit` where it has a job server, and by Prometheus."""
 
     address: str
     jobs: str
+    metrics: str
 
 
 @contextmanager
@@ -67,7 +69,9 @@ def head(cpus: int, jobs: bool = False, python: str | Path = sys.executable,
             end(process)
         else:
             raise AssertionError("ray start failed five times")
-        yield Head(f"127.0.0.1:{ports['port']}", f"http://127.0.0.1:{ports['dashboard-port']}")
+        here = "http://127.0.0.1"
+        jobs, metrics = f"{here}:{ports['dashboard-port']}", f"{here}:{ports['metrics-export-port']}/metrics"
+        yield Head(f"127.0.0.1:{ports['port']}", jobs, metrics)
     finally:
         if process is not None:
             end(process)
@@ -104,3 +108,16 @@ def free_ports(count: int) -> list[int]:
             one.bind(("127.0.0.1", 0))
             found.append(one.getsockname()[1])
         return found
+
+
+def read_metrics(url: str) -> list[str]:
+    """The lines of a node's Prometheus endpoint that are the harness's."""
+    with urlopen(url, timeout=30) as answer:
+        return [line for line in answer.read().decode().splitlines() if line.startswith("ray_hkdbench_")]
+
+
+def series(lines: Sequence[str], name: str, **tags: str) -> list[float]:
+    """The numbers of every series of this name that has these tags."""
+    wanted = [f'{tag}="{value}"' for tag, value in tags.items()]
+    found = [line for line in lines if line.startswith(f"ray_hkdbench_{name}{{") and all(w in line for w in wanted)]
+    return [float(line.rpartition(" ")[2]) for line in found]

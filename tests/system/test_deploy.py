@@ -1,7 +1,7 @@
 """The cluster files, as far as they can be checked without a cloud, a Kubernetes or a Slurm.
 
-The launcher's file is checked by Ray's own schema and checks. KubeRay's schema is in no package: its manifests are
-checked against the fields of its `v1` API (apis/ray/v1/*_types.go), the pods only where they matter here.
+The launcher's file is checked by Ray's own schema and checks; manifests by the published schemas of KubeRay and Kueue,
+which `scripts/crd_schemas.py` trims (`crds/`), and by what Kueue's webhook for jobs refuses.
 """
 
 from __future__ import annotations
@@ -11,22 +11,11 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-JOB = {
-    "activeDeadlineSeconds", "backoffLimit", "clusterSelector", "entrypoint", "entrypointNumCpus", "entrypointNumGpus",
-    "entrypointResources", "jobId", "managedBy", "metadata", "rayClusterSpec", "runtimeEnvYAML",
-    "shutdownAfterJobFinishes", "submissionMode", "submitterConfig", "submitterPodTemplate", "suspend",
-    "ttlSecondsAfterFinished",
-}  # fmt: skip
-CLUSTER = {"autoscalerOptions", "enableInTreeAutoscaling", "headGroupSpec", "rayVersion", "suspend", "workerGroupSpecs"}
-HEAD = {"enableIngress", "headService", "rayStartParams", "serviceType", "template"}
-WORKERS = {"groupName", "maxReplicas", "minReplicas", "numOfHosts", "rayStartParams", "replicas", "scaleStrategy",
-           "template"}  # fmt: skip
-CONTAINER = {"env", "envFrom", "image", "imagePullPolicy", "name", "ports", "resources", "volumeMounts"}
 
 
 @pytest.fixture(scope="module")
@@ -81,44 +70,122 @@ def test_the_launchers_file_passes_rays_own_checks(root: Path) -> None:
 # ------------------------------------------------------------------------------------------- KubeRay
 
 
-@pytest.mark.parametrize(("name", "kind"), [("kuberay-cluster", "RayCluster"), ("kuberay-job", "RayJob")])
-def test_kuberays_manifests(root: Path, pins: dict[str, str], name: str, kind: str) -> None:
+@pytest.fixture(scope="module")
+def validate() -> Callable[[Any], None]:
+    """Checks a manifest by the published schema of its kind; a job's cluster by that of clusters."""
+    import jsonschema
+
+    found = [json.loads(file.read_text()) for file in (Path(__file__).parent / "crds").glob("*.json")]
+    schemas = {(one["apiVersion"], one["kind"]): one["schema"] for one in found}
+
+    def check(manifest: Any) -> None:
+        jsonschema.validate(manifest, schemas[manifest["apiVersion"], manifest["kind"]])
+        if manifest["kind"] == "RayJob":
+            check({"apiVersion": manifest["apiVersion"], "kind": "RayCluster", "spec": cluster_of(manifest)})
+
+    return check
+
+
+def cluster_of(manifest: Any) -> Any:
+    """The cluster of a RayJob, or the RayCluster's own."""
+    return manifest["spec"]["rayClusterSpec"] if manifest["kind"] == "RayJob" else manifest["spec"]
+
+
+def groups_of(manifest: Any) -> list[Any]:
+    """The head's group and those of the workers."""
+    cluster = cluster_of(manifest)
+    return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+
+
+RAY = ["kuberay-cluster", "kuberay-job", "kuberay-kueue-job"]
+
+
+@pytest.mark.parametrize("name", RAY)
+def test_kuberays_manifests(root: Path, pins: dict[str, str], validate: Callable[[Any], None], name: str) -> None:
     manifest = read_yaml(root / "deploy" / f"{name}.yaml")
-    assert set(manifest) == {"apiVersion", "kind", "metadata", "spec"}
-    assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", kind)
-    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", manifest["metadata"]["name"])
-    spec = manifest["spec"]
-    cluster = spec
-    if kind == "RayJob":
-        assert set(spec) <= JOB
-        assert spec["submissionMode"] in ("K8sJobMode", "HTTPMode", "InteractiveMode")
-        assert spec["entrypoint"].startswith("python -m harness ")
+    validate(manifest)
+    spec, cluster = manifest["spec"], cluster_of(manifest)
+    assert cluster["rayVersion"] == pins["ray"]
+    assert cluster["headGroupSpec"]["serviceType"] == "ClusterIP"
+    for group in cluster["workerGroupSpecs"]:
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    templates = [group["template"] for group in groups_of(manifest)]
+    if manifest["kind"] == "RayJob":
         import yaml
 
+        assert spec["submissionMode"] in ("K8sJobMode", "HTTPMode", "InteractiveMode")
+        assert spec["entrypoint"].startswith("python -m harness ")
         assert set(yaml.safe_load(spec["runtimeEnvYAML"])) == {"working_dir"}
-        cluster = spec["rayClusterSpec"]
-    assert set(cluster) <= CLUSTER
-    assert cluster["rayVersion"] == pins["ray"]
-    head, groups = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
-    assert set(head) <= HEAD
-    assert head["serviceType"] == "ClusterIP"
-    for group in groups:
-        assert set(group) <= WORKERS
-        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
-    templates = [head["template"], *(group["template"] for group in groups)]
-    for group in (head, *groups):  # Kubernetes takes strings alone
-        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
-    if kind == "RayJob":
         templates.append(spec["submitterPodTemplate"])
     for template in templates:
-        assert set(template["spec"]) <= {"containers", "restartPolicy", "terminationGracePeriodSeconds"}
         (container,) = template["spec"]["containers"]
-        assert set(container) <= CONTAINER
         assert container["image"] == "hkdbench-nodes:latest"
         env = {one["name"]: one for one in container["env"]}
         assert env["RAY_AUTH_MODE"]["value"] == "token"
         assert env["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]["name"] == "hkdbench-ray"
-        assert all(isinstance(one.get("value", ""), str) for one in env.values())
+        volumes = {one["name"] for one in template["spec"].get("volumes", ())}
+        assert {one["name"] for one in container.get("volumeMounts", ())} <= volumes
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("spec.entryPoint", "python"),
+        ("spec.backoffLimit", "2"),
+        ("spec.rayClusterSpec.headGroupSpec.rayStartParams.num-cpus", 0),
+        ("spec.rayClusterSpec.headGroupSpec.template.spec.containers.0.environment", []),
+    ],
+)
+def test_a_wrong_manifest_is_refused(root: Path, validate: Callable[[Any], None], place: str, value: Any) -> None:
+    import jsonschema
+
+    manifest = read_yaml(root / "deploy" / "kuberay-job.yaml")
+    *parents, last = place.split(".")
+    table = manifest
+    for part in parents:
+        table = table[int(part) if part.isdigit() else part]
+    table[last] = value
+    with pytest.raises(jsonschema.ValidationError):
+        validate(manifest)
+
+
+def test_kueues_queues_have_room_for_the_job(root: Path, validate: Callable[[Any], None]) -> None:
+    """The job is admitted, by what Kueue's webhook checks and by the quota: 64 GPUs."""
+    import yaml
+
+    queues = {one["kind"]: one for one in yaml.safe_load_all((root / "deploy" / "kueue.yaml").read_text())}
+    assert set(queues) == {"ResourceFlavor", "ClusterQueue", "LocalQueue"}
+    for one in queues.values():
+        validate(one)
+    job = read_yaml(root / "deploy" / "kuberay-kueue-job.yaml")
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == queues["LocalQueue"]["metadata"]["name"]
+    assert queues["LocalQueue"]["spec"]["clusterQueue"] == queues["ClusterQueue"]["metadata"]["name"]
+    assert job["spec"]["suspend"] is True
+    assert job["spec"]["shutdownAfterJobFinishes"] is True
+    assert "clusterSelector" not in job["spec"]
+    assert not cluster_of(job).get("enableInTreeAutoscaling")
+    assert len(groups_of(job)) < 8
+
+    (group,) = queues["ClusterQueue"]["spec"]["resourceGroups"]
+    (flavor,) = group["flavors"]
+    assert flavor["name"] == queues["ResourceFlavor"]["metadata"]["name"]
+    quota = {one["name"]: amount(one["nominalQuota"]) for one in flavor["resources"]}
+    assert list(quota) == group["coveredResources"]
+    pods = [(one.get("replicas", 1), one["template"]) for one in groups_of(job)] + [
+        (1, job["spec"]["submitterPodTemplate"])
+    ]
+    asked = dict.fromkeys(quota, 0.0)
+    for count, template in pods:
+        for name, value in template["spec"]["containers"][0]["resources"]["requests"].items():
+            asked[name] += count * amount(value)
+    assert asked["nvidia.com/gpu"] == 64 == quota["nvidia.com/gpu"]
+    assert all(asked[name] <= quota[name] for name in quota)
+
+
+def amount(quantity: str | int) -> float:
+    """A Kubernetes quantity as a number."""
+    text = str(quantity)
+    return float(text.removesuffix("Gi")) * (2**30 if text.endswith("Gi") else 1)
 
 
 # ------------------------------------------------------------------------------------------- Slurm

@@ -23,7 +23,7 @@ from harness.execution.run_queue import RunQueue
 from harness.record import Record
 from harness.store import Store
 from harness.store.local import acquire
-from helpers.cluster import CLUSTER, Start, ended
+from helpers.cluster import CLUSTER, Head, Start, ended, read_metrics, series
 from helpers.common import Cli
 
 
@@ -98,6 +98,12 @@ def test_a_group_is_the_least_that_a_suite_goes_on_with() -> None:
     assert ray_train.worker_range(ClusterConfig(workers=2), 6) == (2, 6)
     assert ray_train.worker_range(ClusterConfig(workers=2, min_workers=1), 6) == (1, 6)
     assert ray_train.worker_range(ClusterConfig(workers=2), 2) == 2
+
+
+def test_a_suites_quota_limits_its_groups() -> None:
+    assert ray_train.worker_groups(ClusterConfig(), fit=64, free=40, runs=100) == 40
+    assert ray_train.worker_groups(ClusterConfig(lanes=8), fit=64, free=40, runs=100) == 8
+    assert ray_train.worker_groups(ClusterConfig(lanes=8), fit=64, free=40, runs=3) == 3
 
 
 def test_a_limit_of_open_files_is_raised_or_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +216,7 @@ class TestCluster:
 
     pytestmark = CLUSTER
 
-    def test_a_suite_with_accidents(self, start: Start, cli: Cli, toy_suite: str, tmp_path: Path) -> None:
+    def test_a_suite_with_accidents(self, start: Start, cli: Cli, toy_suite: str, tmp_path: Path, head: Head) -> None:
         """Two worker groups: healthy runs, a broken one, one that is killed once, one always."""
         runs: list[dict[str, Any]] = [
             {"method": "accident", "settings": {"marker": tmp_path / "killed"}},
@@ -237,6 +243,21 @@ class TestCluster:
         broken = by_name(list(records.values()))["scalar_loss"].error
         assert broken is not None
         assert "loss term student.ce is (); expected (8,)" in broken.message
+
+        # The head serves what the driver counted.
+        served = read_metrics(head.metrics)
+        for status in ("done", "failed"):
+            ended_so = [r for r in records.values() if r.status == status]
+            assert sum(series(served, "runs_ended_total", suite="ray", status=status)) == len(ended_so) > 0
+        assert series(served, "runs", suite="ray") == [0, 0]  # none is waiting or running any more
+        tuned = by_name(list(records.values()))["finetune"]
+        tags = {"run": tuned.run_id, "method": "finetune", "benchmark": "toy", "suite": "ray"}
+        (examples,) = series(served, "examples_total", **tags)
+        assert examples >= tuned.stages[0].examples  # and those that were trained again after a worker was lost
+        (seconds,) = series(served, "train_seconds_total", **tags)
+        (waited,) = series(served, "data_wait_seconds_total", **tags)
+        assert 0 < waited < seconds
+        assert sum(series(served, "step_seconds_count", method="finetune")) > 0
 
         # What was done on Ray, resumed or not, equals an undisturbed run without it, bit for bit.
         write_suite(tmp_path / "plain.toml", toy_suite, [runs[0], runs[2], runs[4]])
