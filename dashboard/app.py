@@ -19,4 +19,6 @@ if st.context.theme.type == "dark":  # otherwise a selected value is white on li
     st.html("<style>[data-testid='stMultiSelectTagsContainer'] [data-tag] * { color: #0e1116 !important }</style>")
 with store.show_user_errors():
     options.load_plugins()
+    if options.note():
+        st.info(options.note(), icon=":material/science:")
     navigation.navigate().run()

@@ -1,4 +1,4 @@
-"""The options of `hkdbench dashboard` other than the store: data folders and plugins.
+"""The options of `hkdbench dashboard` other than the store: data folders and plugins, and the note of `demo --quick`.
 
 The command passes them in the environment variable `HKDBENCH_DASHBOARD`. Only the command line can set them: neither
 a URL nor a record can name a file to read or code to load.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -30,6 +31,11 @@ def command(benchmark: str) -> str:
     return "hkdbench dashboard --plugin FILE.py"
 
 
+def note() -> str:
+    """What every page says above its content, as Markdown; "" for nothing."""
+    return str(_given().get("note", ""))
+
+
 @st.cache_resource(show_spinner=False)
 def load_plugins() -> None:
     """Load the plugins of the command line, once per process. `registry.problems` lists those that failed."""
@@ -37,6 +43,6 @@ def load_plugins() -> None:
         registry.load_plugin(spec)
 
 
-def _given() -> dict[str, dict[str, str]]:
-    given: dict[str, dict[str, str]] = json.loads(os.environ.get(VARIABLE) or "{}")
+def _given() -> dict[str, Any]:
+    given: dict[str, Any] = json.loads(os.environ.get(VARIABLE) or "{}")
     return given

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +12,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveFloat,
     ValidationError,
     field_validator,
     model_validator,
@@ -22,6 +20,7 @@ from pydantic import (
 from harness.api import Augmentation, Role, Shifts
 from harness.errors import ConfigError, explain
 from harness.images.reading import MAX_PIXELS
+from harness.paths import absolute, expanded
 
 T = TypeVar("T", bound="Settings")
 
@@ -41,13 +40,11 @@ without content, one more forward pass (2102.09690)."""
 Label = Annotated[str, Field(max_length=80, pattern=r"^(\S( ?\S)*)?$")]
 """A name on one line, with single spaces."""
 
-Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
+Rate = Annotated[float, Field(gt=0, le=10)]
+"""A learning rate."""
+
+Folder = Annotated[Path, AfterValidator(absolute)]
 """A folder as an absolute path, because a run's workers have another working directory."""
-
-
-def cache_folder() -> Path:
-    """The user's own folder for what is kept on this machine outside of a store: caches that may be deleted."""
-    return Path(os.environ.get("HKDBENCH_CACHE") or "~/.cache/hkdbench").expanduser().absolute()
 
 
 class Settings(BaseModel):
@@ -59,8 +56,8 @@ class Settings(BaseModel):
 class LoraSettings(Settings):
     """Low-rank adapters in a learner. The learner's own weights are then frozen (see harness.models.lora)."""
 
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32.0, gt=0)
+    rank: int = Field(16, ge=1, le=65536)
+    alpha: float = Field(32.0, gt=0, le=1e6)
     """The adapters' output is scaled by alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: tuple[str, ...] = ("all",)
@@ -77,14 +74,14 @@ BY_RUNG = ("lr", "precision", "lora")
 class TrainConfig(Settings):
     """How every method is trained: the same for all methods that are compared."""
 
-    examples: int = Field(4096, ge=1)
+    examples: int = Field(4096, ge=1, le=10**9)
     """The student budget: examples (with repeats) that the student learns from, over all its stages. It is rounded up
     to whole steps of `batch_size`, for all methods alike."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1, le=65536)
     """Examples per optimizer step, over all workers."""
-    micro_batch_size: int = Field(0, ge=0)
+    micro_batch_size: int = Field(0, ge=0, le=65536)
     """Examples per forward pass of one worker. 0: the worker's full share of the batch."""
-    questions_per_image: int = Field(1, ge=1)
+    questions_per_image: int = Field(1, ge=1, le=1000)
     """The number of questions about one image that are adjacent in the training order. It changes which examples share
     a batch: between runs with different values the order of the examples differs too, not only the method."""
     share_prefix: bool = True
@@ -100,13 +97,13 @@ class TrainConfig(Settings):
     """Options in random order in each step: only content (see harness.data.options), all, or none."""
     augmentations: Literal["method"] | tuple[Augmentation, ...] = "method"
     """Augmentations of the training examples (see harness.data.augmentation). method: what the method declares."""
-    lr: float = Field(5e-4, gt=0, allow_inf_nan=False)
+    lr: Rate = 5e-4
     """Peak learning rate (AdamW, linear warm-up, cosine to 0 in each stage)."""
-    lr_by_rung: dict[str, float] = {}
+    lr_by_rung: dict[str, Rate] = {}
     """Peak learning rate of single rungs, if it differs from `lr`."""
     warmup: float = Field(0.1, ge=0, le=1)
     """Fraction of a stage's steps in which the learning rate rises."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, le=10)
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: matrix products in bfloat16 (autocast); weights, losses and optimizer in float32. Useful where the hardware
     supports it."""
@@ -124,11 +121,11 @@ class TrainConfig(Settings):
     cache: Literal["auto", "off"] = "off"
     """auto: a frozen model answers an example only once if the example is unchanged in each step. The runs of a store
     share these answers, and the stages that only prepare a teacher (see harness.train.teacher_cache)."""
-    clip: float = Field(1.0, gt=0)
+    clip: float = Field(1.0, gt=0, le=1e9)
     """Largest gradient norm of a role; larger gradients are clipped."""
-    validations: int = Field(4, ge=1)
+    validations: int = Field(4, ge=1, le=10_000)
     """Validations per stage, evenly spaced. Each one writes a checkpoint; the best weights are used in the end."""
-    validation_examples: int = Field(300, ge=1)
+    validation_examples: int = Field(300, ge=1, le=10**9)
     """The largest number of validation examples that are scored during training."""
 
     @property
@@ -176,7 +173,7 @@ class EvaluateConfig(Settings):
 
     splits: tuple[Literal["train", "validation", "test", "ood"], ...] = ("validation", "test", "ood")
     """The splits that are scored at the end, if the benchmark has them."""
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(64, ge=1, le=65536)
     shifts: Literal["method"] | Shifts = "method"
     """Shifted inference: score each question with its options at several letters, and average by option. method: what
     the method declares; cyclic: all rotations; all: all permutations; random: `random_shifts` of these; none."""
@@ -188,7 +185,7 @@ class EvaluateConfig(Settings):
     share_prefix: bool = True
     """Questions about one image share one forward pass of the image and of the beginning of their prompts, where the
     model allows that (see harness.models.shared_prefix). Off: each question is passed separately."""
-    resamples: int = Field(2000, ge=100)
+    resamples: int = Field(2000, ge=100, le=100_000)
     """Bootstrap resamples for the intervals."""
 
     @model_validator(mode="after")
@@ -201,9 +198,9 @@ class EvaluateConfig(Settings):
 class ClusterConfig(Settings):
     """Where a run is executed. It is not part of the run's identity."""
 
-    workers: int = Field(1, ge=0)
+    workers: int = Field(1, ge=0, le=65536)
     """Ray Train workers per run (DDP). 0: in this process, without Ray."""
-    cpus_per_worker: int = Field(1, ge=1)
+    cpus_per_worker: int = Field(1, ge=1, le=65536)
     gpus_per_worker: int = Field(0, ge=0, le=1)
     min_workers: int | None = Field(None, ge=1)
     """Elastic training: if nodes are lost, a run continues with no fewer workers than this, and grows again when there
@@ -214,21 +211,21 @@ class ClusterConfig(Settings):
     offload_frozen: bool = False
     """Models that don't learn in a stage stay in the machine's memory and pass through the GPU one layer at a time: for
     a teacher that doesn't fit beside its student. The numbers are the same, but it is slower."""
-    resources: dict[str, PositiveFloat] = {}
+    resources: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     """Other resources that a worker needs, as Ray names them: memory (bytes), "accelerator_type:H100" (0.001), ..."""
     placement: Literal["PACK", "SPREAD"] = "PACK"
     """PACK: workers on few nodes; SPREAD: on many."""
-    max_failures: int = Field(2, ge=0)
+    max_failures: int = Field(2, ge=0, le=10_000)
     """How many times a run may lose a worker before it fails."""
-    lanes: int | None = Field(None, ge=1)
+    lanes: int | None = Field(None, ge=1, le=10**6)
     """At most this many runs are executed at a time, of `workers` each: a suite's or a sweep's quota on a cluster that
     others use too. None: as many as fit."""
-    cache_gib: float = Field(20.0, gt=0)
+    cache_gib: float = Field(20.0, gt=0, le=10**7)
     """Size limit of the cache that the runs of a store share (`train.cache`). Least recently used entries are deleted
     first."""
-    price_per_hour: float | None = Field(None, ge=0, allow_inf_nan=False)
+    price_per_hour: float | None = Field(None, ge=0, le=10**6, allow_inf_nan=False)
     """The price of a worker for an hour: with `gpus_per_worker = 1`, of a GPU-hour."""
-    tflops_per_worker: float | None = Field(None, gt=0, allow_inf_nan=False)
+    tflops_per_worker: float | None = Field(None, gt=0, le=10**6, allow_inf_nan=False)
     """The speed of a worker in training, in 10^12 FLOP/s, as `hkdbench profile` measures it: `plan` and `--dry-run`
     estimate hours and, with `price_per_hour`, the price from it."""
 
@@ -334,7 +331,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def _beside(file: Path, spec: str) -> str:
     """A plugin's path if it is there from the file's folder; else as it was given (a module, or another path)."""
-    found = file.resolve().parent / Path(spec).expanduser()
+    found = file.resolve().parent / expanded(spec)
     return str(found) if spec.endswith(".py") and found.is_file() else spec
 
 

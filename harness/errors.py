@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -50,6 +51,21 @@ class StepLocation:
         return TrainingError(
             f"method {self.method!r}, stage {self.stage!r}, step {self.step}: {text}", self.stage, self.step
         )
+
+
+_MEND = re.compile(r"; |: (?=did you mean|known: |expected |input should |give |name |choose |use )")
+
+
+def parts_of(text: str) -> dict[str, str]:
+    """An error's text, taken apart as our errors are written: `where: what is wrong; what to change`.
+
+    `message` is all of it. `where` is the option, setting, file or thing at fault, `mend` what to change; each is "" if
+    the text doesn't say it.
+    """
+    found = _MEND.search(text)
+    wrong, mend = (text[: found.start()], text[found.end() :]) if found else (text, "")
+    where, colon, _ = wrong.removeprefix("the command line: ").partition(": ")
+    return {"message": text, "mend": mend, "where": where.removeprefix("unknown ") if colon or found else ""}
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -30,6 +30,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from harness.api import Benchmark, Method
 from harness.errors import ConfigError, DataError, UserError, near
+from harness.paths import absolute
 from harness.settings import build
 
 __all__ = [
@@ -222,7 +223,7 @@ def load_plugin(spec: str) -> list[str]:
     """
     is_file = spec.endswith(".py") or "/" in spec or "\\" in spec
     if is_file:
-        spec = str(Path(spec).expanduser().resolve())
+        spec = str(absolute(spec))
     if spec not in _plugins:
         try:
             module = _import_file(Path(spec)) if is_file else _import_module(spec)
@@ -358,7 +359,7 @@ def make_benchmark(name: str, settings: Mapping[str, Any], data_dir: str | Path 
             other = ", or a repository with --set benchmark_settings.repo=OWNER/NAME" if online else ""
             raise ConfigError(f"benchmark {name!r} reads published files: give their folder with --data-dir{other}")
     elif cls.needs_data_dir and data_dir is not None:
-        folder = Path(data_dir).expanduser().resolve()  # workers have another working directory
+        folder = absolute(data_dir)  # workers have another working directory
         if not folder.is_dir():
             raise DataError(f"benchmark {name!r}: data folder {folder} does not exist or is not a folder")
     return build(cls, f"benchmark {name!r}", settings, {"data_dir": folder})

@@ -54,7 +54,11 @@ def build(cls: type[T], what: str, settings: Mapping[str, Any], fixed: Mapping[s
 
 def _checked(hint: Any, value: Any) -> Any:
     """The value as the hinted type: strict, except for types that JSON and TOML don't have (tuples, paths)."""
-    return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise ValueError("expected a finite number; change inf or nan") from None
+    return TypeAdapter(hint).validate_json(text, strict=True)
 
 
 def _reasons(error: Exception) -> Iterator[str]:

@@ -15,6 +15,7 @@ from dashboard.bundle.render import Rendered, plain_table
 from dashboard.data import store
 from dashboard.navigation import named
 from dashboard.widgets.escape import html
+from harness.errors import UserError
 from harness.leaderboard.schema import Filters
 
 _HERE = Path(__file__).parent
@@ -85,5 +86,9 @@ def _link(file: str, text: str, here: bool) -> str:
 
 if __name__ == "__main__":
     logging.disable(logging.WARNING)  # Streamlit, about being run without its server
-    count = export(Path(sys.argv[1]))
+    try:
+        count = export(Path(sys.argv[1]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     print(f"{count} pages in {sys.argv[1]}: open {Path(sys.argv[1]) / 'index.html'}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from harness import registry
 from harness.api import Benchmark, ConfigError, DataError, Example, Split
 from harness.authoring.mapping import SPLITS, Proposal, RowFiles, find_files, propose
+from harness.paths import absolute
 
 HEAD = '''\
 """{title}: say here what is asked, and who made it.
@@ -112,7 +113,7 @@ def write(name: str, path: Path, folder: Path, taken: Collection[str]) -> tuple[
     for file in files:
         if file.exists():
             raise ConfigError(f"{file} exists already: choose another name or another folder with --out")
-    source = _with_images(find_files(path.expanduser().resolve()))
+    source = _with_images(find_files(absolute(path)))
     found = propose(source)
     loader = _loader(name, source, found)
     try:

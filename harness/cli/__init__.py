@@ -11,7 +11,7 @@ import io
 import json
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,7 +21,7 @@ from harness import __version__
 from harness.cli import describe, runs, ablate, sweep, leaderboard, submission, store, cache  # noqa: F401
 from harness.cli import answers, audit, authoring, dashboard  # noqa: F401
 from harness.cli.options import app, say
-from harness.errors import UserError
+from harness.errors import UserError, parts_of
 from harness.events import listen, stopped
 
 
@@ -46,7 +46,7 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         try:
             sys.stdout.flush()
-            code = fail(f"{where}{error.strerror or error}")
+            code = fail(f"{where}{error.strerror or error}", mend="see `hkdbench doctor`")
         except OSError:  # it is the output itself that can't be written
             discard_output()
             say(f"error: {where}{error.strerror or error}")
@@ -58,9 +58,7 @@ def main() -> None:
         elif not hasattr(error, "show") or not hasattr(error, "exit_code"):
             raise
         else:
-            code = (
-                fail(error.format_message(), error.exit_code) if hasattr(error, "format_message") else error.exit_code
-            )
+            code = wrong_usage(error) if hasattr(error, "format_message") else error.exit_code
     if code == 130:  # typer turns Ctrl-C into this exit code
         say("interrupted; the same command continues from the last checkpoint")
     sys.exit(code)
@@ -71,14 +69,25 @@ def discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def fail(text: str, code: int = 2) -> int:
-    """Report an error in one line on standard error; under `--json`, as an object on standard output. Gives `code`."""
+def fail(text: str, code: int = 2, mend: str = "") -> int:
+    """Report an error in one line on standard error; under `--json`, as an object on standard output. Gives `code`.
+
+    `mend` is what to change, if the text doesn't say it.
+    """
     message = "; ".join(line.strip() for line in text.splitlines() if line.strip())
     if "--json" in sys.argv[1:]:
-        print(json.dumps({"error": {"code": code, "message": message}}))
+        parts = parts_of(message)
+        where = parts["where"] or "hkdbench " + " ".join(sys.argv[1:2])
+        print(json.dumps({"error": {"code": code, **parts, "mend": parts["mend"] or mend, "where": where}}))
     else:
         say(f"error: {message}")
     return code
+
+
+def wrong_usage(error: Any) -> int:
+    """Report an error of Click about the command line. Gives its exit code."""
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "hkdbench"
+    return fail(error.format_message(), error.exit_code, f"see {command} --help")
 
 
 _PLAIN = {"─": "-", "†": "+", "…": "...", "−": "-", "–": "-"}

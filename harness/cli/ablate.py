@@ -17,6 +17,7 @@ from harness.cli.options import (
     app,
     failures,
     load_plugins,
+    note_unused_folder,
     print_json,
     say,
     with_options,
@@ -117,6 +118,7 @@ def _suite(
     table = with_options(table, workers=workers, data_dir=data_dir, plugins=plugin, set_=set_)
     suite = parse(SuiteConfig, table, str(file) if file else "the command line")
     check_name(suite.name)
+    note_unused_folder(suite.benchmarks, suite.data_dir)
     return equal_flops.priced(suite)
 
 

@@ -18,6 +18,7 @@ from harness.cli.options import (
     app,
     benchmark_settings,
     load_plugins,
+    note_unused_folder,
     print_json,
     say,
 )
@@ -95,5 +96,6 @@ def _benchmark(
     from harness import registry
 
     load_plugins(plugin)
+    note_unused_folder([name], data_dir)
     settings = benchmark_settings([name], set_)[name]
     return registry.make_benchmark(name, settings, data_dir), settings

@@ -22,11 +22,13 @@ from harness.cli.options import (
     benchmark_settings,
     existing,
     load_plugins,
+    note_unused_folder,
     print_json,
     say,
 )
 from harness.errors import ConfigError
 from harness.events import Event, OnEvent
+from harness.paths import absolute
 
 if TYPE_CHECKING:
     from harness.record import Record
@@ -65,6 +67,7 @@ def leaks_(
     if not settings:
         raise ConfigError("no benchmark given: name a run, or one or more with --benchmark")
     settings = {name: settings[name] | chosen for name, chosen in benchmark_settings(list(settings), set_).items()}
+    note_unused_folder(list(settings), data_dir)
     folders = _folders(list(settings), data_dir)
     made = [registry.make_benchmark(name, chosen, folders.get(name)) for name, chosen in settings.items()]
     loaded = [] if texts else [dataset.load(one, skip_missing=skip_missing) for one in made]
@@ -117,6 +120,7 @@ def check_benchmark_(
     from harness.store import Store
 
     load_plugins(plugin)
+    note_unused_folder([name], data_dir)
     made = registry.make_benchmark(name, benchmark_settings([name], set_)[name], data_dir)
     findings = benchmark_checks.check(made, Store(store))
     if as_json:
@@ -208,7 +212,7 @@ def _trained_again(
 
     load_plugins(plugin)
     plugins = [str(Path(spec).resolve()) if spec.endswith(".py") else spec for spec in plugin or ()]
-    folder = data_dir.expanduser().resolve() if data_dir else None
+    folder = absolute(data_dir) if data_dir else None
     with RunConsole() as console:
         return reproduce.reproduce(store, run_ids, console.on_event, folder, plugins, workers)
 

@@ -15,6 +15,7 @@ from harness.cli.options import (
     app,
     benchmark_settings,
     load_plugins,
+    note_unused_folder,
     print_json,
 )
 
@@ -69,6 +70,7 @@ def describe_(
     if prompt:
         _prompt(name, as_json)
         return
+    note_unused_folder([name], data_dir)
     found = describe.describe(name, Store(store), benchmark_settings([name], set_)[name], data_dir)
     if as_json:
         print_json(found)

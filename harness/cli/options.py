@@ -80,6 +80,17 @@ def load_plugins(specs: Sequence[str] | None) -> None:
             raise ConfigError(f"--plugin {spec}: can't load plugin {problem.name}: {problem.error}")
 
 
+def note_unused_folder(benchmarks: Sequence[str], folder: object) -> None:
+    """Say that `--data-dir` isn't used, if none of these benchmarks reads files."""
+    from harness import registry
+
+    known = registry.benchmarks()
+    if folder is None or not benchmarks or any(name not in known for name in benchmarks):
+        return
+    if not any(known[name].load().needs_data_dir for name in benchmarks):
+        say(f"note: --data-dir isn't used: {', '.join(benchmarks)} reads no files; leave it out")
+
+
 def benchmark_settings(names: Sequence[str], set_: Sequence[str] | None) -> dict[str, dict[str, Any]]:
     """The settings of each benchmark from `--set benchmark_settings.KEY=VALUE`.
 
@@ -164,6 +175,7 @@ class RunOptions:
         )
         config = parse(RunConfig, table, str(self.file) if self.file else "the command line")
         load_plugins(config.plugins)
+        note_unused_folder([config.benchmark], config.data_dir)
         return config
 
 

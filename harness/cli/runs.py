@@ -21,12 +21,16 @@ from harness.cli.options import (
     app,
     failures,
     load_plugins,
+    note_unused_folder,
     print_json,
     run_verb,
     say,
     with_options,
 )
 from harness.errors import ConfigError
+
+SUITES = Path(__file__).resolve().parents[2] / "suites"
+"""Beside this package, in a checkout and in an installation."""
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,14 +90,38 @@ def suite_(
     if dry_run:
         _dry_run(configs, as_json)
         return
-    _run_suite(configs, name, store, as_json)
+    raise typer.Exit(_run_suite(configs, name, store, as_json))
 
 
 @app.command("demo")
-def demo_(store: StoreOption = None, workers: WorkersOption = None, as_json: JsonOption = False) -> None:
+def demo_(
+    store: StoreOption = None,
+    workers: WorkersOption = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Open the dashboard at once on a sample of real runs, and train beside it."),
+    ] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="With --quick: don't open a browser.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Run HKD4VLM and its baselines on both embedded benchmarks, and rank them. Resumes if it was stopped."""
-    configs, name = _suite_configs(_demo_suite(), workers, None, False, None, None)
-    _run_suite(configs, name, store, as_json)
+    if no_browser and not quick:
+        raise ConfigError("--no-browser goes with --quick, which opens one: add --quick, or leave both out")
+    configs, name = _suite_configs(SUITES / "demo.toml", workers, None, False, None, None)
+    if not quick:
+        raise typer.Exit(_run_suite(configs, name, store, as_json))
+    if as_json:
+        raise ConfigError("--json with --quick: dashboards stay open after the result; leave out one of them")
+    from harness.cli.dashboard import sample_and_own
+    from harness.store import Store
+
+    own = Store(store)
+    own.check_writable()
+    with sample_and_own(str(SUITES / "sample.tar.xz"), own.url, no_browser) as (url, dashboard):
+        code = _run_suite(configs, name, store, as_json)
+        say(f"the demo is done; {url} and the dashboard of its runs stay open until Ctrl-C")
+        dashboard.wait()
+    raise typer.Exit(code)
 
 
 @run_verb("profile", leave_out=("seed", "workers"))
@@ -145,11 +173,6 @@ def tune_speed_(
         print(tuning.to_text(tuned))
 
 
-def _demo_suite() -> Path:
-    """`suites/` is beside this package, in a checkout and in an installation."""
-    return Path(__file__).resolve().parents[2] / "suites" / "demo.toml"
-
-
 def _suite_configs(
     file: Path,
     workers: int | None,
@@ -167,10 +190,12 @@ def _suite_configs(
     )
     suite = parse(SuiteConfig, table, str(file))
     load_plugins(suite.plugins)
+    note_unused_folder(suite.benchmarks, suite.data_dir)
     return equal_flops.priced(suite).run_configs(), suite.name
 
 
-def _run_suite(configs: list[RunConfig], name: str, root: str | None, as_json: bool) -> None:
+def _run_suite(configs: list[RunConfig], name: str, root: str | None, as_json: bool) -> int:
+    """Run what the store doesn't have, and print the tables. Gives the exit code."""
     from harness.execution.console import RunConsole
     from harness.execution.launch import launch
     from harness.report import text
@@ -196,7 +221,7 @@ def _run_suite(configs: list[RunConfig], name: str, root: str | None, as_json: b
         print(f"\nhkdbench rank{here}{split}          this table again (--format csv|json|markdown|latex|html)")
         print(f"hkdbench show RUN{here}      one run: settings, stages, cost, figures by category")
         print(f"hkdbench list runs{here}     all runs")
-    raise typer.Exit(1 if failed else 0)
+    return 1 if failed else 0
 
 
 def _dry_run(configs: list[RunConfig], as_json: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import JsonOption, StoreOption, app, existing, print_json, say
+from harness.paths import expanded
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -172,7 +173,7 @@ def pack_(
 
     from harness.store.packed import pack
 
-    done = pack.pack(existing(store), file.expanduser(), with_students)
+    done = pack.pack(existing(store), expanded(file), with_students)
     if as_json:
         print_json({"file": str(file), **asdict(done)})
         return
@@ -190,7 +191,7 @@ def unpack_(
     """Make a folder of a packed store again, which can be written to."""
     from harness.store.packed import pack
 
-    files = pack.unpack(file.expanduser(), folder.expanduser().absolute())
+    files = pack.unpack(expanded(file), expanded(folder).absolute())
     if as_json:
         print_json({"folder": str(folder), "files": files})
     else:

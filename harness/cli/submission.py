@@ -19,6 +19,7 @@ from harness.cli.options import (
     print_json,
 )
 from harness.errors import ConfigError, StoreError
+from harness.paths import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,7 @@ def verify_(
         raise ConfigError("verify takes a RUN, or --all for every run of the store")
     load_plugins(plugin)
     opened = existing(store)
-    folder = data_dir.expanduser().resolve() if data_dir else None
+    folder = absolute(data_dir) if data_dir else None
     if run is None:
         reports = list(verify.verify_all(opened, folder, plan_flops))
         if not reports:
@@ -135,7 +136,7 @@ def add_(
     from harness.submission import submit
 
     load_plugins(plugin)
-    arrival = submit.add(Store(store), file, data_dir.expanduser().resolve() if data_dir else None)
+    arrival = submit.add(Store(store), file, absolute(data_dir) if data_dir else None)
     if as_json:
         print_json({"run_id": arrival.run_id, "added": arrival.added, "report": arrival.report.to_json()})
         return

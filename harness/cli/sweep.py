@@ -19,6 +19,7 @@ from harness.cli.options import (
     WorkersOption,
     app,
     load_plugins,
+    note_unused_folder,
     print_json,
     say,
     with_options,
@@ -59,6 +60,7 @@ def sweep_(
     )
     config = parse(sweep.SweepConfig, table, str(file))
     load_plugins(config.plugins)
+    note_unused_folder(config.benchmarks, config.data_dir)
     sweep.check(config)
     if dry_run:
         searches = selection.price(config)

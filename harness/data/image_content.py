@@ -24,7 +24,7 @@ from typing import Self
 from uuid import uuid4
 
 from harness.api import DataError, Example, ImageSource
-from harness.config import cache_folder
+from harness.paths import cache_folder
 
 SETTLED_NS = 2 * 10**9
 """A file that changed this shortly before it was read isn't kept: some file systems count time in steps of 2 s."""

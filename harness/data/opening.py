@@ -19,10 +19,10 @@ from pathlib import Path
 import PIL
 
 from harness.api import DataError, Example
-from harness.config import cache_folder
 from harness.data.image_content import ContentHashes, each_image
 from harness.images import reading
 from harness.images.facts import Facts
+from harness.paths import cache_folder
 
 OnOpened = Callable[[int, int], None]
 """Gets the number of images that were opened, and how many there are."""

@@ -4,7 +4,7 @@ A cached answer's name is a hash of everything that it depends on: the filters, 
 versions of the code (`harness.versions`); its first line is the hash of the others. It is never wrong, only missing. An
 answer without a run that can't be read isn't cached, because that run may be readable later. A folder without a
 catalogue has no cache: reading it writes nothing. Rankings of a packed store are in the user's cache
-(`harness.config.cache_folder`).
+(`harness.paths.cache_folder`).
 """
 
 from __future__ import annotations

@@ -11,6 +11,9 @@ from harness.config import RunConfig, TrainConfig
 from harness.errors import ConfigError, near
 from harness.planning.tuning import trainer_of
 
+MOST_SHARE = 1000
+"""What a stage may learn from at most, as a multiple of the student budget."""
+
 
 @dataclass(frozen=True)
 class PlannedStage:
@@ -80,8 +83,11 @@ def _check_stages(method: Method, rungs: list[str], stages: list[Stage], config:
         where = f"method {method.name!r}, stage {stage.name!r}"
         if stage.name in earlier:
             raise ConfigError(f"{where}: two stages have this name")
-        if not stage.share > 0:
-            raise ConfigError(f"{where}: share = {stage.share}; expected a number above 0")
+        if not 0 < stage.share <= MOST_SHARE:  # also false for NaN
+            raise ConfigError(
+                f"{where}: share = {stage.share}; expected a number above 0 and up to {MOST_SHARE}, as a multiple of "
+                "the student budget"
+            )
         if stage.data not in get_args(Source):
             raise ConfigError(f"{where}: data = {stage.data!r}: {near(str(stage.data), get_args(Source))}")
         if not any(role.trainable for role in stage.roles.values()):

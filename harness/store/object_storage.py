@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from harness.config import cache_folder
 from harness.errors import StoreError, first_line
+from harness.paths import cache_folder
 from harness.store.backend import PREDICTIONS, RECORD, REPRODUCED, TEXTS, RunLock, already_done, is_done, no_store
 from harness.store.bucket import failures, lease
 from harness.store.local import Lock

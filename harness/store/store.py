@@ -37,6 +37,7 @@ from pydantic import TypeAdapter
 
 from harness.api import Split
 from harness.errors import StoreError, first_line
+from harness.paths import expanded
 from harness.record import Received, Record, parse_record, read_record
 from harness.store import checksums
 from harness.store.backend import LABELS, RECORD, RUN_ID, STALE_SECONDS, Backend, Problem, RunLock, checked_id
@@ -92,10 +93,10 @@ class Store:
             from harness.store.object_storage import ObjectStorage
 
             self.backend = ObjectStorage(named)
-        elif named.endswith(SUFFIX) and not Path(named).expanduser().is_dir():
-            self.backend = PackedBackend(Path(named).expanduser().absolute())
+        elif named.endswith(SUFFIX) and not expanded(named).is_dir():
+            self.backend = PackedBackend(expanded(named).absolute())
         else:
-            self.backend = LocalBackend(Path(named).expanduser().absolute())
+            self.backend = LocalBackend(expanded(named).absolute())
 
     @property
     def url(self) -> str:

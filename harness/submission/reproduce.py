@@ -21,9 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness import provenance
-from harness.config import RunConfig, cache_folder, parse
+from harness.config import RunConfig, parse
 from harness.errors import ConfigError, DataError, UserError, first_line
 from harness.events import OnEvent
+from harness.paths import cache_folder
 from harness.planning import plan as planning
 from harness.planning.plan import Plan
 from harness.record import Record, Reproduction, SplitAgreement

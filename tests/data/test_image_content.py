@@ -18,11 +18,11 @@ from PIL import Image
 from benchmarks.nlvr import SquareImage
 from benchmarks.pope import POPE
 from benchmarks.shared import hf_datasets
-from harness import config
 from harness.api import Benchmark, DataError, Example, ImageSource
 from harness.data import dataset as data
 from harness.data import image_content, leakage
 from harness.data.dataset import Dataset
+from harness.paths import cache_folder
 
 
 @pytest.fixture(autouse=True)
@@ -279,7 +279,7 @@ def test_a_cache_that_cannot_be_written(
     known = two().fingerprint
     (tmp_path / "file").touch()
     monkeypatch.setenv("HKDBENCH_CACHE", str(tmp_path / "file"))  # no folder can be made in it
-    assert config.cache_folder() == tmp_path / "file"
+    assert cache_folder() == tmp_path / "file"
     assert two().fingerprint == known
 
 

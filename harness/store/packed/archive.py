@@ -16,8 +16,8 @@ import tarfile
 from pathlib import Path
 from typing import IO, NoReturn
 
-from harness.config import cache_folder
 from harness.errors import StoreError, first_line
+from harness.paths import cache_folder
 from harness.store.backend import LABELS, RECORD, REPRODUCED, SWEEPS, RunLock, near_paths, no_store
 
 SUFFIX = ".tar.xz"
