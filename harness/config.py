@@ -332,7 +332,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 def _beside(file: Path, spec: str) -> str:
     """A plugin's path if it is there from the file's folder; else as it was given (a module, or another path)."""
     found = file.resolve().parent / expanded(spec)
-    return str(found) if spec.endswith(".py") and found.is_file() else spec
+    return str(found) if (found.is_file() if spec.endswith(".py") else "/" in spec and found.is_dir()) else spec
 
 
 def overlay(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:

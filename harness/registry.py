@@ -15,11 +15,12 @@ import importlib.abc
 import importlib.util
 import inspect
 import os
+import pkgutil
 import sys
 import tomllib
 import traceback
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -30,22 +31,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from harness.api import Benchmark, Method
 from harness.errors import ConfigError, DataError, UserError, near
-from harness.paths import absolute
+from harness.paths import expanded
 from harness.settings import build
-
-__all__ = [
-    "PluginProblem",
-    "Registered",
-    "benchmarks",
-    "load_all",
-    "load_plugin",
-    "make_benchmark",
-    "make_method",
-    "methods",
-    "plugins",
-    "problems",
-    "resolve_preset",
-]
 
 DISTRIBUTION = "hkdbench"
 Kind = Literal["method", "benchmark"]
@@ -216,18 +203,15 @@ def _check_class(kind: Kind, name: str, loaded: object) -> None:
 
 
 def load_plugin(spec: str) -> list[str]:
-    """Register every named method and benchmark that a file (`x.py`) or module (`a.b`) defines.
+    """Register every named method and benchmark that a file (`x.py`), a module (`a.b`) or a folder's files define.
 
     Returns their names. A plugin that fails to import, or that defines nothing, is recorded in `problems()`, and the
     result is []. Loading a spec again does nothing. Raises `ConfigError` if a name is already taken.
     """
-    is_file = spec.endswith(".py") or "/" in spec or "\\" in spec
-    if is_file:
-        spec = str(absolute(spec))
+    spec = absolute(spec)
     if spec not in _plugins:
         try:
-            module = _import_file(Path(spec)) if is_file else _import_module(spec)
-            found = _defined(module, f"plugin {spec}")
+            found = _defined(_modules(spec), f"plugin {spec}")
         except (Exception, SystemExit) as error:
             _report(spec, "plugin", error)
             return []
@@ -240,6 +224,34 @@ def load_plugin(spec: str) -> list[str]:
             del _plugins[spec]
             raise
     return [entry.name for _, entry in _plugins[spec]]
+
+
+def absolute(spec: str) -> str:
+    """A plugin's spec for any working directory: the absolute path of a file or folder; a module's name as it is."""
+    path = expanded(spec)
+    bare = path.is_dir() and not (path / "__init__.py").is_file()  # a package in the working directory is importable
+    return str(path.resolve()) if spec.endswith(".py") or "/" in spec or "\\" in spec or bare else spec
+
+
+def _modules(spec: str) -> list[ModuleType]:
+    """The modules of a plugin. Of a folder they are those in it, but for tests, unless its package offers plugins."""
+    path = Path(spec)
+    if path.is_absolute() and not path.is_dir():
+        return [_import_file(path)]
+    if path.is_absolute() and not (path / "__init__.py").is_file():
+        if not (names := [name for name in _names([spec]) if (path / f"{name}.py").is_file()]):
+            inside = [f", or {file.parent}" for file in sorted(path.glob("*/__init__.py"))]
+            raise ConfigError(f"expected a folder with Python files{''.join(inside[:1])}")
+        return [_import_file(path / f"{name}.py") for name in names]
+    module = _import_package(path) if path.is_absolute() else _import_module(spec)
+    if any(_classes(module)) or not hasattr(module, "__path__"):
+        return [module]
+    return [importlib.import_module(f"{module.__name__}.{name}") for name in _names(module.__path__)]
+
+
+def _names(folders: Iterable[str]) -> list[str]:
+    found = [one.name for one in pkgutil.iter_modules(folders)]
+    return [name for name in found if not name.startswith(("test_", "conftest", "setup", "__"))]
 
 
 class _Beside(importlib.abc.MetaPathFinder):
@@ -271,9 +283,17 @@ def _import_module(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
+def _import_package(folder: Path) -> ModuleType:
+    _beside.add(folder.parent)
+    module = importlib.import_module(folder.name)
+    if Path(module.__file__ or "").parent != folder:
+        raise ConfigError(f"Python imports {folder.name!r} from {module.__file__}: rename the folder")
+    return module
+
+
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise ConfigError("no such file: expected a Python file or the name of an importable module")
+        raise ConfigError("no such file: expected a Python file, a folder of them or the name of an importable module")
     # The module's name includes the path's hash: files with the same stem stay apart, and pickled classes are found.
     name = f"hkdbench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     _beside.add(path.parent)
@@ -294,22 +314,24 @@ def _giving(cls: type[Any]) -> Callable[[], type[Any]]:
     return lambda: cls
 
 
-def _defined(module: ModuleType, origin: str) -> list[tuple[Kind, Registered[Any]]]:
+def _classes(module: ModuleType) -> Iterator[type[Any]]:
+    """The plugins that a module (or its package) defines; a class without its own `name` is a helper."""
+    own = [cls for cls in vars(module).values() if inspect.isclass(cls) and "name" in vars(cls)]
+    for cls in own:
+        if issubclass(cls, Method | Benchmark) and f"{cls.__module__}.".startswith(f"{module.__name__}."):
+            yield cls
+
+
+def _defined(modules: Sequence[ModuleType], origin: str) -> list[tuple[Kind, Registered[Any]]]:
     found: dict[tuple[str, str], tuple[Kind, Registered[Any]]] = {}
-    for cls in vars(module).values():
-        # Imported classes belong to their own module, and a class without its own `name` is a helper.
-        if not inspect.isclass(cls) or "name" not in vars(cls):
-            continue
-        if cls.__module__ != module.__name__ and not cls.__module__.startswith(module.__name__ + "."):
-            continue
-        for kind, base in _BASES.items():
-            if issubclass(cls, base):
-                name = vars(cls)["name"]
-                _check_class(kind, name, cls)
-                target = f"{cls.__module__}:{cls.__qualname__}"
-                for offered in (name, *vars(cls).get("presets", ())):
-                    entry = Registered(offered, f"{origin}, {cls.__qualname__}", target, _giving(cls))
-                    found[offered, target] = (kind, entry)
+    for cls in (cls for module in modules for cls in _classes(module)):
+        kind: Kind = "method" if issubclass(cls, Method) else "benchmark"
+        name = vars(cls)["name"]
+        _check_class(kind, name, cls)
+        target = f"{cls.__module__}:{cls.__qualname__}"
+        for offered in (name, *vars(cls).get("presets", ())):
+            entry = Registered(offered, f"{origin}, {cls.__qualname__}", target, _giving(cls))
+            found[offered, target] = (kind, entry)
     if not found:
         raise ConfigError("defines no Method or Benchmark with a `name` of its own")
     taken: dict[tuple[Kind, str], Registered[Any]] = {}
@@ -359,7 +381,7 @@ def make_benchmark(name: str, settings: Mapping[str, Any], data_dir: str | Path 
             other = ", or a repository with --set benchmark_settings.repo=OWNER/NAME" if online else ""
             raise ConfigError(f"benchmark {name!r} reads published files: give their folder with --data-dir{other}")
     elif cls.needs_data_dir and data_dir is not None:
-        folder = absolute(data_dir)  # workers have another working directory
+        folder = expanded(data_dir).resolve()  # workers have another working directory
         if not folder.is_dir():
             raise DataError(f"benchmark {name!r}: data folder {folder} does not exist or is not a folder")
     return build(cls, f"benchmark {name!r}", settings, {"data_dir": folder})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -226,6 +227,59 @@ def test_a_module_in_the_working_directory_is_a_plugin(tmp_path: Path, monkeypat
     assert registry.load_plugin("acme_pkg.kd") == ["acme_kd"]
 
 
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """What a test imports from a folder is gone after it."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("acme"):
+            del sys.modules[name]
+
+
+@pytest.mark.usefixtures("forgotten")
+@pytest.mark.parametrize("package", [False, True])
+def test_a_folder_is_a_plugin(package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of its files, which import each other; its tests aren't run. Absolute for workers, as a file is."""
+    folder = tmp_path / "acme_folder"
+    beside = "from acme_folder.acme_losses import two" if package else "from acme_losses import two"
+    write(folder / "acme_losses.py", "two = 2\n")
+    write(folder / "kd.py", f"{beside}\n" + METHOD.format(cls="One", name="acme_one"))
+    write(folder / "more.py", METHOD.format(cls="Two", name="acme_two"))
+    write(folder / "test_kd.py", "raise SystemExit('a test is no plugin')")
+    if package:
+        write(folder / "__init__.py", '"""Offers nothing itself."""\n')
+    assert registry.load_plugin(f"{folder}/") == ["acme_one", "acme_two"]
+    assert registry.plugins() == [str(folder)]
+    first = provenance.source_digest(registry.methods()["acme_one"].load())
+    write(folder / "acme_losses.py", "two = 3\n")
+    assert provenance.source_digest(registry.methods()["acme_one"].load()) != first
+    monkeypatch.chdir(tmp_path)
+    assert registry.load_plugin("acme_folder") == ["acme_one", "acme_two"]
+    assert registry.absolute("acme_folder") == ("acme_folder" if package else str(folder))
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_a_package_that_offers_plugins_loads_what_it_names(tmp_path: Path) -> None:
+    folder = tmp_path / "acme_chosen"
+    write(folder / "__init__.py", "from acme_chosen.kd import One\n")
+    write(folder / "kd.py", METHOD.format(cls="One", name="acme_one"))
+    write(folder / "draft.py", "raise ValueError('not yet')")
+    assert registry.load_plugin(str(folder)) == ["acme_one"], registry.problems()
+
+
+def test_folders_that_are_no_plugins(tmp_path: Path) -> None:
+    write(tmp_path / "project" / "acme" / "__init__.py", "")
+    write(tmp_path / "methods" / "__init__.py", METHOD.format(cls="One", name="acme_one"))
+    for folder, why in (
+        ("project", f"expected a folder with Python files, or {tmp_path / 'project' / 'acme'}"),
+        ("methods", "Python imports 'methods' from .*: rename the folder"),
+        ("nowhere", "no such file"),
+    ):
+        assert registry.load_plugin(str(tmp_path / folder)) == []
+        assert re.search(why, registry.problems()[-1].error)
+
+
 def test_a_failing_plugin_is_reported_and_stops_no_other(tmp_path: Path) -> None:
     good = write(tmp_path / "good.py", METHOD.format(cls="Acme", name="acme_kd"))
     syntax = write(tmp_path / "syntax.py", "def\n")
@@ -315,7 +369,7 @@ class Files(Benchmark):
 @pytest.fixture
 def offered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Offers this file's two classes."""
-    found = registry._defined(sys.modules[__name__], "this test")
+    found = registry._defined([sys.modules[__name__]], "this test")
     monkeypatch.setattr(registry, "_plugins", {"this test": found})
 
 

@@ -244,7 +244,8 @@ def _balance(benchmark: Benchmark, splits: Splits) -> Iterator[Finding]:
         chance = float(np.mean([1 / len(e.options) for e in examples]))
         most = max(places, key=lambda k: places[k], default=0)
         said = "" if split in UNSCORED else controls.flag("majority", _share_right(examples, most), chance, None)
-        yield (_warn if said else _ok)("balance", text + (f"; this constant answer is {said}" if said else ""))
+        if said or not never:
+            yield (_warn if said else _ok)("balance", text + (f"; this constant answer is {said}" if said else ""))
 
 
 def _share_right(examples: Sequence[Example], place: int) -> Interval:

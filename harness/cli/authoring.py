@@ -28,7 +28,7 @@ def new_method(
         return
     print(f"wrote {files[0]} and {files[1]}")
     print(f"hkdbench check-method {name} --plugin {files[0]}          does it satisfy the contract?")
-    print(f"python -m pytest {files[1]}          the same, and your own numbers")
+    print(f"python -m pytest {files[1]}          the same, and your own numbers{_needed()}")
     print(f"hkdbench run --method {name} --plugin {files[0]} --benchmark scenes_factuality")
 
 
@@ -53,7 +53,15 @@ def new_benchmark(
     print("\n".join(benchmark_scaffold.mapping_lines(found)))
     print(f"wrote {files[0]} and {files[1]}: check what each column means there")
     print(f"hkdbench check-benchmark {name} --plugin {files[0]} --data-dir {source.folder}")
+    print(f"python -m pytest {files[1]}          the same, and its first example{_needed()}")
     print(f"hkdbench run --method zero_shot --benchmark {name} --plugin {files[0]} --data-dir {source.folder}")
+
+
+def _needed() -> str:
+    """How to get pytest, where it isn't installed: benchmarks run without it."""
+    from importlib.util import find_spec
+
+    return "" if find_spec("pytest") else " (after `pip install pytest`)"
 
 
 @app.command("check-method")

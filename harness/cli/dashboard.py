@@ -166,10 +166,11 @@ def _folders(given: list[str] | None) -> dict[str, str]:
 
 
 def _specs(plugins: list[str] | None) -> list[str]:
-    """The plugins, loaded here so that a failure is reported at once; files with absolute paths."""
-    if plugins:
-        load_plugins(plugins)
-    return [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins or ()]
+    """The plugins, loaded here so that a failure is reported at once; files and folders with absolute paths."""
+    from harness import registry
+
+    load_plugins(plugins)
+    return [registry.absolute(spec) for spec in plugins or ()]
 
 
 def _free_port(address: str, asked: int | None, first: int = PORT) -> int:

@@ -37,7 +37,8 @@ StoreOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else.")]
 PluginOption = Annotated[
-    list[str] | None, typer.Option("--plugin", help="A file or module with a method or benchmark; may be repeated.")
+    list[str] | None,
+    typer.Option("--plugin", help="A file, folder or module with methods or benchmarks; repeatable."),
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="A setting, like train.lr=0.001 or settings.alpha=2; may be repeated.")
@@ -124,6 +125,7 @@ def with_options(
     set_: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """The table of a run or a suite, updated by the command line; `--set` has the highest priority."""
+    from harness import registry
     from harness.config import overlay
 
     if data_dir is not None:
@@ -132,8 +134,7 @@ def with_options(
         table = table | {"skip_missing": True}
     own = table.get("plugins", [])
     if plugins and isinstance(own, list):  # anything else is refused together with the other settings
-        whole = (str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins)
-        table = table | {"plugins": [*own, *whole]}
+        table = table | {"plugins": [*own, *map(registry.absolute, plugins)]}
     numbered = [] if workers is None else [f"cluster.workers={workers}"]
     return overlay(table, [*numbered, *(set_ or ())])
 

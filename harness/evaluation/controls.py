@@ -179,18 +179,22 @@ def _random(split: str, examples: Sequence[Example]) -> list[Floats]:
 # -------------------------------------------------------------------------- what a control says
 
 
+ROUNDING = 1e-9
+"""By how much equal shares may differ: a third of 54 examples isn't quite the mean of 54 thirds."""
+
+
 def flag(control: str, accuracy: Interval, chance: float, constant: float | None) -> str:
     """What it means if a control's whole interval is above chance; empty if it isn't.
 
     `control` is the record's method; one with a model has a "/" in it. `constant` is the accuracy of the best
     constant answer, None if it isn't known. `random` is never flagged: above chance it is luck.
     """
-    if accuracy.low is None or accuracy.low <= chance or control == "random":
+    if accuracy.low is None or accuracy.low <= chance + ROUNDING or control == "random":
         return ""
     above = f"above chance ({100 * chance:.1f})"
     if "/" not in control:
         return f"{above}: the golds are not balanced"
-    if constant is not None and accuracy.low <= constant:
+    if constant is not None and accuracy.low <= constant + ROUNDING:
         return f"{above}, but not above the best constant answer ({100 * constant:.1f}): unbalanced golds explain it"
     more = "" if constant is None else f" and the best constant answer ({100 * constant:.1f})"
     return f"{above}{more} without the image: the benchmark leaks through language"

@@ -187,8 +187,13 @@ def to_json(rows: Sequence[Row], notes: Sequence[str] = (), overall: Sequence[Ov
 
 def to_csv(rows: Sequence[Row]) -> str:
     """One line per row, with a header; figures are fractions; lists are separated by spaces."""
+    return _csv(*ranking_cells(rows))
+
+
+def ranking_cells(rows: Sequence[Row]) -> tuple[list[str], list[dict[str, Any]]]:
+    """The columns of `to_csv`, and the values of each row by column; figures are fractions."""
     metrics = dict.fromkeys([*SHOWN, *(name for row in rows for name in row.values)])
-    return _csv(_cells(None, metrics), [_cells(row, metrics) for row in rows])
+    return list(_cells(None, metrics)), [_cells(row, metrics) for row in rows]
 
 
 def overall_csv(overall: Sequence[Overall]) -> str:
@@ -220,7 +225,7 @@ def _fields(model: type[BaseModel], value: BaseModel | None, prefix: str = "") -
         elif model is DirectlyTuned and name == "difference":
             line |= _interval(prefix + name, found) | {f"{prefix}p": getattr(found, "p", None)}
         elif name not in ("values", "metric", "delta", "direct", "distil", "power"):
-            line[prefix + name] = " ".join(map(str, found)) if isinstance(found, tuple) else found
+            line[prefix + name] = found
     return line
 
 
@@ -232,5 +237,9 @@ def _interval(name: str, value: Interval | Delta | None) -> dict[str, float | No
 def _csv(header: Iterable[str], lines: Sequence[dict[str, Any]]) -> str:
     import pandas as pd  # slow to load, and the other forms don't need it
 
-    frame = pd.DataFrame(lines, columns=list(header), dtype=object)
+    listed = [
+        {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in line.items()}
+        for line in lines
+    ]
+    frame = pd.DataFrame(listed, columns=list(header), dtype=object)
     return str(frame.to_csv(index=False, lineterminator="\n"))

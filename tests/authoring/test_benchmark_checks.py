@@ -197,6 +197,30 @@ def test_a_fault_of_the_loader(fault: str, level: str, said: str) -> None:
     assert said in texts(Faulty(fault=fault), level)
 
 
+@pytest.mark.parametrize("options", [2, 3, 5, 7])
+def test_equal_shares_are_balanced(options: int) -> None:
+    """18 images with one claim for each option: a third of 54, computed in two ways, differs in the last bit."""
+
+    class Even(Sound):
+        def load(self, split: Split) -> Iterable[Example]:
+            first = next(iter(super().load(split)))
+            names = tuple("ABCDEFG"[:options])
+            for k in range(18 * options):
+                of_image = f"{split}-{k // options}"
+                yield replace(first, id=f"{split}-{k}", group=of_image, options=names, gold=k % options)
+
+    found = [finding for finding in benchmark_checks._balance(Even(), {"test": list(Even().load("test"))})]
+    assert [(one.level, one.text.split(":")[0]) for one in found] == [("ok", "test")]
+    assert "A 18, B 18" in found[0].text
+
+
+def test_a_split_in_which_one_answer_is_always_right_is_not_called_ok() -> None:
+    """Also where a single image leaves no interval."""
+    examples = [replace(e, gold=0, group="one") for e in Sound().load("test")]
+    (found,) = benchmark_checks._balance(Sound(), {"test": examples})
+    assert (found.level, found.text) == ("warn", "test: no gold at position 1")
+
+
 def test_faults_of_the_class() -> None:
     class Nameless(Sound):
         licence = " "

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from harness import registry
 from harness.authoring.method_checks import runs, steps, views
 from harness.authoring.method_checks.case import Broken, Case, method_class
 from harness.errors import TrainingError, UserError
@@ -76,7 +77,7 @@ def check_method(
 
     Raises `ConfigError` for an unknown name or invalid settings.
     """
-    case = Case(name, settings or {}, [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins])
+    case = Case(name, settings or {}, [registry.absolute(plugin) for plugin in plugins])
     method_class(case)
     bad: set[str] = set()
     for check in CHECKS:

@@ -1,0 +1,1 @@
+"""Results of a store for notebooks and scripts: `harness.open_store`."""
