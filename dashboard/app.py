@@ -16,4 +16,6 @@ if st.context.theme.type == "dark":  # otherwise a selected value is white on li
     st.html("<style>[data-testid='stMultiSelectTagsContainer'] [data-tag] * { color: #0e1116 !important }</style>")
 with store.show_user_errors():
     options.load_plugins()
-    navigation.navigate().run()
+    page = navigation.navigate()
+    navigation.keep_place()
+    page.run()
