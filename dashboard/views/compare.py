@@ -63,7 +63,7 @@ def show() -> None:
         return
     pinned = next((k for k, row in enumerate(rows) if matches(row, st.query_params.get("baseline", ""))), None)
     with at[1]:
-        a = _side("A", "a", rows, 1 if pinned == 0 else 0)
+        a = _side("A", "a", rows, 0 if pinned is None else _beside(rows, pinned))
     with at[2]:
         b = _side("B", "b", rows, 1 if pinned is None else pinned)
     common = sorted(set(a.seeds) & set(b.seeds)) if a.kind == b.kind == "run" else []
@@ -92,21 +92,27 @@ def show() -> None:
 
 
 def _of_sides(data: dict[str, DataKey]) -> str | None:
-    """The dataset of the runs in the URL, None without any. Raises `ConfigError` if there is no such run, or two sets."""
+    """The dataset of the runs in the URL, or None. Raises `ConfigError` for no such run or two datasets."""
     asked = {key.upper(): st.query_params[key] for key in ("a", "b") if key in st.query_params}
     of_runs = {run.run_id: run.data_key for run in store.runs() if run.run_id in asked.values()}
     names = {of_data: name for name, of_data in data.items()}
     for side, run_id in asked.items():
         if of_runs.get(run_id) not in names:
             raise ConfigError(
-                f"the address asks for {side} {run_id!r}, which isn't here or isn't finished; open Compare from the menu "
-                "and choose two rows"
+                f"the address asks for {side} {run_id!r}, which isn't here or isn't finished; open Compare from the "
+                "menu and choose two rows"
             )
     on = {side: names[of_runs[run_id]] for side, run_id in asked.items()}
     if len(set(on.values())) > 1:
         said = ", ".join(f"{side} {asked[side]} is on {name}" for side, name in on.items())
         raise ConfigError(f"{said}: only rows on the same data can be compared; choose two of one benchmark")
     return next(iter(on.values()), None)
+
+
+def _beside(rows: Sequence[Row], pinned: int) -> int:
+    """The best other row of the pinned row's student, or of any."""
+    others = [k for k in range(len(rows)) if k != pinned]
+    return next((k for k in others if rows[k].student == rows[pinned].student), others[0])
 
 
 def _side(label: str, key: str, rows: Sequence[Row], usual: int) -> Row:
