@@ -85,12 +85,22 @@ export default function ({ data, parentElement }) {
     history.pushState({}, "", a.href);
     dispatchEvent(new PopStateEvent("popstate"));
   }, true);
+  const app = document.querySelector("[data-testid=stApp]");
+  let before = app.dataset.testConnectionState;
+  new MutationObserver(() => {  // a restarted server doesn't know the page until it has run: the first click would be lost
+    const now = app.dataset.testConnectionState;
+    if (now === "CONNECTED" && before !== now) dispatchEvent(new PopStateEvent("popstate"));
+    before = now;
+  }).observe(app, { attributes: true, attributeFilter: ["data-test-connection-state"] });
 }
 """
 
 
 def keep_place() -> None:
-    """Makes the menu's links keep the place. They are Streamlit's own, which open a page without parameters."""
+    """Makes the menu's links keep the place, and the page run again when the server is back after a restart.
+
+    The links are Streamlit's own, which open a page without parameters.
+    """
     data = {"place": list(PLACE), "pages": [page.path for page in PAGES]}
     st.components.v2.component("hkdbench_place", js=_KEEP)(key="place", data=data)
 

@@ -45,13 +45,14 @@ def show() -> None:
     if not data:
         store.empty_state("No finished run to compare yet.", "hkdbench run --help")
         return
-    at = st.columns([6, 5, 5, 2, 3, 2], vertical_alignment="bottom")
+    at = st.columns([6, 2, 3, 2], vertical_alignment="bottom")
+    of_sides_at = st.columns(2)
     names = list(data)
     with at[0]:
         of_sides, drops = _of_sides(data), ("a", "b", "seed", "category", "better")
         benchmark = url_state.select("Benchmark", names, "benchmark", strict=True, given=of_sides, drops=drops)
     key = data[benchmark]
-    with at[5]:
+    with at[3]:
         split = url_state.select_split([run for run in runs if run.data_key == key])
     found = url_state.table_of(url_state.ranked(Filters(benchmark=key[0], split=split)), key)
     rows = [row for row in found.rows if row.seeds and row.figure is not None] if found else []
@@ -62,15 +63,15 @@ def show() -> None:
         )
         return
     pinned = next((k for k, row in enumerate(rows) if matches(row, st.query_params.get("baseline", ""))), None)
-    with at[1]:
+    with of_sides_at[0]:
         a = _side("A", "a", rows, 0 if pinned is None else _beside(rows, pinned))
-    with at[2]:
+    with of_sides_at[1]:
         b = _side("B", "b", rows, 1 if pinned is None else pinned)
     common = sorted(set(a.seeds) & set(b.seeds)) if a.kind == b.kind == "run" else []
-    with at[3]:
+    with at[1]:
         seeds = [EVERY_SEED, *map(str, common)]
         seed = url_state.select("Seeds", seeds, "seed", strict=True, disabled=len(common) < 2)
-    with at[4]:
+    with at[2]:
         metric = url_state.select("Metric", list(METRICS), "metric")
     navigation.titled(f"{leaderboard.named(a)} and {leaderboard.named(b)}", benchmark, "Compare")
     if a.run_ids == b.run_ids:

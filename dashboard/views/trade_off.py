@@ -100,8 +100,8 @@ def front_text(placed: Sequence[Point]) -> str:
     names = ", ".join(leaderboard.named(p.row) for p in front[:6]) + (", …" if len(front) > 6 else "")
     return (
         f"{len(front)} of {len(placed)} rows are on the Pareto front, cheapest first: {names}. For every "
-        "other row, one of them scores at least as much at no higher cost. The front is made of the means; its band has "
-        "their 95 % intervals, so rows within it may belong to it."
+        "other row, one of them scores at least as much at no higher cost. The front is made of the means; rows within "
+        "its band, the 95 % intervals, may belong to it."
     )
 
 
@@ -156,7 +156,11 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
     ]
     base = alt.Chart(frame)
     colour = alt.Color("method:N", scale=colours, legend=alt.Legend(title="method", orient="top", columns=6))
-    shape = alt.Shape("student:N", scale=shapes, legend=alt.Legend(title="student", orient="top"))
+    shape = alt.Shape(
+        "student:N",
+        scale=shapes,
+        legend=alt.Legend(title="student", orient="top", symbolFillColor=charts.ink(), symbolStrokeColor=charts.ink()),
+    )
     on_front = base.transform_filter(alt.datum.place == ON)
     step = on_front.mark_line(interpolate="step-after", strokeWidth=1.5, color=charts.faint())
     band = on_front.mark_area(interpolate="step-after", opacity=0.15, color=charts.faint())
@@ -176,8 +180,8 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
     if floor is not None:
         line = alt.Chart(pd.DataFrame({"at": [scale * floor], "says": ["majority control"]}))
         layers.insert(0, line.mark_rule(strokeDash=[4, 4], color=charts.faint()).encode(y="at:Q"))
-        label = line.mark_text(align="left", baseline="bottom", dx=4, dy=-2, color=charts.ink())
-        layers.append(label.encode(x=alt.value(0), y="at:Q", text="says:N"))
+        label = line.mark_text(align="right", baseline="top", dx=-4, dy=3, color=charts.ink())
+        layers.append(label.encode(x=alt.value("width"), y="at:Q", text="says:N"))
     answer = charts.draw(
         alt.layer(*layers).properties(height=460),
         f"{title} against {COSTS[cost].help}: {front_text(placed)}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -233,8 +234,8 @@ def _by_student(runs: Sequence[Row]) -> list[list[Row]]:
 
 def _reference(runs: Sequence[Row]) -> Row | None:
     """The largest directly tuned model, if it is larger than one of the students that are compared."""
-    students = [mine[0].parameters or 0 for mine in _by_student(runs)]
-    tuned = [row for row in runs if row.method == TUNED and (row.parameters or 0) > min(students)]
+    least = min((mine[0].parameters or 0 for mine in _by_student(runs)), default=math.inf)
+    tuned = [row for row in runs if row.method == TUNED and (row.parameters or 0) > least]
     return max(tuned, key=lambda row: row.parameters or 0, default=None)
 
 
