@@ -87,7 +87,7 @@ export default function ({ data, parentElement }) {
   }, true);
   const app = document.querySelector("[data-testid=stApp]");
   let before = app.dataset.testConnectionState;
-  new MutationObserver(() => {  // a restarted server doesn't know the page until it has run: the first click would be lost
+  new MutationObserver(() => {  // a restarted server must run the page once: the first click would be lost
     const now = app.dataset.testConnectionState;
     if (now === "CONNECTED" && before !== now) dispatchEvent(new PopStateEvent("popstate"));
     before = now;
