@@ -85,7 +85,8 @@ class TableRow:
 
 _HERE = Path(__file__).parent
 LONGEST = 160
-"""Smaller text is cut to this many characters; the whole is in the cell's title. So no row is taller than a window."""
+"""Smaller text and links are cut to this many characters; the whole is in the cell's title. So no row is taller than a
+window."""
 
 
 def table(
@@ -151,6 +152,7 @@ def _line(line: TableRow) -> dict[str, Any]:
 def _anchor(link: Link, text: str) -> dict[str, str]:
     """A link as the browser gets it. It has a text in any case: an empty one can't be seen or clicked."""
     shown = visible(text or link.text).strip() or navigation.named(link.page).title
+    shown = shown if len(shown) <= LONGEST else shown[: LONGEST - 1] + "…"
     return {"text": shown, "title": visible(link.title), "href": navigation.href(link.page, **link.params)}
 
 

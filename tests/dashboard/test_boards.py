@@ -14,7 +14,8 @@ from dashboard.table import LONGEST, Link, TableCell, TableRow, _line
 from dashboard.views.trade_off import _positions, front_text, points
 from dashboard.widgets import url_state
 from dashboard.widgets.escape import html, plain, visible
-from harness.leaderboard.schema import Pair, Row, Table
+from dashboard.widgets.overall import shared_settings
+from harness.leaderboard.schema import Overall, Pair, Row, Table
 from harness.record import Interval
 from harness.report.tables import sections
 from harness.store import Store
@@ -108,6 +109,16 @@ def test_data_are_named_by_version_only_where_there_are_several(tmp_path: Path) 
 
 
 # ------------------------------------------------------------------------------------ all benchmarks
+
+
+def test_settings_that_all_rows_of_a_method_have_are_said_once() -> None:
+    def overall(label: str) -> Overall:
+        return Overall(kind="run", method=label.split()[0], label=label, ladder="tiny", student="S", metric="accuracy",
+                       asked=(), mean=None, mean_rank=None, iqm=None, benchmarks=())  # fmt: skip
+
+    found = [overall("kd a=1 b=2"), overall("kd a=1 b=3"), overall("finetune a=1")]
+    assert shared_settings(found) == {"kd": ("a=1",)}
+    assert shared_settings([*found, overall("kd")]) == {}
 
 
 # ------------------------------------------------------------------------------------------ trade-off
