@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import options
+from dashboard import navigation, options
 from dashboard.data import catalog, store
 from dashboard.widgets import dataframes, url_state
 from dashboard.widgets.escape import plain
@@ -24,6 +24,7 @@ def show() -> None:
         kind = url_state.segmented("Show", list(known), "what")
     with right:
         name = url_state.select_optional(kind.removesuffix("s"), known[kind], "which", "all")
+    navigation.titled(*([name] if name else []), kind)
     if name is None:
         _all(kind)
     elif kind == "Methods":

@@ -81,7 +81,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         with store.show_user_errors():
             import_module(f"dashboard.views.{name}").show()
 
-    def run(name: str, **params: str) -> AppTest:
+    def run(name: str, **params: str | list[str]) -> AppTest:
         app = AppTest.from_function(page, args=(name,), default_timeout=120)
         for key, value in params.items():
             app.query_params[key] = value
