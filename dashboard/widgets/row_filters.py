@@ -37,11 +37,11 @@ def choose(runs: Sequence[RunSummary], key: DataKey | None) -> tuple[Filters, Ro
     among_shown = key is not None and url_state.toggle("Rank only the rows that are shown", "among", False)
     split = url_state.select_split(runs)
     protocols = sorted({name.partition(":")[0] for name in store.metric_names(key, split) if ":" in name})
-    protocol = url_state.select_optional("Protocol", protocols, "protocol", "the harness's own metrics")
-    tag = url_state.select_optional("Tag", sorted({tag for run in runs for tag in run.tags}), "tag", "any")
+    protocol = url_state.select_optional("Protocol", protocols, "protocol", "the harness's own metrics", True)
+    tag = url_state.select_optional("Tag", sorted({tag for run in runs for tag in run.tags}), "tag", "any", True)
     task = None
     if key is None:
-        task = url_state.select_optional("Task", sorted({run.task for run in runs if run.task}), "task", "any")
+        task = url_state.select_optional("Task", sorted({run.task for run in runs if run.task}), "task", "any", True)
     return Filters(split=split, protocol=protocol, tag=tag, task=task), shown, among_shown
 
 

@@ -73,11 +73,15 @@ def _not_here(label: str, asked: str, options: Sequence[Any], strict: bool, show
     said = f"the address asks for {label.lower()} {asked!r}, which isn't here; {near(asked, known)}"
     if strict:
         raise ConfigError(f"{said}. Choose one above")
-    st.warning(plain(f"{said[0].upper()}{said[1:]}. This is {shown}."), icon=":material/wrong_location:")
+    instead = f" This is {shown}." if shown else ""
+    st.warning(plain(f"{said[0].upper()}{said[1:]}.{instead}"), icon=":material/wrong_location:")
 
 
-def select_optional(label: str, options: Sequence[str], key: str, otherwise: str) -> str | None:
-    """Choose one option or none. `otherwise` is the text shown for none."""
+def select_optional(label: str, options: Sequence[str], key: str, otherwise: str, strict: bool = False) -> str | None:
+    """Choose one option or none. `otherwise` is the text shown for none.
+
+    A value that isn't there is said, and none is chosen; `strict`: nothing else is shown then (`ConfigError`).
+    """
     asked = st.query_params.get(key)
     missing = asked is not None and asked not in options
     known, options = options, [*options, *([asked] if missing else [])]
@@ -92,7 +96,8 @@ def select_optional(label: str, options: Sequence[str], key: str, otherwise: str
         disabled=not options,
     )
     if missing:
-        _not_here(label, str(asked), known, True, "")
+        _not_here(label, str(asked), known, strict, "")
+        return None
     return chosen
 
 
