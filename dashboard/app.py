@@ -11,7 +11,10 @@ ICON = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 
 )
 """The icon of the browser tab, as a URL that holds it: of a file of its own the browser may find it gone."""
 
-st.set_page_config(page_title="hkdbench", page_icon=ICON, layout="wide")
+ABOUT = "hkdbench: how to train small vision-language models from larger ones. The dashboard only reads the store."
+"""The entry without which Streamlit shows no menu, and so no choice between light and dark."""
+
+st.set_page_config(page_title="hkdbench", page_icon=ICON, layout="wide", menu_items={"About": ABOUT})
 if st.context.theme.type == "dark":  # otherwise a selected value is white on light blue, which is hard to read
     st.html("<style>[data-testid='stMultiSelectTagsContainer'] [data-tag] * { color: #0e1116 !important }</style>")
 with store.show_user_errors():

@@ -42,6 +42,7 @@ PAGES = (
     Page("leaderboard", "Leaderboard", ":material/leaderboard:"),
     Page("trade_off", "Trade-off", ":material/scatter_plot:"),
     Page("compare", "Compare", ":material/compare_arrows:"),
+    Page("runs", "Runs", ":material/list:"),
     Page("run", "Run", ":material/description:"),
     Page("examples", "Examples", ":material/image_search:"),
     Page("ablation", "Ablation", ":material/rule:"),

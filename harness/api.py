@@ -8,7 +8,7 @@ checkpoints, evaluation, cost) belongs to the harness. This module doesn't impor
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -47,6 +47,7 @@ __all__ = [
     "Ladder",
     "Method",
     "Need",
+    "Responses",
     "Role",
     "Scorer",
     "Shifts",
@@ -54,6 +55,7 @@ __all__ = [
     "Split",
     "Stage",
     "Step",
+    "TokenScores",
     "View",
     "csv_rows",
     "near",
@@ -120,11 +122,54 @@ class Stage:
     tuning: bool = False
 
 
-Need = Literal["hidden", "layers", "vision", "vocab"]
-"""What a forward pass can return besides the option logits; see `Step`."""
+Need = Literal["hidden", "layers", "vision", "vocab", "responses"]
+"""What a step can give besides the option logits; see `Step`."""
 
 View = Literal["first", "second"]
 """first: the batch after augmentation. second: the same examples passed through `Method.second_view`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Responses:
+    """B responses of up to T tokens, int64 (B, T), by the tokenizer of `role`; `mask_bt` says which tokens exist.
+
+    The token that ends a response is one of them, if the response ended. A row without tokens is no response.
+    """
+
+    role: str
+    ids_bt: Tensor
+    mask_bt: Tensor
+
+    def where(self, own_b: Tensor, other: Responses) -> Responses:
+        """Its rows where `own_b` bool (B,) is True, elsewhere those of `other`, which are of the same tokenizer."""
+        own_b1, shape = own_b[:, None], (len(own_b), max(self.ids_bt.shape[1], other.ids_bt.shape[1]))
+        wide = [one.new_zeros(shape) for one in (self.ids_bt, self.mask_bt, other.ids_bt, other.mask_bt)]
+        for tensor, one in zip(wide, (self.ids_bt, self.mask_bt, other.ids_bt, other.mask_bt), strict=True):
+            tensor[:, : one.shape[1]] = one
+        return Responses(self.role, wide[0].where(own_b1, wide[2]), wide[1].where(own_b1, wide[3]))
+
+
+class TokenScores(Protocol):
+    """What a role makes of B responses of up to T tokens. All values are 0 where there is no token: `x_bt.sum(1)`."""
+
+    @property
+    def mask_bt(self) -> Tensor:
+        """bool (B, T): which tokens exist."""
+        ...
+
+    @property
+    def log_p_bt(self) -> Tensor:
+        """The log-probability (B, T) of each token given the question and the tokens before it, in nats."""
+        ...
+
+    def compare(self, other: TokenScores, distance: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """`distance(own_nv, other_nv)` (n,) at each token (B, T), from both roles' logits of the V tokens there.
+
+        It is called for some n tokens at a time, and again in the backward pass, so that logits (B, T, V) never exist
+        at once. It must treat each token alone. Both roles must have read the same responses and use the same token
+        ids: a method that calls it also declares `vocab`.
+        """
+        ...
 
 
 class Step(Protocol):
@@ -188,6 +233,33 @@ class Step(Protocol):
         """Logits of all V tokens of the tokenizer at the answer position (B, V). Must be declared: `vocab`.
 
         A stage whose method declares it is refused unless its models use the same token ids.
+        """
+        ...
+
+    def references(self, role: str) -> Responses:
+        """The examples' reference responses by the role's tokenizer; no tokens where there is none. See `sequence`.
+
+        Nothing is forwarded. Like `respond` and `sequence`, it must be declared: `responses`.
+        """
+        ...
+
+    def respond(
+        self, role: str, *, temperature: float = 1.0, top_p: float = 1.0, max_tokens: int = 64,
+        only_b: Tensor | None = None,
+    ) -> Responses:  # fmt: skip
+        """Responses that the role samples when it is asked to answer in a sentence, without gradient.
+
+        At temperature 0 the most probable token is taken. `top_p`: only the most probable tokens whose probabilities
+        add up to it. `only_b` bool (B,): only these examples are asked. The random numbers depend on the run's seed,
+        the stage, the role and the example's position in the training order. Generated tokens are billed.
+        """
+        ...
+
+    def sequence(self, role: str, responses: Responses) -> TokenScores:
+        """The responses as the role reads them behind the question; with gradient for a learner.
+
+        One forward pass, billed with its tokens. A role with another tokenizer reads their text. A second call with the
+        same responses returns the same.
         """
         ...
 

@@ -29,8 +29,15 @@ A callable that makes its image from a file has an attribute `path`: the harness
 file exists. One whose encoded image is a part of other files, like a cell of a table, has `content() -> bytes`, the
 image as a file of its own would hold it, and `stored() -> (files, place)`: the files that hold it (`Sequence[Path]`),
 so that it isn't read each time, and its place in them (`str`).
-A drawn image has none of these: it follows from the benchmark's code, revision and settings, and isn't opened. If a
+A drawn image has none of these: it follows from the benchmark's code, revision and settings, and isn't opened. Neither
+it nor a response beside it is part of the fingerprint of the data. If a
 setting changes the pictures alone, neither ids nor texts, give it a `content` that returns what it is drawn from."""
+
+
+LETTER = "Answer with the letter."
+"""The last line of a prompt that is answered by a letter."""
+SENTENCE = "Why? Answer in one sentence."
+"""The last line of a prompt that is answered by a response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,8 @@ class Example:
     in this order before the text. `claim` is the caption or claim to be judged, `context` a text that comes with it
     (empty: none). `gold` is an index into `options`, or None where it is withheld: in the pool, and in what a method
     is asked at test time. `extra` holds data that only the benchmark's own protocols read.
+    `response` is a reference response in words, like a short explanation of the answer; None: there is none, or it is
+    withheld together with the gold. It names options by their text, not by their letters, because options are shuffled.
 
     Ids and groups, categories and sources that a file gives as numbers become text, a gold that is numpy's an int.
     """
@@ -63,6 +72,9 @@ class Example:
     """The second image and those after it."""
     judged: InitVar[str | None] = None
     """Deprecated: the former name of `claim_label`."""
+    response: str | None = None
+    instruction: str = LETTER
+    """The last line of the prompt, which the harness sets: it asks for a letter, or for a response."""
 
     def __post_init__(self, judged: str | None) -> None:
         if judged is not None:
@@ -84,7 +96,11 @@ class Example:
         if self.claim:
             lines.append(f"{self.claim_label}: {self.claim}")
         lines += [f"{letter}. {option}" for letter, option in zip(ascii_uppercase, self.options, strict=False)]
-        return "\n".join([*lines, "Answer with the letter."])
+        return "\n".join([*lines, self.instruction])
+
+    def explained(self) -> Example:
+        """The same question, to be answered in a sentence instead of by a letter."""
+        return replace(self, instruction=SENTENCE)
 
     def load_image(self) -> Image.Image:
         """The (first) image as RGB, see `harness.images.reading`.
@@ -135,8 +151,8 @@ class Example:
         return self.gold
 
     def withheld(self) -> Example:
-        """The same question without what may tell its answer: gold, category, source, and the data of protocols."""
-        return replace(self, gold=None, category="", source="", extra=None)
+        """The same question without what may tell its answer: gold, response, category, source, protocols' data."""
+        return replace(self, gold=None, response=None, category="", source="", extra=None)
 
 
 def _text(value: Any) -> Any:

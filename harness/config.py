@@ -100,7 +100,7 @@ class TrainConfig(Settings):
     """Options in random order in each step: only content (see harness.data.options), all, or none."""
     augmentations: Literal["method"] | tuple[Augmentation, ...] = "method"
     """Augmentations of the training examples (see harness.data.augmentation). method: what the method declares."""
-    lr: float = Field(5e-4, gt=0)
+    lr: float = Field(5e-4, gt=0, allow_inf_nan=False)
     """Peak learning rate (AdamW, linear warm-up, cosine to 0 in each stage)."""
     lr_by_rung: dict[str, float] = {}
     """Peak learning rate of single rungs, if it differs from `lr`."""
@@ -305,15 +305,27 @@ class RunConfig(Settings):
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The file as a table. Raises `ConfigError` with the file's name, and with the line if it isn't valid TOML."""
+    """The file as a table; its plugins' paths count from the file's folder, or else from the working directory.
+
+    Raises `ConfigError` with the file's name, and with the line if it isn't valid TOML.
+    """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        if isinstance(plugins := table.get("plugins"), list):
+            table["plugins"] = [_beside(path, spec) if isinstance(spec, str) else spec for spec in plugins]
+        return table
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def _beside(file: Path, spec: str) -> str:
+    """A plugin's path if it is there from the file's folder; else as it was given (a module, or another path)."""
+    found = file.resolve().parent / Path(spec).expanduser()
+    return str(found) if spec.endswith(".py") and found.is_file() else spec
 
 
 def overlay(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
@@ -324,9 +336,12 @@ def overlay(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]
         if not equals or not key.strip():
             raise ConfigError(f"--set {assignment!r}: expected key=value, like train.lr=0.001")
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
+            read = tomllib.loads(f"value = {text}")
+            value = read["value"]
         except tomllib.TOMLDecodeError:
-            value = text
+            read, value = {}, text
+        if len(read) > 1:
+            raise ConfigError(f"--set {assignment!r}: expected one assignment; give each its own --set")
         put(result, key.strip(), value, f"--set {assignment!r}")
     return result
 

@@ -129,7 +129,11 @@ OWN = ("methods", "benchmarks", "harness")
 
 def is_built_in(cls: type) -> bool:
     """Whether a method or benchmark is part of this distribution: `harness.versions.TRAINING` covers its numbers."""
-    top, path = cls.__module__.partition(".")[0], _source_file(cls.__module__)
+    return _in_distribution(cls.__module__)
+
+
+def _in_distribution(module: str) -> bool:
+    top, path = module.partition(".")[0], _source_file(module)
     return top in OWN and path is not None and path.is_relative_to(Path(__file__).parents[1] / top)
 
 
@@ -142,16 +146,19 @@ def source_digest(cls: type) -> str:
     """sha256 over the source of a class: its file, its base classes' files and all imports that aren't installed.
 
     Imports are followed through the package of the class, to files beside it and to all others that its author may
-    edit. Code in `site-packages` is followed only in its own package; Python's and the harness's own code never is.
+    edit. Code in `site-packages` is followed only in its own package. Python's and the harness's own code never is, nor
+    are built-in methods and benchmarks that a plugin builds on: `harness.versions` stands for them.
     Raises `ConfigError` if there is no source file, and if Python would import another file than the one beside it.
     """
     parents = [c.__module__ for c in cls.__mro__]
     tops = {name.partition(".")[0] for name in parents}
+    plugin = not is_built_in(cls)
     files: dict[str, bytes] = {}
     waiting = [(name, True) for name in parents]
     while waiting:
         name, own = waiting.pop()
-        path = _source_file(name) if name.partition(".")[0] != "harness" else None
+        ours = name.partition(".")[0] == "harness" or (plugin and _in_distribution(name))
+        path = None if ours else _source_file(name)
         if path is None:
             if name == cls.__module__ and name.partition(".")[0] != "harness":
                 raise ConfigError(f"{cls.__qualname__} has no source file, which a plugin needs")

@@ -1,8 +1,7 @@
 """The record of a run: one versioned, typed JSON document. It imports neither torch nor ray.
 
-A run's folder holds `record.json`, and for a finished run `predictions.parquet` (one row per example and
-split) and `history.parquet` (one row per logged value). Every number in `metrics` can be recomputed from
-the predictions.
+A run's folder holds `record.json`, and for a finished run `predictions.parquet` (one row per example and split) and
+`history.parquet` (one row per logged value). Every number in `metrics` can be recomputed from the predictions.
 """
 
 from __future__ import annotations
@@ -95,9 +94,11 @@ class RoleCost(_Model):
     trained: Count = 0
     """Examples with a backward pass."""
     recalled: Count = 0
-    """Examples that needed no forward pass of a frozen model, because its answer was cached."""
+    """Examples for which a frozen model's answer was cached. `shared`: by another run, which was billed for them."""
     shared: Count = 0
-    """Examples whose answer came from another run with the same cache, which was billed for them."""
+    generated: Count = 0
+    """Tokens of responses that it wrote. `scored`: that it read, in passes that are among `forwards`."""
+    scored: Count = 0
     flops: Amount = 0.0
     seconds: Amount = 0.0
 

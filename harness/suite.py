@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from harness.config import (
     ClusterConfig,
@@ -30,6 +31,19 @@ FLOPS_OF = "flops_of:"
 """Begins the tag of runs whose line has `flops_of`; their row's note in a table comes from it."""
 
 
+def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    twice = [value for at, value in enumerate(values) if value in values[:at]]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is given twice; expected each once")
+    return values
+
+
+Seeds = Annotated[tuple[int, ...], AfterValidator(_once)]
+"""Seeds, each once."""
+Benchmarks = Annotated[tuple[str, ...], AfterValidator(_once)]
+"""Names of benchmarks, each once."""
+
+
 class SuiteRun(Settings):
     """One line of a suite: a method with its settings, for every benchmark and seed of the suite."""
 
@@ -42,12 +56,12 @@ class SuiteRun(Settings):
     """The same for single benchmarks, if a line is tuned for each one."""
     evaluate: dict[str, Any] = Field(default_factory=dict)
     """The evaluation settings in which this line differs from the suite, like `shifts`."""
-    benchmarks: tuple[str, ...] = ()
+    benchmarks: Benchmarks = ()
     """The suite's benchmarks that this line is run on; empty: all of them."""
     benchmark_settings: dict[str, Any] = Field(default_factory=dict)
     """The benchmark's settings in which this line differs from the suite, like `label_noise`. Rows on other data are in
     a table of their own."""
-    seeds: tuple[int, ...] = ()
+    seeds: Seeds = ()
     """The seeds of this line, if they aren't the suite's."""
     tags: tuple[str, ...] = ()
     label: Label | None = None
@@ -64,7 +78,7 @@ class SuiteRun(Settings):
 class ManyRuns(Settings):
     """The settings that the runs of a suite or of a sweep have in common."""
 
-    benchmarks: tuple[str, ...] = Field(min_length=1)
+    benchmarks: Benchmarks = Field(min_length=1)
     benchmark_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     data_dir: Folder | None = None
     skip_missing: bool = False
@@ -90,7 +104,7 @@ class SuiteConfig(ManyRuns):
     """Methods x benchmarks x seeds, at one budget."""
 
     name: str
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: Seeds = Field(min_length=1)
     runs: tuple[SuiteRun, ...] = Field(min_length=1)
 
     def run_configs(self) -> list[RunConfig]:
@@ -123,7 +137,7 @@ class SuiteConfig(ManyRuns):
                 f"runs: {unpriced[0].method}: flops_of = {unpriced[0].flops_of!r} has no number of examples yet: "
                 "expected a suite that harness.experiments.equal_flops has priced"
             )
-        return [
+        found = [
             RunConfig(
                 **self.shared(benchmark)
                 | {
@@ -150,9 +164,25 @@ class SuiteConfig(ManyRuns):
             for run in self.runs
             if benchmark in (run.benchmarks or self.benchmarks) and seed in (run.seeds or self.seeds)
         ]
+        _each_once(found)
+        return found
 
     def _train(self, run: SuiteRun, benchmark: str) -> TrainConfig:
         own = run.train | run.train_by_benchmark.get(benchmark, {})
         if run.flops_of:
             own = own | {"examples": run.examples[benchmark]}
         return parse(TrainConfig, self.train.model_dump() | own, f"runs: {run.method}: train")
+
+
+def _each_once(configs: Sequence[RunConfig]) -> None:
+    """Raise `ConfigError` if two lines of a suite give the same run: it would be trained once and listed twice."""
+    seen: dict[str, RunConfig] = {}
+    for config in configs:
+        key = config.model_dump_json(exclude={"label", "tags", "cluster", "track"})
+        first = seen.setdefault(key, config)
+        if first is not config:
+            names = " and ".join(dict.fromkeys(repr(one.label or one.method) for one in (first, config)))
+            raise ConfigError(
+                f"runs: two lines ({names}) give the same run of {config.method} on {config.benchmark} with seed "
+                f"{config.seed}; expected each once: remove a line, or change one of them"
+            )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from math import isqrt, log
 from typing import TYPE_CHECKING, Literal, get_args
 
-from harness.api import ConfigError, near
+from harness.api import ConfigError, Step, TokenScores, near
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,6 +142,30 @@ def relation_distance(teacher_bnd: Tensor, student_bnd: Tensor, grid: int) -> Te
     """
     difference = _gram(_on_grid(student_bnd, grid)) - _gram(_on_grid(teacher_bnd.detach(), grid))
     return difference.square().sum((-2, -1))
+
+
+def token_mean(values_bt: Tensor, mask_bt: Tensor) -> Tensor:
+    """The mean over the tokens of each response (B,); 0 for one without tokens. `values_bt` is 0 where no token is."""
+    return values_bt.sum(1) / mask_bt.sum(1).clamp(min=1)
+
+
+def token_cross_entropy(read: TokenScores) -> Tensor:
+    """-(1/T) sum_t log p(e_t), in nats, per response (B,); 0 for one without tokens."""
+    return -token_mean(read.log_p_bt, read.mask_bt)
+
+
+def reference_cross_entropy(step: Step, role: str) -> Tensor:
+    """-(1/T) sum_t log p(e_t) of the role, e the example's reference response (B,); 0 for an example without one."""
+    return token_cross_entropy(step.sequence(role, step.references(role)))
+
+
+def token_jsd(student_nv: Tensor, teacher_nv: Tensor, beta: float, temperature: float = 1.0) -> Tensor:
+    """beta KL(p_T || m) + (1 - beta) KL(p_S || m) of each token (n,), m = beta p_T + (1 - beta) p_S.
+
+    p is taken at the temperature, over the V tokens; the teacher is detached. Eq. 1 of arXiv 2306.13649.
+    """
+    teacher, student = ((z / temperature).log_softmax(-1) for z in (_wide(teacher_nv.detach()), _wide(student_nv)))
+    return _jsd(teacher, student, beta)
 
 
 def _on_grid(tokens_bnd: Tensor, grid: int) -> Tensor:

@@ -471,6 +471,23 @@ def test_what_is_built_in() -> None:
     assert not provenance.is_built_in(type("Mine", (Method,), {"__module__": "methods.mine"}))
 
 
+def test_a_plugins_digest_is_of_its_own_code(tmp_path: Path) -> None:
+    """Not of the built-in method that it builds on: a comment there doesn't train the plugin's runs again."""
+    source = (
+        "from dataclasses import dataclass\nfrom methods.offline_kd import OfflineKD\nfrom beside import x\n\n\n"
+        "@dataclass(frozen=True)\nclass Mine(OfflineKD):\n    name = 'acme_mine'\n    summary = 'a'\n"
+        "    presets = {}\n"
+    )
+    file, beside = write(tmp_path / "acme_mine.py", source), write(tmp_path / "beside.py", "x = 1\n")
+    assert registry.load_plugin(str(file)), registry.problems()
+    try:
+        found = provenance.source_digest(registry.methods()["acme_mine"].load())
+        own = {"acme_mine": file.read_bytes(), "beside": beside.read_bytes()}
+        assert found == provenance._digest(own)
+    finally:
+        del sys.modules["beside"]
+
+
 def test_no_source_no_digest() -> None:
     typed = type("Typed", (Method,), {"__module__": "nowhere"})
     with pytest.raises(ConfigError, match="Typed has no source file"):

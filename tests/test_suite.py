@@ -9,6 +9,7 @@ from harness.config import parse
 from harness.errors import ConfigError
 from harness.events import Event
 from harness.execution.launch import launch
+from harness.experiments.sweep import SweepConfig
 from harness.leaderboard.leaderboard import table
 from harness.store import Store
 from harness.store.compaction import compact
@@ -59,3 +60,29 @@ def test_a_label_is_one_short_line(label: str) -> None:
     document = {"name": "s", "seeds": [0], "benchmarks": ["b"], "runs": [{"method": "finetune", "label": label}]}
     with pytest.raises(ConfigError, match="label"):
         parse(SuiteConfig, document, "suite.toml")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"seeds": [0, 1, 0]}, "seeds = .*: 0 is given twice; expected each once"),
+        ({"benchmarks": ["toy", "toy"]}, "benchmarks = .*: 'toy' is given twice"),
+        ({"runs": [{"method": "zero_shot", "seeds": [1, 1]}]}, "runs.0.seeds = .*: 1 is given twice"),
+        ({"runs": [{"method": "zero_shot"}, {"method": "zero_shot"}]}, r"two lines \('zero_shot'\) give the same run"),
+        (
+            {"runs": [{"method": "zero_shot", "label": "a"}, {"method": "zero_shot", "label": "b", "seeds": [0]}]},
+            r"two lines \('a' and 'b'\) give the same run of zero_shot on toy with seed 0; expected each once",
+        ),
+    ],
+)
+def test_what_is_given_twice_is_refused(changed: dict[str, object], said: str) -> None:
+    document = {"name": "s", "seeds": [0], "benchmarks": ["toy"], "runs": [{"method": "zero_shot"}]} | changed
+    with pytest.raises(ConfigError, match=said):
+        parse(SuiteConfig, document, "suite.toml").run_configs()
+
+
+def test_a_sweep_refuses_a_seed_given_twice() -> None:
+    line = {"method": "finetune", "space": {"train.lr": {"uniform": [1e-4, 1e-3]}}}
+    document = {"name": "s", "trials": 1, "benchmarks": ["toy"], "methods": [line], "seeds": [3, 3]}
+    with pytest.raises(ConfigError, match="seeds = .*: 3 is given twice"):
+        parse(SweepConfig, document, "sweep.toml")

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from benchmarks.scenes import claims, world
+from benchmarks.scenes import claims, explanations, world
 from benchmarks.scenes import curriculum as lessons
 from benchmarks.scenes.base import WorldBenchmark
 from benchmarks.scenes.facts import (
@@ -80,7 +80,10 @@ class ScenesFactuality(WorldBenchmark):
             source=self.name,
             context=claims.naming(rng, rng.sample(list(named), len(named))),
         )
-        return self.noisy(example, split, rng)
+        example = self.noisy(example, split, rng)
+        why = world.stream(self.name, self.seed, split, index, "why")
+        names = {what: name for name, what in named}
+        return replace(example, response=explanations.verdict(why, scene, names, facts, example.known_gold))
 
     def lessons(self) -> lessons.Curriculum:
         """The lessons with which `hkdbench pretrain` trains the tiny ladder; they share no picture with any split."""
@@ -183,13 +186,6 @@ def _category(fact: Fact) -> str:
 
 def _claim(rng: random.Random, named: Named, facts: Sequence[Fact]) -> str:
     name = {what: name for name, what in named}
-    parts = []
-    for fact in facts:
-        if isinstance(fact, Relates):
-            parts.append(f"{name[fact.what]} is {fact.relation} {name[fact.other]}")
-        elif isinstance(fact, Has):
-            parts.append(f"{name[fact.what]} {fact.predicate()}")
-        elif isinstance(fact, Exactly):
-            parts.append(f"there {'is' if fact.count == 1 else 'are'} {fact.words()}")
+    parts = [explanations.part(fact, name) for fact in facts]
     text = rng.choice((" and ", " while ")).join(parts)
     return f"{text[0].upper()}{text[1:]}."

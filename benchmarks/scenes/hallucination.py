@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from benchmarks.scenes import world
+from benchmarks.scenes import explanations, world
 from benchmarks.scenes.base import WorldBenchmark
 from benchmarks.scenes.facts import Exactly, Exists, Fact, Relates, true_exactly, true_exists, true_relates, truths
 from benchmarks.scenes.world import Edit, Scene
@@ -41,7 +41,7 @@ class ScenesHallucination(WorldBenchmark):
         gold = world.below(rng, 4)
         while (made := _attempt(rng, self.scene(rng, split), gold, novel=split == "ood")) is None:
             pass
-        scene, caption, phrases, category = made
+        scene, caption, facts, category = made
         example = Example(
             id=f"{split}-{index}",
             group=f"{split}-{index}",
@@ -49,18 +49,20 @@ class ScenesHallucination(WorldBenchmark):
             question="Which phrase is wrong?",
             claim=caption,
             claim_label="Caption",
-            options=(NONE, *phrases),
+            options=(NONE, *(fact.words() for fact in facts)),
             gold=gold,
             category=category,
             source=self.name,
         )
-        return self.noisy(example, split, rng)
+        example = self.noisy(example, split, rng)
+        why = world.stream(self.name, self.seed, split, index, "why")
+        return replace(example, response=explanations.wrong_phrase(why, scene, facts, example.known_gold))
 
 
 def _attempt(
     rng: random.Random, scene: Scene, gold: int, novel: bool
-) -> tuple[Scene, str, tuple[str, ...], str] | None:
-    """The picture to show, the caption, the three phrases and the category; None if this scene isn't suitable."""
+) -> tuple[Scene, str, tuple[Fact, ...], str] | None:
+    """The picture to show, the caption, the facts of its phrases, the category; None if the scene isn't suitable."""
     facts = _facts(rng, scene)
     if facts is None:
         return None
@@ -73,7 +75,7 @@ def _attempt(
             return (
                 shown,
                 caption,
-                tuple(f.words() for f in facts[:3]),
+                tuple(facts[:3]),
                 _category(facts[gold - 1], edit) if gold else "none",
             )
     return None

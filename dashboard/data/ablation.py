@@ -5,12 +5,15 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.errors import StoreError, UserError
+from harness.leaderboard import inference, seed_results
 from harness.leaderboard.ablation import Ablation, AblationResult, load
 from harness.report.ablation import SURE
+from harness.stats.inference import Difference
 from harness.store import Store
 
 COLUMNS = ["line", "part", "value", "low", "high", "own", "own low", "own high", "p", "holm", "verdict", "TFLOP",
-           "TFLOP change", "forwards", "forwards change", "seeds", "note", "changed"]  # fmt: skip
+           "TFLOP change", "forwards", "forwards change", "seeds", "note", "changed", "group"]  # fmt: skip
+PARTS = "parts"
 SURELY, UNSURE, FULL, UNTESTED = "significant (Holm)", "not significant", "the full method", "not tested"
 
 
@@ -41,7 +44,7 @@ def figures(ablation: Ablation, benchmark: str) -> list[str]:
 
 def frame(ablation: Ablation, benchmark: str, figure: str) -> pd.DataFrame:
     """One row per line of the ablation (`COLUMNS`): the metric (own, per cent), its difference to the full method
-    (value, percentage points), p, Holm's p, costs."""
+    (value, percentage points), p, Holm's p, costs; `group`: see `group`."""
     rows = [_row(result, figure) for result in ablation.tables[benchmark]]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -69,8 +72,37 @@ def _row(result: AblationResult, figure: str) -> tuple[object, ...]:
         result.forwards_change,
         len(result.seeds),
         result.note,
-        ", ".join(f"{key} = {value}" for key, value in result.changed.items()),
+        ", ".join(f"{key} = {_value(value)}" for key, value in result.changed.items()),
+        group(result),
     )
+
+
+def _value(value: object) -> str:
+    """A setting's value as in TOML."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def group(result: AblationResult) -> str:
+    """What a line is among the ablations: `PARTS` if its name begins with a minus or it only sets switches to false,
+    else the names of the settings that it changes, which its variants have in common."""
+    if result.label.startswith("-") or all(value is False for value in result.changed.values()):
+        return PARTS
+    return ", ".join(result.changed)
+
+
+def difference(
+    store: Store, ablation: Ablation, benchmark: str, figure: str, first: str, second: str
+) -> Difference | None:
+    """The first line minus the second, paired by seed and example; None: they share no seed. Raises `StoreError`."""
+    split, metric = figure.split("/", 1)
+    done = {result.label: result.seeds for result in ablation.tables[benchmark]}
+    lines = {line.label: line for line in ablation.lines}
+    runs = [
+        {seed: run_id for seed, run_id in lines[label].runs.get(benchmark, {}).items() if seed in done[label]}
+        for label in (first, second)
+    ]
+    a, b = seed_results.of_runs(store, runs, split)
+    return inference.difference(a, b, metric)
 
 
 def _points(*numbers: float | None) -> tuple[float | None, ...]:

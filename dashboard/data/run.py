@@ -115,6 +115,31 @@ def provenance(record: Record) -> list[tuple[str, str]]:
     return [(name, value) for name, value in found.items() if value]
 
 
+def hashes(record: Record) -> list[tuple[str, str]]:
+    """The full digests and the commit of a run, by name."""
+    p, data = record.provenance, record.data
+    found = {
+        "commit": p.git_commit or "",
+        "code": p.code,
+        **{f"source of {name}": digest for name, digest in p.sources.items()},
+        "data fingerprint": data.fingerprint if data else "",
+        **(record.seal.files if record.seal else {}),
+    }
+    return [(name, value) for name, value in found.items() if value]
+
+
+def citation(record: Record) -> str:
+    """One line that names the run, its code and its data, to be cited."""
+    p, data = record.provenance, record.data
+    who = f"{record.method}, student {record.student}, seed {record.seed}" if record.student else record.method
+    parts = [
+        f"hkdbench run {record.run_id} ({who}), {p.finished[:10]}",
+        f"{record.benchmark}, revision {data.revision}, data sha256 {data.fingerprint}" if data else record.benchmark,
+        p.package + (f", commit {p.git_commit}" if p.git_commit else ""),
+    ]
+    return ". ".join(parts) + "."
+
+
 def reproductions(found: Sequence[Reproduction]) -> pd.DataFrame:
     """One row for each split of each time that a run was trained again."""
     rows = [

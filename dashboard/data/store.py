@@ -85,6 +85,23 @@ def _metric_names(key: str, data_key: DataKey | None, split: str) -> list[str]:
     return sorted(pc.unique(pc.struct_field(mine, "metric")).to_pylist())
 
 
+def figures(split: str, metric: str) -> dict[str, float]:
+    """A metric of every run that has it on a split, by run id, as it is stored (a fraction)."""
+    return _figures(listing().key, split, metric)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _figures(key: str, split: str, metric: str) -> dict[str, float]:
+    lines = _lines(key)
+    found = lines["metrics"].combine_chunks()
+    values, owners = pc.list_flatten(found), pc.list_parent_indices(found)
+    fields = {"split": split, "metric": metric}
+    asked = [pc.equal(pc.struct_field(values, name), wanted) for name, wanted in fields.items()]
+    mine = pc.and_(*asked)
+    ids = lines["run_id"].combine_chunks().take(owners.filter(mine)).to_pylist()
+    return dict(zip(ids, pc.struct_field(values, "value").filter(mine).to_pylist(), strict=True))
+
+
 def ranking(filters: Filters) -> Ranking:
     """The same ranking as from `hkdbench rank`. Raises `ConfigError` for names that no run has."""
     return _ranking(listing().key, filters.model_dump_json())

@@ -8,8 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.data import store
-from dashboard.views.run import charts_of
-from dashboard.widgets import dataframes, url_state
+from dashboard.widgets import curves, dataframes, url_state
 from dashboard.widgets.escape import plain
 from harness.store import Problem, live
 from harness.store.live import Now
@@ -71,7 +70,7 @@ def _one(now: Now, opened: bool) -> None:
         history = live.history(store.store(), now)
         if len(history):
             with st.expander("Curves", expanded=opened, key=f"curves-{now.run_id}"):
-                charts_of(history, steps_so_far(now, history))
+                curves.draw_all(history, steps_so_far(now, history))
 
 
 def steps_so_far(now: Now, history: pd.DataFrame) -> list[tuple[str, int]]:

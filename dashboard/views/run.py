@@ -10,8 +10,8 @@ import streamlit as st
 
 from dashboard import navigation
 from dashboard import options as started
-from dashboard.data import catalog, run, store
-from dashboard.widgets import charts, dataframes, url_state
+from dashboard.data import catalog, run, runs, store
+from dashboard.widgets import charts, curves, dataframes, url_state
 from dashboard.widgets.escape import plain
 from harness.errors import StoreError
 from harness.record import Record
@@ -25,6 +25,7 @@ STATUS = {
     "interrupted": (":material/pause_circle:", "interrupted", "orange"),
 }
 SECTIONS = ("Results", "Curves", "Training", "Cost", "Provenance")
+MOST_SEEDS = 20
 VERIFIED = {
     "ok": ":material/check_circle: nothing changed",
     "changed": ":material/error: something changed",
@@ -56,24 +57,13 @@ def show() -> None:
 
 def _latest() -> None:
     """Draws the runs that finished last, as links."""
-    st.caption("Or select one of the most recent runs:")
-    entries = sorted(store.runs(), key=lambda entry: entry.finished, reverse=True)[:20]
-    frame = pd.DataFrame(
-        [
-            (
-                e.run_id,
-                e.status,
-                e.name or e.label,
-                e.student,
-                e.benchmark,
-                str(e.seed),
-                dataframes.format_time(e.finished),
-            )
-            for e in entries
-        ],
-        columns=["run", "status", "method", "student", "benchmark", "seed", "finished"],
-    )
-    dataframes.show_frame(frame, "latest", "Recent runs", links={"run": ("run", "run", {})})
+    navigation.link("runs", "All runs, with filters")
+    st.caption("The most recent runs:")
+    recent = sorted(store.runs(), key=lambda one: one.finished, reverse=True)[:20]
+    frame = runs.frame(recent, {})
+    frame["finished"] = frame["finished"].map(dataframes.format_time)
+    shown = frame[["run", "status", "method", "student", "benchmark", "seed", "finished"]]
+    dataframes.show_frame(shown, "latest", "Recent runs", links={"run": ("run", "run", {})})
 
 
 # ------------------------------------------------------------------------------------------- the head
@@ -87,7 +77,7 @@ def _head(record: Record) -> None:
     if record.error:
         at = f" in stage {record.error.stage!r} at step {record.error.step}" if record.error.stage else ""
         st.error(plain(f"{record.error.type}{at}: {record.error.message}"), icon=":material/error:")
-        st.markdown("The same command runs it again, from its last checkpoint if it has one.")
+        _mend(record)
     if record.kind == "robustness":
         st.info(
             "A robustness check: the student of another run, evaluated on varied inputs. It is not ranked.",
@@ -104,8 +94,40 @@ def _head(record: Record) -> None:
         with st.container(horizontal=True):
             navigation.link("examples", "Browse its answers", run=[record.run_id])
             navigation.link("compare", "Compare with another run", a=record.run_id)
+    _seeds(record)
     if record.method == "hkd4vlm":
         st.caption(catalog.RECONSTRUCTION)
+
+
+def _mend(record: Record) -> None:
+    """What to do about a run that failed: the command that runs it again, and where its code stopped."""
+    line = command(record)
+    st.markdown(
+        "Change what the message names. This command runs it again, from its last checkpoint if it has one:"
+        if line
+        else "The same command runs it again, from its last checkpoint if it has one."
+    )
+    if line:
+        st.code(line, language="bash", wrap_lines=True)
+    if record.error and record.error.traceback:
+        with st.expander("Traceback"):
+            st.code(record.error.traceback, language=None)
+
+
+def _seeds(record: Record) -> None:
+    """Links to the other seeds of the run's row, with the status of those that aren't done."""
+    every = store.runs()
+    of = next((one for one in every if one.run_id == record.run_id), None)
+    others = [one for one in runs.seeds_of(every, of) if one.run_id != record.run_id] if of and record.student else []
+    if not others:
+        return
+    with st.container(horizontal=True):
+        st.caption("Other seeds:")
+        for one in others[:MOST_SEEDS]:
+            status = "" if one.status == "done" else f" ({one.status})"
+            navigation.link("run", f"seed {one.seed}{status}", run=one.run_id)
+        ids = [record.run_id, *(one.run_id for one in others[:MOST_SEEDS])]
+        navigation.link("runs", "All, with curves", row=record.run_id, curve=ids)
 
 
 # ------------------------------------------------------------------------------------------- results
@@ -232,57 +254,7 @@ def _curves(record: Record) -> None:
     except StoreError as error:
         st.info(plain(error), icon=":material/inbox:")
         return
-    charts_of(history, run.of_stages(record))
-
-
-def charts_of(history: pd.DataFrame, of_stages: list[tuple[str, int]]) -> None:
-    """A chart for each validation metric and each loss term, over the steps of all stages."""
-    frame = run.curves(history, of_stages)
-    roles = list(dict.fromkeys(frame["role"]))
-    terms = run.terms(frame)
-    st.caption("Training stages from left to right. Each loss is the mean over the steps since the previous point.")
-    for start in range(0, len(terms), 2):
-        for column, term in zip(st.columns(2, gap="large"), terms[start : start + 2], strict=False):
-            with column:
-                _curve(frame[frame["term"] == term], term, roles, of_stages)
-
-
-def _curve(frame: pd.DataFrame, term: str, roles: list[str], of_stages: list[tuple[str, int]]) -> None:
-    title = run.term_title(term)
-    percent = title.endswith("%")
-    frame = frame.assign(value=frame["value"] * (100 if percent else 1))
-    end = sum(steps for _, steps in of_stages)
-    x = alt.X("at:Q", title="optimizer steps", scale=alt.Scale(domain=[0, end], nice=False), axis=alt.Axis(tickCount=6))
-    here = [role for role in roles if (frame["role"] == role).any()]
-    scale = alt.Scale(domain=roles, range=charts.PALETTE[: len(roles)])
-    legend = alt.Legend(orient="bottom", values=here, symbolType="stroke", symbolSize=300, symbolStrokeWidth=3)
-    colour = alt.Color("role:N", title=None, scale=scale, legend=legend)
-    base = alt.Chart(frame).encode(
-        x=x,
-        y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)),
-        color=colour,
-        detail="stage:N",
-        tooltip=["stage:N", "role:N", "step:Q", alt.Tooltip("value:Q", format=".4g")],
-    )
-    dash = alt.StrokeDash("role:N", scale=alt.Scale(domain=roles), title=None, legend=legend)
-    lines = [base.mark_line(strokeWidth=2).encode(strokeDash=dash)]
-    if term.startswith("validation/"):
-        lines.append(base.mark_point(size=45, filled=True))
-    borders = pd.DataFrame(
-        [
-            (sum(s for _, s in of_stages[:k]), sum(s for _, s in of_stages[: k + 1]), name)
-            for k, (name, _) in enumerate(of_stages)
-        ],
-        columns=["from", "to", "stage"],
-    )
-    borders["middle"] = (borders["from"] + borders["to"]) / 2
-    rules = alt.Chart(borders[1:]).mark_rule(color=charts.faint(), strokeDash=[2, 3]).encode(x="from:Q")
-    names = alt.Chart(borders).mark_text(baseline="bottom", dy=-3, color=charts.faint())
-    named = names.encode(x="middle:Q", y=alt.value(0), text="stage:N")
-    chart = alt.layer(rules, *lines, named).properties(height=270)
-    last = frame.sort_values("at").drop_duplicates(["stage", "role"], keep="last")
-    summary = "; ".join(f"{r.role} in {r.stage} ends at {r.value:.3g}" for r in last.itertuples(index=False))
-    charts.draw(chart, f"{title} over the steps of training: {summary}")
+    curves.draw_all(history, run.of_stages(record))
 
 
 # ------------------------------------------------------------------------------- training, cost, provenance
@@ -347,9 +319,10 @@ def _provenance(record: Record) -> None:
     dataframes.show_frame(frame, "provenance", "Provenance of the results")
     for line in run.leaks(record):
         st.warning(plain(f"Splits of the data share examples: {line}"), icon=":material/warning:")
-    if record.error and record.error.traceback:
-        with st.expander("Traceback"):
-            st.code(record.error.traceback, language=None)
+    with st.expander("Full hashes"):
+        st.code("\n".join(f"{name}: {value}" for name, value in run.hashes(record)), language=None)
+    st.subheader("Cite this run", anchor=False)
+    st.code(run.citation(record), language=None, wrap_lines=True)
 
 
 def _again(record: Record) -> None:

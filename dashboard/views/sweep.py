@@ -11,17 +11,18 @@ import streamlit as st
 
 from dashboard import navigation
 from dashboard.data import store, sweep
-from dashboard.widgets import charts, dataframes, url_state
+from dashboard.widgets import charts, curves, dataframes, url_state
 from dashboard.widgets.escape import plain
+from harness.errors import StoreError
 from harness.record import Record
-from harness.report.columns import lower_is_better, with_unit
+from harness.report.columns import has_own_unit, lower_is_better, with_unit
 from harness.store.index import RunSummary
 
-ANY = "any"
 MOST = 2000
 """At most this many runs are loaded, the newest ones."""
 SLICES = 12
 TABLED = 100
+MOST_CURVES = 200
 ABOVE, BELOW = "above the threshold", "below the threshold"
 
 
@@ -30,29 +31,38 @@ def show() -> None:
     st.title("Sweep", anchor=False)
     if not store.has_runs():
         return
-    runs = [e for e in store.runs() if e.kind == "run" and e.student]
+    runs = [e for e in store.runs() if e.kind == "run" and e.student and sweep.sweeps([e])]
     if not runs:
         store.empty_state("No sweep in this store yet.", f"hkdbench sweep SWEEP.toml --store {store.store().url}")
         return
-    chosen = _choose(runs)
+    name, chosen = _choose(runs)
     records = _records(tuple(e.run_id for e in chosen), store.listing().key)
+    first = chosen[0]
+    try:
+        search = sweep.outcome(store.store(), name, first.method, first.student, first.benchmark)
+    except StoreError as error:
+        st.warning(plain(error), icon=":material/warning:")
+        search = None
+    known = search.trials if search else ()
     searched, confirming = sweep.split_confirming(records)
     splits = [s for s in ("validation", "test", "ood") if any(s in r.metrics for r in searched)]
     if not splits:
         st.info("None of these runs has finished yet.", icon=":material/inbox:")
         return
     split, metric = _figure(searched, splits)
-    frame = sweep.trials(searched, split, metric)
+    frame = sweep.trials(searched, split, metric, known)
     names = sweep.settings(frame)
     done = frame[frame["value"].notna()]
     if len(done) < 2 or not names:
         store.empty_state(
-            f"Nothing to compare yet: finished runs: {len(done)}, settings that differ between them: {len(names)}.",
+            f"Nothing to compare yet: finished trials: {len(done)}, settings that differ between them: {len(names)}.",
             f"hkdbench sweep SWEEP.toml --store {store.store().url}",
         )
         return
     title = _title(split, metric)
-    _summary(frame, metric, title)
+    best = _summary(frame, names, metric, title, bool(known))
+    if search:
+        _winner(search, metric)
     if confirming:
         _confirmed(confirming, metric)
     important = sweep.importance(frame)
@@ -63,7 +73,12 @@ def show() -> None:
         _best_so_far(frame, metric, title)
     with right:
         _importance(important)
+    _curves(
+        frame, known, {best: charts.strong()} | ({search.winner: charts.ORANGE} if search and search.winner else {})
+    )
     _parallel(frame, ordered[: sweep.AXES - 1], metric, title)
+    if len(ordered) > 1:
+        _together(frame, ordered, metric, title)
     _slices(frame, ordered[:SLICES], title)
     _table(frame, ordered, metric, title)
 
@@ -71,22 +86,20 @@ def show() -> None:
 # ------------------------------------------------------------------------------------------ choosing
 
 
-def _choose(runs: Sequence[RunSummary]) -> list[RunSummary]:
-    """Choose a sweep (or another tag), a benchmark and a method. Returns the runs."""
-    columns = st.columns(3)
-    known = sweep.tags(runs)
-    first = known[0] if known and known[0].startswith("sweep") else ANY
-    options = [ANY, *known]
+def _choose(runs: Sequence[RunSummary]) -> tuple[str, list[RunSummary]]:
+    """Choose a sweep and one of its searches: a benchmark, a method and a student. Returns its name and the runs."""
+    columns = st.columns(4)
     with columns[0]:
-        tag = url_state.select("Sweep or tag", options, "tag", first)
-    runs = [e for e in runs if tag in (ANY, *e.tags)]
-    with columns[1]:
-        benchmark = url_state.select("Benchmark", sorted({e.benchmark for e in runs}), "benchmark")
-    runs = [e for e in runs if e.benchmark == benchmark]
-    methods = sorted({e.method for e in runs}, key=lambda m: (-len({e.row for e in runs if e.method == m}), m))
-    with columns[2]:
-        method = url_state.select("Method", methods, "method")
-    return sorted((e for e in runs if e.method == method), key=lambda e: e.finished)[-MOST:]
+        name = url_state.select("Sweep", sweep.sweeps(runs), "sweep")
+    runs = [e for e in runs if f"{sweep.SWEEP}{name}" in e.tags]
+    for column, field, label in zip(
+        columns[1:], ("benchmark", "method", "student"), ("Benchmark", "Method", "Student"), strict=True
+    ):
+        with column:
+            values = sorted({getattr(e, field) for e in runs})
+            chosen = url_state.select(label, values, field)
+        runs = [e for e in runs if getattr(e, field) == chosen]
+    return name, sorted(runs, key=lambda e: e.finished)[-MOST:]
 
 
 @st.cache_resource(max_entries=8, show_spinner="Reading the trials…")
@@ -112,17 +125,53 @@ def _title(split: str, metric: str) -> str:
     return f"{split} {with_unit(metric)}"
 
 
-def _summary(frame: pd.DataFrame, metric: str, title: str) -> None:
+def _summary(frame: pd.DataFrame, names: Sequence[str], metric: str, title: str, numbered: bool) -> int:
+    """Says which trial is the best, and with which settings. Returns its number."""
     done = frame[frame["value"].notna()]
     best = done.sort_values("value", ascending=lower_is_better(metric), kind="stable").iloc[0]
-    lost = len(frame) - len(done)
-    more = f", {lost} without a result" if lost else ""
+    lost = frame[frame["value"].isna()]["status"].replace("done", "without a result").value_counts()
+    more = "".join(f", {count} {status}" for status, count in lost.items())
     bounds = "" if pd.isna(best["low"]) else f" [{best['low']:.1f}, {best['high']:.1f}]"
-    text = f"{len(done)} trials{more}. Best trial: number {best['number']}, {best['value']:.4g}{bounds} ({title})."
-    st.markdown(plain(text))
-    navigation.link("run", best["run"], run=best["run"])
+    text = f"{len(frame)} trials{more}. Best trial: number {best['number']}, {best['value']:.4g}{bounds} ({title})"
+    st.markdown(plain(f"{text}: {sweep.in_words(best.to_dict(), names)}."))
+    with st.container(horizontal=True):
+        navigation.link("run", f"Trial {best['number']}", run=best["run"])
+        ranked = done.sort_values("value", ascending=lower_is_better(metric), kind="stable")
+        navigation.link("runs", "Curves of the best 8", curve=list(ranked["run"][:8]))
+    order = (
+        ""
+        if numbered
+        else " Numbers: in the order in which they finished; those of `hkdbench sweep` are shown here "
+        "when the search has ended."
+    )
     st.caption(
-        "The best of many trials looks better than it is, by chance. Run it again with new seeds and compare on test."
+        "The best of many trials looks better than it is, by chance: what counts is the winner over fresh seeds."
+        + order
+    )
+    return int(best["number"])
+
+
+def _winner(search: sweep.SweepSearch, metric: str) -> None:
+    """Says which trial won over its fresh seeds, with the figures that the sweep computed."""
+    if search.winner is None:
+        return
+    said = []
+    factor = 1 if has_own_unit(metric) else 100
+    for split, figures in search.figures.items():
+        if (found := figures.get(metric)) is not None:
+            bounds = "" if found.low is None or found.high is None else (
+                f" [{factor * found.low:.1f}, {factor * found.high:.1f}]")  # fmt: skip
+            said.append(f"{split} {factor * found.value:.1f}{bounds}")
+    point = {key.removeprefix("settings."): value for key, value in search.winner_point.items()}
+    seeds = len(search.winner_runs)
+    st.success(
+        plain(
+            f"Winner, confirmed over {seeds} fresh seed{'' if seeds == 1 else 's'}: trial {search.winner} "
+            f"({sweep.in_words(point, list(point))})"
+            + (f"; {with_unit(metric)}: {', '.join(said)}" if said else "")
+            + "."
+        ),
+        icon=":material/trophy:",
     )
 
 
@@ -150,7 +199,7 @@ def _best_so_far(frame: pd.DataFrame, metric: str, title: str) -> None:
     st.subheader("Best so far", anchor=False)
     done = frame[frame["value"].notna()]
     base = alt.Chart(done)
-    x = alt.X("number:Q", title="trial, in the order in which they finished", axis=alt.Axis(tickMinStep=1, tickCount=8))
+    x = alt.X("number:Q", title="trial", axis=alt.Axis(tickMinStep=1, tickCount=8))
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
     tips = ["run:N", "number:Q", *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("value", "low", "high"))]
     click = alt.selection_point(name="trial", fields=["run"], on="click")
@@ -163,6 +212,69 @@ def _best_so_far(frame: pd.DataFrame, metric: str, title: str) -> None:
     label = f"{title} of {len(done)} trials in order; the best at the end is {frame['best'].iloc[-1]:.4g}"
     _clicked(charts.draw(chart, label, key="best-so-far", on_select="rerun", selection_mode="trial"))
     st.caption("Points: trials with 95 % intervals. Line: best so far. Click a point to open its run.")
+
+
+def _curves(frame: pd.DataFrame, known: Sequence[sweep.SweepTrial], marked: dict[int, str]) -> None:
+    """Draws the accuracy of every trial's student at its validations; a trial that was stopped ends in a cross."""
+    st.subheader("Curves of all trials", anchor=False)
+    stopped = {t.number: t for t in known if t.status == "stopped" and t.score is not None}
+    parts: list[pd.DataFrame] = []
+    for number, run_id, status in frame[["number", "run", "status"]].itertuples(index=False):
+        if run_id and len(parts) < MOST_CURVES:
+            try:
+                values = sweep.validated(store.history(run_id))
+            except StoreError:
+                values = []
+            if values:
+                parts.append(
+                    _curve(number, list(range(1, len(values) + 1)), values, "" if status == "done" else status)
+                )
+                continue
+        if number in stopped:
+            trial = stopped[number]
+            parts.append(_curve(number, [trial.validations], [trial.score or 0.0], "stopped"))
+    if not parts:
+        st.caption("No trial has a curve.")
+        return
+    curves.over_each_other(
+        pd.concat(parts, ignore_index=True), "validation/accuracy",
+        {f"trial {number}": colour for number, colour in marked.items()}, "validations of the student",
+    )  # fmt: skip
+    st.caption(
+        "The first seed of each trial. Coloured: the best trial and the winner. A cross: the trial was stopped there, "
+        "behind the others, or failed."
+    )
+
+
+def _curve(number: int, at: list[int], values: list[float], ended: str) -> pd.DataFrame:
+    return pd.DataFrame({"name": f"trial {number}", "at": at, "value": values, "ended": ended})
+
+
+def _together(frame: pd.DataFrame, names: list[str], metric: str, title: str) -> None:
+    """Draws the mean result over two settings, the two most important ones if the URL names no others."""
+    st.subheader("Two settings together", anchor=False)
+    left, right, _ = st.columns(3)
+    with left:
+        x = url_state.select("First setting", names, "x", names[0])
+    others = [name for name in names if name != x]
+    with right:
+        y = url_state.select("Second setting", others, "y")
+    found = sweep.grid(frame, x, y)
+    weak, strong = ("#22303d", "#3f7fb0") if charts.dark() else ("#eef4fa", "#7fb3dc")
+    shades = [strong, weak] if lower_is_better(metric) else [weak, strong]
+    base = alt.Chart(found).encode(
+        x=alt.X("x:N", title=x, sort=sweep.ranges(frame, x), axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("y:N", title=y, sort=sweep.ranges(frame, y)[::-1]),
+        tooltip=["x:N", "y:N", alt.Tooltip("value:Q", title=title, format=".2f"), "trials:Q"],
+    )
+    tiles = base.mark_rect().encode(color=alt.Color("value:Q", title=title, scale=alt.Scale(range=shades, zero=False)))
+    texts = base.mark_text(fontSize=12, color=charts.ink()).encode(text=alt.Text("value:Q", format=".1f"))
+    charts.draw(
+        alt.layer(tiles, texts).properties(height=max(160, 44 * found["y"].nunique() + 80)),
+        f"Mean {title} of the trials by {x} and {y}: "
+        + "; ".join(f"{r.x}, {r.y}: {r.value:.1f}" for r in found.itertuples(index=False)),
+    )
+    st.caption("Means of the trials in each field. An empty field: no finished trial has these values.")
 
 
 def _importance(found: pd.DataFrame) -> None:
@@ -271,7 +383,7 @@ def _slice(done: pd.DataFrame, name: str, title: str) -> None:
 
 def _table(frame: pd.DataFrame, names: list[str], metric: str, title: str) -> None:
     st.subheader("Trials", anchor=False)
-    shown = frame[["run", "number", "status", "seed", "value", "low", "high", *names]]
+    shown = frame[["number", "run", "status", "seeds", "value", "low", "high", *names]]
     ranked = shown.sort_values("value", ascending=lower_is_better(metric), kind="stable")
     forms = dict.fromkeys((title, "low", "high"), "{:.2f}")
     dataframes.show_frame(ranked[:TABLED].rename(columns={"value": title}), "trials", "Trials, best first", forms,

@@ -12,6 +12,8 @@ from dashboard.table import Column, Link, TableCell, TableRow, table
 MISSING = "–"
 NumberFormat = str | Callable[[float], str]
 """The format of a column's numbers: such as `{:.1f}`, or a function."""
+Linked = tuple[str, str, Mapping[str, str] | Mapping[str, list[str]]]
+"""The page that a column's texts link to, the URL parameter that holds the text, other parameters."""
 
 
 def show_frame(
@@ -19,11 +21,11 @@ def show_frame(
     key: str,
     caption: str,
     formats: Mapping[str, NumberFormat] | None = None,
-    links: Mapping[str, tuple[str, str, Mapping[str, str]]] | None = None,
+    links: Mapping[str, Linked] | None = None,
 ) -> None:
     """Draws the frame. `formats`: by column, the format of its numbers; without one, integers get commas.
 
-    `links`: by column, the page that its texts link to, the URL parameter that holds the text, other parameters.
+    `links`: by column, what its texts link to.
     Columns that are empty in all rows are left out, except in an empty table.
     """
     if len(frame):
@@ -41,9 +43,7 @@ def _numbers(values: pd.Series) -> bool:
     return len(known) > 0 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in known)
 
 
-def _cell(
-    name: str, value: Any, formats: Mapping[str, NumberFormat], links: Mapping[str, tuple[str, str, Mapping[str, str]]]
-) -> TableCell:
+def _cell(name: str, value: Any, formats: Mapping[str, NumberFormat], links: Mapping[str, Linked]) -> TableCell:
     text = format_value(value, formats.get(name))
     if name in links:
         page, parameter, others = links[name]

@@ -17,6 +17,8 @@ from harness.store.index import BROKEN, RunSummary
 from harness.store.manifest import DataKey
 
 ALL = "All benchmarks"
+WHOLE = "whole page"
+"""In the session's state: all tabs of a page are drawn, not only the selected one. For `dashboard.bundle`."""
 
 
 def data_names(runs: Sequence[RunSummary]) -> dict[str, DataKey]:
@@ -114,6 +116,11 @@ def tabs(names: Sequence[str], key: str) -> Sequence[Any]:
     """Tabs. The selected one has `open` set. Without a value in the URL it is the first."""
     asked = st.query_params.get(key)
     st.session_state[_state_key(key)] = asked if asked in names else names[0]
+    if WHOLE in st.session_state:
+        every: Sequence[Any] = st.tabs(names)
+        for tab in every:
+            tab.open = True
+        return every
     opened: Sequence[Any] = st.tabs(names, key=_state_key(key), on_change=_update_url, args=(key, names[0]))
     return opened
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import codecs
 import io
 import json
-import signal
+import os
 import sys
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -23,6 +22,7 @@ from harness.cli import describe, runs, ablate, sweep, leaderboard, submission, 
 from harness.cli import answers, audit, authoring, dashboard  # noqa: F401
 from harness.cli.options import app, say
 from harness.errors import UserError
+from harness.events import listen, stopped
 
 
 def main() -> None:
@@ -32,28 +32,53 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="plain")
     try:
-        signal.signal(signal.SIGTERM, terminated)
+        listen()
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except UserError as error:
-        say("error: " + "; ".join(str(error).splitlines()))
-        code = 2
+        code = 130 if stopped() else fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except BrokenPipeError:  # the reader of the output has gone: `hkdbench rank | head`
+        discard_output()
+        code = 1  # as typer itself ends then
+    except OSError as error:  # what the machine refuses: a full disk, a folder without permission
+        where = f"{error.filename}: " if error.filename else ""
+        try:
+            sys.stdout.flush()
+            code = fail(f"{where}{error.strerror or error}")
+        except OSError:  # it is the output itself that can't be written
+            discard_output()
+            say(f"error: {where}{error.strerror or error}")
+            code = 2
     except Exception as error:
+        if stopped():  # in an import, a library may make another error of it
+            code = 130
         # Click's own usage errors have their own text and exit code.
-        if not hasattr(error, "show") or not hasattr(error, "exit_code"):
+        elif not hasattr(error, "show") or not hasattr(error, "exit_code"):
             raise
-        error.show()
-        code = error.exit_code
+        else:
+            code = (
+                fail(error.format_message(), error.exit_code) if hasattr(error, "format_message") else error.exit_code
+            )
     if code == 130:  # typer turns Ctrl-C into this exit code
         say("interrupted; the same command continues from the last checkpoint")
     sys.exit(code)
 
 
-def terminated(number: int, frame: FrameType | None) -> None:
-    """Treat SIGTERM (`ray job stop`, a batch system, a container's end) as Ctrl-C: once, as both may arrive."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
+def discard_output() -> None:
+    """Write what is left of the output, which Python does at its end, to nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def fail(text: str, code: int = 2) -> int:
+    """Report an error in one line on standard error; under `--json`, as an object on standard output. Gives `code`."""
+    message = "; ".join(line.strip() for line in text.splitlines() if line.strip())
+    if "--json" in sys.argv[1:]:
+        print(json.dumps({"error": {"code": code, "message": message}}))
+    else:
+        say(f"error: {message}")
+    return code
 
 
 _PLAIN = {"─": "-", "†": "+", "…": "...", "−": "-", "–": "-"}

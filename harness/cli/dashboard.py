@@ -61,6 +61,9 @@ def dashboard_(
         typer.Option("--data-dir", help="BENCHMARK=FOLDER with its published files, for pictures; may be repeated."),
     ] = None,
     plugin: PluginOption = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Write the pages into this new folder, to be opened without a server.")
+    ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Don't open a browser.")] = False,
 ) -> None:
     """Open the dashboard of the store: who leads, whether the lead is significant, and where methods fail."""
@@ -74,10 +77,13 @@ def dashboard_(
     folder = Path(__file__).resolve().parents[2]  # the parent of all packages
     if not (folder / "dashboard" / "serve.py").exists():
         raise ConfigError(f"the package `dashboard` isn't in {str(folder)!r} beside `harness`: reinstall hkdbench")
-    chosen = _free_port(address, port)
     paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"HKDBENCH_STORE": url, "PYTHONPATH": os.pathsep.join(paths)}
     environment["HKDBENCH_DASHBOARD"] = json.dumps({"data_dirs": _folders(data_dir), "plugins": _specs(plugin)})
+    if export is not None:
+        _check_new(export)
+        os.execve(sys.executable, [sys.executable, "-m", "dashboard.bundle.export", str(export)], environment)
+    chosen = _free_port(address, port)
     if address not in ("127.0.0.1", "localhost", "::1"):
         say(f"note: everyone who can reach {address} can read all of {url}; there is no password")
     say(f"dashboard of {url}: http://{address}:{chosen} (Ctrl-C stops it)")
@@ -91,6 +97,16 @@ def dashboard_(
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # hides Streamlit's banner; its errors go to standard error
     os.execve(sys.executable, [sys.executable, "-m", "dashboard.serve", *options], environment)
+
+
+def _check_new(folder: Path) -> None:
+    """Raise `ConfigError` for a folder that isn't new or empty."""
+    from harness.errors import ConfigError
+
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ConfigError(
+            f"--export {str(folder)!r} is there already: expected a new or an empty folder; choose another"
+        )
 
 
 def _folders(given: list[str] | None) -> dict[str, str]:

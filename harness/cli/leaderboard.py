@@ -9,6 +9,7 @@ import typer
 
 from harness.api import Split
 from harness.cli.options import JsonOption, StoreOption, app, existing, say
+from harness.errors import ConfigError
 
 
 @app.command("rank")
@@ -82,6 +83,8 @@ def rank_(
         among = "the rows shown" if among_shown else "all rows of a table (--among-shown: the rows shown)"
         notes.insert(0, f"filters hide rows: ranks, tiers and Holm p are among {among}")
     if as_json or format_ == "json":
+        if format_ not in ("table", "json"):
+            raise ConfigError(f"--json with --format {format_}: two forms of one output; leave out one of them")
         print(to_json(found.rows, notes, found.overall))
     elif format_ == "csv":
         print(overall_csv(found.overall) if filters.aggregate else to_csv(found.rows), end="")

@@ -71,14 +71,13 @@ def print_json(value: Any) -> None:
 
 
 def load_plugins(specs: Sequence[str] | None) -> None:
-    """Load the plugins; a failure is reported, and doesn't stop the others."""
+    """Load the plugins. Raises `ConfigError` if one can't be loaded."""
     from harness import registry
 
     for spec in specs or ():
-        registry.load_plugin(spec)
-    for problem in registry.problems():
-        if problem.origin == "plugin":
-            say(f"warning: can't load plugin {problem.name}: {problem.error}")
+        if not registry.load_plugin(spec):
+            problem = [p for p in registry.problems() if p.origin == "plugin"][-1]
+            raise ConfigError(f"--plugin {spec}: can't load plugin {problem.name}: {problem.error}")
 
 
 def benchmark_settings(names: Sequence[str], set_: Sequence[str] | None) -> dict[str, dict[str, Any]]:

@@ -131,8 +131,12 @@ def tune_speed_(
         raise ConfigError(f"--out {out}: exists already; expected a new file")
     from harness.speed import tuning
 
-    say(f"seconds for all steps of {tuning.about(config)}, from {steps} of each stage:")
-    tuned = tuning.tune(config, steps, warm, precision, lambda trial: say(tuning.line(trial)))
+    def told(trial: tuning.Measured) -> None:
+        if trial.setting == "given":
+            say(f"seconds for all steps of {tuning.about(config)}, from {steps} of each stage:")
+        say(tuning.line(trial))
+
+    tuned = tuning.tune(config, steps, warm, precision, told)
     if out is not None:
         out.write_text(tuning.to_toml(tuned), encoding="utf-8")
     if as_json:

@@ -37,16 +37,16 @@ class Dataset:
     @cached_property
     def image_contents(self) -> dict[Split, list[list[str | None]]]:
         """For each example the sha256 of each image, see `image_content`. None: it is drawn when it is asked for."""
-        images = [one for of_split in self.splits.values() for e in of_split for one in e.each_image()]
+        images = [one for of_split in self.splits.values() for one in image_content.each_image(of_split)]
         every = iter(image_content.contents(images, self.needs_images))
         return {split: [[next(every) for _ in e.images] for e in of_split] for split, of_split in self.splits.items()}
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over every example's id, texts, options, gold, and image content. Raises `DataError`.
+        """sha256 over every example's id, texts, options, gold, response and image content. Raises `DataError`.
 
         It doesn't depend on where images lie: files and cells of a Parquet file with the same bytes are the same. A
-        drawn image isn't in it: ids and texts are drawn together with it.
+        drawn image isn't in it, and no response beside one: ids and texts are drawn together with it.
         """
         return self._digest(
             {
@@ -70,6 +70,8 @@ class Dataset:
             digest.update(split.encode())
             for e, image in zip(examples, images[split], strict=True):
                 row = [e.id, e.group, e.question, e.claim, e.context, e.options, e.gold, e.category, image]
+                if e.response is not None and not _is_drawn(e.image):
+                    row.append(e.response)
                 digest.update(json.dumps(row).encode())
         return digest.hexdigest()
 
@@ -180,6 +182,11 @@ def _files(example: Example) -> list[Path]:
 def _with_names(example: Example, other: Mapping[Path, Path]) -> Example:
     first, *more = (_moved(one.image, other) if one.image_file in other else one.image for one in example.each_image())
     return replace(example, image=first, more_images=tuple(more))
+
+
+def _is_drawn(image: ImageSource) -> bool:
+    """Whether the image follows from the benchmark's code and settings alone."""
+    return callable(image) and not hasattr(image, "path") and not hasattr(image, "content")
 
 
 def _size(path: Path) -> int | None:

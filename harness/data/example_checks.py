@@ -30,6 +30,10 @@ def faults(e: Example, golds: bool) -> Iterator[str]:
     elif type(e.gold) is not int or not 0 <= e.gold < len(e.options):
         kind = "" if e.gold is None or type(e.gold) is int else f" ({type(e.gold).__name__})"
         yield f"gold {e.gold!r}{kind} is not among its {len(e.options)} options (0 to {len(e.options) - 1})"
+    if e.response is not None and (not isinstance(e.response, str) or not e.response.strip()):
+        yield f"response {_said(e.response)}, expected text, or None for none"
+    elif e.response is not None and not _writable(e.response):
+        yield f"response {e.response!r} has half a surrogate pair, expected text in Unicode"
     if not isinstance(e.more_images, tuple):
         yield f"more_images is of type {type(e.more_images).__name__}, expected a tuple"
         return

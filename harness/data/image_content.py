@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -87,6 +87,12 @@ class ContentHashes:
             with self._lock:
                 self._new[source.folder][source.name] = stamp, digest
         return digest
+
+
+def each_image(examples: Iterable[Example]) -> Iterator[Example]:
+    """Each image of the examples, as an example of its own."""
+    for example in examples:
+        yield from example.each_image()
 
 
 def contents(examples: Sequence[Example], needed: bool = True) -> list[str | None]:

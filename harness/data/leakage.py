@@ -38,6 +38,7 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.api import Benchmark, Example
 from harness.data.dataset import Dataset
+from harness.data.image_content import each_image
 from harness.data.near_duplicates import Fingerprint, dhash, near_images, near_texts, thumbnail
 
 KINDS = ("text", "image", "both", "near_text", "near_image")
@@ -95,9 +96,8 @@ def find(
     keys: dict[str, Sequence[Hashable]] = {"text": texts}
     if pictures:
         progress("images")
-        singles = [one for e in everything for one in e.each_image()]
+        singles, of_image = _singles(everything)
         images, prints = _images(singles, near)
-        of_image = np.repeat(np.arange(len(everything)), [len(e.images) for e in everything])
         for pair, a, b in _equal(images, owner_n[of_image]):
             found[pair].add("image", int(of_image[a]), int(of_image[b]))
         asked = [normal(e.question) for e in everything]
@@ -249,9 +249,8 @@ def _exact(held: _ById, other: _ById | None) -> dict[str, dict[str, int]]:
     owner_n = np.repeat(np.arange(len(names)), [len(examples) for _, examples in sides])
     texts = [text for _, examples in sides for text in texts_in(examples)]
     known = [key for of in (held.dataset, *([other.dataset] if other else ())) for key in _image_keys(of)]
-    singles = [one for e in everything for one in e.each_image()]
+    singles, of_image = _singles(everything)
     images = [_drawn(e) if key is None else key for e, key in zip(singles, known, strict=True)]
-    of_image = np.repeat(np.arange(len(everything)), [len(e.images) for e in everything])
     of_text = np.arange(len(everything))
     both = [
         None if None in seen else (text, seen, e.question)
@@ -273,6 +272,11 @@ def _image_keys(dataset: Dataset) -> Iterator[str | None]:
     for of_split in dataset.image_contents.values():
         for of_example in of_split:
             yield from of_example
+
+
+def _singles(examples: Sequence[Example]) -> tuple[list[Example], NDArray[Any]]:
+    """Each image of the examples as an example of its own, and the indices of the examples that they belong to."""
+    return list(each_image(examples)), np.repeat(np.arange(len(examples)), [len(e.images) for e in examples])
 
 
 def _by_example(examples: Sequence[Example], of_images: Sequence[Hashable]) -> list[tuple[Hashable, ...]]:

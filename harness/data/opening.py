@@ -20,7 +20,7 @@ import PIL
 
 from harness.api import DataError, Example
 from harness.config import cache_folder
-from harness.data.image_content import ContentHashes
+from harness.data.image_content import ContentHashes, each_image
 from harness.images import reading
 from harness.images.facts import Facts
 
@@ -63,7 +63,7 @@ def reporting(on_opened: OnOpened) -> Iterator[None]:
 
 def open_all(examples: Iterable[Example]) -> dict[Hashable, Opened]:
     """Every image that the examples read, by `key_of`, opened if its content isn't known from before."""
-    distinct = {key: e for one in examples for e in one.each_image() if (key := key_of(e)) is not None}
+    distinct = {key: e for e in each_image(examples) if (key := key_of(e)) is not None}
     if not distinct:
         return {}
     facts, on_opened = Facts(cache_folder() / "images" / "facts.sqlite"), _on_opened.get()
@@ -93,7 +93,7 @@ def damaged(examples: Sequence[Example]) -> dict[str, str]:
     """
     opened = open_all(examples)
     found: dict[str, str] = {}
-    for e in (image for example in examples for image in example.each_image()):
+    for e in each_image(examples):
         seen = opened.get(key_of(e))
         if seen is not None and seen.damaged:
             found.setdefault(e.id, seen.problem)
@@ -109,7 +109,7 @@ def check(splits: Sequence[tuple[str, Sequence[Example]]], max_pixels: int) -> l
     several: dict[Hashable, Example] = {}
     for where, examples in splits:
         wrong: list[tuple[Example, str, bool]] = []
-        for e in (image for example in examples for image in example.each_image()):
+        for e in each_image(examples):
             key = key_of(e)
             seen = opened.get(key)
             if seen is None or (wrong and wrong[-1][0].id == e.id):
@@ -156,7 +156,7 @@ def extremes(examples: Iterable[Example]) -> list[Example]:
     """
     sizes: dict[tuple[int, int], Example] = {}
     seen: set[Hashable] = set()
-    for e in (image for example in examples for image in example.each_image()):
+    for e in each_image(examples):
         key = key_of(e)
         if key is None or key in seen:
             continue

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from harness import provenance
 from harness.api import Example
 from harness.config import RunConfig, TrackConfig
 from harness.data import opening
-from harness.events import Event, OnEvent, of_run
+from harness.events import Event, OnEvent, of_run, raise_if_stopped
 from harness.execution import records
 from harness.execution.trackers import tracker
 from harness.planning import plan
@@ -54,6 +53,7 @@ def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEv
     started = provenance.now()
 
     def on_run_event(event: Event) -> None:
+        raise_if_stopped()
         if "run_id" in event:
             begun.add(event["run_id"])
         if event.get("error") and store.finished(event["run_id"]) is None:
@@ -76,10 +76,10 @@ def launch(configs: Sequence[RunConfig], store: Store, name: str, on_event: OnEv
             ray_train.execute([(p.run_id, p.config) for p in todo], store, cluster, on_run_event, name, on_interrupt)
         elif todo:  # in this process
             from harness.execution.run import execute, release_memory
-            from harness.models.distributed import SingleProcess, device
+            from harness.models.distributed import SingleProcess, device, torch_threads
 
             own_device = device(cluster.gpus_per_worker)
-            with _torch_threads(cluster.cpus_per_worker):
+            with torch_threads(cluster.cpus_per_worker):
                 for p in todo:
                     io = SingleProcess(of_run(p.run_id, on_run_event), own_device)
                     io.report({"stage": "load", "step": 0, "steps": 1})
@@ -131,16 +131,3 @@ def _changed(plans: Sequence[Plan], done: Mapping[str, Record]) -> str:
         f"not run again, although the source of {', '.join(changed)} has changed since: {', '.join(runs[:3])}{more}; "
         "if that changes numbers, raise TRAINING in harness/versions.py or delete the folders of these runs"
     )
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """Use this number of threads for torch's operators, as Ray sets it for its workers."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

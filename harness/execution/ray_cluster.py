@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from harness.config import ClusterConfig
@@ -20,6 +21,8 @@ Resources = Mapping[str, float]
 """Amounts by Ray's names: CPU, GPU, memory, ..."""
 
 CONNECT_SECONDS = 5.0
+OPEN_FILES = 1024
+"""Files and sockets that a small cluster's processes have open; with 64, Ray doesn't start."""
 NOTE_SECONDS = 30.0
 """The time between two messages about waiting."""
 
@@ -30,10 +33,32 @@ def _onednn_cache() -> dict[str, str]:
     return {name: os.environ.get(name, "64")}
 
 
+def allow_files(least: int = OPEN_FILES) -> None:
+    """Raise this process's limit of open files (`ulimit -n`) as far as it may, which Ray's processes inherit.
+
+    Raises `ConfigError` if that is too few: Ray would end with an error of its own, or hang.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 2**31 if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < least:
+        soft = min(max(least, soft), most)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if most < least:
+        raise ConfigError(
+            f"this process may open only {most} files (ulimit -Hn), and Ray needs {least}: raise the limit where the "
+            "shell or the batch job is started, or run with --workers 0, without Ray"
+        )
+
+
 def connect() -> None:
     """Join the cluster of RAY_ADDRESS (set inside a Ray job), or start one on this machine. Can be called repeatedly.
 
-    Raises `ConfigError` if there is no cluster at the address.
+    Raises `ConfigError` if there is no cluster at the address, or if this process may open too few files.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -43,6 +68,7 @@ def connect() -> None:
     # "local" is explicit: otherwise Ray joins any cluster that another process of this machine has started.
     address = os.environ.get("RAY_ADDRESS") or "local"
     check_address(address)
+    allow_files()
     own = address == "local"
     if own:  # task events aren't used, but would fill the head's memory: some KiB each, a few per second
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
@@ -136,15 +162,18 @@ def check_fits(cluster: ClusterConfig) -> int:
     return fit // cluster.workers
 
 
-def missing_capacity(cluster: ClusterConfig, workers: int) -> str:
-    """What Ray waits for if it can't place the workers: other jobs were faster, or a node is gone. Else ""."""
+def missing_capacity(cluster: ClusterConfig, workers: int, begun: bool) -> str:
+    """What Ray waits for if it can't place the workers: other jobs were faster, or a node is
+    gone. Else "". `begun`: whether a run has reported anything."""
     import ray
 
-    states = [group["state"] for group in ray.util.placement_group_table().values()]
-    if not {"PENDING", "RESCHEDULING"} & set(states):
-        return ""
+    free, have = ray.available_resources(), ray.cluster_resources()
     wants = {kind: workers * amount for kind, amount in worker_resources(cluster).items()}
-    return _waiting_for(wants, ray.available_resources(), ray.cluster_resources())
+    states = [group["state"] for group in ray.util.placement_group_table().values()]
+    short = any(free.get(kind, 0) < wanted for kind, wanted in wants.items())
+    if {"PENDING", "RESCHEDULING"} & set(states) or (short and not begun):
+        return _waiting_for(wants, free, have)
+    return ""
 
 
 def _waiting_for(wants: Resources, free: Resources, have: Resources) -> str:

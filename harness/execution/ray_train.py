@@ -3,8 +3,8 @@
 Starting a `TorchTrainer` takes seconds, and a small run may take less: so one trainer processes a whole suite. Its
 workers form groups of `cluster.workers` ranks. Each worker group takes the next run from a queue (a Ray actor), trains
 and scores it, and writes its record. If a worker is lost, Ray Train restarts all workers, and every worker group
-continues its run from the newest checkpoint. With `cluster.min_workers` fewer workers may start: they then form
-fewer groups or, if not even one group is complete, one group of fewer ranks. Only this module, `ray_cluster` and
+continues its run from the newest checkpoint. If a node is lost, fewer groups go on, and more again when
+there are more nodes; with `cluster.min_workers`, even one group of fewer ranks. Only this module, `ray_cluster` and
 `harness.experiments.ray_tune` import ray.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -35,7 +36,8 @@ from harness.execution.ray_cluster import (
 )
 from harness.execution.run_queue import RunQueue
 from harness.store import Store
-from harness.store.local import LocalBackend
+from harness.store.local import LocalBackend, Lock, acquire
+from harness.store.store import LOCKS
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from harness.models.distributed import ProcessGroup
 
 POLL_SECONDS = 0.2
+RESIZE_SECONDS = 15.0
+"""How often Ray Train looks for new nodes. To use them it restarts all workers, which resume from their checkpoints."""
 
 
 def execute(
@@ -67,13 +71,13 @@ def execute(
     waiting = [(run_id, config.model_dump(mode="json")) for run_id, config in runs]
     beside = On(ray.get_runtime_context().get_node_id(), soft=False)  # otherwise it could be lost with another node
     queue = ray.remote(num_cpus=0, scheduling_strategy=beside)(RunQueue).remote(waiting)
-    scratch = store.backend.scratch / ".work" / f".ray-{name}-{os.getpid()}"
-    scratch.mkdir(parents=True, exist_ok=True)
+    scratch, ours = _own_folder(store.backend.scratch / ".work", f".ray-{name}-{socket.gethostname()}-{os.getpid()}")
     if isinstance(store.backend, LocalBackend):
         try:
             check_shared(scratch, store.url)
         except StoreError:
             shutil.rmtree(scratch, ignore_errors=True)
+            ours.release()
             raise
     # The queue counts the lost workers of each run. A run that loses too many fails; the others continue.
     trainer = _trainer(queue, store, cluster, workers, name, scratch, len(runs) * (cluster.max_failures + 1))
@@ -86,19 +90,23 @@ def execute(
             outcome.append(error)
 
     unfinished = dict.fromkeys(run_id for run_id, _ in runs)
-    heard = time.monotonic()
+    heard, begun = time.monotonic(), False
+    asked, waits = time.strftime("%H:%M:%S"), ""
 
     def hand_on_events() -> None:
-        nonlocal heard
+        nonlocal heard, begun, asked, waits
         for event in ray.get(queue.drain.remote()):
-            heard = time.monotonic()
+            heard, begun = time.monotonic(), True
             if "status" in event:
                 unfinished.pop(event["run_id"], None)
             on_event(event)
         if time.monotonic() - heard >= NOTE_SECONDS:
             heard = time.monotonic()
-            if note := missing_capacity(cluster, workers):
-                on_event({"note": note})
+            least = cluster.min_workers or cluster.workers  # with these, it would begin
+            if note := missing_capacity(cluster, workers if begun else least, begun):
+                asked = asked if waits else time.strftime("%H:%M:%S", time.localtime(time.time() - NOTE_SECONDS))
+                on_event({"note": f"{note}, since {asked}"})
+            waits = note
 
     # In a thread, to avoid Ray's own handler for Ctrl-C; this thread passes on the events.
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
@@ -112,13 +120,36 @@ def execute(
         on_interrupt()
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+        ours.release()
         raise
     hand_on_events()
     ray.kill(queue)
     shutil.rmtree(scratch, ignore_errors=True)
+    ours.release()
     for run_id in unfinished:
         reason = first_line(outcome[0]) if outcome else "no worker took the run"
         on_event({"run_id": run_id, "status": "failed", "error": f"Ray Train gave up: {reason}"})
+
+
+def _own_folder(work: Path, name: str) -> tuple[Path, Lock]:
+    """A new folder for Ray Train's own files and its lock, which shows that its driver lives. Folders of drivers that
+    were killed are deleted."""
+    locks = work / LOCKS
+    for lock in locks.glob(".ray-*.lock"):
+        if (dead := acquire(lock, 0)) is not None:
+            if dead.held:
+                shutil.rmtree(work / lock.stem, ignore_errors=True)
+            dead.release()
+    ours = acquire(locks / f"{name}.lock", 0) or Lock()  # before the folder is there
+    (work / name).mkdir(parents=True, exist_ok=True)
+    return work / name, ours
+
+
+def worker_range(cluster: ClusterConfig, workers: int) -> int | tuple[int, int]:
+    """The workers that Ray Train may start: a whole number of groups goes on without the others, if nodes are
+    lost; with `cluster.min_workers`, even a smaller group."""
+    least = cluster.min_workers or cluster.workers
+    return (least, workers) if least < workers else workers
 
 
 def _trainer(
@@ -148,7 +179,8 @@ def _trainer(
         },
         torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=(cluster.min_workers, workers) if cluster.min_workers else workers,
+            num_workers=worker_range(cluster, workers),
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             use_gpu=bool(cluster.gpus_per_worker),
             resources_per_worker=dict(worker_resources(cluster)),
             placement_strategy=cluster.placement,

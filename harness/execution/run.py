@@ -17,12 +17,13 @@ import torch
 from harness import provenance
 from harness.errors import StoreError
 from harness.evaluation.predict import evaluate
-from harness.events import Event
+from harness.events import Event, raise_if_stopped
 from harness.execution import records
 from harness.models.distributed import ProcessGroup, RankLost, locked, rank_lost
 from harness.planning.plan import Plan
 from harness.record import Cost, Record
 from harness.store import HistoryRow, PredictionRow, Store, history_frame, live, predictions_frame
+from harness.store.local import room_for
 from harness.store.tensor_cache import cache_of
 from harness.train.loop import Trained, train
 
@@ -53,12 +54,11 @@ def execute(plan: Plan, io: ProcessGroup, store: Store) -> Record:
             trained = train(plan, io, work, cache, lambda folder: _upload(store, plan.run_id, folder))
             predictions, test_forwards, test_seconds = _score(plan, trained, io)
         except Exception as error:
+            raise_if_stopped()  # a library may have made this error of Ctrl-C
             if io.world > 1 and rank_lost(error):
                 raise RankLost(f"run {plan.run_id}: another rank is gone") from error
             record = records.failed(plan, error, started, io.world)
-            if store.finished(plan.run_id) is None:  # otherwise another process was faster
-                store.write(record)  # on any rank: the others may be waiting for it forever
-            return record
+            return _write(store, record)  # on any rank: the others may be waiting for it forever
         cost = _cost(trained, test_forwards, test_seconds, time.perf_counter() - clock)
         record = Record(
             **records.plan_fields(plan),
@@ -72,13 +72,30 @@ def execute(plan: Plan, io: ProcessGroup, store: Store) -> Record:
         if io.rank == 0:
             student = _save_student(trained, work) if plan.config.save_student else None
             history = history_frame(HistoryRow(**row) for row in trained.history)
-            if store.finished(plan.run_id) is None:  # otherwise another process was faster
-                store.write(record, predictions, history, student)
-                record = store.read(plan.run_id)  # with its checksums
+            record = _write(store, record, predictions, history, student)
             shutil.rmtree(work, ignore_errors=True)
             store.backend.remove(f".work/{plan.run_id}")
         io.gather(None)
     return record
+
+
+def _write(
+    store: Store,
+    record: Record,
+    predictions: pd.DataFrame | None = None,
+    history: pd.DataFrame | None = None,
+    student: Path | None = None,
+) -> Record:
+    """Write the record and return it with its checksums; if another process was faster, return the one of that."""
+    if (done := store.finished(record.run_id)) is not None:
+        return done
+    try:
+        store.write(record, predictions, history, student)
+    except StoreError:
+        if (done := store.finished(record.run_id)) is None:
+            raise
+        return done
+    return store.read(record.run_id)
 
 
 def _lock(plan: Plan, io: ProcessGroup, store: Store) -> AbstractContextManager[None]:
@@ -177,6 +194,7 @@ def _cost(trained: Trained, test_forwards: int, test_seconds: float, total_secon
 
 def _save_student(trained: Trained, work: Path) -> Path:
     folder = work / "student"
-    trained.student.vlm.save_pretrained(folder)  # type: ignore[operator]
-    trained.encoder.processor.save_pretrained(folder)
+    with room_for(folder, "the student"):
+        trained.student.vlm.save_pretrained(folder)  # type: ignore[operator]
+        trained.encoder.processor.save_pretrained(folder)
     return folder

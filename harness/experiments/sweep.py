@@ -28,7 +28,7 @@ from harness.experiments.space import (
     grid_points,
     random_points,
 )
-from harness.suite import ManyRuns
+from harness.suite import ManyRuns, Seeds
 
 BUDGET = ("train.examples", "train.validations")
 """What must be the same for all trials: the training data, and how often they are validated."""
@@ -50,7 +50,7 @@ class Confirm(Settings):
 
     top: int = Field(1, ge=0)
     """How many of a search's trials are trained again with `seeds` and compared on validation; 0: none."""
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    seeds: Seeds = Field((0, 1, 2), min_length=1)
     """None of them may be a seed of the trials."""
     splits: tuple[Split, ...] = ("validation", "test", "ood")
     """The splits that the winner is scored on."""
@@ -74,7 +74,7 @@ class SweepConfig(ManyRuns):
     """For `asha`: one in this number continues."""
     metric: Literal["accuracy", "macro_f1", "micro_f1"] = "accuracy"
     """The validation figure that decides. During training it is always the accuracy."""
-    seeds: tuple[int, ...] = Field((100,), min_length=1)
+    seeds: Seeds = Field((100,), min_length=1)
     """A trial is trained with each of them; its score is the mean."""
     methods: tuple[SweepMethod, ...] = Field(min_length=1)
     confirm: Confirm = Confirm()

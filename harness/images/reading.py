@@ -66,19 +66,18 @@ def read(source: Path | bytes | Callable[[], Image.Image]) -> Image.Image:
 @contextmanager
 def opened(source: Path | bytes) -> Iterator[Image.Image]:
     """A file or bytes as Pillow's image, whose pixels are not decoded yet. Raises like `read`."""
-    try:
-        file = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except UnidentifiedImageError:
-        if _is_video(source):
-            raise Video(
-                "is a video: models get pictures here; save the frames that matter as images, and give an example "
-                "several of them"
-            ) from None
-        raise
-    except Image.DecompressionBombError as error:
-        raise _large(error) from None
-    with _limited(), file:
-        yield file
+    with _limited():
+        try:
+            file = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        except UnidentifiedImageError:
+            if _is_video(source):
+                raise Video(
+                    "is a video: models get pictures here; save the frames that matter as images, and give an example "
+                    "several of them"
+                ) from None
+            raise
+        with file:
+            yield file
 
 
 def _is_video(source: Path | bytes) -> bool:
@@ -94,12 +93,8 @@ def _limited() -> Iterator[None]:
     try:
         yield
     except Image.DecompressionBombError as error:
-        raise _large(error) from None
-
-
-def _large(error: Image.DecompressionBombError) -> TooLarge:
-    size = re.search(r"\d+", str(error))
-    return TooLarge(too_large(int(size[0]) if size else 0, 2 * (Image.MAX_IMAGE_PIXELS or 0)))
+        size = re.search(r"\d+", str(error))
+        raise TooLarge(too_large(int(size[0]) if size else 0, 2 * (Image.MAX_IMAGE_PIXELS or 0))) from None
 
 
 def too_large(pixels: int, most: int) -> str:

@@ -143,6 +143,17 @@ def silent(event: Event) -> None:
     """Report nothing."""
 
 
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Use this number of threads for torch's operators, as Ray sets it for its workers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def device(gpus: int) -> torch.device:
     """This process's device: the CPU, or its GPU if each worker has one. Raises `ConfigError` if there is no GPU."""
     if not gpus:

@@ -86,6 +86,12 @@ class Encoder:
         numbers = self._numbers
         return logits_bv[:, : self.vocabulary] if numbers is None else logits_bv[:, numbers.to(logits_bv.device)]
 
+    def absent(self, rows: int) -> Tensor | None:
+        """bool (rows,): which rows of an output layer have no token; None: every row has one."""
+        there = torch.zeros(rows, dtype=torch.bool)
+        there[sorted(set(self.tokens.values()))] = True
+        return None if there.all() else ~there
+
     def text(self, example: Example) -> str:
         """The full prompt of an example, formatted by the chat template; control tokens in its texts are hidden."""
         question = self.control.hidden(example.prompt())
@@ -105,6 +111,32 @@ class Encoder:
                 if control_tokens.is_hidden(text):
                     ids[row] = self.control.ids(text)
         return ids
+
+    @property
+    def end(self) -> int:
+        """The token that ends a response. Raises `ModelError` if the tokenizer has none."""
+        found: int | None = self.processor.tokenizer.eos_token_id
+        if found is None:
+            raise ModelError(
+                f"model {self.name!r}: its tokenizer has no token that ends a response; expected an eos_token in "
+                "tokenizer_config.json"
+            )
+        return found
+
+    def response(self, text: str) -> list[int]:
+        """The tokens of a response that stands behind a prompt, with the one that ends it."""
+        with self._one_at_a_time:
+            hidden = self.control.hidden(text)
+            if control_tokens.is_hidden(hidden):
+                return [*self.control.ids(hidden), self.end]
+            return [*self.processor.tokenizer(hidden, add_special_tokens=False)["input_ids"], self.end]
+
+    def said(self, ids: Sequence[int]) -> str:
+        """The text of a response."""
+        with self._one_at_a_time:
+            kept = [token for token in ids if token != self.processor.tokenizer.eos_token_id]
+            text: str = self.processor.tokenizer.decode(kept, skip_special_tokens=True)
+            return text
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Inputs of B examples: the output of the model's processor, and `options` bool (B, K).

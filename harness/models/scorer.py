@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from harness.api import Need
 from harness.errors import ModelError
+from harness.models import sequences
 from harness.models.encoding import Batch
 from harness.models.loading import image_token, looks_across
 from harness.models.text.prompts import Spelling
@@ -49,8 +50,12 @@ class OptionScorer(nn.Module):
 
         Row b of a packed batch (padded right) continues row `parents[b]` of its prefixes (padded left), which
         pass through the model once for all rows; see `harness.models.shared_prefix`. If options have several tokens,
-        its rows must have the same length.
+        its rows must have the same length. Of questions with responses behind them it returns what
+        `harness.models.sequences.read` gives.
         """
+        if sequences.REPLY in batch:
+            with torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                return sequences.read(self.vlm, batch)
         own_bt, options_bk = batch["attention_mask"], batch["options"]
         tree = _tree(self.spelled[: options_bk.shape[1]])
         # The last attended token of each row: its own last one with right padding, the common last with left padding.
@@ -102,7 +107,7 @@ class OptionScorer(nn.Module):
         seen: Outputs = {}
         if "vision" in needs:
             seen["vision"] = _visual_tokens(self.vlm, caught["embeddings"], prefix["input_ids"]).float()[prefix_index_b]
-        return self._behind(cache, batch["input_ids"], mask, prefix_index_b), seen
+        return self.behind(cache, batch["input_ids"], mask, prefix_index_b), seen
 
     def _letters(self, logits_bv: Tensor, options_bk: Tensor) -> Tensor:
         """The logits (B, K) of letters that are single tokens."""
@@ -124,11 +129,11 @@ class OptionScorer(nn.Module):
         ids = ids_rl.repeat(len(mask_bt), 1)
         mask = torch.cat([mask_bt.repeat_interleave(rows, 0), mask_bt.new_ones(ids.shape)], 1)
         whose_b = torch.arange(len(mask_bt), device=mask_bt.device) if prefix_index_b is None else prefix_index_b
-        logits = self.vlm(**self._behind(cache, ids, mask, whose_b.repeat_interleave(rows))).logits
+        logits = self.vlm(**self.behind(cache, ids, mask, whose_b.repeat_interleave(rows))).logits
         logits_brlv: Tensor = logits.float().unflatten(0, (len(mask_bt), rows))
         return logits_brlv
 
-    def _behind(self, cache: Any, ids: Tensor, mask: Tensor, whose_b: Tensor) -> dict[str, Any]:
+    def behind(self, cache: Any, ids: Tensor, mask: Tensor, whose_b: Tensor) -> dict[str, Any]:
         """Inputs for tokens after the cached ones; row b continues row `whose_b[b]` of the prompts."""
         known: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache, "use_cache": True}
         # Qwen has three-dimensional positions, and the caller must continue them from the last one.

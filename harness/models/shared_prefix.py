@@ -166,7 +166,7 @@ def _packed(encoder: Encoder, examples: Sequence[Example], part: Sequence[Shared
     pad, width = encoder.processor.tokenizer.pad_token_id or 0, max(map(len, tails))
     sizes = torch.tensor([len(examples[row].options) for prefix in part for row in prefix.rows])
     encoder.check_letters(int(sizes.max()))
-    return {PREFIX + key: value for key, value in _truncated(full, lengths, pad).items()} | {
+    return {PREFIX + key: value for key, value in truncated(full, lengths, pad).items()} | {
         PREFIX_INDEX: torch.tensor([b for b, prefix in enumerate(part) for _ in prefix.rows]),
         "input_ids": torch.tensor([tail + [pad] * (width - len(tail)) for tail in tails]),
         "attention_mask": (torch.arange(width) < torch.tensor([len(tail) for tail in tails])[:, None]).long(),
@@ -206,7 +206,7 @@ def _prefix_end(encoded: Batch, b: int, tail: list[int]) -> tuple[int, list[int]
     return None
 
 
-def _truncated(encoded: Batch, lengths: Sequence[int], pad: int) -> Batch:
+def truncated(encoded: Batch, lengths: Sequence[int], pad: int) -> Batch:
     """The first `lengths[b]` tokens of each row, padded left; image inputs are unchanged."""
     width, mask = max(lengths), encoded["attention_mask"].bool()
     piece: Batch = {}

@@ -202,7 +202,7 @@ def make(config: RunConfig) -> Plan:
     used = {w for s in stages for r in s.stage.roles.values() if isinstance(w := r.weights, str)} | {config.student}
     infos = {name: _inspect(rungs[name]) for name in rungs if name in used}
     for planned in stages:
-        _check_cut(planned.stage, stages, config, infos)
+        _check_cut(planned.stage, stages, config, infos, trainer_of(method, planned.stage))
         _check_offloaded(planned.stage, config)
         if "vocab" in trainer_of(method, planned.stage).needs(planned.stage.name):
             from harness.planning.compatibility import check_vocabularies  # it loads models
@@ -306,14 +306,25 @@ def _check_offloaded(stage: Stage, config: RunConfig) -> None:
 
 
 def _check_cut(
-    stage: Stage, planned: list[PlannedStage], config: RunConfig, infos: Mapping[str, ladders.ModelInfo]
+    stage: Stage,
+    planned: list[PlannedStage],
+    config: RunConfig,
+    infos: Mapping[str, ladders.ModelInfo],
+    trainer: Method,
 ) -> None:
-    """Refuse adapters for models whose weights are sharded over the workers."""
+    """Refuse adapters and responses for models whose weights are sharded over the workers."""
     limit = config.cluster.shard_above
     if limit is None or config.cluster.workers < 2:
         return
+    responds = "responses" in trainer.needs(stage.name)
     for name, role in stage.roles.items():
         rung = rung_of(planned, stage, name)
+        if responds and infos[rung].parameters > limit:
+            raise ConfigError(
+                f"method {trainer.name!r} writes or reads responses, and rung {rung!r} is sharded over the workers "
+                f"(cluster.shard_above = {limit}): expected whole models, because ranks write responses of different "
+                "lengths; raise shard_above, or use smaller rungs"
+            )
         if role.trainable and config.train.lora_of(rung) and infos[rung].parameters > limit:
             raise ConfigError(
                 f"train.lora for rung {rung!r}, which is sharded over the workers (cluster.shard_above = {limit}): "

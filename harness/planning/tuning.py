@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.api import Ladder, Method, Stage, Step
+from harness.api import Ladder, Method, Need, Stage, Step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,3 +36,8 @@ class DirectTuning(Method):
 def trainer_of(method: Method, stage: Stage) -> Method:
     """What computes the losses of a stage: the method, or direct tuning."""
     return DirectTuning() if stage.tuning else method
+
+
+def outputs_needed(method: Method, stage: Stage) -> frozenset[Need]:
+    """What a forward pass at the answer position must give besides option logits; responses have their own passes."""
+    return method.needs(stage.name) - {"responses"}

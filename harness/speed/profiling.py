@@ -25,6 +25,7 @@ from harness.config import RunConfig
 from harness.events import Event
 from harness.models.distributed import SingleProcess, device
 from harness.planning import cost
+from harness.planning.plan import make
 from harness.speed.steps import cut
 from harness.train import loop
 
@@ -40,7 +41,7 @@ def measure(config: RunConfig, steps: int, warm: int, folder: Path | None = None
     Each stage is shortened to `warm` + `steps` steps or a few more; the warm-up steps aren't counted. Raises
     `ConfigError` if nothing is trained.
     """
-    plan = cut(config, steps + warm)
+    plan = cut(make(config), steps + warm)
     priced = {stage["name"]: stage for stage in cost.of(plan)["stages"]}
     flops = {name: sum(r["flops"] for r in stage["roles"].values()) / stage["steps"] for name, stage in priced.items()}
     limit = matrix_product(config)

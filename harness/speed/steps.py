@@ -28,9 +28,9 @@ class StageSpeed:
     """The median over the measured steps."""
 
 
-def cut(config: RunConfig, steps: int) -> Plan:
+def cut(plan: Plan, steps: int) -> Plan:
     """The plan with this number of steps in its shortest stage, and one validation."""
-    plan = make(config)
+    config = plan.config
     if not plan.stages:
         raise ConfigError(f"method {config.method!r} trains nothing, so there is no step to measure; choose another")
     shortest = min(planned.stage.share for planned in plan.stages)
@@ -46,20 +46,21 @@ def timed(config: RunConfig, steps: int, warm: int) -> list[StageSpeed]:
 
     Raises `ConfigError` if nothing is trained, and what training raises.
     """
-    whole = {planned.stage.name: planned.steps for planned in make(config).stages}
+    whole = make(config)
+    of_stage = {planned.stage.name: planned.steps for planned in whole.stages}
     seen: dict[str, list[float]] = {}
 
     def report(event: Event) -> None:
         if "losses" in event:  # up to 40 steps a stage, each one is reported
             seen.setdefault(event["stage"], []).append(time.perf_counter())
 
-    plan = cut(config, steps + warm)
+    plan = cut(whole, steps + warm)
     with TemporaryDirectory() as work:
         loop.train(plan, SingleProcess(report, device(config.cluster.gpus_per_worker)), Path(work))
     found = []
     for stage, at in seen.items():
         took = [after - before for before, after in pairwise(at)]
-        found.append(StageSpeed(stage, whole[stage], median(took[warm - 1 : warm - 1 + steps])))
+        found.append(StageSpeed(stage, of_stage[stage], median(took[warm - 1 : warm - 1 + steps])))
     return found
 
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-
-import torch
 
 from harness import provenance
 from harness.config import RunConfig
 from harness.errors import TrainingError, UserError, first_line
 from harness.models import ladders
+from harness.models.distributed import torch_threads
 from harness.settings import to_toml as to_toml_value
 from harness.speed import steps
 
@@ -29,7 +27,7 @@ ATTENTION = ("eager", "sdpa")
 """Implementations that transformers has for nearly all models, without further packages."""
 
 
-class Trial(NamedTuple):
+class Measured(NamedTuple):
     """A value of a setting, and the seconds that all steps of the run take with it."""
 
     setting: str
@@ -44,31 +42,31 @@ class Tuned:
     """What was tried, in order, and the fastest configuration."""
 
     config: RunConfig
-    trials: list[Trial]
+    trials: list[Measured]
     changed: tuple[str, ...]
     """The names of the settings in which it differs from what was given."""
 
 
 def tune(
-    config: RunConfig, measured: int, warm: int, precision: bool, report: Callable[[Trial], None] = lambda _: None
+    config: RunConfig, measured: int, warm: int, precision: bool, report: Callable[[Measured], None] = lambda _: None
 ) -> Tuned:
     """Try the settings one after the other on `measured` steps of each stage.
 
     Raises what the given settings raise; values that can't be used are told as such.
     """
-    trials: list[Trial] = []
+    trials: list[Measured] = []
 
     def seconds(tried: RunConfig, setting: str, value: str) -> float | None:
         try:
-            with _threads(tried):
+            with torch_threads(tried.cluster.cpus_per_worker):
                 found = steps.seconds_of(steps.timed(tried, measured, warm))
         except (UserError, TrainingError, RuntimeError, ValueError, ImportError) as error:
             if setting == "given":
                 raise
-            trials.append(Trial(setting, value, None, first_line(error)))
+            trials.append(Measured(setting, value, None, first_line(error)))
             report(trials[-1])
             return None
-        trials.append(Trial(setting, value, found))
+        trials.append(Measured(setting, value, found))
         report(trials[-1])
         return found
 
@@ -127,16 +125,6 @@ def _precision(config: RunConfig) -> Candidates:
 SETTINGS: Sequence[Callable[[RunConfig], Candidates]] = (_attention, _micro_batches, _cpus)
 
 
-@contextmanager
-def _threads(config: RunConfig) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(config.cluster.cpus_per_worker)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 # ------------------------------------------------------------------------------------------------ output
 
 
@@ -185,7 +173,7 @@ def to_table(tuned: Tuned) -> dict[str, Any]:
     }
 
 
-def line(trial: Trial) -> str:
+def line(trial: Measured) -> str:
     """A trial as one line."""
     what = trial.setting if trial.setting == "given" else f"{trial.setting.rpartition('.')[2]} = {trial.value}"
     what = trial.value if trial.setting == "ladder" else what

@@ -8,11 +8,12 @@ reads.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, TypeVar
 
 from harness.errors import StoreError
 from harness.record import Record, read_record
@@ -38,6 +39,11 @@ TEXTS = (LABELS, "*.json", "*.md", f"{SWEEPS}/*.json", f"{REPRODUCED}/*.json")
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
+AHEAD = 256
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
 def checked_id(run_id: str) -> str:
     """The id, checked. Raises `StoreError` for one that could be a path."""
     if not RUN_ID.fullmatch(run_id):
@@ -58,6 +64,14 @@ class Problem:
         return f"{self.run_id}: {self.message}"
 
 
+class RunLock(Protocol):
+    """A lock that this process holds."""
+
+    def release(self) -> None:
+        """Let others have it."""
+        ...
+
+
 class Backend(Protocol):
     """The files of a store. Methods that read raise `FileNotFoundError` or another `OSError`."""
 
@@ -65,6 +79,8 @@ class Backend(Protocol):
     """The address that opens this backend again, also in another process."""
     scratch: Path
     """The local folder for work in progress and caches."""
+    at_once: int
+    """How many files are best read at once."""
 
     def missing(self) -> str:
         """Why there is no store here, with near names; empty if there is one, even without runs."""
@@ -113,6 +129,10 @@ class Backend(Protocol):
         results."""
         ...
 
+    def lock(self, name: str, seconds: float) -> RunLock | None:
+        """The lock of this name; None if another living process has held it for this number of seconds."""
+        ...
+
     def put(self, file: Path, name: str) -> None:
         """Move a local file below `scratch` to a name in one step, replacing what is there."""
         ...
@@ -132,6 +152,16 @@ class Backend(Protocol):
     def remove(self, name: str) -> None:
         """Delete a file or folder, if it is there."""
         ...
+
+
+def each(backend: Backend, work: Callable[[In], Out], items: Sequence[In]) -> Iterator[Out]:
+    """`work` of each item, in order; several at a time where each takes the time of a request."""
+    if backend.at_once == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(backend.at_once) as pool:
+        for start in range(0, len(items), AHEAD):  # so that few results wait in memory
+            yield from pool.map(work, items[start : start + AHEAD])
 
 
 def no_store(url: str, near: Iterable[str]) -> str:

@@ -32,7 +32,7 @@ from harness.stats.bootstrap import RESAMPLES
 from harness.stats.metrics import Ints
 from harness.stats.replicates import STORED_METRICS, ExampleOrder, Examples
 from harness.store import index
-from harness.store.backend import CATALOGUE
+from harness.store.backend import CATALOGUE, each
 from harness.store.index import RunSummary
 from harness.store.manifest import DataKey, Manifest, TableFiles, is_named, newest
 from harness.store.schemas import NoTableError
@@ -127,8 +127,8 @@ class View:
             self.compacted = lines.filter(pc.fill_null(pc.equal(lines["stamp"], now), False))
         known = set(self.compacted["run_id"].to_pylist())
         fresh = [run_id for run_id in self.versions if run_id not in known]
-        loaded = ((self.store.settled(run_id), self.versions[run_id]) for run_id in fresh)
-        found = ((record, version) for record, version in loaded if record is not None)
+        loaded = zip(each(self.store.backend, self.store.settled, fresh), fresh, strict=True)
+        found = ((record, self.versions[run_id]) for record, run_id in loaded if record is not None)
         self.fresh = index.to_arrow(found, self.store.readable_labels()[0] if fresh else {})
 
     def lines(self, columns: Sequence[str] = index.LIGHT) -> pa.Table:
@@ -217,13 +217,18 @@ def answers_of(
     """
     lines: list[dict[str, Any]] = []
     taken: dict[str, list[tuple[dict[str, Any], NDArray[np.int16]]]] = {}
-    for run in runs:
+
+    def predictions(run: RunSummary) -> pa.Table | None:
         try:
-            table = store.table(run.run_id, "predictions", _READ)
+            return store.table(run.run_id, "predictions", _READ)
         except NoTableError:
-            continue
+            return None
         except StoreError as error:
             unreadable[run.run_id] = str(error).removeprefix(f"run {run.run_id}: ")
+            return None
+
+    for run, table in zip(runs, each(store.backend, predictions, runs), strict=True):
+        if table is None:
             continue
         for name in table["split"].unique().to_pylist():
             if split not in (None, name):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def compact(store: Store) -> Compacted:
     for run in runs:
         if run.status == "done":
             by_data.setdefault(run.data_key, []).append(run)
-    with tempfile.TemporaryDirectory(dir=_scratch(store)) as folder:
+    with _written(store), tempfile.TemporaryDirectory(dir=_scratch(store)) as folder:
         writer = _Writer(store, Path(folder))
         tables = [_compact_table(view, writer, key, members, known) for key, members in sorted(by_data.items())]
         # A run that can't be read now may be readable the next time, without being changed.
@@ -189,8 +189,19 @@ class _Writer:
 def _scratch(store: Store) -> Path:
     """The local folder where files are written first."""
     folder = store.backend.scratch / CATALOGUE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"store {store.url!r} can't be written: {error.strerror or error}") from None
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def _written(store: Store) -> Iterator[None]:
+    """Within the context, an error of the disk (read-only, full) is a `StoreError`. What was there stays in use."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"the catalogue of {store.url!r} can't be written: {error.strerror or error}; compact it as a user who may "
+            "write there, or on a disk with room; until then rankings use the runs themselves"
+        ) from None

@@ -7,6 +7,7 @@ one writer at a time.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from uuid import uuid4
 
-from harness.errors import StoreError
+from harness.errors import StoreError, first_line
 from harness.store.backend import (
     CATALOGUE,
     PREDICTIONS,
@@ -78,6 +79,8 @@ def acquire(path: Path, seconds: float) -> Lock | None:
 
 class LocalBackend:
     """The backend of a folder on this machine or on a shared disk."""
+
+    at_once = 1
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -187,6 +190,9 @@ class LocalBackend:
                 "takes less than 1 s: stop that process (or delete the file, if its machine is gone) and run again"
             ) from None
 
+    def lock(self, name: str, seconds: float) -> Lock | None:
+        return acquire(self.root / name, seconds)
+
     def put(self, file: Path, name: str) -> None:
         final = self.root / name
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -217,6 +223,27 @@ class LocalBackend:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         except OSError:  # another process deletes it too, or we have no permission
             return
+
+
+@contextmanager
+def room_for(folder: Path, what: str) -> Iterator[None]:
+    """Within the context, where `what` is written to `folder`, an error of its disk (full, read-only) is a `StoreError`
+    with the path. safetensors has an error of its own for them."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
+            raise
+        found = re.search(r'message: "([^"]+)"', str(error))  # of safetensors: IoError(Os { code: 28, ... })
+        reason = found[1] if found else getattr(error, "strerror", None) or first_line(error)
+        with suppress(OSError):
+            reason += f" ({shutil.disk_usage(folder.parent).free / 2**30:.1f} GiB are free)"
+        raise StoreError(
+            f"{what} can't be written to {folder}: {reason}; make room there (`hkdbench store gc`, `hkdbench cache "
+            "rm`) or choose another store with --store; then the same command continues from the checkpoint before"
+        ) from error
 
 
 def _is_done(folder: Path) -> bool:

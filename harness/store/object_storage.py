@@ -13,17 +13,19 @@ a run whose node is lost continues on another one.
 
 On S3 the upload is conditional (the record must still be the one that we read, or absent), so of two writers one
 wins and the other finds its record. On other filesystems two writers that finish a run at the same moment both
-succeed, and the last one wins.
+succeed, and the last one wins. A run that is executed is locked by an object, `harness.store.bucket.lease`.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -32,14 +34,22 @@ from uuid import uuid4
 
 from harness.config import cache_folder
 from harness.errors import StoreError, first_line
-from harness.store.backend import PREDICTIONS, RECORD, REPRODUCED, TEXTS, already_done, is_done, no_store
+from harness.store.backend import PREDICTIONS, RECORD, REPRODUCED, TEXTS, RunLock, already_done, is_done, no_store
+from harness.store.bucket import failures, lease
+from harness.store.local import Lock
+from harness.store.local import acquire as acquire_file
 
 LAST = "state.json"
 """The file of a checkpoint that is uploaded last: a checkpoint with it is complete."""
+ATTEMPTS = 2
+"""s3fs's own attempts; each is several of botocore's. The defaults, five of five, took 40 s for one request."""
+S3_OPTIONS = {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}}}
 
 
 class ObjectStorage:
     """The backend of a URL like `s3://bucket/prefix`. Raises `StoreError` if no filesystem supports it."""
+
+    at_once = 16
 
     def __init__(self, url: str) -> None:
         from fsspec.core import url_to_fs
@@ -47,14 +57,22 @@ class ObjectStorage:
         self.url = url.rstrip("/")
         digest = hashlib.sha256(self.url.encode()).hexdigest()[:16]
         self.scratch = cache_folder() / f"store-{digest}"
+        fewer = S3_OPTIONS if url.startswith("s3://") and "AWS_MAX_ATTEMPTS" not in os.environ else {}
         try:
             # Listings aren't cached: other processes write here too.
-            self.fs, self.root = url_to_fs(self.url, use_listings_cache=False)
+            self.fs, self.root = url_to_fs(self.url, use_listings_cache=False, **fewer)
         except (ValueError, ImportError) as error:
             install = "; `pip install hkdbench[s3]` installs it" if url.startswith("s3") else ""
             raise StoreError(f"store {url!r} can't be opened: {first_line(error)}{install}") from None
         protocols = self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
         self._conditional = "s3" in protocols
+        if self._conditional:
+            self.fs.retries = ATTEMPTS
+        # Else s3fs asks for a file's size first, which is a second request for each file.
+        self._whole: dict[str, Any] = {"max_concurrency": 1} if self._conditional else {}
+        self._attempts: dict[str, str] = {}
+        """By run: the folder of the tables that belong to the record that was read last."""
+        self._watched: lease.Watched = {}
         self._attested: list[str] | None = None
 
     def _at(self, name: str) -> str:
@@ -115,7 +133,10 @@ class ObjectStorage:
 
     def read(self, name: str) -> bytes:
         with self._errors("can't be read", absent=True):
-            data: bytes = self.fs.cat_file(self._at(name))
+            data: bytes = self.fs.cat_file(self._at(name), **self._whole)
+        run_id, _, rest = name.partition("/")
+        if rest == RECORD:
+            self._attempts[run_id] = _attempt(data)
         return data
 
     def open(self, name: str) -> IO[bytes]:
@@ -126,7 +147,9 @@ class ObjectStorage:
     def file(self, run_id: str, name: str) -> str:
         if name == RECORD:
             return f"{run_id}/{name}"
-        return f"{run_id}/{_attempt(self.read(f'{run_id}/{RECORD}'))}/{name}"
+        if run_id not in self._attempts:
+            self.read(f"{run_id}/{RECORD}")
+        return f"{run_id}/{self._attempts[run_id]}/{name}"
 
     def files(self, run_id: str) -> dict[str, str]:
         attempt = f"{run_id}/{_attempt(self.read(f'{run_id}/{RECORD}'))}"
@@ -134,8 +157,9 @@ class ObjectStorage:
         return {RECORD: f"{run_id}/{RECORD}"} | {name: f"{attempt}/{name}" for name in sorted(found)}
 
     def publish(self, folder: Path, run_id: str) -> None:
+        self._attempts.pop(run_id, None)
         with self._errors("can't be written"):
-            self._publish(folder, run_id)
+            failures.persistently(lambda: self._publish(folder, run_id), self.url)
 
     def _publish(self, folder: Path, run_id: str) -> None:
         record = self._at(f"{run_id}/{RECORD}")
@@ -161,7 +185,7 @@ class ObjectStorage:
         """A record and its ETag; None if there is none. The tag is read first, so that a later change is noticed."""
         try:
             tag = self.fs.info(path).get("ETag")
-            return self.fs.cat_file(path), tag
+            return self.fs.cat_file(path, **self._whole), tag
         except FileNotFoundError:
             return None, None
 
@@ -187,6 +211,32 @@ class ObjectStorage:
             return all(self.read(f"{attempt}/{p.relative_to(folder).as_posix()}") == p.read_bytes() for p in parts)
         except FileNotFoundError:
             return False
+
+    def current(self, name: str) -> tuple[bytes | None, str | None]:
+        """An object's bytes and tag; None if there is none."""
+        with self._errors("can't be read"):
+            return self._current(self._at(name))
+
+    def replace(self, name: str, text: bytes, found: bytes | None, tag: str | None) -> bool:
+        """Write an object if it is still the one that was found; False if it isn't."""
+        with self._errors("can't be written"):
+            return self._commit(self._at(name), text, found is not None, tag)
+
+    def lock(self, name: str, seconds: float) -> RunLock | None:
+        held = acquire_file(self.scratch / name, seconds)
+        if held is None:
+            return None
+        # With the lock of its file, this is the only process of the machine that asks the bucket.
+        machine = lease.machine_of(self.scratch) if held.held else uuid4().hex
+        try:
+            shared = lease.acquire(self, name, machine, seconds, self._watched)
+        except StoreError as error:
+            failures.LOG.warning("no lock for all machines: %s", error)
+            return held
+        if shared is None:
+            held.release()
+            return None
+        return _Both(held, shared)
 
     def put(self, file: Path, name: str) -> None:
         with self._errors("can't be written"):
@@ -275,17 +325,26 @@ class ObjectStorage:
         `absent`: a `FileNotFoundError` is a valid answer, and passes through.
         """
         try:
-            yield
+            with failures.noted(self.url):
+                yield
         except StoreError:
             raise
         except Exception as error:
             if absent and isinstance(error, FileNotFoundError):
                 raise
-            missing = "expected an existing bucket: " if isinstance(error, FileNotFoundError) else ""
-            raise StoreError(
-                f"store {self.url!r} {what}: {first_line(error)}; {missing}fix that, or choose another store with "
-                "--store or HKDBENCH_STORE"
-            ) from None
+            raise StoreError(f"store {self.url!r} {what}: {failures.reason(error, self.url)}") from None
+
+
+@dataclass(frozen=True)
+class _Both:
+    """A lock of this machine, and the one that all machines see."""
+
+    held: Lock
+    shared: lease.Lease
+
+    def release(self) -> None:
+        self.shared.release()
+        self.held.release()
 
 
 def _attempt(record: bytes) -> str:

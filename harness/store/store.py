@@ -39,8 +39,8 @@ from harness.api import Split
 from harness.errors import StoreError, first_line
 from harness.record import Received, Record, parse_record, read_record
 from harness.store import checksums
-from harness.store.backend import LABELS, RECORD, RUN_ID, STALE_SECONDS, Backend, Problem, checked_id
-from harness.store.local import LocalBackend, Lock, acquire
+from harness.store.backend import LABELS, RECORD, RUN_ID, STALE_SECONDS, Backend, Problem, RunLock, checked_id
+from harness.store.local import LocalBackend
 from harness.store.packed.archive import SUFFIX, PackedBackend
 from harness.store.schemas import (
     HISTORY,
@@ -215,12 +215,12 @@ class Store:
         """The local folder for the working state of an unfinished run; the caller creates and deletes it."""
         return self.backend.scratch / ".work" / checked_id(run_id)
 
-    def lock(self, run_id: str, seconds: float) -> Lock | None:
+    def lock(self, run_id: str, seconds: float) -> RunLock | None:
         """The lock for executing a run; None if another living process holds it for this number of seconds.
 
-        Processes of one machine see each other's locks; so do all machines on a shared disk that supports locks.
+        All machines that share a bucket see each other's locks, and those on a shared disk that supports locks.
         """
-        return acquire(self.backend.scratch / ".work" / LOCKS / f"{checked_id(run_id)}.lock", seconds)
+        return self.backend.lock(f".work/{LOCKS}/{checked_id(run_id)}.lock", seconds)
 
     # ------------------------------------------------------------------------------------- reading
 

@@ -121,7 +121,10 @@ class Cache:
         on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            part.touch()
+            mode = part.stat().st_mode  # as the umask has it: safetensors' own files are for their owner alone
             save_file(on_cpu, part, {"about": json.dumps(about), "state": json.dumps(state)})
+            part.chmod(mode)
             with part.open("rb") as file:
                 os.fsync(file.fileno())
             part.replace(folder / f"{key}-{_digest(part)}.safetensors")

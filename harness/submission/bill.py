@@ -60,11 +60,12 @@ def _out_of_bounds(r: Record, stage: StageRecord, cached: bool) -> Iterator[str]
             continue
         asked = cost.forwards + cost.recalled + cost.shared
         least = stage.examples if role.trainable else 1
-        if asked < least or (not cached and asked > VIEWS * stage.examples):
+        free = cached or cost.scored > 0  # a role may read several responses to an example
+        if asked < least or (not free and asked > VIEWS * stage.examples):
             yield f"{key} was asked {asked} times about {stage.examples} examples"
         if role.trainable and cost.trained != cost.forwards:
             yield f"{key} was forwarded {cost.forwards} times and trained on {cost.trained} examples"
-        if (cost.recalled or cost.shared) and (role.trainable or not cached):
+        if (cost.recalled or cost.shared) and not cost.generated and (role.trainable or not cached):
             yield f"{key} took {cost.recalled + cost.shared} answers from a cache that it doesn't have"
         passes = cost.forwards * (VIEWS + 1 if role.trainable else 1)
         # Every parameter of a language model takes part in every token; an embedding's in few, and there are prompts.

@@ -18,6 +18,7 @@ from harness.errors import ModelError, first_line
 from harness.models import ladders
 from harness.planning.plan import Plan, for_stage
 from harness.planning.stages import PlannedStage, rung_of
+from harness.planning.tuning import outputs_needed
 from harness.record import Record, RoleCost
 from harness.submission.bill import VIEWS
 
@@ -46,7 +47,12 @@ def plan_flops(r: Record, plan: Plan) -> Iterator[tuple[str, bool]]:
             for name in planned.stage.roles:
                 counter = counters[rung_of(plan.stages, planned.stage, name)]
                 cost = r.cost.roles[f"{stage.name}.{name}"]
-                if counter.per_image is None:
+                if cost.generated or cost.scored:
+                    yield (
+                        "FLOPs: those of responses depend on their lengths, which only training them again shows",
+                        False,
+                    )
+                elif counter.per_image is None:
                     yield "FLOPs: the models' tokens depend on the size of each picture", False
                 elif (given := _expected(shown, name, counter, cost)) is not None:
                     yield f"{stage.name}.{name} was billed {cost.flops:.9g} FLOPs, the plan gives {given}", True
@@ -57,7 +63,7 @@ def _expected(shown: _ShownStage, name: str, counter: _Counter, cost: RoleCost) 
     plan, role = shown.plan, shown.planned.stage.roles[name]
     stage, train = shown.planned.stage, plan.config.train
     passes = ladders.training_passes(train.lora_of(counter.rung) is not None) if role.trainable else 1
-    as_asked = shown.first if role.changes or plan.method.needs(stage.name) else shown.plain
+    as_asked = shown.first if role.changes or outputs_needed(plan.method, stage) else shown.plain
     own = counter.flops(as_asked)
     billed = cost.flops / passes
     if cost.recalled or cost.shared or cost.forwards not in (len(own), VIEWS * len(own)):

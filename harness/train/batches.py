@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch.profiler import record_function as span  # costs nothing without a profiler: see harness.speed.profiling
 
-from harness.api import Example, View
+from harness.api import Example, Stage, View
 from harness.data import order
 from harness.errors import StepLocation
 from harness.models import shared_prefix
@@ -17,12 +17,14 @@ from harness.models.distributed import ProcessGroup
 from harness.models.encoding import Batch, Encoder
 from harness.planning.plan import Plan
 from harness.planning.stages import PlannedStage
+from harness.planning.tuning import outputs_needed
 from harness.record import Preflight
 from harness.train.role import RoleModel
 from harness.train.views import Shown, checked_second_view, shown
 
-Form = View | Literal["plain"]
-"""A view, or `plain`: the first view with its options in the benchmark's order."""
+Form = View | Literal["plain", "explained"]
+"""A view, `plain`: the first view with its options in the benchmark's order, or `explained`: the first view, to be
+answered in a sentence."""
 
 
 class MicroBatch:
@@ -35,15 +37,17 @@ class MicroBatch:
         device: torch.device,
         sharing: Collection[str] = (),
         ready: Mapping[tuple[str, Form], Batch] | None = None,
+        seeds: Sequence[str] = (),
     ) -> None:
         """`second` makes the second view when it is needed. `sharing` has the encoders (by fingerprint) whose
-        questions about one image share its pass; `ready` has inputs that are already encoded, by encoder and form."""
+        questions about one image share its pass; `ready` has inputs that are already encoded, by encoder and form;
+        `seeds` are those of each example's responses."""
         self.examples = tuple(one.example for one in examples)
         self.plain = tuple(one.plain for one in examples)
         """The same with the options in the benchmark's order, as frozen models are asked."""
         self.orders = tuple(one.order for one in examples)
         """The option at each letter, as an index into the options of `plain`."""
-        self.device, self.sharing = device, sharing
+        self.device, self.sharing, self.seeds = device, sharing, seeds
         self._second, self._ready = second, ready or {}
         self._inputs: dict[tuple[str, Form], Batch] = {}
 
@@ -59,6 +63,8 @@ class MicroBatch:
         return self._inputs[key]
 
     def _encoded(self, encoder: Encoder, form: Form) -> Batch:
+        if form == "explained":
+            return encoder([example.explained() for example in self.examples])
         examples = self.plain if form == "plain" else self.examples if form == "first" else self._second()
         return self.encoded(encoder, examples)
 
@@ -66,11 +72,22 @@ class MicroBatch:
         """The model inputs of some of its examples, on the device."""
         return self._on_device(self.encoded(encoder, examples))
 
+    def explained(self, encoder: Encoder, rows: Sequence[int]) -> Batch:
+        """The model inputs of some of its rows, to be answered in a sentence, on the device."""
+        if len(rows) == len(self.examples):
+            return self.inputs(encoder, "explained")
+        return self._on_device(encoder([self.examples[row].explained() for row in rows]))
+
     def encoded(self, encoder: Encoder, examples: Sequence[Example]) -> Batch:
         return shared_prefix.encoded(encoder, examples, encoder.fingerprint in self.sharing)
 
     def _on_device(self, batch: Batch) -> Batch:
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def response_seed(plan: Plan, stage: Stage, position: int) -> str:
+    """What the responses to the example at a position depend on besides the role: the step is in the position."""
+    return f"{plan.seed_of(stage)}/{stage.name}/{position}"
 
 
 def sharing(plan: Plan, roles: Mapping[str, RoleModel], preflight: Preflight | None) -> frozenset[str]:
@@ -92,7 +109,7 @@ def of_stage(
 ) -> Iterator[list[MicroBatch]]:  # fmt: skip
     """The micro-batches of each step of the stage from `first_step` on; the next ones are prepared in a thread."""
     size = plan.config.train.batch_size
-    needs = plan.method.needs(planned.stage.name)
+    needs = outputs_needed(plan.method, planned.stage)
     encoders: dict[tuple[str, Form], Encoder] = {
         (role.encoder.fingerprint, "first" if role.changes or needs else "plain"): role.encoder
         for role in roles.values()
@@ -131,5 +148,6 @@ def _micro_batches(
         }
         if ranks.device.type == "cuda":  # pinned memory is copied while the device computes
             ready = {of: {name: t.pin_memory() for name, t in inputs.items()} for of, inputs in ready.items()}
-        found.append(MicroBatch(some, second, ranks.device, sharing, ready))
+        seeds = [response_seed(plan, planned.stage, at) for at in positions]
+        found.append(MicroBatch(some, second, ranks.device, sharing, ready, seeds))
     return found

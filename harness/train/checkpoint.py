@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from harness.store.local import room_for
+
 FILE_BYTES = 2**28
 """Tensors are written to files of about this size, which limits how many of them are in memory at once."""
 
@@ -38,12 +40,13 @@ def save(work: Path, stage: int, step: int, tensors: Iterable[tuple[str, Tensor]
     part = work / f".part-{name}-{os.getpid()}"
     shutil.rmtree(part, ignore_errors=True)
     try:
-        part.mkdir(parents=True)
-        _write_tensors(part, tensors)
-        (part / "state.json").write_text(json.dumps(state))
-        for file in part.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+        with room_for(work, "a checkpoint"):
+            part.mkdir(parents=True)
+            _write_tensors(part, tensors)
+            (part / "state.json").write_text(json.dumps(state))
+            for file in part.iterdir():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise

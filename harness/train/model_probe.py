@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from harness.api import Example, Need
 from harness.errors import DataError, ModelError, UserError, first_line
-from harness.models import encoding, loading, quantization, scorer
-from harness.models.shared_prefix import PrefixSharingScorer
+from harness.models import encoding, loading, quantization, scorer, sequences
+from harness.models.shared_prefix import PrefixSharingScorer, truncated
 from harness.models.text import prompts
 from harness.planning import memory
 from harness.planning.plan import Plan
@@ -29,11 +29,11 @@ LARGEST_ERROR = 1e-4
 """The largest difference between an option's log-probability and the plain one that can be due to rounding in float32.
 Narrower numbers are compared by `LARGEST_REPEAT`."""
 
+PROBED = 4
+"""How many tokens of a response are tried."""
+
 COMPARED = 2
 """How many of the first examples are compared with a plain forward pass, besides the longest."""
-
-WRITTEN = {"paligemma": 1}
-"""The value of `token_type_ids` for what the model itself writes, by model type; elsewhere 0."""
 
 
 class Rung:
@@ -124,7 +124,9 @@ class Rung:
         """The inputs with more tokens behind the prompt."""
         if not written:
             return batch
-        values = dict.fromkeys(("token_type_ids", "mm_token_type_ids"), WRITTEN.get(self.vlm.config.model_type, 0))
+        values = dict.fromkeys(
+            ("token_type_ids", "mm_token_type_ids"), sequences.WRITTEN.get(self.vlm.config.model_type, 0)
+        )
         values |= {"attention_mask": 1}
         more = {key: [value] * len(written) for key, value in values.items()} | {"input_ids": list(written)}
         return batch | {
@@ -159,6 +161,37 @@ class Rung:
         if "vocab" in outputs:
             outputs["vocab"] = self.encoder.real(outputs["vocab"])
         return outputs
+
+    @torch.no_grad()
+    def responses(self, examples: Sequence[Example]) -> tuple[list[list[int]], Tensor]:
+        """The beginning of a response to each example, and the logits (n, V) of its tokens, row by row.
+
+        A response that the model writes must be the one that it finds most probable when it reads it. Raises
+        `ModelError`.
+        """
+        asked = [example.explained() for example in examples]
+        batch = self._encoded(asked)
+        pad, lengths = self.encoder.processor.tokenizer.pad_token_id or 0, batch["attention_mask"].sum(1).tolist()
+        questions = truncated(batch, lengths, pad)
+        draws, absent = torch.zeros(len(asked), PROBED), self.encoder.absent(loading.vocabulary_size(self.vlm.config))
+        wrote, there = sequences.sampled(self.scorer, questions, draws, 0.0, 1.0, {self.encoder.end}, absent)
+        logits_nv = self._read(batch, wrote, there)
+        if absent is not None:
+            logits_nv[:, absent.to(logits_nv.device)] = float("-inf")
+        missed = float((logits_nv.max(-1).values - logits_nv.gather(1, wrote[there][:, None])[:, 0]).max())
+        if not missed <= self.largest_repeat:
+            raise ModelError(
+                f"{self.where}: a token that it wrote as the most probable one has a logit {missed:.2g} below the "
+                f"largest when the response is read; expected at most {self.largest_repeat:g}: it doesn't continue a "
+                "prompt from its cache as it reads a text; choose another model class for methods with responses"
+            )
+        tokens = [self.encoder.response(example.response or example.claim)[:PROBED] for example in examples]
+        return tokens, self._read(batch, *sequences.padded(tokens, self.device))
+
+    def _read(self, batch: encoding.Batch, ids_bt: Tensor, mask_bt: Tensor) -> Tensor:
+        pad = self.encoder.processor.tokenizer.pad_token_id or 0
+        inputs = sequences.behind_questions(batch, ids_bt, mask_bt, pad, self.vlm.config.model_type)
+        return sequences.output_layer(self.vlm, self.scorer.precision)(self.scorer(inputs)["states"])
 
     def why_alone(self, examples: Sequence[Example]) -> str:
         """Why questions about one image can't share it in training; empty: the answers are the same if they do."""

@@ -9,6 +9,7 @@ Nothing of this is billed, and it doesn't affect the run: no random number is dr
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from harness.api import Example, Need, Source, View
+from harness.api import Example, From, Need, Source, View
 from harness.data import opening, order
 from harness.errors import ConfigError, StepLocation
 from harness.models import encoding, loading
 from harness.models.distributed import ProcessGroup
 from harness.models.scorer import Outputs
+from harness.models.sequences import ReadTokens, padded
 from harness.planning import memory
 from harness.planning.plan import Plan
 from harness.planning.stages import PlannedStage, rung_of
@@ -37,7 +39,8 @@ EXAMPLES = 8
 """The largest number of examples that are tried, besides the one with the longest prompt (a micro-batch if smaller)."""
 
 Answers = dict[tuple[str, View], Outputs]
-"""The rungs' outputs for the examples, by rung and view."""
+"""The rungs' outputs for the examples, by rung and view. Also `read`, if a method needs responses: the logits (n, V) of
+the first tokens of a response to each example."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ def check(plan: Plan, encoders: Mapping[str, encoding.Encoder], ranks: ProcessGr
     sample, warnings = _sample(plan), list(plan.warnings)
     rungs: dict[str, RungCheck] = {}
     answers: Answers = {}
+    said: dict[str, list[list[int]]] = {}
     losses: dict[str, float] = {}
     devices = [ranks.device] if ranks.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -88,12 +92,15 @@ def check(plan: Plan, encoders: Mapping[str, encoding.Encoder], ranks: ProcessGr
                 warnings += [alone] if alone else []
             widths[name] = loading.hidden_size(tried.vlm.config)
             needs = _needs(plan, name)
-            answers[name, "first"] = tried.answers(sample.first, needs)
+            outputs = needs - {"responses"}
+            answers[name, "first"] = tried.answers(sample.first, outputs)
             if sample.second is not None:
-                answers[name, "second"] = tried.answers(sample.second, needs)
+                answers[name, "second"] = tried.answers(sample.second, outputs)
+            if "responses" in needs:
+                said[name], answers[name, "first"]["read"] = tried.responses(sample.first)
             del tried  # before the next one is loaded
         for planned in plan.stages:
-            losses |= _rehearse(plan, planned, sample, answers, widths, ranks.device)
+            losses |= _rehearse(plan, planned, sample, answers, said, encoders, widths, ranks.device)
     return Preflight(
         examples=len(sample.first) + 1,
         seconds=time.perf_counter() - clock,
@@ -166,10 +173,33 @@ class _StoredAnswers:
 
     adapter: nn.Module | None
     by_view: Mapping[View, Outputs]
+    encoder: encoding.Encoder
+    said: Sequence[list[int]]
+    """The tokens of a response to each example whose logits are stored."""
 
     def outputs(self, batch: MicroBatch, view: View, needs: Collection[Need]) -> Outputs:
         answers = self.by_view.get(view, self.by_view["first"])
         return {what: tensor.clone() for what, tensor in answers.items()}
+
+    def respond(
+        self, batch: MicroBatch, temperature: float, top_p: float, max_tokens: int, rows: Sequence[int]
+    ) -> list[list[int]]:  # fmt: skip
+        return [tokens[:max_tokens] if row in rows else [] for row, tokens in enumerate(self.said)]
+
+    def read(self, batch: MicroBatch, tokens: Sequence[Sequence[int]]) -> ReadTokens:
+        """A response of any length has the logits of the stored one, again and again."""
+        logits_nv = self.by_view["first"]["read"]
+        starts = itertools.accumulate((len(row) for row in self.said), initial=0)
+        of_tokens = [
+            start + at % len(stored)
+            for start, stored, given in zip(starts, self.said, tokens, strict=False)
+            for at in range(len(given))
+        ]
+        ids_bt, mask_bt = padded(tokens, batch.device)
+        return ReadTokens(
+            logits_nv[torch.tensor(of_tokens, dtype=torch.int64, device=batch.device)], lambda states_nv: states_nv,
+            self.encoder.real, ids_bt, mask_bt, self.encoder.tokens, logits_nv.shape[1],
+        )  # fmt: skip
 
     def adapt(self, inputs: Tensor) -> Tensor:
         assert self.adapter is not None
@@ -177,8 +207,10 @@ class _StoredAnswers:
         return outputs
 
 
-def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answers, widths: Mapping[str, int],
-              device: torch.device) -> dict[str, float]:  # fmt: skip
+def _rehearse(
+    plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answers, said: Mapping[str, list[list[int]]],
+    encoders: Mapping[str, encoding.Encoder], widths: Mapping[str, int], device: torch.device,
+) -> dict[str, float]:  # fmt: skip
     """The stage's loss terms on the stored answers of its rungs, by `stage.role.term`. Raises `TrainingError`."""
     stage, method = planned.stage, trainer_of(plan.method, planned.stage)
     location, needs = StepLocation(method.name, stage.name, 0), method.needs(stage.name)
@@ -200,12 +232,22 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
             if (name, view) in answers
         }
         models = {
-            role: _StoredAnswers(modules.get(role), {v: out for (name, v), out in leaves.items() if name == role})
+            role: _StoredAnswers(
+                adapter=modules.get(role),
+                by_view={v: out for (name, v), out in leaves.items() if name == role},
+                encoder=encoders[rung[role]],
+                said=said.get(rung[role], ()),
+            )
             for role in stage.roles
         }
         batch = MicroBatch([as_is(e) for e in seen], lambda: seen, device)
         step = StepView(location, stage, progress, batch, models, needs, state)
         terms = step.terms(method.loss(step), learners)
+        if step.refers and not any(example.response for example in plan.training_examples.labelled):
+            raise ConfigError(
+                f"method {method.name!r} learns from reference responses, and no training example of "
+                f"{plan.training.benchmark.name!r} has one (Example.response); choose another benchmark or method"
+            )
         if state:
             updated(location, method, state, [sums_of(step)], len(sample.first))
         for (role, term), value_b in terms.items():
@@ -226,6 +268,8 @@ def _rehearse(plan: Plan, planned: PlannedStage, sample: _Sample, answers: Answe
                 )
         if not silent:
             return means
+    if any(isinstance(role.weights, From) for role in stage.roles.values()):
+        return means  # a tuned copy of the student answers here as the student does: they differ once it is tuned
     raise location.error(
         f"preflight: the loss of {', '.join(sorted(silent))} is zero on the first examples, so there is nothing to "
         "learn; expected a term above 0: is the teacher the student itself, or is a weight 0?"

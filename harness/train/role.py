@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function as span  # costs nothing without a profiler: see harness.speed.profiling
 
-from harness.api import Need, Role, View
+from harness.api import Example, Need, Role, View
 from harness.data.options import Order
-from harness.models import loading, lora, quantization, scorer
+from harness.models import loading, lora, quantization, scorer, sequences, shared_prefix
 from harness.models.distributed import ProcessGroup
 from harness.models.encoding import Batch, Encoder
 from harness.models.ladders import forward_flops, training_passes
 from harness.models.scorer import MASKED_LOGIT, OptionScorer, Outputs
+from harness.models.sequences import ReadTokens
 from harness.planning.plan import Plan
 from harness.record import RoleCost
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from harness.train.batches import MicroBatch
 
 State = dict[str, Tensor]
+
+MOST_WRITTEN = 65_536
+"""How many responses of a frozen role are kept."""
 
 
 class RoleModel:
@@ -65,6 +70,8 @@ class RoleModel:
         """The method's own module on top of it, if it learns and the method defines one."""
         self.cached_outputs: dict[int, Outputs] = {}
         """The earlier outputs of a frozen role, by `id(example)`: rows of `Outputs`."""
+        self._written: dict[tuple[Any, ...], tuple[Example, list[int]]] = {}
+        """The responses of a frozen role at temperature 0, by example, order of options and length."""
         self.cost = RoleCost()
 
     def outputs(self, batch: MicroBatch, view: View, needs: Collection[Need]) -> Outputs:
@@ -111,6 +118,88 @@ class RoleModel:
         self.bill(len(outputs["options"]), flops, time.perf_counter() - start, trained=self.trainable)
         return outputs
 
+    def respond(
+        self, batch: MicroBatch, temperature: float, top_p: float, max_tokens: int, rows: Sequence[int]
+    ) -> list[list[int]]:  # fmt: skip
+        """The tokens of its responses to some rows of a micro-batch; none for the others.
+
+        A frozen role at temperature 0 answers an example only once. Billed by tokens.
+        """
+        fixed = not self.changes and temperature == 0
+        keys = [(id(plain), order, max_tokens) for plain, order in zip(batch.plain, batch.orders, strict=True)]
+        found: list[list[int]] = [[] for _ in batch.examples]
+        new = []
+        for row in rows:
+            known = self._written.get(keys[row]) if fixed else None
+            if known is not None and known[0] is batch.plain[row]:
+                found[row] = known[1]
+                self.bill_cached(1)
+            else:
+                new.append(row)
+        if new:
+            for row, tokens in zip(new, self._respond(batch, temperature, top_p, max_tokens, new), strict=True):
+                found[row] = tokens
+                if fixed and len(self._written) < MOST_WRITTEN:
+                    self._written[keys[row]] = batch.plain[row], tokens
+        return found
+
+    def _respond(
+        self, batch: MicroBatch, temperature: float, top_p: float, max_tokens: int, rows: Sequence[int]
+    ) -> list[list[int]]:  # fmt: skip
+        start, vlm = time.perf_counter(), self.scorer.vlm
+        inputs = batch.explained(self.encoder, rows)
+        asked, patches = scorer.token_counts(vlm.config, inputs)
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        questions = shared_prefix.truncated(inputs, lengths, self.encoder.processor.tokenizer.pad_token_id or 0)
+        draws = [
+            torch.rand(max_tokens, generator=_generator(f"{batch.seeds[row]}/{self.name}"), dtype=torch.float64)
+            for row in rows
+        ]
+        self.scorer.eval()
+        try:
+            ids_bt, mask_bt = sequences.sampled(
+                self.scorer, questions, torch.stack(draws).to(batch.device), temperature, top_p,
+                self._ends, self.encoder.absent(loading.vocabulary_size(vlm.config)),
+            )  # fmt: skip
+        finally:
+            self.scorer.train(self.trainable)
+        tokens = [ids[there].tolist() for ids, there in zip(ids_bt, mask_bt, strict=True)]
+        count = int(mask_bt.sum())
+        self.bill(0, forward_flops(self.info, asked + count, patches), time.perf_counter() - start, trained=False)
+        self.cost = self.cost.model_copy(update={"generated": self.cost.generated + count})
+        return tokens
+
+    @property
+    def _ends(self) -> set[int]:
+        """The tokens that end a response: the tokenizer's, and those that the model's folder names."""
+        named = getattr(getattr(self.scorer.vlm, "generation_config", None), "eos_token_id", None)
+        return {self.encoder.end, *(named if isinstance(named, list) else [] if named is None else [named])}
+
+    def read(self, batch: MicroBatch, tokens: Sequence[Sequence[int]]) -> ReadTokens:
+        """The responses as it reads them behind the questions: a forward pass, billed."""
+        start, vlm = time.perf_counter(), self.scorer.vlm
+        family = str(self.scorer.vlm.config.model_type)  # type: ignore[union-attr]
+        ids_bt, mask_bt = sequences.padded(tokens, batch.device)
+        pad = self.encoder.processor.tokenizer.pad_token_id or 0
+        questions = batch.inputs(self.encoder, "explained")
+        inputs = sequences.behind_questions(questions, ids_bt, mask_bt, pad, family)
+        with (
+            span("hkdbench:language"),
+            torch.inference_mode(not self.trainable),
+            torch.set_grad_enabled(self.trainable),
+        ):
+            outputs = self.module(inputs)
+        # Of a learner, a wrapped model waits for a gradient of all that took part in its pass.
+        beside = 0.0 * outputs["last"].sum() if self.trainable else 0.0
+        states_nd = outputs["states"].clone() + beside  # a copy is usable in a loss's backward pass
+        flops = forward_flops(self.info, *scorer.token_counts(vlm.config, inputs))
+        self.bill(len(ids_bt), flops, time.perf_counter() - start, trained=self.trainable)
+        self.cost = self.cost.model_copy(update={"scored": self.cost.scored + int(mask_bt.sum())})
+        return ReadTokens(
+            states_nd, sequences.output_layer(vlm, self.scorer.precision), self.encoder.real, ids_bt, mask_bt,
+            self.encoder.tokens, loading.vocabulary_size(vlm.config),
+        )  # fmt: skip
+
     def adapt(self, inputs: Tensor) -> Tensor:
         """The inputs passed through the method's adapter, billed."""
         assert self.adapter is not None
@@ -150,6 +239,11 @@ class RoleModel:
         return self.initial_weights or dict(loading.load_vlm(self.config).state_dict())
 
 
+def _generator(seed: str) -> torch.Generator:
+    """A generator on the CPU, so that every device draws the same."""
+    return torch.Generator().manual_seed(random.Random(f"respond/{seed}").getrandbits(63))
+
+
 def _reordered(logits_bk: Tensor, orders: Sequence[Order]) -> Tensor:
     """The logits of each row's options at the letters where the step shows them; missing options stay at the end."""
     width = logits_bk.shape[1]
@@ -166,6 +260,8 @@ def total(costs: Sequence[RoleCost]) -> RoleCost:
         shared=sum(c.shared for c in costs),
         flops=sum(c.flops for c in costs),
         seconds=sum(c.seconds for c in costs),
+        generated=sum(c.generated for c in costs),
+        scored=sum(c.scored for c in costs),
     )
 
 

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 
-from harness.api import Method, Need, Stage, View
+from harness.api import Method, Need, Responses, Stage, TokenScores, View
 from harness.errors import StepLocation
 from harness.models.distributed import ProcessGroup
+from harness.models.encoding import Encoder
 from harness.models.scorer import Outputs
+from harness.models.sequences import padded
 from harness.train.batches import MicroBatch
 
-ForwardPasses = frozenset[tuple[str, View]]
-"""The forward passes of a step: role and view."""
+if TYPE_CHECKING:
+    from harness.models.sequences import ReadTokens
+
+MOST_READ = 8
+"""How many sets of responses a role can read in a step."""
+
+ForwardPasses = frozenset[tuple[str, str]]
+"""What the roles did in a step: role, and a view, `responds`, or `reads` with the number of its set of responses."""
 Terms = dict[tuple[str, str], Tensor]
 """Loss terms (B,) by role and name."""
 
@@ -32,6 +40,21 @@ class RoleOutputs(Protocol):
 
     def outputs(self, batch: MicroBatch, view: View, needs: Collection[Need]) -> Outputs:
         """Its outputs for a micro-batch."""
+        ...
+
+    @property
+    def encoder(self) -> Encoder:
+        """Its tokenizer."""
+        ...
+
+    def respond(
+        self, batch: MicroBatch, temperature: float, top_p: float, max_tokens: int, rows: Sequence[int]
+    ) -> list[list[int]]:  # fmt: skip
+        """The tokens of its responses to some rows; none for the others."""
+        ...
+
+    def read(self, batch: MicroBatch, tokens: Sequence[Sequence[int]]) -> ReadTokens:
+        """The responses as it reads them."""
         ...
 
     def adapt(self, inputs: Tensor) -> Tensor:
@@ -49,6 +72,8 @@ class StepView:
         self._location, self._batch, self._models, self._needs = location, batch, roles, needs
         self._outputs: dict[tuple[str, View], Outputs] = {}
         self._given: list[tuple[str, Tensor, int]] = []
+        self._responses: dict[tuple[Any, ...], Responses] = {}
+        self._read: dict[str, list[tuple[Responses, ReadTokens]]] = {}
         self.state = MappingProxyType({n: self._give(f"state {n!r}", tensor) for n, tensor in state.items()})
         self.observed: dict[str, Tensor] = {}
         """The observed rows (B, ...) by name."""
@@ -79,6 +104,54 @@ class StepView:
 
     def vocab(self, role: str, view: View = "first") -> Tensor:
         return self._declared("vocab", role, view)
+
+    def references(self, role: str) -> Responses:
+        self._check_responses("references", role)
+        encoder = self._role(role).encoder
+        texts = [example.response for example in self.examples]
+        return self._kept((role,), lambda: [[] if text is None else encoder.response(text) for text in texts])
+
+    def respond(
+        self, role: str, *, temperature: float = 1.0, top_p: float = 1.0, max_tokens: int = 64,
+        only_b: Tensor | None = None,
+    ) -> Responses:  # fmt: skip
+        self._check_responses("respond", role)
+        if not (temperature >= 0 and 0 < top_p <= 1 and max_tokens >= 1):
+            raise self._location.error(
+                f"step.respond({role!r}, temperature={temperature}, top_p={top_p}, max_tokens={max_tokens}); expected "
+                "temperature 0 or more, top_p above 0 up to 1, and 1 token or more"
+            )
+        asked = range(len(self.examples)) if only_b is None else only_b.nonzero()[:, 0].tolist()
+        key = role, temperature, top_p, max_tokens, tuple(asked)
+        model = self._role(role)
+        return self._kept(key, lambda: model.respond(self._batch, temperature, top_p, max_tokens, asked))
+
+    def sequence(self, role: str, responses: Responses) -> TokenScores:
+        self._check_responses("sequence", role)
+        model, read = self._role(role), self._read.setdefault(role, [])
+        for known, found in read:
+            if known is responses:
+                return found
+        if len(read) == MOST_READ:
+            raise self._location.error(f"step.sequence({role!r}) of more than {MOST_READ} sets of responses; use fewer")
+        tokens = [ids[there].tolist() for ids, there in zip(responses.ids_bt, responses.mask_bt, strict=True)]
+        encoder = self._role(responses.role).encoder
+        if model.encoder.tokens != encoder.tokens:
+            tokens = [model.encoder.response(encoder.said(ids)) if ids else [] for ids in tokens]
+        found = model.read(self._batch, tokens)
+        read.append((responses, found))
+        return found
+
+    def _check_responses(self, door: str, role: str) -> None:
+        if "responses" not in self._needs:
+            raise self._location.error(
+                f"step.{door}({role!r}) is not declared; add 'responses' to the result of needs()"
+            )
+
+    def _kept(self, key: tuple[Any, ...], make: Callable[[], list[list[int]]]) -> Responses:
+        if key not in self._responses:
+            self._responses[key] = Responses(key[0], *padded(make(), self._batch.device))
+        return self._responses[key]
 
     def observe(self, name: str, values: Tensor) -> None:
         if not self.state:
@@ -111,7 +184,7 @@ class StepView:
 
     def _forwarded(self, role: str, view: View) -> Outputs:
         if (role, view) not in self._outputs:
-            outputs = self._role(role).outputs(self._batch, view, self._needs)
+            outputs = self._role(role).outputs(self._batch, view, self._needs - {"responses"})
             self._outputs[role, view] = {
                 what: self._give(f"the {what} of role {role!r}", tensor) for what, tensor in outputs.items()
             }
@@ -122,7 +195,14 @@ class StepView:
     @property
     def forward_passes(self) -> ForwardPasses:
         """The forward passes so far."""
-        return frozenset(self._outputs)
+        wrote = {(key[0], "responds") for key in self._responses if len(key) > 1}
+        read = {(role, f"reads {n}") for role, sets in self._read.items() for n in range(len(sets))}
+        return frozenset({*self._outputs, *wrote, *read})
+
+    @property
+    def refers(self) -> bool:
+        """Whether reference responses were asked for."""
+        return any(len(key) == 1 for key in self._responses)
 
     def terms(self, losses: Any, learners: Collection[str]) -> Terms:
         """The result of `Method.loss`, by (role, term). A `TrainingError` says what it should have returned."""
@@ -149,7 +229,8 @@ class StepView:
                 terms[role, name] = term
             if not any(term.requires_grad for term in named.values()):
                 raise self._location.error(
-                    f"the loss of role {role!r} has no gradient; compute it from step.forward({role!r})"
+                    f"the loss of role {role!r} has no gradient; compute it from step.forward({role!r}) or "
+                    f"step.sequence({role!r}, ...)"
                 )
         return terms
 
@@ -175,7 +256,8 @@ def check_same_forwards(
         raise location.error(f"loss() forwarded {text} in one step; forward the same roles for every micro-batch")
     if ranks.world == 1:
         return
-    possible: list[tuple[str, View]] = [(role, view) for role in stage.roles for view in get_args(View)]
+    ways = [*get_args(View), "responds", *(f"reads {n}" for n in range(MOST_READ))]
+    possible = [(role, way) for role in stage.roles for way in ways]
     made = torch.tensor([float(one in by_batch[-1]) for one in possible], device=ranks.device)
     counts = ranks.sum(made).tolist()
     if some := [one for one, count in zip(possible, counts, strict=True) if 0 < count < ranks.world]:
@@ -221,5 +303,6 @@ def initial(method: Method, stage: str, device: torch.device) -> dict[str, Tenso
     return {name: tensor.detach().to(device, copy=True) for name, tensor in method.state(stage).items()}
 
 
-def _text(passes: Iterable[tuple[str, View]]) -> str:
-    return ", ".join(sorted(role if view == "first" else f"{role} (second view)" for role, view in passes)) or "no role"
+def _text(passes: Iterable[tuple[str, str]]) -> str:
+    said = {"first": "", "second": " (second view)"}
+    return ", ".join(sorted(role + said.get(way, f" ({way})") for role, way in passes)) or "no role"

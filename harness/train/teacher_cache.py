@@ -34,6 +34,7 @@ from harness.models.distributed import ProcessGroup, locked
 from harness.models.scorer import MASKED_LOGIT
 from harness.planning.plan import Plan, for_stage
 from harness.planning.stages import PlannedStage, handed_on, rung_of
+from harness.planning.tuning import outputs_needed
 from harness.record import RoleCost, StageRecord
 from harness.store.tensor_cache import Cache, CachedTensors, Kind, key_of
 from harness.train.checkpoint import part_of, under
@@ -92,7 +93,7 @@ def queries(plan: Plan) -> dict[str, Queries]:
     examples: dict[str, set[int]] = defaultdict(set)
     wanted: dict[str, frozenset[Need]] = defaultdict(frozenset)
     for planned in plan.stages:
-        stage, needs = planned.stage, plan.method.needs(planned.stage.name)
+        stage, needs = planned.stage, outputs_needed(plan.method, planned.stage)
         frozen = {source(plan, stage, name) for name, role in stage.roles.items() if not role.changes}
         if frozen and needs <= CACHED:
             seen = plan.batch_at(stage, planned.position, planned.steps * size)
@@ -122,7 +123,7 @@ def fill(
     if not about or not about.examples:
         return
     needs = about.cacheable(loading.vocabulary_size(role.scorer.vlm.config))
-    if not plan.method.needs(planned.stage.name) <= needs:
+    if not outputs_needed(plan.method, planned.stage) <= needs:
         return
     if f"{name}/options" not in known:
         size, share = plan.config.evaluate.batch_size, role.encoder.fingerprint in sharing

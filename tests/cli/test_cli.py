@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from harness import __version__
+from harness.config import read_toml
 from harness.store import Store
 from helpers.common import Cli, Said
 
@@ -479,21 +480,21 @@ def test_wrong_usage_is_exit_code_2(cli: Cli, args: list[str]) -> None:
     assert "Traceback" not in said.err
 
 
-def test_a_plugin_that_fails_is_named_and_the_others_go_on(
-    cli: Cli, toy: str, toy_run: list[str], tmp_path: Path
-) -> None:
+def test_a_plugin_that_fails_ends_the_command(cli: Cli, toy: str, toy_run: list[str], tmp_path: Path) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text("import nothing_of_the_kind\n")
-    listed = cli("list", "methods", "--plugin", broken, "--plugin", toy, "--json")
-    assert listed.code == 0
-    assert "broken.py: ModuleNotFoundError: No module named 'nothing_of_the_kind'" in listed.err
-    rows = {row["name"]: row for row in listed.json}
-    assert {"finetune", "scalar_loss"} <= rows.keys()
-    assert "nothing_of_the_kind" in rows[str(broken)]["error"]
-    assert cli("plan", *toy_run, "--plugin", broken).code == 0
-    said = cli("plan", *toy_run, "--plugin", broken, "--method", "acme")
-    assert said.code == 2
-    assert "unknown method 'acme'" in said.err.splitlines()[-1]
+    for args in (["list", "methods", "--plugin", toy], ["plan", *toy_run]):
+        said = cli(*args, "--plugin", broken)
+        assert said.code == 2
+        assert "broken.py: ModuleNotFoundError: No module named 'nothing_of_the_kind'" in said.err
+
+
+def test_a_files_plugins_count_from_its_folder(toy: str, tmp_path: Path) -> None:
+    """Whatever the working directory; what isn't there, and modules, stay as they are."""
+    (tmp_path / "mine.py").touch()
+    file = tmp_path / "suite.toml"
+    file.write_text(f'plugins = ["mine.py", "a.module", "absent.py", "{toy}"]\n')
+    assert read_toml(file) == {"plugins": [str(tmp_path / "mine.py"), "a.module", "absent.py", toy]}
 
 
 def test_two_plugins_of_one_name(cli: Cli, toy_run: list[str], tmp_path: Path) -> None:

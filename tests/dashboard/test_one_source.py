@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dashboard.data import ablation as ablation_data
 from dashboard.data import catalog
 from dashboard.data import leaderboard as board
 from dashboard.table import TableRow
@@ -166,6 +167,12 @@ def test_an_ablation_has_the_differences_of_the_ranking(store: Store) -> None:
     ]  # fmt: skip
     found = ablation.evaluated(Ablation(name="trial", method="offline_kd", lines=tuple(lines)), store).tables["toy"]
     assert [one.label for one in found] == ["offline_kd", "finetune", "mutual", "majority"]
+    whole = Ablation(name="trial", method="offline_kd", lines=tuple(lines), tables={"toy": found})
+    pair = ablation_data.difference(store, whole, "toy", "test/accuracy", "finetune", "mutual")
+    other = {row.method: row for row in ranking(store, Filters(baseline="mutual@S")).rows}["finetune"].delta
+    assert pair is not None
+    assert other is not None
+    assert (pair.value, pair.low, pair.high, pair.p) == (other.value, other.low, other.high, other.p)
     for one in found:
         figure = one.figures["test/accuracy"]
         assert figure.value == rows[one.label].values["accuracy"]

@@ -270,6 +270,14 @@ def test_an_ablation_says_what_is_significant(tmp_path: Path) -> None:
     assert ablations.in_words(frame[2:], "x") == (
         "None of 1 ablations differs significantly from the full method in x (Holm, p < 0.05)."
     )
+    changed = {
+        "-a": {"warmth": 0.001},
+        "frozen": {"online": False},
+        "b": {"kind": "x", "warmth": False},
+        "whole": {"kind": "y"},
+    }
+    groups = {k: ablations.group(AblationResult(label=k, part="ablation", changed=v)) for k, v in changed.items()}
+    assert groups == {"-a": "parts", "frozen": "parts", "b": "kind, warmth", "whole": "kind"}
     store = Store(tmp_path)
     save(ablation(), store, "")
     (tmp_path / "other.json").write_text("{}")
@@ -285,6 +293,7 @@ def trial(number: int, accuracy: float, **settings: object) -> object:
 
 def test_trials_stand_in_the_order_of_their_ends_with_the_best_so_far() -> None:
     found = [trial(2, 0.4, alpha=1.0, same=1), trial(1, 0.5, alpha=2.0, same=1), trial(3, 0.7, alpha=1.0, same=1)]
+    # equal settings and seeds: two trials
     frame = sweep.trials(found, "validation", "accuracy")  # type: ignore[arg-type]
     assert frame["run"].tolist() == ["t1", "t2", "t3"]
     assert frame["best"].tolist() == pytest.approx([50, 50, 70])
@@ -305,6 +314,33 @@ def test_runs_that_confirm_are_no_trials() -> None:
     assert found["validation"].tolist() == pytest.approx([45, 40])
     assert found["test"].isna().all()
     assert sweep.split_confirming(searched)[0] == searched
+
+
+def test_seeds_of_a_trial_are_one_trial_and_known_ones_keep_their_numbers() -> None:
+    one, two = trial(1, 0.4, alpha=1.0), trial(2, 0.6, alpha=1.0).model_copy(update={"seed": 1})  # type: ignore[attr-defined]
+    three = trial(3, 0.7, alpha=2.0)
+    frame = sweep.trials([one, two, three], "validation", "accuracy")  # type: ignore[list-item]
+    assert frame["value"].tolist() == pytest.approx([50, 70])
+    assert frame["seeds"].tolist() == ["0, 1", "0"]
+    stopped = sweep.SweepTrial(9, {"settings.alpha": 3.0}, "stopped", 0.3, 1, (), "")
+    known = sweep.SweepTrial(4, {"settings.alpha": 2.0}, "done", 0.7, 4, ("t3",), "")
+    frame = sweep.trials([one, two, three], "validation", "accuracy", [stopped, known])  # type: ignore[list-item]
+    assert frame["number"].tolist() == [4, 9, 10]
+    assert frame["alpha"].tolist() == [2.0, 3.0, 1.0]
+    assert frame["value"].isna().tolist() == [False, True, False]
+    assert sweep.in_words(frame.iloc[0].to_dict(), ["alpha"]) == "alpha = 2"
+
+
+def test_two_settings_together_are_means_of_fields() -> None:
+    settings = [(0.1, "a"), (0.1, "a"), (10.0, "b")]
+    found = [trial(k, 0.2 * (k + 1), lr=lr, kind=kind) for k, (lr, kind) in enumerate(settings)]
+    frame = sweep.trials(found, "validation", "accuracy")  # type: ignore[arg-type]
+    fields = sweep.grid(frame, "lr", "kind")
+    assert fields[["x", "y", "trials"]].values.tolist() == [["0.1", "a", 2], ["10", "b", 1]]
+    assert fields["value"].tolist() == pytest.approx([30, 60])
+    assert sweep.ranges(frame, "lr") == ["0.1", "10"]
+    many = pd.DataFrame({"value": 1.0, "alpha": [10.0, 11.0, 12.0, 13.0, 14.0, 15.0]})
+    assert sweep.ranges(many, "alpha") == ["10 to 11", "11 to 12", "12 to 13", "13 to 14", "14 to 15"]
 
 
 def test_importance_finds_the_setting_that_matters() -> None:

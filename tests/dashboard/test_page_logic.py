@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -118,15 +119,49 @@ def test_a_sweep_compares_trials_on_validation(opened: Open, tmp_path: Path) -> 
             store, "kd", right, run_id=f"kd-{k}", settings={"alpha": alpha}, tags=["sweep:one"],
             splits=("validation", "test"), provenance=runs.provenance(f"2026-01-01T00:{k:02d}Z"),
         )  # fmt: skip
+        runs.add(store, "kd", right, run_id=f"m-{k}", settings={"alpha": alpha}, tags=["sweep:one"], student="M",
+                 splits=("validation",))  # fmt: skip
+        runs.add(store, "kd", right, run_id=f"no-{k}", settings={"alpha": alpha, "x": 1}, splits=("validation",))
     said = told(opened("sweep"))
+    assert "5 trials. Best trial: number 3, 100" in told(opened("sweep", student="M"))
     assert "5 trials. Best trial: number 3, 100" in said
+    assert "(validation accuracy (%)): alpha = 3." in said
+    assert "Numbers: in the order in which they finished" in said
     assert "Choose settings on the validation split" not in said
-    assert "Choose settings on the validation split" in told(opened("sweep", split="test"))
+    assert "Choose settings on the validation split" in told(opened("sweep", split="test", student="S"))
+
+
+def test_a_sweep_has_the_numbers_of_its_result_file_and_its_winner(opened: Open, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    trials = []
+    for number, (alpha, right) in {2: (1.0, 4), 7: (2.0, 6)}.items():
+        ids = [f"kd-{number}-{seed}" for seed in (100, 101)]
+        for seed, run_id in zip((100, 101), ids, strict=True):
+            runs.add(store, "kd", right + seed - 100, seed, run_id=run_id, settings={"alpha": alpha},
+                     tags=["sweep:one", "trial"], splits=("validation",))  # fmt: skip
+        trials.append({"number": number, "point": {"settings.alpha": alpha}, "status": "done", "score": 0.5,
+                       "validations": 4, "runs": ids, "seconds": 1.0, "error": None})  # fmt: skip
+    trials.append(trials[0] | {"number": 3, "status": "stopped", "score": 0.25, "validations": 1, "runs": []})
+    figure = {"value": 0.75, "low": 0.5, "high": 1.0}
+    winner = {"number": 7, "point": {"settings.alpha": 2.0}, "runs": ["w0", "w1"], "score": 0.75}
+    search = {"method": "kd", "student": "S", "benchmark": "toy", "trials": trials, "finalists": [winner],
+              "winner": winner, "figures": {"test": {"accuracy": figure}}}  # fmt: skip
+    store.write_text(".sweeps/one.result.json", json.dumps({"name": "one", "searches": {"1-kd-S-toy": search}}))
+    app = opened("sweep")
+    said = told(app)
+    assert "3 trials, 1 stopped. Best trial: number 7, 81.25 (validation accuracy (%)): alpha = 2." in said
+    assert "confirmed over 2 fresh seeds: trial 7 (alpha = 2); accuracy (%): test 75.0 [50.0, 100.0]." in "".join(
+        str(one.value).replace("\\", "").replace("\u2060", "") for one in app.success
+    )
+    store.write_text(".sweeps/one.result.json", '{"searches": [')
+    assert "one.result.json is damaged: run the sweep's command again" in told(opened("sweep"))
 
 
 def test_one_run_alone_is_no_sweep(opened: Open, tmp_path: Path) -> None:
     runs.add(Store(tmp_path), "kd", 4)
-    assert "Nothing to compare yet: finished runs: 1, settings that differ between them: 0" in told(opened("sweep"))
+    assert "No sweep in this store yet" in told(opened("sweep"))
+    runs.add(Store(tmp_path), "kd", 4, run_id="trial", tags=["sweep:one"])
+    assert "Nothing to compare yet: finished trials: 1, settings that differ between them: 0" in told(opened("sweep"))
 
 
 def test_a_damaged_ablation_is_told(opened: Open, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.report.format import percent
-from harness.store import Store, live
+from harness.store import Store, checksums, live
 from helpers.browsing import SECONDS, Visitor, scenes_run, serving
 from helpers.common import ROOT
 
@@ -54,7 +54,7 @@ def test_a_run_has_figures_curves_costs_and_an_origin(visitor: Visitor) -> None:
 
 def test_verify_says_whether_the_run_still_holds(visitor: Visitor) -> None:
     page = visitor.open(f"/run?run={HKD}&section=Provenance")
-    page.get_by_text("data fingerprint").wait_for()
+    page.get_by_text("data fingerprint", exact=True).wait_for()
     page.get_by_role("button", name="Verify").click()
     page.get_by_text("nothing changed").wait_for()
     page.get_by_text(re.compile("42 recomputed")).wait_for()
@@ -64,11 +64,11 @@ def test_verify_says_whether_the_run_still_holds(visitor: Visitor) -> None:
 def test_a_run_that_is_not_there_and_a_path_are_no_runs(visitor: Visitor) -> None:
     for run in ("gone", "../../etc/passwd", "%2e%2e%2fscenes"):
         visitor.open(f"/run?run={run}")
-        visitor.page.get_by_text("Or select one of the most recent runs").wait_for()
+        visitor.page.get_by_text("The most recent runs:").wait_for()
     visitor.page.get_by_role("link", name=re.compile("-s4-")).first.click()
     visitor.page.get_by_text("test accuracy").first.wait_for()
     visitor.page.go_back()
-    visitor.page.get_by_text("Or select one of the most recent runs").wait_for()
+    visitor.page.get_by_text("The most recent runs:").wait_for()
 
 
 # ---------------------------------------------------------------------------------------- examples
@@ -142,6 +142,10 @@ runs = [
                str(folder / "runs")]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
+    store = Store(folder / "runs")
+    for run_id in (one for one in store.ids() if one.startswith("parted-")):  # the trials of a sweep, too
+        tagged = (record := store.read(run_id)).model_copy(update={"tags": [*record.tags, "sweep:trial"]})
+        (store.root / run_id / "record.json").write_bytes(checksums.with_checksums(tagged, store.root / run_id))
     return folder / "runs"
 
 
@@ -158,12 +162,20 @@ def test_an_ablation_is_a_forest_with_costs_beside(toy_served: str, visitor_of: 
         visitor,
         "Full method: parted, 1 seed",
         "(Holm, p < 0.05)",
+        "Parts switched off",
+        "Variants, by the setting that they change",
         "-warmth",
         "warmth = 0.001",
         "finetune (S)",
         "majority",
     )
-    says(visitor, "Not run: colder", "training TFLOP (change)")
+    says(
+        visitor,
+        "Not run: colder",
+        "training TFLOP (change)",
+        "Two against each other",
+        " points in test/accuracy, raw p ",
+    )
     assert "Difference to the full method in test/accuracy, points" in page.content()
     visitor.shot("ablation")
     with page.expect_download() as download:
@@ -173,9 +185,11 @@ def test_an_ablation_is_a_forest_with_costs_beside(toy_served: str, visitor_of: 
 
 def test_trials_lead_to_their_runs(toy_served: str, visitor_of: Callable[..., Visitor]) -> None:
     visitor = visitor_of(toy_served)
-    page = visitor.open("/sweep?tag=suite%3Atrial&method=parted")
-    says(visitor, "5 trials", "Best so far", "Importance of settings", "warmth", "Result by setting", "loud")
-    assert page.locator("[data-testid=stVegaLiteChart]").count() == 5  # best so far, importance, parallel, two slices
+    page = visitor.open("/sweep?method=parted")
+    says(visitor, "5 trials", "Best so far", "Curves of all trials", "Importance of settings", "warmth",
+         "Two settings together", "Result by setting", "loud")  # fmt: skip
+    # best so far, importance, curves, parallel, two together, two slices
+    assert page.locator("[data-testid=stVegaLiteChart]").count() == 7
     visitor.shot("sweep")
     page.get_by_role("link", name=re.compile("^parted-S-toy-s")).last.click()
     page.get_by_text("parted on toy").wait_for()

@@ -228,8 +228,8 @@ def test_other_mistakes_are_one_line(cli: Cli, pope: Path, toy: str) -> None:
 def test_missing_answers_count_as_the_protocol_says(cli: Cli, pope: Path) -> None:
     path = save(pope / "p.csv", changed(drop="random/1"))
     args = ["--benchmark", "pope", "--data-dir", pope, "--predictions", path, "--json", "--protocol"]
-    assert "'random/1'" in cli("score", *args, "official", "--allow-missing").err
-    assert "--allow-missing protocol 'strict' counts them as wrong" in cli("score", *args, "strict").err
+    assert "'random/1'" in cli("score", *args, "official", "--allow-missing").out
+    assert "--allow-missing protocol 'strict' counts them as wrong" in cli("score", *args, "strict").out
     said = cli("score", *args, "strict", "--allow-missing").json
     assert (said["missing"], said["examples"], said["figures"]["random/recall"]) == (1, 6, 0)
 

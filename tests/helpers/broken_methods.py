@@ -383,7 +383,7 @@ class HalfAsked(Kept):
 
     def pull(self, step: Step, role: str) -> dict[str, Tensor]:
         live = step._models[role]  # type: ignore[attr-defined]
-        if not hasattr(live, "encoder"):  # the preflight's, which answers without a model
+        if not hasattr(live, "scorer"):  # the preflight's, which answers without a model
             return super().pull(step, role)
         outputs = live.forward(step._batch.inputs(live.encoder, "first"), frozenset())  # type: ignore[attr-defined]
         outputs = live.forward(step._batch.inputs(live.encoder, "first"), frozenset())  # type: ignore[attr-defined]

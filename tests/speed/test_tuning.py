@@ -32,7 +32,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_setting_after_the_other(machine: None) -> None:
-    told: list[tuning.Trial] = []
+    told: list[tuning.Measured] = []
     tuned = tuning.tune(CONFIG, 5, 2, True, told.append)
     assert told == tuned.trials
     assert [(t.setting.rpartition(".")[2], t.value, t.seconds) for t in told] == [

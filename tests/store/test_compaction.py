@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
+from harness.errors import StoreError
 from harness.leaderboard.inference import intervals
 from harness.leaderboard.leaderboard import table
 from harness.store import Store, compaction, manifest
@@ -63,6 +67,19 @@ def test_tables_without_changes_keep_their_files(filled: Store) -> None:
     found = manifest.newest(filled.backend)
     assert found is not None
     assert [part.runs for of_data in found.tables for part in of_data.parts] == [7, 1]
+
+
+@pytest.mark.parametrize("place", ["tempfile.TemporaryDirectory", "harness.store.local.os.replace"])
+def test_a_store_that_cannot_be_written_is_told(filled: Store, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    before = table(filled)
+    monkeypatch.setattr(place, refused)
+    with pytest.raises(StoreError, match=r"catalogue of .* can't be written: Read-only file system; compact it as"):
+        compact(filled)
+    monkeypatch.undo()
+    assert table(filled) == before
 
 
 def test_large_files_are_left_alone(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from uuid import uuid4
 
@@ -15,8 +18,9 @@ from harness.leaderboard import ablation as ablate
 from harness.leaderboard.leaderboard import table
 from harness.record import Reproduction
 from harness.store import Store, checksums, maintenance
+from harness.store.bucket import failures, lease
 from harness.store.compaction import compact
-from harness.store.object_storage import ObjectStorage
+from harness.store.object_storage import ATTEMPTS, S3_OPTIONS, ObjectStorage
 from helpers.common import Cli
 from helpers.runs import add, answers, provenance, record
 
@@ -183,7 +187,7 @@ def test_trouble_is_told_in_a_line(s3: str, monkeypatch: pytest.MonkeyPatch, cli
 def test_a_compacted_store_is_ranked_with_few_requests(
     s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Listings, two requests a file (its head, and all of it at once), and whether runs were renamed, however many."""
+    """Listings, one request a file, and whether runs were renamed, however many; two or three for each new run."""
     s3fs = pytest.importorskip("s3fs")
     monkeypatch.setenv("HKDBENCH_CACHE", str(tmp_path))
     asked: list[str] = []
@@ -207,10 +211,120 @@ def test_a_compacted_store_is_ranked_with_few_requests(
         counts.append(sorted(asked))
         asked.clear()
         assert len(table(reader)) == 2  # known: what changed is looked for, nothing is read
-        assert set(asked) == {"list_objects_v2", "head_object"}  # the head of the file with the labels
+        assert set(asked) == {"list_objects_v2", "get_object"}
+        assert asked.count("get_object") == 1  # the file with the labels, which isn't there
     assert counts[0] == counts[1]
-    assert counts[0].count("get_object") == 4  # manifest, runs, answers, examples
-    assert len(counts[0]) <= 13
+    assert counts[0].count("get_object") == 5  # labels, manifest, runs, answers, examples
+    assert len(counts[0]) <= 10
+    add(store, "late", 5)
+    add(store, "later", 4)
+    asked.clear()
+    table(Store(store.url))
+    new = [method for method in asked if method == "get_object"]
+    assert len(new) - counts[0].count("get_object") <= 2 * 3 + 2  # record twice, answers; labels, examples
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers 403 to a bucket named `closed`; drops all other connections."""
+
+    dropped = 0
+
+    def do_PUT(self) -> None:
+        if "/closed/" not in self.path:
+            type(self).dropped += 1
+            self.connection.close()
+            return
+        said = b"<Error><Code>AccessDenied</Code><Message>x</Message></Error>"
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    do_GET = do_HEAD = do_PUT
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_a_refusal_and_a_dropped_connection_are_told(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setattr(failures, "NOTE_SECONDS", 0.0)
+    monkeypatch.setitem(S3_OPTIONS["config_kwargs"]["retries"], "total_max_attempts", 1)  # else it pauses for seconds
+    Refusing.dropped = 0
+    with pytest.raises(StoreError, match=r"access denied \(HTTP 403: x\); expected credentials \(AWS_ACCESS_KEY_ID"):
+        Store("s3://closed/x").check_writable()
+    with pytest.raises(StoreError, match="can't be written: .*; check its address"):
+        Store("s3://dropped/x").check_writable()
+    assert 1 <= Refusing.dropped <= ATTEMPTS * 2  # aiohttp repeats each once
+    assert "waiting for s3://dropped/x: no answer" in caplog.text
+    server.shutdown()
+    server.server_close()
+    pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
+
+
+def test_results_are_written_again_after_a_dropped_connection(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, tries = ObjectStorage._publish, []
+
+    def dropping(self: ObjectStorage, folder: Path, run_id: str) -> None:
+        tries.append(run_id)
+        if len(tries) == 1:
+            raise ConnectionResetError("gone")
+        real(self, folder, run_id)
+
+    monkeypatch.setattr(ObjectStorage, "_publish", dropping)
+    monkeypatch.setattr(failures, "PAUSES", (0.0,))
+    add(store, "finetune", 6)
+    assert (len(tries), store.ids()) == (2, ["finetune-S-0"])
+
+
+def test_machines_lock_a_run_in_the_bucket(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A second machine waits until the first is done, or has been silent for long; a killed process of the same machine
+    isn't waited for."""
+
+    def machine(name: str) -> Store:
+        monkeypatch.setenv("HKDBENCH_CACHE", str(tmp_path / name))
+        return Store(store.url)
+
+    first, second = machine("first"), machine("second")
+    held = first.lock("run-1", 0)
+    assert held is not None
+    assert second.lock("run-1", 0) is None
+    other = second.lock("run-2", 0)
+    assert other is not None
+    other.release()
+    held.release()
+    assert [name for name in names(store) if "lock" in name] == []
+
+    text = b'{"holder": "dead", "machine": "elsewhere"}'  # of a killed process
+    bucket(store).fs.pipe_file(f"{bucket(store).root}/.work/.locks/run-1.lock", text)
+    assert second.lock("run-1", 0) is None
+    monkeypatch.setattr(lease, "EXPIRED_SECONDS", 0.0)
+    after = second.lock("run-1", 0)
+    assert after is not None
+    monkeypatch.setattr(lease, "EXPIRED_SECONDS", 90.0)
+    assert first.lock("run-1", 0) is None
+    again = machine("second").backend  # its process is killed, and the system releases the file's lock
+    own = lease.acquire(bucket(store), ".work/.locks/run-1.lock", lease.machine_of(again.scratch), 0, {})
+    assert own is not None
+    own.release()
+    after.release()
+
+
+def test_a_held_lock_is_kept_alive(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
+    held = store.lock("run-1", 0)
+    assert held is not None
+    texts = set()
+    until = time.monotonic() + 20
+    while len(texts) < 3 and time.monotonic() < until:
+        texts.add(store.backend.read(".work/.locks/run-1.lock"))
+    held.release()
+    assert len(texts) >= 3
 
 
 def test_an_ablation_is_kept_in_the_bucket(store: Store) -> None:

@@ -25,6 +25,17 @@ def put(cache: Cache, key: str, size: int = 4) -> None:
     cache.put("answers", key, {"options": torch.arange(size).float()}, {"rung": "L"}, {"n": 1})
 
 
+def test_others_who_share_the_store_may_read_an_entry(cache: Cache) -> None:
+    """As far as the umask allows, like every other file of a store."""
+    before = os.umask(0o027)
+    try:
+        put(cache, KEYS[0])
+    finally:
+        os.umask(before)
+    (path,) = cache.root.rglob("*.safetensors")
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
 def test_what_is_put_is_found(cache: Cache) -> None:
     assert cache.get("answers", KEYS[0]) is None
     put(cache, KEYS[0])

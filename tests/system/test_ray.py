@@ -5,6 +5,7 @@ Each start of a Ray Train group takes many seconds, so a few commands serve all 
 
 from __future__ import annotations
 
+import resource
 import signal
 import time
 from pathlib import Path
@@ -14,12 +15,14 @@ import pandas as pd
 import psutil
 import pytest
 
-from harness.errors import StoreError
+from harness.config import ClusterConfig
+from harness.errors import ConfigError, StoreError
 from harness.events import OnEvent
 from harness.execution import ray_cluster, ray_train
 from harness.execution.run_queue import RunQueue
 from harness.record import Record
 from harness.store import Store
+from harness.store.local import acquire
 from helpers.cluster import CLUSTER, Start, ended
 from helpers.common import Cli
 
@@ -87,6 +90,40 @@ def test_a_worker_fits_one_node() -> None:
     assert ray_cluster.capacity(nodes, {"CPU": 2}) == 3  # one CPU of the second node is left over
     assert ray_cluster.capacity(nodes, {"CPU": 1, "GPU": 1}) == 1
     assert ray_cluster.capacity(nodes, {"CPU": 1, "memory": 1}) == 0
+
+
+def test_a_group_is_the_least_that_a_suite_goes_on_with() -> None:
+    """Two runs of one worker aren't one fixed group: if a node is lost, the other run goes on."""
+    assert ray_train.worker_range(ClusterConfig(workers=1), 2) == (1, 2)
+    assert ray_train.worker_range(ClusterConfig(workers=2), 6) == (2, 6)
+    assert ray_train.worker_range(ClusterConfig(workers=2, min_workers=1), 6) == (1, 6)
+    assert ray_train.worker_range(ClusterConfig(workers=2), 2) == 2
+
+
+def test_a_limit_of_open_files_is_raised_or_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: set_to.append(limits))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 4096))
+    ray_cluster.allow_files(1024)
+    assert set_to == [(1024, 4096)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
+    with pytest.raises(ConfigError, match=r"may open only 64 files \(ulimit -Hn\), and Ray needs 1024: raise"):
+        ray_cluster.allow_files(1024)
+
+
+def test_folders_of_killed_drivers_are_deleted(tmp_path: Path) -> None:
+    """Not those of living ones: their lock is held."""
+    dead, living = (tmp_path / name for name in (".ray-suite-host-1", ".ray-suite-host-2"))
+    for folder in (dead, living):
+        folder.mkdir()
+    (tmp_path / ".locks").mkdir()
+    (tmp_path / ".locks" / f"{dead.name}.lock").touch()
+    held = acquire(tmp_path / ".locks" / f"{living.name}.lock", 0)
+    assert held is not None
+    own, ours = ray_train._own_folder(tmp_path, ".ray-suite-host-3")
+    assert sorted(path.name for path in tmp_path.glob(".ray-*")) == [living.name, own.name]
+    held.release()
+    ours.release()
 
 
 def test_a_node_that_is_lost_while_it_is_asked_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -321,6 +321,12 @@ def test_a_loss_that_begins_at_nothing_and_grows(toy: str, toy_config: ToyConfig
     assert found.losses == {"only.student.ce": 0}
 
 
+def test_a_tuned_copy_of_the_student_may_teach_it(toy: str, toy_config: ToyConfig, qwen: Path) -> None:
+    """Before it is tuned, the teacher answers as the student: their divergence is 0 for now."""
+    found = checked(toy_config, qwen, method="born_again", settings={"ce_weight": 0.0}, plugins=[toy])
+    assert (found.losses["distil.student.kd"], found.losses["distil.student.ce"]) == (0, 0)
+
+
 def test_a_bad_student_stops_the_run_before_its_teacher_is_tuned(
     toy_config: ToyConfig, qwen: Path, copied: Path, tmp_path: Path
 ) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from harness.planning import plan, stages
 from harness.planning.plan import Plan, for_stage
 from harness.planning.stages import PlannedStage
 from harness.train import loop
-from harness.train.batches import MicroBatch
+from harness.train.batches import MicroBatch, response_seed
 from harness.train.learner import Learner
 from harness.train.role import RoleModel
 from harness.train.step import StepView, Terms, initial
@@ -157,7 +156,8 @@ class LiveStage:
         if state is None:
             state = initial(self.plan.method, self.stage.name, torch.device("cpu"))
         second = partial(checked_second_view, self.plan, location, positions, examples)
-        batch = MicroBatch([as_is(e) for e in examples], second, torch.device("cpu"))
+        seeds = [response_seed(self.plan, self.stage, at) for at in positions]
+        batch = MicroBatch([as_is(e) for e in examples], second, torch.device("cpu"), seeds=seeds)
         micro = StepView(location, self.stage, progress, batch, self.roles, needs, state)
         try:
             terms = micro.terms(self.plan.method.loss(micro), self.learners)
@@ -183,14 +183,3 @@ def _nudge(scorer: torch.nn.Module, key: str) -> None:
     for parameter in scorer.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.mul_(1 + 0.05 * noise)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums in one order: equal results are equal to the bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

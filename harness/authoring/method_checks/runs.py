@@ -14,14 +14,15 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessRaisedException, start_processes
 
-from harness.authoring.method_checks.case import Broken, Case, one_thread
+from harness.authoring.method_checks.case import Broken, Case
 from harness.config import RunConfig
 from harness.evaluation.predict import evaluate
 from harness.events import Event
-from harness.models.distributed import SingleProcess, TorchGroup, silent
+from harness.models.distributed import SingleProcess, TorchGroup, silent, torch_threads
 from harness.planning import plan
 from harness.planning.tuning import trainer_of
 from harness.train import loop
+from harness.train.step import MOST_READ
 
 SECONDS = 300
 """How long two workers may wait for each other: the machine may be busy."""
@@ -33,7 +34,7 @@ class _Stop(Exception):
     pass
 
 
-@one_thread()
+@torch_threads(1)  # sums in one order: equal results are equal to the bit
 def resume(case: Case) -> None:
     """A run that is killed once in every stage, and resumed, ends with the same bits."""
     straight = case.straight
@@ -64,12 +65,12 @@ def resume(case: Case) -> None:
     before, after = straight.student.vlm.state_dict(), resumed.student.vlm.state_dict()
     if not all(torch.equal(before[key], after[key]) for key in before):
         raise Broken(f"the student's weights differ after a resumed run: {advice}")
-    counts, again = ({role: c.forwards for role, c in t.costs.items()} for t in (straight, resumed))
+    counts, again = (_billed(t) for t in (straight, resumed))
     if counts != again:
         raise Broken(f"a resumed run is billed for {again} forwards, an uninterrupted one for {counts}: {advice}")
 
 
-@one_thread()
+@torch_threads(1)  # sums in one order: equal results are equal to the bit
 def two_workers(case: Case) -> None:
     """Two workers of 3 and 2 examples per step give the losses and the bill of one worker with 5."""
     if any(trainer_of(case.method, p.stage).couples(p.stage.name) for p in case.plan.stages) or not case.plan.stages:
@@ -95,7 +96,7 @@ def two_workers(case: Case) -> None:
                 f"{name} is {one:.6g} with one worker and {other:.6g} with two: a loss may depend only on its own "
                 "example, the stage and its progress, not on the number of examples or on earlier calls"
             )
-    counts = {role: cost.forwards for role, cost in straight.costs.items()}
+    counts = _billed(straight)
     if both["bill"] != counts:
         raise Broken(
             f"two workers are billed for {both['bill']} forwards, one for {counts}: forward every role in every step"
@@ -128,9 +129,18 @@ def _rank(rank: int, world: int, config: RunConfig, folder: Path) -> None:
     assert group is not None
     result = loop.train(plan.make(config), TorchGroup(group), folder / "work")
     if rank == 0:
-        bill = {role: cost.forwards for role, cost in result.costs.items()}
-        torch.save({"losses": _losses(result), "bill": bill}, folder / "out.pt")
+        torch.save({"losses": _losses(result), "bill": _billed(result)}, folder / "out.pt")
     dist.destroy_process_group()
+
+
+def _billed(result: loop.Trained) -> dict[str, int]:
+    """Examples forwarded, and tokens of responses written and read, by role."""
+    return {
+        f"{role}{unit}": count
+        for role, cost in result.costs.items()
+        for unit, count in (("", cost.forwards), (" (written)", cost.generated), (" (read)", cost.scored))
+        if count or not unit
+    }
 
 
 def _losses(result: loop.Trained) -> list[tuple[str, float]]:
@@ -141,7 +151,7 @@ def _losses(result: loop.Trained) -> list[tuple[str, float]]:
     ]
 
 
-@one_thread()
+@torch_threads(1)  # sums in one order: equal results are equal to the bit
 def cost(case: Case) -> None:
     """The bill contains every role of every stage, and every view at test time."""
     trained = case.straight
@@ -149,12 +159,13 @@ def cost(case: Case) -> None:
         for name, role in stage.roles.items():
             billed = trained.costs[f"{stage.name}.{name}"]
             passes = billed.forwards / stage.examples  # one per view
-            if role.trainable and (passes not in (1, 2) or billed.trained != billed.forwards):
+            most = MOST_READ + 2 if billed.scored else 2  # one per view, and one per set of responses
+            if role.trainable and (passes not in range(1, most + 1) or billed.trained != billed.forwards):
                 raise Broken(
                     f"stage {stage.name!r}: the learner {name!r} is billed for {billed.forwards} forwards and "
                     f"{billed.trained} backward passes of {stage.examples} examples: forward it in every step"
                 )
-            if passes > 2 or (passes and not billed.flops > 0):
+            if passes > most or (passes and not billed.flops > 0):
                 raise Broken(
                     f"stage {stage.name!r}: role {name!r} is billed for {billed.forwards} forwards of "
                     f"{stage.examples} examples, {billed.flops:g} FLOPs: forward it once per step and view"

@@ -7,7 +7,7 @@ without context, a leading "No hallucination", and verdicts. A method that assum
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image
 
@@ -29,7 +29,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Pictures(Benchmark):
-    """What colour is the picture, asked in four ways."""
+    """What colour is the picture, asked in four ways; a reference response to four of five questions."""
 
     name = "contract_pictures"
     task = "factuality"
@@ -42,7 +42,8 @@ class Pictures(Benchmark):
         for i in range(SIZES[split]):
             colour = list(COLOURS)[i // 4 % 4]
             ask = (_names, _with_context, _caption, _claim)[i % 4]
-            yield ask(i, colour, f"{split}-{i}", f"{split}-{i // 2}")
+            example = ask(i, colour, f"{split}-{i}", f"{split}-{i // 2}")
+            yield replace(example, response=f"The picture is {colour}." if i % 5 else None)
 
 
 def _turned(i: int, options: list[str]) -> list[str]:

@@ -52,7 +52,7 @@ def augment(case: Case) -> None:
 
 
 def leaks(case: Case) -> None:
-    """Nothing in the model's input or in fusion depends on gold, category, source or extra."""
+    """Nothing in the model's input or in fusion depends on gold, response, category, source or extra."""
     rng = np.random.default_rng(0)
     for example in case.examples:
         for twin in _twins(example):
@@ -74,15 +74,16 @@ def leaks(case: Case) -> None:
 
 def _leak(where: str, does: str, example: Example) -> str:
     return (
-        f"{where} {does} something else when only gold, category, source or extra of example {example.id!r} differ: "
-        "it may only read question, claim, context, options, image and id; otherwise the answer leaks"
+        f"{where} {does} something else when only gold, response, category, source or extra of example "
+        f"{example.id!r} differ: it may only read question, claim, context, options, image and id; otherwise the "
+        "answer leaks"
     )
 
 
 def _twins(example: Example) -> list[Example]:
     """The example with every other gold, and with other values of the fields that only scoring may read."""
     golds = [gold for gold in range(len(example.options)) if gold != example.gold]
-    blank = replace(example, category="other", source="other", extra={"other": True})
+    blank = replace(example, category="other", source="other", extra={"other": True}, response="other")
     return [blank, *(replace(example, gold=gold) for gold in golds)]
 
 

@@ -18,7 +18,7 @@ from typing import IO, NoReturn
 
 from harness.config import cache_folder
 from harness.errors import StoreError, first_line
-from harness.store.backend import LABELS, RECORD, REPRODUCED, SWEEPS, near_paths, no_store
+from harness.store.backend import LABELS, RECORD, REPRODUCED, SWEEPS, RunLock, near_paths, no_store
 
 SUFFIX = ".tar.xz"
 MOST_BYTES = 2 * 2**30
@@ -95,6 +95,8 @@ class PackedBackend:
     A file that was replaced is read again when its runs are listed.
     """
 
+    at_once = 1
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.url = str(path)
@@ -159,6 +161,9 @@ class PackedBackend:
         return {name.removeprefix(start): name for name in sorted(self._files) if name.startswith(start)}
 
     def publish(self, folder: Path, run_id: str) -> None:
+        self._refuse_to_write()
+
+    def lock(self, name: str, seconds: float) -> RunLock | None:
         self._refuse_to_write()
 
     def put(self, file: Path, name: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from harness.errors import StoreError
 from harness.execution import run as runner
@@ -91,15 +92,19 @@ def test_a_disk_that_fills_up_in_a_checkpoint(
         calls += 1
         if calls == fails_at:
             path.write_bytes(b"half of it")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            if fails_at == 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            text = 'code: 28, kind: StorageFull, message: "No space left on device"'  # what it says on a full disk
+            raise SafetensorError(f"Error while serializing: I/O error: IoError(Os {{ {text} }})")
         real(dict(tensors), path)
 
     monkeypatch.setattr(checkpoint, "save_file", save_file)
     failed = runner.execute(planned, SingleProcess(), store)
     assert failed.status == "failed"
     assert failed.error is not None
-    assert "No space left on device" in failed.error.message
     work = store.work(planned.run_id)
+    assert failed.error.message.startswith(f"a checkpoint can't be written to {work}: No space left on device (")
+    assert "make room there" in failed.error.message
     (left,) = work.iterdir()  # one whole checkpoint: no older one, and no part of a newer one
     assert left.name == {2: "checkpoint-000-00000003", 4: "checkpoint-001-00000003"}[fails_at]
     assert checkpoint.latest(work) is not None

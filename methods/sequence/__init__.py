@@ -1,0 +1,1 @@
+"""Methods that learn from responses of several tokens; one file each."""
