@@ -74,7 +74,7 @@ def _views() -> Iterator[tuple[str, list[tuple[str, str]]]]:
     for name in sweep.sweeps(every):
         mine = [run for run in every if f"{sweep.SWEEP}{name}" in run.tags]
         for benchmark, method, student in sorted({(run.benchmark, run.method, run.student) for run in mine}):
-            yield "sweep", [("sweep", name), ("benchmark", benchmark), ("method", method), ("student", student)]
+            yield "sweep", [("sweep", name), ("benchmark", benchmark), ("method", method), ("size", student)]
     for kind, known in (("Benchmarks", registry.benchmarks()), ("Methods", registry.methods())):
         yield "about", [("what", kind)]
         used = {run.benchmark for run in every} | {run.method for run in every}

@@ -46,13 +46,15 @@ def select(
     strict: bool = False,
     drops: Sequence[str] = (),
     given: str | None = None,
+    kept: bool = False,
     **widget_options: Any,
 ) -> str:
     """Choose one option. Without a value in the URL it is `default`, or the first option.
 
     A value that isn't there is said; `strict`: nothing else is shown then (`ConfigError`). A choice removes the
     parameters in `drops` from the URL, which belong to what was chosen before. `given`: what other parameters of the
-    URL imply; it goes before this one.
+    URL imply; it goes before this one. `kept`: the value may have been chosen on another page for what is there, so one
+    that isn't there is said in a caption.
     """
     default = default if default is not None and default in options else options[0]
     asked = given or st.query_params.get(key)
@@ -64,7 +66,9 @@ def select(
     chosen = st.selectbox(
         label, options, key=_state_key(key), on_change=_update_url, args=args, placeholder="choose", **widget_options
     )
-    if missing:
+    if missing and kept:
+        st.caption(plain(f"{asked} isn't here; this is {default}."))
+    elif missing:
         _not_here(label, str(asked), options, strict, default)
     return str(chosen or default)
 
@@ -147,7 +151,7 @@ def multiselect(
     `keeps_unknown`: a value that isn't there is chosen all the same, so that nothing else is shown and it can be
     removed.
     """
-    asked = st.query_params.get_all(key)
+    asked = [one for one in st.query_params.get_all(key) if one != ALL]  # another page's choice: no choice here
     unknown = [one for one in asked if one and one not in set(map(str, options))] if keeps_unknown else []
     options = [*options, *unknown]
     found = [option for option in options if str(option) in asked] if asked else list(default)
