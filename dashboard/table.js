@@ -12,7 +12,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const explained = root.querySelector("details")?.open ?? false;
   const scrolls = element("div", "scrolls");
   scrolls.appendChild(drawn(data, setTriggerValue));
-  root.replaceChildren(...explanations(data.columns, explained), scrolls);
+  const tools = element("div", "tools");
+  tools.append(...explanations(data.columns, explained), ...(data.saves ? [save(data)] : []));
+  root.replaceChildren(tools, scrolls);
   if (!held) parentElement.appendChild(root);
   scrolls.scrollLeft = scrolled;
   if (focused) [...root.querySelectorAll("[data-focus]")].find((e) => e.dataset.focus === focused)?.focus();
@@ -30,6 +32,35 @@ function explanations(columns, open) {
   for (const column of helped) list.append(element("dt", "", column.label), element("dd", "", column.help));
   details.append(summary, list);
   return [details];
+}
+
+// The button that saves the table as JSON, in the form of dashboard/bundle/render.py's `plain_table`.
+function save(data) {
+  const made = element("button", "save", "JSON");
+  made.type = "button";
+  made.dataset.focus = "save";
+  made.title = "Save this table as JSON";
+  made.setAttribute("aria-label", `JSON: save the table “${data.caption}”`);
+  made.onclick = () => {
+    const a = element("a");
+    a.href = URL.createObjectURL(new Blob([JSON.stringify(records(data), null, 1)], { type: "application/json" }));
+    a.download = data.caption.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 80) + ".json";
+    a.click();
+    URL.revokeObjectURL(a.href);
+  };
+  return made;
+}
+
+function records(data) {
+  return data.lines.map((line) => {
+    const row = {};
+    line.cells.forEach((cell, k) => {
+      const head = data.columns[k].label || data.columns[k].name;
+      row[head] = [cell.text || (cell.links ?? []).map((link) => link.text).join(", "), cell.small].filter(Boolean).join(" ");
+      for (const name of ["value", "low", "high"]) if (cell[name] !== undefined) row[`${head} ${name}`] = cell[name];
+    });
+    return row;
+  });
 }
 
 function drawn(data, send) {

@@ -119,6 +119,7 @@ def table(
         "sort": sort,
         "descending": descending,
         "caption": visible(caption),
+        "saves": True,
     }
     _component()(
         key=key, data=data, on_sort_change=callback("sort", on_sort), on_press_change=callback("press", on_press)

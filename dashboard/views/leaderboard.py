@@ -19,13 +19,14 @@ from harness.report import tables
 from harness.report.format import sentence
 from harness.report.html import to_html
 from harness.report.latex import to_latex
-from harness.report.text import to_csv, to_markdown
+from harness.report.text import to_csv, to_json, to_markdown
 from harness.store.manifest import DataKey
 
 PER_PAGE = 100
 VIEWS = ("Table", "Every pair", "Ranks", "Categories")
 FORMATS: dict[str, tuple[Callable[[Sequence[Row], Sequence[str]], str], str, str]] = {
     "CSV": (lambda rows, chosen: to_csv(rows), "csv", "text/csv"),
+    "JSON": (lambda rows, chosen: to_json(rows), "json", "application/json"),
     "Markdown": (lambda rows, chosen: to_markdown(rows, chosen=chosen), "md", "text/markdown"),
     "LaTeX": (lambda rows, chosen: to_latex(rows, chosen=chosen), "tex", "application/x-tex"),
     "HTML": (lambda rows, chosen: to_html(rows, chosen=chosen), "html", "text/html"),
@@ -233,7 +234,9 @@ def _paged(count: int) -> int:
 
 def _downloads(rows: Sequence[Row], name: str, chosen: Sequence[str]) -> None:
     """The buttons to download the rows that are shown, in their order, and the columns; CSV has all fields."""
-    st.caption(f"The {len(rows):,} rows of the table, in the same order, with its columns; CSV has all fields.")
+    st.caption(
+        f"The {len(rows):,} rows of the table, in the same order, with its columns; CSV and JSON have all fields."
+    )
     safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in name)
     for label, (made, ending, mime) in FORMATS.items():
         st.download_button(
