@@ -23,6 +23,8 @@ from harness.report.text import to_csv, to_json, to_markdown
 from harness.store.manifest import DataKey
 
 PER_PAGE = 100
+MOST_OTHERS = 10
+"""Links to other benchmarks; the select box has all."""
 VIEWS = ("Table", "Every pair", "Ranks", "Categories")
 FORMATS: dict[str, tuple[Callable[[Sequence[Row], Sequence[str]], str], str, str]] = {
     "CSV": (lambda rows, chosen: to_csv(rows), "csv", "text/csv"),
@@ -72,12 +74,19 @@ def show() -> None:
         store.show_broken()
     else:
         filters = filters.model_copy(update={"benchmark": key[0]})
-        _one(filters, key, shown, among_shown, columns_at, download_at)
+        others = [name for name in names if name != chosen]
+        _one(filters, key, shown, among_shown, columns_at, download_at, others)
         store.show_broken(filters)
 
 
 def _one(
-    filters: Filters, key: DataKey, shown: RowFilter, among_shown: bool, columns_at: object, download_at: object
+    filters: Filters,
+    key: DataKey,
+    shown: RowFilter,
+    among_shown: bool,
+    columns_at: object,
+    download_at: object,
+    others: Sequence[str],
 ) -> None:
     """The table of one benchmark's data."""
     pinned = st.query_params.get("baseline")
@@ -97,6 +106,11 @@ def _one(
         )
     visible = [row for row in found.rows if shown.matches(row)]
     answers.show(visible)
+    if others:
+        with st.container(horizontal=True):
+            st.caption("The same on:")
+            for name in others[:MOST_OTHERS]:
+                navigation.link("leaderboard", name, benchmark=name)
     known = leaderboard.board_columns(found, visible)
     with columns_at:  # type: ignore[attr-defined]
         usual = leaderboard.default_columns(known, found.rows)
