@@ -21,4 +21,6 @@ with store.show_user_errors():
     options.load_plugins()
     if options.note():
         st.info(options.note(), icon=":material/science:")
-    navigation.navigate().run()
+    page = navigation.navigate()
+    navigation.keep_place()
+    page.run()

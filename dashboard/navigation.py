@@ -1,7 +1,8 @@
 """The list of pages, and links between them. A page's module is imported when the page is first opened.
 
 The state of a page is in its URL (`dashboard.widgets.url_state` keeps widgets and URL in step). So a link opens the
-same view, and the browser's back and forward buttons work.
+same view, and the browser's back and forward buttons work. The parts of it in `PLACE` go along to other pages, with the
+menu and with every link.
 """
 
 from __future__ import annotations
@@ -14,6 +15,13 @@ from urllib.parse import urlencode
 from uuid import uuid4
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+PLACE = (
+    "benchmark", "metric", "split", "baseline", "size", "method", "budget", "forwards", "q", "controls", "tag",
+    "protocol", "among",
+)  # fmt: skip
+"""The URL parameters that every page keeps: what is ranked, the filters and the pinned row."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,67 @@ def navigate() -> Any:
     return st.navigation([_streamlit(page) for page in PAGES], position="top")
 
 
+_KEEP = """
+export default function ({ data, parentElement }) {
+  const drawn = document.createElement("span");
+  drawn.className = "hkd-root";
+  parentElement.replaceChildren(drawn);
+  if (window.hkdbenchPlace) return;
+  window.hkdbenchPlace = true;
+  const link = (event) => {
+    const a = event.composedPath().find((e) => e.tagName === "A");
+    if (!a || a.target === "_blank" || a.origin !== location.origin || a.dataset.focus) return null;
+    const last = new URL(a.href).pathname.split("/").pop();
+    if (!data.pages.includes(last)) return null;
+    const url = new URL(a.href);
+    if (url.search && !a.dataset.bare) return null;
+    a.dataset.bare = "true";
+    const kept = [...new URLSearchParams(location.search)].filter(([key]) => data.place.includes(key));
+    url.search = new URLSearchParams(kept).toString();
+    a.href = url.href;
+    return a;
+  };
+  for (const kind of ["pointerdown", "focusin", "pointerover"]) document.addEventListener(kind, link, true);
+  document.addEventListener("click", (event) => {
+    const a = link(event);
+    if (!a || event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
+    event.preventDefault();
+    event.stopPropagation();
+    history.pushState({}, "", a.href);
+    dispatchEvent(new PopStateEvent("popstate"));
+  }, true);
+  const app = document.querySelector("[data-testid=stApp]");
+  let before = app.dataset.testConnectionState;
+  new MutationObserver(() => {  // a restarted server must run the page once: the first click would be lost
+    const now = app.dataset.testConnectionState;
+    if (now === "CONNECTED" && before !== now) dispatchEvent(new PopStateEvent("popstate"));
+    before = now;
+  }).observe(app, { attributes: true, attributeFilter: ["data-test-connection-state"] });
+}
+"""
+
+
+def keep_place() -> None:
+    """Makes the menu's links keep the place, and the page run again when the server is back after a restart.
+
+    The links are Streamlit's own, which open a page without parameters.
+    """
+    data = {"place": list(PLACE), "pages": [page.path for page in PAGES]}
+    st.components.v2.component("hkdbench_place", js=_KEEP)(key="place", data=data)
+
+
+def place() -> dict[str, list[str]]:
+    """The parameters of the present address that go along to other pages."""
+    if get_script_run_ctx(suppress_warning=True) is None:
+        return {}
+    return {key: found for key in PLACE if (found := st.query_params.get_all(key))}
+
+
+def titled(*parts: str) -> None:
+    """Names what the page shows in the browser's tab and history."""
+    st.set_page_config(page_title=" · ".join([*parts, "hkdbench"]))
+
+
 _GO = """
 export default function ({ data, parentElement }) {
   const host = parentElement.host ?? parentElement;
@@ -75,12 +144,12 @@ def link(name: str, label: str, **params: str | int | list[str]) -> None:
     """A link to a page. The label is escaped."""
     from dashboard.widgets.escape import plain
 
-    st.page_link(_streamlit(named(name)), label=plain(label), query_params=_texts(params))
+    st.page_link(_streamlit(named(name)), label=plain(label), query_params=_texts({**place(), **params}))
 
 
 def href(name: str, **params: str | int | list[str]) -> str:
-    """A page's address relative to the dashboard's root. Works for links that open in a new tab, too."""
-    query = urlencode(_texts(params), doseq=True)
+    """A page's address relative to the dashboard's root, with the place. It also works in a new tab."""
+    query = urlencode(_texts({**place(), **params}), doseq=True)
     return f"./{named(name).path}" + (f"?{query}" if query else "")
 
 

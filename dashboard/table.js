@@ -1,18 +1,66 @@
 // Draws the table that dashboard/table.py sends. Every string is set as text; nothing is parsed as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
-const WIDTH = 132, HEIGHT = 22, MARGIN = 5;
+const HEIGHT = 22, MARGIN = 5;
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const held = parentElement.querySelector(".hkd-root");
   const root = held ?? document.createElement("div");
   root.className = "hkd-root";
   const focused = (parentElement.activeElement ?? document.activeElement)?.dataset?.focus;
-  const scrolled = root.scrollLeft;
-  root.replaceChildren(drawn(data, setTriggerValue));
+  const scrolled = root.querySelector(".scrolls")?.scrollLeft ?? 0;
+  const explained = root.querySelector("details")?.open ?? false;
+  const scrolls = element("div", "scrolls");
+  scrolls.appendChild(drawn(data, setTriggerValue));
+  const tools = element("div", "tools");
+  tools.append(...explanations(data.columns, explained), ...(data.saves ? [save(data)] : []));
+  root.replaceChildren(tools, scrolls);
   if (!held) parentElement.appendChild(root);
-  root.scrollLeft = scrolled;
+  scrolls.scrollLeft = scrolled;
   if (focused) [...root.querySelectorAll("[data-focus]")].find((e) => e.dataset.focus === focused)?.focus();
+}
+
+// What the columns mean, for those who have no mouse to hold over a head.
+function explanations(columns, open) {
+  const helped = columns.filter((column) => column.help);
+  if (!helped.length) return [];
+  const details = element("details");
+  details.open = open;
+  const summary = element("summary", "", "What the columns mean");
+  summary.dataset.focus = "explanations";
+  const list = element("dl");
+  for (const column of helped) list.append(element("dt", "", column.label), element("dd", "", column.help));
+  details.append(summary, list);
+  return [details];
+}
+
+// The button that saves the table as JSON, in the form of dashboard/bundle/render.py's `plain_table`.
+function save(data) {
+  const made = element("button", "save", "JSON");
+  made.type = "button";
+  made.dataset.focus = "save";
+  made.title = "Save this table as JSON";
+  made.setAttribute("aria-label", `JSON: save the table “${data.caption}”`);
+  made.onclick = () => {
+    const a = element("a");
+    a.href = URL.createObjectURL(new Blob([JSON.stringify(records(data), null, 1)], { type: "application/json" }));
+    a.download = data.caption.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 80) + ".json";
+    a.click();
+    URL.revokeObjectURL(a.href);
+  };
+  return made;
+}
+
+function records(data) {
+  return data.lines.map((line) => {
+    const row = {};
+    line.cells.forEach((cell, k) => {
+      const head = data.columns[k].label || data.columns[k].name;
+      row[head] = [cell.text || (cell.links ?? []).map((link) => link.text).join(", "), cell.small].filter(Boolean).join(" ");
+      for (const name of ["value", "low", "high"]) if (cell[name] !== undefined) row[`${head} ${name}`] = cell[name];
+    });
+    return row;
+  });
 }
 
 function drawn(data, send) {
@@ -54,10 +102,10 @@ function header(column, data, send) {
 function filled(cell, column, send) {
   const td = element("td", column.align);
   if (cell.title) td.title = cell.title;
+  if (cell.shade !== undefined) td.style.setProperty("--shade", `${Math.round(45 * cell.shade)}%`);
   const box = element("div", "cell");
   const words = element("span", "words");
-  if (cell.links?.length === 1) words.appendChild(anchor(cell.links[0], cell.text));
-  else if (cell.links) cell.links.forEach((link) => words.append(anchor(link, link.text), " "));
+  if (cell.links) cell.links.forEach((link, k) => words.append(...(k ? [" "] : []), anchor(link, link.text)));
   else words.appendChild(element("span", "main", cell.text ?? ""));
   if (cell.chip) words.append(" ", element("span", "chip", cell.chip));
   if (cell.small) words.append(" ", element("span", "small", cell.small));
@@ -99,11 +147,13 @@ function button(cell, send) {
 
 function interval(cell, column) {
   const [from, to] = column.domain;
-  const x = (value) => MARGIN + (WIDTH - 2 * MARGIN) * Math.min(1, Math.max(0, (value - from) / (to - from || 1)));
+  const x = (value) => MARGIN + (column.width - 2 * MARGIN) * Math.min(1, Math.max(0, (value - from) / (to - from || 1)));
   const mid = HEIGHT / 2;
-  const out = svg("svg", { width: WIDTH, height: HEIGHT, class: "interval", "aria-hidden": "true" });
-  if (column.reference !== null && column.reference !== undefined) {
-    out.appendChild(svg("line", { x1: x(column.reference), x2: x(column.reference), y1: 0, y2: HEIGHT, class: "reference" }));
+  const out = svg("svg", { width: column.width, height: HEIGHT, class: "interval", "aria-hidden": "true" });
+  for (const [at, kind] of [[column.reference, "reference"], [column.second, "reference second"]]) {
+    if (at !== null && at !== undefined) {
+      out.appendChild(svg("line", { x1: x(at), x2: x(at), y1: 0, y2: HEIGHT, class: kind }));
+    }
   }
   if (cell.value === undefined) return out;
   if (cell.low !== undefined && cell.high !== undefined) {

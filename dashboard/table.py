@@ -14,6 +14,7 @@ from typing import Any, Literal
 import streamlit as st
 
 from dashboard import navigation
+from dashboard.widgets.escape import visible
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,16 @@ class TableCell:
     pressed: bool = False
     title: str = ""
     chip: str = ""
+    shade: float | None = None
+    """The cell's background, from 0 (none) to 1 (full colour): a cell of a heatmap."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column. Its intervals are drawn on the scale `domain`, with a dashed line at `reference`."""
+    """A column. Its intervals are drawn on the scale `domain`, with a dashed line at `reference`.
+
+    All columns with `help` are explained in a list above the table, which opens with a click, a key or a touch.
+    """
 
     name: str
     label: str
@@ -59,6 +65,10 @@ class Column:
     help: str = ""
     domain: tuple[float, float] | None = None
     reference: float | None = None
+    second: float | None = None
+    """Where a dotted line stands, for a second reference."""
+    width: int = 132
+    """Of the drawing, in pixels."""
     sortable: bool = True
 
 
@@ -74,6 +84,9 @@ class TableRow:
 
 
 _HERE = Path(__file__).parent
+LONGEST = 160
+"""Smaller text and links are cut to this many characters; the whole is in the cell's title. So no row is taller than a
+window."""
 
 
 def table(
@@ -101,30 +114,47 @@ def table(
         return act
 
     data = {
-        "columns": [asdict(column) | {"sortable": column.sortable and on_sort is not None} for column in columns],
+        "columns": [_head(column, on_sort is not None) for column in columns],
         "lines": [_line(line) for line in lines],
         "sort": sort,
         "descending": descending,
-        "caption": caption,
+        "caption": visible(caption),
+        "saves": True,
     }
     _component()(
         key=key, data=data, on_sort_change=callback("sort", on_sort), on_press_change=callback("press", on_press)
     )
 
 
+def _head(column: Column, sorts: bool) -> dict[str, Any]:
+    """A column as the browser gets it."""
+    texts = {"label": visible(column.label), "help": visible(column.help)}
+    return asdict(column) | texts | {"sortable": column.sortable and sorts}
+
+
 def _line(line: TableRow) -> dict[str, Any]:
-    """A row as the browser gets it: empty fields left out, links with their addresses."""
+    """A row as the browser gets it: empty fields left out, every text visible, links with texts and addresses."""
     cells = []
     for cell in line.cells:
         plain = {
-            name: value
+            name: visible(value) if isinstance(value, str) and name != "press" else value
             for name, value in asdict(cell).items()
             if value not in ("", ()) and value is not None and value is not False
         }
+        for name in ("small", "below"):
+            if len(text := plain.get(name, "")) > LONGEST:
+                plain |= {name: text[: LONGEST - 1] + "…", "title": plain.get("title", text)}
         if cell.links:
-            plain["links"] = [asdict(one) | {"href": navigation.href(one.page, **one.params)} for one in cell.links]
+            plain["links"] = [_anchor(one, cell.text if len(cell.links) == 1 else "") for one in cell.links]
         cells.append(plain)
     return {"cells": cells, "quiet": line.quiet, "band": line.band, "marked": line.marked}
+
+
+def _anchor(link: Link, text: str) -> dict[str, str]:
+    """A link as the browser gets it. It has a text in any case: an empty one can't be seen or clicked."""
+    shown = visible(text or link.text).strip() or navigation.named(link.page).title
+    shown = shown if len(shown) <= LONGEST else shown[: LONGEST - 1] + "…"
+    return {"text": shown, "title": visible(link.title), "href": navigation.href(link.page, **link.params)}
 
 
 def _component() -> Any:

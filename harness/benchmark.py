@@ -112,7 +112,9 @@ class Example:
         except DataError:
             raise
         except Exception as error:  # a damaged file can fail in a dozen ways, a benchmark's own callable in any
-            raise DataError(f"example {self.id!r}: image {self.image_name} {reading.reason(error)}") from None
+            read = error.filename if isinstance(error, OSError) else None  # by a callable, which names no file itself
+            name = str(self.image_file or read or self.image_name)
+            raise DataError(f"example {self.id!r}: image {name} {reading.reason(error)}") from None
 
     @property
     def images(self) -> tuple[ImageSource, ...]:

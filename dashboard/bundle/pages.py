@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from dashboard.data import ablation as ablations
-from dashboard.data import store, sweep
+from dashboard.data import cards, store, sweep
 from dashboard.navigation import PAGES, named
 from dashboard.widgets import url_state
 from harness import registry
@@ -74,10 +74,11 @@ def _views() -> Iterator[tuple[str, list[tuple[str, str]]]]:
     for name in sweep.sweeps(every):
         mine = [run for run in every if f"{sweep.SWEEP}{name}" in run.tags]
         for benchmark, method, student in sorted({(run.benchmark, run.method, run.student) for run in mine}):
-            yield "sweep", [("sweep", name), ("benchmark", benchmark), ("method", method), ("student", student)]
-    for kind, known in (("Benchmarks", registry.benchmarks()), ("Methods", registry.methods())):
+            yield "sweep", [("sweep", name), ("benchmark", benchmark), ("method", method), ("size", student)]
+    models = cards.models(every)["model"].tolist()
+    for kind, known in (("Benchmarks", registry.benchmarks()), ("Methods", registry.methods()), ("Models", models)):
         yield "about", [("what", kind)]
-        used = {run.benchmark for run in every} | {run.method for run in every}
+        used = {run.benchmark for run in every} | {run.method for run in every} | set(models)
         for name in sorted(used & set(known)):
             yield "about", [("what", kind), ("which", name)]
 

@@ -67,6 +67,7 @@ class Rendered:
         return ""  # inputs and buttons: a page has its parameters for good
 
     def _table(self, data: dict[str, Any]) -> str:
+        data["saves"] = False  # its JSON is a file of the folder
         for column in data["columns"]:
             column["sortable"] = False
         for line in data["lines"]:

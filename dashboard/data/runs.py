@@ -10,6 +10,7 @@ import pandas as pd
 from dashboard.data import run as one_run
 from harness.record import Record
 from harness.store.index import BROKEN, RunSummary
+from harness.store.manifest import DataKey
 
 STATES = ("done", "failed", "interrupted", BROKEN)
 GROUPS = ("benchmark", "method", "student", "status", "tag")
@@ -22,20 +23,22 @@ class RunFilter:
     """Selects runs. Empty: any."""
 
     states: tuple[str, ...] = ()
-    benchmarks: tuple[str, ...] = ()
+    data: tuple[str | DataKey, ...] = ()
+    """Benchmarks, or data of one version."""
     methods: tuple[str, ...] = ()
     students: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     """Parts that the id, the label or the problem must contain, all of them."""
     row: str = ""
-    """A run's id: only the seeds of its row."""
+    """A run's id: all seeds of its row, whatever else is asked for."""
 
     def matches(self, one: RunSummary) -> bool:
         """Whether a run is shown."""
-        asked = ((self.states, one.status), (self.benchmarks, one.benchmark), (self.methods, one.method),
-                 (self.students, one.student))  # fmt: skip
+        asked = ((self.states, one.status), (self.methods, one.method), (self.students, one.student))
         if not all(not wanted or value in wanted for wanted, value in asked):
+            return False
+        if self.data and not {one.benchmark, one.data_key} & set(self.data):
             return False
         if self.tags and not set(self.tags) & set(one.tags):
             return False
@@ -46,9 +49,7 @@ class RunFilter:
 def sift(runs: Sequence[RunSummary], asked: RunFilter) -> list[RunSummary]:
     """The runs that match, the newest first."""
     known = next((one for one in runs if one.run_id == asked.row), None)
-    if known is not None:
-        runs = seeds_of(runs, known)
-    found = [one for one in runs if asked.matches(one)]
+    found = [one for one in runs if asked.matches(one)] if known is None else seeds_of(runs, known)
     return sorted(found, key=lambda one: (one.finished, one.run_id), reverse=True)
 
 

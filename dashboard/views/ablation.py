@@ -49,7 +49,7 @@ def show() -> None:
         st.code(f"hkdbench ablate {ablation.method} --store {store.store().url}", language=None)
         return
     with middle:
-        benchmark = url_state.select("Benchmark", tables, "benchmark")
+        benchmark = url_state.select("Benchmark", tables, "benchmark", kept=True)
     with right:
         figure = url_state.select("Metric", ablations.figures(ablation, benchmark), "figure")
     frame = ablations.frame(ablation, benchmark, figure)

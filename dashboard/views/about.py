@@ -1,31 +1,38 @@
-"""The page of benchmarks and methods: descriptions, sources, settings, and the smallest detectable difference."""
+"""The page of benchmarks, methods and models: a card each with description, source, settings and results so far."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from dashboard import options
-from dashboard.data import catalog, store
+from dashboard import navigation, options
+from dashboard.data import cards, catalog, store
 from dashboard.widgets import dataframes, url_state
 from dashboard.widgets.escape import plain
 from harness import registry
-from harness.leaderboard.schema import Filters
+from harness.errors import UserError
+from harness.leaderboard.schema import Filters, Row
 
 
 def show() -> None:
     """The page."""
     st.title("Benchmarks & methods", anchor=False)
+    of_store = cards.models(store.runs()) if store.listing().stamps else None
     known = {"Benchmarks": sorted(registry.benchmarks()), "Methods": sorted(registry.methods())}
+    known["Models"] = [] if of_store is None else of_store["model"].tolist()
     left, right = st.columns([1, 3])
     with left:
         kind = url_state.segmented("Show", list(known), "what")
     with right:
         name = url_state.select_optional(kind.removesuffix("s"), known[kind], "which", "all")
+    navigation.titled(*([name] if name else []), kind)
     if name is None:
         _all(kind)
+    elif kind == "Models":
+        _model(name)
     elif kind == "Methods":
         _method(name)
     else:
@@ -35,8 +42,11 @@ def show() -> None:
 
 
 def _all(kind: str) -> None:
-    runs = store.runs()
-    frame = (catalog.methods if kind == "Methods" else catalog.benchmarks)(runs)
+    of_kind = {"Methods": catalog.methods, "Benchmarks": catalog.benchmarks, "Models": cards.models}
+    frame = of_kind[kind](store.runs())
+    if not len(frame):
+        st.info("No model has been trained in this store yet.", icon=":material/inbox:")
+        return
     first = frame.columns[0]
     dataframes.show_frame(frame, f"all-{kind}", kind, links={first: ("about", "which", {"what": kind})})
     if kind == "Methods":
@@ -62,8 +72,42 @@ def _method(name: str) -> None:
     _frame("Ablations", found["ablations"])
     if len(found["ablations"]):
         st.code(f"hkdbench ablate {name}", language=None)
-    runs = [run for run in store.runs() if run.method == name and run.kind == "run"]
-    st.caption(f"Runs in this store: {len(runs)}.")
+    _cite(found["source"])
+    _results(name, lambda row: row.method == name, what="Methods")
+
+
+# ------------------------------------------------------------------------------- models, results, citations
+
+
+def _model(name: str) -> None:
+    st.header(plain(name), anchor=False)
+    frame = cards.models(store.runs()).set_index("model").loc[name]
+    facts = pd.DataFrame([(k, str(v)) for k, v in frame.items()], columns=["property", "value"])
+    dataframes.show_frame(facts, "facts", f"Properties of {name}")
+    _results(name, lambda row: cards.of_ladder(row.student, row.ladder) == name, what="Models")
+
+
+def _results(name: str, chosen: Callable[[Row], bool], what: str) -> None:
+    """Draws the results so far of a method, a benchmark or a model, and who made them."""
+    st.subheader("Results so far", anchor=False)
+    try:
+        frame, count = cards.results(store.ranking(Filters()), chosen, store.store()) if store.runs() else (None, 0)
+    except UserError:  # nothing in this store has been scored
+        frame, count = None, 0
+    if frame is None or not count:
+        st.caption("None in this store.")
+        return
+    dataframes.show_frame(frame, f"results-{what}", f"Results of {name}", links={"run": ("run", "run", {})})
+    left_out = f" The first {len(frame)} of {count:,} rows." if count > len(frame) else ""
+    st.caption(
+        f"On the test split; the rank is among all rows of the benchmark. The run is that of the first seed.{left_out}"
+    )
+
+
+def _cite(source: str) -> None:
+    if source:
+        st.subheader("Cite", anchor=False)
+        st.code(source, language=None, wrap_lines=True)
 
 
 def _docstring(text: str) -> None:
@@ -96,7 +140,6 @@ def _benchmark(name: str) -> None:
         "task": catalog.TASKS[found["task"]],
         "examples": ", ".join(f"{split} {size:,}" for split, size in sizes.items()) or ", ".join(found["splits"]),
         "licence": found["licence"],
-        "citation": found["citation"],
         "source": found["homepage"],
         "positive class": found["positive"],
         "protocols": ", ".join(found.get("protocols") or ()),
@@ -116,6 +159,8 @@ def _benchmark(name: str) -> None:
             st.code(options.command(name), language=None)
     for line in found.get("controls", ()):
         st.warning(plain(f"Warning from a control: {line}"), icon=":material/warning:")
+    _cite(found["citation"])
+    _results(name, lambda row: row.benchmark == name, what="Benchmarks")
     _power(name, sizes.get("test"))
     _frame("Settings", catalog.settings(found))
     for protocol, text in (found.get("protocol_texts") or {}).items():

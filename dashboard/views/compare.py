@@ -6,23 +6,31 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
+from dashboard import navigation
 from dashboard.data import leaderboard, store
+from dashboard.data.examples import together
 from dashboard.table import Column, Link, TableCell, TableRow, table
+from dashboard.views.examples import cards
 from dashboard.widgets import url_state
 from dashboard.widgets.escape import plain
 from harness.errors import ConfigError
 from harness.leaderboard import compare
 from harness.leaderboard.compare import Comparison, Disagreement, Side
+from harness.leaderboard.inference import matches
 from harness.leaderboard.schema import Filters, Row
 from harness.record import Interval, Record
-from harness.report.format import p_value, percent
+from harness.report import tables
+from harness.report.columns import BUDGET, COSTS
+from harness.report.format import p_value, percent, short
 from harness.stats.bootstrap import METRICS
 from harness.stats.inference import Difference
 from harness.stats.metrics import NO_ANSWER
+from harness.store.manifest import DataKey
 
 EVERY_SEED = "all"
 """All common seeds."""
 PER_PAGE = 25
+MOST_PICTURES = 5
 MOST = 10_000
 """The longest list of disagreements."""
 
@@ -37,12 +45,14 @@ def show() -> None:
     if not data:
         store.empty_state("No finished run to compare yet.", "hkdbench run --help")
         return
-    at = st.columns([6, 5, 5, 2, 3, 2], vertical_alignment="bottom")
+    at = st.columns([6, 2, 3, 2], vertical_alignment="bottom")
+    of_sides_at = st.columns(2)
     names = list(data)
     with at[0]:
-        benchmark = url_state.select("Benchmark", names, "benchmark", _of_sides(names, data))
+        of_sides, drops = _of_sides(data), ("a", "b", "seed", "category", "better")
+        benchmark = url_state.select("Benchmark", names, "benchmark", strict=True, given=of_sides, drops=drops)
     key = data[benchmark]
-    with at[5]:
+    with at[3]:
         split = url_state.select_split([run for run in runs if run.data_key == key])
     found = url_state.table_of(url_state.ranked(Filters(benchmark=key[0], split=split)), key)
     rows = [row for row in found.rows if row.seeds and row.figure is not None] if found else []
@@ -52,21 +62,27 @@ def show() -> None:
             icon=":material/inbox:",
         )
         return
-    with at[1]:
-        a = _side("A", "a", rows, 0)
-    with at[2]:
-        b = _side("B", "b", rows, 1)
+    pinned = next((k for k, row in enumerate(rows) if matches(row, st.query_params.get("baseline", ""))), None)
+    with of_sides_at[0]:
+        a = _side("A", "a", rows, 0 if pinned is None else _beside(rows, pinned))
+    with of_sides_at[1]:
+        b = _side("B", "b", rows, 1 if pinned is None else pinned)
     common = sorted(set(a.seeds) & set(b.seeds)) if a.kind == b.kind == "run" else []
-    with at[3]:
-        seed = url_state.select("Seeds", [EVERY_SEED, *map(str, common)], "seed", disabled=len(common) < 2)
-    with at[4]:
+    with at[1]:
+        seeds = [EVERY_SEED, *map(str, common)]
+        seed = url_state.select("Seeds", seeds, "seed", strict=True, disabled=len(common) < 2)
+    with at[2]:
         metric = url_state.select("Metric", list(METRICS), "metric")
+    navigation.titled(f"{leaderboard.named(a)} and {leaderboard.named(b)}", benchmark, "Compare")
     if a.run_ids == b.run_ids:
         st.info("A and B are the same row. Select another one.", icon=":material/inbox:")
         return
     sides = tuple(_as_side(row, seed) for row in (a, b))
     compared = _compared(store.listing().key, sides[0], sides[1], split, metric)
-    _overall_difference(compared, a, b)
+    _overall_difference(compared, a, b, _corrected(a, b, key, split, metric) if seed == EVERY_SEED else None)
+    if unequal := tables.unequal([a, b]):
+        st.warning(plain(f"Not on equal terms: A and B differ in {unequal}."), icon=":material/balance:")
+    _costs(a, b)
     _by_category(compared)
     _errors(compared, leaderboard.named(a), leaderboard.named(b))
     _disagreements(compared, a, b)
@@ -76,11 +92,28 @@ def show() -> None:
 # ----------------------------------------------------------------------------------- who is compared
 
 
-def _of_sides(names: Sequence[str], data: dict[str, tuple[str, str, str]]) -> str:
-    """The dataset of the runs in the URL, or the first one."""
-    asked = {st.query_params.get("a"), st.query_params.get("b")} - {None}
-    keys = {run.data_key for run in store.runs() if run.run_id in asked}
-    return next((name for name in names if data[name] in keys), names[0])
+def _of_sides(data: dict[str, DataKey]) -> str | None:
+    """The dataset of the runs in the URL, or None. Raises `ConfigError` for no such run or two datasets."""
+    asked = {key.upper(): st.query_params[key] for key in ("a", "b") if key in st.query_params}
+    of_runs = {run.run_id: run.data_key for run in store.runs() if run.run_id in asked.values()}
+    names = {of_data: name for name, of_data in data.items()}
+    for side, run_id in asked.items():
+        if of_runs.get(run_id) not in names:
+            raise ConfigError(
+                f"the address asks for {side} {run_id!r}, which isn't here or isn't finished; open Compare from the "
+                "menu and choose two rows"
+            )
+    on = {side: names[of_runs[run_id]] for side, run_id in asked.items()}
+    if len(set(on.values())) > 1:
+        said = ", ".join(f"{side} {asked[side]} is on {name}" for side, name in on.items())
+        raise ConfigError(f"{said}: only rows on the same data can be compared; choose two of one benchmark")
+    return next(iter(on.values()), None)
+
+
+def _beside(rows: Sequence[Row], pinned: int) -> int:
+    """The best other row of the pinned row's student, or of any."""
+    others = [k for k in range(len(rows)) if k != pinned]
+    return next((k for k in others if rows[k].student == rows[pinned].student), others[0])
 
 
 def _side(label: str, key: str, rows: Sequence[Row], usual: int) -> Row:
@@ -90,6 +123,7 @@ def _side(label: str, key: str, rows: Sequence[Row], usual: int) -> Row:
     st.session_state[f"side {key}"] = at
 
     def changed() -> None:
+        st.query_params.pop("seed", None)
         st.query_params[key] = rows[st.session_state[f"side {key}"]].run_ids[0]
 
     chosen = st.selectbox(
@@ -124,16 +158,45 @@ def _cached_comparison(key: str, arguments: str, _sides: tuple[Side, Side], spli
 # ------------------------------------------------------------------------------------------- results
 
 
-def _overall_difference(found: Comparison, a: Row, b: Row) -> None:
+def _corrected(a: Row, b: Row, key: DataKey, split: str, metric: str) -> float | None:
+    """Holm's p of A minus B over all pairs of the table; None if the ranking has no such pair."""
+    filters = Filters(benchmark=key[0], split=split, metric=metric, pairs=True)
+    found = url_state.table_of(url_state.ranked(filters), key)
+    sides = {a.run_ids[0], b.run_ids[0]}
+    return next((one.p_holm for one in (found.pairs if found else ()) if {one.a, one.b} == sides), None)
+
+
+def _costs(a: Row, b: Row) -> None:
+    """Draws what the two cost, and how many times as much A costs."""
+    specs = [spec for spec in (BUDGET, *COSTS) if spec.key(a) is not None or spec.key(b) is not None]
+    columns = [
+        Column("side", "", "left"),
+        Column("row", "row", "left"),
+        *(Column(spec.name, spec.head, help=spec.help) for spec in specs),
+    ]
+    lines = [
+        TableRow((TableCell(side), TableCell(leaderboard.named(row)), *(TableCell(spec.text(row)) for spec in specs)))
+        for side, row in (("A", a), ("B", b))
+    ]
+    times = [spec.key(a) / spec.key(b) if spec.key(a) and spec.key(b) else None for spec in specs]
+    ratio = [TableCell("–" if one is None else f"{short(one)}×") for one in times]
+    lines.append(TableRow((TableCell("A / B"), TableCell(), *ratio), quiet=True))
+    st.subheader("Costs", anchor=False)
+    table(columns, lines, key="costs", caption="Costs of A and B")
+
+
+def _overall_difference(found: Comparison, a: Row, b: Row, p_holm: float | None) -> None:
     d = found.difference
-    verdict = "significant" if d.p is not None and d.p < 0.05 else "not significant"
+    deciding = d.p if p_holm is None else p_holm
+    verdict = "significant" if deciding is not None and deciding < 0.05 else "not significant"
+    holm = "" if p_holm is None else f", Holm p {p_value(p_holm)} (over all pairs of the table)"
     seeds = "one seed" if len(d.seeds) == 1 else f"{len(d.seeds)} seeds"
     values = [percent(Interval(value=value)) for value in found.values]
     st.markdown(
         plain(
             f"A, {leaderboard.named(a)}: {values[0]} %. B, {leaderboard.named(b)}: {values[1]} %. "
             f"A − B in {found.metric}: "
-            f"{_points(d)} points{_p(d.p)}: {verdict}."
+            f"{_points(d)} points{_p(d.p)}{holm}: {verdict}."
         )
     )
     details = f"{found.examples:,} examples about {d.groups:,} images, {seeds}, paired by seed and example."
@@ -166,7 +229,7 @@ def _by_category(found: Comparison) -> None:
         cells = (
             TableCell(name, small=f"({found.metric})" if k == 0 else "(accuracy)"),
             TableCell(f"{count:,}"),
-            TableCell(head, small=interval, value=d.value, low=d.low, high=d.high),
+            TableCell(head, small=interval, value=d.value, low=d.low, high=d.high, shade=abs(d.value) / reach),
             TableCell("–" if d.p is None else p_value(d.p)),
             TableCell("" if k == 0 else "–" if holm is None else p_value(holm)),
             TableCell(verdict),
@@ -247,7 +310,19 @@ def _disagreements(found: Comparison, a: Row, b: Row) -> None:
             TableCell(_better(p)),
         )
         lines.append(TableRow(cells))
+    _pictures(found, selected[(page - 1) * PER_PAGE :][:MOST_PICTURES], both)
     table(columns, lines, key="disagreements", caption="Examples on which A and B disagree")
+
+
+def _pictures(found: Comparison, shown: Sequence[Disagreement], both: Sequence[str]) -> None:
+    """Draws the first disagreements with their images, questions and the answers of one seed."""
+    record = store.record(both[0])
+    if not isinstance(record, Record):
+        return
+    frames = {run_id: store.predictions(run_id, found.split) for run_id in both}
+    joined = together(frames).set_index("id", drop=False)
+    names = [f"A {found.a.name}", f"B {found.b.name}"]
+    cards(record, found.split, frames, joined.loc[[one.id for one in shown]], names)
 
 
 def _better(p: Disagreement) -> str:

@@ -18,7 +18,7 @@ from dashboard.widgets import charts, url_state
 from dashboard.widgets.escape import html, plain
 from harness import registry
 from harness.api import Example
-from harness.errors import UserError
+from harness.errors import ConfigError, UserError
 from harness.record import Record
 from harness.stats.metrics import NO_ANSWER
 from harness.store import Problem
@@ -58,7 +58,8 @@ def show() -> None:
     found = _filtered(joined)
     names = _names(chosen)
     _summary(joined, found, chosen, names)
-    _cards(record, split, frames, found, names)
+    number = url_state.page_number(examples.pages(found, A_PAGE)) if len(found) else 1
+    cards(record, split, frames, examples.page(found, number, A_PAGE), names)
 
 
 # ------------------------------------------------------------------------------------------ choosing
@@ -76,17 +77,34 @@ def _choose(by_data: Mapping[str, list[RunSummary]]) -> list[str]:
     """Choose the dataset and the runs on it. Default: the newest run of a method."""
     asked = st.query_params.get_all("run")
     names = list(by_data)
-    of_asked = next((name for name, runs in by_data.items() if any(e.run_id in asked[:1] for e in runs)), names[0])
+    _check_asked(asked, by_data)
+    of_asked = next((name for name, runs in by_data.items() if any(e.run_id in asked[:1] for e in runs)), None)
     left, right = st.columns([1, 3])
     with left:
-        data = url_state.select("Benchmark", names, "data", of_asked)
+        data = url_state.select("Benchmark", names, "benchmark", strict=True, given=of_asked, drops=("run", "id"))
     ids = [e.run_id for e in by_data[data]]
     first = next((e.run_id for e in by_data[data] if e.kind == "run"), ids[0])
-    if asked and not set(asked) & set(ids):  # runs on the dataset that was selected before
-        st.query_params.pop("run")
+    navigation.titled(data, "Examples")
     with right:
         note = f"At most {MOST_RUNS}. The filter and the order by confidence use the first run."
         return list(url_state.multiselect("Runs", ids, "run", [first], max_selections=MOST_RUNS, help=note))
+
+
+def _check_asked(asked: list[str], by_data: Mapping[str, list[RunSummary]]) -> None:
+    """Raises `ConfigError` for runs in the address that can't be shown side by side."""
+    of = {e.run_id: name for name, runs in by_data.items() for e in runs}
+    if unknown := [run_id for run_id in asked if run_id and run_id not in of]:
+        raise ConfigError(
+            f"the address asks for run {unknown[0]!r}, which isn't here or has no answers; choose runs on this page: "
+            "remove the address's part after the question mark"
+        )
+    if len({of[run_id] for run_id in asked if run_id}) > 1:
+        several = ", ".join(f"{run_id} is on {of[run_id]}" for run_id in asked if run_id)
+        raise ConfigError(f"the runs in the address answered different questions: {several}; choose runs on one data")
+    if len(asked) > MOST_RUNS:
+        raise ConfigError(
+            f"the address asks for {len(asked)} runs: expected at most {MOST_RUNS}; leave some of them out"
+        )
 
 
 def _filtered(joined: pd.DataFrame) -> pd.DataFrame:
@@ -125,9 +143,10 @@ def _summary(joined: pd.DataFrame, found: pd.DataFrame, chosen: list[str], names
 # ------------------------------------------------------------------------------------------- showing
 
 
-def _cards(
+def cards(
     record: Record, split: str, frames: Mapping[str, pd.DataFrame], found: pd.DataFrame, names: list[str]
 ) -> None:
+    """Draws these examples, joined by `dashboard.data.examples.together`: image, texts and each run's answer."""
     if not len(found):
         st.info("No example matches: loosen the filters.", icon=":material/inbox:")
         return
@@ -140,17 +159,14 @@ def _cards(
         problem = str(error)
         _explain_missing_images(record, problem)
     st.html(_style())
-    place = st.container()
-    number = url_state.page_number(examples.pages(found, A_PAGE))
     options = record.data.options if record.data else None
-    with place:
-        for _, row in examples.page(found, number, A_PAGE).iterrows():
-            answers = [examples.answer(frame, int(row[f"at {k}"])) for k, frame in enumerate(frames.values())]
-            example = known.get(row["id"])
-            if example is not None and not images.fits(example, row):
-                example = None
-            image = images.picture(key, split, row["id"]) if key and example else ""
-            st.html(card(row, example, image, answers, names, options, bool(problem)))
+    for _, row in found.iterrows():
+        answers = [examples.answer(frame, int(row[f"at {k}"])) for k, frame in enumerate(frames.values())]
+        example = known.get(row["id"])
+        if example is not None and not images.fits(example, row):
+            example = None
+        image = images.picture(key, split, row["id"]) if key and example else ""
+        st.html(card(row, example, image, answers, names, options, bool(problem)))
 
 
 def _explain_missing_images(record: Record, problem: str) -> None:

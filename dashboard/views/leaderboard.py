@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import streamlit as st
 
-from dashboard.data import leaderboard, store
+from dashboard import navigation
+from dashboard.data import leaderboard, pairs, store
 from dashboard.data.leaderboard import ALWAYS, BoardColumn, RowFilter
 from dashboard.table import table
-from dashboard.widgets import overall, url_state
+from dashboard.widgets import answers, overall, row_filters, url_state
 from dashboard.widgets.escape import plain
 from harness.leaderboard.inference import matches
 from harness.leaderboard.schema import Filters, Ranking, Row, Table
@@ -18,13 +19,16 @@ from harness.report import tables
 from harness.report.format import sentence
 from harness.report.html import to_html
 from harness.report.latex import to_latex
-from harness.report.text import to_csv, to_markdown
-from harness.store.index import RunSummary
+from harness.report.text import to_csv, to_json, to_markdown
 from harness.store.manifest import DataKey
 
 PER_PAGE = 100
+MOST_OTHERS = 10
+"""Links to other benchmarks; the select box has all."""
+VIEWS = ("Table", "Every pair", "Ranks", "Categories")
 FORMATS: dict[str, tuple[Callable[[Sequence[Row], Sequence[str]], str], str, str]] = {
     "CSV": (lambda rows, chosen: to_csv(rows), "csv", "text/csv"),
+    "JSON": (lambda rows, chosen: to_json(rows), "json", "application/json"),
     "Markdown": (lambda rows, chosen: to_markdown(rows, chosen=chosen), "md", "text/markdown"),
     "LaTeX": (lambda rows, chosen: to_latex(rows, chosen=chosen), "tex", "application/x-tex"),
     "HTML": (lambda rows, chosen: to_html(rows, chosen=chosen), "html", "text/html"),
@@ -44,7 +48,9 @@ def show() -> None:
         return
     first, second, third, fourth = st.columns([5, 4, 5, 7], vertical_alignment="bottom")
     with first:
-        chosen = url_state.select("Benchmark", [*data, *([url_state.ALL] if len(data) > 1 else [])], "benchmark")
+        names = [*data, *([url_state.ALL] if len(data) > 1 else [])]
+        chosen = url_state.select("Benchmark", names, "benchmark", strict=True)
+    navigation.titled(chosen, "Leaderboard")
     key = data.get(chosen)
     mine = [run for run in runs if key is None or run.data_key == key]
     with fourth, st.container(horizontal=True, vertical_alignment="bottom"):
@@ -52,26 +58,35 @@ def show() -> None:
         columns_at = st.popover("Columns", icon=":material/view_column:")
         download_at = st.popover("Download", icon=":material/download:")
     with more:
-        filters, shown, among_shown = _filters(mine, key)
+        filters, shown, among_shown = row_filters.choose(mine, key)
     with second:
         metric = url_state.select(
-            "Metric", url_state.metrics_of(store.metric_names(key, filters.split), filters.protocol), "metric"
+            "Metric",
+            url_state.metrics_of(store.metric_names(key, filters.split), filters.protocol),
+            "metric",
+            strict=True,
         )
     filters = filters.model_copy(update={"metric": metric.removeprefix(f"{filters.protocol}:")})
     with third:
-        search = url_state.text_input("Search", "q", placeholder="method, setting or student", icon=":material/search:")
-        shown = replace(shown, search=search)
+        shown = replace(shown, search=row_filters.search())
     if key is None:
         overall.show(filters, shown, columns_at, download_at)
         store.show_broken()
     else:
         filters = filters.model_copy(update={"benchmark": key[0]})
-        _one(filters, key, shown, among_shown, columns_at, download_at)
+        others = [name for name in names if name != chosen]
+        _one(filters, key, shown, among_shown, columns_at, download_at, others)
         store.show_broken(filters)
 
 
 def _one(
-    filters: Filters, key: DataKey, shown: RowFilter, among_shown: bool, columns_at: object, download_at: object
+    filters: Filters,
+    key: DataKey,
+    shown: RowFilter,
+    among_shown: bool,
+    columns_at: object,
+    download_at: object,
+    others: Sequence[str],
 ) -> None:
     """The table of one benchmark's data."""
     pinned = st.query_params.get("baseline")
@@ -90,11 +105,17 @@ def _one(
             plain(f"There is no row {pinned!r} here to compare with. Pin another row."), icon=":material/push_pin:"
         )
     visible = [row for row in found.rows if shown.matches(row)]
-    st.markdown("  \n".join(plain(said) for said in tables.headline(visible)))
+    answers.show(visible)
+    if others:
+        with st.container(horizontal=True):
+            st.caption("The same on:")
+            for name in others[:MOST_OTHERS]:
+                navigation.link("leaderboard", name, benchmark=name)
     known = leaderboard.board_columns(found, visible)
     with columns_at:  # type: ignore[attr-defined]
         usual = leaderboard.default_columns(known, found.rows)
-        picked = url_state.multiselect("Columns shown", leaderboard.optional_columns(known), "columns", usual)
+        able = leaderboard.optional_columns(known)
+        picked = url_state.multiselect("Columns shown", able, "columns", usual, keeps_unknown=False)
     wanted = {*ALWAYS, *picked, *(("difference",) if pinned and not missing else ())}
     columns = [column for name, column in known.items() if name in wanted]
     sort, descending = _sorting(known)
@@ -104,9 +125,58 @@ def _one(
     if not rows:
         st.info("No row matches these filters. Remove some of them.", icon=":material/filter_list_off:")
         return
-    page = _paged(len(rows))
-    _drawn(found, rows[page * PER_PAGE : (page + 1) * PER_PAGE], columns, sort, descending)
-    _notes(rows, everyone, among_shown)
+    ranked, won, ranges, by_category = url_state.tabs(VIEWS, "view")
+    if ranked.open:
+        with ranked:
+            page = _paged(len(rows))
+            _drawn(found, rows[page * PER_PAGE : (page + 1) * PER_PAGE], columns, sort, descending)
+            _notes(rows, everyone, among_shown)
+    if won.open:
+        with won:
+            _wins(visible, filters, key)
+    if ranges.open:
+        with ranges:
+            _ranks(visible)
+    if by_category.open:
+        with by_category:
+            _categories(visible, filters, key)
+
+
+def _wins(rows: Sequence[Row], filters: Filters, key: DataKey) -> None:
+    whole = url_state.table_of(url_state.ranked(filters.model_copy(update={"pairs": True})), key)
+    heads, lines = pairs.wins(rows, whole.pairs if whole else ())
+    if not lines:
+        st.info(
+            "No pairs: this needs at least two and at most 100 rows with a metric that can be resampled.",
+            icon=":material/inbox:",
+        )
+        return
+    table(heads, lines, key="wins", caption="Differences of all pairs of rows")
+    st.caption(
+        "Each cell is the row minus the column, paired by seed and example; “wins” and “loses” where Holm p over all "
+        f"pairs of the table is below 0.05. At most {pairs.MOST} rows, the best ones. A click compares the two."
+    )
+
+
+def _ranks(rows: Sequence[Row]) -> None:
+    heads, lines = pairs.ranks(rows)
+    if not lines:
+        st.info("These rows have no rank intervals.", icon=":material/inbox:")
+        return
+    table(heads, lines, key="ranks", caption="Ranks with the ranges that the data allow")
+    st.caption("Rows whose ranges overlap may well stand in the other order. They are computed over the full table.")
+
+
+def _categories(rows: Sequence[Row], filters: Filters, key: DataKey) -> None:
+    heads, lines = pairs.categories(rows, key, filters)
+    if len(heads) < 4:
+        st.info("The examples of these data are all in one category.", icon=":material/inbox:")
+        return
+    table(heads, lines, key="by category", caption="Accuracy by category")
+    st.caption(
+        f"Accuracy in per cent, mean over seeds; the darker, the higher. At most {pairs.MOST} rows, the best ones. For "
+        "tests of a difference by category open Compare."
+    )
 
 
 def _with_baseline(filters: Filters, pinned: str | None) -> tuple[Ranking, bool]:
@@ -135,43 +205,7 @@ def _drawn(found: Table, rows: Sequence[Row], columns: Sequence[BoardColumn], so
     )
 
 
-# ----------------------------------------------------------------------------------- filters, sorting, pins
-
-
-def _filters(runs: Sequence[RunSummary], key: DataKey | None) -> tuple[Filters, RowFilter, bool]:
-    """Choose what is ranked (split, protocol, tag, task), which rows are shown, and whether only these are ranked."""
-    trained = [run for run in runs if run.kind == "run"]
-    forwards = sorted({run.forwards for run in trained if run.forwards is not None})
-    st.caption(
-        "Method, student, budget, forward passes and the search hide rows. Split, protocol, task and tag select the "
-        "runs that are ranked."
-    )
-    shown = RowFilter(
-        methods=url_state.multiselect("Method", sorted({run.method for run in trained}), "method"),
-        students=url_state.multiselect("Student (size)", _students(trained), "size", format_func=lambda name: name),
-        budgets=url_state.multiselect(
-            "Budget (training examples)", sorted({run.budget for run in trained if run.budget is not None}), "budget"
-        ),
-        forwards=url_state.multiselect(
-            "Forward passes per answer", forwards, "forwards", format_func=lambda n: f"{n:g}"
-        ),
-        controls=url_state.toggle("Show controls", "controls", True),
-    )
-    among_shown = key is not None and url_state.toggle("Rank only the rows that are shown", "among", False)
-    split = url_state.select_split(runs)
-    protocols = sorted({name.partition(":")[0] for name in store.metric_names(key, split) if ":" in name})
-    protocol = url_state.select_optional("Protocol", protocols, "protocol", "the harness's own metrics")
-    tag = url_state.select_optional("Tag", sorted({tag for run in runs for tag in run.tags}), "tag", "any")
-    task = None
-    if key is None:
-        task = url_state.select_optional("Task", sorted({run.task for run in runs if run.task}), "task", "any")
-    return Filters(split=split, protocol=protocol, tag=tag, task=task), shown, among_shown
-
-
-def _students(runs: Sequence[RunSummary]) -> list[str]:
-    """The students, smallest first."""
-    sizes = {run.student: run.parameters or 0 for run in runs if run.student}
-    return sorted(sizes, key=lambda name: (sizes[name], name))
+# -------------------------------------------------------------------------------------------- sorting, pins
 
 
 def _sorting(known: dict[str, BoardColumn]) -> tuple[str, bool]:
@@ -214,7 +248,9 @@ def _paged(count: int) -> int:
 
 def _downloads(rows: Sequence[Row], name: str, chosen: Sequence[str]) -> None:
     """The buttons to download the rows that are shown, in their order, and the columns; CSV has all fields."""
-    st.caption(f"The {len(rows):,} rows of the table, in the same order, with its columns; CSV has all fields.")
+    st.caption(
+        f"The {len(rows):,} rows of the table, in the same order, with its columns; CSV and JSON have all fields."
+    )
     safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in name)
     for label, (made, ending, mime) in FORMATS.items():
         st.download_button(

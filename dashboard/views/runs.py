@@ -23,6 +23,8 @@ FORMATS = {"accuracy, %": "{:.1f}", "TFLOP": "{:.3g}", "seconds": "{:,.0f}",
            "forwards": "{:.3g}"}  # fmt: skip
 HELP = {"TFLOP": "floating-point operations of the training in 10^12, teachers included",
         "forwards": "forward passes of the student per answer", "accuracy, %": "on the test split"}  # fmt: skip
+FILTERS = {"status": "status", "benchmark": "benchmark", "method": "method", "student": "size", "tag": "tag"}
+"""The URL parameter by field. All but the status are those of the leaderboard's filters, which come along."""
 GROUPED = {"TFLOP": "{:,.3g}", "hours": "{:,.2f}"}
 
 
@@ -49,26 +51,38 @@ def _filter(every: Sequence[RunSummary]) -> listed.RunFilter:
     def of(name: str) -> list[str]:
         return sorted({getattr(one, name) for one in every} - {""})
 
+    row = st.query_params.get("row", "")
+    if any(one.run_id == row for one in every):
+        st.markdown(plain(f"Only the seeds of the row of {row}."))
+        _show_all()
+        return listed.RunFilter(row=row)
+    data = url_state.data_names(every)
     columns = st.columns(3) + st.columns(3)
     with columns[0]:
         states = url_state.multiselect("Status", of("status"), "status")
     with columns[1]:
-        benchmarks = url_state.multiselect("Benchmark", of("benchmark"), "benchmark")
+        benchmarks = url_state.multiselect("Benchmark", sorted({*of("benchmark"), *data}), "benchmark")
     with columns[2]:
         methods = url_state.multiselect("Method", of("method"), "method")
     with columns[3]:
-        students = url_state.multiselect("Student", of("student"), "student")
+        students = url_state.multiselect("Student", of("student"), "size")
     with columns[4]:
         tags = url_state.multiselect("Tag", sorted({tag for one in every for tag in one.tags}), "tag")
     with columns[5]:
         words = url_state.text_input("Search", "q", placeholder="id, setting or error")
-    row = st.query_params.get("row", "")
-    if any(one.run_id == row for one in every):
-        st.markdown(plain(f"Only the seeds of the row of {row}."))
-        if st.button("Show all runs", icon=":material/close:"):
-            st.query_params.pop("row")
-            st.rerun()
-    return listed.RunFilter(states, benchmarks, methods, students, tags, tuple(words.lower().split()), row)
+    if any((states, benchmarks, methods, students, tags, words)):
+        _show_all()
+    plain_names = set(of("benchmark"))
+    chosen = tuple(name if name in plain_names else data.get(name, name) for name in benchmarks)
+    return listed.RunFilter(states, chosen, methods, students, tags, tuple(words.lower().split()))
+
+
+def _show_all() -> None:
+    """The button that removes all filters, also those that came along from another page."""
+    if st.button("Show all runs", icon=":material/close:"):
+        for key in (*FILTERS.values(), "q", "row"):
+            st.query_params.pop(key, None)
+        st.rerun()
 
 
 def _counted(found: Sequence[RunSummary], total: int) -> None:
@@ -138,9 +152,9 @@ def _toggle(run_id: str) -> None:
 
 def _groups(found: Sequence[RunSummary], by: str) -> None:
     frame = listed.grouped(found, by)
-    kept = {key: st.query_params.get_all(key) for key in (*listed.GROUPS, "q", "row") if key in st.query_params}
-    kept.pop(by, None)
-    dataframes.show_frame(frame, f"by-{by}", f"Runs by {by}", GROUPED, {by: ("runs", by, kept)})
+    kept = {key: st.query_params.get_all(key) for key in (*FILTERS.values(), "q", "row") if key in st.query_params}
+    kept.pop(FILTERS[by], None)
+    dataframes.show_frame(frame, f"by-{by}", f"Runs by {by}", GROUPED, {by: ("runs", FILTERS[by], kept)})
 
 
 def _curves() -> None:

@@ -20,6 +20,8 @@ from harness.store.index import RunSummary
 
 MOST = 2000
 """At most this many runs are loaded, the newest ones."""
+FIELDS = ("benchmark", "method", "student")
+"""What a search of a sweep has one of."""
 SLICES = 12
 TABLED = 100
 MOST_CURVES = 200
@@ -90,14 +92,14 @@ def _choose(runs: Sequence[RunSummary]) -> tuple[str, list[RunSummary]]:
     """Choose a sweep and one of its searches: a benchmark, a method and a student. Returns its name and the runs."""
     columns = st.columns(4)
     with columns[0]:
-        name = url_state.select("Sweep", sweep.sweeps(runs), "sweep")
+        here = [e for e in runs if e.benchmark == st.query_params.get("benchmark")]
+        usual = next(iter(sweep.sweeps(here)), None)  # of the benchmark that was chosen on another page
+        name = url_state.select("Sweep", sweep.sweeps(runs), "sweep", usual)
     runs = [e for e in runs if f"{sweep.SWEEP}{name}" in e.tags]
-    for column, field, label in zip(
-        columns[1:], ("benchmark", "method", "student"), ("Benchmark", "Method", "Student"), strict=True
-    ):
+    for column, field, key in zip(columns[1:], FIELDS, ("benchmark", "method", "size"), strict=True):
         with column:
             values = sorted({getattr(e, field) for e in runs})
-            chosen = url_state.select(label, values, field)
+            chosen = url_state.select(field.capitalize(), values, key, kept=True)
         runs = [e for e in runs if getattr(e, field) == chosen]
     return name, sorted(runs, key=lambda e: e.finished)[-MOST:]
 
@@ -113,7 +115,7 @@ def _figure(records: Sequence[Record], splits: list[str]) -> tuple[str, str]:
     with left:
         split = url_state.segmented("Split", splits, "split")
     with right:
-        metric = url_state.select("Metric", sweep.metrics(records, split), "metric")
+        metric = url_state.select("Metric", sweep.metrics(records, split), "metric", kept=True)
     if split in ("test", "ood"):
         st.caption(
             "Choose settings on the validation split. Choosing them on this split makes its results too optimistic."

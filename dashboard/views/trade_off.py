@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import altair as alt
@@ -14,9 +14,9 @@ import streamlit as st
 from dashboard import navigation
 from dashboard.data import leaderboard, store
 from dashboard.table import Column, Link, TableCell, TableRow, table
-from dashboard.widgets import charts, url_state
-from dashboard.widgets.escape import plain
-from harness.leaderboard.schema import Filters, Row, Table
+from dashboard.widgets import charts, row_filters, url_state
+from dashboard.widgets.escape import plain, visible
+from harness.leaderboard.schema import Row, Table
 from harness.report.columns import TRADE_OFFS, has_own_unit, with_unit
 from harness.report.format import percent
 from harness.stats import distillation
@@ -27,6 +27,8 @@ MOST_NAMED = 25
 LETTER, POINT = 0.0075, 0.008
 """The width of a letter of a name, and half the width of a point, as shares of the chart's width, rounded up."""
 ON, OFF = "on the Pareto front", "not on the front"
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
+"""Of the students, smallest first."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,27 @@ def show() -> None:
     if not data:
         store.empty_state("No run has been scored yet.", "hkdbench run --help")
         return
-    at = st.columns([5, 4, 3, 4], vertical_alignment="bottom")
+    at = st.columns([5, 4, 4, 5, 3], vertical_alignment="bottom")
     with at[0]:
-        key = data[url_state.select("Benchmark", list(data), "benchmark")]
-    with at[2]:
-        split = url_state.select_split([run for run in runs if run.data_key == key])
+        name = url_state.select("Benchmark", list(data), "benchmark", strict=True)
+    key = data[name]
+    navigation.titled(name, "Trade-off")
+    with at[4], st.popover("Filters", icon=":material/filter_list:"):
+        filters, shown, _ = row_filters.choose([run for run in runs if run.data_key == key], key)
     with at[1]:
-        metric = url_state.select("Metric", url_state.metrics_of(store.metric_names(key, split), None), "metric")
+        metrics = url_state.metrics_of(store.metric_names(key, filters.split), filters.protocol)
+        metric = url_state.select("Metric", metrics, "metric", strict=True)
     with at[3]:
-        cost = url_state.select("Cost", list(COSTS), "cost")
-    ranking = url_state.ranked(Filters(benchmark=key[0], metric=metric, split=split))
-    found = url_state.table_of(ranking, key)
-    placed = points(found.rows, cost) if found else []
+        shown = replace(shown, search=row_filters.search())
+    with at[2]:
+        cost = url_state.select("Cost", list(COSTS), "cost", "TFLOPs", strict=True)
+    metric = metric.removeprefix(f"{filters.protocol}:")
+    asked = {"benchmark": key[0], "metric": metric, "baseline": None}
+    found = url_state.table_of(url_state.ranked(filters.model_copy(update=asked)), key)
+    rows = [row for row in found.rows if shown.matches(row)] if found else []
+    placed = points(rows, cost)
+    if found is not None and len(rows) < len(found.rows):
+        st.caption(f"{len(rows):,} of {len(found.rows):,} rows match the filters; the front is among them.")
     if found is None or not placed:
         _without(cost)
         return
@@ -89,8 +100,8 @@ def front_text(placed: Sequence[Point]) -> str:
     names = ", ".join(leaderboard.named(p.row) for p in front[:6]) + (", …" if len(front) > 6 else "")
     return (
         f"{len(front)} of {len(placed)} rows are on the Pareto front, cheapest first: {names}. For every "
-        "other row, one of them scores at least as much at no higher cost. The front ignores the intervals, so small "
-        "differences in score may be chance."
+        "other row, one of them scores at least as much at no higher cost. The front is made of the means; rows within "
+        "its band, the 95 % intervals, may belong to it."
     )
 
 
@@ -102,22 +113,23 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
     scale, floor = (1 if has_own_unit(found.metric) else 100), leaderboard.majority_score(found.rows)
     frame = pd.DataFrame(
         {
-            "row": leaderboard.named(p.row),
+            "row": visible(leaderboard.named(p.row)),
             "run": p.row.run_ids[0],
             "cost": p.cost,
-            "at": at,
             "name_x": name_x,
             "name_y": name_y,
-            "name": leaderboard.short_name(p.row),
+            "name": visible(leaderboard.short_name(p.row)),
             "value": scale * p.row.values[found.metric].value,
             "low": _scaled(p.row.values[found.metric].low, scale),
             "high": _scaled(p.row.values[found.metric].high, scale),
             "place": ON if p.front else OFF,
+            "method": visible(p.row.method),
+            "student": visible(p.row.student),
             "figure": percent(p.row.values[found.metric], own_unit=has_own_unit(found.metric)),
             "price": COSTS[cost].text(p.row),
             "seeds": len(p.row.seeds),
         }
-        for p, (at, name_x, name_y) in zip(placed, _positions(placed, scale, found.metric, floor), strict=True)
+        for p, (name_x, name_y) in zip(placed, _positions(placed, scale, found.metric, floor), strict=True)
     )
     title = with_unit(found.metric)
 
@@ -127,29 +139,40 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
     def x_of(field: str) -> alt.X:
         return alt.X(field, title=COSTS[cost].help, scale=scale_x, axis=charts.ticks())
 
-    x = x_of("at:Q")
+    x = x_of("cost:Q")
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, padding=12))
     picked = alt.selection_point(name="picked", fields=["run"])
-    colours = alt.Scale(domain=[ON, OFF], range=[charts.BLUE if not charts.dark() else charts.SKY, charts.faint()])
+    methods = list(dict.fromkeys(sorted(frame["method"])))
+    sizes = {visible(p.row.student): p.row.parameters or 0 for p in placed}
+    students = sorted(sizes, key=lambda name: (sizes[name], name))
+    colours = alt.Scale(domain=methods, range=[charts.PALETTE[k % len(charts.PALETTE)] for k in range(len(methods))])
+    shapes = alt.Scale(domain=students, range=[SHAPES[k % len(SHAPES)] for k in range(len(students))])
     tips = [
         alt.Tooltip("row:N", title="row"),
         alt.Tooltip("figure:N", title=title),
         alt.Tooltip("price:N", title=cost),
         alt.Tooltip("seeds:Q", title="seeds"),
+        alt.Tooltip("place:N", title="Pareto front"),
     ]
     base = alt.Chart(frame)
-    legend = alt.Legend(title=None, orient="top")
-    colour = alt.Color("place:N", scale=colours, legend=legend)
-    shape = alt.Shape("place:N", scale=alt.Scale(domain=[ON, OFF], range=["circle", "diamond"]), legend=legend)
-    step = base.transform_filter(alt.datum.place == ON).mark_line(interpolate="step-after", strokeWidth=1.5)
+    colour = alt.Color("method:N", scale=colours, legend=alt.Legend(title="method", orient="top", columns=6))
+    shape = alt.Shape(
+        "student:N",
+        scale=shapes,
+        legend=alt.Legend(title="student", orient="top", symbolFillColor=charts.ink(), symbolStrokeColor=charts.ink()),
+    )
+    on_front = base.transform_filter(alt.datum.place == ON)
+    step = on_front.mark_line(interpolate="step-after", strokeWidth=1.5, color=charts.faint())
+    band = on_front.mark_area(interpolate="step-after", opacity=0.15, color=charts.faint())
     names, background = _names(base, len(frame), x_of("name_x:Q"), title)
     layers = [
-        step.encode(x=x, y=y, color=colour),
+        band.encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q"),
+        step.encode(x=x, y=y),
         background,
         base.mark_rule(strokeWidth=1.5).encode(
             x=x, y=alt.Y("low:Q", title=title), y2="high:Q", color=colour, tooltip=tips
         ),
-        base.mark_point(size=110, filled=True, opacity=1, cursor="pointer")
+        base.mark_point(size=120, filled=True, opacity=1, cursor="pointer")
         .encode(x=x, y=y, color=colour, shape=shape, tooltip=tips)
         .add_params(picked),
         names,
@@ -157,8 +180,8 @@ def _chart(found: Table, placed: Sequence[Point], cost: str) -> None:
     if floor is not None:
         line = alt.Chart(pd.DataFrame({"at": [scale * floor], "says": ["majority control"]}))
         layers.insert(0, line.mark_rule(strokeDash=[4, 4], color=charts.faint()).encode(y="at:Q"))
-        label = line.mark_text(align="left", baseline="bottom", dx=4, dy=-2, color=charts.ink())
-        layers.append(label.encode(x=alt.value(0), y="at:Q", text="says:N"))
+        label = line.mark_text(align="right", baseline="top", dx=-4, dy=3, color=charts.ink())
+        layers.append(label.encode(x=alt.value("width"), y="at:Q", text="says:N"))
     answer = charts.draw(
         alt.layer(*layers).properties(height=460),
         f"{title} against {COSTS[cost].help}: {front_text(placed)}",
@@ -184,13 +207,11 @@ def _names(base: alt.Chart, rows: int, x: alt.X, title: str) -> tuple[Any, Any]:
     )
 
 
-def _positions(
-    placed: Sequence[Point], scale: int, metric: str, floor: float | None
-) -> list[tuple[float, float, float]]:
-    """The x of each point, and x and y of its name, so that neither points nor names overlap.
+def _positions(placed: Sequence[Point], scale: int, metric: str, floor: float | None) -> list[tuple[float, float]]:
+    """x and y of each point's name, so that no name covers a point or a name.
 
-    Points with the same cost are moved apart by 1.5 % of it. The names of points with nearly the same cost stand to the
-    right of these points. A name that would cover a point or a name moves down by a twentieth of the scores' range.
+    The names of points with nearly the same cost stand to the right of these points. A name that would cover something
+    moves down by a twentieth of the scores' range.
     """
     values = [scale * (p.row.figure or 0.0) for p in placed]
     low, high = leaderboard.domain([p.row for p in placed], metric, floor) or (0.0, 0.0)
@@ -203,9 +224,6 @@ def _positions(
         else:
             clusters.append([k])
     for cluster in clusters:
-        same = [k for k in cluster if placed[k].cost == placed[cluster[0]].cost]
-        for place, k in enumerate(same):
-            at[k] *= 1 + 0.015 * (place - (len(same) - 1) / 2)
         for k in cluster:
             name_x[k] = max(at[other] for other in cluster)
     taken = [
@@ -222,7 +240,7 @@ def _positions(
         ]:
             name_y[k] = min(covered) - gap
         taken.append((left, right, name_y[k]))
-    return list(zip(at, name_x, name_y, strict=True))
+    return list(zip(name_x, name_y, strict=True))
 
 
 def _along_axis(cost: float, costs: Sequence[float]) -> float:

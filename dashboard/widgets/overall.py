@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,11 +68,15 @@ def show(filters: Filters, shown: RowFilter, columns_at: Any, download_at: Any) 
             for spec in unweighted
         ),
     ]
-    lines, place = [], 0
+    lines, place, common = [], 0, shared_settings(found)
     for one in found:
         ranked = one.kind == "run" and one.mean is not None
         place += ranked
-        cells = (TableCell(str(place) if ranked else ""), *_cells(one, names), *_unweighted_cells(one, unweighted))
+        cells = (
+            TableCell(str(place) if ranked else ""),
+            *_cells(one, names, common),
+            *_unweighted_cells(one, unweighted),
+        )
         lines.append(TableRow(cells, quiet=one.kind == "control"))
     with download_at:
         st.caption(f"The {len(found):,} rows of this table.")
@@ -84,6 +89,23 @@ def show(filters: Filters, shown: RowFilter, columns_at: Any, download_at: Any) 
         "A row without a result on one of the benchmarks has no mean. For the intervals, each benchmark is resampled "
         "independently. Select one benchmark to see rank intervals, tiers and paired differences."
     )
+    for method, words in common.items():
+        st.caption(plain(f"All rows of {method}: {' '.join(words)}."))
+
+
+def shared_settings(found: Sequence[Overall]) -> dict[str, tuple[str, ...]]:
+    """By method: the settings in the labels of all its rows, if there are several. They are said once, below."""
+    words: dict[str, list[list[str]]] = {}
+    for one in found:
+        if one.label.startswith(f"{one.method} "):
+            words.setdefault(one.method, []).append(one.label.split()[1:])
+    rows = Counter(one.method for one in found)
+    shared = {
+        method: tuple(word for word in of_rows[0] if all(word in them for them in of_rows[1:]))
+        for method, of_rows in words.items()
+        if len(of_rows) == rows[method] > 1
+    }
+    return {method: same for method, same in shared.items() if same}
 
 
 def _weighted(alike: Ranking, filters: Filters, weights: Mapping[str, float]) -> Sequence[Overall]:
@@ -105,12 +127,12 @@ def to_csv(found: Sequence[Overall], names: Sequence[str]) -> str:
     return out.getvalue()
 
 
-def _cells(one: Overall, names: Sequence[str]) -> list[TableCell]:
+def _cells(one: Overall, names: Sequence[str], common: Mapping[str, Sequence[str]]) -> list[TableCell]:
     head = one.method if one.label.startswith(one.method) else one.label
-    settings = one.label.removeprefix(head).strip()
+    settings = " ".join(w for w in one.label.removeprefix(head).split() if w not in common.get(one.method, ()))
     own = has_own_unit(one.metric)
     lacks = f"no result on {len(one.missing)} of {len(names)} benchmarks" if one.missing else ""
-    link = Link(head, "run", {"run": one.run_ids[0]}, title=f"Open {one.run_ids[0]}")
+    link = Link(head, "run", {"run": one.run_ids[0]}, title=f"{one.label}: open {one.run_ids[0]}")
     cells = [
         TableCell(head, small=settings, below=lacks, links=(link,), chip="control" if one.kind == "control" else ""),
         TableCell(one.student),

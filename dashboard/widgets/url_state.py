@@ -8,6 +8,8 @@ from typing import Any
 import streamlit as st
 
 from dashboard.data import store
+from dashboard.widgets.escape import plain
+from harness.errors import ConfigError, near
 from harness.leaderboard.schema import Filters, Ranking, Table
 from harness.stats.inference import METRICS
 from harness.stats.metrics import NOT_RANKED
@@ -36,21 +38,60 @@ def data_names(runs: Sequence[RunSummary]) -> dict[str, DataKey]:
 # entry to the browser's history. Streamlit's own `bind="query-params"` doesn't, so "back" would leave the page.
 
 
-def select(label: str, options: Sequence[str], key: str, default: str | None = None, **widget_options: Any) -> str:
-    """Choose one option. Without a value in the URL it is `default`, or the first option."""
-    default = default if default in options else options[0]
-    asked = st.query_params.get(key)
-    st.session_state[_state_key(key)] = asked if asked in options else default
-    chosen: str = st.selectbox(
-        label, options, key=_state_key(key), on_change=_update_url, args=(key, default), **widget_options
+def select(
+    label: str,
+    options: Sequence[str],
+    key: str,
+    default: str | None = None,
+    strict: bool = False,
+    drops: Sequence[str] = (),
+    given: str | None = None,
+    kept: bool = False,
+    **widget_options: Any,
+) -> str:
+    """Choose one option. Without a value in the URL it is `default`, or the first option.
+
+    A value that isn't there is said; `strict`: nothing else is shown then (`ConfigError`). A choice removes the
+    parameters in `drops` from the URL, which belong to what was chosen before. `given`: what other parameters of the
+    URL imply; it goes before this one. `kept`: the value may have been chosen on another page for what is there, so one
+    that isn't there is said in a caption.
+    """
+    default = default if default is not None and default in options else options[0]
+    asked = given or st.query_params.get(key)
+    if asked == ALL and ALL not in options:  # another page's choice, which means here that none is made
+        asked = None
+    missing = asked is not None and asked not in options
+    st.session_state[_state_key(key)] = None if missing and strict else default if missing or asked is None else asked
+    args = (key, None if missing or given else default, drops)
+    chosen = st.selectbox(
+        label, options, key=_state_key(key), on_change=_update_url, args=args, placeholder="choose", **widget_options
     )
-    return chosen
+    if missing and kept:
+        st.caption(plain(f"{asked} isn't here; this is {default}."))
+    elif missing:
+        _not_here(label, str(asked), options, strict, default)
+    return str(chosen or default)
 
 
-def select_optional(label: str, options: Sequence[str], key: str, otherwise: str) -> str | None:
-    """Choose one option or none. `otherwise` is the text shown for none."""
+def _not_here(label: str, asked: str, options: Sequence[Any], strict: bool, shown: str) -> None:
+    """Says that the address names something that isn't there."""
+    known = [*map(str, options[:20]), *([f"… ({len(options):,} in all)"] if len(options) > 20 else [])]
+    said = f"the address asks for {label.lower()} {asked!r}, which isn't here; {near(asked, known)}"
+    if strict:
+        raise ConfigError(f"{said}. Choose one above")
+    instead = f" This is {shown}." if shown else ""
+    st.warning(plain(f"{said[0].upper()}{said[1:]}.{instead}"), icon=":material/wrong_location:")
+
+
+def select_optional(label: str, options: Sequence[str], key: str, otherwise: str, strict: bool = False) -> str | None:
+    """Choose one option or none. `otherwise` is the text shown for none.
+
+    A value that isn't there is said, and none is chosen; `strict`: nothing else is shown then (`ConfigError`).
+    """
     asked = st.query_params.get(key)
-    st.session_state[_state_key(key)] = asked if asked in options else None
+    missing = asked is not None and asked not in options
+    known, options = options, [*options, *([asked] if missing else [])]
+    st.session_state[_state_key(key)] = asked
     chosen: str | None = st.selectbox(
         label,
         options,
@@ -60,6 +101,9 @@ def select_optional(label: str, options: Sequence[str], key: str, otherwise: str
         placeholder=otherwise,
         disabled=not options,
     )
+    if missing:
+        _not_here(label, str(asked), known, strict, "")
+        return None
     return chosen
 
 
@@ -95,10 +139,21 @@ def range_slider(label: str, key: str, most: int, step: int) -> tuple[int, int]:
 
 
 def multiselect(
-    label: str, options: Sequence[Any], key: str, default: Sequence[Any] = (), **widget_options: Any
+    label: str,
+    options: Sequence[Any],
+    key: str,
+    default: Sequence[Any] = (),
+    keeps_unknown: bool = True,
+    **widget_options: Any,
 ) -> tuple[Any, ...]:
-    """Choose any number of options. Without a value in the URL they are `default`."""
-    asked = st.query_params.get_all(key)
+    """Choose any number of options. Without a value in the URL they are `default`.
+
+    `keeps_unknown`: a value that isn't there is chosen all the same, so that nothing else is shown and it can be
+    removed.
+    """
+    asked = [one for one in st.query_params.get_all(key) if one != ALL]  # another page's choice: no choice here
+    unknown = [one for one in asked if one and one not in set(map(str, options))] if keeps_unknown else []
+    options = [*options, *unknown]
     found = [option for option in options if str(option) in asked] if asked else list(default)
     st.session_state[_state_key(key)] = found
     chosen = st.multiselect(
@@ -160,9 +215,11 @@ def _state_key(key: str) -> str:
     return f"chosen {key}"
 
 
-def _update_url(key: str, default: Any) -> None:
+def _update_url(key: str, default: Any, drops: Sequence[str] = ()) -> None:
     """Write the user's choice to the URL; remove the parameter for the default. Any choice goes back to page 1."""
     chosen = st.session_state[_state_key(key)]
+    for other in drops:
+        st.query_params.pop(other, None)
     if key != "page":
         st.query_params.pop("page", None)
     if chosen == default or chosen is None:
@@ -181,7 +238,7 @@ def _update_url(key: str, default: Any) -> None:
 def select_split(runs: Sequence[RunSummary]) -> str:
     """Choose the split."""
     found = sorted({split for run in runs for split in run.splits}, key=lambda name: (name != "test", name))
-    return select("Split", found or ["test"], "split")
+    return select("Split", found or ["test"], "split", strict=True)
 
 
 def metrics_of(stated: Sequence[str], protocol: str | None) -> list[str]:

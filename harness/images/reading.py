@@ -107,7 +107,7 @@ def too_large(pixels: int, most: int) -> str:
 
 def reason(error: Exception) -> str:
     """Why `read` failed, as the end of a sentence about the image."""
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and error.filename:
         return "does not exist"
     if isinstance(error, TooLarge):
         return f"has {error}"

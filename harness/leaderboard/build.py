@@ -60,6 +60,7 @@ def make_table(
     wanted = set(map(id, shown))
     kept = {row.run_ids for group, (row, _) in zip(groups, pairs, strict=False) if id(group) in wanted}
     rows = [row for row in rows if row.run_ids in kept]
+    of_pairs = inference.pairs(rows, [results[row.run_ids] for row in rows]) if filters.pairs else []
     if "distil" in filters.columns:
         rows = extra_columns.with_distil(rows, [*everyone, *others], results, view.examples(data_key), filters)
     if "power" in filters.columns:
@@ -78,6 +79,7 @@ def make_table(
             for run in sorted(run for group in groups for run in group.members)
             if run.run_id in damaged
         ),
+        pairs=tuple(of_pairs),
     )
     return table, everyone, results
 

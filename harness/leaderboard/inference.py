@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.leaderboard.names import is_named
-from harness.leaderboard.schema import Delta, Row
+from harness.leaderboard.schema import Delta, Pair, Row
 from harness.leaderboard.seed_results import SeedResults
 from harness.record import Interval
 from harness.stats import inference, power
@@ -162,6 +162,37 @@ def with_rank_intervals(rows: Sequence[Row], results: Sequence[SeedResults]) -> 
     none: a pair is cheap, but a thousand rows have half a million pairs.
     """
     result = list(rows)
+    able, differences = _all_pairs(rows, results)
+    means = [float(results[k].points[rows[k].metric].mean()) for k in able]
+    for k, standing in zip(able, standings(means, differences) if able else (), strict=True):
+        result[k] = rows[k].model_copy(update=asdict(standing))
+    return result
+
+
+def pairs(rows: Sequence[Row], results: Sequence[SeedResults]) -> list[Pair]:
+    """The differences that rank intervals and tiers are made of, with Holm's p over all of them."""
+    able, differences = _all_pairs(rows, results)
+    unpaired = len(able) * (len(able) - 1) // 2 - len(differences)  # they count as pairs that are not different
+    known = [1.0 if found.p is None else found.p for found in differences.values()]
+    corrected = inference.holm(known + [1.0] * unpaired)
+    return [
+        Pair(
+            a=rows[able[one]].run_ids[0],
+            b=rows[able[other]].run_ids[0],
+            value=found.value,
+            low=found.low,
+            high=found.high,
+            p=found.p,
+            p_holm=None if found.p is None else p_holm,
+        )
+        for ((one, other), found), p_holm in zip(differences.items(), corrected, strict=False)
+    ]
+
+
+def _all_pairs(
+    rows: Sequence[Row], results: Sequence[SeedResults]
+) -> tuple[list[int], dict[tuple[int, int], Difference]]:
+    """The rows that can be resampled together, by index, and the differences of their pairs, by place among them."""
     drawn = {
         k: replicates_ns
         for k, (row, of) in enumerate(zip(rows, results, strict=True))
@@ -170,7 +201,7 @@ def with_rank_intervals(rows: Sequence[Row], results: Sequence[SeedResults]) -> 
     usual = next((key for key, _ in Counter(results[k].examples for k in drawn).most_common(1)), None)
     able = [k for k in drawn if results[k].examples == usual]
     if not 2 <= len(able) <= MOST_RANKED:
-        return result
+        return [], {}
     found = Resampled(
         np.concatenate([results[k].points[rows[k].metric] for k in able]),
         np.concatenate([drawn[k] for k in able], axis=1),
@@ -180,10 +211,7 @@ def with_rank_intervals(rows: Sequence[Row], results: Sequence[SeedResults]) -> 
     columns = [(place, seed) for place, k in enumerate(able) for seed in results[k].seeds]
     spread, metric = results[able[0]].spread, rows[able[0]].metric
     prior = spread.pairs(metric) if spread else None
-    means = [float(results[k].points[metric].mean()) for k in able]
-    for k, standing in zip(able, standings(means, pair_differences(found, columns, prior)), strict=True):
-        result[k] = rows[k].model_copy(update=asdict(standing))
-    return result
+    return able, pair_differences(found, columns, prior)
 
 
 def matches(row: Row, name: str) -> bool:

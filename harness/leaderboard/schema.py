@@ -206,6 +206,21 @@ class BrokenRun(_LeaderboardModel):
         return f"{self.run_id}: {self.message}"
 
 
+class Pair(_LeaderboardModel):
+    """Row `a` minus row `b`, each named by its first run: paired, 95 % interval, two-sided p.
+
+    `p_holm`: Holm's correction over all pairs of the table, which rank intervals and tiers are made of.
+    """
+
+    a: str
+    b: str
+    value: float
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+
+
 class Table(_LeaderboardModel):
     """The ranking of all rows on the same data, best first."""
 
@@ -219,6 +234,8 @@ class Table(_LeaderboardModel):
     """The budgets of its trained rows, shown if there is more than one."""
     broken: tuple[BrokenRun, ...] = ()
     """Runs that its rows are computed without, because their predictions can't be used."""
+    pairs: tuple[Pair, ...] = ()
+    """Only if they were requested: the differences of all pairs of rows that have rank intervals."""
 
 
 class Overall(_LeaderboardModel):
@@ -289,6 +306,8 @@ class Filters(_LeaderboardModel):
     """The same for the teacher row of `distil`; default: see `harness.leaderboard.extra_columns`."""
     columns: tuple[str, ...] = ()
     """Some of `COLUMNS`."""
+    pairs: bool = False
+    """Also the differences of all pairs of rows."""
     aggregate: tuple[str, ...] = ()
     """Some of `AGGREGATES`."""
     weights: tuple[tuple[str, float], ...] = ()

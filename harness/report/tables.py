@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -172,17 +173,41 @@ def _power(part: Sequence[Row], powered: Sequence[Row]) -> TableSpec[Row]:
 # --------------------------------------------------------------------------------------- the headline
 
 
+@dataclass(frozen=True)
+class StudentSummary:
+    """What the rows of one student say: the sentence about the best one, the rows best first, and what they are seen
+    against."""
+
+    sentence: str
+    rows: Sequence[Row]
+    direct: Row | None
+    """Direct tuning of the same student; None: it isn't among the rows."""
+    larger: Row | None
+    """The largest directly tuned model, if it is larger than this student."""
+
+
+def answers(rows: Sequence[Row]) -> list[StudentSummary]:
+    """The answers of the students with more than direct tuning, smallest first, at most `MOST_STUDENTS`."""
+    runs = _best_first(rows)
+    larger = _reference(runs)
+    found = []
+    for mine in _by_student(runs)[:MOST_STUDENTS]:
+        label = next((row.direct.label for row in mine if row.direct), None)
+        direct = next((row for row in mine if row.method == TUNED and label in (None, row.label)), None)
+        above = larger if larger is not None and (larger.parameters or 0) > (mine[0].parameters or 0) else None
+        found.append(StudentSummary(_of_student(mine), mine, direct, above))
+    return found
+
+
 def headline(rows: Sequence[Row]) -> list[str]:
     """What the rows that are shown say in words: which method is best for a student, by how much, at which cost.
 
     The directly tuned larger model is what they are seen against.
     """
-    sign = 1 if rows and lower_is_better(rows[0].metric) else -1
-    runs = [row for row in rows if row.kind == "run" and row.figure is not None]
-    runs.sort(key=lambda row: (sign * (row.figure or 0.0), row.label))
+    runs = _best_first(rows)
     if not runs:
         return ["No finished run is ranked here yet."]
-    said = [_of_student(mine) for mine in _by_student(runs)[:MOST_STUDENTS]]
+    said = [one.sentence for one in answers(runs)]
     if not said:
         tuned = {row.student: row for row in reversed(runs)}.values()
         ascending = sorted(tuned, key=lambda row: row.parameters or 0)
@@ -192,6 +217,13 @@ def headline(rows: Sequence[Row]) -> list[str]:
         said.append(f"For reference, {larger.student} tuned directly: {_score(larger)}.")
     floors = [row for row in rows if row.kind == "control" and row.method == "majority" and row.figure is not None]
     return said + [f"Always giving the most frequent answer: {_score(floor)}." for floor in floors[:1]]
+
+
+def _best_first(rows: Sequence[Row]) -> list[Row]:
+    """The runs with a figure."""
+    sign = 1 if rows and lower_is_better(rows[0].metric) else -1
+    runs = [row for row in rows if row.kind == "run" and row.figure is not None]
+    return sorted(runs, key=lambda row: (sign * (row.figure or 0.0), row.label))
 
 
 def _by_student(runs: Sequence[Row]) -> list[list[Row]]:
@@ -205,8 +237,8 @@ def _by_student(runs: Sequence[Row]) -> list[list[Row]]:
 
 def _reference(runs: Sequence[Row]) -> Row | None:
     """The largest directly tuned model, if it is larger than one of the students that are compared."""
-    students = [mine[0].parameters or 0 for mine in _by_student(runs)]
-    tuned = [row for row in runs if row.method == TUNED and (row.parameters or 0) > min(students)]
+    least = min((mine[0].parameters or 0 for mine in _by_student(runs)), default=math.inf)
+    tuned = [row for row in runs if row.method == TUNED and (row.parameters or 0) > least]
     return max(tuned, key=lambda row: row.parameters or 0, default=None)
 
 
@@ -327,6 +359,16 @@ def footnotes(part: Sequence[Row]) -> list[str]:
     if apart := forwards_apart(row.forwards_per_answer for row in part if row.kind == "run"):
         said += [f"{apart} (rank --forwards N shows only rows with N)"]
     return said + [f"{named(row)}: {row.note}" for row in part if row.note]
+
+
+def unequal(rows: Sequence[Row]) -> str:
+    """In what trained rows differ that makes a comparison unfair, in words; empty if in nothing of it."""
+    found = {
+        "student": [row.student for row in rows],
+        "training examples": [f"{row.budget:,}" for row in rows if row.budget],
+        "forward passes per answer": [short(row.forwards_per_answer) for row in rows if row.forwards_per_answer],
+    }
+    return "; ".join(f"{name} ({', '.join(them)})" for name, them in found.items() if len(set(them) - {""}) > 1)
 
 
 def named(row: Row) -> str:

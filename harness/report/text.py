@@ -170,8 +170,8 @@ def _pipes(table: TableSpec[Any]) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    """A text on one line in which no tag, no link and no code begins."""
-    return re.sub(r"[\\`<]|(?<=\])\(", r"\\\g<0>", one_line(text))
+    """A text on one line in which no tag, no link, no code and no character reference begins."""
+    return re.sub(r"[\\`<&]|(?<=\])\(", r"\\\g<0>", one_line(text))
 
 
 # ---------------------------------------------------------------------------------------------- JSON, CSV

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,8 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from harness.record import Failure
+from harness.store import Store, checksums
 from helpers.browsing import CHROMIUM, FLAGS, Visitor, serving
 from helpers.common import ROOT, lacking
 
@@ -40,6 +45,50 @@ def browser() -> Iterator[Any]:
         started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         yield started
         started.close()
+
+
+@pytest.fixture(scope="session")
+def toy_store(tmp_path_factory: pytest.TempPathFactory, toy: str, toy_ladder: str) -> Path:
+    """`hkdbench ablate` of a toy method with two values more of its one setting: six runs, and one that failed."""
+    folder = tmp_path_factory.mktemp("ablated")
+    (folder / "trial.toml").write_text(
+        f"""
+name = "trial"
+seeds = [0]
+benchmarks = ["toy"]
+ladder = "{toy_ladder}"
+plugins = ["{toy}"]
+cluster = {{ workers = 0 }}
+evaluate = {{ resamples = 100 }}
+train = {{ examples = 16, batch_size = 8, validations = 1, lr = 0.003 }}
+runs = [
+    {{ method = "parted" }}, {{ method = "finetune" }},
+    {{ method = "parted", settings = {{ warmth = 0.3 }} }}, {{ method = "parted", settings = {{ warmth = 4.0 }} }},
+]
+"""
+    )
+    command = [sys.executable, "-m", "harness", "ablate", "parted", str(folder / "trial.toml"), "--store",
+               str(folder / "runs")]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    store = Store(folder / "runs")
+    for run_id in (one for one in store.ids() if one.startswith("parted-")):  # the trials of a sweep, too
+        tagged = (record := store.read(run_id)).model_copy(update={"tags": [*record.tags, "sweep:trial"]})
+        (store.root / run_id / "record.json").write_bytes(checksums.with_checksums(tagged, store.root / run_id))
+    tuned = store.read(next(one for one in store.ids() if one.startswith("finetune-")))
+    error = Failure(type="TrainingError", message="the loss is not finite: lower train.lr", stage="tune", step=7)
+    failed = tuned.model_copy(
+        update={"run_id": "finetune-failed", "seed": 1, "status": "failed", "error": error, "metrics": {}}
+    )
+    (store.root / failed.run_id).mkdir()
+    (store.root / failed.run_id / "record.json").write_bytes(failed.model_dump_json().encode())
+    return folder / "runs"
+
+
+@pytest.fixture(scope="session")
+def toy_served(toy_store: Path, toy: str) -> Iterator[str]:
+    with serving(toy_store, "--plugin", toy) as url:
+        yield url
 
 
 @pytest.fixture
@@ -81,7 +130,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         with store.show_user_errors():
             import_module(f"dashboard.views.{name}").show()
 
-    def run(name: str, **params: str) -> AppTest:
+    def run(name: str, **params: str | list[str]) -> AppTest:
         app = AppTest.from_function(page, args=(name,), default_timeout=120)
         for key, value in params.items():
             app.query_params[key] = value

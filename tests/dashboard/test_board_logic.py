@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from harness.store import Store
 from harness.store.packed.pack import pack
+from helpers import runs
 from helpers.runs import add, configured
 
 Open = Callable[..., AppTest]
@@ -33,8 +34,15 @@ def test_what_the_url_asks_for_and_is_not_there(tmp_path: Path, opened: Open) ->
     store = Store(tmp_path)
     add(store, "a", 8)
     add(store, "b", 4)
-    page = opened("leaderboard", benchmark="none like it", metric="x", page="-1")
-    assert "Best for student S: a, 100.0" in said(page)
+    assert "Best for student S: a, 100.0" in said(opened("leaderboard", page="-1"))
+    for name in ("leaderboard", "trade_off", "compare", "examples"):
+        text = said(opened(name, benchmark="none like it"))
+        assert "the address asks for benchmark 'none like it', which isn't here; known:" in text
+        assert "100.0" not in text
+    assert "asks for metric 'x', which isn't here" in said(opened("leaderboard", metric="x"))
+    assert "asks for run 'nope', which isn't here" in said(opened("examples", run="nope"))
+    assert "asks for run 'nope', which isn't here" in said(opened("run", run="nope"))
+    assert "No row matches these filters" in said(opened("leaderboard", method="nope", controls="false"))
     assert "No row matches these filters" in said(opened("leaderboard", q="zzz"))
     text = said(opened("leaderboard", q="b"))
     assert "1 of 2 rows are shown; ranks, tiers and Holm p are among all rows." in text
@@ -42,7 +50,19 @@ def test_what_the_url_asks_for_and_is_not_there(tmp_path: Path, opened: Open) ->
     text = said(opened("leaderboard", q="b", among="true"))
     assert "1 of 2 rows are shown; ranks, tiers and Holm p are among the rows that are shown." in text
     assert "There is no row 'c@S' here to compare with" in said(opened("leaderboard", baseline="c@S"))
-    assert "A, a (S): 100.0 %. B, b (S): 50.0 %" in said(opened("compare", a="../../etc/passwd", b="<script>"))
+    assert "asks for A '../../etc/passwd', which isn't here" in said(opened("compare", a="../../etc/passwd"))
+
+
+def test_runs_in_the_url_that_do_not_belong_together(tmp_path: Path, opened: Open) -> None:
+    store = Store(tmp_path)
+    other = runs.DATA.model_copy(update={"fingerprint": "b" * 64})
+    ids = [add(store, "a", 8, seed).name for seed in range(5)]
+    far = add(store, "b", 4, benchmark="toy2", data=other).name
+    assert f"A {ids[0]} is on toy, B {far} is on toy2" in said(opened("compare", a=ids[0], b=far))
+    assert "A, b (S)" not in said(opened("compare", a=far, benchmark="toy"))  # the runs say which data
+    text = said(opened("examples", run=[ids[0], far]))
+    assert f"{ids[0]} is on toy, {far} is on toy2: choose" in text.replace(";", ":")
+    assert "asks for 5 runs: expected at most 4" in said(opened("examples", run=ids))
 
 
 def test_one_row_cannot_be_compared(tmp_path: Path, opened: Open) -> None:

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
-from dashboard.data import leaderboard
+from dashboard import navigation
+from dashboard.data import leaderboard, pairs
 from dashboard.data.leaderboard import RowFilter
+from dashboard.table import LONGEST, Link, TableCell, TableRow, _line
 from dashboard.views.trade_off import _positions, front_text, points
 from dashboard.widgets import url_state
-from dashboard.widgets.escape import html, plain
-from harness.leaderboard.schema import Row, Table
+from dashboard.widgets.escape import html, plain, visible
+from dashboard.widgets.overall import shared_settings
+from harness.leaderboard.schema import Overall, Pair, Row, Table
 from harness.record import Interval
 from harness.report.tables import sections
 from harness.store import Store
@@ -108,6 +111,16 @@ def test_data_are_named_by_version_only_where_there_are_several(tmp_path: Path) 
 # ------------------------------------------------------------------------------------ all benchmarks
 
 
+def test_settings_that_all_rows_of_a_method_have_are_said_once() -> None:
+    def overall(label: str) -> Overall:
+        return Overall(kind="run", method=label.split()[0], label=label, ladder="tiny", student="S", metric="accuracy",
+                       asked=(), mean=None, mean_rank=None, iqm=None, benchmarks=())  # fmt: skip
+
+    found = [overall("kd a=1 b=2"), overall("kd a=1 b=3"), overall("finetune a=1")]
+    assert shared_settings(found) == {"kd": ("a=1",)}
+    assert shared_settings([*found, overall("kd")]) == {}
+
+
 # ------------------------------------------------------------------------------------------ trade-off
 
 
@@ -135,10 +148,54 @@ def test_of_an_error_the_low_ones_are_on_the_front() -> None:
 def test_names_in_the_trade_off_do_not_cover_each_other() -> None:
     rows = [row(name, 0.5, train_tflops=cost) for name, cost in (("one", 2.4), ("two", 2.5), ("far", 9.0))]
     places = _positions(points([*rows, row("low", 0.1, train_tflops=1.0)], "TFLOPs"), 100, "accuracy", None)
-    assert [(at, y) for at, _, y in places] == [(1.0, 10.0), (2.4, 50.0), (2.5, 48.0), (9.0, 50.0)]
+    assert places == [(1.0, 10.0), (2.5, 50.0), (2.5, 48.0), (9.0, 50.0)]
+
+
+# ------------------------------------------------------------------------------------------ pairs and ranks
+
+
+def test_who_wins_is_said_in_both_directions() -> None:
+    a, b = row("a", 0.9, rank=1, rank_low=1, rank_high=1, tier=(1,)), row("b", 0.5, rank=2, rank_low=2, rank_high=2)
+    one = Pair(a="a-0", b="b-0", value=0.4, low=0.3, high=0.5, p=0.001, p_holm=0.01)
+    lines = pairs.wins([a, b], [one])[1]
+    assert [[(cell.text, cell.small) for cell in line.cells[1:]] for line in lines] == [
+        [("1", ""), ("0", ""), ("·", ""), ("+40.0", "wins")],
+        [("0", ""), ("1", ""), ("−40.0", "loses"), ("·", "")],
+    ]
+    unsure = pairs.wins([a, b], [one.model_copy(update={"p_holm": 0.06})])[1]
+    assert [line.cells[1].text for line in unsure] == ["0", "0"]
+    assert [line.cells[2].small for line in pairs.ranks([a, b])[1]] == ["[1, 1]", "[2, 2]"]
+
+
+# ------------------------------------------------------------------------------------------ the place
+
+
+def test_links_keep_the_place_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"benchmark": ["toy"], "size": ["S", "M"]}
+    monkeypatch.setattr(navigation, "place", lambda: here)
+    assert navigation.href("trade_off") == "./trade-off?benchmark=toy&size=S&size=M"
+    assert navigation.href("compare", benchmark="other") == "./compare?benchmark=other&size=S&size=M"
 
 
 # ------------------------------------------------------------------------------------------------ text
+
+
+def test_a_cell_has_neither_invisible_links_nor_turned_nor_endless_names() -> None:
+    """A link that only a button's title tells, U+202E that turns a row round, a label of a hundred settings."""
+    cells = (
+        TableCell(links=(Link("7", "run", {"run": "a"}),)),
+        TableCell("\u200b", links=(Link("\u200b", "run", {"run": "a"}),)),
+        TableCell("a\u202eb", small="x=1 " * 100),
+    )
+    one, hidden, turned = _line(TableRow(cells))["cells"]
+    assert one["links"][0]["text"] == "7"
+    assert hidden["links"][0]["text"] == "⟨U+200B⟩"
+    assert turned["text"] == "a⟨U+202E⟩b"
+    assert len(turned["small"]) == LONGEST
+    assert turned["title"] == "x=1 " * 100
+    assert "202E" in plain("a\u202eb")
+    assert html("\u3164") == "⟨U+3164⟩"
+    assert visible("می‌خواهم 5\u00a0% 👩‍💻") == "می‌خواهم 5\u00a0% 👩‍💻"
 
 
 @pytest.mark.parametrize(

@@ -99,14 +99,21 @@ _CONTRAST = """() => {
 def test_every_page_opens_and_is_readable(
     visitor_of: Callable[..., Visitor], served: str, width: int, scheme: str
 ) -> None:
-    """WCAG's contrast AA of all text, and no sideways scrolling."""
+    """WCAG's contrast AA of all text, nothing serious for axe, no sideways scrolling, on a telephone neither."""
+    from axe_playwright_python.sync_playwright import Axe
+
     visitor = visitor_of(served, width=width, scheme=scheme)
     for of in PAGES:
         query = "?benchmark=scenes_hallucination&baseline=finetune@S" if of.name == "leaderboard" else ""
         page = visitor.open(f"/{of.path}{query}")
         assert of.title in visitor.text()
         assert page.evaluate(_CONTRAST) == [], of.name
-        assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth") <= width
+        found = Axe().run(page).response["violations"]
+        assert [(one["id"], one["nodes"]) for one in found if one["impact"] in ("serious", "critical")] == [], of.name
+        for narrow in (width, 390):
+            page.set_viewport_size({"width": narrow, "height": 900})
+            assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth") <= narrow, of.name
+        page.set_viewport_size({"width": width, "height": 900})
         visitor.shot(f"{of.name}_{width}_{scheme}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from typing import Any
 
 import pytest
 
@@ -12,29 +13,40 @@ from helpers.browsing import Visitor
 pytestmark = pytest.mark.browser
 
 
+def board(visitor: Visitor) -> Any:
+    """The ranking's table: the last one, below those of the answers."""
+    return visitor.page.locator("table").last
+
+
 def column(visitor: Visitor, number: int) -> list[str]:
     """The texts in a column of the table, from 0."""
-    cells = visitor.page.locator(f"tbody td:nth-child({number + 1})").all_inner_texts()
+    cells = board(visitor).locator(f"tbody td:nth-child({number + 1})").all_inner_texts()
     return [text.split("\n")[0].strip() for text in cells]
 
 
 def methods(visitor: Visitor) -> list[str]:
-    heads = [text.strip() for text in visitor.page.locator("thead th").all_inner_texts()]
+    heads = [text.strip() for text in board(visitor).locator("thead th").all_inner_texts()]
     found = [k for k, head in enumerate(heads) if head.startswith("method")]
     return column(visitor, found[0]) if found else []
 
 
 def test_rows_have_scores_with_intervals_drawn_and_lead_to_their_runs(visitor: Visitor) -> None:
     page = visitor.open("/?benchmark=scenes_hallucination")
-    assert page.locator("tbody tr").count() >= 8
+    assert board(visitor).locator("tbody tr").count() >= 8
+    answer = page.get_by_role("table", name="Student S: differences to direct tuning; dotted line: finetune (L)")
+    assert re.search(
+        r"hkd4vlm.*\+6\.9 \[\+4\.2, \+9\.5\].*significant.*2\.56.*3", answer.inner_text().replace("\n", " ")
+    )
+    page.get_by_text("What the columns mean").first.click()  # by touch; the keyboard opens it, too
+    page.get_by_text("Paired by seed and example, with its 95 % interval.").first.wait_for()
     assert re.search(
         r"Best for student S: .*, \d\d\.\d \[\d\d\.\d, \d\d\.\d\] %: .*compared with direct tuning", visitor.text()
     )
     assert page.locator("tbody tr svg.interval .range").count() >= 3 * 8
     assert page.locator("tr.quiet", has_text="majority").count() == 1
     visitor.shot("leaderboard_rows")
-    page.get_by_role("link", name="finetune").first.click()
-    page.wait_for_url("**/run?run=finetune-L-scenes_hallucination-s0-*")
+    board(visitor).get_by_role("link", name="finetune").first.click()
+    page.wait_for_url("**/run?*run=finetune-L-scenes_hallucination-s0-*")
     visitor.settle()
     page.go_back()
     page.wait_for_url(re.compile(r"/\?benchmark=scenes_hallucination$"))
@@ -62,18 +74,27 @@ def test_a_pinned_row_is_what_others_are_compared_with(visitor: Visitor) -> None
     page.get_by_role("button", name="Pin finetune (S) as the row").click()
     page.wait_for_url("**baseline=finetune%40S*")
     page.get_by_role("button", name="Unpin finetune (S)").wait_for()
-    visitor.until(lambda: "pinned" in page.locator("tr.marked").inner_text())
-    row = page.locator("tbody tr", has_text="ppod_weight").filter(has=page.get_by_text("S", exact=True))
+    visitor.until(lambda: "pinned" in board(visitor).locator("tr.marked").all_inner_texts()[0])
+    row = board(visitor).locator("tbody tr", has_text="ppod_weight").filter(has=page.get_by_text("S", exact=True))
     difference = row.locator("a", has_text=re.compile(r"^[+−]\d"))
     assert difference.count() == 1
     visitor.shot("leaderboard_pinned")
     difference.click()
-    page.wait_for_url("**/compare?a=hkd4vlm-*&b=finetune-S-*")
+    page.wait_for_url("**/compare?*baseline=finetune%40S&a=hkd4vlm-*&b=finetune-S-*")
     visitor.until(lambda: "in accuracy: " in visitor.text())
+    assert "scenes_hallucination" in page.title()
+    page.get_by_role("link", name="Trade-off").click()  # the menu keeps the place
+    page.wait_for_url("**/trade-off?benchmark=scenes_hallucination&baseline=finetune%40S")
+    visitor.settle()
     page.go_back()
+    page.wait_for_url("**/compare?*")
+    visitor.settle()
+    page.go_back()
+    page.wait_for_url(lambda url: "/compare" not in url)
+    visitor.settle()
     page.get_by_role("button", name="Unpin finetune (S)").click()
     page.wait_for_url(lambda url: "baseline" not in url)
-    visitor.until(lambda: not page.locator("tr.marked").count())
+    visitor.until(lambda: not board(visitor).locator("tr.marked").count())
 
 
 def test_sorting_by_keyboard_both_ways(visitor: Visitor) -> None:

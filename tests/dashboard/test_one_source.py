@@ -51,11 +51,11 @@ def numbers(found: Any) -> tuple[float, float, float, float, tuple[int, ...]]:
 
 
 def drawn(monkeypatch: pytest.MonkeyPatch, page: Any) -> list[TableRow]:
-    """The lines of the tables that a page draws, as they are drawn."""
+    """The lines of the tables that a page draws, as they are drawn; without costs."""
     lines: list[TableRow] = []
 
     def table(columns: Sequence[Any], of_table: Sequence[TableRow], **more: Any) -> None:
-        lines.extend(of_table)
+        lines.extend(of_table if more.get("key") != "costs" else ())
 
     monkeypatch.setattr(page, "table", table)
     return lines
@@ -185,6 +185,22 @@ def test_an_ablation_has_the_differences_of_the_ranking(store: Store) -> None:
         mine = (figure.difference.value, figure.difference.low, figure.difference.high)
         assert mine == (delta.value, delta.low, delta.high)
         assert figure.p == (None if one.part == "control" else delta.p)
+
+
+def test_ranks_are_made_of_the_pairs(store: Store) -> None:
+    found = ranking(store, Filters(pairs=True)).tables[0]
+    assert ranking(store, Filters()).tables[0].pairs == ()
+    assert len(found.pairs) >= 3
+    worse = [one.a if one.value < 0 else one.b for one in found.pairs if one.p_holm is not None and one.p_holm <= 0.05]
+    for row in found.rows:
+        if row.rank_low is not None:
+            assert row.rank_low == 1 + worse.count(row.run_ids[0])
+    base = ranking(store, Filters(baseline="finetune@S")).tables[0]
+    deltas = {row.run_ids[0]: row.delta for row in base.rows if row.delta}
+    reference = next(row.run_ids[0] for row in base.rows if row.baseline)
+    for one in found.pairs:
+        if reference == one.b and (delta := deltas.get(one.a)):
+            assert (one.value, one.low, one.high, one.p) == pytest.approx((delta.value, delta.low, delta.high, delta.p))
 
 
 def test_the_dashboard_has_the_differences_of_the_ranking(

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness.report.format import percent
-from harness.store import Store, checksums, live
+from harness.store import Store, live
 from helpers.browsing import SECONDS, Visitor, scenes_run, serving
 from helpers.common import ROOT
 
@@ -116,43 +113,6 @@ def test_filters_of_examples_stand_in_the_url(visitor: Visitor) -> None:
 
 
 # ------------------------------------------------------------------- ablation, sweep: runs of the toy
-
-
-@pytest.fixture(scope="module")
-def toy_store(tmp_path_factory: pytest.TempPathFactory, toy: str, toy_ladder: str) -> Path:
-    """`hkdbench ablate` of a toy method with two values more of its one setting: six runs."""
-    folder = tmp_path_factory.mktemp("ablated")
-    (folder / "trial.toml").write_text(
-        f"""
-name = "trial"
-seeds = [0]
-benchmarks = ["toy"]
-ladder = "{toy_ladder}"
-plugins = ["{toy}"]
-cluster = {{ workers = 0 }}
-evaluate = {{ resamples = 100 }}
-train = {{ examples = 16, batch_size = 8, validations = 1, lr = 0.003 }}
-runs = [
-    {{ method = "parted" }}, {{ method = "finetune" }},
-    {{ method = "parted", settings = {{ warmth = 0.3 }} }}, {{ method = "parted", settings = {{ warmth = 4.0 }} }},
-]
-"""
-    )
-    command = [sys.executable, "-m", "harness", "ablate", "parted", str(folder / "trial.toml"), "--store",
-               str(folder / "runs")]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
-    store = Store(folder / "runs")
-    for run_id in (one for one in store.ids() if one.startswith("parted-")):  # the trials of a sweep, too
-        tagged = (record := store.read(run_id)).model_copy(update={"tags": [*record.tags, "sweep:trial"]})
-        (store.root / run_id / "record.json").write_bytes(checksums.with_checksums(tagged, store.root / run_id))
-    return folder / "runs"
-
-
-@pytest.fixture(scope="module")
-def toy_served(toy_store: Path, toy: str) -> Iterator[str]:
-    with serving(toy_store, "--plugin", toy) as url:
-        yield url
 
 
 def test_an_ablation_is_a_forest_with_costs_beside(toy_served: str, visitor_of: Callable[..., Visitor]) -> None:

@@ -47,7 +47,10 @@ def test_runs_are_filtered_by_everything_newest_first() -> None:
     assert ids(methods=("a",), students=("S",), tags=("y",)) == ["a2"]
     assert ids(words=("finite",)) == ["a1"]
     assert ids(row="a0") == ["a0", "a1"]  # the failed seed, too
+    assert ids(row="a0", methods=("b",)) == ["a0", "a1"]
     assert ids(row="gone") == ids()
+    assert ids(data=("other",)) == []
+    assert ids(data=(LINES[0].data_key,)) == ids(data=(LINES[0].benchmark,)) == ids()
 
 
 def test_groups_count_states_and_costs() -> None:
@@ -86,7 +89,12 @@ def test_a_failed_seed_is_two_clicks_from_its_error(tmp_path: Path, opened: Open
     assert "2 of 2 runs: 1 done, 1 failed" in text
     assert "1 of 2 runs: 1 failed" in said(opened("runs", status="failed"))
     assert "1 of 2 runs" in said(opened("runs", q="finite"))
-    assert "No run matches" in said(opened("runs", q="nothing like it"))
+    app = opened("runs", q="nothing like it", size="S")
+    assert "No run matches" in said(app)
+    app.button[0].click().run()  # what came along from other pages is removed, too
+    assert "2 of 2 runs" in said(app)
+    assert "size" not in app.query_params
+    assert "2 of 2 runs" in said(opened("runs", benchmark="All benchmarks"))
     assert "2 of 2 runs" in said(opened("runs", by="method"))
     text = said(opened("run", run="a-S-1"))
     assert "lower train.lr" in text

@@ -20,7 +20,7 @@ def test_a_point_of_the_trade_off_leads_to_its_run(visitor: Visitor) -> None:
     chart = page.get_by_test_id("stVegaLiteChart")
     chart.locator("svg path[aria-roledescription=point]").first.wait_for()
     chart.locator("svg path[aria-roledescription=point]").last.click()
-    page.wait_for_url("**/run?run=*")
+    page.wait_for_url("**/run?*run=*")
     visitor.settle()
     page.go_back()
     page.wait_for_url("**/trade-off?*cost=TFLOPs*")
@@ -44,7 +44,7 @@ def test_compare_says_what_the_command_says(visitor: Visitor, scenes_store: Path
     assert f"{100 * found.errors.introduced.value:.1f}" in text
     visitor.shot("compare_rows")
     page.get_by_role("link", name=found.parted[0].id, exact=True).click()
-    page.wait_for_url("**/examples?run=*")
+    page.wait_for_url("**/examples?*run=*")
     assert page.url.count("run=") == 2
     assert f"id={found.parted[0].id}" in page.url
 

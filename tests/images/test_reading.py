@@ -214,6 +214,11 @@ def test_whatever_a_callable_raises_names_the_example() -> None:
         example(fails).load_image()
 
 
+def test_a_callable_whose_file_is_gone_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"example 'x1': image {tmp_path}/gone\.png does not exist"):
+        example(lambda: Image.open(tmp_path / "gone.png")).load_image()
+
+
 def test_a_huge_image_is_refused_until_it_is_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     path = tmp_path / "huge.png"
