@@ -25,6 +25,8 @@ check: .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m scripts.layout --check
+	$(BIN)/python -m scripts.reference --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: .venv/dev.stamp
 	$(BIN)/ruff check --fix .

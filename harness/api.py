@@ -293,8 +293,11 @@ class Method:
     """
 
     name: ClassVar[str]
+    """What `--method` and tables call it."""
     summary: ClassVar[str]
+    """One line for lists."""
     source: ClassVar[str] = ""
+    """Where it is from, like an arXiv number."""
     student: ClassVar[str] = "student"
     """The role that is evaluated at the end."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})

@@ -207,12 +207,19 @@ class Benchmark:
     data_dir: Path | None = None
 
     name: ClassVar[str]
+    """What `--benchmark` and tables call it."""
     task: ClassVar[Literal["hallucination", "factuality"]]
+    """The task under which tables list it."""
     splits: ClassVar[tuple[Split, ...]] = ("train", "validation", "test")
+    """The splits that `load` has."""
     revision: ClassVar[str]
+    """The version of examples and scoring."""
     licence: ClassVar[str]
+    """Of the data."""
     citation: ClassVar[str]
+    """Whom a user cites."""
     homepage: ClassVar[str] = ""
+    """Where the data are from."""
     obtain: ClassVar[str] = ""
     """How to get the published files, and how they must be arranged in `data_dir`."""
     positive: ClassVar[str] = ""

@@ -56,10 +56,10 @@ class Settings(BaseModel):
 class LoraSettings(Settings):
     """Low-rank adapters in a learner. The learner's own weights are then frozen (see harness.models.lora)."""
 
-    rank: int = Field(16, ge=1, le=65536)
+    rank: int = Field(16, ge=1, le=65536, description="Rank of the adapters' matrices.")
     alpha: float = Field(32.0, gt=0, le=1e6)
     """The adapters' output is scaled by alpha / rank."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="In front of the adapters, in training.")
     targets: tuple[str, ...] = ("all",)
     """The layers that get an adapter, by the last part of their names (like q_proj). all: every linear layer except the
     output layer."""
@@ -103,7 +103,7 @@ class TrainConfig(Settings):
     """Peak learning rate of single rungs, if it differs from `lr`."""
     warmup: float = Field(0.1, ge=0, le=1)
     """Fraction of a stage's steps in which the learning rate rises."""
-    weight_decay: float = Field(0.01, ge=0, le=10)
+    weight_decay: float = Field(0.01, ge=0, le=10, description="AdamW's; at each step a weight loses lr x this share.")
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: matrix products in bfloat16 (autocast); weights, losses and optimizer in float32. Useful where the hardware
     supports it."""
@@ -173,15 +173,15 @@ class EvaluateConfig(Settings):
 
     splits: tuple[Literal["train", "validation", "test", "ood"], ...] = ("validation", "test", "ood")
     """The splits that are scored at the end, if the benchmark has them."""
-    batch_size: int = Field(64, ge=1, le=65536)
+    batch_size: int = Field(64, ge=1, le=65536, description="Questions per forward pass.")
     shifts: Literal["method"] | Shifts = "method"
     """Shifted inference: score each question with its options at several letters, and average by option. method: what
     the method declares; cyclic: all rotations; all: all permutations; random: `random_shifts` of these; none."""
-    random_shifts: int = Field(2, ge=1, le=720)
+    random_shifts: int = Field(2, ge=1, le=720, description="How many permutations `random` takes.")
     shifted: Moved = "content"
     """Which options change their letter in shifted inference: all, or only content (see harness.data.options)."""
-    aggregate: Fusion = "prob"
-    debias: Debias = "none"
+    aggregate: Fusion = Field("prob", description="How the scores of several shifts become one.")
+    debias: Debias = Field("none", description="What takes the letters' own weight out of the scores.")
     share_prefix: bool = True
     """Questions about one image share one forward pass of the image and of the beginning of their prompts, where the
     model allows that (see harness.models.shared_prefix). Off: each question is passed separately."""
@@ -200,8 +200,8 @@ class ClusterConfig(Settings):
 
     workers: int = Field(1, ge=0, le=65536)
     """Ray Train workers per run (DDP). 0: in this process, without Ray."""
-    cpus_per_worker: int = Field(1, ge=1, le=65536)
-    gpus_per_worker: int = Field(0, ge=0, le=1)
+    cpus_per_worker: int = Field(1, ge=1, le=65536, description="CPUs that a worker reserves on its node.")
+    gpus_per_worker: int = Field(0, ge=0, le=1, description="GPUs that it reserves; 0: it computes on CPUs.")
     min_workers: int | None = Field(None, ge=1)
     """Elastic training: if nodes are lost, a run continues with no fewer workers than this, and grows again when there
     are more. Its figures are those of `workers` up to rounding. None: it waits for a replacement of the lost node."""
@@ -267,10 +267,10 @@ class TemplateConfig(Settings):
 class RungConfig(Settings):
     """A model of a ladder."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="What `student` and tables call it.")
     model: str
     """A local folder in `save_pretrained` layout, or a hub id."""
-    revision: str | None = None
+    revision: str | None = Field(None, description="The commit of a hub model; a branch or a tag may change.")
     attention: str | None = None
     """The attention implementation, by its name in transformers; None: the default of transformers."""
     template: TemplateConfig | None = Field(None, exclude_if=lambda value: value is None)
@@ -280,30 +280,30 @@ class RungConfig(Settings):
 class RunConfig(Settings):
     """One run: a method trains one student of a ladder on one benchmark, with one seed."""
 
-    method: str
-    settings: dict[str, Any] = {}
-    benchmark: str
-    benchmark_settings: dict[str, Any] = {}
-    data_dir: Folder | None = None
+    method: str = Field(description="The method: `hkdbench list methods`.")
+    settings: dict[str, Any] = Field({}, description="The method's own settings.")
+    benchmark: str = Field(description="The benchmark: `hkdbench list benchmarks`.")
+    benchmark_settings: dict[str, Any] = Field({}, description="The benchmark's own settings, in a suite by its name.")
+    data_dir: Folder | None = Field(None, description="Folder of the benchmark's published files.")
     skip_missing: bool = False
     """Continue without the examples whose image file is missing or damaged. The record says how many they are."""
     max_image_pixels: int = Field(MAX_PIXELS, ge=1)
     """Refuse images of more pixels (width x height), before training. It is not part of the run's identity."""
     train_on: str | None = None
     """Another benchmark, whose train and validation splits the run learns from. It is still scored on `benchmark`."""
-    train_on_settings: dict[str, Any] = {}
-    train_on_data_dir: Folder | None = None
-    ladder: str | tuple[RungConfig, ...] = "tiny"
-    student: str = "S"
-    seed: int = Field(0, ge=0, lt=2**63)
-    train: TrainConfig = TrainConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
-    cluster: ClusterConfig = ClusterConfig()
-    track: TrackConfig = TrackConfig()
-    tags: tuple[str, ...] = ()
+    train_on_settings: dict[str, Any] = Field({}, description="The own settings of `train_on`.")
+    train_on_data_dir: Folder | None = Field(None, description="Folder of the published files of `train_on`.")
+    ladder: str | tuple[RungConfig, ...] = Field("tiny", description="A ladder's name or .toml file, or its rungs.")
+    student: str = Field("S", description="The rung that is scored.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Of weights, order and draws.")
+    train: TrainConfig = Field(TrainConfig(), description="How every method is trained.")
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="How the trained student is scored.")
+    cluster: ClusterConfig = Field(ClusterConfig(), description="Where a run is executed.")
+    track: TrackConfig = Field(TrackConfig(), description="What is written for trackers.")
+    tags: tuple[str, ...] = Field((), description="Words by which runs are found again.")
     label: Label | None = None
     """What tables show instead of method and settings. It is not part of the run's identity; "" removes a label."""
-    plugins: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = Field((), description="Files or modules with methods or benchmarks.")
     save_student: bool = False
     """Store the trained student beside the record, in `save_pretrained` layout."""
     control: Literal["text_only", "shuffled_image"] | None = None

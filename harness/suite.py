@@ -79,6 +79,7 @@ class ManyRuns(Settings):
     """The settings that the runs of a suite or of a sweep have in common."""
 
     benchmarks: Benchmarks = Field(min_length=1)
+    """The benchmarks of all runs."""
     benchmark_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     data_dir: Folder | None = None
     skip_missing: bool = False
@@ -104,8 +105,11 @@ class SuiteConfig(ManyRuns):
     """Methods x benchmarks x seeds, at one budget."""
 
     name: str
+    """Its runs are tagged `suite:NAME`."""
     seeds: Seeds = Field(min_length=1)
+    """Every line is run with each of them."""
     runs: tuple[SuiteRun, ...] = Field(min_length=1)
+    """The lines: methods with their settings."""
 
     def run_configs(self) -> list[RunConfig]:
         """One `RunConfig` per method, benchmark and seed. Seeds vary slowest, so that early results are complete."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @app.command("ablate")
 def ablate_(
-    method: str,
+    method: Annotated[str, typer.Argument(help="The method: `hkdbench list methods`.")],
     file: Annotated[Path | None, typer.Argument(help="SUITE.toml: budget, seeds, and the rivals.")] = None,
     benchmark: Annotated[
         list[str] | None, typer.Option(help="May be repeated; default: those that need no files.")

@@ -107,7 +107,7 @@ def _folders(benchmarks: list[str], data_dirs: list[str] | None) -> dict[str, Pa
 
 @app.command("check-benchmark")
 def check_benchmark_(
-    name: str,
+    name: Annotated[str, typer.Argument(help="The benchmark: `hkdbench list benchmarks`, or a plugin's.")],
     data_dir: DataOption = None,
     plugin: PluginOption = None,
     store: StoreOption = None,
@@ -133,7 +133,7 @@ def check_benchmark_(
 @app.command("robustness")
 def robustness_(
     run: Annotated[str, typer.Argument(help="A run with a saved student (--set save_student=true); may be shortened.")],
-    split: Split = "test",
+    split: Annotated[Split, typer.Option(help="The split that is scored.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="Only this many examples.")] = None,
     store: StoreOption = None,
     data_dir: DataOption = None,

@@ -65,7 +65,12 @@ def _needed() -> str:
 
 
 @app.command("check-method")
-def check_method(name: str, plugin: PluginOption = None, set_: SetOption = None, as_json: JsonOption = False) -> None:
+def check_method(
+    name: Annotated[str, typer.Argument(help="The method: `hkdbench list methods`, or a plugin's.")],
+    plugin: PluginOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Check that a method satisfies the contract, on tiny models and data; failures say what to change."""
     from harness.authoring import method_checks
     from harness.config import overlay
@@ -116,7 +121,7 @@ def method_pages(
 def pretrain_(
     rung: Annotated[str, typer.Argument(help="L, M or S")],
     out: Annotated[Path, typer.Argument(help="Folder for the weights")],
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Of weights and lessons.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Default: those of the shipped recipe.")] = None,
 ) -> None:
     """Pretrain a rung of the tiny ladder from random weights: half an hour (S) to two hours (L) on one core."""

@@ -22,7 +22,7 @@ from harness.cli.options import (
 
 @app.command("list")
 def list_(
-    what: Annotated[Literal["methods", "benchmarks", "ladders", "runs"], typer.Argument()],
+    what: Annotated[Literal["methods", "benchmarks", "ladders", "runs"], typer.Argument(help="What is listed.")],
     store: StoreOption = None,
     plugin: PluginOption = None,
     as_json: JsonOption = False,
@@ -44,7 +44,7 @@ def list_(
 
 @app.command("describe")
 def describe_(
-    name: str,
+    name: Annotated[str, typer.Argument(help="A method, a benchmark or a ladder; with --prompt also a model.")],
     prompt: Annotated[
         bool,
         typer.Option(

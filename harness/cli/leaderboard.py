@@ -14,9 +14,9 @@ from harness.errors import ConfigError
 
 @app.command("rank")
 def rank_(
-    benchmark: str | None = None,
+    benchmark: Annotated[str | None, typer.Option(help="Only this benchmark.")] = None,
     task: Annotated[str | None, typer.Option(help="Only benchmarks of this task.")] = None,
-    method: str | None = None,
+    method: Annotated[str | None, typer.Option(help="Only rows of this method.")] = None,
     size: Annotated[
         str | None, typer.Option(help="A student's name, or a range of parameters: 100k..2M, ..1B, 7B..")
     ] = None,
@@ -36,7 +36,7 @@ def rank_(
     among_shown: Annotated[
         bool, typer.Option("--among-shown", help="Rank only the rows that the filters show, not all of the table.")
     ] = False,
-    split: Split = "test",
+    split: Annotated[Split, typer.Option(help="The split whose answers are ranked.")] = "test",
     columns: Annotated[
         str | None,
         typer.Option(help="More columns, separated by commas: cost (with Pareto fronts), distil, power."),
@@ -49,7 +49,8 @@ def rank_(
     ] = None,
     store: StoreOption = None,
     format_: Annotated[
-        Literal["table", "csv", "json", "markdown", "latex", "html"], typer.Option("--format")
+        Literal["table", "csv", "json", "markdown", "latex", "html"],
+        typer.Option("--format", help="The form of the output."),
     ] = "table",
     as_json: JsonOption = False,
 ) -> None:
@@ -103,7 +104,11 @@ def _listed(names: str | None) -> tuple[str, ...]:
 
 
 @app.command("show")
-def show_(run: str, store: StoreOption = None, as_json: JsonOption = False) -> None:
+def show_(
+    run: Annotated[str, typer.Argument(help="A run's id, or its beginning.")],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show one run: settings, stages, cost, provenance, figures by category. RUN may be shortened."""
     from harness.report.run import VERDICTS, command, record_text
     from harness.store import checksums
@@ -131,9 +136,9 @@ def compare_(
         typer.Argument(help="A run (its id may be shortened), or a row: its label, or 'method[@student][ key=value]'"),
     ],
     b: Annotated[str, typer.Argument(help="The run or row that it is compared with.")],
-    benchmark: str | None = None,
-    metric: str = "accuracy",
-    split: Split = "test",
+    benchmark: Annotated[str | None, typer.Option(help="The benchmark, if both have runs on several.")] = None,
+    metric: Annotated[str, typer.Option(help="accuracy, macro_f1, ...: as in `rank`.")] = "accuracy",
+    split: Annotated[Split, typer.Option(help="The split whose answers are compared.")] = "test",
     examples: Annotated[int, typer.Option(min=0, help="How many of the examples on which they disagree to show.")] = 10,
     store: StoreOption = None,
     as_json: JsonOption = False,

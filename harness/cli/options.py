@@ -144,11 +144,11 @@ class RunOptions:
     """The options of `plan`, `run` and `profile` that define the run, see `run_verb`."""
 
     file: Annotated[Path | None, typer.Argument(help="RUN.toml")] = None
-    method: str | None = None
-    benchmark: str | None = None
-    ladder: str | None = None
-    student: str | None = None
-    seed: int | None = None
+    method: Annotated[str | None, typer.Option(help="The method: `hkdbench list methods`.")] = None
+    benchmark: Annotated[str | None, typer.Option(help="The benchmark: `hkdbench list benchmarks`.")] = None
+    ladder: Annotated[str | None, typer.Option(help="A ladder's name or .toml file. [default: tiny]")] = None
+    student: Annotated[str | None, typer.Option(help="The rung that is scored. [default: S]")] = None
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and draws. [default: 0]")] = None
     workers: WorkersOption = None
     data_dir: DataOption = None
     skip_missing: SkipMissingOption = False

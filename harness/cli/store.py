@@ -21,6 +21,10 @@ store_app = typer.Typer(
 app.add_typer(store_app, name="store")
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")]
+StatusOption = Annotated[str | None, typer.Option(help="Only these: done, failed, interrupted or broken.")]
+BenchmarkOption = Annotated[str | None, typer.Option(help="Only runs on this benchmark.")]
+MethodOption = Annotated[str | None, typer.Option(help="Only runs of this method.")]
+TagOption = Annotated[str | None, typer.Option(help="Only runs with this tag.")]
 WhereOption = Annotated[
     str | None,
     typer.Option(
@@ -32,10 +36,10 @@ WhereOption = Annotated[
 
 @store_app.command("ls")
 def ls_(
-    status: Annotated[str | None, typer.Option(help="done, failed, interrupted or broken.")] = None,
-    benchmark: str | None = None,
-    method: str | None = None,
-    tag: str | None = None,
+    status: StatusOption = None,
+    benchmark: BenchmarkOption = None,
+    method: MethodOption = None,
+    tag: TagOption = None,
     where: WhereOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -134,10 +138,10 @@ def export_(
     predictions: Annotated[
         Path | None, typer.Option(help="A second .parquet or .csv file: one line per prediction of these runs.")
     ] = None,
-    status: str | None = None,
-    benchmark: str | None = None,
-    method: str | None = None,
-    tag: str | None = None,
+    status: StatusOption = None,
+    benchmark: BenchmarkOption = None,
+    method: MethodOption = None,
+    tag: TagOption = None,
     where: WhereOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,

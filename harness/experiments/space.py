@@ -26,9 +26,13 @@ class Dimension(Settings):
     """One setting of a space: one of `choice`, `uniform`, `log_uniform`, `integer`."""
 
     choice: tuple[Value, ...] | None = Field(None, min_length=1)
+    """One of these values."""
     uniform: tuple[float, float] | None = None
+    """A number between these ends."""
     log_uniform: tuple[float, float] | None = None
+    """A number between these ends, with a uniform logarithm."""
     integer: tuple[int, int] | None = None
+    """A whole number between these ends, both included."""
     steps: int | None = Field(None, ge=2)
     """The number of values of a range in a grid, including both ends."""
     when: dict[str, Value] = Field(default_factory=dict)

@@ -43,6 +43,7 @@ class SweepMethod(Settings):
     train: dict[str, Any] = Field(default_factory=dict)
     """The training settings in which this method differs from the sweep; not the budget."""
     space: dict[str, Dimension] = Field(min_length=1)
+    """The settings that are searched, by name: `settings.NAME` of the method, `train.NAME` of the training."""
 
 
 class Confirm(Settings):
@@ -60,6 +61,7 @@ class SweepConfig(ManyRuns):
     """Methods x benchmarks, each searched with the same number of trials."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)
+    """A store has one sweep of a name."""
     trials: int = Field(ge=1)
     """Trials of each method on each benchmark."""
     search: Literal["random", "grid", "tpe"] = "random"
@@ -77,7 +79,9 @@ class SweepConfig(ManyRuns):
     seeds: Seeds = Field((100,), min_length=1)
     """A trial is trained with each of them; its score is the mean."""
     methods: tuple[SweepMethod, ...] = Field(min_length=1)
+    """The methods that are searched, each with the same number of trials."""
     confirm: Confirm = Confirm()
+    """How the winner is found among the best trials."""
 
     def searches(self) -> list[Search]:
         """One per method and benchmark."""

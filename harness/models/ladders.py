@@ -24,7 +24,9 @@ class LadderConfig(Settings):
     """A ladder's file: `name` and `[[rungs]]`, largest first. Relative folders are relative to the file."""
 
     name: str
+    """What records call the ladder."""
     rungs: tuple[RungConfig, ...] = Field(min_length=1)
+    """The models, the largest first."""
 
 
 def names() -> list[str]:

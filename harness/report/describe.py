@@ -159,7 +159,7 @@ def field_docs(cls: type[Any]) -> dict[str, str]:
     """The docstring below each field in the class's source, by field."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if not dataclasses.is_dataclass(base):
+        if base is object:
             continue
         try:
             body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]

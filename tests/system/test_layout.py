@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,21 +47,53 @@ def test_the_paths_that_contributing_names_exist() -> None:
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
-PAGES = [
-    path
-    for folder in (".", "docs", "docs/methods", "docs/benchmarks", "benches")
-    for path in ROOT.glob(f"{folder}/*.md")
-]
+NOT_OURS = {"build", "dist", "node_modules"}
+"""Folders that tools write; those whose name begins with a dot are passed over, too."""
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_to_files_and_heads(page: Path) -> None:
-    """To files of the repository, and to heads in them as GitHub spells their anchors."""
-    prose = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
-    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", prose):
-        name, _, anchor = target.partition("#")
-        file = page.parent / name if name else page
-        assert file.exists(), target
-        if anchor:
-            heads = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}, target
+def pages(folder: Path = ROOT) -> Iterator[Path]:
+    """All Markdown files of the repository."""
+    yield from sorted(folder.glob("*.md"))
+    for inner in sorted(folder.iterdir()):
+        if inner.is_dir() and not inner.is_symlink() and not inner.name.startswith(".") and inner.name not in NOT_OURS:
+            yield from pages(inner)
+
+
+def prose(page: Path) -> str:
+    """A page without its code."""
+    return re.sub(r"`[^`\n]+`", "", re.sub(r"(?ms)^ *```.*?^ *```", "", page.read_text(encoding="utf-8")))
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's heads as GitHub, and the site, spell them: a second head of one text gets a number."""
+    found: Counter[str] = Counter()
+    names = set()
+    text = re.sub(r"(?ms)^ *```.*?^ *```", "", page.read_text(encoding="utf-8"))
+    for head in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", head)
+        name = re.sub(r"[^\w -]", "", plain.lower()).replace(" ", "-")
+        names.add(f"{name}-{found[name]}" if found[name] else name)
+        found[name] += 1
+    return names
+
+
+def test_links_lead_to_files_and_heads() -> None:
+    """In every Markdown file: to files of the repository, and to heads in them."""
+    checked, broken = 0, []
+    for page in pages():
+        for target in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", prose(page)):
+            name, _, anchor = target.partition("#")
+            file = (page.parent / name).resolve() if name else page
+            if not file.exists() or (anchor and anchor not in anchors(file)):
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+            checked += 1
+    assert broken == []
+    assert checked > 200
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Two words, `one`\n## It's [new](x.md)\n## Two words one\n```\n# no head\n[l](code)\n```\n[a](b)")
+    assert anchors(page) == {"two-words-one", "its-new", "two-words-one-1"}
+    assert re.findall(r"\]\((.*?)\)", prose(page)) == ["x.md", "b"]

@@ -14,12 +14,12 @@ import pytest
 from harness import registry
 from helpers.common import Cli
 
-BLOCK = re.compile(r"^```(\w+)[ ]?(.*?)\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"\n]*)\")?\n(.*?)^```$", re.M | re.S)
 
 
 def blocks(page: Path) -> list[tuple[str, str, str]]:
-    """The page's code blocks: language, what stands beside it, and the text."""
-    return [(m[1], m[2], m[3]) for m in BLOCK.finditer(page.read_text(encoding="utf-8"))]
+    """The page's code blocks: language, title, and the text."""
+    return [(m[1], m[2] or "", m[3]) for m in BLOCK.finditer(page.read_text(encoding="utf-8"))]
 
 
 def commands(text: str) -> list[tuple[list[str], list[str]]]:
@@ -48,9 +48,9 @@ def test_the_tutorial(root: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(root))
     ran = 0
-    for language, beside, text in blocks(root / "docs" / "adding_a_method.md"):
+    for language, title, text in blocks(root / "docs" / "adding_a_method.md"):
         if language == "python":
-            (tmp_path / beside).write_text(text, encoding="utf-8")
+            (tmp_path / title).write_text(text, encoding="utf-8")
         elif language == "console":
             for (program, *args), shown in commands(text):
                 if program == "hkdbench":
@@ -61,7 +61,7 @@ def test_the_tutorial(root: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.
                     assert program == "python"
                     done = subprocess.run([sys.executable, *args], env=os.environ, capture_output=True, text=True)
                     code, output = done.returncode, done.stdout + done.stderr
-                assert (code != 0) == (beside == "fails"), output
+                assert (code != 0) == (title == "fails"), output
                 assert_shown(shown, output)
                 ran += 1
     assert ran == 9
