@@ -20,7 +20,8 @@ from harness import __version__
 
 # Importing a file registers its verbs; in the order of --help.
 from harness.cli import describe, runs, ablate, sweep, leaderboard, submission, store, cache  # noqa: F401
-from harness.cli import answers, audit, authoring, dashboard, setup  # noqa: F401
+from harness.cli import answers, audit, authoring, dashboard  # noqa: F401
+from harness.cli.setup import doctor, init  # noqa: F401
 from harness.cli.options import app, say
 from harness.errors import ConfigError, UserError, parts_of
 from harness.events import listen, stopped

@@ -1,10 +1,9 @@
-"""Verbs for the first hour: `init`, `doctor`."""
+"""The verb `init`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,6 @@ import typer
 from harness.cli.options import (
     DataOption,
     JsonOption,
-    StoreOption,
     app,
     benchmark_names,
     method_names,
@@ -24,6 +22,9 @@ from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from harness.setup.first_suite import Answers, Started
+
+
+MOST_GPUS = 65536
 
 
 @app.command("init")
@@ -47,12 +48,16 @@ def init_(
     method: Annotated[
         list[str] | None, typer.Option("--method", autocompletion=method_names, help="A method; may be repeated.")
     ] = None,
-    gpus: Annotated[int | None, typer.Option("--gpus", min=0, help="GPUs of each run; 0: the CPU.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=0, max=MOST_GPUS, help="GPUs of each run; 0: the CPU.")
+    ] = None,
     cluster: Annotated[
         str | None, typer.Option("--cluster", help="HOST:PORT of a Ray cluster. [default: this machine]")
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="How many seeds.")] = 3,
-    examples: Annotated[int, typer.Option("--examples", min=32, help="Examples that a student learns from.")] = 4096,
+    examples: Annotated[
+        int, typer.Option("--examples", min=32, max=10**9, help="Examples that a student learns from.")
+    ] = 4096,
     name: Annotated[str, typer.Option("--name", help="Of the suite, and of its file.")] = "comparison",
     out: Annotated[Path, typer.Option("--out", help="Folder of the files.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
@@ -62,7 +67,6 @@ def init_(
 
     At a terminal it asks for what no option gives; elsewhere that is an error.
     """
-    from harness.config import ClusterConfig
     from harness.setup import first_suite
 
     ask = None if as_json or not sys.stdin.isatty() else _ask
@@ -84,7 +88,7 @@ def init_(
         models=models,
         benchmark=named,
         methods=methods,
-        gpus=ClusterConfig(workers=gpus).workers,
+        gpus=gpus,
         rows=data,
         data_dir=data_dir,
         seeds=tuple(range(seeds)),
@@ -144,10 +148,9 @@ def _listed(text: str) -> list[str]:
 
 
 def _number(text: str) -> int:
-    try:
+    if text.isdecimal() and int(text) <= MOST_GPUS:
         return int(text)
-    except ValueError:
-        raise ConfigError(f"GPUs = {text!r}: expected a whole number, like 0") from None
+    raise ConfigError(f"GPUs = {text!r}: expected a whole number from 0 to {MOST_GPUS}")
 
 
 def _check_gpus(wanted: int) -> None:
@@ -158,26 +161,3 @@ def _check_gpus(wanted: int) -> None:
         raise ConfigError(
             f"--gpus {wanted}: torch sees {here} on this machine; give at most that many, or --cluster HOST:PORT"
         )
-
-
-@app.command("doctor")
-def doctor_(
-    store: StoreOption = None,
-    ray: Annotated[bool, typer.Option("--ray", help="Also start Ray, or join the cluster of RAY_ADDRESS.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Check versions, devices, Ray, store, disk and limits, each with what to change. Exit code 1: a problem."""
-    from harness.setup import doctor
-
-    findings = []
-    for finding in doctor.examine(store, ray):
-        findings.append(finding)
-        if not as_json:
-            print(f"{finding.state:8} {finding.name:22} {finding.found}", flush=True)
-            if finding.mend:
-                print(f"{'':31} -> {finding.mend}", flush=True)
-    if as_json:
-        print_json([asdict(finding) for finding in findings])
-    else:
-        print(doctor.summary(findings))
-    raise typer.Exit(1 if any(finding.state == "problem" for finding in findings) else 0)
