@@ -25,6 +25,7 @@ from harness.paths import cache_folder
 from harness.store import Store, manifest
 
 LEAST_PYTHON = ">=3.11"
+OTHER_STORE = "choose another with --store or HKDBENCH_STORE"
 DEMO_MEMORY = 4 * 2**30
 LITTLE_DISK, FEW_DISK = 2**29, 5 * 2**30
 """Free bytes below which runs fail soon, and below which checkpoints of large models don't fit."""
@@ -97,14 +98,14 @@ def _package(asked: Requirement) -> Finding:
 
 def _plugins() -> Finding:
     try:
-        entries = {**registry.methods(), **registry.benchmarks()}
-        loaded = len(dict(registry.load_all(registry.methods()))) + len(dict(registry.load_all(registry.benchmarks())))
+        methods, benchmarks = registry.methods(), registry.benchmarks()
+        loaded = len(dict(registry.load_all(methods))) + len(dict(registry.load_all(benchmarks)))
     except UserError as error:
         return Finding("methods and benchmarks", "problem", first_line(error), "uninstall one of the two")
     if broken := registry.problems():
         mend = "repair or uninstall that package"
         return Finding("methods and benchmarks", "problem", "; ".join(map(str, broken)), mend)
-    return Finding("methods and benchmarks", "ok", f"{loaded} of {len(entries)} load")
+    return Finding("methods and benchmarks", "ok", f"{loaded} of {len(methods) + len(benchmarks)} load")
 
 
 # ------------------------------------------------------------------------------------------ machine
@@ -159,16 +160,16 @@ def _store(root: str | None) -> Finding:
         missing = store.backend.missing()
         if missing and "://" not in store.url:
             above = _nearest(Path(store.url))
-            if os.access(above, os.W_OK):
+            if _can_write(above):
                 return Finding("store", "ok", f"{store.url} isn't there yet: the first run makes it")
-            return Finding("store", "problem", f"{above} can't be written", "choose another with --store")
+            return Finding("store", "problem", f"no folder can be made in {above}", OTHER_STORE)
         runs = len(store.ids())
         if store.packed:
             return Finding("store", "ok", f"{store.url}: {runs} runs, packed: only read")
         store.backend.check_writable()
         names = manifest.manifests(store.backend)
     except (UserError, OSError) as error:
-        return Finding("store", "problem", first_line(error), "choose another with --store or HKDBENCH_STORE")
+        return Finding("store", "problem", first_line(error), OTHER_STORE)
     if names and manifest.newest(store.backend) is None:
         found = f"{store.url}: {runs} runs, with a catalogue of another version"
         return Finding("store", "warning", found, f"hkdbench store compact --store {store.url}")
@@ -212,9 +213,18 @@ def _temporary() -> Finding:
 
 def _writable(name: str, folder: Path, variable: str) -> Finding:
     above = _nearest(folder)
-    if above.is_dir() and os.access(above, os.W_OK):
+    if _can_write(above):
         return Finding(name, "ok", f"{folder} can be written")
     return Finding(name, "problem", f"{folder} can't be written", f"set {variable} to a folder of yours")
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether a file can be made in the folder; it is gone at once. For root, permissions alone don't say."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
 
 
 def _open_files() -> Finding:

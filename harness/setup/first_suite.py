@@ -110,7 +110,8 @@ def start(answers: Answers, folder: Path, force: bool) -> Started:
         if (folder / name).exists() and not force:
             raise ConfigError(f"{folder / name} exists already: choose another --name or --out, or add --force")
     with tempfile.TemporaryDirectory(prefix="hkdbench-init-") as temporary:
-        made, columns = Path(temporary), ()
+        made = Path(temporary)
+        columns: tuple[str, ...] = ()
         data_dir = answers.data_dir and absolute(answers.data_dir)
         if answers.rows is not None:
             _, source, found = benchmark_scaffold.write(answers.benchmark, answers.rows, made, registry.benchmarks())
