@@ -38,7 +38,7 @@ def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-Seeds = Annotated[tuple[int, ...], AfterValidator(_once)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], AfterValidator(_once)]
 """Seeds, each once."""
 Benchmarks = Annotated[tuple[str, ...], AfterValidator(_once)]
 """Names of benchmarks, each once."""

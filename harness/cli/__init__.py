@@ -11,6 +11,7 @@ import io
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -20,8 +21,9 @@ from harness import __version__
 # Importing a file registers its verbs; in the order of --help.
 from harness.cli import describe, runs, ablate, sweep, leaderboard, submission, store, cache  # noqa: F401
 from harness.cli import answers, audit, authoring, dashboard  # noqa: F401
+from harness.cli.setup import doctor, init  # noqa: F401
 from harness.cli.options import app, say
-from harness.errors import UserError, parts_of
+from harness.errors import ConfigError, UserError, parts_of
 from harness.events import listen, stopped
 
 
@@ -33,6 +35,7 @@ def main() -> None:
             stream.reconfigure(errors="plain")
     try:
         listen()
+        _check_text(sys.argv[1:])
         code = app(standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
@@ -62,6 +65,16 @@ def main() -> None:
     if code == 130:  # typer turns Ctrl-C into this exit code
         say("interrupted; the same command continues from the last checkpoint")
     sys.exit(code)
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Raise `ConfigError` for an argument that isn't UTF-8: neither records nor the libraries below can hold it."""
+    for argument in arguments:
+        try:
+            argument.encode("utf-8")
+        except UnicodeEncodeError:
+            shown = os.fsencode(argument)
+            raise ConfigError(f"argument {str(shown)[1:]}: isn't UTF-8; expected text, so rename the file") from None
 
 
 def discard_output() -> None:

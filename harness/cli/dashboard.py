@@ -74,13 +74,17 @@ def dashboard_(
 
     opened = Store(store)
     url = opened.url
-    if why := opened.backend.missing():
-        say(f"note: {why}")
     environment = _environment(url, data_dirs=_folders(data_dir), plugins=_specs(plugin))
     if export is not None:
         _check_new(export)
-        os.execve(sys.executable, [sys.executable, "-m", "dashboard.bundle.export", str(export)], environment)
+        opened.check_exists()
+        quiet = {"STREAMLIT_LOGGER_LEVEL": "error"}  # else it complains of being imported without its server
+        os.execve(
+            sys.executable, [sys.executable, "-m", "dashboard.bundle.export", str(export)], {**environment, **quiet}
+        )
     chosen = _free_port(address, port)
+    if why := opened.backend.missing():
+        say(f"note: {why}")
     if address not in ("127.0.0.1", "localhost", "::1"):
         say(f"note: everyone who can reach {address} can read all of {url}; there is no password")
     say(f"dashboard of {url}: http://{address}:{chosen} (Ctrl-C stops it)")

@@ -8,15 +8,15 @@ from typing import Annotated, Literal
 import typer
 
 from harness.api import Split
-from harness.cli.options import JsonOption, StoreOption, app, existing, say
+from harness.cli.options import JsonOption, StoreOption, app, benchmark_names, existing, method_names, run_ids, say
 from harness.errors import ConfigError
 
 
 @app.command("rank")
 def rank_(
-    benchmark: Annotated[str | None, typer.Option(help="Only this benchmark.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Only this benchmark.", autocompletion=benchmark_names)] = None,
     task: Annotated[str | None, typer.Option(help="Only benchmarks of this task.")] = None,
-    method: Annotated[str | None, typer.Option(help="Only rows of this method.")] = None,
+    method: Annotated[str | None, typer.Option(help="Only rows of this method.", autocompletion=method_names)] = None,
     size: Annotated[
         str | None, typer.Option(help="A student's name, or a range of parameters: 100k..2M, ..1B, 7B..")
     ] = None,
@@ -105,7 +105,7 @@ def _listed(names: str | None) -> tuple[str, ...]:
 
 @app.command("show")
 def show_(
-    run: Annotated[str, typer.Argument(help="A run's id, or its beginning.")],
+    run: Annotated[str, typer.Argument(help="A run's id, or its beginning.", autocompletion=run_ids)],
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -23,10 +24,34 @@ app = typer.Typer(
     name="hkdbench",
     help="Distillation methods for small vision-language models, compared at equal budgets.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def method_names(incomplete: str) -> list[str]:
+    """The methods that begin so, for the shell."""
+    from harness import registry
+
+    return [name for name in registry.methods() if name.startswith(incomplete)]
+
+
+def benchmark_names(incomplete: str) -> list[str]:
+    """The benchmarks that begin so, for the shell."""
+    from harness import registry
+
+    return [name for name in registry.benchmarks() if name.startswith(incomplete)]
+
+
+def run_ids(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The runs that begin so in a store's folder, for the shell: those of buckets and packed stores take too long."""
+    root = ctx.params.get("store") or os.environ.get("HKDBENCH_STORE") or "runs"
+    try:
+        names = sorted(entry.name for entry in os.scandir(os.path.expanduser(root)) if entry.is_dir())
+    except OSError:
+        return []
+    return [name for name in names if name.startswith(incomplete) and not name.startswith(".")]
+
 
 StoreOption = Annotated[
     str | None,
@@ -144,8 +169,12 @@ class RunOptions:
     """The options of `plan`, `run` and `profile` that define the run, see `run_verb`."""
 
     file: Annotated[Path | None, typer.Argument(help="RUN.toml")] = None
-    method: Annotated[str | None, typer.Option(help="The method: `hkdbench list methods`.")] = None
-    benchmark: Annotated[str | None, typer.Option(help="The benchmark: `hkdbench list benchmarks`.")] = None
+    method: Annotated[
+        str | None, typer.Option(help="The method: `hkdbench list methods`.", autocompletion=method_names)
+    ] = None
+    benchmark: Annotated[
+        str | None, typer.Option(help="The benchmark: `hkdbench list benchmarks`.", autocompletion=benchmark_names)
+    ] = None
     ladder: Annotated[str | None, typer.Option(help="A ladder's name or .toml file. [default: tiny]")] = None
     student: Annotated[str | None, typer.Option(help="The rung that is scored. [default: S]")] = None
     seed: Annotated[int | None, typer.Option(help="Of weights, order and draws. [default: 0]")] = None

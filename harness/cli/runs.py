@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -120,7 +121,8 @@ def demo_(
     with sample_and_own(str(SUITES / "sample.tar.xz"), own.url, no_browser) as (url, dashboard):
         code = _run_suite(configs, name, store, as_json)
         say(f"the demo is done; {url} and the dashboard of its runs stay open until Ctrl-C")
-        dashboard.wait()
+        with suppress(KeyboardInterrupt):
+            dashboard.wait()
     raise typer.Exit(code)
 
 

@@ -17,6 +17,7 @@ from harness.cli.options import (
     existing,
     load_plugins,
     print_json,
+    run_ids,
 )
 from harness.errors import ConfigError, StoreError
 from harness.paths import absolute
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 @app.command("verify")
 def verify_(
-    run: Annotated[str | None, typer.Argument(help="A run's id, or its beginning.")] = None,
+    run: Annotated[str | None, typer.Argument(autocompletion=run_ids, help="A run's id, or its beginning.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every run of the store.")] = False,
     store: StoreOption = None,
     data_dir: DataOption = None,
@@ -101,7 +102,7 @@ def _count(reports: Sequence[Report]) -> dict[str, int]:
 
 @app.command("pack")
 def pack_(
-    run: Annotated[str, typer.Argument(help="The id of a run, or its first letters.")],
+    run: Annotated[str, typer.Argument(autocompletion=run_ids, help="The id of a run, or its first letters.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write. [default: RUN.zip]")] = None,
     with_student: Annotated[bool, typer.Option("--with-student", help="Include the trained weights.")] = False,
     store: StoreOption = None,

@@ -62,17 +62,17 @@ class SweepConfig(ManyRuns):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)
     """A store has one sweep of a name."""
-    trials: int = Field(ge=1)
+    trials: int = Field(ge=1, le=100_000)
     """Trials of each method on each benchmark."""
     search: Literal["random", "grid", "tpe"] = "random"
     """Random points | all combinations | Optuna's TPE, which learns from the earlier trials."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     """The seed for drawing the points, the same for every search."""
     stop: Literal["none", "asha", "median"] = "none"
     """Whether trials that are behind on validation are stopped during training (arXiv 1810.05934; the median rule)."""
-    grace: int = Field(1, ge=1)
+    grace: int = Field(1, ge=1, le=10_000)
     """The number of validations that every trial gets at least."""
-    reduction: int = Field(3, ge=2)
+    reduction: int = Field(3, ge=2, le=1000)
     """For `asha`: one in this number continues."""
     metric: Literal["accuracy", "macro_f1", "micro_f1"] = "accuracy"
     """The validation figure that decides. During training it is always the accuracy."""

@@ -68,7 +68,7 @@ def test_a_wrong_line_is_one_line_or_one_object(
         if "--json" in line:
             error = json.loads(out)["error"]
             assert (error["code"], err) == (2, ""), line
-            assert error["message"], line
+            assert all(error[part] for part in ("message", "mend", "where")), line
         else:
             assert err.startswith("error: "), line
             assert (err.count("\n"), out) == (1, ""), line
@@ -100,6 +100,102 @@ def test_json_errors_of_users(
         cli.main()
     assert end.value.code == 2
     assert says in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
+PLAN = ["plan", "--method", "finetune", "--benchmark", "scenes_factuality", "--json", "--set"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "where", "mend"),
+    [
+        ("train.lr=inf", "train.lr = inf", "input should be less than or equal to 10"),
+        ("train.lr=nan", "train.lr = nan", "input should be greater than 0"),
+        ("train.lr_by_rung.S=-1", "train.lr_by_rung.S = -1", "input should be greater than 0"),
+        ("train.weight_decay=inf", "train.weight_decay = inf", "input should be less than or equal to 10"),
+        ("train.lora.alpha=inf", "train.lora.alpha = inf", "input should be less than or equal to 1000000"),
+        ("train.batch_size=1000000000", "train.batch_size = 1000000000", "input should be less than or equal to 65536"),
+        ("evaluate.resamples=100000000", "evaluate.resamples = 100000000", "input should be less than or equal to"),
+        ("cluster.resources.memory=inf", "cluster.resources.memory = inf", "input should be a finite number"),
+        ("settings.label_smoothing=nan", "method 'finetune'", ""),
+        ("track.tensorboard=~nobody-at-all/x", "track.tensorboard = '~nobody-at-all/x'", "expected ~/FOLDER"),
+    ],
+)
+def test_settings_without_sense_are_refused_with_their_bound(
+    setting: str, where: str, mend: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hkdbench", *PLAN, setting])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (end.value.code, error["where"]) == (2, where)
+    assert error["mend"].startswith(mend)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (
+            ["rank", "--store", "~nobody-at-all/runs"],
+            "'~nobody-at-all/runs': nobody on this machine has this home folder",
+        ),
+        (["store", "unpack", "~nobody-at-all/x.tar.xz", "out"], "nobody on this machine has this home folder"),
+        (["describe", "nlvr", "--data-dir", "~nobody-at-all"], "nobody on this machine has this home folder"),
+        (["list", "runs", "--store", "ftp://host/runs"], ""),
+        (["describe", os.fsdecode(b"\xff")], "argument '\\xff': isn't UTF-8"),
+        (["store", "ls", "--where", os.fsdecode(b"\xff\xfe")], "argument '\\xff\\xfe': isn't UTF-8"),
+        (["rank", "--store", os.fsdecode(b"runs\xff")], "isn't UTF-8; expected text"),
+    ],
+    ids=lambda value: "",
+)
+def test_names_that_the_machine_does_not_know(
+    line: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["hkdbench", *line])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert (end.value.code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ")
+    assert says in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_data_folder_that_nothing_reads_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hkdbench", *PLAN, "student=Q", "--data-dir", str(tmp_path)])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit):
+        cli.main()
+    said = "note: --data-dir isn't used: scenes_factuality reads no files; leave it out\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("hkdbench run --method off", {"offline_kd"}),
+        ("hkdbench rank --benchmark scenes_f", {"scenes_factuality"}),
+        ("hkdbench show con", {"control-a"}),
+    ],
+)
+def test_the_shell_completes_names(
+    words: str, offered: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("control-a", "finetune-b", ".work"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("HKDBENCH_STORE", str(tmp_path))
+    monkeypatch.setenv("_HKDBENCH_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    monkeypatch.setattr(sys, "argv", ["hkdbench"])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert (end.value.code, set(capsys.readouterr().out.split())) == (0, offered)
 
 
 def test_nobody_reads_the_output() -> None:

@@ -1,0 +1,1 @@
+"""Verbs for the first hour: `init`, `doctor`."""
