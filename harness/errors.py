@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, get_args
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 
 class UserError(Exception):
@@ -60,3 +64,43 @@ def near(name: str, known: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, cut to 300 characters, or the error's type if it has no text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+# ------------------------------------------------------------------------------------ invalid settings
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The validation error as text: setting, value, what was expected; similar names for an unknown setting."""
+    items = error.errors()
+    # An invalid item of a list also makes the list "too short": the errors of its items are enough.
+    deeper = {item["loc"][:n] for item in items for n in range(len(item["loc"]))}
+    return "; ".join(_explain_one(dict(item), model) for item in items if item["loc"] not in deeper)
+
+
+def _explain_one(item: dict[str, Any], model: type[BaseModel]) -> str:
+    path = [part for part in item["loc"] if not str(part).startswith(("tuple[", "function-"))]
+    name = ".".join(str(part) for part in path)
+    if item["type"] == "extra_forbidden":
+        known = _fields(model, [str(part) for part in path[:-1]])
+        return f"unknown setting {name!r}: {near(str(path[-1]), known)}"
+    if item["type"] == "missing":
+        return f"{name!r} is missing"
+    return f"{name} = {item['input']!r}: {item['msg'].lower().removeprefix('value error, ')}"
+
+
+def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
+    from pydantic import BaseModel
+
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is None:
+            continue
+        # The model itself, or the model of a tuple's items, of a union's member, ...
+        for inner in (field.annotation, *_inside(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                model = inner
+    return list(model.model_fields)
+
+
+def _inside(hint: Any) -> list[Any]:
+    return [found for part in get_args(hint) for found in (part, *_inside(part))]
