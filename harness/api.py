@@ -205,6 +205,14 @@ class Step(Protocol):
         """bool (B, K): which options exist."""
         ...
 
+    @property
+    def draws_b(self) -> Tensor:
+        """float64 (B,): a random number from 0 to 1 for each example, from the run's seed, the stage and its position.
+
+        Seeded like `respond`: the same however the batch is divided, and after a resume.
+        """
+        ...
+
     def forward(self, role: str, view: View = "first") -> Tensor:
         """Option logits (B, K) at the answer position; without gradient for a frozen role.
 

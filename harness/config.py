@@ -12,8 +12,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -168,6 +170,10 @@ class TrainConfig(Settings):
         return self
 
 
+WRITING = frozenset({"answer", "instruction", "max_tokens", "thinking_tokens", "samples", "temperature"})
+"""The settings of `evaluate` that only matter where the student writes its answer."""
+
+
 class EvaluateConfig(Settings):
     """How the trained student is scored."""
 
@@ -187,11 +193,39 @@ class EvaluateConfig(Settings):
     model allows that (see harness.models.shared_prefix). Off: each question is passed separately."""
     resamples: int = Field(2000, ge=100, le=100_000)
     """Bootstrap resamples for the intervals."""
+    answer: Literal["options", "generate"] = "options"
+    """options: the option whose letter is most probable. generate: the student writes, and its answer is read from the
+    text (see harness.evaluation.choices); what can't be read is wrong. The settings below are for generate."""
+    instruction: str = ""
+    """The last line of the prompt, in place of "Answer with the letter."; empty: that."""
+    max_tokens: int = Field(64, ge=1, le=2**20)
+    """The largest number of tokens of an answer, without its reasoning."""
+    thinking_tokens: int = Field(0, ge=0, le=2**20)
+    """How many tokens a thinking model may think before it answers; a longer thought is closed there. 0: it doesn't."""
+    samples: int = Field(1, ge=1, le=1000)
+    """How often it writes: the answer is that of most texts (self-consistency, arXiv 2203.11171)."""
+    temperature: float = Field(0.0, ge=0, le=100)
+    """The temperature at which it writes; 0: its most probable tokens."""
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A run that reads option logits has the identity that it had before there was another way."""
+        found: dict[str, Any] = handler(self)
+        return found if self.answer == "generate" else {k: v for k, v in found.items() if k not in WRITING}
 
     @model_validator(mode="after")
-    def _shifts_debias(self) -> EvaluateConfig:
+    def _fits(self) -> EvaluateConfig:
         if self.debias != "none" and self.shifts == "none":
             raise ValueError(f"debias = {self.debias!r} needs several shifts, not shifts = 'none'")
+        if self.answer == "generate":
+            if self.debias != "none" or self.shifts not in ("method", "none"):
+                raise ValueError("answer = 'generate' has no option scores to shift or debias; leave out both")
+            if self.samples > 1 and not self.temperature:
+                raise ValueError(f"samples = {self.samples} at temperature = 0 are all the same; raise temperature")
+            return self
+        fields = EvaluateConfig.model_fields
+        if given := sorted(name for name in WRITING if getattr(self, name) != fields[name].default):
+            raise ValueError(f"{', '.join(given)} without answer = 'generate', which they are for; set it")
         return self
 
 

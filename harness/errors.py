@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from pydantic import BaseModel, ValidationError
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 
 class UserError(Exception):
@@ -81,6 +82,9 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
+# ------------------------------------------------------------------------------------ invalid settings
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The validation error as text: setting, value, what was expected; similar names for an unknown setting."""
     items = error.errors()
@@ -101,6 +105,8 @@ def _explain_one(item: dict[str, Any], model: type[BaseModel]) -> str:
 
 
 def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
+    from pydantic import BaseModel
+
     for part in path:
         field = model.model_fields.get(part)
         if field is None:

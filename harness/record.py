@@ -21,7 +21,6 @@ SCHEMA_VERSION = 3
 """Older records are converted when they are read, see `parse_record`."""
 
 Status = Literal["done", "failed", "interrupted"]
-
 LARGEST = 1e30
 """The largest number in a record: the sum over all runs of a store is finite too."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -96,8 +95,10 @@ class RoleCost(_Model):
     """Examples for which a frozen model's answer was cached. `shared`: by another run, which was billed for them."""
     shared: Count = 0
     generated: Count = 0
-    """Tokens of responses that it wrote. `scored`: that it read, in passes that are among `forwards`."""
+    """Tokens of responses that it wrote, to `wrote` examples. `scored`: that it read, in `read` of the `forwards`."""
+    wrote: Count = 0
     scored: Count = 0
+    read: Count = 0
     flops: Amount = 0.0
     seconds: Amount = 0.0
 

@@ -19,11 +19,15 @@ COMMON = ("group", "category", "gold")
 
 
 class ExampleAnswer(NamedTuple):
-    """A run's answer to an example. `probabilities` (K,): one per option, empty if the run gave no scores."""
+    """A run's answer to an example. `probabilities` (K,): one per option, empty if the run gave no scores.
+
+    `tokens`: how many its student wrote for it; None: it wrote nothing.
+    """
 
     chosen: int
     text: str | None
     probabilities: Sequence[float]
+    tokens: int | None = None
 
 
 def together(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -108,4 +112,6 @@ def answer(frame: pd.DataFrame, at: int) -> ExampleAnswer:
     row = frame.iloc[at]
     scores = row["scores"]
     probabilities = () if scores is None or not len(scores) else calibration.probabilities([scores])[0].tolist()
-    return ExampleAnswer(int(row["chosen"]), row["text"] if isinstance(row["text"], str) else None, probabilities)
+    text = row["text"] if isinstance(row["text"], str) else None
+    tokens = row.get("tokens")
+    return ExampleAnswer(int(row["chosen"]), text, probabilities, None if pd.isna(tokens) else int(tokens))

@@ -235,7 +235,7 @@ def _options(gold: int, options: list[str] | None, answers: list[ExampleAnswer],
         unread = f"<tr><td>could not be parsed</td>{cells}</tr>"
     written = ""
     if any(one.text for one in answers):
-        cells = "".join(f"<td>“{html(_cut(one.text, 300))}”</td>" if one.text else "<td></td>" for one in answers)
+        cells = "".join(f"<td>{_said(one)}</td>" for one in answers)
         written = f"<tr><td>full answer</td>{cells}</tr>"
     return (
         f"<table><thead><tr><th>option</th>{heads}</tr></thead><tbody>{''.join(lines)}{unread}{written}</tbody></table>"
@@ -250,6 +250,13 @@ def _cell(k: int, gold: int, one: ExampleAnswer) -> str:
     percent = 100 * one.probabilities[k]
     bar = f'<div class="bar"><div style="width:{percent:.1f}%"></div></div>'
     return f'<td class="{kind}">{bar}<span>{percent:.0f} %</span> {chosen}</td>'
+
+
+def _said(one: ExampleAnswer) -> str:
+    """The text that an answer was read from; of one that the student wrote, also its length."""
+    if not one.text:
+        return ""
+    return f"“{html(_cut(one.text))}”" + (f" ({one.tokens} tokens)" if one.tokens is not None else "")
 
 
 def _cut(text: str, most: int = LONGEST) -> str:

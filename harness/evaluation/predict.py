@@ -13,12 +13,14 @@ from torch import Tensor
 from harness.api import Example
 from harness.data.order import by_image
 from harness.evaluation import student_answers
+from harness.evaluation.generation import Writer
 from harness.evaluation.shifts import Asking
 from harness.evaluation.student_answers import Answered
 from harness.models.distributed import ProcessGroup
 from harness.models.encoding import Batch, Encoder
 from harness.models.scorer import OptionScorer
 from harness.models.shared_prefix import PrefixSharingScorer
+from harness.stats.metrics import NO_ANSWER
 
 ScorerAndEncoder = tuple[OptionScorer, Encoder]
 
@@ -37,7 +39,8 @@ class Scored(NamedTuple):
     """The result of `evaluate`."""
 
     rows: list[dict[str, Any]]
-    """One per example, in the given order: id, group, category, gold, chosen, scores (one per option) and seconds."""
+    """One per example, in the given order: id, group, category, gold, chosen, scores (one per option) and seconds; text
+    and tokens of answers that were written."""
     forwards: int
     note: str
     """Why questions about one image didn't share it although they should; see `harness.models.shared_prefix`."""
@@ -59,13 +62,19 @@ def evaluate(
     rows: dict[int, dict[str, Any]] = {}
     forwards = 0
     first: list[Answered] = []
+    writes = asking.evaluate.answer == "generate"
+    writer = Writer(scorer, encoder, asking.evaluate, asking.seed, io.device) if writes else None
     for indices in batches:
-        clock = time.perf_counter()
-        answered = _answers(asker, asking, [examples[i] for i in indices], batch_size)
-        forwards += sum(len(one.views) for one in answered)
+        clock, some = time.perf_counter(), [examples[i] for i in indices]
+        said: Sequence[dict[str, Any]] = [{}] * len(some)
+        if writer is None:
+            answered = _answers(asker, asking, some, batch_size)
+        else:
+            answered, said = _written(writer, asking, some, split, batch_size)
+        forwards += sum(len(one.views) for one in answered) * asking.evaluate.samples
         seconds = (time.perf_counter() - clock) / len(indices)
         first += answered[: student_answers.EXAMPLES - len(first)]
-        for index, (example, _, _, scores) in zip(indices, answered, strict=True):
+        for index, (example, _, _, scores), more in zip(indices, answered, said, strict=True):
             rows[index] = {
                 "split": split,
                 "id": example.id,
@@ -75,6 +84,7 @@ def evaluate(
                 "chosen": int(scores.argmax()),
                 "scores": [float(s) for s in scores],
                 "seconds": seconds,
+                **more,
             }
         io.report({"stage": f"score {split}", "step": len(rows), "steps": sum(map(len, batches))})
     student_answers.check(asking, first, split)
@@ -126,6 +136,36 @@ def _answers(
     """Each example with its scored views and their fused scores (K,)."""
     views = [asking.views(example) for example in examples]
     logs = [log_k.numpy() for log_k in asker([view for of_one in views for view in of_one], batch_size)]
+    return _fused(asking, examples, views, logs)
+
+
+def _written(
+    writer: Writer, asking: Asking, examples: Sequence[Example], split: str, batch_size: int
+) -> tuple[list[Answered], list[dict[str, Any]]]:
+    """The same where the student writes; and what a row has of the texts.
+
+    Of several views, the text is that of the first. An answer without scores is one that a single text gives.
+    """
+    views = [asking.views(example) for example in examples]
+    each = zip(examples, views, strict=True)
+    keys = [f"{split}/{example.id}/{n}" for example, of_one in each for n in range(len(of_one))]
+    written = iter(writer([view for of_one in views for view in of_one], keys, batch_size))
+    of_each = [[next(written) for _ in of_one] for of_one in views]
+    found = _fused(asking, examples, views, [one.scores_k for of_one in of_each for one in of_one])
+    said: list[dict[str, Any]] = []
+    for of_one in of_each:
+        more: dict[str, Any] = {"text": of_one[0].text, "tokens": sum(one.tokens for one in of_one)}
+        if all(one.chosen == NO_ANSWER for one in of_one):
+            more["chosen"] = NO_ANSWER
+        if len(of_one) == asking.evaluate.samples == 1:
+            more["scores"] = []
+        said.append(more)
+    return found, said
+
+
+def _fused(
+    asking: Asking, examples: Sequence[Example], views: Sequence[Sequence[Example]], logs: Sequence[np.ndarray]
+) -> list[Answered]:
     found, at = [], 0
     for example, of_one in zip(examples, views, strict=True):
         scores_vk = np.stack(logs[at : at + len(of_one)])

@@ -188,7 +188,7 @@ def _ask(
     for variant in variants(examples, config.seed):
         rows, forwards, _ = evaluate(
             (scorer, encoder),
-            Asking(method, config.evaluate),
+            Asking(method, config.evaluate, config.seed),
             variant.examples,
             variant.name,
             config.evaluate.batch_size,
@@ -204,10 +204,13 @@ def _ask(
 
 def _as_original(row: Mapping[str, Any], order: Sequence[int]) -> dict[str, Any]:
     """The answer with the options in their original order."""
-    scores = [0.0] * len(order)
-    for letter, option in enumerate(order):
-        scores[option] = row["scores"][letter]
-    return {**row, "gold": order[row["gold"]], "chosen": order[row["chosen"]], "scores": scores}
+    scores = [0.0] * len(row["scores"])  # a single written answer has none
+    for letter, score in enumerate(row["scores"]):
+        scores[order[letter]] = score
+    chosen = row["chosen"]
+    return {
+        **row, "gold": order[row["gold"]], "chosen": chosen if chosen == NO_ANSWER else order[chosen], "scores": scores
+    }  # fmt: skip
 
 
 # ----------------------------------------------------------------------------------------- figures

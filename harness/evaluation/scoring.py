@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 ORIGINALS = frozenset(("official", "lmms_eval", "lmms_eval_intern", "vlmevalkit"))
 """Protocols of a benchmark's authors, or of others that ask its questions in the authors' words."""
 LETTER = "_letter"
+WRITTEN = "tokens"
+"""The column that only predictions have whose texts the run's student wrote."""
 
 
 def figures_of(dataset: Dataset, frame: pd.DataFrame, resamples: int) -> dict[str, dict[str, Interval]]:
     """The figures of each split from its predictions: the harness's metrics and the benchmark's protocols.
 
     Besides accuracy and F1: `calibration.FIGURES`, `parse_failures` (the fraction that couldn't be read as an
-    option: 0 for option logits) and `chance` (the expected accuracy of a uniform guess). If a protocol's value is
-    undefined, there is no figure.
+    option: 0 for option logits) and `chance` (the expected accuracy of a uniform guess); `answer_tokens`, the mean
+    number of tokens of an answer, where the student wrote. If a protocol's value is undefined, there is no figure.
     """
     result: dict[str, dict[str, Interval]] = {}
     for split in frame["split"].unique():
@@ -37,9 +39,13 @@ def figures_of(dataset: Dataset, frame: pd.DataFrame, resamples: int) -> dict[st
         examples = {e.id: e for e in dataset.splits[split]}
         figures["parse_failures"] = Interval(value=float((part["chosen"] == NO_ANSWER).mean()))
         figures["chance"] = Interval(value=fmean(1 / len(examples[id_].options) for id_ in part["id"]))
+        texts = part["text"]
+        if WRITTEN in part:  # protocols get the option that was read: the text answers the harness's prompt
+            figures["answer_tokens"] = Interval(value=float(part[WRITTEN].mean()))
+            texts = texts.where(part["chosen"] == NO_ANSWER)
         given = [
             (examples[id_], answer(examples[id_], int(chosen), text))
-            for id_, chosen, text in zip(part["id"], part["chosen"], part["text"], strict=True)
+            for id_, chosen, text in zip(part["id"], part["chosen"], texts, strict=True)
         ]
         for protocol, scorer in dataset.benchmark.protocols().items():
             asked = [a for e, a in given if dataset.benchmark.asked(protocol, e)]

@@ -130,15 +130,21 @@ class Asking:
 
     method: Method
     evaluate: EvaluateConfig
+    seed: int = 0
+    """The run's seed, for answers that are sampled."""
 
     @property
     def shifts(self) -> Shifts:
-        """What the settings say or, if they leave it to the method, the method."""
+        """What the settings say or, if they leave it to the method, the method; none where the student writes."""
+        if self.evaluate.answer == "generate":
+            return "none"
         return self.method.shifts() if self.evaluate.shifts == "method" else self.evaluate.shifts
 
     def views(self, example: Example) -> list[Example]:
         """What is scored for an example; it has no gold."""
         example = example.withheld()
+        if self.evaluate.instruction:
+            example = replace(example, instruction=self.evaluate.instruction)
         asked = [view for order in self._orders(example) for view in self.method.views(example.reordered(order))]
         if self._calibrates:
             asked += self.method.views(content_free(example, self.evaluate.shifted))

@@ -214,6 +214,9 @@ def _row(
         chance=_mean(run.chance for run in used if run.chance is not None),
         note=", ".join(said),
         budget=(used or group.members)[0].budget,
+        tokens_per_answer=_mean(
+            f["answer_tokens"].value for run in used if "answer_tokens" in (f := figures.get(run.run_id, {}))
+        ),
         **(_spent(used, filters.split) if one.kind == "run" else {}),
     )
     return row, replace(of_runs, across=_across(one), named=_named(group))

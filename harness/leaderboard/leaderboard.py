@@ -72,7 +72,8 @@ def _answer(store: Store, filters: Filters, cache: LeaderboardCache) -> Ranking:
     lines = view.lines(COLUMNS)
     found = index.from_arrow(lines)
     runs = [run for run in found if run.status != index.BROKEN and run.kind != "robustness"]
-    figures = index.figures(lines, filters.split) if stated else {}
+    wrote = any(index.generates(run) for run in runs)
+    figures = index.figures(lines, filters.split) if stated or wrote else {}
     query.check_names(runs, filters)
     kept = [run for run in runs if filters.benchmark in (None, run.benchmark)]
     query.check_figures([run for run in kept if run.status == "done"], figures, filters)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.errors import ConfigError
 from harness.record import Interval
@@ -157,6 +157,8 @@ class Row(_LeaderboardModel):
     """Fraction of the examples for frozen roles that needed no forward pass."""
     ms_per_example: float | None = None
     """Wall time to answer the test split, including loading and all views."""
+    tokens_per_answer: float | None = Field(None, exclude_if=lambda value: value is None)
+    """What its student wrote for an answer, its reasoning included; None: it wrote nothing."""
     peak_memory_mib: float | None = None
     """The maximum over its runs."""
     pareto: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ those for video need torchvision.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import os
@@ -130,6 +131,23 @@ class Encoder:
             if control_tokens.is_hidden(hidden):
                 return [*self.control.ids(hidden), self.end]
             return [*self.processor.tokenizer(hidden, add_special_tokens=False)["input_ids"], self.end]
+
+    def plain_ids(self, text: str) -> list[int]:
+        """The tokens of a text in which control tokens are meant as such."""
+        with self._one_at_a_time:
+            ids: list[int] = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+            return ids
+
+    def thinking(self) -> tuple[Encoder, tuple[str, str]]:
+        """The same with prompts that end where a thought begins, and the signs that open and close a thought.
+
+        Raises `ModelError` if the model's template can't let it think.
+        """
+        template, tags = prompts.thinking(self.processor, self.name)
+        other = copy.copy(self)
+        other.processor = copy.copy(self.processor)
+        other.processor.chat_template = template
+        return other, tags
 
     def said(self, ids: Sequence[int]) -> str:
         """The text of a response."""

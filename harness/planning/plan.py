@@ -115,7 +115,7 @@ class Plan:
     @cached_property
     def asking(self) -> Asking:
         """How the trained student is asked."""
-        return Asking(self.method, self.config.evaluate)
+        return Asking(self.method, self.config.evaluate, self.config.seed)
 
     def seed_of(self, stage: Stage) -> int:
         """The seed of the stage's random choices: the run's or, if the stage has one of its own, another for both."""
@@ -208,6 +208,7 @@ def make(config: RunConfig) -> Plan:
             from harness.planning.compatibility import check_vocabularies  # it loads models
 
             check_vocabularies(method, stages, planned.stage, rungs)
+    _check_writer(config, infos)
     reading.allow(config.max_image_pixels)
     dataset = load_data(config.benchmark, config.benchmark_settings, config.data_dir, config.skip_missing)
     learned = _training(config, method, dataset) if stages else dataset
@@ -330,6 +331,19 @@ def _check_cut(
                 f"train.lora for rung {rung!r}, which is sharded over the workers (cluster.shard_above = {limit}): "
                 "expected one of the two; raise shard_above, or give adapters only to other rungs (lora_by_rung)"
             )
+
+
+def _check_writer(config: RunConfig, infos: Mapping[str, ladders.ModelInfo]) -> None:
+    """Refuse a student that writes its answers while its weights are sharded over the workers."""
+    limit = config.cluster.shard_above
+    if config.evaluate.answer != "generate" or limit is None or config.cluster.workers < 2:
+        return
+    if infos[config.student].parameters > limit:
+        raise ConfigError(
+            f"evaluate.answer = 'generate', and student {config.student!r} is sharded over the workers "
+            f"(cluster.shard_above = {limit}): expected a whole model, because ranks write answers of different "
+            "lengths; raise shard_above, or use answer = 'options'"
+        )
 
 
 def classes_of(method: type[Method], *benchmarks: type[Benchmark]) -> dict[str, type]:

@@ -226,10 +226,12 @@ COSTS: list[ColumnSpec[Row]] = [
     _of_run("teacher time", "teacher s", "teacher_seconds", short, "Seconds of the teachers' passes in training"),
     _of_run("cached", "cached", "cache_share", _share, "Share of frozen models' outputs that came from the cache"),
     _of_run("forwards", "forwards", "forwards_per_answer", short, "Forward passes per answer", unequal_forwards),
+    _of_run("tokens", "tokens / answer", "tokens_per_answer", short, "Tokens that the student wrote for an answer, its "
+            "reasoning included", lambda rows: any(row.tokens_per_answer is not None for row in rows)),
     _of_run("ms", "ms / answer", "ms_per_example", short, "Milliseconds per answer on the test split"),
     _of_run("memory", "peak MiB", "peak_memory_mib", short, "Peak memory of a run's process in MiB"),
     _of_run("parameters", "params", "parameters", count, "Parameters of the student", always),
-]
+]  # fmt: skip
 TRADE_OFFS = by_name(COSTS, "parameters", "TFLOPs", "train time", "ms", "forwards", "memory")
 """The costs that a score is plotted against."""
 

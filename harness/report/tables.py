@@ -129,7 +129,8 @@ def _asked(part: Sequence[Row], asked: Collection[str]) -> list[TableSpec[Row]]:
             "cached: share of the frozen models' outputs that took no forward pass"
         )
         training = [column if column.name == "cached" else with_front(column) for column in by_name(COSTS, *TRAINING)]
-        answer = [with_front(column) for column in by_name(COSTS, *ANSWER)]
+        written = ("tokens",) if any(row.tokens_per_answer is not None for row in runs) else ()
+        answer = [*map(with_front, by_name(COSTS, *ANSWER)), *by_name(COSTS, *written)]
         found += [TableSpec("cost of training", [*IDENTITY, BUDGET, *training], runs, [seconds, front])]
         found += [TableSpec("cost of an answer", [*IDENTITY, *answer], runs, [front])]
     if "distil" in asked:

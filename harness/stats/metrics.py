@@ -18,11 +18,12 @@ Ints = NDArray[np.int64]
 NO_ANSWER = -1
 LOWER_IS_BETTER = frozenset({"ece", "brier", "nll", "aurc", "parse_failures"})
 """Figures (see `harness.stats.calibration`) for which smaller is better."""
-OWN_UNITS = {"nll": "nats", "brier": "", "ece": "", "aurc": ""}
+OWN_UNITS = {"nll": "nats", "answer_tokens": "tokens", "brier": "", "ece": "", "aurc": ""}
 """Figures that aren't shares, with their units; "": a plain number. All others are shown in per cent."""
 NOT_RANKED = {
     "chance": "it is the accuracy of a uniform guess, a property of the data",
     "parse_failures": "it counts answers that couldn't be read, which are wrong in accuracy already",
+    "answer_tokens": "it counts what the student wrote, a cost",
 }
 """Figures in records that say nothing of how good a row is, and why."""
 

@@ -328,7 +328,7 @@ def identity(record: Record) -> dict[str, Any]:
 def _compared(record: Record) -> dict[str, Any]:
     """The compared part of the configuration. Of `evaluate`, only what isn't the default: older records lack some."""
     config = {key: value for key, value in record.config.items() if key not in NOT_COMPARED}
-    usual = EvaluateConfig().model_dump(mode="json")
+    usual = {name: field.default for name, field in EvaluateConfig.model_fields.items()}
     evaluate = {
         key: value
         for key, value in record.config.get("evaluate", {}).items()
@@ -341,6 +341,11 @@ def _settings(record: Record) -> dict[str, Any]:
     """The record's settings without those that its method no longer has, where they did nothing."""
     removed = REMOVED_SETTINGS.get(record.method, {})
     return {name: value for name, value in record.settings.items() if name not in removed or removed[name] != value}
+
+
+def generates(run: RunSummary) -> bool:
+    """Whether its student wrote its answers."""
+    return '"answer": "generate"' in run.identity
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -24,11 +24,13 @@ PREDICTIONS = pa.schema(
         ("scores", pa.list_(pa.float32())),
         ("seconds", pa.float32()),
         ("text", pa.string()),
+        ("tokens", pa.int32()),
     ]
 )
 """An answered example: `gold` and `chosen` (-1: no option was read from the answer) are indices into its options.
 `scores` (K,) has one number per option (empty if only a text was given); `text` is the answer's text, if there is
-one."""
+one. `tokens`, how many the run's student wrote for it, is a column only where it wrote (`evaluate.answer`)."""
+OPTIONAL = "tokens"
 
 HISTORY = pa.schema(
     [
@@ -67,9 +69,15 @@ def from_parquet(data: bytes, schema: pa.Schema, columns: Sequence[str] | None =
     schema = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     parquet = pq.ParquetFile(pa.BufferReader(data))
     found = parquet.read(columns=[name for name in schema.names if name in parquet.schema_arrow.names])
+    if columns is None and OPTIONAL not in found.column_names:
+        schema = _without_optional(schema)
     if "text" in schema.names and "text" not in found.column_names:  # written before answers could be imported
         found = found.append_column("text", pa.nulls(len(found), pa.string()))
     return found.select(schema.names).cast(schema)
+
+
+def _without_optional(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field for field in schema if field.name != OPTIONAL])
 
 
 class PredictionRow(NamedTuple):
@@ -84,6 +92,7 @@ class PredictionRow(NamedTuple):
     scores: Iterable[float]
     seconds: float
     text: str | None = None
+    tokens: int | None = None
 
 
 class HistoryRow(NamedTuple):
@@ -101,7 +110,8 @@ def predictions_frame(rows: Iterable[PredictionRow]) -> pd.DataFrame:
     """The rows as the table that `Store.write` takes."""
     import pandas as pd
 
-    return pd.DataFrame.from_records(list(rows), columns=PREDICTIONS.names)
+    frame = pd.DataFrame.from_records(list(rows), columns=PREDICTIONS.names)
+    return frame if frame[OPTIONAL].notna().any() else frame.drop(columns=OPTIONAL)
 
 
 def history_frame(rows: Iterable[HistoryRow]) -> pd.DataFrame:
@@ -113,6 +123,8 @@ def history_frame(rows: Iterable[HistoryRow]) -> pd.DataFrame:
 
 def to_table(frame: pd.DataFrame, schema: pa.Schema, what: str) -> pa.Table:
     """The frame in its schema. Raises `StoreError` for other columns or for values that don't fit."""
+    if OPTIONAL not in frame.columns:
+        schema = _without_optional(schema)
     if set(frame.columns) != set(schema.names):
         found, expected = ", ".join(map(str, frame.columns)), ", ".join(schema.names)
         raise StoreError(f"{what}: columns {found}; expected {expected}")

@@ -58,16 +58,19 @@ def _out_of_bounds(r: Record, stage: StageRecord, cached: bool) -> Iterator[str]
             if cost != RoleCost():
                 yield f"{key} was billed, though another run had trained the stage"
             continue
-        asked = cost.forwards + cost.recalled + cost.shared
+        wrote = cost.wrote or cost.generated  # older records have the tokens alone
+        asked = cost.forwards + cost.recalled + cost.shared + wrote
         least = stage.examples if role.trainable else 1
-        free = cached or cost.scored > 0  # a role may read several responses to an example
+        free = cached or cost.scored + wrote > 0  # a role may write and read several responses to an example
         if asked < least or (not free and asked > VIEWS * stage.examples):
             yield f"{key} was asked {asked} times about {stage.examples} examples"
         if role.trainable and cost.trained != cost.forwards:
             yield f"{key} was forwarded {cost.forwards} times and trained on {cost.trained} examples"
         if (cost.recalled or cost.shared) and not cost.generated and (role.trainable or not cached):
             yield f"{key} took {cost.recalled + cost.shared} answers from a cache that it doesn't have"
-        passes = cost.forwards * (VIEWS + 1 if role.trainable else 1)
+        if cost.wrote > cost.generated or cost.read > cost.forwards:
+            yield f"{key} wrote {cost.wrote} responses of {cost.generated} tokens and read {cost.read} of them"
+        passes = cost.forwards * (VIEWS + 1 if role.trainable else 1) + wrote
         # Every parameter of a language model takes part in every token; an embedding's in few, and there are prompts.
         low, high = cost.forwards * role.parameters, 2 * passes * role.parameters * MOST_TOKENS
         if not low <= cost.flops <= high:
@@ -77,4 +80,5 @@ def _out_of_bounds(r: Record, stage: StageRecord, cached: bool) -> Iterator[str]
 def _test_forwards(plan: Plan) -> int:
     if "test" not in plan.config.evaluate.splits:
         return 0
-    return sum(len(plan.asking.views(example)) for example in plan.dataset.splits.get("test", ()))
+    samples, asked = plan.config.evaluate.samples, plan.dataset.splits.get("test", ())
+    return samples * sum(len(plan.asking.views(example)) for example in asked)

@@ -18,6 +18,7 @@ from harness.config import EvaluateConfig, Settings, TrainConfig, parse
 from harness.data.dataset import Dataset
 from harness.errors import ConfigError
 from harness.evaluation import controls, scoring
+from harness.evaluation.choices import read_choice
 from harness.record import Interval, Record
 from harness.stats import calibration, inference
 from harness.stats.metrics import NO_ANSWER
@@ -163,6 +164,8 @@ def not_checked(r: Record) -> Iterator[str]:
         yield "that this training gives these answers"
         yield "losses and learning rates in the history"
         yield "whether a step asks a model in one view of an example or in two"
+        if any(cost.generated or cost.scored for cost in r.cost.roles.values()):
+            yield "how many tokens of responses were written and read"
         yield "peak memory"
         yield "how often it was resumed"
     yield "seconds, dates, machine and versions of packages"
@@ -241,14 +244,20 @@ def in_answers(frame: pd.DataFrame, r: Record, known: Setup) -> Iterator[str]:
             yield f"{where}: it took {row.seconds} seconds"
 
 
-def in_golds(frame: pd.DataFrame, dataset: Dataset) -> Iterator[str]:
-    """Ids, groups, categories and golds of the predictions must equal the benchmark's."""
+def in_golds(frame: pd.DataFrame, dataset: Dataset, reads: bool = False) -> Iterator[str]:
+    """Ids, groups, categories and golds of the predictions must equal the benchmark's.
+
+    `reads`: the choices are what the texts say.
+    """
     examples = {(str(split), e.id): e for split, rows in dataset.splits.items() for e in rows}
     for row in _rows(frame):
         example, where = examples.get((row.split, row.id)), f"example {row.id!r} of {row.split}"
         if example is None:
             yield f"{where} isn't in the benchmark"
             continue
+        text = row.text if isinstance(row.text, str) else ""
+        if reads and (said := read_choice(text, example.options)) != row.chosen:
+            yield f"{where}: the choice is {row.chosen}, its text says {said}"
         for name in ("gold", "group", "category"):
             recorded, now = getattr(row, name), getattr(example, name)
             if recorded != now:
@@ -330,7 +339,8 @@ def _recomputed(
 ) -> dict[str, Interval]:
     if dataset is None or split not in dataset.splits:
         now = dict(inference.summarise(part, options, resamples)) | calibration.figures(part, options, resamples)
-        return now | {"parse_failures": Interval(value=float((part["chosen"] == NO_ANSWER).mean()))}
+        written = {"answer_tokens": Interval(value=float(part["tokens"].mean()))} if "tokens" in part else {}
+        return now | written | {"parse_failures": Interval(value=float((part["chosen"] == NO_ANSWER).mean()))}
     known = part["id"].isin({e.id for e in dataset.splits[split]})  # unknown ids are reported with the golds
     return scoring.figures_of(dataset, part[known], resamples).get(split, {})
 

@@ -47,11 +47,8 @@ def plan_flops(r: Record, plan: Plan) -> Iterator[tuple[str, bool]]:
             for name in planned.stage.roles:
                 counter = counters[rung_of(plan.stages, planned.stage, name)]
                 cost = r.cost.roles[f"{stage.name}.{name}"]
-                if cost.generated or cost.scored:
-                    yield (
-                        "FLOPs: those of responses depend on their lengths, which only training them again shows",
-                        False,
-                    )
+                if cost.generated > cost.wrote == 0 or cost.scored > cost.read == 0:
+                    yield "FLOPs: an older record doesn't say how many responses were written and read", False
                 elif counter.per_image is None:
                     yield "FLOPs: the models' tokens depend on the size of each picture", False
                 elif (given := _expected(shown, name, counter, cost)) is not None:
@@ -65,12 +62,13 @@ def _expected(shown: _ShownStage, name: str, counter: _Counter, cost: RoleCost) 
     passes = ladders.training_passes(train.lora_of(counter.rung) is not None) if role.trainable else 1
     as_asked = shown.first if role.changes or outputs_needed(plan.method, stage) else shown.plain
     own = counter.flops(as_asked)
-    billed = cost.flops / passes
-    if cost.recalled or cost.shared or cost.forwards not in (len(own), VIEWS * len(own)):
-        spread = own + counter.flops(shown.second())
-        low, high = (cost.forwards * bound(spread) for bound in (min, max))
+    responses = _of_responses(shown, counter, cost, passes)
+    billed, letters = (cost.flops - responses[0]) / passes, cost.forwards - cost.read
+    if cost.recalled or cost.shared or letters not in (len(own), VIEWS * len(own)):
+        spread = own + counter.flops(shown.second()) if letters else [0.0]
+        low, high = (letters * bound(spread) for bound in (min, max))
     else:
-        other = counter.flops(shown.second()) if cost.forwards > len(own) else []
+        other = counter.flops(shown.second()) if letters > len(own) else []
         low = high = math.fsum(own) + math.fsum(other)
         if not other and not math.isclose(billed, low, rel_tol=ROUNDING):  # asked in the second view only
             second = math.fsum(counter.flops(shown.second()))
@@ -79,9 +77,28 @@ def _expected(shown: _ShownStage, name: str, counter: _Counter, cost: RoleCost) 
         low /= train.questions_per_image
     if type(plan.method).adapters is not Method.adapters:  # the method's own modules, of any size below the model's
         high *= 2
-    if low * (1 - ROUNDING) <= billed <= high * (1 + ROUNDING):
+    low, high = passes * low + responses[0], passes * high + responses[1]
+    if low * (1 - ROUNDING) <= cost.flops <= high * (1 + ROUNDING):
         return None
-    return f"{passes * low:.9g}" + (f" to {passes * high:.9g}" if low != high else "")
+    return f"{low:.9g}" + (f" to {high:.9g}" if low != high else "")
+
+
+def _of_responses(shown: _ShownStage, counter: _Counter, cost: RoleCost, passes: int) -> tuple[float, float]:
+    """The least and the most FLOPs of the responses that a role wrote and read, by their recorded number and tokens.
+
+    A step reads a response to each of its examples, but it may write some only.
+    """
+    if not (cost.wrote or cost.read):
+        return 0.0, 0.0
+    asked = sorted(counter.flops([example.explained() for example in shown.first]))
+    token = ladders.forward_flops(counter.info, 1, 0)
+    read = passes * (cost.read / len(asked) * math.fsum(asked) + cost.scored * token)
+    if cost.wrote > len(asked):
+        low, high = cost.wrote * asked[0], cost.wrote * asked[-1]
+    else:
+        low, high = math.fsum(asked[: cost.wrote]), math.fsum(asked[len(asked) - cost.wrote :])
+    written = cost.generated * token
+    return read + written + low, read + written + high
 
 
 class _ShownStage:

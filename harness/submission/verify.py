@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from harness import registry
+from harness.api import Method
 from harness.data import dataset as dataset_module
 from harness.data import leakage
 from harness.errors import ConfigError, DataError, StoreError, UserError, first_line
@@ -180,7 +181,8 @@ def _predictions(run: ExaminedRun) -> Iterator[CheckResult]:
     if run.dataset is None:
         yield CheckResult("golds", "unverified", "the run's data aren't available")
     else:
-        yield result_of("golds", consistency.in_golds(frame, run.dataset), "equal to the benchmark's")
+        golds = consistency.in_golds(frame, run.dataset, reads=_from_text(run))
+        yield result_of("golds", golds, "equal to the benchmark's")
         if r.kind == "control" and not r.student:
             yield _control(r, list(consistency.in_control(frame, run.dataset, r)))
     evaluate = run.setup.evaluate
@@ -198,6 +200,14 @@ def _predictions(run: ExaminedRun) -> Iterator[CheckResult]:
     if found.unknown:
         yield CheckResult("figures", "unverified", f"{first_few(found.unknown)}: that takes the run's data")
     yield result_of("figures", wrong, f"{found.right} recomputed")
+
+
+def _from_text(run: ExaminedRun) -> bool:
+    """Whether each choice is what its text says: the student wrote it, to the question as the benchmark asks it."""
+    if run.plan is None or run.plan.config.evaluate.answer != "generate":
+        return False
+    method = type(run.plan.method)
+    return method.views is Method.views and method.fuse is Method.fuse
 
 
 def _attested(record: Record, store: Store) -> Iterator[CheckResult]:

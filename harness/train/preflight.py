@@ -71,6 +71,8 @@ def check(plan: Plan, encoders: Mapping[str, encoding.Encoder], ranks: ProcessGr
             f"{room / 2**30:.1f} GiB free; use smaller rungs, adapters (train.lora = {{rank = 16}}), fewer workers per "
             "machine, or a method with fewer models at once (`hkdbench plan` says what each needs)"
         )
+    if plan.config.evaluate.thinking_tokens:
+        encoders[plan.config.student].thinking()  # raises for a model that can't
     sample, warnings = _sample(plan), list(plan.warnings)
     rungs: dict[str, RungCheck] = {}
     answers: Answers = {}
@@ -240,7 +242,7 @@ def _rehearse(
             )
             for role in stage.roles
         }
-        batch = MicroBatch([as_is(e) for e in seen], lambda: seen, device)
+        batch = MicroBatch([as_is(e) for e in seen], lambda: seen, device, seeds=[e.id for e in seen])
         step = StepView(location, stage, progress, batch, models, needs, state)
         terms = step.terms(method.loss(step), learners)
         if step.refers and not any(example.response for example in plan.training_examples.labelled):

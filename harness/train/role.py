@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -151,29 +150,21 @@ class RoleModel:
         asked, patches = scorer.token_counts(vlm.config, inputs)
         lengths = inputs["attention_mask"].sum(1).tolist()
         questions = shared_prefix.truncated(inputs, lengths, self.encoder.processor.tokenizer.pad_token_id or 0)
-        draws = [
-            torch.rand(max_tokens, generator=_generator(f"{batch.seeds[row]}/{self.name}"), dtype=torch.float64)
-            for row in rows
-        ]
+        seeds = [f"{batch.seeds[row]}/{self.name}" for row in rows]
+        draws = [torch.rand(max_tokens, generator=sequences.generator(s), dtype=torch.float64) for s in seeds]
         self.scorer.eval()
         try:
             ids_bt, mask_bt = sequences.sampled(
                 self.scorer, questions, torch.stack(draws).to(batch.device), temperature, top_p,
-                self._ends, self.encoder.absent(loading.vocabulary_size(vlm.config)),
+                sequences.ends(vlm, self.encoder), self.encoder.absent(loading.vocabulary_size(vlm.config)),
             )  # fmt: skip
         finally:
             self.scorer.train(self.trainable)
         tokens = [ids[there].tolist() for ids, there in zip(ids_bt, mask_bt, strict=True)]
         count = int(mask_bt.sum())
         self.bill(0, forward_flops(self.info, asked + count, patches), time.perf_counter() - start, trained=False)
-        self.cost = self.cost.model_copy(update={"generated": self.cost.generated + count})
+        self._count(generated=count, wrote=len(rows))
         return tokens
-
-    @property
-    def _ends(self) -> set[int]:
-        """The tokens that end a response: the tokenizer's, and those that the model's folder names."""
-        named = getattr(getattr(self.scorer.vlm, "generation_config", None), "eos_token_id", None)
-        return {self.encoder.end, *(named if isinstance(named, list) else [] if named is None else [named])}
 
     def read(self, batch: MicroBatch, tokens: Sequence[Sequence[int]]) -> ReadTokens:
         """The responses as it reads them behind the questions: a forward pass, billed."""
@@ -194,7 +185,7 @@ class RoleModel:
         states_nd = outputs["states"].clone() + beside  # a copy is usable in a loss's backward pass
         flops = forward_flops(self.info, *scorer.token_counts(vlm.config, inputs))
         self.bill(len(ids_bt), flops, time.perf_counter() - start, trained=self.trainable)
-        self.cost = self.cost.model_copy(update={"scored": self.cost.scored + int(mask_bt.sum())})
+        self._count(scored=int(mask_bt.sum()), read=len(ids_bt))
         return ReadTokens(
             states_nd, sequences.output_layer(vlm, self.scorer.precision), self.encoder.real, ids_bt, mask_bt,
             self.encoder.tokens, loading.vocabulary_size(vlm.config),
@@ -222,8 +213,10 @@ class RoleModel:
 
     def bill_cached(self, examples: int, shared: int = 0) -> None:
         """Count examples that needed no forward pass: their answers were cached, `shared` of them by another run."""
-        c = self.cost
-        self.cost = c.model_copy(update={"recalled": c.recalled + examples, "shared": c.shared + shared})
+        self._count(recalled=examples, shared=shared)
+
+    def _count(self, **more: int) -> None:
+        self.cost = self.cost.model_copy(update={name: getattr(self.cost, name) + n for name, n in more.items()})
 
     def weight_versions(self) -> list[tuple[int, int]]:
         """What differs after a change of its weights: torch counts a tensor's in-place changes.
@@ -239,11 +232,6 @@ class RoleModel:
         return self.initial_weights or dict(loading.load_vlm(self.config).state_dict())
 
 
-def _generator(seed: str) -> torch.Generator:
-    """A generator on the CPU, so that every device draws the same."""
-    return torch.Generator().manual_seed(random.Random(f"respond/{seed}").getrandbits(63))
-
-
 def _reordered(logits_bk: Tensor, orders: Sequence[Order]) -> Tensor:
     """The logits of each row's options at the letters where the step shows them; missing options stay at the end."""
     width = logits_bk.shape[1]
@@ -253,16 +241,7 @@ def _reordered(logits_bk: Tensor, orders: Sequence[Order]) -> Tensor:
 
 def total(costs: Sequence[RoleCost]) -> RoleCost:
     """The sum of several bills, for example of all ranks."""
-    return RoleCost(
-        forwards=sum(c.forwards for c in costs),
-        trained=sum(c.trained for c in costs),
-        recalled=sum(c.recalled for c in costs),
-        shared=sum(c.shared for c in costs),
-        flops=sum(c.flops for c in costs),
-        seconds=sum(c.seconds for c in costs),
-        generated=sum(c.generated for c in costs),
-        scored=sum(c.scored for c in costs),
-    )
+    return RoleCost(**{name: sum(getattr(cost, name) for cost in costs) for name in RoleCost.model_fields})
 
 
 def total_by_role(roles: Mapping[str, RoleModel], ranks: ProcessGroup) -> dict[str, RoleCost]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
@@ -89,6 +90,11 @@ class StepView:
         device = self._batch.device
         sizes = torch.tensor([len(example.options) for example in self.examples], device=device)
         return self._give("options_bk", torch.arange(int(sizes.max()), device=device) < sizes[:, None])
+
+    @cached_property
+    def draws_b(self) -> Tensor:
+        draws = [random.Random(f"draws/{seed}").random() for seed in self._batch.seeds]
+        return self._give("draws_b", torch.tensor(draws, dtype=torch.float64, device=self._batch.device))
 
     def forward(self, role: str, view: View = "first") -> Tensor:
         return self._forwarded(role, view)["options"]

@@ -9,7 +9,6 @@ cross-entropy is ours: it is what the benchmark scores.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -94,12 +93,7 @@ class GKD(Taught):
 
     def _responses(self, step: Step) -> Responses:
         """Each example's response: the student's own, or the reference."""
-        import torch
-
-        # The same for an example however the batch is divided, and after a resume.
-        draws = [random.Random(f"{example.id} {step.progress}").random() for example in step.examples]
-        own_b = torch.tensor([draw < self.on_policy for draw in draws], device=step.labels_b.device)
         references = step.references("student")
-        own_b |= ~references.mask_bt.any(1)
+        own_b = (step.draws_b < self.on_policy) | ~references.mask_bt.any(1)
         written = step.respond("student", temperature=self.temperature, max_tokens=self.max_tokens, only_b=own_b)
         return written.where(own_b, references)

@@ -89,6 +89,7 @@ class Toy(Benchmark):
                 gold=golds.get(self.fault, gold) if damaged else gold,  # type: ignore[arg-type]
                 category="warm" if colour == "red" else "cold",
                 source="toy",
+                response=f"it is {colour}" if i % 2 else None,
             )
 
     def _image(self, colour: str, damaged: bool) -> ImageSource:

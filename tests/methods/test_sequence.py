@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -104,6 +105,18 @@ def test_gkd_is_the_divergence_of_each_token() -> None:
     torch.testing.assert_close(tried.terms["student", "gkd"].detach(), torch.tensor(expected), atol=1e-5, rtol=1e-4)
 
 
+def test_gkd_draws_whose_response_it_takes_from_the_seed() -> None:
+    """Another run takes other examples' own responses; the draws follow the position, not the division of the batch."""
+    one = case("gkd", max_tokens=2)
+    live = one.live[1]
+    whole, half = (live.step(some).micro.draws_b for some in (one.examples, one.examples[4:]))
+    assert torch.equal(whole[4:], half)
+    live.plan = replace(live.plan, config=live.plan.config.model_copy(update={"seed": 1}))
+    other = live.step(one.examples).micro.draws_b
+    assert not torch.equal(other, whole)
+    assert all(0 <= draw < 1 for draw in (*whole.tolist(), *other.tolist()))
+
+
 def cut(one: Responses, other: Responses, row: int) -> tuple[Tensor, Tensor]:
     return one.ids_bt[row][one.mask_bt[row]], other.ids_bt[row][other.mask_bt[row]]
 
@@ -138,6 +151,21 @@ def test_chunks_change_nothing(number: torch.dtype, furthest: float) -> None:
     for chunked in found[1:]:
         for one, other in zip(found[0], chunked, strict=True):
             torch.testing.assert_close(other, one, atol=furthest, rtol=furthest)
+
+
+def test_chunks_change_nothing_of_a_real_model() -> None:
+    """Relative to the length of the gradient of all weights, in float32."""
+    one = case("rationale")
+    step = one.live[0].step(one.examples).micro
+    role, references = one.live[0].roles["student"], step.references("student")
+    tokens = [ids[there].tolist() for ids, there in zip(references.ids_bt, references.mask_bt, strict=True)]
+    found = []
+    for size in (10**6, 4):  # whole, and chunks of three and four tokens
+        read = role.read(step._batch, tokens)
+        read.size = size
+        by_weight = torch.autograd.grad(read.log_p_bt.sum(), list(role.scorer.vlm.parameters()), allow_unused=True)
+        found.append(torch.cat([gradient.flatten() for gradient in by_weight if gradient is not None]))
+    assert float((found[0] - found[1]).norm() / found[0].norm()) < 1e-6
 
 
 def test_what_is_not_declared_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,8 @@ import torch
 from benchmarks.scenes.factuality import ScenesFactuality
 from harness.models import encoding, ladders, loading
 from harness.models.scorer import OptionScorer
-from harness.models.sequences import _picked, behind_questions, padded, sampled
+from harness.models.sequences import _picked, behind_questions, generator, padded, sampled
 from harness.models.shared_prefix import truncated
-from harness.train.role import _generator
 
 
 def test_a_token_is_where_the_cumulated_probability_passes_its_number() -> None:
@@ -23,7 +22,7 @@ def test_a_token_is_where_the_cumulated_probability_passes_its_number() -> None:
     assert picked(0.999, top_p=0.5) == 0
     assert picked(0.999, temperature=0.0) == 0
     assert [picked(draw, temperature=0.5) for draw in (0.7, 0.72)] == [0, 1]  # squares: 0.25 of 0.355
-    assert torch.equal(*(torch.rand(3, generator=_generator("0/tune/7/student")) for _ in range(2)))
+    assert torch.equal(*(torch.rand(3, generator=generator("0/tune/7/student")) for _ in range(2)))
 
 
 def test_a_row_is_written_and_read_as_if_it_were_alone() -> None:
@@ -31,7 +30,7 @@ def test_a_row_is_written_and_read_as_if_it_were_alone() -> None:
     encoder = encoding.load_encoder(rung)
     scorer = OptionScorer(loading.load_vlm(rung), encoder.letters).eval()
     examples = [example.explained() for example in ScenesFactuality(train=3).load("train")]
-    draws = torch.stack([torch.rand(5, generator=_generator(example.id), dtype=torch.float64) for example in examples])
+    draws = torch.stack([torch.rand(5, generator=generator(example.id), dtype=torch.float64) for example in examples])
 
     def write(rows: list[int]) -> list[list[int]]:
         batch = encoder([examples[row] for row in rows])

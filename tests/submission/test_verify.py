@@ -19,12 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness import registry
+from harness.execution import run
+from harness.models.distributed import SingleProcess
 from harness.record import Record
 from harness.store import HISTORY, PREDICTIONS, Store
 from harness.submission import verify as verify_module
 from harness.submission.checks import Report
 from harness.submission.flops import plan_flops
-from helpers.common import ROOT, Cli
+from helpers.common import ROOT, Cli, ToyPlan
 
 verify = partial(verify_module.verify, flops=plan_flops)
 """As `hkdbench verify` does it."""
@@ -89,6 +91,32 @@ def test_a_fresh_run_is_ok_in_every_check(store: Store) -> None:
         ),
         "ok",
     )
+
+
+@pytest.mark.parametrize(("method", "learner"), [("gkd", "student"), ("seq_kd", "teacher")])
+def test_flops_of_responses_follow_from_their_tokens(
+    toy_plan: ToyPlan, tmp_path: Path, method: str, learner: str
+) -> None:
+    """`learner` is who writes. seq_kd's teacher writes about an example once, and is asked for no letter."""
+    planned = toy_plan(method, settings={"max_tokens": 3}, train={"examples": 64, "validations": 1})
+    store = Store(tmp_path / "responses")
+    record = run.execute(planned, SingleProcess(), store)
+    cost = record.cost.roles[f"distil.{learner}"]
+    assert 0 < cost.wrote < 64
+    assert cost.wrote <= cost.generated <= 3 * cost.wrote
+    assert record.cost.roles["distil.student"].read == 64
+    report = verify(store, record.run_id)
+    assert states(report)["bill"] == "ok", report.findings
+    assert "how many tokens of responses were written and read" in report.not_checked
+    for field, value in (("flops", cost.flops * 1.2), ("generated", cost.generated * 9), ("wrote", cost.wrote * 3)):
+
+        def change(table: dict[str, Any], field: str = field, value: float = value) -> None:
+            roles = table["cost"]["roles"]
+            roles[f"distil.{learner}"] = cost.model_dump() | {field: value}
+            table["cost"]["train_flops"] = sum(role["flops"] for role in roles.values())
+
+        edit(store, record.run_id, change)
+        assert "bill" in changed(verify(store, record.run_id)), field
 
 
 def test_without_tokenizers_all_but_flops_is_checked(store: Store) -> None:

@@ -26,6 +26,10 @@ from helpers.common import ToyConfig, ToyPlan
 Weights = dict[str, torch.Tensor]
 
 
+BRIEF: dict[str, dict[str, Any]] = {"gkd": {"max_tokens": 3}}
+"""Settings of methods whose students write responses: untrained ones would go on to the limit."""
+
+
 def trained(planned: Plan, work: Path) -> tuple[Weights, loop.Trained]:
     torch.set_num_threads(1)
     result = loop.train(planned, SingleProcess(), work)
@@ -87,12 +91,13 @@ def test_bf16_is_another_run_and_as_repeatable(toy_plan: ToyPlan, tmp_path: Path
     assert losses(result) == pytest.approx(losses(exact), rel=0.2)
 
 
-@pytest.mark.parametrize("method", ["finetune", "offline_kd", "averaged", "stateful"])
+@pytest.mark.parametrize("method", ["finetune", "offline_kd", "averaged", "stateful", "gkd"])
 def test_micro_batches_change_nothing(toy_plan: ToyPlan, tmp_path: Path, method: str) -> None:
-    short = {"examples": 48, "lr": 5e-4}
-    _, whole = trained(toy_plan(method, train=short), tmp_path / "1x8")
-    _, cut = trained(toy_plan(method, train=short | {"micro_batch_size": 1}), tmp_path / "8x1")
-    _, uneven = trained(toy_plan(method, train=short | {"micro_batch_size": 3}), tmp_path / "3+3+2")
+    def of(size: int) -> loop.Trained:
+        train = {"examples": 48, "lr": 5e-4, "micro_batch_size": size}
+        return trained(toy_plan(method, settings=BRIEF.get(method, {}), train=train), tmp_path / str(size))[1]
+
+    whole, cut, uneven = of(0), of(1), of(3)  # 1x8, 8x1, 3+3+2
     # Losses, not weights: AdamW blows the last bit of a vanishing gradient up to a whole step.
     assert losses(cut) == pytest.approx(losses(whole), rel=1e-3)
     assert losses(uneven) == pytest.approx(losses(whole), rel=1e-3)
@@ -139,6 +144,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "cut, unevenly": {"method": "finetune", "cluster": {"workers": 0, "shard_above": 0}},
     "average": {"method": "averaged"},
     "state": {"method": "stateful"},
+    "responses": {"method": "gkd", "settings": BRIEF["gkd"]},  # half of them sampled from the learning student
     "cut, average": {"method": "averaged", **CUT},
     "cache": {"method": "offline_kd", "train": {"cache": "auto"}, "evaluate": {"batch_size": 4}},
     # A rank has one image's four questions of a step, the other another's, or the same: it then passes once more.
@@ -241,12 +247,18 @@ def test_resume_equals_uninterrupted(
 
 @pytest.mark.parametrize(
     ("method", "stage", "step"),
-    [("averaged", "one", 5), ("averaged", "two", 1), ("averaged", "two", 5), ("stateful", "only", 9)],
+    [
+        ("averaged", "one", 5),
+        ("averaged", "two", 1),
+        ("averaged", "two", 5),
+        ("stateful", "only", 9),
+        ("gkd", "distil", 5),
+    ],
 )
 def test_what_changes_beside_the_learner_is_resumed_too(
     toy_plan: ToyPlan, uncut: Uncut, tmp_path: Path, method: str, stage: str, step: int
 ) -> None:
-    planned = toy_plan(method)
+    planned = toy_plan(method, settings=BRIEF.get(method, {}))
     whole, straight = uncut(planned)
     with pytest.raises(Killed):  # stages have 6 and 6 steps, or 12; a checkpoint after half of them
         loop.train(planned, SingleProcess(die_at(stage, step)), tmp_path / "broken")

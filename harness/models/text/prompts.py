@@ -28,6 +28,16 @@ THINKING = re.compile(
 )
 """A prompt that ends like this lets the model think before it answers."""
 
+CLOSED_BY = {
+    "<think>": "</think>",
+    "<thinking>": "</thinking>",
+    "<thought>": "</thought>",
+    "[THINK]": "[/THINK]",
+    "◁think▷": "◁/think▷",
+    "<seed:think>": "</seed:think>",
+}
+"""What closes a thought, by what opens it. `harness.evaluation.choices` doesn't read what is between them."""
+
 SWITCHES = ("enable_thinking", "thinking")
 """The variables by which published templates turn thinking off."""
 
@@ -82,6 +92,25 @@ def _with(template: str, variables: dict[str, bool | int | str], name: str) -> s
                 f"stands in it{f', like {known[0]}' if known else ''}"
             )
     return "".join(f"{{% set {key} = {json.dumps(value)} +%}}" for key, value in variables.items()) + template
+
+
+def thinking(processor: Any, name: str) -> tuple[str, tuple[str, str]]:
+    """A chat template whose prompts end where a thought begins, and the signs that open and close it.
+
+    It is the processor's own, with its switch on. Raises `ModelError` if it has none.
+    """
+    template: str = processor.chat_template
+    for switch in SWITCHES:
+        if re.search(rf"\b{switch}\b", template):
+            on = _with(re.sub(rf"\{{% set {switch} = \w+ \+%\}}", "", template), {switch: True}, name)
+            begun = THINKING.search(rendered(processor, PROBE.prompt(), on))
+            sign = begun[1] if begun else next((sign for sign in CLOSED_BY if sign in template), "<think>")
+            if sign in CLOSED_BY:
+                return on + ("" if begun else f"{{{{ '{sign}\\n' }}}}"), (sign, CLOSED_BY[sign])
+    raise ModelError(
+        f"model {name!r}: evaluate.thinking_tokens is set, and its chat template has no switch that lets it think; "
+        f"expected {' or '.join(SWITCHES)} in it, and one of {', '.join(CLOSED_BY)}: leave evaluate.thinking_tokens out"
+    )
 
 
 def _refuse_thinking(processor: Any, name: str, *, decided: bool) -> None:
