@@ -3,12 +3,13 @@
 Published layout under `data_dir`: `train_raw.json` and `val_raw.json`, arrays of samples with question, response, image
 (a COCO image of val2014: its file name, or its number) and annotations: segments with start, end, text and label, one
 of ACCURATE, INACCURATE, ANALYSIS and UNSURE. The images in `val2014/` or `images/`. A segment becomes a claim, with the
-response up to it as context; UNSURE segments, segments without a letter and samples with an empty image are left out.
+response up to it as context; UNSURE segments, segments without a letter and samples with an empty image are left out,
+and so is the `<image>` with which the published questions begin: it stood for the picture in the asked model's prompt.
 The test split is `val_raw.json`; a tenth of the images of `train_raw.json` (selected by name) are for validation, and
 samples about a test image are left out.
 
-Sources: README of hendryx-scale/mhal-detect at 6ef75f5; the names of the keys as public loaders read them. The files
-themselves were not available.
+Sources: README of hendryx-scale/mhal-detect at 6ef75f5; a published sample that a public loader holds, and the keys
+that four of them read. The files themselves were not available.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class MHalDetect(Benchmark):
     task: ClassVar[Literal["hallucination", "factuality"]] = "hallucination"
     splits: ClassVar[tuple[Split, ...]] = ("train", "validation", "test")
     positive: ClassVar[str] = "Inaccurate"
-    revision: ClassVar[str] = "mhal_detect@6ef75f5-1"
+    revision: ClassVar[str] = "mhal_detect@6ef75f5-2"
     licence: ClassVar[str] = "CC-BY-NC-4.0 (annotations); the images are COCO's, under their own terms"
     citation: ClassVar[str] = (
         "Anisha Gunjal, Jihan Yin, Erhan Bas. Detecting and Preventing Hallucinations in Large Vision Language Models. "
@@ -64,11 +65,8 @@ class MHalDetect(Benchmark):
         held = set() if split == "test" else {_image_name(row, where) for where, row in items(tested)}
         path = tested if split == "test" else folder / "train_raw.json"
         for number, (where, row) in enumerate(items(path)):
-            name, question, response = (
-                _image_name(row, where),
-                text(row, "question", where),
-                text(row, "response", where),
-            )
+            name, response = _image_name(row, where), text(row, "response", where)
+            question = " ".join(text(row, "question", where).replace("<image>", " ").split())
             late = draw("mhal_detect validation", name) < VALIDATION_SHARE
             used = name and (split == "test" or (name not in held and late == (split == "validation")))
             image = image_in(images, name, where) if name else None
@@ -88,7 +86,7 @@ class MHalDetect(Benchmark):
                     id=f"{path.stem.removesuffix('_raw')}-{number}-{k}",
                     group=name,
                     image=image,
-                    question="Is the passage accurate? A model wrote it in answer to: " + " ".join(question.split()),
+                    question="Is the passage accurate? A model wrote it in answer to: " + question,
                     claim=" ".join(said.split()),
                     claim_label="Passage",
                     context=" ".join(response[:start].split()),
@@ -118,4 +116,4 @@ def _image_name(row: Row, where: str) -> str:
     image = row.get("image")
     if isinstance(image, int) and not isinstance(image, bool) and image >= 0:
         return f"COCO_val2014_{image:012d}.jpg"
-    return "" if "image" in row and image in (None, "") else text(row, "image", where)
+    return "" if "image" in row and image in (None, "") else text(row, "image", where).strip()

@@ -21,7 +21,7 @@ from harness.api import Example, Split
 from harness.config import EvaluateConfig
 from harness.data.dataset import Dataset, settings_of
 from harness.data.image_controls import Control
-from harness.errors import DataError
+from harness.errors import DataError, StoreError
 from harness.evaluation.scoring import by_letter, figures_of
 from harness.record import Data, Interval, Provenance, Record
 from harness.stats import inference
@@ -158,8 +158,13 @@ def write_controls(store: Store, dataset: Dataset, data: Data, evaluate: Evaluat
             "skip_missing": bool(dataset.skipped),
             "evaluate": evaluate.model_dump(mode="json"),
         }
-        if store.finished(record.run_id) is None:
+        if store.finished(record.run_id) is not None:
+            continue
+        try:
             store.write(record.model_copy(update={"config": config}), frame)
+        except StoreError:
+            if store.finished(record.run_id) is None:  # else a run on the same data wrote it at the same time
+                raise
 
 
 def _majority(golds: Sequence[int], examples: Sequence[Example]) -> list[Floats]:

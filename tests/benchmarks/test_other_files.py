@@ -67,6 +67,36 @@ def test_passages_of_a_description(tmp_path: Path) -> None:
     assert segments(answers(examples, [True] * 5 + [False]))["accuracy"] == 5 / 6
 
 
+def test_m_hal_detect_in_its_published_layout(tmp_path: Path) -> None:
+    """As published: the sign for the picture before the question, gaps between segments, the last without its stop.
+
+    SOURCE of the layout: the published sample of image 292123, as a public loader of val_raw.json repeats it, with its
+    keys and ends; the words are made up here.
+    """
+    said = ("A red kite is over the sand.", "Two dogs run after it.", "The sea is green.", "All of it looks peaceful")
+    labels = ("ACCURATE", "INACCURATE", "UNSURE", "ANALYSIS")
+    starts = (0, 29, 52, 70)
+    sample = {
+        "question": "<image>\nCompose a comprehensive description of the image...",
+        "response": " ".join(said) + ".",
+        "image": "COCO_val2014_000000292123.jpg",
+        "annotations": [
+            {"start": at, "end": at + len(text), "text": text, "label": label}
+            for at, text, label in zip(starts, said, labels, strict=True)
+        ],
+    }
+    for name in ("val_raw.json", "train_raw.json"):
+        (tmp_path / name).write_text(json.dumps([sample]))
+    examples = list(MHalDetect(tmp_path, form="ternary").load("test"))
+    assert [(e.id, e.claim, e.gold) for e in examples] == [
+        ("val-0-0", said[0], 0), ("val-0-1", said[1], 1), ("val-0-3", said[3], 2)
+    ]  # fmt: skip
+    assert examples[2].context == " ".join(said[:3])
+    assert examples[0].image == tmp_path / "val2014" / "COCO_val2014_000000292123.jpg"
+    assert examples[0].question.endswith("in answer to: Compose a comprehensive description of the image...")
+    assert list(MHalDetect(tmp_path).load("train")) == []  # its only image is one of the test's
+
+
 def test_samples_that_contradict_themselves_or_have_no_image(tmp_path: Path) -> None:
     folder = MHAL_DETECT.write(tmp_path)
     path = folder / "val_raw.json"

@@ -13,7 +13,7 @@ import pytest
 from harness.api import Example
 from harness.config import RunConfig
 from harness.data import image_controls
-from harness.errors import DataError
+from harness.errors import DataError, StoreError
 from harness.evaluation import scoring
 from harness.evaluation.controls import control_names, control_runs, flag, flags
 from harness.execution.records import ensure_controls
@@ -268,3 +268,20 @@ def test_controls_are_scored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert scored == sum(len(record.metrics) for record in records) == 2 * 3
     ensure_controls(made, store)
     assert scored == 6
+    # Another run on these data wrote them between the look and the writing: its rows are taken.
+    ids, looked = store.ids(), []
+    finished = Store.finished
+
+    def missed(self: Store, run_id: str) -> Record | None:
+        looked.append(run_id)
+        return None if looked.count(run_id) == 1 else finished(self, run_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "status", lambda self, run_id: None)
+        patch.setattr(Store, "finished", missed)
+        ensure_controls(made, store)
+        assert sorted(looked) == sorted(2 * ids)
+        patch.setattr(Store, "finished", lambda self, run_id: None)
+        with pytest.raises(StoreError, match="is already done"):
+            ensure_controls(made, store)
+    assert [store.read(run_id) for run_id in store.ids()] == records

@@ -517,7 +517,7 @@ def _described(number: int) -> Row:
     ends = [said.index(".") + 1, said.index("sofa.") + 5, len(said)]
     labels = ("ACCURATE", "INACCURATE", "ANALYSIS")
     return {
-        "question": "Describe the image.",
+        "question": "<image>\nDescribe the image.",
         "response": said,
         "image": f"COCO_val2014_{number:012d}.jpg",
         "annotations": [
