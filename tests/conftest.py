@@ -32,8 +32,6 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
-collect_ignore = ["plugin_package"]  # a package of its own: its tests run where it is installed
-
 
 @pytest.fixture(scope="session")
 def root() -> Path:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -204,3 +206,20 @@ def test_a_packed_store_and_a_bucket_give_the_same(results: Results, tmp_path: P
         pd.testing.assert_frame_equal(other.ranking("toy"), results.ranking("toy"))
         pd.testing.assert_frame_equal(other.predictions("other"), results.predictions("other"))
         assert other.runs()["run_id"].tolist() == results.runs()["run_id"].tolist()
+
+
+def test_the_pages_code_runs(root: Path, results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/python_api.md, on a small store; matplotlib, which isn't installed here, takes what it is given."""
+    drawn: dict[str, object] = {}
+    pyplot = SimpleNamespace(errorbar=lambda x, y, **options: drawn.update(x=list(x), y=list(y), **options))
+    monkeypatch.setitem(sys.modules, "matplotlib", SimpleNamespace(pyplot=pyplot))
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", pyplot)
+    monkeypatch.chdir(tmp_path)
+    page = (root / "docs" / "python_api.md").read_text()
+    names: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S):
+        exec(block.replace("results/scenes", results.store.url).replace("scenes_hallucination", "toy"), names)
+    assert (tmp_path / "ranking.html").is_file()
+    assert drawn["y"] == ["majority ", "finetune S", "finetune L", "hkd4vlm alpha=2 S"]
+    for call in re.findall(r"`results\.(\w+)\(", page):
+        assert callable(getattr(results, call))

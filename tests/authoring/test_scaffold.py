@@ -36,6 +36,17 @@ def test_it_writes_a_method_that_keeps_the_contract_and_its_test(
     assert registry.make_method("my_margin2", {"weight": 0.0}).stages(("L", "S"), "S")[0].name == "tune"
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_it_says_how_to_get_pytest(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    """What `make demo` installs has none."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: find(name) if name != "pytest" or there else None)
+    said = cli("new-method", "my_own", "--out", tmp_path)
+    assert said.code == 0
+    assert "python -m pytest" in said.out
+    assert ("pip install pytest" in said.out) != there
+
+
 def test_nothing_is_overwritten(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("precious")
     said = cli("new-method", "mine", "--out", tmp_path)

@@ -8,7 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
+import venv
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -136,27 +138,54 @@ def test_the_wheel_holds_the_packages_and_the_weights(root: Path, packages: list
     expected = {str(p.relative_to(root)) for package in packages for p in (root / package).glob("*.py")}
     weights = root / "harness" / "weights"
     expected |= {str(p.relative_to(root)) for p in weights.rglob("*") if p.is_file()}
-    expected |= {"dashboard/table.js", "dashboard/table.css"}
+    expected |= {"dashboard/table.js", "dashboard/table.css", "dashboard/bundle/bundle.js"}
+    expected |= {f"suites/{path.name}" for path in (root / "suites").glob("*.toml")}
     assert expected <= shipped
     assert {name.split("/")[0] for name in shipped} == {*tops, wheel.name.split("-py3")[0] + ".dist-info"}
 
 
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` of a new environment into which pip installed the wheel.
+
+    Its dependencies are those that are installed here, by a path file: to download torch again would take minutes.
+    """
+    folder = tmp_path_factory.mktemp("installed") / "venv"
+    venv.create(folder, symlinks=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")]
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
+    (site,) = (folder / "lib").glob("python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return folder / "bin"
+
+
 @pytest.mark.slow
-def test_a_method_runs_from_the_wheel_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
-    """Its files alone, unpacked before all else on the path, in a folder that has nothing else."""
-    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    env = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+def test_the_installed_wheel_works_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
+    """By its own command, in a folder that has nothing else: a method on a benchmark, the ranking, the dashboard."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     small = [f"benchmark_settings.{split}=16" for split in ("train", "validation", "test", "ood")]
     settings = [arg for one in (*small, "train.examples=16", "train.batch_size=8") for arg in ("--set", one)]
-    run = ["-m", "harness", "run", "--method", "offline_kd", "--benchmark", "scenes_factuality", "--workers", "0"]
-    (tmp_path / "empty").mkdir()
+    run = ["run", "--method", "offline_kd", "--benchmark", "scenes_factuality", "--workers", "0"]
 
-    def python(*args: str) -> str:
-        said = subprocess.run([sys.executable, *args], cwd=tmp_path / "empty", env=env, capture_output=True, text=True)
-        assert said.returncode == 0, said.stderr
-        return said.stdout
+    def said(command: str, *args: str) -> str:
+        done = subprocess.run([installed / command, *args], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
-    assert python("-c", "import harness; print(harness.__file__)").startswith(str(tmp_path / "site"))
-    record = json.loads(python(*run, *settings, "--json"))
+    record = json.loads(said("hkdbench", *run, *settings, "--json"))
     assert (record["status"], record["provenance"]["git_commit"]) == ("done", None)
-    assert "offline_kd" in python("-m", "harness", "rank")
+    assert "offline_kd" in said("hkdbench", "rank")
+    where, suite, ranked, titles = said(
+        "python",
+        "-c",
+        "import harness; print(harness.__file__)\n"
+        "from harness.cli.runs import _demo_suite; print(_demo_suite().is_file())\n"
+        "print(harness.open_store().ranking()['method'].tolist())\n"
+        "import dashboard; from pathlib import Path; from streamlit.testing.v1 import AppTest\n"
+        "page = AppTest.from_file(Path(dashboard.__file__).with_name('app.py'), default_timeout=120).run()\n"
+        "print([title.value for title in page.title], len(page.exception))",
+    ).splitlines()
+    assert where.startswith(str(installed.parent))
+    assert suite == "True"
+    assert "'offline_kd'" in ranked
+    assert titles == "['Leaderboard'] 0"

@@ -1,4 +1,4 @@
-"""A third party's package, installed by pip: its method and its benchmark run by name, as built-ins do."""
+"""The template of one's own package, installed by pip: its method and its benchmark run by name, as built-ins do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs `python ARGS...` where the package is installed; the installation goes with the tests' folder."""
     folder = tmp_path_factory.mktemp("plugin")
     # Building writes into the source: it gets a copy.
-    source = shutil.copytree(root / "tests" / "plugin_package", folder / "source")
+    source = shutil.copytree(root / "examples" / "plugin_template", folder / "source")
     site = folder / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--target", str(site), str(source)], check=True)
@@ -46,6 +46,10 @@ def test_it_is_listed_with_where_it_comes_from(run: Run) -> None:
     ]
 
 
+def test_the_command_line_lists_it(run: Run) -> None:
+    assert "\nconfident_kd " in run("-m", "harness", "list", "methods").stdout
+
+
 def test_it_runs_by_name(run: Run) -> None:
     args = ["--method", "confident_kd", "--benchmark", "stripes", "--workers", "0"]
     settings = ["--set", "train.examples=16", "--set", "train.batch_size=8", "--set", "settings.floor=0.4"]
@@ -62,4 +66,4 @@ def test_it_runs_by_name(run: Run) -> None:
 def test_its_own_tests_check_the_contract(run: Run) -> None:
     said = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "tests")
     assert said.returncode == 0, said.stdout
-    assert "15 passed" in said.stdout
+    assert "16 passed" in said.stdout
