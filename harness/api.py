@@ -1,8 +1,8 @@
 """The contract between the harness and its plugins: benchmarks and methods.
 
-A benchmark yields `Example`s. A method defines its `Stage`s and computes the loss of a `Step`. Both are small
-frozen dataclasses whose fields are their settings. Everything else (devices, batches, optimizers,
-checkpoints, evaluation, cost) belongs to the harness. This module doesn't import torch.
+A benchmark yields `Example`s. A method defines its `Stage`s and computes the loss of a `Step`. Both are small frozen
+dataclasses whose fields are their settings. All else (devices, batches, optimizers, checkpoints, evaluation, cost)
+belongs to the harness. This module doesn't import torch.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class From:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A model in a stage: where its weights come from (a rung's name, or `From`), and whether it learns.
+    """A model in a stage: its weights (a rung's name, or `From`), and whether it learns.
 
     With `average_of` = the name of a trainable role of the same rung in this stage, the role doesn't learn but follows
     it, as an exponential moving average: after each optimizer step theta' <- decay theta' + (1 - decay) theta, starting
@@ -108,10 +108,9 @@ class Stage:
     the sum over the stages in which the student, or the model that its weights come from, learns, and must be 1.
     Stages that only prepare a teacher (their `share` has the same unit) are billed, but not part of that sum.
     With `data` = all, a batch has `train.labelled_share` examples with a gold, and the others come from the pool.
-    A stage with `tuning` is trained by the harness: cross-entropy on the labels for each of its roles. `Method.loss`
-    isn't asked, so that all methods can share the result of the stage (`train.cache`).
-    Stages with different `seed`s see the examples in different orders: so models that start from the same weights
-    become different. In the stages of the student's budget it is 0: all methods' students see one order.
+    A stage with `tuning` is trained by the harness: cross-entropy on the labels for each of its roles, without asking
+    `Method.loss`, so that all methods can share its result (`train.cache`). Stages with different `seed`s see different
+    orders of examples. In the stages of the student's budget it is 0: all methods' students see one order.
     """
 
     name: str
@@ -166,8 +165,8 @@ class TokenScores(Protocol):
         """`distance(own_nv, other_nv)` (n,) at each token (B, T), from both roles' logits of the V tokens there.
 
         It is called for some n tokens at a time, and again in the backward pass, so that logits (B, T, V) never exist
-        at once. It must treat each token alone. Both roles must have read the same responses and use the same token
-        ids: a method that calls it also declares `vocab`.
+        at once. It treats each token alone. Both roles must have read the same responses, by the same token ids; a
+        method that calls it also declares `vocab`.
         """
         ...
 

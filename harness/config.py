@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -367,35 +367,6 @@ def _beside(file: Path, spec: str) -> str:
     """A plugin's path if it is there from the file's folder; else as it was given (a module, or another path)."""
     found = file.resolve().parent / expanded(spec)
     return str(found) if (found.is_file() if spec.endswith(".py") else "/" in spec and found.is_dir()) else spec
-
-
-def overlay(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """`table` with each `a.b=value` set. A value is read as TOML or, if that fails, as a plain string."""
-    result: dict[str, Any] = dict(table)
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"--set {assignment!r}: expected key=value, like train.lr=0.001")
-        try:
-            read = tomllib.loads(f"value = {text}")
-            value = read["value"]
-        except tomllib.TOMLDecodeError:
-            read, value = {}, text
-        if len(read) > 1:
-            raise ConfigError(f"--set {assignment!r}: expected one assignment; give each its own --set")
-        put(result, key.strip(), value, f"--set {assignment!r}")
-    return result
-
-
-def put(table: dict[str, Any], name: str, value: Any, where: str) -> None:
-    """Set `a.b` in a table. Inner tables are copied, not changed. Raises `ConfigError` if one of them is a value."""
-    *parents, last = name.split(".")
-    for parent in parents:
-        child = table.get(parent, {})
-        if not isinstance(child, Mapping):
-            raise ConfigError(f"{where}: {parent!r} is a value, not a table")
-        table[parent] = table = dict(child)
-    table[last] = value
 
 
 def parse(model: type[T], table: Mapping[str, Any], source: str) -> T:

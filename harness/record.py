@@ -159,8 +159,7 @@ class Provenance(_Model):
     scoring: Count = SCORING
     """`harness.versions.SCORING` when the figures were computed. (Since schema 3.)"""
     sources: dict[str, str] = {}
-    """sha256 over the sources of the method and the benchmarks, with keys `method NAME` and `benchmark NAME`. (Since
-    schema 3.)"""
+    """sha256 over the sources, with keys `method NAME` and `benchmark NAME`. (Since schema 3.)"""
     git_commit: str | None = None
     git_dirty: bool | None = None
     versions: dict[str, str] = {}

@@ -1,12 +1,13 @@
-"""Builds a dataclass with typed fields from plain values (of TOML or JSON), and reports all errors at once."""
+"""Builds a dataclass with typed fields from plain values (of TOML or JSON), and reports all errors at once; `--set`."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import re
+import tomllib
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -87,3 +88,32 @@ def to_toml(value: Any) -> str:
 def toml_key(name: str) -> str:
     """A key as TOML writes it: in quotes only where it must be."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+
+
+def overlay(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """`table` with each `a.b=value` set. A value is read as TOML or, if that fails, as a plain string."""
+    result: dict[str, Any] = dict(table)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {assignment!r}: expected key=value, like train.lr=0.001")
+        try:
+            read = tomllib.loads(f"value = {text}")
+            value = read["value"]
+        except tomllib.TOMLDecodeError:
+            read, value = {}, text
+        if len(read) > 1:
+            raise ConfigError(f"--set {assignment!r}: expected one assignment; give each its own --set")
+        put(result, key.strip(), value, f"--set {assignment!r}")
+    return result
+
+
+def put(table: dict[str, Any], name: str, value: Any, where: str) -> None:
+    """Set `a.b` in a table. Inner tables are copied, not changed. Raises `ConfigError` if one of them is a value."""
+    *parents, last = name.split(".")
+    for parent in parents:
+        child = table.get(parent, {})
+        if not isinstance(child, Mapping):
+            raise ConfigError(f"{where}: {parent!r} is a value, not a table")
+        table[parent] = table = dict(child)
+    table[last] = value

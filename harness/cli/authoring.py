@@ -73,7 +73,7 @@ def check_method(
 ) -> None:
     """Check that a method satisfies the contract, on tiny models and data; failures say what to change."""
     from harness.authoring import method_checks
-    from harness.config import overlay
+    from harness.settings import overlay
 
     settings = overlay({}, set_ or []).get("settings", {})
     if any(not item.strip().startswith("settings.") for item in set_ or ()):

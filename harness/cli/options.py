@@ -122,7 +122,7 @@ def benchmark_settings(names: Sequence[str], set_: Sequence[str] | None) -> dict
 
     With several benchmarks, or for clarity, `--set benchmark_settings.NAME.KEY=VALUE`. Raises `ConfigError`.
     """
-    from harness.config import overlay
+    from harness.settings import overlay
 
     table = overlay({"benchmark_settings": {}}, set_ or [])
     if others := set(table) - {"benchmark_settings"}:
@@ -151,7 +151,7 @@ def with_options(
 ) -> dict[str, Any]:
     """The table of a run or a suite, updated by the command line; `--set` has the highest priority."""
     from harness import registry
-    from harness.config import overlay
+    from harness.settings import overlay
 
     if data_dir is not None:
         table = table | {"data_dir": str(data_dir)}

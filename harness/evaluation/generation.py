@@ -43,7 +43,11 @@ class Writer:
         self, scorer: OptionScorer, encoder: Encoder, evaluate: EvaluateConfig, seed: int, device: torch.device
     ) -> None:
         self.scorer, self.evaluate, self.seed, self.device = scorer, evaluate, seed, device
-        self.encoder, self.tags = encoder.thinking() if evaluate.thinking_tokens else (encoder, None)
+        self.tags: tuple[str, str] | None = None
+        """The signs that open and close a thought."""
+        self.encoder = encoder
+        if evaluate.thinking_tokens:
+            self.encoder, self.tags = encoder.thinking()
         self.pad: int = encoder.processor.tokenizer.pad_token_id or 0
         self.ends = sequences.ends(scorer.vlm, encoder)
 

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from harness import registry
 from harness.api import Split
-from harness.config import RunConfig, Settings, TrainConfig, parse, put
+from harness.config import RunConfig, Settings, TrainConfig, parse
 from harness.errors import ConfigError, near
 from harness.experiments.space import (
     Dimension,
@@ -28,6 +28,7 @@ from harness.experiments.space import (
     grid_points,
     random_points,
 )
+from harness.settings import put
 from harness.suite import ManyRuns, Seeds
 
 BUDGET = ("train.examples", "train.validations")

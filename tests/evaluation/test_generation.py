@@ -1,4 +1,4 @@
-"""Answers that a student writes: the plain model's most probable tokens, read by the rules, counted, and never mixed."""
+"""Answers that a student writes: a plain model's most probable tokens, read by the rules, counted, never mixed."""
 
 from __future__ import annotations
 

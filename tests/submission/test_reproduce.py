@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.config import RunConfig, overlay, parse
+from harness.config import RunConfig, parse
 from harness.execution.launch import launch
 from harness.leaderboard import leaderboard
 from harness.record import Provenance, Record
 from harness.report.run import command, configuration
+from harness.settings import overlay
 from harness.store import Store, checksums
 from harness.store.maintenance import merge
 from harness.store.packed.pack import pack
