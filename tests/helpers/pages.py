@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,16 @@ def own(words: list[str]) -> list[str] | None:
     return None
 
 
+@cache
+def tree() -> Any:
+    """All commands of `hkdbench`. To make them takes a while."""
+    return typer.main.get_command(app)
+
+
 def parsed(words: list[str]) -> tuple[str, dict[str, Any]]:
     """The verb and its parameters, as `hkdbench` itself reads them; raises its usage error."""
     words = [word for word in words if word not in (">", "|")] if ">" not in words else words[: words.index(">")]
-    command: Any = typer.main.get_command(app)
+    command = tree()
     verb: list[str] = []
     while getattr(command, "commands", None):
         name, *words = words
