@@ -123,7 +123,7 @@ def _seeds(record: Record) -> None:
     if not others:
         return
     with st.container(horizontal=True):
-        st.caption("Other seeds:")
+        st.caption("Other seeds:", width="content")
         for one in others[:MOST_SEEDS]:
             status = "" if one.status == "done" else f" ({one.status})"
             navigation.link("run", f"seed {one.seed}{status}", run=one.run_id)
