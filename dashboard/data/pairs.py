@@ -88,12 +88,9 @@ def categories(rows: Sequence[Row], key: DataKey, filters: Filters) -> tuple[lis
     """Accuracy by category: a row for each method, a column for each category, shaded from the least to the most."""
     names = [n for n in store.metric_names(key, filters.split) if n.startswith("accuracy/")][:MOST_CATEGORIES]
     shown = [row for row in rows if row.figure is not None][:MOST]
-    values: dict[str, dict[tuple[str, ...], Row]] = {}
-    for name in names:
-        asked = filters.model_copy(update={"metric": name, "protocol": None, "baseline": None})
-        of_data = [t for t in store.ranking(asked).tables if (t.benchmark, t.revision, t.fingerprint) == key]
-        values[name] = {row.run_ids: row for table in of_data for row in table.rows}
-    figures = [row.figure for found in values.values() for row in found.values() if row.figure is not None]
+    values = store.row_values(filters.model_copy(update={"protocol": None, "baseline": None}), names)
+    mine = {row.run_ids for row in shown}
+    figures = [one.value for found in values.values() for runs, one in found.items() if runs in mine]
     low, high = (min(figures), max(figures)) if figures else (0.0, 1.0)
     columns = [
         Column("method", "accuracy (%)", "left"),
@@ -105,8 +102,7 @@ def categories(rows: Sequence[Row], key: DataKey, filters: Filters) -> tuple[lis
     for row in shown:
         cells = [TableCell(row.name or row.method, small=_settings(row)), TableCell(row.student)]
         for name in names:
-            found = values[name].get(row.run_ids)
-            value = found.values.get(name) if found else None
+            value = values[name].get(row.run_ids)
             if value is None:
                 cells.append(TableCell("–"))
                 continue

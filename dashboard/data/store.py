@@ -6,7 +6,7 @@ are cached by the listing of the store's runs, which is refreshed every `LISTED_
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from dashboard.widgets.escape import plain
 from harness.errors import StoreError, UserError
 from harness.leaderboard import leaderboard
 from harness.leaderboard.schema import Filters, Ranking
-from harness.record import Record, Reproduction
+from harness.record import Interval, Record, Reproduction
 from harness.store import Problem, Store, catalog, checksums, index
 from harness.store.index import RunSummary
 from harness.store.manifest import DataKey, listing_key
@@ -107,9 +107,24 @@ def ranking(filters: Filters) -> Ranking:
     return _ranking(listing().key, filters.model_dump_json())
 
 
-@st.cache_resource(max_entries=24, show_spinner="Ranking…")
+@st.cache_resource(max_entries=10, show_spinner="Ranking…")
 def _ranking(key: str, filters: str) -> Ranking:
     return leaderboard.ranking(store(), Filters.model_validate_json(filters), keep=False)
+
+
+def row_values(filters: Filters, metrics: Sequence[str]) -> dict[str, dict[tuple[str, ...], Interval]]:
+    """By metric: its value in each row of the ranking, by the row's runs. The rankings themselves aren't kept."""
+    return _row_values(listing().key, filters.model_dump_json(), tuple(metrics))
+
+
+@st.cache_resource(max_entries=8, show_spinner="Ranking…")
+def _row_values(key: str, filters: str, metrics: tuple[str, ...]) -> dict[str, dict[tuple[str, ...], Interval]]:
+    asked = Filters.model_validate_json(filters)
+    found: dict[str, dict[tuple[str, ...], Interval]] = {}
+    for name in metrics:
+        rows = leaderboard.ranking(store(), asked.model_copy(update={"metric": name}), keep=False).rows
+        found[name] = {row.run_ids: row.values[name] for row in rows if name in row.values}
+    return found
 
 
 def record(run_id: str) -> Record | Problem:

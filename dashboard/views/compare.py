@@ -63,10 +63,11 @@ def show() -> None:
         )
         return
     pinned = next((k for k, row in enumerate(rows) if matches(row, st.query_params.get("baseline", ""))), None)
+    usual = _usual(rows) if pinned is None else (_beside(rows, pinned), pinned)
     with of_sides_at[0]:
-        a = _side("A", "a", rows, 0 if pinned is None else _beside(rows, pinned))
+        a = _side("A", "a", rows, usual[0])
     with of_sides_at[1]:
-        b = _side("B", "b", rows, 1 if pinned is None else pinned)
+        b = _side("B", "b", rows, usual[1])
     common = sorted(set(a.seeds) & set(b.seeds)) if a.kind == b.kind == "run" else []
     with at[1]:
         seeds = [EVERY_SEED, *map(str, common)]
@@ -110,6 +111,15 @@ def _of_sides(data: dict[str, DataKey]) -> str | None:
     return next(iter(on.values()), None)
 
 
+def _usual(rows: Sequence[Row]) -> tuple[int, int]:
+    """The best row of the smallest student that has more than direct tuning, and direct tuning; else the best two."""
+    for one in tables.answers(rows):
+        others = [row for row in one.rows if row is not one.direct]
+        if one.direct is not None and others:
+            return rows.index(others[0]), rows.index(one.direct)
+    return 0, 1
+
+
 def _beside(rows: Sequence[Row], pinned: int) -> int:
     """The best other row of the pinned row's student, or of any."""
     others = [k for k in range(len(rows)) if k != pinned]
@@ -150,7 +160,7 @@ def _compared(key: str, a: Side, b: Side, split: str, metric: str) -> Comparison
     return _cached_comparison(key, repr((a, b, split, metric)), (a, b), split, metric)
 
 
-@st.cache_resource(max_entries=8, show_spinner="Comparing…")
+@st.cache_resource(max_entries=3, show_spinner="Comparing…")
 def _cached_comparison(key: str, arguments: str, _sides: tuple[Side, Side], split: str, metric: str) -> Comparison:
     return compare.compare(store.store(), *_sides, split, metric, MOST)  # type: ignore[arg-type]
 
@@ -170,7 +180,7 @@ def _costs(a: Row, b: Row) -> None:
     """Draws what the two cost, and how many times as much A costs."""
     specs = [spec for spec in (BUDGET, *COSTS) if spec.key(a) is not None or spec.key(b) is not None]
     columns = [
-        Column("side", "", "left"),
+        Column("side", "side", "left"),
         Column("row", "row", "left"),
         *(Column(spec.name, spec.head, help=spec.help) for spec in specs),
     ]

@@ -108,7 +108,7 @@ def _one(
     answers.show(visible)
     if others:
         with st.container(horizontal=True):
-            st.caption("The same on:")
+            st.caption("The same on:", width="content")
             for name in others[:MOST_OTHERS]:
                 navigation.link("leaderboard", name, benchmark=name)
     known = leaderboard.board_columns(found, visible)

@@ -61,7 +61,8 @@ def _latest() -> None:
     st.caption("The most recent runs:")
     recent = sorted(store.runs(), key=lambda one: one.finished, reverse=True)[:20]
     frame = runs.frame(recent, {})
-    frame["finished"] = frame["finished"].map(dataframes.format_time)
+    frame["finished"] = [dataframes.format_time(time).replace(" ", "\u00a0") for time in frame["finished"]]
+    frame["method"] = runs.short_labels(frame["method"].tolist())
     shown = frame[["run", "status", "method", "student", "benchmark", "seed", "finished"]]
     dataframes.show_frame(shown, "latest", "Recent runs", links={"run": ("run", "run", {})})
 
@@ -122,7 +123,7 @@ def _seeds(record: Record) -> None:
     if not others:
         return
     with st.container(horizontal=True):
-        st.caption("Other seeds:")
+        st.caption("Other seeds:", width="content")
         for one in others[:MOST_SEEDS]:
             status = "" if one.status == "done" else f" ({one.status})"
             navigation.link("run", f"seed {one.seed}{status}", run=one.run_id)

@@ -80,8 +80,7 @@ runs = [
     failed = tuned.model_copy(
         update={"run_id": "finetune-failed", "seed": 1, "status": "failed", "error": error, "metrics": {}}
     )
-    (store.root / failed.run_id).mkdir()
-    (store.root / failed.run_id / "record.json").write_bytes(failed.model_dump_json().encode())
+    store.write(failed)
     return folder / "runs"
 
 

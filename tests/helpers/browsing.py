@@ -122,6 +122,10 @@ class Visitor:
             assert time.monotonic() < end, f"not so within {SECONDS} s:\n{self.text()}"
             self.page.wait_for_timeout(50)
 
+    def says(self, *parts: str) -> None:
+        """Waits until the page says all of this."""
+        self.until(lambda: all(part in self.text() for part in parts))
+
     def shot(self, name: str) -> Path:
         """Keeps a picture of the whole page among the artefacts."""
         ARTEFACTS.mkdir(exist_ok=True)

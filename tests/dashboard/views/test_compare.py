@@ -1,8 +1,7 @@
-"""Trade-off and Compare in a browser: the figures are those of the command line, and what is clicked leads on."""
+"""The comparison of two rows in a browser."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -12,21 +11,6 @@ from harness.store import Store
 from helpers.browsing import Visitor
 
 pytestmark = pytest.mark.browser
-
-
-def test_a_point_of_the_trade_off_leads_to_its_run(visitor: Visitor) -> None:
-    page = visitor.open("/trade-off?benchmark=scenes_hallucination&cost=TFLOPs")
-    assert re.search(r"\d+ of \d+ rows are on the Pareto front, cheapest first: zero_shot", visitor.text())
-    chart = page.get_by_test_id("stVegaLiteChart")
-    chart.locator("svg path[aria-roledescription=point]").first.wait_for()
-    chart.locator("svg path[aria-roledescription=point]").last.click()
-    page.wait_for_url("**/run?*run=*")
-    visitor.settle()
-    page.go_back()
-    page.wait_for_url("**/trade-off?*cost=TFLOPs*")
-    visitor.settle()
-    chart.locator("svg path[aria-roledescription=point]").first.wait_for()
-    visitor.shot("trade_off_tflops")
 
 
 def test_compare_says_what_the_command_says(visitor: Visitor, scenes_store: Path) -> None:
