@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import unquote
 
 from pydantic import (
     AfterValidator,
@@ -43,6 +44,18 @@ Label = Annotated[str, Field(max_length=80, pattern=r"^(\S( ?\S)*)?$")]
 
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
 """A folder as an absolute path, because a run's workers have another working directory."""
+
+
+def data_folder(value: str | Path) -> Path | str:
+    """Where published files lie: an address like s3://bucket/prefix as text, a folder (also file:///...) as a path."""
+    scheme, address, place = str(value).partition("://")
+    if address and scheme != "file":
+        return str(value).rstrip("/")
+    return Path(unquote(place) if address else value).expanduser().resolve()
+
+
+DataFolder = Annotated[Path | str, AfterValidator(data_folder)]
+"""A folder of published files, or its address in a bucket or on a hub, see `harness.images.remote`."""
 
 
 def cache_folder() -> Path:
@@ -287,7 +300,7 @@ class RunConfig(Settings):
     settings: dict[str, Any] = {}
     benchmark: str
     benchmark_settings: dict[str, Any] = {}
-    data_dir: Folder | None = None
+    data_dir: DataFolder | None = None
     skip_missing: bool = False
     """Continue without the examples whose image file is missing or damaged. The record says how many they are."""
     max_image_pixels: int = Field(MAX_PIXELS, ge=1)
@@ -295,7 +308,7 @@ class RunConfig(Settings):
     train_on: str | None = None
     """Another benchmark, whose train and validation splits the run learns from. It is still scored on `benchmark`."""
     train_on_settings: dict[str, Any] = {}
-    train_on_data_dir: Folder | None = None
+    train_on_data_dir: DataFolder | None = None
     ladder: str | tuple[RungConfig, ...] = "tiny"
     student: str = "S"
     seed: int = Field(0, ge=0, lt=2**63)

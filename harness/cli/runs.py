@@ -153,7 +153,7 @@ def _demo_suite() -> Path:
 def _suite_configs(
     file: Path,
     workers: int | None,
-    data_dir: Path | None,
+    data_dir: str | None,
     skip_missing: bool,
     plugin: list[str] | None,
     set_: list[str] | None,

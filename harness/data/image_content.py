@@ -25,6 +25,7 @@ from uuid import uuid4
 
 from harness.api import DataError, Example, ImageSource
 from harness.config import cache_folder
+from harness.images.reading import encoded
 
 SETTLED_NS = 2 * 10**9
 """A file that changed this shortly before it was read isn't kept: some file systems count time in steps of 2 s."""
@@ -151,7 +152,7 @@ def _stored(image: ImageSource) -> _Source | None:
     if not isinstance(path, Path):
         return None
     folder, name = os.path.split(os.path.abspath(path))
-    return _Source(folder, name, (path,), path.read_bytes)
+    return _Source(folder, name, (path,), lambda: encoded(path))
 
 
 def _stamp(files: Iterable[Path]) -> tuple[str, bool]:
