@@ -256,12 +256,15 @@ class _Mirror:
         if known is not None:
             return known
         with _errors(self._address, OSError):
-            found: bytes = failures.persistently(
-                lambda: self._fs.cat_file(f"{self._root}/{name}"), where, PAUSES, "fetched again"
-            )
+            found: bytes = failures.persistently(lambda: self.fetched(name), where, PAUSES, "fetched again")
         if len(found) != file.size:
             raise OSError(errno.ESTALE, f"{where} changed while it was in use: {len(found)} bytes, not {file.size}")
         self._objects.put(key.hexdigest(), found)
+        return found
+
+    def fetched(self, name: str) -> bytes:
+        """A file's bytes from its address."""
+        found: bytes = self._fs.cat_file(f"{self._root}/{name}")
         return found
 
 
@@ -283,7 +286,7 @@ def _errors(address: str, kind: type[OSError] | type[DataError] = DataError) -> 
 # ------------------------------------------------------------------------------------------- the cache
 
 
-class Objects:
+class ImageCache:
     """Files by key in a folder, of a limited total size: the least recently used go first.
 
     Several processes may share it. Each looks at the total after it has added a hundredth of the limit, and then
@@ -344,7 +347,7 @@ class Objects:
 
 
 @lru_cache(maxsize=8)
-def objects_of(data: Path) -> Objects:
+def objects_of(data: Path) -> ImageCache:
     """The cache of all addresses in `<cache>/data`."""
     text = os.environ.get("HKDBENCH_DATA_GIB") or str(DEFAULT_GIB)
     try:
@@ -353,4 +356,4 @@ def objects_of(data: Path) -> Objects:
         limit = -1.0
     if not limit > 0:
         raise ConfigError(f"HKDBENCH_DATA_GIB = {text!r}: expected a number of GiB above 0, for images from buckets")
-    return Objects(data / "objects", int(limit * 2**30))
+    return ImageCache(data / "objects", int(limit * 2**30))
