@@ -28,6 +28,7 @@ from harness.benchmark import (
     read_text,
 )
 from harness.errors import ConfigError, DataError, near
+from harness.images.reading import encoded as image_bytes
 from harness.images.reading import read as read_image
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ __all__ = [
     "TokenScores",
     "View",
     "csv_rows",
+    "image_bytes",
     "near",
     "read_image",
     "read_text",

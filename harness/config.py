@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import unquote
 
 from pydantic import (
     AfterValidator,
@@ -47,6 +48,18 @@ Rate = Annotated[float, Field(gt=0, le=10)]
 
 Folder = Annotated[Path, AfterValidator(absolute)]
 """A folder as an absolute path, because a run's workers have another working directory."""
+
+
+def data_folder(value: str | Path) -> Path | str:
+    """Where published files lie: an address like s3://bucket/prefix as text, a folder (also file:///...) as a path."""
+    scheme, address, place = str(value).partition("://")
+    if address and scheme != "file":
+        return str(value).rstrip("/")
+    return absolute(unquote(place) if address else value)
+
+
+DataFolder = Annotated[Path | str, AfterValidator(data_folder)]
+"""A folder of published files, or its address in a bucket or on a hub, see `harness.images.remote`."""
 
 
 class Settings(BaseModel):
@@ -318,7 +331,7 @@ class RunConfig(Settings):
     settings: dict[str, Any] = Field({}, description="The method's own settings.")
     benchmark: str = Field(description="The benchmark: `hkdbench list benchmarks`.")
     benchmark_settings: dict[str, Any] = Field({}, description="The benchmark's own settings, in a suite by its name.")
-    data_dir: Folder | None = Field(None, description="Folder of the benchmark's published files.")
+    data_dir: DataFolder | None = Field(None, description="Folder of the benchmark's published files.")
     skip_missing: bool = False
     """Continue without the examples whose image file is missing or damaged. The record says how many they are."""
     max_image_pixels: int = Field(MAX_PIXELS, ge=1)
@@ -326,7 +339,7 @@ class RunConfig(Settings):
     train_on: str | None = None
     """Another benchmark, whose train and validation splits the run learns from. It is still scored on `benchmark`."""
     train_on_settings: dict[str, Any] = Field({}, description="The own settings of `train_on`.")
-    train_on_data_dir: Folder | None = Field(None, description="Folder of the published files of `train_on`.")
+    train_on_data_dir: DataFolder | None = Field(None, description="Folder of the published files of `train_on`.")
     ladder: str | tuple[RungConfig, ...] = Field("tiny", description="A ladder's name or .toml file, or its rungs.")
     student: str = Field("S", description="The rung that is scored.")
     seed: int = Field(0, ge=0, lt=2**63, description="Of weights, order and draws.")

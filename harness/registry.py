@@ -30,8 +30,10 @@ from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar
 
 from harness.api import Benchmark, Method
+from harness.config import data_folder
 from harness.errors import ConfigError, DataError, UserError, near
-from harness.paths import expanded
+from harness.images import remote
+from harness.paths import cache_folder, expanded
 from harness.settings import build
 
 DISTRIBUTION = "hkdbench"
@@ -381,7 +383,8 @@ def make_benchmark(name: str, settings: Mapping[str, Any], data_dir: str | Path 
             other = ", or a repository with --set benchmark_settings.repo=OWNER/NAME" if online else ""
             raise ConfigError(f"benchmark {name!r} reads published files: give their folder with --data-dir{other}")
     elif cls.needs_data_dir and data_dir is not None:
-        folder = expanded(data_dir).resolve()  # workers have another working directory
+        where = data_folder(data_dir)  # absolute: workers have another working directory
+        folder = where if isinstance(where, Path) else remote.folder_of(where, cache_folder())
         if not folder.is_dir():
             raise DataError(f"benchmark {name!r}: data folder {folder} does not exist or is not a folder")
     return build(cls, f"benchmark {name!r}", settings, {"data_dir": folder})

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field
 
 from harness.config import (
     ClusterConfig,
+    DataFolder,
     EvaluateConfig,
-    Folder,
     Label,
     RunConfig,
     RungConfig,
@@ -81,12 +81,12 @@ class ManyRuns(Settings):
     benchmarks: Benchmarks = Field(min_length=1)
     """The benchmarks of all runs."""
     benchmark_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    data_dir: Folder | None = None
+    data_dir: DataFolder | None = None
     skip_missing: bool = False
     max_image_pixels: int = Field(MAX_PIXELS, ge=1)
     train_on: str | None = None
     train_on_settings: dict[str, Any] = Field(default_factory=dict)
-    train_on_data_dir: Folder | None = None
+    train_on_data_dir: DataFolder | None = None
     ladder: str | tuple[RungConfig, ...] = "tiny"
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

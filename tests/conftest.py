@@ -201,6 +201,29 @@ def start(root: Path, tmp_path: Path, address: str) -> Start:
     return started
 
 
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The URL of an empty bucket, and the environment in which s3fs finds its server."""
+    server_module = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in settings.items():
+            patched.setenv(name, value)
+        pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()  # of other tests, without this server
+        boto3.client("s3").create_bucket(Bucket="results")
+        yield "s3://results"
+    server.stop()
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A store without runs; several files fill it with those that their tests are about."""

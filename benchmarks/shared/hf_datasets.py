@@ -20,7 +20,7 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.shared.annotations import Row, files_in, image_in
-from harness.api import Benchmark, ConfigError, DataError
+from harness.api import Benchmark, ConfigError, DataError, image_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class ColumnImage:
     def content(self) -> bytes:
         """The encoded image: the cell's bytes, or those of the file in the source's folder that it names."""
         if self.row in _open(self.source).elsewhere(self.column):
-            return self._file().read_bytes()
+            return image_bytes(self._file())
         found: bytes = _open(self.source).rows.data.column(self.column)[self.row]["bytes"].as_py()
         return found
 

@@ -94,7 +94,7 @@ def _suite(
     student: str,
     ladder: str,
     workers: int | None,
-    data_dir: Path | None,
+    data_dir: str | None,
     plugin: list[str] | None,
     set_: list[str] | None,
 ) -> SuiteConfig:

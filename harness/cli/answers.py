@@ -90,7 +90,7 @@ def import_predictions_(
 
 
 def _benchmark(
-    name: str, data_dir: Path | None, plugin: list[str] | None, set_: list[str] | None
+    name: str, data_dir: str | None, plugin: list[str] | None, set_: list[str] | None
 ) -> tuple[Benchmark, dict[str, Any]]:
     """The benchmark with its settings, which are set as for a run: `--set benchmark_settings.variant=random`."""
     from harness import registry

@@ -28,7 +28,6 @@ from harness.cli.options import (
 )
 from harness.errors import ConfigError
 from harness.events import Event, OnEvent
-from harness.paths import absolute
 
 if TYPE_CHECKING:
     from harness.record import Record
@@ -91,15 +90,15 @@ def _touched(record: Record) -> dict[str, dict[str, Any]]:
     return learned | {record.benchmark: record.config.get("benchmark_settings", {})}
 
 
-def _folders(benchmarks: list[str], data_dirs: list[str] | None) -> dict[str, Path]:
+def _folders(benchmarks: list[str], data_dirs: list[str] | None) -> dict[str, str]:
     """The data folder of each benchmark."""
-    folders: dict[str, Path] = {}
+    folders: dict[str, str] = {}
     for given in data_dirs or ():
         name, equals, folder = given.partition("=")
         if equals and name in benchmarks:
-            folders[name] = Path(folder)
+            folders[name] = folder
         elif len(data_dirs or ()) == 1:  # one folder for all benchmarks that read files
-            folders |= dict.fromkeys(benchmarks, Path(given))
+            folders |= dict.fromkeys(benchmarks, given)
         else:
             raise ConfigError(f"--data-dir {given!r}: expected NAME=FOLDER with a NAME among {', '.join(benchmarks)}")
     return folders
@@ -205,16 +204,15 @@ def audit_(
 
 
 def _trained_again(
-    store: Store, run_ids: list[str], data_dir: Path | None, plugin: list[str] | None, workers: int | None
+    store: Store, run_ids: list[str], data_dir: str | None, plugin: list[str] | None, workers: int | None
 ) -> list[Reproduced]:
     from harness.execution.console import RunConsole
     from harness.submission import reproduce
 
     load_plugins(plugin)
     plugins = [str(Path(spec).resolve()) if spec.endswith(".py") else spec for spec in plugin or ()]
-    folder = absolute(data_dir) if data_dir else None
     with RunConsole() as console:
-        return reproduce.reproduce(store, run_ids, console.on_event, folder, plugins, workers)
+        return reproduce.reproduce(store, run_ids, console.on_event, data_dir, plugins, workers)
 
 
 def _as_json(outcome: Reproduced) -> dict[str, Any]:

@@ -74,7 +74,12 @@ WorkersOption = Annotated[
 SkipMissingOption = Annotated[
     bool, typer.Option("--skip-missing", help="Continue without the examples whose image file is missing.")
 ]
-DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the benchmark's published files.")]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data-dir", help="Folder of the benchmark's published files, s3://bucket/prefix or hf://datasets/OWNER/NAME."
+    ),
+]
 
 
 def existing(store: str | None) -> Store:
@@ -144,7 +149,7 @@ def with_options(
     table: dict[str, Any],
     *,
     workers: int | None = None,
-    data_dir: Path | None = None,
+    data_dir: str | None = None,
     skip_missing: bool = False,
     plugins: Sequence[str] | None = None,
     set_: Sequence[str] | None = None,
@@ -154,7 +159,7 @@ def with_options(
     from harness.settings import overlay
 
     if data_dir is not None:
-        table = table | {"data_dir": str(data_dir)}
+        table = table | {"data_dir": data_dir}
     if skip_missing:
         table = table | {"skip_missing": True}
     own = table.get("plugins", [])

@@ -178,7 +178,7 @@ def tune_speed_(
 def _suite_configs(
     file: Path,
     workers: int | None,
-    data_dir: Path | None,
+    data_dir: str | None,
     skip_missing: bool,
     plugin: list[str] | None,
     set_: list[str] | None,

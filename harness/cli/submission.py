@@ -20,7 +20,6 @@ from harness.cli.options import (
     run_ids,
 )
 from harness.errors import ConfigError, StoreError
-from harness.paths import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,15 +44,14 @@ def verify_(
         raise ConfigError("verify takes a RUN, or --all for every run of the store")
     load_plugins(plugin)
     opened = existing(store)
-    folder = absolute(data_dir) if data_dir else None
     if run is None:
-        reports = list(verify.verify_all(opened, folder, plan_flops))
+        reports = list(verify.verify_all(opened, data_dir, plan_flops))
         if not reports:
             raise StoreError(
                 f"store {opened.url!r} has no runs to verify: choose another with --store or HKDBENCH_STORE"
             )
     else:
-        reports = [verify.verify(opened, opened.match(run), folder, plan_flops)]
+        reports = [verify.verify(opened, opened.match(run), data_dir, plan_flops)]
     if as_json:
         print_json({"runs": [report.to_json() for report in reports], "states": _count(reports)})
     elif run is None:
@@ -137,7 +135,7 @@ def add_(
     from harness.submission import submit
 
     load_plugins(plugin)
-    arrival = submit.add(Store(store), file, absolute(data_dir) if data_dir else None)
+    arrival = submit.add(Store(store), file, data_dir)
     if as_json:
         print_json({"run_id": arrival.run_id, "added": arrival.added, "report": arrival.report.to_json()})
         return

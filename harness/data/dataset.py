@@ -233,7 +233,7 @@ def settings_of(benchmark: Benchmark) -> dict[str, Any]:
 
 
 def load_data(
-    benchmark: str, settings: Mapping[str, Any], data_dir: Path | None, skip_missing: bool = False
+    benchmark: str, settings: Mapping[str, Any], data_dir: Path | str | None, skip_missing: bool = False
 ) -> data.Dataset:
     """The checked data of a benchmark with these settings. Raises `ConfigError` or `DataError`."""
     return _dataset(benchmark, _canonical(settings), data_dir, skip_missing)
@@ -241,7 +241,7 @@ def load_data(
 
 @lru_cache(maxsize=8)
 def _dataset(
-    name: str, settings: str, data_dir: Path | None, skip_missing: bool, splits: tuple[Split, ...] | None = None
+    name: str, settings: str, data_dir: Path | str | None, skip_missing: bool, splits: tuple[Split, ...] | None = None
 ) -> data.Dataset:
     """One copy per process: the runs of a suite share it."""
     return data.load(registry.make_benchmark(name, json.loads(settings), data_dir), splits, skip_missing)

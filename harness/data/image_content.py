@@ -24,6 +24,7 @@ from typing import Self
 from uuid import uuid4
 
 from harness.api import DataError, Example, ImageSource
+from harness.images.reading import encoded
 from harness.paths import cache_folder
 
 SETTLED_NS = 2 * 10**9
@@ -151,7 +152,7 @@ def _stored(image: ImageSource) -> _Source | None:
     if not isinstance(path, Path):
         return None
     folder, name = os.path.split(os.path.abspath(path))
-    return _Source(folder, name, (path,), path.read_bytes)
+    return _Source(folder, name, (path,), lambda: encoded(path))
 
 
 def _stamp(files: Iterable[Path]) -> tuple[str, bool]:

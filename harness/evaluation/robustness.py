@@ -93,7 +93,7 @@ def of_run(
     run: str,
     split: Split = "test",
     limit: int | None = None,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     report: OnEvent = silent,
 ) -> Record:
     """The robustness record of a run's student; read from the store if it is already there.
@@ -152,7 +152,7 @@ def _student(store: Store, record: Record) -> Path:
 
 
 def _questions(
-    record: Record, split: Split, limit: int | None, data_dir: Path | None
+    record: Record, split: Split, limit: int | None, data_dir: Path | str | None
 ) -> tuple[list[Example], Method, RunConfig]:
     """The examples, the run's method and its configuration."""
     config = RunConfig.model_validate(record.config)

@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from harness.images import remote
+
 READER = 2
 """Raised when some file gives other pixels than before. 1: orientation, transparency and 16 bits were ignored."""
 MAX_PIXELS = 178_956_970
@@ -68,7 +70,8 @@ def opened(source: Path | bytes) -> Iterator[Image.Image]:
     """A file or bytes as Pillow's image, whose pixels are not decoded yet. Raises like `read`."""
     with _limited():
         try:
-            file = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            local = isinstance(source, Path) and not remote.is_remote(source)
+            file = Image.open(source if local else io.BytesIO(encoded(source)))
         except UnidentifiedImageError:
             if _is_video(source):
                 raise Video(
@@ -80,9 +83,14 @@ def opened(source: Path | bytes) -> Iterator[Image.Image]:
             yield file
 
 
+def encoded(source: Path | bytes) -> bytes:
+    """The bytes of an encoded image, fetched if its file lies behind an address. Raises `OSError`."""
+    return source if isinstance(source, bytes) else remote.content(source)
+
+
 def _is_video(source: Path | bytes) -> bool:
-    if isinstance(source, bytes):
-        return VIDEO.match(source) is not None
+    if isinstance(source, bytes) or remote.is_remote(source):
+        return VIDEO.match(encoded(source)) is not None
     with source.open("rb") as file:
         return VIDEO.match(file.read(16)) is not None
 

@@ -19,11 +19,13 @@ from threading import Lock
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from harness.api import Example
 from harness.config import RungConfig, TemplateConfig
 from harness.errors import ModelError, first_line
+from harness.images import remote
 from harness.models import ladders
 from harness.models.text import control_tokens, prompts
 from harness.models.text.prompts import Spelling
@@ -176,7 +178,7 @@ class Encoder:
         # Some templates, like Gemma's, write the begin-of-sequence token themselves: one is enough.
         bos = self.processor.tokenizer.bos_token
         special = {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}
-        images = [[one.load_image() for one in example.each_image()] for example in examples]
+        images = _pictures(examples)
         settings = {"padding": True, "pad_to_multiple_of": pad_to, "return_tensors": "pt", **special}
         hidden = any(map(control_tokens.is_hidden, texts))
         with control_tokens.recorded(self.processor, hidden) as calls:
@@ -222,6 +224,13 @@ class Encoder:
 
 
 # ------------------------------------------------------------------------------------------- loading
+
+
+def _pictures(examples: Sequence[Example]) -> list[list[Image.Image]]:
+    """The images of each example; those that are fetched, several at a time."""
+    ones = [one for example in examples for one in example.each_image()]
+    loaded = iter(remote.each(Example.load_image, ones, any(remote.is_remote(one.image) for one in ones)))
+    return [[next(loaded) for _ in example.images] for example in examples]
 
 
 def quiet() -> None:

@@ -75,7 +75,7 @@ def describe(
     name: str,
     store: Store | None = None,
     settings: Mapping[str, Any] | None = None,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
 ) -> dict[str, Any]:
     """A method, benchmark or ladder by name; for a benchmark also the flags of the controls in `store`.
 
@@ -111,7 +111,7 @@ def _method(cls: type[Method], name: str) -> dict[str, Any]:
     }
 
 
-def _benchmark(name: str, settings: Mapping[str, Any], data_dir: Path | None) -> dict[str, Any]:
+def _benchmark(name: str, settings: Mapping[str, Any], data_dir: Path | str | None) -> dict[str, Any]:
     cls: type[Benchmark] = registry.benchmarks()[name].load()
     made: Benchmark | None = None
     with suppress(TypeError, *(() if settings or data_dir else (UserError,))):  # a setting without a default

@@ -75,7 +75,7 @@ class Answers:
     """GPUs of each run; 0: the CPU."""
     rows: Path | None = None
     """A file (or folder) of somebody's own rows, as `hkdbench new-benchmark` takes it."""
-    data_dir: Path | None = None
+    data_dir: Path | str | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
     examples: int = 4096
     name: str = "comparison"

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -32,18 +31,17 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
+from harness.buckets import failures
+from harness.buckets.opening import filesystem, how_to_install, is_s3
 from harness.errors import StoreError, first_line
 from harness.paths import cache_folder
 from harness.store.backend import PREDICTIONS, RECORD, REPRODUCED, TEXTS, RunLock, already_done, is_done, no_store
-from harness.store.bucket import failures, lease
+from harness.store.bucket import lease
 from harness.store.local import Lock
 from harness.store.local import acquire as acquire_file
 
 LAST = "state.json"
 """The file of a checkpoint that is uploaded last: a checkpoint with it is complete."""
-ATTEMPTS = 2
-"""s3fs's own attempts; each is several of botocore's. The defaults, five of five, took 40 s for one request."""
-S3_OPTIONS = {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}}}
 
 
 class ObjectStorage:
@@ -52,22 +50,14 @@ class ObjectStorage:
     at_once = 16
 
     def __init__(self, url: str) -> None:
-        from fsspec.core import url_to_fs
-
         self.url = url.rstrip("/")
         digest = hashlib.sha256(self.url.encode()).hexdigest()[:16]
         self.scratch = cache_folder() / f"store-{digest}"
-        fewer = S3_OPTIONS if url.startswith("s3://") and "AWS_MAX_ATTEMPTS" not in os.environ else {}
         try:
-            # Listings aren't cached: other processes write here too.
-            self.fs, self.root = url_to_fs(self.url, use_listings_cache=False, **fewer)
+            self.fs, self.root = filesystem(self.url)
         except (ValueError, ImportError) as error:
-            install = "; `pip install hkdbench[s3]` installs it" if url.startswith("s3") else ""
-            raise StoreError(f"store {url!r} can't be opened: {first_line(error)}{install}") from None
-        protocols = self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
-        self._conditional = "s3" in protocols
-        if self._conditional:
-            self.fs.retries = ATTEMPTS
+            raise StoreError(f"store {url!r} can't be opened: {first_line(error)}{how_to_install(url)}") from None
+        self._conditional = is_s3(self.fs)
         # Else s3fs asks for a file's size first, which is a second request for each file.
         self._whole: dict[str, Any] = {"max_concurrency": 1} if self._conditional else {}
         self._attempts: dict[str, str] = {}

@@ -26,7 +26,7 @@ def not_loaded(kind: str, name: str, known: Mapping[str, Any]) -> str:
     return "" if name in known else f"{kind} {name!r} isn't here: load it with --plugin"
 
 
-def code_checks(run: ExaminedRun, data_dir: Path | None) -> Iterator[CheckResult]:
+def code_checks(run: ExaminedRun, data_dir: Path | str | None) -> Iterator[CheckResult]:
     """Check the present code; if it is the run's, the config must give the same run again."""
     r = run.record
     yield _commit(r)
@@ -88,7 +88,7 @@ def _knows(commit: str) -> bool | None:
     return asked.returncode == 0
 
 
-def _config(run: ExaminedRun, data_dir: Path | None) -> CheckResult:
+def _config(run: ExaminedRun, data_dir: Path | str | None) -> CheckResult:
     """Plan the recorded config again. Files on this machine and hub models are only opened for local runs."""
     r = run.record
     if run.dataset is None:

@@ -53,7 +53,7 @@ def reproduce(
     store: Store,
     run_ids: Sequence[str],
     on_event: OnEvent,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     plugins: Sequence[str] = (),
     workers: int | None = None,
 ) -> list[Reproduced]:
@@ -111,7 +111,7 @@ def sample(store: Store, count: int, seed: int) -> list[str]:
 
 
 def _config(
-    store: Store, record: Record, data_dir: Path | None, plugins: Sequence[str], workers: int | None
+    store: Store, record: Record, data_dir: Path | str | None, plugins: Sequence[str], workers: int | None
 ) -> RunConfig:
     """The recorded configuration. Raises `ConfigError` for a run that can't be trained again."""
     if why := _nothing_to_train(record):

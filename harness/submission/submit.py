@@ -71,7 +71,7 @@ def _same(a: Path, b: Path) -> bool:
         return checksums.digest(one) == checksums.digest(other)
 
 
-def add(store: Store, file: Path, data_dir: Path | None = None) -> Arrival:
+def add(store: Store, file: Path, data_dir: Path | str | None = None) -> Arrival:
     """Check a packed run and add it to the store atomically.
 
     Raises `DataError` with the reason for a file that is refused, `StoreError` if the store has another run of this

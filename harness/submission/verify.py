@@ -35,7 +35,7 @@ MOST_RECEIVED = 1_000_000
 """The largest number of examples that are made to check a run from elsewhere."""
 
 
-def verify(store: Store, run_id: str, data_dir: Path | None = None, flops: Flops | None = None) -> Report:
+def verify(store: Store, run_id: str, data_dir: Path | str | None = None, flops: Flops | None = None) -> Report:
     """Check a run of the store; `data_dir` has the published files, if the benchmark reads some.
 
     `flops` computes exact FLOPs: `harness.submission.flops.plan_flops`, which loads torch. None: they aren't checked.
@@ -51,7 +51,7 @@ def verify(store: Store, run_id: str, data_dir: Path | None = None, flops: Flops
         return Report(run_id, (CheckResult("record", "changed", f"can't be checked: {kind}{first_line(error)}"),))
 
 
-def _verify(store: Store, run_id: str, data_dir: Path | None, flops: Flops | None) -> Report:
+def _verify(store: Store, run_id: str, data_dir: Path | str | None, flops: Flops | None) -> Report:
     record = store.load(run_id, sealed=False)
     if isinstance(record, Problem):
         if not store.backend.exists(run_id):
@@ -69,7 +69,7 @@ def _verify(store: Store, run_id: str, data_dir: Path | None, flops: Flops | Non
     return Report(run_id, tuple(found), tuple(consistency.not_checked(record)))
 
 
-def verify_all(store: Store, data_dir: Path | None = None, flops: Flops | None = None) -> Iterator[Report]:
+def verify_all(store: Store, data_dir: Path | str | None = None, flops: Flops | None = None) -> Iterator[Report]:
     """Every run of the store, by id."""
     return (verify(store, run_id, data_dir, flops) for run_id in store.ids())
 
@@ -121,7 +121,7 @@ def _tables(run: ExaminedRun, store: Store, broken: Mapping[str, str]) -> Iterat
 # -------------------------------------------------------------------------------- data, code, identity
 
 
-def _data(run: ExaminedRun, data_dir: Path | None) -> Iterator[CheckResult]:
+def _data(run: ExaminedRun, data_dir: Path | str | None) -> Iterator[CheckResult]:
     """Compare the benchmark's present data with those that the run saw."""
     r, seen, settings = run.record, run.record.data, run.setup.benchmark_settings
     if seen is None:

@@ -28,7 +28,7 @@ from harness import provenance
 from harness.api import Example, Need, Stage
 from harness.config import BY_RUNG
 from harness.data import order
-from harness.images.reading import READER
+from harness.images.reading import READER, encoded
 from harness.models import loading, shared_prefix
 from harness.models.distributed import ProcessGroup, locked
 from harness.models.scorer import MASKED_LOGIT
@@ -336,7 +336,7 @@ def content(example: Example) -> str:
             if isinstance(one.image, bytes):
                 digest.update(b"%d" % READER + one.image)
             elif isinstance(one.image, Path) and one.image.is_file():
-                digest.update(b"%d" % READER + one.image.read_bytes())
+                digest.update(b"%d" % READER + encoded(one.image))
             else:
                 image = one.load_image()
                 digest.update(f"{image.size}".encode() + image.tobytes())

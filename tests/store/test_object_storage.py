@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -13,39 +12,18 @@ from uuid import uuid4
 
 import pytest
 
+from harness.buckets import failures
+from harness.buckets.opening import ATTEMPTS, S3_OPTIONS
 from harness.errors import StoreError
 from harness.leaderboard import ablation as ablate
 from harness.leaderboard.leaderboard import table
 from harness.record import Reproduction
 from harness.store import Store, checksums, maintenance
-from harness.store.bucket import failures, lease
+from harness.store.bucket import lease
 from harness.store.compaction import compact
-from harness.store.object_storage import ATTEMPTS, S3_OPTIONS, ObjectStorage
+from harness.store.object_storage import ObjectStorage
 from helpers.common import Cli
 from helpers.runs import add, answers, provenance, record
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """The URL of an empty bucket, and the environment in which s3fs finds its server."""
-    server_module = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patched:
-        for name, value in settings.items():
-            patched.setenv(name, value)
-        pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()  # of other tests, without this server
-        boto3.client("s3").create_bucket(Bucket="results")
-        yield "s3://results"
-    server.stop()
 
 
 @pytest.fixture(params=["s3", "memory"])

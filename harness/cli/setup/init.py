@@ -73,7 +73,7 @@ def init_(
     models = tuple(model or _listed(_answer(ask, "--model", "Models, the largest first, or tiny", "tiny")))
     named = benchmark or _answer(ask, "--benchmark", "Benchmark, or the name of your own", "scenes_hallucination")
     if data is None and data_dir is None and first_suite.needs_folder(named):
-        data_dir = Path(_answer(ask, "--data-dir", f"Folder of the published files of {named}", ""))
+        data_dir = _answer(ask, "--data-dir", f"Folder of the published files of {named}", "")
     usual = "zero_shot, finetune, offline_kd, hkd4vlm"
     methods = tuple(method or _listed(_answer(ask, "--method", "Methods", usual)))
     if gpus is None:

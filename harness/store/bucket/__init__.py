@@ -1,1 +1,1 @@
-"""What a store in a bucket needs besides its files: locks that all machines see, and words for its errors."""
+"""What a store in a bucket needs besides its files: locks that all machines see."""
