@@ -43,7 +43,11 @@ class Writer:
         self, scorer: OptionScorer, encoder: Encoder, evaluate: EvaluateConfig, seed: int, device: torch.device
     ) -> None:
         self.scorer, self.evaluate, self.seed, self.device = scorer, evaluate, seed, device
-        self.encoder, self.tags = encoder.thinking() if evaluate.thinking_tokens else (encoder, None)
+        self.encoder = encoder
+        self.tags: tuple[str, str] | None = None
+        """What opens and closes a thought, if it is to think."""
+        if evaluate.thinking_tokens:
+            self.encoder, self.tags = encoder.thinking()
         self.pad: int = encoder.processor.tokenizer.pad_token_id or 0
         self.ends = sequences.ends(scorer.vlm, encoder)
 
@@ -55,8 +59,8 @@ class Writer:
             inputs = {name: tensor.to(self.device) for name, tensor in self.encoder(some).items()}
             samples = [self._texts(inputs, [f"{key}/{n}" for key in of_some]) for n in range(self.evaluate.samples)]
             for row, example in enumerate(some):
-                texts, counts = zip(*(sample[row] for sample in samples), strict=True)
-                found.append(voted(example.options, texts, sum(counts)))
+                texts = [sample[row][0] for sample in samples]
+                found.append(voted(example.options, texts, sum(sample[row][1] for sample in samples)))
         return found
 
     def _texts(self, inputs: Batch, keys: Sequence[str]) -> list[tuple[str, int]]:
@@ -97,7 +101,7 @@ class Writer:
 def voted(options: Sequence[str], texts: Sequence[str], tokens: int) -> Written:
     """The answer of these texts about one example."""
     read = [read_choice(text, options) for text in texts]
-    votes_k = np.bincount([k for k in read if k != NO_ANSWER], minlength=len(options)).astype(np.float64)
+    votes_k = np.array([read.count(k) for k in range(len(options))], dtype=np.float64)
     chosen = NO_ANSWER
     if votes_k.any():
         chosen = next(k for k in read if k != NO_ANSWER and votes_k[k] == votes_k.max())

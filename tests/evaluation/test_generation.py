@@ -1,4 +1,4 @@
-"""Answers that a student writes: the plain model's most probable tokens, read by the rules, counted, and never mixed."""
+"""Answers that a student writes: the plain model's most probable tokens, read by the rules, and counted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -23,7 +24,7 @@ from harness.models.encoding import Encoder
 from harness.models.scorer import OptionScorer
 from harness.report.columns import ranking_columns
 from harness.store import Store
-from harness.store.schemas import PREDICTIONS
+from harness.submission import consistency
 from harness.submission.flops import plan_flops
 from harness.submission.verify import verify
 from helpers import families
@@ -149,18 +150,13 @@ def test_written_answers_are_a_row_of_their_own(toy_plan: ToyPlan, tmp_path: Pat
 
 
 def test_a_text_that_says_something_else_is_found(toy_plan: ToyPlan, tmp_path: Path) -> None:
-    from harness.submission import consistency
-
     planned = toy_plan("zero_shot")
     rows = [
         (e.id, e.group, e.category, e.known_gold, k, text)
         for e, k, text in zip(planned.dataset.splits["test"], (0, 1), ("Answer: A", "Answer: A"), strict=False)
     ]
-    import pandas as pd
-
     frame = pd.DataFrame(rows, columns=["id", "group", "category", "gold", "chosen", "text"])
     frame = frame.assign(split="test", scores=[[]] * len(frame), seconds=0.0)
     assert list(consistency.in_golds(frame, planned.dataset)) == []
     (wrong,) = consistency.in_golds(frame, planned.dataset, reads=True)
     assert wrong == "example 't1' of test: the choice is 1, its text says 0"
-    assert PREDICTIONS.names[-1] == "tokens"
