@@ -28,7 +28,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "Helpers": (
         "For loaders: files as they are in practice, and errors that say what to change.",
-        ("read_text", "csv_rows", "read_image", "near", "ConfigError", "DataError"),
+        ("read_text", "csv_rows", "read_image", "image_bytes", "near", "ConfigError", "DataError"),
     ),
 }
 TESTING = ("Case", "Broken", "assert_sound")

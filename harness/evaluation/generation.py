@@ -59,8 +59,8 @@ class Writer:
             inputs = {name: tensor.to(self.device) for name, tensor in self.encoder(some).items()}
             samples = [self._texts(inputs, [f"{key}/{n}" for key in of_some]) for n in range(self.evaluate.samples)]
             for row, example in enumerate(some):
-                texts, counts = zip(*(sample[row] for sample in samples), strict=True)
-                found.append(voted(example.options, texts, sum(counts)))
+                texts = [sample[row][0] for sample in samples]
+                found.append(voted(example.options, texts, sum(sample[row][1] for sample in samples)))
         return found
 
     def _texts(self, inputs: Batch, keys: Sequence[str]) -> list[tuple[str, int]]:
@@ -101,7 +101,7 @@ class Writer:
 def voted(options: Sequence[str], texts: Sequence[str], tokens: int) -> Written:
     """The answer of these texts about one example."""
     read = [read_choice(text, options) for text in texts]
-    votes_k = np.bincount([k for k in read if k != NO_ANSWER], minlength=len(options)).astype(np.float64)
+    votes_k = np.array([read.count(k) for k in range(len(options))], dtype=np.float64)
     chosen = NO_ANSWER
     if votes_k.any():
         chosen = next(k for k in read if k != NO_ANSWER and votes_k[k] == votes_k.max())

@@ -112,7 +112,7 @@ def start(answers: Answers, folder: Path, force: bool) -> Started:
     with tempfile.TemporaryDirectory(prefix="hkdbench-init-") as temporary:
         made = Path(temporary)
         columns: tuple[str, ...] = ()
-        data_dir = answers.data_dir and absolute(answers.data_dir)
+        data_dir = absolute(answers.data_dir) if answers.data_dir else None
         if answers.rows is not None:
             _, source, found = benchmark_scaffold.write(answers.benchmark, answers.rows, made, registry.benchmarks())
             data_dir, columns = source.folder, tuple(benchmark_scaffold.mapping_lines(found))

@@ -235,7 +235,7 @@ def _same(store: Store, other: Store, run_id: str) -> bool:
     if isinstance(ours, Problem):
         return False
     if ours.kind == "control":
-        columns = [name for name in PREDICTIONS.names if name not in ("seconds", "tokens")]  # controls write nothing
+        columns = [name for name in PREDICTIONS.names if name != "seconds"]
         try:
             return bool(store.table(run_id, "predictions", columns).equals(other.table(run_id, "predictions", columns)))
         except StoreError:
@@ -282,8 +282,7 @@ def export_predictions(store: Store, run_ids: Sequence[str], out: Path) -> int:
             except StoreError:  # a failed run has none
                 continue
             rows += table.num_rows
-            if "tokens" not in table.column_names:
-                table = table.append_column(PREDICTIONS.field("tokens"), pa.nulls(table.num_rows, pa.int32()))
+            table = table.select(PREDICTIONS.names)
             yield table.add_column(0, "run_id", pa.array([run_id] * table.num_rows, pa.string()))
 
     _write(out, schema, tables())

@@ -24,13 +24,11 @@ PREDICTIONS = pa.schema(
         ("scores", pa.list_(pa.float32())),
         ("seconds", pa.float32()),
         ("text", pa.string()),
-        ("tokens", pa.int32()),
     ]
 )
 """An answered example: `gold` and `chosen` (-1: no option was read from the answer) are indices into its options.
 `scores` (K,) has one number per option (empty if only a text was given); `text` is the answer's text, if there is
-one. `tokens`, how many the run's student wrote for it, is a column only where it wrote (`evaluate.answer`)."""
-OPTIONAL = "tokens"
+one."""
 
 HISTORY = pa.schema(
     [
@@ -43,6 +41,9 @@ HISTORY = pa.schema(
     ]
 )
 """A logged value: a loss term, a learning rate, a validation figure, by stage, step and role."""
+
+WRITTEN = PREDICTIONS.append(pa.field("tokens", pa.int32()))
+"""Predictions that the run's student wrote (`evaluate.answer`): `tokens` is their number for the example."""
 
 TABLES = {"predictions": PREDICTIONS, "history": HISTORY}
 
@@ -66,22 +67,19 @@ class NoTableError(StoreError):
 
 def from_parquet(data: bytes, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     """A table as it was written, or some of its columns."""
-    schema = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     parquet = pq.ParquetFile(pa.BufferReader(data))
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns])
+    elif schema is PREDICTIONS and "tokens" in parquet.schema_arrow.names:
+        schema = WRITTEN
     found = parquet.read(columns=[name for name in schema.names if name in parquet.schema_arrow.names])
-    if columns is None and OPTIONAL not in found.column_names:
-        schema = _without_optional(schema)
     if "text" in schema.names and "text" not in found.column_names:  # written before answers could be imported
         found = found.append_column("text", pa.nulls(len(found), pa.string()))
     return found.select(schema.names).cast(schema)
 
 
-def _without_optional(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([field for field in schema if field.name != OPTIONAL])
-
-
 class PredictionRow(NamedTuple):
-    """One answered example, see `PREDICTIONS`."""
+    """One answered example, see `PREDICTIONS` and `WRITTEN`."""
 
     split: str
     id: str
@@ -110,8 +108,8 @@ def predictions_frame(rows: Iterable[PredictionRow]) -> pd.DataFrame:
     """The rows as the table that `Store.write` takes."""
     import pandas as pd
 
-    frame = pd.DataFrame.from_records(list(rows), columns=PREDICTIONS.names)
-    return frame if frame[OPTIONAL].notna().any() else frame.drop(columns=OPTIONAL)
+    frame = pd.DataFrame.from_records(list(rows), columns=WRITTEN.names)
+    return frame if frame["tokens"].notna().any() else frame[PREDICTIONS.names]
 
 
 def history_frame(rows: Iterable[HistoryRow]) -> pd.DataFrame:
@@ -123,8 +121,8 @@ def history_frame(rows: Iterable[HistoryRow]) -> pd.DataFrame:
 
 def to_table(frame: pd.DataFrame, schema: pa.Schema, what: str) -> pa.Table:
     """The frame in its schema. Raises `StoreError` for other columns or for values that don't fit."""
-    if OPTIONAL not in frame.columns:
-        schema = _without_optional(schema)
+    if schema is PREDICTIONS and "tokens" in frame.columns:
+        schema = WRITTEN
     if set(frame.columns) != set(schema.names):
         found, expected = ", ".join(map(str, frame.columns)), ", ".join(schema.names)
         raise StoreError(f"{what}: columns {found}; expected {expected}")

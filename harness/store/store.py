@@ -175,7 +175,7 @@ class Store:
 
         def fill(folder: Path) -> None:
             for name, table in tables.items():
-                pq.write_table(table, folder / f"{name}.parquet", **write_options(TABLES[name]))
+                pq.write_table(table, folder / f"{name}.parquet", **write_options(table.schema))
             if student is not None:
                 shutil.copytree(student, folder / "student")
             (folder / RECORD).write_bytes(checksums.with_checksums(record, folder))

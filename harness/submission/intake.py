@@ -23,7 +23,7 @@ from harness.errors import DataError, first_line, near
 from harness.evaluation.controls import is_control_name
 from harness.record import Record, parse_record
 from harness.stats.metrics import NO_ANSWER
-from harness.store.schemas import TABLES
+from harness.store.schemas import TABLES, WRITTEN
 from harness.submission.bundle import MIB, MOST_TABLE, kind, refuse
 
 MOST_DEPTH = 50
@@ -134,7 +134,8 @@ def _read(file: Path, path: Path, name: str) -> pa.Table:
     with pq.ParquetFile(path, thrift_string_size_limit=MIB, thrift_container_size_limit=100_000) as parquet:
         schema, meta = parquet.schema_arrow.remove_metadata(), parquet.metadata
         older = pa.schema([field for field in TABLES[name] if field.name != "text"])
-        if schema not in (TABLES[name], older):
+        written = [WRITTEN] if name == "predictions" else []
+        if schema not in (TABLES[name], older, *written):
             found = ", ".join(f"{field.name} {field.type}" for field in schema)[:300]
             refuse(file, f"{path.name} has columns {found}; expected {', '.join(TABLES[name].names)}, typed as stored")
         groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
