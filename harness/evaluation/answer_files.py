@@ -99,6 +99,8 @@ def _table(path: Path, rows: Iterable[tuple[str, Sequence[str]]]) -> AnswerFile:
     for where, row in rows:
         if not names:
             names = row
+            if twice := [name for name, count in Counter(names).items() if count > 1 and {*IDS, *ANSWERS} & set(names)]:
+                raise DataError(f"{where}: two columns have the name {twice[0]!r}; expected each once")
             if len(names) in (2, 3) and not {*IDS, *ANSWERS} & set(names):
                 names = ("id", "answer", "more")[: len(names)]
             else:
@@ -117,10 +119,19 @@ def _jsonl(path: Path, text: str | None = None) -> AnswerFile:
         if line.strip():
             where = f"{path}: line {number}"
             try:
-                kept.append((json.loads(line), where))
+                kept.append((json.loads(line, object_pairs_hook=_each_once), where))
             except ValueError as error:
                 raise DataError(f"{where}: not JSON ({error})") from None
     return _objects(path, kept)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(
+            f"the key {Counter(key for key, _ in pairs).most_common(1)[0][0]!r} occurs twice in one object"
+        )
+    return found
 
 
 def _objects(path: Path, rows: Iterable[tuple[Any, str]]) -> AnswerFile:
@@ -206,22 +217,26 @@ def _pair(row: Any, where: str) -> tuple[str, str]:
     if key is None:
         return "", text
     id_ = row[key]
+    if isinstance(id_, float) and id_.is_integer():  # a column of numbers in which one is missing
+        id_ = int(id_)
     if not isinstance(id_, str | int) or isinstance(id_, bool) or id_ == "":
         raise DataError(f"{where}: {key} is {id_!r}, expected a string or an integer")
     return str(id_), text
 
 
 def _text(answer: Any, where: str) -> str:
-    """An answer as text: numbers and booleans as Python writes them, null as an empty string."""
+    """An answer as text: numbers and booleans as Python writes them, null and NaN as an empty string."""
     if isinstance(answer, list) and answer:
         answer = answer[-1]
-    if answer is None:
+    if answer is None or answer != answer:
         return ""
     if not isinstance(answer, str | int | float):
         raise DataError(f"{where}: the answer is a {type(answer).__name__}, expected a string")
     text = str(answer)
     if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
         raise DataError(f"{where}: the answer contains half a surrogate pair, expected valid Unicode")
+    if "\0" in text:
+        raise DataError(f"{where}: the answer contains a NUL character, expected text")
     if len(text) > LONGEST:
         raise DataError(f"{where}: an answer of {len(text):,} characters, expected at most {LONGEST:,}")
     return text

@@ -9,10 +9,13 @@ left, the first of these rules that applies decides:
 3. Its first or last line begins with a letter: "B) text", "(b) text", "B, because ...". Lines with different letters
    are a list.
 4. Exactly one option occurs in it as complete words, without a negation before it. The longest options are looked for
-   first: "No hallucination" doesn't contain the option "No".
+   first: "No hallucination" doesn't contain the option "No". "Yes, there is no dog" is Yes: its "no" answers nothing.
 
-Several letters ("A, B", "A or B", the list of all options) are no answer, and neither is a letter with the words of
-another option ("A. No" where A is Yes). This module imports neither torch nor ray.
+Control tokens ("B<|im_end|>", "</s>") and characters that nobody sees (byte order marks, marks of direction) are left
+out first. Conclusions are also read in some other languages: "La respuesta es B", "答案是B。".
+
+Several letters ("A, B", "A or B", "A. B. C.", the list of all options) are no answer, and neither is a letter with the
+words of another option ("A. No" where A is Yes). This module imports neither torch nor ray.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from collections.abc import Sequence
 
 from harness.stats.metrics import NO_ANSWER
 
-READING = 2
+READING = 3
 """The version of these rules. Imported answers are read again, as a new run, when it changes."""
 LONGEST_LINE = 1000
 """How much of a line is looked at for a letter."""
@@ -34,6 +37,15 @@ _TAGS = r"think|thinking|thought|thoughts|reasoning|analysis|reflection|seed:thi
 _OPENED = re.compile(rf"<\s*(?:{_TAGS})\s*>|\[THINK\]|◁think▷|<\|begin_of_thought\|>", re.IGNORECASE)
 _CLOSED = re.compile(rf"<\s*/\s*(?:{_TAGS})\s*>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>", re.IGNORECASE)
 
+_UNSEEN = re.compile(
+    "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
+    r"|<\|(?!begin_of_box|end_of_box)[\w-]{1,40}\|>|</?(?:s|eos|bos|pad|end_of_turn|start_of_turn|end_of_utterance)>"
+)
+"""Characters without a shape, and control tokens of chat templates that an answer file may hold."""
+_CJK = "\u3040-\u30ff\u3400-\u9fff"
+_BESIDE_CJK = re.compile(rf"(?<=[{_CJK}])(?=[A-Za-z])|(?<=[A-Za-z])(?=[{_CJK}])")
+"""Where a Latin letter touches Chinese or Japanese: 答案是B选项."""
+
 _DECORATION = r"[\s*_`\"'“”‘’(\[{<$#>]*"
 _CLOSING = r"[\s*_`\"'“”‘’)\]}>$]*"
 _BEFORE_LETTER = rf"{_DECORATION}(?:(?:the\s+)?(?:option|choice|letter|answer)s?\b\s*:?{_DECORATION})?"
@@ -42,23 +54,25 @@ _LIST = re.compile(
     rf"{_BEFORE_LETTER}(?P<next>[A-Z])(?![^\W_]|['’])"
 )
 _LETTER = re.compile(rf"(?i){_BEFORE_LETTER}(?P<letter>[A-Z])(?![^\W_]|['’-]\w)(?P<after>.*)", re.DOTALL)
-_LETTER_ALONE = re.compile(rf"(?i){_DECORATION}(?P<letter>[A-Z])[\s*_`\"'“”‘’)\]}}>$.:,;!]*")
-_SIGN = re.compile(r"[*_`]|[\s\"'“”‘’]*(?:[.:,;!)\]}>\-–—]|$)")
+_LETTER_ALONE = re.compile(rf"(?i){_DECORATION}(?P<letter>[A-Z])[\s*_`\"'“”‘’)\]}}>$.:,;!。、]*")
+_SIGN = re.compile(r"[*_`]|[\s\"'“”‘’]*(?:[.:,;!)\]}>\-–—。、]|$)")
 """What ends a letter."""
+_LETTERS = re.compile(r"(?:[\s.):]+[A-Z])+[\s.):]*")
+"""What follows the first letter of "A. B. C. D."."""
 _REASON = re.compile(
-    r"(?i)[\s*_]*(?:because|since|as|for|due|which|given|based|is|would|seems|appears|with|in|[-–—(]|$)(?![^\W_])"
+    r"(?i)[\s*_]*(?:because|since|as|for|due|which|given|based|is|would|seems|appears|with|in|です|である|选项|選項|[-–—(]|$)(?![^\W_])"
 )
 """What may follow a letter without a sign between them: "B because ...". "A cup" begins with an article."""
 
-_IS = r"(?:is|are|was|would\s+be|must\s+be|should\s+be|has\s+to\s+be)"
+_IS = r"(?:is|are|was|es|est|ist|é|è|would\s+be|must\s+be|should\s+be|has\s+to\s+be)"
 _SURELY = r"(?:\s+(?:clearly|definitely|probably|(?:most\s+)?likely|obviously|simply|therefore|thus|indeed)(?!\w))?"
 _ENDS = rf"(?:\s+{_IS}(?!\w){_SURELY}[\s*_]*[:=]?|[\s*_\"']*(?:[:=]|->|→|⇒|=>))"
 _CUES = re.compile(
-    rf"(?i)(?<![^\W_])(?:(?:answer|option|choice|response|verdict|conclusion|solution|selection|prediction|(?:correct|right|best)\s+one)\b(?:[\s*_]+"
+    rf"(?i)(?<![^\W_])(?:(?:answer|option|choice|response|verdict|conclusion|solution|selection|prediction|respuesta|réponse|resposta|risposta|antwort|ответ|(?:correct|right|best)\s+one)\b(?:[\s*_]+"
     rf"(?:to|for|of|here|in)\b[^\n.:?!]{{0,60}}?)?{_ENDS}|(?:answer|conclusion)[\s*_:]*\n"
     rf"|\b(?:i|we|i'd|i’d|i'll|i’ll)\s+(?:would\s+|will\s+|therefore\s+|thus\s+|must\s+|should\s+)?"
     rf"(?:choose|pick|select|go\s+with|answer(?:\s+with)?|conclude(?:\s+that)?(?:\s+it\s+is)?)\b\s*:?"
-    rf"|答案\s*(?:应该|应)?\s*[是为選选]?\s*:?)"
+    rf"|(?:正解|答え|回答)は|答案\s*(?:应该|应)?\s*[是为選选]?\s*:?)"
 )
 _WEAK_CUES = re.compile(
     r"(?i)(?<![^\W_])(?:therefore|thus|hence|so|consequently|overall|actually|finally|in\s+conclusion|no,?\s+wait|wait)\b[,:]?"
@@ -77,6 +91,7 @@ _UNREAL = re.compile(r"(?i)\b(?:if|whether|unless|suppose|assuming|had)\b[^.!?\n
 _NOT = (
     r"(?:not|no|never|nor|neither|without|cannot|isn['’]t|aren['’]t|wasn['’]t|weren['’]t|can['’]t|doesn['’]t|don['’]t)"
 )
+_AFFIRMED = re.compile(r"(?is)\W*yes\b\s*[,.:;!–—-](?!.*\b(?:yes|(?:or|and|but)\s+no)\b)(?!.*\bno\b(?!\s+\w))")
 _FILLER = r"(?:a|an|the|really|actually|quite|just|be|at all|necessarily)"
 
 
@@ -84,8 +99,8 @@ def read_choice(text: str, options: Sequence[str]) -> int:
     """The option that a free text names, or -1 if that isn't clear: see the module's rules."""
     if text in options:
         return tuple(options).index(text)
-    said = unicodedata.normalize("NFKC", without_thoughts(text)).strip()
-    names = [_words(unicodedata.normalize("NFKC", option)) for option in options]
+    said = _BESIDE_CJK.sub(" ", _plain(without_thoughts(text))).strip()
+    names = [_words(_BESIDE_CJK.sub(" ", _plain(option))) for option in options]
     whole = _words(said)
     for k in _usable(names):
         if whole == names[k]:
@@ -95,6 +110,10 @@ def read_choice(text: str, options: Sequence[str]) -> int:
         return concluded
     began = _first_and_last(said, names)
     return _by_words(said, names) if began is None else began
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", _UNSEEN.sub("", text))
 
 
 def without_thoughts(text: str) -> str:
@@ -188,6 +207,8 @@ def _letter(content: str, names: Sequence[str], only_alone: bool = False) -> int
     listed = _LIST.match(after)
     if listed and _is_letter(listed, after, names):
         return NO_ANSWER if listed["next"].upper() != match["letter"].upper() else k
+    if _LETTERS.fullmatch(after) and set(re.findall("[A-Z]", after)) != {match["letter"].upper()}:
+        return NO_ANSWER
     signed = _SIGN.match(after) is not None
     small = match["letter"].islower()
     if k >= len(names):
@@ -244,6 +265,8 @@ def _usable(names: Sequence[str]) -> list[int]:
 
 def _by_words(said: str, names: Sequence[str]) -> int:
     """The one option that occurs as complete words, and isn't denied."""
+    if sorted(names) == ["no", "yes"] and _AFFIRMED.match(said):
+        return names.index("yes")
     found = _by_words_found(said, names)
     return found[0] if len(found) == 1 else NO_ANSWER
 

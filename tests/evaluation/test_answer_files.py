@@ -204,6 +204,28 @@ def test_a_bad_file_is_one_line(content: str | bytes, says: str, cli: Cli, pope:
     assert says in said.err
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("p.csv", "id,answer,answer\n1,Yes,No\n", "line 1: two columns have the name 'answer'"),
+        ("p.csv", "id,id,answer\n1,2,No\n", "line 1: two columns have the name 'id'"),
+        ("p.jsonl", '{"id": 1, "answer": "Yes", "answer": "No"}', "line 1: .*the key 'answer' occurs twice"),
+        ("p.csv", "id,answer\n1,Y\0e\n", "line 2: the answer contains a NUL"),
+        ("p.jsonl", '{"id": 1.5, "answer": "Yes"}', "id is 1.5, expected a string or an integer"),
+    ],
+)
+def test_what_would_be_read_as_another_answer_is_refused(name: str, text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=says):
+        read(tmp_path / name)
+
+
+def test_numbers_as_tables_write_them(tmp_path: Path) -> None:
+    """A column of whole numbers with a gap is one of floats; a missing answer is NaN."""
+    (tmp_path / "p.jsonl").write_text('{"id": 1.0, "answer": NaN}\n{"id": 2.0, "answer": 0.5}\n')
+    assert list(read(tmp_path / "p.jsonl").given) == [("1", ""), ("2", "0.5")]
+
+
 def test_other_mistakes_are_one_line(cli: Cli, pope: Path, toy: str) -> None:
     path = save(pope / "p.csv", ALL_YES)
     args = ["--benchmark", "pope", "--data-dir", pope, "--predictions"]

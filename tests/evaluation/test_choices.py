@@ -128,6 +128,20 @@ def test_long_texts_take_no_long_time(text: str) -> None:
         ("A cat stands there.", -1),
         ("There isn't a dog.", -1),
         ("The answer is clearly B.", 1),
+        ("A. B. C. D.", -1),
+        ("(A) (B)", -1),
+        ("B. A cup is blue.", 1),
+        ("The answer is B, not A", 1),
+        ("<|im_start|>assistant\nB<|im_end|>", 1),
+        ("Answer: B</s>", 1),
+        ("La respuesta es B", 1),
+        ("Die Antwort ist B.", 1),
+        ("La réponse est (B).", 1),
+        ("Ответ: B", 1),
+        ("Ответ: В", -1),  # a letter of another script
+        ("答案是B。", 1),
+        ("答案是B选项", 1),
+        ("正解はBです", 1),
         ("It is B.", 1),
         ("The correct one is B", 1),
         ("I wonder whether it is A. It's B.", 1),
@@ -156,6 +170,12 @@ def test_conclusions_of_a_question_with_four_options(text: str, chosen: int) -> 
         ("The correct answer is (A).", 0),
         ("A dog stands there.", -1),
         ("No, there is no dog.", 1),
+        ("Yes, there is no dog.", 0),
+        ("Yes. No dog is there.", 0),
+        ("Yes. No.", -1),
+        ("Yes, but no", -1),
+        ("Yes, no, yes", -1),
+        ("No, yes", -1),
         ("Yes and no", -1),
         ("It is not", -1),
         ("not yes", -1),
@@ -166,6 +186,13 @@ def test_conclusions_of_a_question_with_four_options(text: str, chosen: int) -> 
 )
 def test_a_text_is_read_as_an_option_where_that_is_plain(text: str, chosen: int) -> None:
     assert read_choice(text, ("Yes", "No")) == chosen
+
+
+@given(letters, endings, st.sampled_from("\ufeff\u200b\u200e\u202a\u2060\u2068\xad"), st.integers(0, 9))
+def test_characters_without_a_shape_do_not_count(k: int, ending: str, unseen: str, at: int) -> None:
+    text = ending.format(ascii_uppercase[k])
+    assert read_choice(text[:at] + unseen + text[at:] + unseen, OPTIONS) == k
+    assert read_choice(OPTIONS[k][:at] + unseen + OPTIONS[k][at:], OPTIONS) == k
 
 
 def test_longer_options_come_first() -> None:
