@@ -47,7 +47,7 @@ precision = {precision}
 cache = "auto"
 
 [cluster]
-# Workers of each run: Ray processes that share its batch. 0 with --workers 0: in one process, without Ray.
+# Workers of each run: Ray processes that share its batch. 0: in this process, without Ray.
 workers = {workers}
 gpus_per_worker = {gpus_per_worker}
 
