@@ -34,7 +34,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
 TESTING = ("Case", "Broken", "assert_sound")
 SOURCES = ("api.py", "benchmark.py", "images/reading.py", "errors.py")
 """Where the names of `harness.api` are defined, below the harness."""
-RENAMED = {"read_image": "read"}
+RENAMED = {"read_image": "read", "image_bytes": "encoded"}
 """Names that `harness.api` gives to a function of another name."""
 
 INTRO = """# Plug-in API

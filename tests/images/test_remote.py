@@ -12,11 +12,11 @@ from uuid import uuid4
 import pytest
 
 from harness.config import RunConfig, data_folder, parse
-from harness.paths import cache_folder
 from harness.data import dataset, opening
 from harness.errors import ConfigError, DataError
 from harness.images import reading, remote
 from harness.images.remote import ImageCache
+from harness.paths import cache_folder
 from harness.registry import load_plugin, make_benchmark
 from helpers.pictures import publish
 
