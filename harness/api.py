@@ -208,10 +208,7 @@ class Step(Protocol):
 
     @property
     def draws_b(self) -> Tensor:
-        """float64 (B,): a random number from 0 to 1 for each example, from the run's seed, the stage and its position.
-
-        Seeded like `respond`: the same however the batch is divided, and after a resume.
-        """
+        """float64 (B,): a random number from 0 to 1 for each example, seeded like the samples of `respond`."""
         ...
 
     def forward(self, role: str, view: View = "first") -> Tensor:
