@@ -45,7 +45,8 @@ The weights that are scored are those that did best on 500 validation examples. 
 student and benchmark is the best of three trials on other images, by validation accuracy alone
 (`suites/tuning.toml`); nothing was chosen with a look at the images of these tables. The teacher is L, tuned on the
 same labels. A method's training cost includes its teachers. "MSI" means three forward passes an answer, with the
-options in rotated order. [sanity.md](sanity.md) checks whether the known effects of distillation show in this arena.
+options in rotated order. Rows have two to five of the suite's five seeds so far, and no method has been run with M as
+the student yet. [sanity.md](sanity.md) checks whether the known effects of distillation show in this arena.
 """
 
 READING = f"""\
@@ -113,21 +114,27 @@ def _origin(root: Path, records: Sequence[Record]) -> str:
         for r in runs
         if r.provenance.git_commit
     )
-    train = _several(
-        ", ".join(f"{k} = {v}" for k, v in r.config["train"].items() if v != {}) for r in runs if "train" in r.config
-    )
+    train: dict[str, list[str]] = {}
+    for settings in (r.config.get("train", {}) for r in runs):
+        for name, value in settings.items():
+            if value != {} and str(value) not in train.setdefault(name, []):
+                train[name].append(str(value))
     same = (r for r in runs if r.method == runs[0].method and r.benchmark == runs[0].benchmark)
     codes = {(r.provenance.training, index.code(r)) for r in same}
     lines = [
         f"Records: `{where}` ({len(runs)} runs, {' to '.join(dict.fromkeys((days[0], days[-1])))})",
         *(f"Run by: `{command}`" for command in commands),
-        *(f"Training: {one}" for one in train),
+        f"Training: {', '.join(f'{name} = {_either(values)}' for name, values in train.items())}",
         *(f"Machine: {one}" for one in machines),
         *(f"Versions: {one}" for one in versions),
         *(f"Code: commit {one}" for one in commits),
         *([f"Runs of one method come from {len(codes)} versions of the training code"] if len(codes) > 1 else []),
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _either(values: Sequence[str]) -> str:
+    return " or ".join(sorted(values))
 
 
 def _several(values: Iterable[str]) -> list[str]:

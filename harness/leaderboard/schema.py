@@ -12,6 +12,8 @@ from harness.record import Interval
 
 TUNED = "finetune"
 """Direct tuning: the method of the rows that the others are compared with, and of their teachers."""
+UNTUNED = "zero_shot"
+"""The rungs as they are: nobody trained them."""
 SHOWN = ("accuracy", "macro_f1")
 """The metrics in every table, besides the one that it is sorted by."""
 

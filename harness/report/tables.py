@@ -10,7 +10,7 @@ from itertools import groupby
 from statistics import median
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from harness.leaderboard.schema import TUNED, Delta, Overall, Row
+from harness.leaderboard.schema import TUNED, UNTUNED, Delta, Overall, Row
 from harness.record import Interval
 from harness.report.columns import (
     BUDGET,
@@ -228,11 +228,11 @@ def _best_first(rows: Sequence[Row]) -> list[Row]:
 
 
 def _by_student(runs: Sequence[Row]) -> list[list[Row]]:
-    """The runs of each student that has more than direct tuning, smallest students first."""
+    """The runs of each student that has more than direct tuning (and none), smallest students first."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in runs:
         found.setdefault((row.ladder, row.student), []).append(row)
-    distilled = [mine for mine in found.values() if any(row.method != TUNED for row in mine)]
+    distilled = [mine for mine in found.values() if any(row.method not in (TUNED, UNTUNED) for row in mine)]
     return sorted(distilled, key=lambda mine: (mine[0].parameters or 0, mine[0].student))
 
 
@@ -248,7 +248,8 @@ def _of_student(mine: Sequence[Row]) -> str:
     best = mine[0]
     if best.method == TUNED:
         other = next(row for row in mine if row.method != TUNED)
-        text = f"Best for student {best.student}: direct tuning ({best.label}), {_score(best)}; "
+        name = "" if best.label == "direct tuning" else f" ({best.label})"
+        text = f"Best for student {best.student}: direct tuning{name}, {_score(best)}; "
         difference = other.direct.difference if other.direct else None
         text += f"the best other row, {other.label}, is at {_score(other, bounds=False)}{_compared(difference)}"
         beside, tflops, forwards = other.label, other.train_tflops, other.forwards_per_answer
