@@ -164,6 +164,17 @@ expected side of 0 (or holds 0, where no difference is expected).
 """
 
 
+def not_measured(found: Sequence[Outcome], suite: SuiteConfig) -> Iterator[str]:
+    """The checks whose rows the suite has and the store doesn't."""
+    asked = {(config.label or config.method, config.benchmark) for config in suite.run_configs()}
+    known = {(one.check, one.benchmark) for one in found}
+    for benchmark in suite.benchmarks:
+        for check in CHECKS:
+            rows = {(label, benchmark) for label in (*check.pair, *(check.minus or ()))}
+            if rows <= asked and (check.key, benchmark) not in known:
+                yield f"- {benchmark}, {check.key}: {check.says}"
+
+
 def page(found: Sequence[Outcome], notes: str = "") -> str:
     """The page in Markdown."""
     lines = [HEAD]
@@ -214,7 +225,10 @@ def main() -> None:
         if args.json:
             print(json.dumps([asdict(one) | {"holds": one.holds} for one in found], indent=1))
             return
-        PAGE.write_text(page(found, "\n".join(_figures(results, suite))), encoding="utf-8")
+        notes = list(_figures(results, suite))
+        if missing := list(not_measured(found, suite)):
+            notes = ["## Not measured yet", "", *missing, "", *notes]
+        PAGE.write_text(page(found, "\n".join(notes)), encoding="utf-8")
         print(f"wrote {PAGE}")
     except UserError as error:
         raise SystemExit(f"error: {error}") from None

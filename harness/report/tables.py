@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 LEGEND = (
     "Figures are means over seeds, in per cent, with 95 % bootstrap intervals over seeds and images. "
-    "Training costs are those of one run, teachers included, but for what the cache gave that another run was billed for."
+    "Training costs are those of one run, teachers included, but for what the cache gave that another run was billed "
+    "for."
 )
 TRAINING = (
     "student TFLOPs", "teacher TFLOPs", "TFLOPs", "student time", "teacher time", "train time", "cached",
