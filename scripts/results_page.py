@@ -46,9 +46,9 @@ student and benchmark is the best of three trials on other images, by validation
 (`suites/tuning.toml`); nothing was chosen with a look at the images of these tables. The teacher is L, tuned on the
 same labels. A method's training cost includes its teachers, but for what the cache gave that another run was billed
 for: the tuned teachers of pseudo-labels, and those of KD on the pool with MSI with their answers (the row without MSI
-has the whole cost). "MSI" means three forward passes an answer, with the options in rotated order. Rows have two to five
-of the suite's five seeds so far, and no method has been run with M as the student yet. [sanity.md](sanity.md) checks
-whether the known effects of distillation show in this arena.
+has the whole cost). "MSI" means three forward passes an answer, with the options in rotated order. Rows have two to
+five of the suite's five seeds so far, and no method has been run with M as the student yet. [sanity.md](sanity.md)
+checks whether the known effects of distillation show in this arena.
 """
 
 READING = f"""\

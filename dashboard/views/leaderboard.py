@@ -110,7 +110,8 @@ def _one(
         with st.container(horizontal=True):
             st.caption("The same on:", width="content")
             for name in others[:MOST_OTHERS]:
-                navigation.link("leaderboard", name, benchmark=name)
+                # Streamlit's own link to the page that is open doesn't change the address.
+                st.button(plain(name), key=f"same on {name}", on_click=url_state.put, args=("benchmark", name))
     known = leaderboard.board_columns(found, visible)
     with columns_at:  # type: ignore[attr-defined]
         usual = leaderboard.default_columns(known, found.rows)

@@ -215,6 +215,12 @@ def _state_key(key: str) -> str:
     return f"chosen {key}"
 
 
+def put(key: str, value: str) -> None:
+    """Set a parameter of the URL, as if it had been chosen. Goes back to page 1."""
+    st.query_params.pop("page", None)
+    st.query_params[key] = value
+
+
 def _update_url(key: str, default: Any, drops: Sequence[str] = ()) -> None:
     """Write the user's choice to the URL; remove the parameter for the default. Any choice goes back to page 1."""
     chosen = st.session_state[_state_key(key)]

@@ -94,6 +94,9 @@ _CONTRAST = """() => {
 }"""
 
 
+_WIDE = "document.querySelector('[data-testid=stMain]').scrollWidth"
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1920, "dark")])
 def test_every_page_opens_and_is_readable(
@@ -112,7 +115,7 @@ def test_every_page_opens_and_is_readable(
         assert [(one["id"], one["nodes"]) for one in found if one["impact"] in ("serious", "critical")] == [], of.name
         for narrow in (width, 390):
             page.set_viewport_size({"width": narrow, "height": 900})
-            assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth") <= narrow, of.name
+            page.wait_for_function(f"{_WIDE} <= {narrow}", timeout=20_000)  # charts are drawn again
         page.set_viewport_size({"width": width, "height": 900})
         visitor.shot(f"{of.name}_{width}_{scheme}")
 

@@ -123,12 +123,12 @@ def test_a_sweep_compares_trials_on_validation(opened: Open, tmp_path: Path) -> 
                  splits=("validation",))  # fmt: skip
         runs.add(store, "kd", right, run_id=f"no-{k}", settings={"alpha": alpha, "x": 1}, splits=("validation",))
     said = told(opened("sweep"))
-    assert "5 trials. Best trial: number 3, 100" in told(opened("sweep", student="M"))
+    assert "5 trials. Best trial: number 3, 100" in told(opened("sweep", size="M"))
     assert "5 trials. Best trial: number 3, 100" in said
     assert "(validation accuracy (%)): alpha = 3." in said
     assert "Numbers: in the order in which they finished" in said
     assert "Choose settings on the validation split" not in said
-    assert "Choose settings on the validation split" in told(opened("sweep", split="test", student="S"))
+    assert "Choose settings on the validation split" in told(opened("sweep", split="test", size="S"))
 
 
 def test_a_sweep_has_the_numbers_of_its_result_file_and_its_winner(opened: Open, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_who_wins_by_how_much_and_what_it_costs_here_and_on_another_benchmark(vi
     answers = r"Best for student S: .*compared with direct tuning", r"Holm p.*TFLOPs.*forwards"
     reader.reads(*answers)
     assert reader.page.get_by_role("table", name=re.compile("^Student S: differences to direct tuning")).count() == 1
-    reader.click(reader.page.get_by_role("link", name="scenes_hallucination"))
+    reader.click(reader.page.get_by_role("button", name="scenes_hallucination"))
     reader.page.wait_for_url("**benchmark=scenes_hallucination")
     reader.reads(*answers)
     assert reader.clicks == 1
@@ -109,7 +109,10 @@ def test_the_best_trial_of_a_sweep_and_two_switches_of_an_ablation(
     reader.reads(r"Best trial: number \d", "Curves of all trials")
     assert reader.clicks == 1
     reader = Reader(reader.visitor, "/ablation")
-    reader.click(reader.page.get_by_label("Second"))
+    second = reader.page.get_by_role("combobox", name="Second")
+    second.scroll_into_view_if_needed()  # a list that is open closes when the page scrolls
+    reader.page.wait_for_timeout(500)
+    reader.click(second)
     reader.click(reader.page.get_by_role("option").last)
     reader.reads(r"minus .* points in test/accuracy, raw p")
     assert "second=" in reader.page.url

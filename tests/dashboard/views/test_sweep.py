@@ -22,6 +22,6 @@ def test_trials_lead_to_their_runs(toy_served: str, visitor_of: Callable[..., Vi
     visitor.shot("sweep")
     page.get_by_role("link", name=re.compile("^parted-S-toy-s")).last.click()
     page.get_by_text("parted on toy").wait_for()
-    assert "/run?run=parted-S-toy-s" in page.url
+    assert "run=parted-S-toy-s" in page.url
     page.go_back()
     page.get_by_text("5 trials").wait_for()
