@@ -25,7 +25,7 @@ def test_a_sound_machine(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_problem_has_a_mend_and_is_exit_code_1(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(doctor, "_devices", lambda: doctor.Finding("devices", "ok", ""))
+    monkeypatch.setattr(doctor, "_devices", lambda: doctor.Diagnosis("devices", "ok", ""))
     said = cli("doctor", "--store", tmp_path / "file")
     assert said.code == 1
     lines = said.out.splitlines()
@@ -60,7 +60,7 @@ def test_disk(free: int, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     ],
 )
 def test_variables_that_lead_nowhere(
-    look: Callable[[], doctor.Finding], variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+    look: Callable[[], doctor.Diagnosis], variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
     found = look()
