@@ -179,7 +179,7 @@ def test_the_installed_wheel_works_outside_the_checkout(installed: Path, tmp_pat
         "python",
         "-c",
         "import harness; print(harness.__file__)\n"
-        "from harness.cli.runs import _demo_suite; print(_demo_suite().is_file())\n"
+        "from harness.cli.runs import SUITES; print((SUITES / 'demo.toml').is_file())\n"
         "print(harness.open_store().ranking()['method'].tolist())\n"
         "import dashboard; from pathlib import Path; from streamlit.testing.v1 import AppTest\n"
         "page = AppTest.from_file(Path(dashboard.__file__).with_name('app.py'), default_timeout=120).run()\n"

@@ -79,7 +79,7 @@ def test_options(scripts: dict[str, ModuleType]) -> None:
 
 def test_api(scripts: dict[str, ModuleType]) -> None:
     text = scripts["reference_api"].page()
-    assert "#### Step.forward\n\n```python\nforward(self, role: str, view: View = 'first') -> Tensor\n```" in text
+    assert "#### Step.forward\n\n```python\nforward(self, role: str, view: View='first') -> Tensor\n```" in text
     assert "| `two_workers` | Two workers of 3 and 2 examples" in text
     with pytest.raises(ValueError, match="Nothing is defined in none of api.py"):
         scripts["reference_api"].found("Nothing", [scripts["reference_api"].HARNESS / "api.py"])
