@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness import provenance
 from harness.api import Example
 from harness.config import RunConfig
 from harness.data import image_controls
@@ -268,7 +269,8 @@ def test_controls_are_scored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert scored == sum(len(record.metrics) for record in records) == 2 * 3
     ensure_controls(made, store)
     assert scored == 6
-    # Another run on these data wrote them between the look and the writing: its rows are taken.
+    # Another run on these data wrote them between the look and the writing, a second earlier: its rows are taken.
+    monkeypatch.setattr(provenance, "now", lambda: "2027-01-01T00:00:00+00:00")
     ids, looked = store.ids(), []
     finished = Store.finished
 
