@@ -18,10 +18,6 @@ def scripts(root: object, monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleTy
     return {name: importlib.import_module(f"scripts.{name}") for name in names}
 
 
-def test_the_pages_are_up_to_date(scripts: dict[str, ModuleType]) -> None:
-    assert scripts["reference"].stale() == [], "run python -m scripts.reference"
-
-
 class Oven(BaseModel):
     """Settings of the test."""
 
