@@ -1,6 +1,6 @@
 """Takes the pictures of README.md from the dashboard: the leaderboard, and the answers of one run.
 
-    python -m scripts.pictures [STORE]        writes docs/pictures/*.png (of results/scenes, if no store is given)
+    python -m scripts.pictures [STORE]        writes docs/pictures/*.png (of results/arena.tar.xz, if no store is given)
 
 It needs Chromium (`/usr/bin/chromium`, or `HKDBENCH_CHROMIUM`). Pictures have few colours, so that they stay small.
 """
@@ -30,7 +30,7 @@ SECONDS = 120
 BYTES = 150_000
 """The largest size of a picture."""
 PAGES = {
-    "leaderboard": ("/?benchmark=scenes_hallucination", 780),
+    "leaderboard": ("/?benchmark=scenes_factuality", 780),
     "examples": ("/examples?data=scenes_hallucination", 825),
 }
 """By file name: the page's address, and how many pixels of it are shown from the top."""
@@ -95,4 +95,4 @@ def save(png: bytes, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "results" / "scenes"))
+    main(sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "results" / "arena.tar.xz"))
