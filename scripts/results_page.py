@@ -264,8 +264,8 @@ def _differences(compared: Sequence[Comparison]) -> str:
 def _with_interval(d: Difference | None) -> str:
     if d is None:
         return ""
-    bounds = "" if d.low is None or d.high is None else f" [{_points(d.low)}, {_points(d.high)}]"
-    return f"{_points(d.value)}{bounds}" if verdict(d) == UNDECIDED else f"**{_points(d.value)}**{bounds}"
+    value, space, bounds = points(d).partition(" ")
+    return points(d) if verdict(d) == UNDECIDED else f"**{value}**{space}{bounds}"
 
 
 def _folded(title: str, text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -206,11 +205,12 @@ def audit_(
 def _trained_again(
     store: Store, run_ids: list[str], data_dir: str | None, plugin: list[str] | None, workers: int | None
 ) -> list[Reproduced]:
+    from harness import registry
     from harness.execution.console import RunConsole
     from harness.submission import reproduce
 
     load_plugins(plugin)
-    plugins = [str(Path(spec).resolve()) if spec.endswith(".py") else spec for spec in plugin or ()]
+    plugins = [registry.absolute(spec) for spec in plugin or ()]
     with RunConsole() as console:
         return reproduce.reproduce(store, run_ids, console.on_event, data_dir, plugins, workers)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness import registry
 from harness.authoring import benchmark_scaffold
-from harness.config import parse, read_toml
+from harness.config import data_folder, parse, read_toml
 from harness.errors import ConfigError
 from harness.paths import absolute
 from harness.planning import cost, plan
@@ -112,7 +112,7 @@ def start(answers: Answers, folder: Path, force: bool) -> Started:
     with tempfile.TemporaryDirectory(prefix="hkdbench-init-") as temporary:
         made = Path(temporary)
         columns: tuple[str, ...] = ()
-        data_dir = absolute(answers.data_dir) if answers.data_dir else None
+        data_dir = data_folder(answers.data_dir) if answers.data_dir else None
         if answers.rows is not None:
             _, source, found = benchmark_scaffold.write(answers.benchmark, answers.rows, made, registry.benchmarks())
             data_dir, columns = source.folder, tuple(benchmark_scaffold.mapping_lines(found))
@@ -143,14 +143,14 @@ def needs_folder(benchmark: str) -> bool:
     return known[benchmark].load().needs_data_dir
 
 
-def _check_folder(benchmark: str, data_dir: Path | None) -> None:
+def _check_folder(benchmark: str, data_dir: Path | str | None) -> None:
     if needs_folder(benchmark) and data_dir is None:
         raise ConfigError(f"benchmark {benchmark!r} reads published files: give their folder with --data-dir")
     if data_dir is not None and not needs_folder(benchmark):
         raise ConfigError(f"--data-dir: benchmark {benchmark!r} reads no files; leave it out")
 
 
-def _text(answers: Answers, data_dir: Path | None, plugin: Sequence[str]) -> str:
+def _text(answers: Answers, data_dir: Path | str | None, plugin: Sequence[str]) -> str:
     rungs = ladder(answers.models)
     data = []
     if plugin:
